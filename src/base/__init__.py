@@ -1,0 +1,1 @@
+"""The ground: root, errors, logs, files. Imports nothing else of ours."""

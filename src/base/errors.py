@@ -1,0 +1,63 @@
+"""The errors a run can end with, and the exit code of each.
+
+    FulguriteError            1   a fault of ours that knows its own message
+    └── UserError             2   the user's input: config, missing file, missing hardware
+        └── ConfigError       2   several findings about a config, told together
+    └── Diverged              3   the loss became NaN or infinite
+
+An error that a user can mend says three things in one line: the value, the rule, the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_CRASH = 1
+EXIT_USER = 2
+EXIT_DIVERGED = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class FulguriteError(Exception):
+    """Root of the project's own errors; shown as one line, without a traceback."""
+
+    exit_code: ClassVar[int] = EXIT_CRASH
+
+
+class UserError(FulguriteError):
+    """Something the user gave cannot be used; the message names the value, the rule and the remedy."""
+
+    exit_code = EXIT_USER
+
+
+class ConfigError(UserError):
+    """All findings about one config, told together.
+
+    Args:
+        findings: One line each, complete in itself.
+    """
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        self.findings = list(findings)
+        super().__init__("\n".join(self.findings))
+
+
+class Diverged(FulguriteError):
+    """The loss is NaN or infinite: going on would only spoil the weights."""
+
+    exit_code = EXIT_DIVERGED
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x' or 'y'?` for the known names nearest to `wrong`, or an empty string.
+
+    Args:
+        wrong: The name that was given.
+        known: The names that would have been right.
+    """
+    near = get_close_matches(wrong, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

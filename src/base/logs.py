@@ -1,0 +1,44 @@
+"""One logger for every rank: it says who speaks, keeps %-arguments, and points at the line that called it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+
+def rank() -> int:
+    """Return this process's global rank as the launchers tell it (torchrun, srun, mpiexec, Lightning); 0 when alone."""
+    for name in ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"):
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
+class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only at type-checking time before Python 3.11
+    """Logger that speaks on rank 0 only, or on every rank with the rank in front.
+
+    Args:
+        name: The logger's name, usually `__name__`.
+        every_rank: Speak on all ranks; each message then starts with `[rank N]` when there are several.
+    """
+
+    def __init__(self, name: str, *, every_rank: bool = False) -> None:
+        super().__init__(logging.getLogger(name), {})
+        self.every_rank = every_rank
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        """Tell whether a message of `level` would be written by this rank."""
+        return (self.every_rank or rank() == 0) and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the rank in front of the message where there is more than one."""
+        if self.every_rank and _has_many_ranks(os.environ):
+            return f"[rank {rank()}] {msg}", kwargs
+        return msg, kwargs
+
+
+def _has_many_ranks(env: Mapping[str, str]) -> bool:
+    return any(env.get(name, "1") not in {"", "1"} for name in ("WORLD_SIZE", "SLURM_NTASKS")) or rank() > 0

@@ -1,0 +1,1 @@
+"""What is learned from: one LightningDataModule a family of data sets."""

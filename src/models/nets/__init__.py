@@ -1,0 +1,1 @@
+"""Plain `nn.Module` nets, one family a file: no Lightning, no config."""
