@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -42,3 +43,37 @@ class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic 
 
 def _has_many_ranks(env: Mapping[str, str]) -> bool:
     return any(env.get(name, "1") not in {"", "1"} for name in ("WORLD_SIZE", "SLURM_NTASKS")) or rank() > 0
+
+
+class _NoAdvert(logging.Filter):
+    """Drops tips with which libraries advertise other products."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "💡" not in record.getMessage()
+
+
+# Warnings about choices that were made on purpose, or that only the library's authors can act on.
+UNACTIONABLE = (
+    ".*does not have many workers.*",  # data in memory is fastest without workers
+    ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is the run's own
+    ".*Trainer already configured with model summary callbacks.*",
+    ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
+    ".*isinstance.treespec, LeafSpec. is deprecated.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+)
+
+
+def quiet_libraries(*, ignore_warnings: bool = False) -> None:
+    """Send warnings to the log and drop what the user can do nothing about.
+
+    Args:
+        ignore_warnings: Drop all of Python's warnings.
+    """
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(known, _NoAdvert) for known in handler.filters):
+            handler.addFilter(_NoAdvert())
+    logging.captureWarnings(True)
+    for pattern in UNACTIONABLE:
+        warnings.filterwarnings("ignore", message=pattern)
+    if ignore_warnings:
+        warnings.simplefilter("ignore")

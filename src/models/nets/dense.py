@@ -1,0 +1,45 @@
+"""Dense nets on flattened input."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class SimpleDenseNet(nn.Module):
+    """Three hidden layers, each linear, batch norm, ReLU.
+
+    Args:
+        input_size: Values an example, after flattening.
+        lin1_size: Width of the first hidden layer.
+        lin2_size: Width of the second hidden layer.
+        lin3_size: Width of the third hidden layer.
+        output_size: Scores an example, one a class.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 784,
+        lin1_size: int = 256,
+        lin2_size: int = 256,
+        lin3_size: int = 256,
+        output_size: int = 10,
+    ) -> None:
+        super().__init__()
+        sizes = [input_size, lin1_size, lin2_size, lin3_size]
+        hidden: list[nn.Module] = []
+        for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+            hidden += [nn.Linear(width_in, width_out), nn.BatchNorm1d(width_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(lin3_size, output_size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scores.
+
+        Args:
+            x: Examples, `[B, ...]` with `input_size` values each.
+
+        Returns:
+            Scores before softmax, `[B, output_size]`.
+        """
+        scores: torch.Tensor = self.layers(x)
+        return scores

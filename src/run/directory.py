@@ -1,0 +1,67 @@
+"""Reserves a run's directory, so that two starts in one second are two directories."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from src.base.errors import EXIT_USER, UserError
+
+
+def reserve(wanted: Path) -> Path:
+    """Create `wanted`, or the first of `wanted-2`, `wanted-3`, ... that nobody has, and return it.
+
+    Raises:
+        UserError: The folder above cannot be written to.
+    """
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            candidate = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+            with suppress(FileExistsError):
+                candidate.mkdir()  # fails when it is there: the file system decides who was first
+                return candidate
+    except OSError as error:
+        raise UserError(
+            f"{wanted}: cannot be made ({error.strerror}); a run needs a folder of its own: "
+            "make it writable or set paths.log_dir=<folder>"
+        ) from error
+    raise AssertionError("count() does not end")
+
+
+class ReserveRunDirectory(Callback):
+    """Hydra callback: puts a reserved directory in place of the one that the clock gave.
+
+    A directory named on the command line (`hydra.run.dir=...`, as the launcher of DDP does) is taken as it is.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Reserve the directory of a single run."""
+        _reserve_key(config, "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Reserve the directory of a sweep; its jobs are told it as an override, because each composes anew."""
+        path = _reserve_key(config, "hydra.sweep.dir")
+        if path is not None:
+            with read_write(config), open_dict(config):
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
+
+
+def _reserve_key(config: DictConfig, key: str) -> Path | None:
+    if any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra):
+        return None
+    try:
+        path = reserve(Path(str(OmegaConf.select(config, key))))
+    except UserError as error:
+        # Hydra turns a callback's exception into a warning and goes on
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(EXIT_USER) from error
+    with read_write(config), open_dict(config):
+        OmegaConf.update(config, key, str(path))
+    return path

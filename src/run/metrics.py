@@ -1,0 +1,117 @@
+"""Numbers of a run: the file that is always written, and the check that the wanted one is among them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from src.base.errors import UserError, did_you_mean
+
+FILE = "metrics.csv"
+
+
+class MetricsFile(Logger):
+    """Writes `metrics.csv`: one row an optimizer step that logged something, one column a metric.
+
+    Metrics that are logged at the same step share a row. The file is on disk after every row; a new column rewrites it.
+
+    Args:
+        folder: The run's directory.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self._path = Path(folder) / FILE
+        self._columns: list[str] = ["epoch", "step"]
+        self._row: dict[str, Any] = {}
+        self._row_starts = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the tracker."""
+        return "metrics_file"
+
+    @property
+    def version(self) -> str:
+        """A run has one metrics file."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add the metrics to the row of `step`."""
+        values = dict(metrics)
+        if self._row.get("step") != step:
+            self._row, self._row_starts = {"step": step}, self._size()
+        self._row.update(values)
+        if new := [name for name in self._row if name not in self._columns]:
+            self._columns += sorted(new)
+            self._rewrite_header()
+        with self._path.open("r+", newline="") as file:
+            file.seek(self._row_starts)
+            file.truncate()
+            file.write(self._line(self._row))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run's record keeps the hyperparameters."""
+
+    def _size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, self._columns, lineterminator="\n").writerow(row)
+        return buffer.getvalue()
+
+    def _rewrite_header(self) -> None:
+        """Write the file again with the columns of now; the row that is being filled goes last."""
+        done: list[dict[str, str]] = []
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                done = [row for row in csv.DictReader(file) if row["step"] != str(self._row["step"])]
+        text = self._line(dict(zip(self._columns, self._columns, strict=True))) + "".join(map(self._line, done))
+        self._path.write_text(text)
+        self._row_starts = len(text.encode())
+
+
+class MetricNames(Callback):
+    """Stops a run after its first validated epoch when the metric to be optimised is none that it logs.
+
+    Found after an epoch, not after weeks. Names of the test cannot be known by then and are judged at the end.
+
+    Args:
+        wanted: Name of the metric; None checks nothing.
+    """
+
+    def __init__(self, wanted: str | None) -> None:
+        self.wanted = wanted
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the names of the epochs before: at the end of an epoch the model has not logged its means yet."""
+        validated = trainer.current_epoch >= (trainer.check_val_every_n_epoch or 1)
+        if self.wanted is None or self.wanted.startswith("test/") or not validated:
+            return
+        require_metric(self.wanted, dict.fromkeys(trainer.callback_metrics, 0.0))
+
+
+def require_metric(wanted: str, metrics: Mapping[str, float]) -> float:
+    """Return the metric called `wanted`.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if wanted not in metrics:
+        raise UserError(
+            f"optimized_metric={wanted}: the run logs no such metric{did_you_mean(wanted, metrics)}"
+            f" (logged: {', '.join(sorted(metrics)) or 'none'})"
+        )
+    return metrics[wanted]

@@ -1,0 +1,169 @@
+"""What a run leaves behind for people and tools: run.json, results.json, and its hyperparameters in every logger.
+
+`run.json` (rank 0 writes it, whole, at the start and at every change):
+
+    task_name     the door's name or what the config says        status      running, done, failed, killed, pruned
+    reason        why it is not done, one line, or null          exit_code   see base/errors.py, null while running
+    start, end    UTC, ISO 8601; end is null while running       host, pid   where it ran
+    ranks         processes of the run                           command     as it was typed, secrets excepted
+    seed          as configured, null when unseeded              tags        list of names
+    git           {commit, dirty} or null outside a checkout     versions    {package: version}
+    config_hash   sha256 of what decides the result              sweep       {dir, job} or null
+    loggers       {class name: run id}                           parameters  {total, trainable}, null before the model
+
+`results.json` holds `metrics` (name to number) and `weights` (the checkpoint they were measured on, relative to the
+run directory; null for the weights in memory).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.base.files import write_atomic
+from src.base.logs import rank
+from src.base.root import ROOT
+from src.run.secrets import masked
+from src.run.show import show_results
+from src.run.tags import tag_names
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from src.run.build import Run
+
+FILE = "run.json"
+RESULTS = "results.json"
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
+# Keys that change where a run writes and who hears of it, not what it computes.
+IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256")
+
+
+class Record:
+    """The record of one run, kept in its directory.
+
+    Args:
+        cfg: A composed config.
+        sweep: Directory and job number of the sweep the run belongs to, or None.
+    """
+
+    def __init__(self, cfg: DictConfig, sweep: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(cfg.paths.output_dir)
+        self.loggers: list[Logger] = []
+        self.results: dict[str, Any] = {"metrics": {}, "weights": None}
+        self.facts: dict[str, Any] = {
+            "task_name": cfg.get("task_name"),
+            "status": "running",
+            "reason": None,
+            "exit_code": None,
+            "start": _now(),
+            "end": None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "ranks": 1,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "seed": cfg.get("seed"),
+            "tags": tag_names(cfg),
+            "git": git_state(ROOT),
+            "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
+            "config_hash": config_hash(cfg),
+            "sweep": dict(sweep) if sweep else None,
+            "loggers": {},
+            "parameters": None,
+        }
+        self.write()
+
+    def write(self, **facts: Any) -> None:
+        """Set some facts and write the file, whole; other ranks than 0 write nothing."""
+        self.facts.update(facts)
+        if rank() == 0:
+            write_atomic(self.folder / FILE, json.dumps(self.facts, indent=2) + "\n")
+
+    def describe(self, run: Run) -> None:
+        """Note what was built, and tell every logger the hyperparameters."""
+        trainer, parameters = run.trainer, count_parameters(run)
+        self.loggers = list(trainer.loggers)
+        ids = {type(logger).__name__: logger.version for logger in trainer.loggers[1:]}
+        self.write(ranks=trainer.world_size, parameters=parameters, loggers={k: str(v) for k, v in ids.items()})
+        hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(hyperparameters)
+
+    def add_results(self, metrics: Mapping[str, Any], weights: str | None = None) -> None:
+        """Add metrics to results.json.
+
+        Args:
+            metrics: Name to number or scalar tensor.
+            weights: The checkpoint they were measured on; None for the weights in memory.
+        """
+        self.results["metrics"] |= {name: float(value) for name, value in sorted(metrics.items())}
+        if weights is not None:
+            path = Path(weights).resolve()
+            inside = path.is_relative_to(self.folder.resolve())
+            self.results["weights"] = str(path.relative_to(self.folder.resolve()) if inside else path)
+        if rank() == 0:
+            write_atomic(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
+
+    def conclude(self, wanted: str | None) -> dict[str, float]:
+        """Show the final table and return the metrics.
+
+        Args:
+            wanted: The metric a sweep optimises, or None.
+
+        Raises:
+            UserError: The run logged no metric called `wanted`.
+        """
+        from src.run.metrics import require_metric
+
+        metrics: dict[str, float] = dict(self.results["metrics"])
+        if rank() == 0:
+            show_results(metrics, self.results["weights"], self.folder)
+        if wanted:
+            require_metric(wanted, metrics)
+        return metrics
+
+    def close(self, status: str, reason: str | None, exit_code: int) -> None:
+        """Write how the run ended."""
+        self.write(status=status, reason=reason, exit_code=exit_code, end=_now())
+
+
+def count_parameters(run: Run) -> dict[str, int]:
+    """Return how many parameters the model has, in all and trainable."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]
+    return {"total": sum(n for n, _ in sizes), "trainable": sum(n for n, trainable in sizes if trainable)}
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Return the sha256 of everything in the config that decides the result, interpolations unresolved."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    relevant = {key: value for key, value in plain.items() if key not in IRRELEVANT}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Return commit and dirty flag of the checkout at `root`; None where there is no git or no commit."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    calls = (("rev-parse", "HEAD"), ("status", "--porcelain"))
+    done = [subprocess.run([git, *call], cwd=root, capture_output=True, text=True, check=False) for call in calls]
+    if any(call.returncode for call in done):
+        return None
+    return {"commit": done[0].stdout.strip(), "dirty": bool(done[1].stdout.strip())}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,193 @@
+"""Opens and closes a run: record, warnings, seed, status, exit code, loggers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src.base.errors import (
+    EXIT_CRASH,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_USER,
+    ConfigError,
+    FulguriteError,
+    UserError,
+)
+from src.base.logs import RankedLogger, quiet_libraries
+from src.base.root import prepare_environment
+from src.run.record import Record
+from src.run.show import show_config
+from src.run.tags import require_tags
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+log = RankedLogger(__name__)
+
+# How each tracker's own run is ended; the others end with `finalize`.
+ENDINGS = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, for run.json and for the process."""
+
+    status: str
+    reason: str
+    exit_code: int
+
+
+class JobFailed(FulguriteError):
+    """A job of a sweep failed; it has told why itself."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+@contextmanager
+def session(cfg: DictConfig) -> Iterator[Record]:
+    """Keep the record of a run and tell, in it and at the terminal, how the run ended.
+
+    Args:
+        cfg: A composed config.
+
+    Yields:
+        The run's record.
+    """
+    require_tags(cfg)
+    record = Record(cfg, sweep=_sweep())
+    try:
+        with warnings.catch_warnings():
+            quiet_libraries(ignore_warnings=bool(cfg.extras.get("ignore_warnings")))
+            if cfg.extras.get("print_config"):
+                show_config(cfg)
+            yield record
+    except BaseException as error:
+        outcome = judge(error)
+        _tell(error, outcome)
+        record.close(outcome.status, outcome.reason, outcome.exit_code)
+        close_loggers(record.loggers, failed=True)
+        raise
+    record.close("done", None, 0)
+    close_loggers(record.loggers, failed=False)
+
+
+def set_seed(seed: int | None) -> None:
+    """Seed python, numpy, torch and the workers of data loaders; 0 is a seed like any other, None leaves all as it is."""
+    if seed is not None:
+        from lightning.pytorch import seed_everything
+
+        seed_everything(seed, workers=True, verbose=False)
+
+
+def judge(error: BaseException) -> Outcome:
+    """Return what an error that ended a run means."""
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    if isinstance(error, FulguriteError):
+        return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
+    if type(error).__name__ == "MisconfigurationException":
+        return Outcome("failed", reason, EXIT_USER)
+    # Lightning ends the program itself on Ctrl-C and on SIGTERM
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
+    if type(error).__name__ == "SIGTERMException":
+        return Outcome("killed", "terminated (SIGTERM)", EXIT_TERMINATED)
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else EXIT_CRASH
+        return Outcome("failed", f"the program ended itself with code {code}", code or EXIT_CRASH)
+    return Outcome("failed", reason, EXIT_CRASH)
+
+
+def close_loggers(loggers: list[Logger], *, failed: bool) -> None:
+    """End every tracker's run, so that the next job of a sweep starts a new one."""
+    for logger in loggers:
+        # a tracker that cannot be closed must not hide how the run ended
+        with suppress(Exception):
+            logger.finalize("failed" if failed else "success")
+            if ending := ENDINGS.get(type(logger).__name__):
+                getattr(logger.experiment, ending)()
+
+
+def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | None:
+    """Run a door's task under Hydra and end a failed single run with its exit code.
+
+    Args:
+        task: Takes the config and returns metrics by name.
+        cfg: A composed config.
+
+    Returns:
+        The metric named by `optimized_metric`, for sweeps.
+
+    Raises:
+        JobFailed: A job of a sweep failed; the sweep decides whether to go on.
+        SystemExit: A single run failed.
+    """
+    try:
+        metrics = task(cfg)
+    except BaseException as error:
+        outcome = judge(error)
+        if isinstance(error, Exception) and _sweep() is not None:
+            raise JobFailed(outcome) from error
+        raise SystemExit(outcome.exit_code) from error
+    wanted = cfg.get("optimized_metric")
+    return metrics[wanted] if wanted else None
+
+
+def enter(main: Callable[[], Any]) -> None:
+    """Call a door's `@hydra.main` function; what Hydra refuses before a run starts is told in lines a user can act on.
+
+    Args:
+        main: The decorated function.
+    """
+    # Hydra would otherwise print its own summary and end with 1; the errors are ours to tell
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    prepare_environment()
+    try:
+        main()
+    except FulguriteError as error:
+        if not isinstance(error, JobFailed):
+            _write_findings(error)
+        raise SystemExit(error.outcome.exit_code if isinstance(error, JobFailed) else error.exit_code) from error
+    except Exception as error:
+        from src.run.composition import explain_composition
+
+        explained = explain_composition(error, sys.argv[1:])
+        if explained is None:
+            raise
+        _write_findings(explained)
+        raise SystemExit(explained.exit_code) from error
+
+
+def _sweep() -> dict[str, Any] | None:
+    """Return directory and job number of the sweep this job belongs to; None in a single run or without Hydra."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    hydra = HydraConfig.get()
+    return {"dir": str(hydra.sweep.dir), "job": hydra.job.get("num")}
+
+
+def _tell(error: BaseException, outcome: Outcome) -> None:
+    if isinstance(error, ConfigError):
+        for finding in error.findings:
+            log.error("%s", finding)
+    elif outcome.exit_code == EXIT_CRASH:
+        log.error("the run crashed", exc_info=error)
+    else:
+        log.error("%s", outcome.reason)
+
+
+def _write_findings(error: FulguriteError) -> None:
+    for line in str(error).splitlines():
+        sys.stderr.write(f"error: {line}\n")

@@ -1,0 +1,38 @@
+"""What a run tells the terminal: its config at the start, its results at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from src.run.secrets import masked
+
+HIDDEN = ("hydra", "extras", "paths")  # the same in nearly every run
+
+
+def show_config(cfg: DictConfig) -> None:
+    """Print the config as resolved YAML, secrets as `***`."""
+    shown = {key: value for key, value in masked(cfg).items() if key not in HIDDEN and value is not None}
+    Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
+
+
+def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path) -> None:
+    """Print the final metrics as a table, the weights they were measured on, and where the run is kept.
+
+    Args:
+        metrics: Name to number.
+        weights: The checkpoint, relative to the run directory; None for the weights in memory.
+        folder: The run directory.
+    """
+    table = Table("metric", "value", title="Results")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    console = Console()
+    console.print(table)
+    # no markup and no wrapping: paths are there to be copied
+    console.print(f"weights  {weights or 'in memory'}\nrun      {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,59 @@
+"""Train a model and test its best weights: python src/train.py experiment=example"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# started as a file, the path begins with src/, where `import data` would find our rooms: put the root there instead
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import hydra
+from omegaconf import DictConfig
+
+from src.run.session import enter, run_task, session, set_seed
+from src.run.validate import validate
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train, test the best weights, and return the final metrics.
+
+    Args:
+        cfg: A composed config of `configs/train.yaml`.
+
+    Returns:
+        Plain numbers by metric name, those of training, validation and test together.
+    """
+    with session(cfg) as record:
+        validate(cfg)
+
+        # heavy imports only after the config was found right
+        from src.run.build import build
+        from src.run.weights import given_weights, weights_to_test
+
+        set_seed(cfg.get("seed"))
+        run = build(cfg)
+        given = given_weights(cfg, run.model)
+        record.describe(run)
+
+        if cfg.get("train"):
+            run.trainer.fit(run.model, datamodule=run.datamodule, ckpt_path=given, weights_only=True)
+            record.add_results(run.trainer.callback_metrics)
+
+        if cfg.get("test"):
+            best = weights_to_test(run.trainer, bool(cfg.get("train")), given)
+            run.trainer.test(run.model, datamodule=run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+            record.add_results(run.trainer.callback_metrics, weights=best)
+
+        return record.conclude(cfg.get("optimized_metric"))
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Run `train` on the composed config; the number is what a sweep optimises."""
+    return run_task(train, cfg)
+
+
+if __name__ == "__main__":
+    enter(main)
