@@ -58,7 +58,7 @@ UNACTIONABLE = (
     ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is the run's own
     ".*Trainer already configured with model summary callbacks.*",
     ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
-    ".*isinstance.treespec, LeafSpec. is deprecated.*",
+    ".*isinstance.treespec, LeafSpec.*is deprecated.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
 )
 
@@ -69,6 +69,10 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
     Args:
         ignore_warnings: Drop all of Python's warnings.
     """
+    for library in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        # imported before the run's logging was set up, Lightning writes past it
+        logging.getLogger(library).handlers.clear()
+        logging.getLogger(library).propagate = True
     for handler in logging.getLogger().handlers:
         if not any(isinstance(known, _NoAdvert) for known in handler.filters):
             handler.addFilter(_NoAdvert())

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -79,6 +79,20 @@ def build(cfg: DictConfig) -> Run:
         model=_instantiate(cfg.model, "model"),
         trainer=trainer,
     )
+
+
+def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
+    """Make only the data module or only the model of a run.
+
+    Args:
+        cfg: A composed config.
+        key: Which of the two.
+
+    Raises:
+        ConfigError: As `build`.
+    """
+    check_targets(cfg)
+    return _instantiate(cfg[key], key)
 
 
 def check_targets(cfg: DictConfig) -> None:
