@@ -1,0 +1,90 @@
+"""Who may import whom: the layer table of `src/README.md`, held by reading every import of every room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from src.base.root import ROOT
+
+# room: the rooms it may import; its own files are always allowed
+MAY_IMPORT = {
+    "doors": {"run", "distributed", "sources", "base"},
+    "tools": {"run", "distributed", "sources", "base"},
+    "run": {"base"},
+    "models": {"models/nets", "base"},
+    "models/nets": set(),
+    "data": {"base"},
+    "callbacks": {"base", "sources"},
+    "distributed": {"base"},
+    "sources": {"base"},
+    "plugins": {"base", "sources"},
+    "base": set(),
+}
+HEAVY = {"torch", "lightning", "torchmetrics"}
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """Return the room of a file below `src/`; files directly in `src/` are doors."""
+    parts = path.relative_to(ROOT / "src").parent.parts
+    if parts[:2] == ("models", "nets"):
+        return "models/nets"
+    return parts[0] if parts else "doors"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return every module that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import, say where from"
+            found.add(str(node.module))
+    return found
+
+
+def test_every_folder_of_src_has_a_row() -> None:
+    rooms = {room_of(path) for path in SOURCES}
+    assert rooms <= MAY_IMPORT.keys()
+    folders = {path.name for path in (ROOT / "src").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= MAY_IMPORT.keys(), "a folder without a row"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_its_row_allows(path: Path) -> None:
+    room = room_of(path)
+    for module in imports_of(path):
+        if not module.startswith("src."):
+            continue
+        target = ROOT.joinpath(*module.split("."))
+        other = room_of(target / "x") if target.is_dir() else room_of(target.with_suffix(".py"))
+        assert other == room or other in MAY_IMPORT[room], f"{room} may not import {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/models/nets").glob("*.py")), ids=lambda path: path.name)
+def test_nets_import_torch_and_the_standard_library_only(path: Path) -> None:
+    roots = {module.split(".")[0] for module in imports_of(path)}
+    assert not roots & {"lightning", "torchmetrics", "hydra", "omegaconf", "src"}
+
+
+@pytest.mark.parametrize("door", ["train", "eval"])
+def test_a_door_is_one_page_and_imports_nothing_heavy_at_its_top(door: str) -> None:
+    path = ROOT / "src" / f"{door}.py"
+    assert len(path.read_text().splitlines()) <= 60
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in names} & HEAVY
+
+
+def test_there_is_no_room_called_utils() -> None:
+    assert not [path for path in SOURCES if "util" in path.name]
+
+
+def test_only_build_calls_instantiate() -> None:
+    callers = {path.name for path in SOURCES if "instantiate" in {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}}
+    assert callers == {"build.py"}
