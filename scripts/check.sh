@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# All checks, each to its end, so that one run tells everything. .pre-commit-config.yaml runs the same tools in the same versions.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv/bin
+failed=()
+
+check() {
+  local name=$1 output
+  shift
+  if output=$("$@" 2>&1); then
+    printf 'ok      %s\n' "$name"
+  else
+    printf 'FAILED  %s\n%s\n\n' "$name" "$output"
+    failed+=("$name")
+  fi
+}
+
+# Every file that git knows or would take, that still exists: `files '*.sh'` gives each a line.
+files() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r file; do [[ -f "$file" ]] && echo "$file"; done; }
+over() { # over PATTERN... -- COMMAND...: the command over those files; nothing to do when there are none
+  local patterns=() list=() file
+  while [[ "$1" != "--" ]]; do patterns+=("$1") && shift; done
+  shift
+  while read -r file; do list+=("$file"); done < <(files "${patterns[@]}")
+  [[ ${#list[@]} -eq 0 ]] || "$@" "${list[@]}"
+}
+
+check "ruff format" "$bin/python" -m ruff format --check --quiet .
+check "ruff check" "$bin/python" -m ruff check --quiet .
+check "mypy" "$bin/python" -m mypy
+check "yamllint" "$bin/python" -m yamllint --strict .
+check "codespell" over '*' -- "$bin/python" -m codespell_lib
+check "shellcheck" over '*.sh' '.ci/run' -- "$bin/shellcheck"
+check "nbstripout" over '*.ipynb' -- "$bin/python" -m nbstripout --verify
+check "detect-secrets" over '*' -- "$bin/python" -m detect_secrets.pre_commit_hook --baseline .secrets.baseline
+check "private keys" over '*' -- "$bin/python" -m pre_commit_hooks.detect_private_key
+check "large files" over '*' -- "$bin/python" -m pre_commit_hooks.check_added_large_files --enforce-all --maxkb=1000
+check "workflow schema" over '.github/workflows/*.yaml' -- "$bin/python" -m check_jsonschema --builtin-schema vendor.github-workflows
+check "dependabot schema" over '.github/dependabot.yml' -- "$bin/python" -m check_jsonschema --builtin-schema vendor.dependabot
+check "issue form schema" over '.github/ISSUE_TEMPLATE/*_*.yml' -- "$bin/python" -m check_jsonschema --builtin-schema vendor.github-issue-forms
+check "zizmor" "$bin/zizmor" --offline --quiet --no-progress .github
+
+if [[ ${#failed[@]} -gt 0 ]]; then
+  echo "failed: ${failed[*]} (make format mends what can be mended)"
+  exit 1
+fi
