@@ -1,4 +1,4 @@
-"""Score a checkpoint on the test set: python src/eval.py ckpt_path=<file or https URL>"""
+"""Score a checkpoint on the test set: `python src/eval.py ckpt_path=<file or https URL>`."""
 
 from __future__ import annotations
 

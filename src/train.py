@@ -1,4 +1,4 @@
-"""Train a model and test its best weights: python src/train.py experiment=example"""
+"""Train a model and test its best weights, e.g. `python src/train.py experiment=example`."""
 
 from __future__ import annotations
 

@@ -86,5 +86,9 @@ def test_there_is_no_room_called_utils() -> None:
 
 
 def test_only_build_calls_instantiate() -> None:
-    callers = {path.name for path in SOURCES if "instantiate" in {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}}
+    callers = {
+        path.name
+        for path in SOURCES
+        if "instantiate" in {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+    }
     assert callers == {"build.py"}

@@ -11,8 +11,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torchmetrics import MaxMetric, MeanMetric, Metric
+from torchmetrics import MaxMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
+
+from src.models.metrics import ExampleMean
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -52,7 +54,7 @@ class Classifier(LightningModule):
         self.net = net
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.losses = nn.ModuleDict({f"{split}_loss": MeanMetric(nan_strategy="disable") for split in SPLITS})
+        self.losses = nn.ModuleDict({f"{split}_loss": ExampleMean() for split in SPLITS})
         self.accuracies = nn.ModuleDict({f"{split}_acc": _accuracy(num_classes) for split in SPLITS})
         self.val_acc_best = MaxMetric()
 
@@ -113,7 +115,8 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return class probabilities `[B, num_classes]`."""
-        return self(batch[0]).softmax(dim=-1)
+        scores: torch.Tensor = self.net(batch[0])
+        return scores.softmax(dim=-1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and, where there is one, its scheduler."""

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -106,7 +106,7 @@ def check_targets(cfg: DictConfig) -> None:
     for key, target in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
         try:
             problem = _judge(_locate(target), allowed)
-        except _NotFound as error:
+        except _NotFoundError as error:
             problem = str(error)
         if problem:
             findings.append(f"{key}._target_: {target!r} {problem}")
@@ -126,7 +126,7 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _targets(child, f"{key}[{position}]")
 
 
-class _NotFound(Exception):
+class _NotFoundError(Exception):
     """A target that no import leads to; the message says at which step."""
 
 
@@ -138,7 +138,7 @@ def _locate(target: str) -> Any:
         path = ".".join(parts[:length])
         if found is not None and not isinstance(found, ModuleType):
             if not hasattr(found, parts[length - 1]):
-                raise _NotFound(f"does not exist: {'.'.join(parts[: length - 1])} has no {parts[length - 1]!r}")
+                raise _NotFoundError(f"does not exist: {'.'.join(parts[: length - 1])} has no {parts[length - 1]!r}")
             found = getattr(found, parts[length - 1])
             continue
         try:
@@ -149,11 +149,15 @@ def _locate(target: str) -> Any:
             if found is not None and missing and hasattr(found, parts[length - 1]):
                 found = getattr(found, parts[length - 1])
             elif missing and found is None:
-                raise _NotFound(f"does not exist: there is no package {path!r}; install it or correct the name") from error
+                raise _NotFoundError(
+                    f"does not exist: there is no package {path!r}; install it or correct the name"
+                ) from error
             elif missing:
-                raise _NotFound(f"does not exist: {found.__name__} has no {parts[length - 1]!r}") from error
+                raise _NotFoundError(f"does not exist: {found.__name__} has no {parts[length - 1]!r}") from error
             else:
-                raise _NotFound(f"cannot be imported: {path} fails with {type(error).__name__}: {error}") from error
+                raise _NotFoundError(
+                    f"cannot be imported: {path} fails with {type(error).__name__}: {error}"
+                ) from error
     return found
 
 
@@ -190,9 +194,9 @@ def _first_cause(error: Exception, key: str) -> Exception:
     cause = error.__cause__
     if type(error).__name__ == "InstantiationException" and isinstance(cause, (TypeError, ValueError)):
         return ConfigError([f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}"])
-    return cast(Exception, cause) if isinstance(cause, Exception) else error
+    return cause if isinstance(cause, Exception) else error
 
 
 def _instantiate_each(group: DictConfig | None, name: str) -> list[Any]:
     """Make every entry of a group of configs; entries that are null are switched off."""
-    return [_instantiate(node, f"{name}.{key}") for key, node in (group or {}).items() if node is not None]
+    return [_instantiate(node, f"{name}.{key!s}") for key, node in (group or {}).items() if node is not None]

@@ -47,7 +47,8 @@ def _require_tpu() -> None:
         available = False
     if not available:
         raise UserError(
-            "trainer.accelerator=tpu: torch_xla finds no TPU here; on a TPU host pip install torch_xla, else use trainer=cpu"
+            "trainer.accelerator=tpu: torch_xla finds no TPU here; "
+            "on a TPU host pip install torch_xla, else use trainer=cpu"
         )
 
 

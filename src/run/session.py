@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -22,7 +21,6 @@ from src.base.errors import (
     EXIT_USER,
     ConfigError,
     FulguriteError,
-    UserError,
 )
 from src.base.logs import RankedLogger, quiet_libraries
 from src.base.root import prepare_environment
@@ -85,7 +83,11 @@ def session(cfg: DictConfig) -> Iterator[Record]:
 
 
 def set_seed(seed: int | None) -> None:
-    """Seed python, numpy, torch and the workers of data loaders; 0 is a seed like any other, None leaves all as it is."""
+    """Seed python, numpy, torch and the workers of data loaders.
+
+    Args:
+        seed: 0 is a seed like any other; None leaves all as it is.
+    """
     if seed is not None:
         from lightning.pytorch import seed_everything
 
@@ -117,7 +119,7 @@ def close_loggers(loggers: list[Logger], *, failed: bool) -> None:
         with suppress(Exception):
             logger.finalize("failed" if failed else "success")
             if ending := ENDINGS.get(type(logger).__name__):
-                getattr(logger.experiment, ending)()
+                getattr(getattr(logger, "experiment"), ending)()  # noqa: B009 - not declared by the base class
 
 
 def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | None:
@@ -175,7 +177,7 @@ def _sweep() -> dict[str, Any] | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     hydra = HydraConfig.get()
-    return {"dir": str(hydra.sweep.dir), "job": hydra.job.get("num")}
+    return {"dir": str(hydra.sweep.dir), "job": hydra.job.num}
 
 
 def _tell(error: BaseException, outcome: Outcome) -> None:

@@ -35,4 +35,6 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     console = Console()
     console.print(table)
     # no markup and no wrapping: paths are there to be copied
-    console.print(f"weights  {weights or 'in memory'}\nrun      {folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"weights  {weights or 'in memory'}\nrun      {folder}", markup=False, highlight=False, soft_wrap=True
+    )

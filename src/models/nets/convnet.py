@@ -33,14 +33,21 @@ class SimpleConvNet(nn.Module):
         super().__init__()
         shrink = 2 ** len(channels)
         if image_size % shrink:
-            raise ValueError(f"image_size={image_size} is not divisible by {shrink}: use fewer than {len(channels)} blocks")
+            raise ValueError(
+                f"image_size={image_size} is not divisible by {shrink}: use fewer than {len(channels)} blocks"
+            )
         blocks: list[nn.Module] = []
         for c_in, c_out in zip([in_channels, *channels[:-1]], channels, strict=True):
             # no bias: the batch norm behind it would take it away again
             convolution = nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False)
             blocks += [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         features = channels[-1] * (image_size // shrink) ** 2
-        head = [nn.Flatten(), nn.Linear(features, hidden_size), nn.ReLU(inplace=True), nn.Linear(hidden_size, output_size)]
+        head = [
+            nn.Flatten(),
+            nn.Linear(features, hidden_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_size, output_size),
+        ]
         self.layers = nn.Sequential(*blocks, *head)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ class SimpleDenseNet(nn.Module):
         super().__init__()
         sizes = [input_size, lin1_size, lin2_size, lin3_size]
         hidden: list[nn.Module] = []
-        for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for width_in, width_out in pairwise(sizes):
             hidden += [nn.Linear(width_in, width_out), nn.BatchNorm1d(width_out), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(lin3_size, output_size))
 

@@ -1,0 +1,60 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from src.base.root import prepare_environment
+from src.run.load import load_config
+
+# several processes share few cores; pools of threads that fight for them cost far more than they give
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+prepare_environment()
+
+SMALL = (
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=4",
+    "+trainer.limit_val_batches=2",
+    "+trainer.limit_test_batches=2",
+    "extras.print_config=false",
+)
+
+
+class ComposeSmall(Protocol):
+    """Composes the config of a run of a second that writes below the test's own folder."""
+
+    def __call__(self, *overrides: str, door: str = "train", folder: Path | None = None) -> DictConfig: ...
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> ComposeSmall:
+    """Compose a run of four batches; overrides given win."""
+
+    def compose(*overrides: str, door: str = "train", folder: Path | None = None) -> DictConfig:
+        folder = folder or tmp_path / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        cfg = load_config([*SMALL, *overrides], door=door, output_dir=folder)
+        cfg.paths.log_dir = str(tmp_path / "logs")
+        return cfg
+
+    return compose
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_as_it_was() -> Iterator[None]:
+    """A run sends warnings to the log and filters handlers; the next test starts clean."""
+    root = logging.getLogger()
+    filters = {handler: list(handler.filters) for handler in root.handlers}
+    yield
+    logging.captureWarnings(False)
+    for handler, before in filters.items():
+        handler.filters[:] = before
