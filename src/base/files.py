@@ -265,6 +265,8 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise _MirrorError(f"{_shown(url)} is not https")
+    if "@" in parts.netloc:
+        raise _MirrorError("a user or password in a URL is not used")
 
 
 def _shown(url: str) -> str:

@@ -1,0 +1,119 @@
+"""A real web server on loopback that answers well or badly, as each test asks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+
+
+@dataclass
+class Reply:
+    """How one path is answered.
+
+    Args:
+        body: The whole content.
+        status: Anything but 200 is sent without a body.
+        cut: Bytes of the body sent in one answer before the connection is closed; None sends all.
+        delay: Seconds before the headers are sent.
+        pause: Seconds between two pieces of 1,000 bytes of the body.
+        location: Where to redirect to.
+        ranges: Whether Range requests are honoured.
+    """
+
+    body: bytes = b""
+    status: int = 200
+    cut: int | None = None
+    delay: float = 0.0
+    pause: float = 0.0
+    location: str | None = None
+    ranges: bool = True
+
+
+class FileServer:
+    """Serve `replies` by path on a free port of 127.0.0.1 while the `with` block lasts.
+
+    Args:
+        replies: What each path answers; other paths are 404. May be changed while the server runs.
+        certificate: A file with key and certificate; then the server speaks https.
+
+    Attributes:
+        requests: `(path, Range header or None)` of each request, in order.
+    """
+
+    def __init__(self, replies: dict[str, Reply], certificate: Path | None = None) -> None:
+        self.replies = replies
+        self.requests: list[tuple[str, str | None]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> FileServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked = self.headers.get("Range")
+                outer.requests.append((self.path, asked))
+                with contextlib.suppress(OSError):  # the client may have gone away, some tests want it to
+                    _answer(self, outer.replies.get(self.path, Reply(status=404)), asked)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+                pass
+
+        return Handler
+
+
+def _answer(handler: BaseHTTPRequestHandler, reply: Reply, asked: str | None) -> None:
+    time.sleep(reply.delay)
+    if reply.location:
+        handler.send_response(302)
+        handler.send_header("Location", reply.location)
+        handler.end_headers()
+        return
+    if reply.status != 200:
+        handler.send_error(reply.status)
+        return
+    start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and reply.ranges else 0
+    if start >= len(reply.body) and start:
+        handler.send_error(416)
+        return
+    body = reply.body[start:]
+    handler.send_response(206 if start else 200)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(reply.body) - 1}/{len(reply.body)}")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    sent = body[: reply.cut]
+    step = 1000 if reply.pause else max(len(sent), 1)
+    for at in range(0, len(sent), step):
+        handler.wfile.write(sent[at : at + step])
+        time.sleep(reply.pause)
+
+
+def closed_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
