@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.data.idx import IdxFile
-from src.data.mnist import Family
+
+if TYPE_CHECKING:
+    from src.data.mnist import Family
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -30,13 +33,20 @@ def tiny_arrays(num_train: int = 200, num_test: int = 50) -> dict[str, np.ndarra
     }
 
 
-def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[Family, dict[str, bytes]]:
-    """Return a family whose pins are those of `tiny_arrays`, and its published files: `{name.gz: content}`."""
+def tiny_files(num_train: int = 200, num_test: int = 50) -> tuple[tuple[IdxFile, ...], dict[str, bytes]]:
+    """Return the pins of `tiny_arrays`, and the files they are published in: `{name.gz: content}`."""
     contents = {name: idx_bytes(array) for name, array in tiny_arrays(num_train, num_test).items()}
     packed = {name: gzip.compress(content, compresslevel=1, mtime=0) for name, content in contents.items()}
-    files = tuple(
+    pins = tuple(
         IdxFile(name, hashlib.sha256(contents[name]).hexdigest(), hashlib.sha256(packed[name]).hexdigest())
         for name in NAMES
     )
-    family = Family(mean=0.5, std=0.25, num_train=num_train, files=files, mirrors=mirrors)
-    return family, {f"{name}.gz": content for name, content in packed.items()}
+    return pins, {f"{name}.gz": content for name, content in packed.items()}
+
+
+def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[Family, dict[str, bytes]]:
+    """Return a family whose files are `tiny_files`, and these."""
+    from src.data.mnist import Family  # imports Lightning, which a process that only prepares does not need
+
+    pins, files = tiny_files(num_train, num_test)
+    return Family(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files

@@ -198,7 +198,7 @@ class MNISTDataModule(LightningDataModule):
         else:
             read_sample(self.data_dir / SAMPLE)
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - mapping costs nothing, so all stages get all sets
+    def setup(self, stage: str | None = None) -> None:
         """Map the files and cut them, in every process, the same for every `stage`."""
         self._device_batch_size()
         if hasattr(self, "test_set"):
@@ -279,7 +279,8 @@ def read_sample(path: Path) -> tuple[Tensor, Tensor]:
         UserError: The file is missing or broken.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here, since numpy leaves a file open that it cannot read
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else f"not the sample it should be ({error})"
