@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks, each to its end, so that one run tells everything. .pre-commit-config.yaml runs the same tools in the same versions.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 bin=$PWD/.venv/bin
 failed=()
 

@@ -17,7 +17,7 @@ PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[a-z,]+\])?==(?P<versio
 
 
 def pins(text: str) -> dict[str, str]:
-    """Return the versions pinned at the starts of lines, by normalised name; the highest Python's where there are several."""
+    """Return the versions pinned at the starts of lines, by normalised name; the last where there are several."""
     found = (PIN.match(line) for line in text.splitlines())
     return {normalised(pin["name"]): pin["version"] for pin in found if pin}
 
