@@ -247,7 +247,7 @@ def _opener(url: str) -> OpenerDirector:
     from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
     class SecureRedirects(HTTPRedirectHandler):
-        def redirect_request(  # noqa: PLR0917 - the signature is urllib's
+        def redirect_request(
             self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
         ) -> Request | None:
             if urlsplit(newurl).scheme != "https" and urlsplit(req.full_url).scheme == "https":
