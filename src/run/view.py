@@ -1,0 +1,115 @@
+"""A composed config as the checks see it: what is written, and what it resolves to as far as that is known before a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+MISSING = "???"
+# resolvers that answer only while a run lives, or that must not be asked before a value is used
+ANSWERED_LATER = ("hydra", "now", "secret", "data_attr")
+_ASKS_LATER = re.compile(r"\$\{\s*(" + "|".join(ANSWERED_LATER) + r")\s*:")
+REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
+
+
+class Unknown:
+    """Stands for a value that is not known before the run, or that is told as a mistake of its own."""
+
+
+UNKNOWN = Unknown()
+
+
+class View:
+    """A composed config, written and resolved.
+
+    Args:
+        cfg: A composed config, with or without its `hydra` part; it is not changed.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        whole = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(whole, dict)
+        self.cfg = cfg
+        self.hydra = whole.get("hydra")
+        self.written: dict[str, Any] = {str(key): value for key, value in whole.items() if key != "hydra"}
+        self._answers: dict[str, Any] = {}
+
+    def resolved(self, written: Any, key: str) -> Any:
+        """Return a written value with its interpolations resolved, `UNKNOWN` in place of what is not known.
+
+        Args:
+            written: The value at `key`.
+            key: Path as `join` makes it.
+        """
+        if isinstance(written, dict):
+            return {name: self.resolved(child, join(key, str(name))) for name, child in written.items()}
+        if isinstance(written, list):
+            return [self.resolved(child, join(key, position)) for position, child in enumerate(written)]
+        if written == MISSING:
+            return UNKNOWN
+        if not is_interpolation(written):
+            return written
+        answer = self.answer(written, key)
+        return UNKNOWN if isinstance(answer, Exception) else answer
+
+    def answer(self, written: str, key: str) -> Any:
+        """Return what an interpolation resolves to, `UNKNOWN`, or the error it raises."""
+        if key not in self._answers:
+            self._answers[key] = UNKNOWN if self._asks_later(written) else self._ask(key)
+        return self._answers[key]
+
+    def _ask(self, key: str) -> Any:
+        try:
+            value = OmegaConf.select(self.cfg, key, throw_on_missing=True, throw_on_resolution_failure=True)
+            return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        except (OmegaConfBaseException, ValueError) as error:
+            return error
+
+    def _asks_later(self, written: Any, depth: int = 0) -> bool:
+        """Tell whether an interpolation, or one that it refers to, is answered only while the run lives."""
+        if not is_interpolation(written) or depth > 8:
+            return False
+        if _ASKS_LATER.search(written):
+            return True
+        return any(self._asks_later(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
+
+    def _written_at(self, key: str) -> Any:
+        node: Any = self.written
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+
+def join(key: str, part: str | int) -> str:
+    """Return the path of a child: `a.b` or `a[0]`."""
+    return f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}" if key else str(part)
+
+
+def is_interpolation(written: Any) -> bool:
+    """Tell whether a written value is, or contains, an interpolation."""
+    return isinstance(written, str) and "${" in written
+
+
+def leaves(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each plain value of a config with its path; empty dictionaries and lists have none."""
+    if isinstance(written, dict):
+        for name, child in written.items():
+            yield from leaves(child, join(key, str(name)))
+    elif isinstance(written, list):
+        for position, child in enumerate(written):
+            yield from leaves(child, join(key, position))
+    else:
+        yield key, written
+
+
+def paths_of(written: Any, key: str = "") -> Iterator[str]:
+    """Yield the path of every key of a config, those of dictionaries before those inside them."""
+    if isinstance(written, dict):
+        for name, child in written.items():
+            path = join(key, str(name))
+            yield path
+            yield from paths_of(child, path)
