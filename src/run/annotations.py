@@ -6,7 +6,8 @@ import ast
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-from src.run.source import Definition, Module, resolve
+from src.run.names import resolve
+from src.run.source import Definition, Module
 
 Value = object  # null, bool, int, float, str, list or dict, as YAML gives them
 

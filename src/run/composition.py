@@ -1,4 +1,4 @@
-"""What Hydra refuses before a run starts, told in lines a user can act on: all bad overrides of a command line together."""
+"""What Hydra refuses before a run starts, told in lines a user can act on: all bad overrides together."""
 
 from __future__ import annotations
 
@@ -103,8 +103,9 @@ def _loader(stopped: Stopped | None) -> Iterator[ConfigLoaderImpl]:
 
 
 def _of(state: GlobalHydra) -> ConfigLoaderImpl:
-    assert state.hydra is not None and isinstance(state.hydra.config_loader, ConfigLoaderImpl)
-    return state.hydra.config_loader
+    loader = state.config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
 
 
 def _examine(
@@ -115,7 +116,7 @@ def _examine(
     _, repository = loader._parse_overrides_and_create_caching_repo(name, readable)
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
-    if stopped is not None and stopped.rest and stopped.cfg is not None and not sweep and not findings:
+    if stopped is not None and stopped.cfg is not None and not sweep and not findings and _is_sound(stopped):
         cfg, before = stopped.cfg, len(keys) - len(stopped.rest)
         good, keys = [override.input_line or "" for override in keys[:before]], keys[before:]
     else:
@@ -130,6 +131,15 @@ def _examine(
     used = [*chosen(groups, repository), *good, *applied]
     problems = find_problems(cfg, lambda: Origins.traced(loader, name, used))
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
+
+
+def _is_sound(stopped: Stopped) -> bool:
+    """Tell whether the config can be used on: trying to set a key below a plain value turns that into a dictionary."""
+    holder = stopped.rest[0].key_or_group.rpartition(".")[0] if stopped.rest else "-"
+    if not holder:
+        return True
+    node = OmegaConf.select(stopped.cfg, holder, throw_on_missing=False, throw_on_resolution_failure=False)
+    return bool(stopped.rest) and (node is None or (isinstance(node, DictConfig) and len(node) > 0))
 
 
 def _is_consequence(key: str, texts: Sequence[str], findings: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Where the `**kwargs` of a constructor go: on to the base class, to names it looks up, or somewhere source does not show."""
+"""Where the `**kwargs` of a constructor go: to the base class, to names it looks up, or where source does not show."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Origins:
         self.places = places or {}
 
     def find(self, key: str) -> str | None:
-        """Return where `key` was set, or else where the nearest part of the config that holds it was; None when unknown."""
+        """Return where `key` was set, or else the nearest part of the config that holds it; None when unknown."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -48,9 +48,11 @@ class Origins:
         Args:
             cfg: A config composed by `@hydra.main`, or by `compose(..., return_hydra_config=True)`.
         """
-        hydra = cfg._get_node("hydra") if "hydra" in cfg else HydraConfig.instance().cfg
-        hydra = hydra.get("hydra") if hydra is not None and "hydra" in hydra else hydra  # type: ignore[union-attr]
-        if not isinstance(hydra, DictConfig) or not GlobalHydra.instance().is_initialized():
+        if not GlobalHydra.instance().is_initialized():
+            return cls()
+        whole: DictConfig | None = cfg if "hydra" in cfg else HydraConfig.instance().cfg  # type: ignore[assignment]
+        hydra = whole.hydra if whole is not None else None
+        if not isinstance(hydra, DictConfig):
             return cls()
         name = OmegaConf.select(hydra, "job.config_name", throw_on_missing=False)
         if name is None:
@@ -58,7 +60,8 @@ class Origins:
         # an override may itself be an interpolation: read them as they were written
         given = OmegaConf.to_container(hydra.overrides, resolve=False)
         loader = GlobalHydra.instance().config_loader()
-        assert isinstance(given, dict) and isinstance(loader, ConfigLoaderImpl)
+        assert isinstance(given, dict)
+        assert isinstance(loader, ConfigLoaderImpl)
         return cls.traced(loader, str(name), [*given.get("hydra", []), *given.get("task", [])])
 
     @classmethod

@@ -1,9 +1,9 @@
-"""Each override of a command line held to the config it changes: does it parse, is its option there, does its key exist."""
+"""Each override of a command line held to the config it changes: can it be read, is its option there, its key."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
@@ -55,7 +55,7 @@ def _explain_syntax(text: str, message: str) -> str:
 
 def options_of(override: Override) -> list[str] | None:
     """Return the options of a group that an override names; None when they are known only later, e.g. `glob(*)`."""
-    value = override.value()
+    value: Any = override.value()
     if override.is_delete() or isinstance(value, Glob):
         return None
     if override.is_sweep_override():
@@ -92,7 +92,7 @@ def check_groups(
 
 def _missing_option(override: Override, known: Sequence[str]) -> str | None:
     """Return why a group cannot be chosen so; None when it can."""
-    group, value = override.key_or_group, override.value()
+    group, value = override.key_or_group, cast(Any, override.value())
     if isinstance(value, Glob) and not value.filter(list(known)):
         return f"no {group} matches{near_or_all('', known, 'there is')}"
     if value is None and not override.is_delete():
@@ -110,7 +110,8 @@ def single(override: Override, options: Sequence[str] = ()) -> Override:
     """Return an override of one value: itself, or the first that a sweep would try."""
     if not override.is_sweep_override():
         return override
-    if isinstance(glob := override.value(), Glob):
+    glob: Any = override.value()
+    if isinstance(glob, Glob):
         return _with_value(override, glob.filter(list(options))[0])
     try:
         value = next(iter(override.sweep_string_iterator()))
@@ -168,7 +169,8 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
         if node is not ... and OmegaConf.is_config(node):
             return None
         if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
-            return f"{holder} is {'null' if node is None else 'a value'}, so it has no {override.key_or_group[len(holder) + 1 :]!r}"
+            kind = "null" if node is None else "a value"
+            return f"{holder} is {kind}, so it has no {override.key_or_group[len(holder) + 1 :]!r}"
         holder = holder.rpartition(".")[0]
     return None
 
@@ -188,7 +190,8 @@ def _explain(override: Override, error: Exception, cfg: DictConfig, repository: 
         return _explain_key(override, cfg, repository)
     cause = str(error.__cause__ or error).splitlines()[0]
     if "Cannot merge DictConfig with ListConfig" in cause:
-        return f"{key} is a dictionary; add to it with +{key}.<name>=<value>, or replace it with '~{key}' '+{override.input_line}'"
+        whole = f"'~{key}' '+{override.input_line}'"
+        return f"{key} is a dictionary; add to it with +{key}.<name>=<value>, or replace it with {whole}"
     return cause[:1].lower() + cause[1:]
 
 

@@ -54,7 +54,7 @@ def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[st
 def _guilty(
     loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: Sequence[Override], message: str
 ) -> Override | None:
-    """Return the group override whose file brought the error: named in the message, or else missed by nothing when left out."""
+    """Return the group override that brought the error: named in the message, or the one whose absence mends it."""
     for group in groups:
         if any(f"{group.key_or_group}/{option}" in message for option in options_of(group) or ()):
             return group
@@ -88,7 +88,7 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
 
 
 def _place(word: str | None, message: str, repository: IConfigRepository, groups: Sequence[Override]) -> str:
-    """Return the file, and the line where it can be found, that names `word`: one chosen on the command line, or the one Hydra blames."""
+    """Return file and line that name `word`: of a file chosen on the command line, or of the one that Hydra blames."""
     blamed = _FILE.search(message)
     named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
     last = "tags" if "Cannot merge" in message else (word or "").rpartition("/")[2]

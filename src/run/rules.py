@@ -18,7 +18,8 @@ from src.run.annotations import Fit, describe, fit
 from src.run.findings import Finding, nearest_path
 from src.run.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
 
-# What the doors read, with its type. Any other key must be referred to by an interpolation; a door that reads more adds it here.
+# What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
+# interpolation.
 KEYS = {
     "task_name": "str",
     "tags": "",
@@ -39,9 +40,14 @@ KEYS = {
 }
 # The same for the groups whose keys the project itself reads; which keys there are is read from configs/.
 NESTED = {
-    "extras": {"ignore_warnings": "bool", "enforce_tags": "bool", "print_config": "bool", "allowed_targets": "list[str]"},
+    "extras": {
+        "ignore_warnings": "bool",
+        "enforce_tags": "bool",
+        "print_config": "bool",
+        "allowed_targets": "list[str]",
+    },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
-}  # fmt: skip
+}
 PARTS = ("data", "model", "trainer")
 GROUPS = {"callbacks": "callback", "logger": "logger"}
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
@@ -53,8 +59,8 @@ def check_keys(view: View) -> Iterator[Finding]:
     """Yield the keys that nothing reads: at the top, in `paths` and in `extras`."""
     raw = view.written
     unread = [key for key in raw if key not in KEYS]
-    for group in NESTED:
-        known = {*group_keys(group), *NESTED[group]}
+    for group, types in NESTED.items():
+        known = {*group_keys(group), *types}
         unread += [f"{group}.{name}" for name in raw.get(group) or {} if name not in known]
     if not unread:
         return
@@ -192,7 +198,9 @@ def check_groups(view: View) -> Iterator[Finding]:
     raw = view.written
     for group, noun in GROUPS.items():
         entries = raw.get(group)
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
+        if not isinstance(entries, dict):
+            continue
+        for name, entry in entries.items():
             if entry is None or is_interpolation(entry) or (isinstance(entry, dict) and "_target_" in entry):
                 continue
             key = f"{group}.{name}"
@@ -206,7 +214,9 @@ def check_epochs(view: View) -> Iterator[Finding]:
     """Yield a floor of epochs or steps that lies above the ceiling."""
     raw = view.written
     trainer = raw.get("trainer")
-    for unit in ("epochs", "steps") if isinstance(trainer, dict) else ():
+    if not isinstance(trainer, dict):
+        return
+    for unit in ("epochs", "steps"):
         low, high = (view.resolved(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (low, high))
         if numbers and high != -1 and low > high:

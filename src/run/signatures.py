@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from src.run.forwarding import trace_kwargs
-from src.run.source import Absent, Definition, Module, find_module, known_names, lookup, resolve, submodules
+from src.run.names import ancestry, locate, resolve, statements
+from src.run.source import Absent, Definition, Module, is_overload
 
 # decorators after which a function or a class still takes what its source says
 _TRANSPARENT = {
-    "abstractmethod", "cache", "classmethod", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache", "no_grad",
-    "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
+    "abstractmethod", "cache", "classmethod", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache",
+    "no_grad", "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
 }  # fmt: skip
-# bases that bring no constructor of their own
-_EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}
 # nn.Module.__init__ is written with **kwargs and raises for every one of them
 _TAKE_NOTHING = {"torch.nn.modules.module.Module"}
 
@@ -72,7 +71,7 @@ def read_signature(target: str) -> Signature | Absent | None:
         return found
     definition, owner = found
     if owner is not None:
-        signature = _of_method(definition, owner)
+        signature = _of_method(definition)
     elif isinstance(definition.node, ast.ClassDef):
         signature = _of_class(definition)
     elif isinstance(definition.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -82,97 +81,10 @@ def read_signature(target: str) -> Signature | Absent | None:
     return replace(signature, target=target) if signature else None
 
 
-def locate(target: str) -> tuple[Definition, Definition | None] | Absent | None:
-    """Return the definition that a dotted path leads to, and the class that holds it when it is a method."""
-    first, *rest = target.split(".")
-    module = find_module(first)
-    if module is None:
-        return Absent("", first, is_module=True)
-    for position, part in enumerate(rest):
-        last = position == len(rest) - 1
-        module_here = None if last else find_module(f"{module.name}.{part}")
-        if module_here is not None:
-            module = module_here
-            continue
-        found = lookup(module, part)
-        if isinstance(found, Module):
-            module = found
-        elif isinstance(found, Definition):
-            return _member(found, rest[position + 1 :])
-        elif not last:
-            return _missing_module(module, part, sure=found is not None)
-        else:
-            return found
-    return None if module.opaque else Absent(module.name, "", known_names(module))
-
-
-def _missing_module(module: Module, part: str, *, sure: bool) -> Absent | None:
-    known = tuple(name for name in submodules(module) if not name.startswith("_"))
-    # a package that binds names at run time may have made this one, unless it never speaks of it
-    if sure or (known and part not in module.text and not module.opaque):
-        return Absent(module.name, part, known, is_module=True)
-    return None
-
-
-def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Definition | None] | Absent | None:
-    if not path:
-        return holder, None
-    if not isinstance(holder.node, ast.ClassDef) or len(path) > 1:
-        return None
-    known: list[str] = []
-    for cls in _ancestry(holder):
-        if cls is None:
-            return None
-        for node in _statements(cls):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                known.append(node.name)
-                if node.name == path[0]:
-                    inner = Definition(node, cls.module)
-                    return (inner, None) if inner.is_class else (inner, holder)
-            elif path[0] in ast.unparse(node).partition("=")[0]:
-                return None
-    return Absent(
-        f"{holder.module.name}.{holder.node.name}", path[0], tuple(name for name in known if not name.startswith("_"))
-    )
-
-
-def _statements(cls: Definition) -> list[ast.stmt]:
-    return cls.node.body if isinstance(cls.node, ast.ClassDef) else []
-
-
-def _ancestry(cls: Definition) -> list[Definition | None]:
-    """Return the class and its bases in the order Python looks them up; None stands for a base whose source is not known."""
-    order: list[Definition | None] = []
-    for ancestor in _depth_first(cls, depth=0):
-        if ancestor in order:  # shared by two bases: it comes after both
-            order.remove(ancestor)
-        order.append(ancestor)
-    return order
-
-
-def _depth_first(cls: Definition, depth: int) -> Iterator[Definition | None]:
-    yield cls
-    if not isinstance(cls.node, ast.ClassDef):
-        return
-    if depth > 30 or any(
-        k.arg == "metaclass" and not ast.unparse(k.value).endswith("ABCMeta") for k in cls.node.keywords
-    ):
-        yield None
-    for base in cls.node.bases:
-        written = base.value if isinstance(base, ast.Subscript) else base
-        if ast.unparse(written).rpartition(".")[2] in _EMPTY_BASES:
-            continue
-        found = resolve(cls.module, written)
-        if isinstance(found, Definition) and found.is_class:
-            yield from _depth_first(found, depth + 1)
-        else:
-            yield None
-
-
 def _of_class(cls: Definition) -> Signature | None:
     own = _constructor(cls)
     # most classes write their constructor out: then the sources of their bases need not be read
-    return _from(own, [], cls) if own is not None and own.args.kwarg is None else _along(_ancestry(cls))
+    return _from(own, [], cls) if own is not None and own.args.kwarg is None else _along(ancestry(cls))
 
 
 def _along(order: Sequence[Definition | None]) -> Signature | None:
@@ -195,9 +107,7 @@ def _along(order: Sequence[Definition | None]) -> Signature | None:
 
 
 def _constructor(cls: Definition) -> ast.FunctionDef | None:
-    found = {
-        node.name: node for node in _statements(cls) if isinstance(node, ast.FunctionDef) and not _is_overload(node)
-    }
+    found = {node.name: node for node in statements(cls) if isinstance(node, ast.FunctionDef) and not is_overload(node)}
     init, new = found.get("__init__"), found.get("__new__")
     if init is not None and new is not None and init.args.kwarg is not None:
         return new
@@ -224,7 +134,7 @@ def _from(node: ast.FunctionDef, bases: Sequence[Definition | None], cls: Defini
     return replace(signature, parameters=parameters, takes_any=base.takes_any)
 
 
-def _of_method(method: Definition, owner: Definition) -> Signature | None:
+def _of_method(method: Definition) -> Signature | None:
     assert isinstance(method.node, (ast.FunctionDef, ast.AsyncFunctionDef))
     kinds = {ast.unparse(decorator) for decorator in method.node.decorator_list}
     return _of_function(method, skip_first="classmethod" in kinds)
@@ -251,10 +161,6 @@ def _of_function(definition: Definition, *, skip_first: bool) -> Signature | Non
         for arg, default in [*plain, *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
     }
     return Signature("", parameters, takes_any=args.kwarg is not None)
-
-
-def _is_overload(node: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list)
 
 
 def _is_transparent(decorators: Sequence[ast.expr], module: Module) -> bool:
@@ -289,7 +195,7 @@ def _of_dataclass(order: Sequence[Definition | None]) -> Signature | None:
             return None
         if _dataclass_options(cls) is None:
             continue
-        for node in _statements(cls):
+        for node in statements(cls):
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 continue
             name, kind = node.target.id, ast.unparse(node.annotation)

@@ -1,7 +1,8 @@
 """Python source read without running it: which file a module is, and where a name in it comes from.
 
-Importing lightning costs four CPU seconds, parsing the file that defines a class costs ten milliseconds: a config can be checked against
-signatures long before anything is imported. What source alone cannot tell (compiled modules, names made at run time) is `None`: unknown.
+Importing lightning costs four CPU seconds, parsing the file that defines a class costs ten milliseconds: a config can
+be checked against signatures long before anything is imported. What source alone cannot tell (compiled modules, names
+made at run time) is `None`: unknown.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from src.base.root import ROOT
 
 # A module that binds names while it is imported has more names than its source shows.
 _BINDS_AT_RUN_TIME = re.compile(
-    r"globals\(\)\s*(\[[^\]]*\]\s*=[^=]|\.update)|setattr\(\s*sys\.modules|sys\.modules\[__name__\]\s*=|^def __getattr__\(",
+    r"globals\(\)\s*(\[[^\]]*\]\s*=[^=]|\.update)"
+    r"|setattr\(\s*sys\.modules|sys\.modules\[__name__\]\s*=|^\s*def __getattr__\(name",
     re.MULTILINE,
 )
+_BLOCKS = (ast.If, ast.Try, ast.With, ast.For, ast.While)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class _Binding:
+class Binding:
     """One statement that binds a name; `spare` ones only count where the others lead nowhere (except, else)."""
 
     node: ast.AST | None = None
@@ -93,14 +96,14 @@ class Module:
         return self.opaque or bool(_BINDS_AT_RUN_TIME.search(self.text))
 
     @cached_property
-    def names(self) -> dict[str, list[_Binding]]:
+    def names(self) -> dict[str, list[Binding]]:
         """The statements at module level that bind each name."""
         try:
             tree = ast.parse(self.text)
         except (SyntaxError, ValueError):  # told with its line when the module is imported
             self.opaque = True
             return {}
-        found: dict[str, list[_Binding]] = {}
+        found: dict[str, list[Binding]] = {}
         self._index(tree.body, found, spare=False)
         return found
 
@@ -127,45 +130,42 @@ class Module:
             package = package.rpartition(".")[0]
         return f"{package}.{relative}" if relative else package
 
-    def _index(self, body: Sequence[ast.stmt], found: dict[str, list[_Binding]], *, spare: bool) -> None:
-        def bind(name: str, node: ast.AST | None = None, origin: tuple[str, str] | None = None) -> None:
-            found.setdefault(name, []).append(_Binding(node, origin, spare))
-
+    def _index(self, body: Sequence[ast.stmt], found: dict[str, list[Binding]], *, spare: bool) -> None:
         for node in body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                if not any(ast.unparse(d).endswith("overload") for d in node.decorator_list):
-                    bind(node.name, node)
-            elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name) and node.value is not None:
-                        bind(target.id, node.value)
-                    elif isinstance(target, (ast.Tuple, ast.List)):
-                        for item in target.elts:
-                            if isinstance(item, ast.Name):
-                                bind(item.id)
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    name = alias.name if alias.asname else alias.name.partition(".")[0]
-                    bind(alias.asname or name, origin=(name, ""))
-            elif isinstance(node, ast.ImportFrom):
-                module = self.absolute(node.module or "", node.level)
-                for alias in node.names:
-                    if alias.name == "*":
-                        self.stars.append(module)
-                    else:
-                        bind(alias.asname or alias.name, origin=(module, alias.name))
-            elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
+            if isinstance(node, _BLOCKS):
                 self._index_block(node, found, spare=spare)
+            elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+                self.stars.append(self.absolute(node.module or "", node.level))
+            for name, bound, origin in self._bound_by(node):
+                found.setdefault(name, []).append(Binding(bound, origin, spare))
 
-    def _index_block(
-        self, node: ast.If | ast.Try | ast.With | ast.For | ast.While, found: dict[str, list[_Binding]], *, spare: bool
-    ) -> None:
+    def _bound_by(self, node: ast.stmt) -> Iterator[tuple[str, ast.AST | None, tuple[str, str] | None]]:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if not is_overload(node):
+                yield node.name, node, None
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name) and node.value is not None:
+                    yield target.id, node.value, None
+                for item in target.elts if isinstance(target, (ast.Tuple, ast.List)) else ():
+                    if isinstance(item, ast.Name):  # what it is bound to is known only at run time
+                        yield item.id, None, None
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.partition(".")[0]
+                yield alias.asname or name, None, (name, "")
+        elif isinstance(node, ast.ImportFrom):
+            module = self.absolute(node.module or "", node.level)
+            for alias in node.names:
+                yield alias.asname or alias.name, None, (module, alias.name)
+
+    def _index_block(self, node: ast.stmt, found: dict[str, list[Binding]], *, spare: bool) -> None:
         taken = _version_test(node.test) if isinstance(node, ast.If) else None
         orelse = getattr(node, "orelse", [])
         if taken is not None:
-            self._index(node.body if taken else orelse, found, spare=spare)
+            self._index(getattr(node, "body" if taken else "orelse"), found, spare=spare)
             return
-        self._index(node.body, found, spare=spare)
+        self._index(getattr(node, "body", []), found, spare=spare)
         self._index(orelse, found, spare=spare or isinstance(node, ast.If))
         for handler in getattr(node, "handlers", []):
             self._index(handler.body, found, spare=True)
@@ -173,6 +173,11 @@ class Module:
 
 
 Found = Definition | Module
+
+
+def is_overload(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Tell whether a definition only declares one of several signatures to type checkers."""
+    return any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list)
 
 
 def _version_test(test: ast.expr) -> bool | None:
@@ -232,73 +237,3 @@ def submodules(module: Module) -> Iterator[str]:
             yield from (
                 entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()
             )
-
-
-@cache
-def lookup(module: Module, name: str) -> Found | Absent | None:
-    """Return what `name` means in `module`, through imports and aliases; None when the source does not tell."""
-    return _lookup(module, name, frozenset())
-
-
-def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
-    if (module.name, name) in seen:  # `from package import part as part` in the package itself
-        return find_module(f"{module.name}.{name}")
-    seen = seen | {(module.name, name)}
-    bindings = module.names.get(name, [])
-    kinds = {b.spare for b in bindings if isinstance(b.node, (ast.ClassDef, ast.FunctionDef))}
-    if len(kinds) == 2:  # defined once in `if` and once in `else`: which one holds is known only at run time
-        return None
-    for binding in sorted(reversed(bindings), key=lambda b: b.spare):
-        found = _follow(module, binding, seen)
-        if isinstance(found, (Definition, Module)):
-            return found
-    if bindings:
-        return None
-    unsure = module.dynamic
-    for star in reversed(module.stars):
-        source = find_module(star)
-        hidden = source is not None and (
-            name not in source.exported if source.exported is not None else name.startswith("_")
-        )
-        found = None if source is None else Absent(star, name) if hidden else _lookup(source, name, seen)
-        if isinstance(found, (Definition, Module)):
-            return found
-        unsure = unsure or found is None
-    return find_module(f"{module.name}.{name}") or (None if unsure else Absent(module.name, name, known_names(module)))
-
-
-def _follow(module: Module, binding: _Binding, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
-    if binding.origin is not None:
-        source = find_module(binding.origin[0])
-        if source is None or not binding.origin[1]:
-            return source
-        return _lookup(source, binding.origin[1], seen)
-    if isinstance(binding.node, (ast.Name, ast.Attribute)):
-        found = resolve(module, binding.node, seen)
-        return found if isinstance(found, (Definition, Module)) else Definition(binding.node, module)
-    if isinstance(binding.node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.expr)):
-        return Definition(binding.node, module)
-    return None
-
-
-def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = frozenset()) -> Found | Absent | None:
-    """Return what a name or a dotted name written in `module` means there."""
-    if isinstance(node, ast.Name):
-        return _lookup(module, node.id, seen) if seen else lookup(module, node.id)
-    if isinstance(node, ast.Attribute):
-        holder = resolve(module, node.value, seen)
-        return lookup(holder, node.attr) if isinstance(holder, Module) else None
-    return None
-
-
-def known_names(module: Module) -> tuple[str, ...]:
-    """Return the public names a module is known to have, those of its star imports and its submodules included."""
-    names = {name for name in module.names if not name.startswith("_")}
-    names.update(name for name in submodules(module) if not name.startswith("_"))
-    for star in module.stars:
-        source = find_module(star)
-        if source is not None and source is not module:
-            names.update(
-                source.exported if source.exported is not None else (n for n in source.names if not n.startswith("_"))
-            )
-    return tuple(sorted(names))

@@ -17,11 +17,10 @@ from src.run.view import UNKNOWN, View, join
 SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 # Targets that once were, and what to say of them.
-RETIRED = {
-    "lightning.pytorch.loggers.NeptuneLogger": "Neptune has been sunset and Lightning no longer logs to it; choose another of configs/logger",
-    "lightning.pytorch.loggers.neptune": "Neptune has been sunset and Lightning no longer logs to it; choose another of configs/logger",
-    "neptune": "Neptune has been sunset; choose another of configs/logger",
-}
+_SUNSET = "Neptune has been sunset and Lightning no longer logs to it; choose another of configs/logger"
+RETIRED = dict.fromkeys(
+    ("lightning.pytorch.loggers.NeptuneLogger", "lightning.pytorch.loggers.neptune", "neptune"), _SUNSET
+)
 
 # Targets that need an optional package: (modules of which one must be there, extra of pyproject.toml).
 OPTIONAL = {
@@ -99,7 +98,8 @@ def _unusable(target: str) -> str | None:
             return rule
     for name, (modules, extra) in OPTIONAL.items():
         if (target == name or target.startswith(f"{name}.")) and not any(is_installed(module) for module in modules):
-            return f'{target.rpartition(".")[2]} needs the package {modules[0]}, which is not installed; pip install -e ".[{extra}]"'
+            last = target.rpartition(".")[2]
+            return f'{last} needs the package {modules[0]}, which is not installed; pip install -e ".[{extra}]"'
     return None
 
 

@@ -1,4 +1,4 @@
-"""A composed config as the checks see it: what is written, and what it resolves to as far as that is known before a run."""
+"""A composed config as the checks see it: what is written, and what that resolves to before a run lives."""
 
 from __future__ import annotations
 
