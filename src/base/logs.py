@@ -59,7 +59,7 @@ UNACTIONABLE = (
     ".*Trainer already configured with model summary callbacks.*",
     ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
     ".*isinstance.treespec, LeafSpec.*is deprecated.*",
-    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*The dirpath has changed from.*",  # going on in a directory of its own is what a new run does
 )
 
 

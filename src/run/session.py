@@ -26,7 +26,7 @@ from src.base.logs import RankedLogger, quiet_libraries
 from src.base.root import prepare_environment
 from src.run.record import Record
 from src.run.show import show_config
-from src.run.tags import require_tags
+from src.run.tags import replace_tags, require_tags
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -156,6 +156,7 @@ def enter(main: Callable[[], Any]) -> None:
     # Hydra would otherwise print its own summary and end with 1; the errors are ours to tell
     os.environ["HYDRA_FULL_ERROR"] = "1"
     prepare_environment()
+    sys.argv[1:] = replace_tags(sys.argv[1:])
     try:
         main()
     except FulguriteError as error:

@@ -40,21 +40,6 @@ def replace_tags(overrides: Sequence[str]) -> list[str]:
     return [word for several in words for word in several]
 
 
-def spell_out_tags(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which `tags=[...]` takes the place of the dictionary of tags.
-
-    Hydra cannot put a list where the config has a dictionary; removing one and adding the other says the same.
-
-    Args:
-        arguments: Overrides, flags among them.
-    """
-    spelled: list[str] = []
-    for argument in arguments:
-        is_list = argument.startswith("tags=[")
-        spelled += ["~tags", f"+{argument}"] if is_list else [argument]
-    return spelled
-
-
 def require_tags(cfg: DictConfig) -> None:
     """Ask for tags where `extras.enforce_tags` is true and there are none; they are written into the config.
 
