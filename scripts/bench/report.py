@@ -1,0 +1,108 @@
+"""What a benchmark leaves behind: a table at the terminal, and the same with every sample in Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.bench.measure import Row
+from src.base.files import write_atomic
+from src.base.root import ROOT
+from src.run.record import git_state
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
+HEAD = ("promise", "what", "median", "bar", "verdict", "samples")
+
+
+def facts(**more: Any) -> dict[str, Any]:
+    """Return what a reader needs to place the numbers: machine, versions, commit, command.
+
+    Args:
+        more: Settings of this benchmark.
+    """
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": ["python", *sys.argv],
+        "git": git_state(ROOT),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "load": list(os.getloadavg()),  # of 1, 5 and 15 minutes: what else the machine was doing
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        **more,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    table = Table(title="Benchmark")
+    for name in HEAD[:-1]:
+        table.add_column(name, justify="right" if name in {"median", "bar"} else "left")
+    for row in rows:
+        *cells, _ = _cells(row)
+        table.add_row(*cells, style=None if row.kept is not False else "red")
+    Console().print(table)
+
+
+def save(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
+    """Write `<date>.json` and `<date>.md` and return the latter; a second one of the day is `<date>-2`.
+
+    Args:
+        folder: Made when missing.
+        rows: The measurements.
+        about: As `facts` returns it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    day, number = str(about["date"])[:10], 1
+    while (folder / f"{_name(day, number)}.json").exists():
+        number += 1
+    path = folder / f"{_name(day, number)}.md"
+    content = [
+        asdict(row) | {"bar": str(row.bar) if row.bar else None, "value": row.value, "kept": row.kept} for row in rows
+    ]
+    write_atomic(path.with_suffix(".json"), json.dumps({"about": about, "rows": content}, indent=2) + "\n")
+    write_atomic(path, markdown(rows, about))
+    return path
+
+
+def _name(day: str, number: int) -> str:
+    return day if number == 1 else f"{day}-{number}"
+
+
+def markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+    """Return the whole report as Markdown."""
+    lines = [f"# Benchmark of {about['date']}", ""]
+    lines += [f"- {name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in about.items()]
+    lines += ["", *_table(HEAD, [_cells(row) for row in rows]), "", "## What the samples were made from", ""]
+    parts = [(row.key, row.what, name, _numbers(values)) for row in rows for name, values in row.parts.items()]
+    return "\n".join([*lines, *_table(("promise", "what", "part", "values"), parts)]) + "\n"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    verdict = {True: "kept", False: "MISSED", None: ""}[row.kept]
+    return row.key, row.what, f"{row.value:.3g} {row.unit}".strip(), str(row.bar or ""), verdict, _numbers(row.samples)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
