@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -31,12 +31,12 @@ class Stopped(NamedTuple):
     Args:
         loader: Hydra's own.
         cfg: Composed from all groups, with the overrides before the refused one; None when it did not come so far.
-        rest: The refused override and those behind it.
+        refused: The override that stopped it; None when that is not what did.
     """
 
     loader: ConfigLoaderImpl
     cfg: DictConfig | None
-    rest: list[Override]
+    refused: str | None
 
 
 def explain_composition(
@@ -80,11 +80,10 @@ def _find_stopped(error: Exception) -> Stopped | None:
     while trace is not None:
         code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
         if code is ConfigLoaderImpl._load_configuration_impl.__code__:
-            found = Stopped(names["self"], names.get("cfg"), [])
+            found = Stopped(names["self"], names.get("cfg"), None)
         elif code is ConfigLoaderImpl._apply_overrides_to_config.__code__ and found is not None:
-            overrides = list(names["overrides"])
-            place = next((i for i, one in enumerate(overrides) if one is names.get("override")), 0)
-            found = found._replace(rest=overrides[place:])
+            override = names.get("override")
+            found = found._replace(refused=override.input_line if isinstance(override, Override) else None)
         trace = trace.tb_next
     return found
 
@@ -116,11 +115,15 @@ def _examine(
     _, repository = loader._parse_overrides_and_create_caching_repo(name, readable)
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
-    if stopped is not None and stopped.cfg is not None and not sweep and not findings and _is_sound(stopped):
-        cfg, before = stopped.cfg, len(keys) - len(stopped.rest)
-        good, keys = [override.input_line or "" for override in keys[:before]], keys[before:]
+    lines = [override.input_line or "" for override in keys]
+    begun = None if sweep or findings else _usable(stopped)
+    if begun is not None and stopped is not None and stopped.refused in lines:
+        place = lines.index(stopped.refused)
+        cfg, good, keys = begun, lines[:place], keys[place:]
     else:
-        fresh, groups, bad = compose_groups(loader, repository, name, groups)
+        # where configs are looked for must be known before any group is
+        fixed = [one.input_line or "" for one in keys if one.key_or_group == "hydra.searchpath"]
+        fresh, groups, bad = compose_groups(loader, repository, name, groups, fixed)
         findings += bad
         if fresh is None:
             return findings
@@ -133,13 +136,13 @@ def _examine(
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
 
 
-def _is_sound(stopped: Stopped) -> bool:
-    """Tell whether the config can be used on: trying to set a key below a plain value turns that into a dictionary."""
-    holder = stopped.rest[0].key_or_group.rpartition(".")[0] if stopped.rest else "-"
-    if not holder:
-        return True
-    node = OmegaConf.select(stopped.cfg, holder, throw_on_missing=False, throw_on_resolution_failure=False)
-    return bool(stopped.rest) and (node is None or (isinstance(node, DictConfig) and len(node) > 0))
+def _usable(stopped: Stopped | None) -> DictConfig | None:
+    """Return the config that was being changed, unless trying has made a plain value in it a dictionary."""
+    if stopped is None or stopped.cfg is None or stopped.refused is None:
+        return None
+    holder = stopped.refused.lstrip("+~").partition("=")[0].rpartition(".")[0]
+    node: Any = OmegaConf.select(stopped.cfg, holder, throw_on_missing=False) if holder else None
+    return None if isinstance(node, DictConfig) and len(node) == 0 else stopped.cfg
 
 
 def _is_consequence(key: str, texts: Sequence[str], findings: Sequence[str]) -> bool:

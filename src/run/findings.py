@@ -97,5 +97,6 @@ def nearest_path(wrong: str, paths: Iterable[str]) -> str:
     for path in known:
         by_last.setdefault(path.rpartition(".")[2], []).append(path)
     names = get_close_matches(last, list(by_last), n=1, cutoff=0.75)
-    found = sorted((path for name in names for path in by_last[name]), key=lambda path: (path.count("."), path))[:2]
+    # the same name in several places: the one whose whole path looks most like what was written
+    found = get_close_matches(wrong, [path for name in names for path in by_last[name]], n=2, cutoff=0.0)
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""

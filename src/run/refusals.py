@@ -28,16 +28,16 @@ _OPTION = re.compile(r"Could not (?:find|load) '([^']+)'|Could not override '([^
 
 
 def compose_groups(
-    loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: list[Override]
+    loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: list[Override], fixed: Sequence[str]
 ) -> tuple[DictConfig | None, list[Override], list[str]]:
     """Compose what the groups choose; an override whose file cannot be composed is told and left out."""
     findings: list[str] = []
     while True:
-        texts = chosen(groups, repository)
+        texts = [*fixed, *chosen(groups, repository)]
         try:
             return loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False), groups, findings
         except Refusals as error:
-            guilty = _guilty(loader, repository, name, groups, str(error))
+            guilty = _guilty(loader, repository, name, groups, fixed, str(error))
             # what Hydra does not place lies in the file whose absence mends it
             place, rule = _explain_file(error, repository, [guilty] if guilty else groups)
             findings.append(told(guilty.input_line or "", rule) if guilty and not place else place + rule)
@@ -52,14 +52,19 @@ def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[st
 
 
 def _guilty(
-    loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: Sequence[Override], message: str
+    loader: ConfigLoaderImpl,
+    repository: IConfigRepository,
+    name: str,
+    groups: Sequence[Override],
+    fixed: Sequence[str],
+    message: str,
 ) -> Override | None:
     """Return the group override that brought the error: named in the message, or the one whose absence mends it."""
     for group in groups:
         if any(f"{group.key_or_group}/{option}" in message for option in options_of(group) or ()):
             return group
     for group in groups:
-        texts = chosen([other for other in groups if other is not group], repository)
+        texts = [*fixed, *chosen([other for other in groups if other is not group], repository)]
         try:
             loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False)
         except Refusals:

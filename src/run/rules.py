@@ -219,6 +219,6 @@ def check_epochs(view: View) -> Iterator[Finding]:
     for unit in ("epochs", "steps"):
         low, high = (view.resolved(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (low, high))
-        if numbers and high != -1 and low > high:
+        if numbers and high >= 0 and low > high:
             rule = f"must not be more than trainer.max_{unit}={high}; lower it or raise trainer.max_{unit}"
             yield Finding(f"trainer.min_{unit}", rule, low)

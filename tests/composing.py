@@ -1,0 +1,48 @@
+"""Composes configs and asks what is wrong with them, as a door does before it imports anything heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from src.base.root import ROOT, prepare_environment
+from src.run.composition import explain_composition
+from src.run.refusals import Refusals
+from src.run.validate import find_problems
+
+
+def compose_raw(*overrides: str, door: str = "train") -> DictConfig:
+    """Compose a config with its `hydra` part."""
+    prepare_environment()
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        return compose(door, overrides=list(overrides), return_hydra_config=True)
+
+
+def findings(*overrides: str, door: str = "train") -> list[str]:
+    """Return the lines that a door would tell of a command line, whoever finds them: Hydra or the checks."""
+    prepare_environment()
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        try:
+            cfg = compose(door, overrides=list(overrides), return_hydra_config=True)
+        except Refusals as error:
+            explained = explain_composition(error, overrides, door)
+            assert explained is not None
+            return explained.findings
+        return [finding.line for finding in find_problems(cfg)]
+
+
+def with_file(folder: Path, name: str, text: str) -> Sequence[str]:
+    """Write a config file outside the project's own and return the override that lets Hydra find it.
+
+    Args:
+        folder: Stands beside `configs/` in the search path.
+        name: Path in it, e.g. `experiment/typo.yaml`.
+        text: YAML.
+    """
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return (f"hydra.searchpath=[{folder}]",)
