@@ -23,7 +23,7 @@ SMALL_RUN = ("trainer.max_epochs=2", "+trainer.limit_train_batches=20", "extras.
 
 def execute(path: Path) -> dict[str, str]:
     """Execute a notebook in the folder it lies in, and return its printed text and the kinds of its other outputs."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # as nbformat has it
     NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
@@ -56,7 +56,7 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
         [sys.executable, "-m", "nbstripout", "--verify", str(path)], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    cells = nbformat.read(path, as_version=4).cells
+    cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
     code = [cell for cell in cells if cell.cell_type == "code"]
     assert code
     assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)

@@ -130,8 +130,7 @@ class Normalise(nn.Module):
 
 def _count_use(name: str) -> None:
     """Tell torch that an operation was used, as torchvision's transforms do for every image."""
-    if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
-        torch._C._log_api_usage_once(name)
+    torch._C._log_api_usage_once(name)
 
 
 class LoggedEveryStep(LightningModule):
