@@ -153,6 +153,7 @@ def test_all_mistakes_are_told_together_whoever_finds_them(tmp_path: Path) -> No
         (("-m", "trainer=cpu,gpux", "seed=1,2"), "there is no trainer 'gpux'; did you mean 'gpu'?"),
         (("-m", "experiment=glob(*)", "sed=1,2"), "sed=1,2: there is no such key; did you mean 'seed'?"),
         (("-m", "experiment=glob(nothing*)"), "no experiment matches; there is example"),
+        (("data=mnist,mnist_sample",), "data=mnist,mnist_sample: several values; add -m to run one job each"),
         (("-m", "trainer.max_epoch=1,2", "data.batch_size=1,2"), "did you mean 'trainer.max_epochs'"),
     ],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.errors import ConfigCompositionException, InstantiationException, SearchPathException
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from src.base.errors import ConfigError, UserError
 from src.base.root import ROOT
@@ -31,13 +32,15 @@ RULES = [
     (["trainer.min_epochs=true"], "Trainer wants a whole number or null"),
     (["trainer.deterministic=yess"], "Trainer wants true or false, 'warn' or null"),
     (["trainer.precision=16-mixd"], "no value that Trainer knows; did you mean '16-mixed'"),
-    (["model.optimizer.lr=abc"], "Adam wants a number or Tensor"),
+    (["model.optimizer.lr=abc"], "Adam wants a number"),
     (["+model.optimizer.betas=[0.9]"], "Adam wants a list of 2"),
     (["model.scheduler.mode=mn"], "no value that ReduceLROnPlateau knows; did you mean 'min'"),
     (["model.scheduler_interval=epochs"], "no value that Classifier knows; did you mean 'epoch'?"),
     (["model.scheduler_monitor=3"], "Classifier wants text; put it in quotes"),
     (["callbacks.early_stopping.patience=null"], "EarlyStopping wants a whole number"),
     (["data.pin_memory=1"], "MNISTDataModule wants true or false"),
+    (["model.optimizer=3"], "Classifier wants an object (Callable); give it by its _target_"),
+    (["model.net=dense"], "Classifier wants an object (Module); give it by its _target_"),
     (["train=1"], "train=1: must be true or false"),
     (["seed=abc"], "seed=abc: must be a whole number or null"),
     (["seed=-1"], "seed=-1: must be between 0 and 4294967295"),
@@ -177,6 +180,12 @@ def test_errors_that_are_not_about_composition_stay_what_they_are() -> None:
     explained = explain_composition(ConfigCompositionException("Hydra says so\nand more"), [], "train")
     assert explained is not None
     assert explained.findings == ["Hydra says so"]
+    explained = explain_composition(SearchPathException("no such folder"), ["sed=1"], "train")
+    assert explained is not None
+    assert explained.findings == ["no such folder"]
+    explained = explain_composition(InterpolationKeyError("Interpolation key 'x' not found"), [], "train")
+    assert explained is not None
+    assert explained.findings == ["Interpolation key 'x' not found"]
 
 
 def test_tags_are_a_list_or_a_dictionary_of_switches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 
@@ -48,6 +49,11 @@ _PLAIN: dict[str, tuple[Callable[[Value], bool], str]] = {
 _ANYTHING = {"Any", "object", "Optional", "Union", "Literal", "TypeVar", "Self"}
 _NEVER_IN_YAML = {"Callable", "type", "Type", "Tensor"}
 _TRANSPARENT = {"Annotated", "Final", "Required", "NotRequired"}
+_OBJECTS_OF_THE_LIBRARY = {
+    "timedelta",
+    "datetime",
+    "date",
+}  # its other classes may stand for plain values: numbers.Number
 # classes whose values may be written as text, numbers or dictionaries after all
 _SPECIAL_BASES = {
     "Enum",
@@ -164,6 +170,8 @@ def _fit_name(value: Value, annotation: ast.Name | ast.Attribute, module: Module
 
 def _may_be_plain(cls: Definition, depth: int) -> bool:
     assert isinstance(cls.node, ast.ClassDef)
+    if cls.module.name.partition(".")[0] in sys.stdlib_module_names and cls.node.name not in _OBJECTS_OF_THE_LIBRARY:
+        return True
     for base in cls.node.bases:
         written = base.value if isinstance(base, ast.Subscript) else base
         name = ast.unparse(written).rpartition(".")[2]
@@ -175,6 +183,12 @@ def _may_be_plain(cls: Definition, depth: int) -> bool:
         if not (isinstance(found, Definition) and found.is_class) or _may_be_plain(found, depth + 1):
             return True
     return False
+
+
+def refuses(value: Value, annotation: ast.expr | None, module: Module | None) -> bool:
+    """Tell whether a value surely does not fit: a plain one where an object is wanted included, dictionaries not."""
+    kind = fit(value, annotation, module)
+    return kind is Fit.NO or (kind is Fit.OBJECT and value is not None and not isinstance(value, dict))
 
 
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:
@@ -196,7 +210,7 @@ def describe(annotation: ast.expr | None, module: Module | None) -> str:
         elif name in {"list", "List", "Sequence", "Iterable"} and isinstance(member, ast.Subscript):
             word = f"a list ({ast.unparse(member.slice)} each)"
         else:
-            word = _PLAIN[name][1] if name in _PLAIN else name
+            word = _PLAIN[name][1] if name in _PLAIN else f"an object ({name})"
         words[word] = None
     ordered = [*(word for word in words if word != "null"), *(word for word in words if word == "null")]
     return " or ".join(filter(None, [", ".join(ordered[:-1]), *ordered[-1:]]))

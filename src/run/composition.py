@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, SearchPathException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.base.errors import ConfigError
 from src.base.root import ROOT
 from src.run.origins import Origins
-from src.run.overrides import apply, check_groups, parse
+from src.run.overrides import apply, check_groups, explain_several, parse, told
 from src.run.refusals import Refusals, chosen, compose_groups, one_line
 from src.run.validate import find_problems
 
@@ -30,11 +32,13 @@ class Stopped(NamedTuple):
 
     Args:
         loader: Hydra's own.
+        repository: The configs it can reach; None when it did not come so far.
         cfg: Composed from all groups, with the overrides before the refused one; None when it did not come so far.
         refused: The override that stopped it; None when that is not what did.
     """
 
     loader: ConfigLoaderImpl
+    repository: IConfigRepository | None
     cfg: DictConfig | None
     refused: str | None
 
@@ -54,6 +58,8 @@ def explain_composition(
     """
     if not isinstance(error, Refusals) or isinstance(error, InstantiationException):
         return None
+    if isinstance(error, SearchPathException):
+        return ConfigError([one_line(error)])
     try:
         flags, _ = get_args_parser().parse_known_args([text for text in arguments if text not in {"-h", "--help"}])
     except SystemExit:
@@ -64,7 +70,7 @@ def explain_composition(
     with _loader(stopped) as loader:
         findings = _examine(loader, name, flags.overrides, stopped, sweep=sweep)
     if not findings:
-        return ConfigError([one_line(error)]) if isinstance(error, HydraException) else None
+        return ConfigError([one_line(error)]) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
     return ConfigError(findings)
 
 
@@ -80,7 +86,7 @@ def _find_stopped(error: Exception) -> Stopped | None:
     while trace is not None:
         code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
         if code is ConfigLoaderImpl._load_configuration_impl.__code__:
-            found = Stopped(names["self"], names.get("cfg"), None)
+            found = Stopped(names["self"], names.get("caching_repo"), names.get("cfg"), None)
         elif code is ConfigLoaderImpl._apply_overrides_to_config.__code__ and found is not None:
             override = names.get("override")
             found = found._replace(refused=override.input_line if isinstance(override, Override) else None)
@@ -111,8 +117,10 @@ def _examine(
     loader: ConfigLoaderImpl, name: str, texts: Sequence[str], stopped: Stopped | None, *, sweep: bool
 ) -> list[str]:
     parsed, findings = parse(texts)
-    readable = [override.input_line or "" for override in parsed]
-    _, repository = loader._parse_overrides_and_create_caching_repo(name, readable)
+    repository = stopped.repository if stopped is not None else None
+    if repository is None:
+        readable = [override.input_line or "" for override in parsed]
+        _, repository = loader._parse_overrides_and_create_caching_repo(name, readable)
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
     lines = [override.input_line or "" for override in keys]
@@ -129,6 +137,8 @@ def _examine(
             return findings
         cfg, good = fresh, []
     sweep = sweep or OmegaConf.select(cfg, "hydra.mode") == RunMode.MULTIRUN
+    several = [one for one in groups if one.is_sweep_override() and not sweep]
+    findings += [told(one.input_line or "", explain_several(one, is_group=True)) for one in several]
     applied, bad = apply(keys, cfg, repository, sweep=sweep)
     findings += bad
     used = [*chosen(groups, repository), *good, *applied]

@@ -144,7 +144,7 @@ def apply(
     for override in overrides:
         text = override.input_line or ""
         if override.is_sweep_override() and not sweep:
-            bad.append(told(text, _explain_several(text)))
+            bad.append(told(text, explain_several(override)))
             continue
         if rule := _blocked(override, cfg):
             bad.append(told(text, rule))
@@ -175,9 +175,10 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
     return None
 
 
-def _explain_several(text: str) -> str:
-    key, _, value = text.partition("=")
-    a_list = f", or write '{key}=[{value}]' for a list" if "(" not in value else ""
+def explain_several(override: Override, *, is_group: bool = False) -> str:
+    """Return why an override of several values cannot be used in a single run."""
+    key, _, value = (override.input_line or "").partition("=")
+    a_list = f", or write '{key}=[{value}]' for a list" if "(" not in value and not is_group else ""
     return f"several values; add -m to run one job each{a_list}"
 
 

@@ -116,6 +116,7 @@ def one_line(error: Exception) -> str:
     message = re.sub(r"^In '[^']+': ", "", " ".join(lines) if lines[0].startswith("Could not") else lines[0])
     if message.endswith("while composing config:") and len(lines) > 1:
         message = lines[1]
+    if "Could not" not in message:
         key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
         if "'HydraConf'" in message:
             message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])

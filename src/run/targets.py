@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from src.base.errors import did_you_mean
-from src.run.annotations import Fit, choices, describe, fit
+from src.run.annotations import choices, describe, refuses
 from src.run.findings import Finding, near_or_all
 from src.run.signatures import Parameter, Signature, read_signature
 from src.run.source import Absent, find_module
@@ -154,12 +154,13 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
     if isinstance(value, float) and math.isnan(value):
         yield Finding(key, "not a number; give a number", written)
         return
-    if fit(value, parameter.annotation, parameter.module) is Fit.NO:
+    if refuses(value, parameter.annotation, parameter.module):
         wanted = describe(parameter.annotation, parameter.module)
         near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         quotes = "; put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
-        yield Finding(key, f"no value that {name} knows{near}" if near else f"{name} wants {wanted}{quotes}", written)
+        remedy = quotes or ("; give it by its _target_" if wanted.startswith("an object") else "")
+        yield Finding(key, f"no value that {name} knows{near}" if near else f"{name} wants {wanted}{remedy}", written)
         return
     yield from check_range(value, written, key)
 
