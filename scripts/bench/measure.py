@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import subprocess
@@ -85,6 +86,7 @@ def alternate(things: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, 
     found: dict[str, list[T]] = {name: [] for name in things}
     for _ in range(repeats):
         for name, thing in things.items():
+            gc.collect()  # nobody pays for what the one before left behind
             found[name].append(thing())
     return found
 
