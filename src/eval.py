@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from src.base.root import ROOT
 from src.run.session import enter, run_task, session, set_seed
+from src.run.show import show_config
 from src.run.validate import validate
 
 
@@ -28,6 +29,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """
     with session(cfg) as record:
         validate(cfg)
+        show_config(cfg)
 
         # heavy imports only after the config was found right
         from src.run.build import build

@@ -14,20 +14,19 @@ from omegaconf import DictConfig
 
 from src.base.root import ROOT
 from src.run.session import enter, run_task, session, set_seed
+from src.run.show import show_config
 from src.run.validate import validate
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
-    """Train, test the best weights, and return the final metrics.
+    """Train, test the best weights, and return the final metrics as plain numbers by name.
 
     Args:
         cfg: A composed config of `configs/train.yaml`.
-
-    Returns:
-        Plain numbers by metric name, those of training, validation and test together.
     """
     with session(cfg) as record:
         validate(cfg)
+        show_config(cfg)
 
         # heavy imports only after the config was found right
         from src.run.build import build

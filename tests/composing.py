@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.base.root import ROOT, prepare_environment
+from src.run.checks.refusals import Refusals
 from src.run.composition import explain_composition
-from src.run.refusals import Refusals
 from src.run.validate import find_problems
 
 

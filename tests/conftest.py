@@ -10,6 +10,8 @@ from typing import Protocol
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from src.base.root import prepare_environment
@@ -33,6 +35,12 @@ class ComposeSmall(Protocol):
     """Composes the config of a run of a second that writes below the test's own folder."""
 
     def __call__(self, *overrides: str, door: str = "train", folder: Path | None = None) -> DictConfig: ...
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return a trainer's callbacks; the attribute is set where a type checker does not see it."""
+    callbacks: list[Callback] = vars(trainer)["callbacks"]
+    return callbacks
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def run_door(
     start = ["-m", f"src.{door}"] if module else [str(ROOT / "src" / f"{door}.py")]
     where = [f"paths.log_dir={logs}"] if logs else []
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, *start, *where, *overrides]
+    command = [sys.executable, *start, *overrides, *where]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 

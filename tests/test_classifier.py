@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -35,9 +36,14 @@ def classifier(**kwargs: object) -> Classifier:
     return Classifier(**{"net": net, "num_classes": CLASSES, "optimizer": SGD, **kwargs})  # type: ignore[arg-type]
 
 
-def trainer(folder: Path, **kwargs: object) -> Trainer:
+def trainer(folder: Path, **kwargs: Any) -> Trainer:
     """Return a trainer that keeps quiet."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     return Trainer(**{"max_epochs": 1, "default_root_dir": folder, "enable_checkpointing": False, **quiet, **kwargs})
 
 
@@ -114,7 +120,8 @@ def test_the_scheduler_is_configured_by_key() -> None:
     configured = classifier(
         scheduler=step, scheduler_interval="step", scheduler_frequency=5, scheduler_monitor="val/acc"
     )
-    scheduler = configured.configure_optimizers()["lr_scheduler"]  # type: ignore[index,call-overload]
+    made = cast("dict[str, Any]", configured.configure_optimizers())
+    scheduler = made["lr_scheduler"]
     assert isinstance(scheduler["scheduler"], torch.optim.lr_scheduler.StepLR)
     assert (scheduler["interval"], scheduler["frequency"], scheduler["monitor"]) == ("step", 5, "val/acc")
     assert "lr_scheduler" not in classifier(scheduler=None).configure_optimizers()  # type: ignore[operator]

@@ -12,7 +12,15 @@ from src.base.logs import RankedLogger, quiet_libraries, rank
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS"):
+    for name in (
+        "RANK",
+        "SLURM_PROCID",
+        "PMI_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "SLURM_NTASKS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import UserError
 from src.eval import evaluate
-from src.run.load import load_run
 from src.run.metrics import MetricsFile, require_metric
 from src.run.record import Record, config_hash, git_state
 from src.run.secrets import masked
@@ -154,7 +153,9 @@ def test_every_logger_is_told_the_same_plain_hyperparameters(
 
 @RunIf(package="tensorboard")
 def test_tensorboard_holds_the_metrics_of_the_run(small: ComposeSmall, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     metrics = train(small("logger=tensorboard"))
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hydra.utils import get_object
 
-from src.run import names, signatures, source
-from src.run.annotations import Fit, describe, fit
-from src.run.signatures import Signature, read_signature
-from src.run.source import Absent
+from src.run.checks import names, signatures, source
+from src.run.checks.annotations import Fit, describe, fit
+from src.run.checks.signatures import Signature, read_signature
+from src.run.checks.source import Absent
 
 CLOSED = [
     "lightning.Trainer",

@@ -16,7 +16,7 @@ from src.eval import evaluate
 from src.run.build import build
 from src.run.session import set_seed
 from src.train import train
-from tests.conftest import ComposeSmall
+from tests.conftest import ComposeSmall, callbacks_of
 from tests.doors import read_json
 
 
@@ -132,7 +132,7 @@ def test_the_first_twenty_losses_of_the_default_run_are_the_stored_ones(small: C
     set_seed(42)
     run = build(cfg)
     losses = Losses()
-    run.trainer.callbacks.append(losses)
+    callbacks_of(run.trainer).append(losses)
     run.trainer.fit(run.model, datamodule=run.datamodule)
     stored = [float(line) for line in (Path(__file__).parent / "golden_losses.txt").read_text().split()]
     assert len(stored) == 20

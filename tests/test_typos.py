@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.base.root import ROOT
-from src.run.rules import KEYS, NESTED, group_keys
+from src.run.checks.rules import KEYS, NESTED, group_keys
 from src.run.validate import find_problems
 from tests.composing import compose_raw, findings, with_file
 
@@ -190,7 +190,7 @@ def test_every_experiment_passes_with_every_debug_recipe(experiment: str, debug:
 
 def test_what_the_doors_declare_is_what_the_checks_know() -> None:
     declared = {key for file in CONFIGS.glob("*.yaml") for key in _top_keys(file)}
-    assert declared <= set(KEYS), "a door's config has a key that run/rules.py does not know"
+    assert declared <= set(KEYS), "a door's config has a key that run/checks/rules.py does not know"
     for group, types in NESTED.items():
         assert set(group_keys(group)) == set(types)
 

@@ -70,7 +70,7 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
         ignore_warnings: Drop all of Python's warnings.
     """
     for library in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        # imported before the run's logging was set up, Lightning writes past it
+        # on import, Lightning adds handlers of its own: its messages would come twice, or past the run's log
         logging.getLogger(library).handlers.clear()
         logging.getLogger(library).propagate = True
     for handler in logging.getLogger().handlers:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
-from src.base.logs import RankedLogger
+from src.base.logs import RankedLogger, quiet_libraries
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 
@@ -65,6 +65,7 @@ def build(cfg: DictConfig) -> Run:
         ConfigError: A target is not allowed, cannot be imported, or refuses its arguments.
         UserError: The machine lacks what the trainer asks for.
     """
+    quiet_libraries(ignore_warnings=bool(cfg.extras.get("ignore_warnings")))
     check_targets(cfg)
     require_hardware(cfg.trainer)
     log.debug("building trainer, data and model")

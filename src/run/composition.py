@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.base.errors import ConfigError
 from src.base.root import ROOT
-from src.run.origins import Origins
-from src.run.overrides import apply, check_groups, explain_several, parse, told
-from src.run.refusals import Refusals, chosen, compose_groups, one_line
+from src.run.checks.origins import Origins
+from src.run.checks.overrides import apply, check_groups, explain_several, parse, told
+from src.run.checks.refusals import Refusals, chosen, compose_groups, one_line
 from src.run.validate import find_problems
 
 

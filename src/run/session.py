@@ -22,11 +22,10 @@ from src.base.errors import (
     ConfigError,
     FulguriteError,
 )
-from src.base.logs import RankedLogger, quiet_libraries
+from src.base.logs import RankedLogger
 from src.base.root import prepare_environment
 from src.run.record import Record
-from src.run.show import show_config
-from src.run.tags import replace_tags, require_tags
+from src.run.tags import replace_tags, require_tags, tag_names
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -64,13 +63,11 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     Yields:
         The run's record.
     """
-    require_tags(cfg)
     record = Record(cfg, sweep=_sweep())
     try:
         with warnings.catch_warnings():
-            quiet_libraries(ignore_warnings=bool(cfg.extras.get("ignore_warnings")))
-            if cfg.extras.get("print_config"):
-                show_config(cfg)
+            require_tags(cfg)
+            record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
         outcome = judge(error)

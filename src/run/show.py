@@ -16,7 +16,9 @@ HIDDEN = ("hydra", "extras", "paths")  # the same in nearly every run
 
 
 def show_config(cfg: DictConfig) -> None:
-    """Print the config as resolved YAML, secrets as `***`."""
+    """Print the config as resolved YAML, secrets as `***`, unless `extras.print_config` is false."""
+    if not cfg.extras.get("print_config"):
+        return
     shown = {key: value for key, value in masked(cfg).items() if key not in HIDDEN and value is not None}
     Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
 

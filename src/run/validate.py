@@ -9,12 +9,20 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from src.base.errors import ConfigError
-from src.run.findings import Finding
-from src.run.origins import Origins
-from src.run.rules import check_checkpoint, check_epochs, check_groups, check_keys, check_parts, check_tags, check_types
-from src.run.targets import check_targets
-from src.run.unanswered import check_answers
-from src.run.view import View
+from src.run.checks.findings import Finding
+from src.run.checks.origins import Origins
+from src.run.checks.rules import (
+    check_checkpoint,
+    check_epochs,
+    check_groups,
+    check_keys,
+    check_parts,
+    check_tags,
+    check_types,
+)
+from src.run.checks.targets import check_targets
+from src.run.checks.unanswered import check_answers
+from src.run.checks.view import View
 
 CHECKS = (
     check_keys,

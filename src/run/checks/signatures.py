@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from src.run.forwarding import trace_kwargs
-from src.run.names import ancestry, locate, resolve, statements
-from src.run.source import Absent, Definition, Module, is_overload
+from src.run.checks.forwarding import trace_kwargs
+from src.run.checks.names import ancestry, locate, resolve, statements
+from src.run.checks.source import Absent, Definition, Module, is_overload
 
 # decorators after which a function or a class still takes what its source says
 _TRANSPARENT = {

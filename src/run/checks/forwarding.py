@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from src.run.signatures import Parameter
+    from src.run.checks.signatures import Parameter
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import did_you_mean
-from src.run.findings import COMMAND_LINE, Finding, near_or_all, nearest_path
-from src.run.signatures import Signature, read_signature
-from src.run.view import paths_of
+from src.run.checks.findings import COMMAND_LINE, Finding, near_or_all, nearest_path
+from src.run.checks.signatures import Signature, read_signature
+from src.run.checks.view import paths_of
 
 
 def told(override: str, rule: str) -> str:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from src.run.source import Absent, Binding, Definition, Found, Module, find_module, submodules
+from src.run.checks.source import Absent, Binding, Definition, Found, Module, find_module, submodules
 
 # bases that bring no constructor of their own
 _EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}

@@ -9,8 +9,8 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationToMissingValueError
 
 from src.base.errors import did_you_mean
-from src.run.findings import Finding, nearest_path
-from src.run.view import ANSWERED_LATER, MISSING, View, is_interpolation, leaves, paths_of
+from src.run.checks.findings import Finding, nearest_path
+from src.run.checks.view import ANSWERED_LATER, MISSING, View, is_interpolation, leaves, paths_of
 
 _VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
 _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")

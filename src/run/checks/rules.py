@@ -14,9 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from src.base.root import ROOT
-from src.run.annotations import Fit, describe, fit
-from src.run.findings import Finding, nearest_path
-from src.run.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
+from src.run.checks.annotations import Fit, describe, fit
+from src.run.checks.findings import Finding, nearest_path
+from src.run.checks.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
 
 # What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
 # interpolation.

@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.base.errors import did_you_mean
-from src.run.findings import near_or_all
-from src.run.origins import file_of, shown_path
-from src.run.overrides import groups_of, options_of, single, told
+from src.run.checks.findings import near_or_all
+from src.run.checks.origins import file_of, shown_path
+from src.run.checks.overrides import groups_of, options_of, single, told
 
 Refusals = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILE = re.compile(r"In '([^']+)'")

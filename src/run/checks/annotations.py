@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-from src.run.names import resolve
-from src.run.source import Definition, Module
+from src.run.checks.names import resolve
+from src.run.checks.source import Definition, Module
 
 Value = object  # null, bool, int, float, str, list or dict, as YAML gives them
 

@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 from src.base.errors import did_you_mean
-from src.run.annotations import choices, describe, refuses
-from src.run.findings import Finding, near_or_all
-from src.run.signatures import Parameter, Signature, read_signature
-from src.run.source import Absent, find_module
-from src.run.view import UNKNOWN, View, join
+from src.run.checks.annotations import choices, describe, refuses
+from src.run.checks.findings import Finding, near_or_all
+from src.run.checks.signatures import Parameter, Signature, read_signature
+from src.run.checks.source import Absent, find_module
+from src.run.checks.view import UNKNOWN, View, join
 
 SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.base.root import ROOT
-from src.run.findings import COMMAND_LINE
+from src.run.checks.findings import COMMAND_LINE
 
 
 class Origins:
