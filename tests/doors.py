@@ -28,7 +28,10 @@ def run_door(
     start = ["-m", f"src.{door}"] if module else [str(ROOT / "src" / f"{door}.py")]
     where = [f"paths.log_dir={logs}"] if logs else []
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, *start, *overrides, *where]
+    # Hydra reads options like -m only before or after all overrides
+    options = [word for word in overrides if word.startswith("-")]
+    words = [word for word in overrides if not word.startswith("-")]
+    command = [sys.executable, *start, *options, *words, *where]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 

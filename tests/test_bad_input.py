@@ -69,7 +69,7 @@ def test_a_misspelled_word_on_the_command_line(override: str, line: str, tmp_pat
 def test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line(text: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "typo.yaml").write_text(f"# @package _global_\n{text}\n")
-    told = refused(tmp_path, "--config-dir", str(tmp_path / "mine"), "experiment=typo")
+    told = refused(tmp_path, f"--config-dir={tmp_path}/mine", "experiment=typo")
     assert re.search(line, told), told
 
 

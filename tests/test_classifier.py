@@ -12,8 +12,11 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from src.models.classifier import Classifier
+from src.models.metrics import Accuracy, ExampleMean
 from src.models.nets.convnet import SimpleConvNet
 from src.models.nets.dense import SimpleDenseNet
 
@@ -74,6 +77,31 @@ def test_train_metrics_are_the_means_over_the_epochs_examples(tmp_path: Path) ->
     loss, acc = by_hand(model, loader)
     assert float(fit.callback_metrics["train/loss"]) == pytest.approx(loss, abs=1e-6)
     assert float(fit.callback_metrics["train/acc"]) == pytest.approx(acc, abs=1e-7)
+
+
+def test_accuracy_and_means_equal_the_librarys_over_unequal_batches() -> None:
+    ours, theirs = Accuracy(), MulticlassAccuracy(num_classes=CLASSES, average="micro")
+    mean, reference = ExampleMean(), MeanMetric()
+    generator = torch.Generator().manual_seed(0)
+    for size in (7, 3, 1):
+        scores = torch.randn(size, CLASSES, generator=generator)
+        labels = torch.randint(CLASSES, (size,), generator=generator)
+        loss = cross_entropy(scores, labels)
+        for metric, values in ((ours, (scores, labels)), (theirs, (scores, labels))):
+            metric.update(*values)
+        mean.update(loss, size)
+        reference.update(loss, size)
+    assert ours.compute() == theirs.compute()
+    assert mean.compute() == pytest.approx(float(reference.compute()))
+    ours.reset()
+    assert (int(ours.correct), int(ours.examples)) == (0, 0)
+
+
+def test_a_loss_that_is_not_a_number_stays_seen() -> None:
+    mean = ExampleMean()
+    mean.update(torch.tensor(1.0), 2)
+    mean.update(torch.tensor(float("nan")), 2)
+    assert mean.compute().isnan()
 
 
 def test_best_accuracy_is_the_highest_seen_and_leaves_the_sanity_check_out(tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ def test_metrics_of_one_step_share_a_row_and_new_columns_keep_old_rows(tmp_path:
     ]
 
 
+def test_a_second_start_in_the_same_directory_goes_on_below(tmp_path: Path) -> None:
+    MetricsFile(tmp_path).log_metrics({"epoch": 0, "train/loss": 1.5}, step=1)
+    again = MetricsFile(tmp_path)
+    again.log_metrics({"epoch": 1, "val/acc": 0.5}, step=2)
+    again.log_metrics({"train/loss": 0.5}, step=2)
+    with (tmp_path / "metrics.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [(row["step"], row["train/loss"], row["val/acc"]) for row in rows] == [("1", "1.5", ""), ("2", "0.5", "0.5")]
+
+
 def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path)
     for step in range(3):

@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichModelSummary, RichProgressBar
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -61,8 +61,12 @@ def train_epoch(net: nn.Module, train: Arrays, val: Arrays, folder: Path) -> dic
 
 
 def _split(pixels: Tensor, labels: Tensor) -> Subset[tuple[Tensor, int]]:
-    """Return the images as one part of all of them, which is how they are cut into train, val and test."""
-    return Subset(OneByOne(pixels, labels), torch.randperm(len(labels)).tolist())
+    """Return the images as one part of train and test joined, which is how they are cut into train, val and test."""
+    half = len(labels) // 2
+    joined: ConcatDataset[tuple[Tensor, int]] = ConcatDataset(
+        [OneByOne(pixels[:half], labels[:half]), OneByOne(pixels[half:], labels[half:])]
+    )
+    return Subset(joined, torch.randperm(len(labels)).tolist())
 
 
 class OneByOne(Dataset[tuple[Tensor, int]]):

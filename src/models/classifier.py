@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torchmetrics import MaxMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
-from src.models.metrics import ExampleMean
+from src.models.metrics import Accuracy, ExampleMean
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -55,8 +54,18 @@ class Classifier(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.losses = nn.ModuleDict({f"{split}_loss": ExampleMean() for split in SPLITS})
-        self.accuracies = nn.ModuleDict({f"{split}_acc": _accuracy(num_classes) for split in SPLITS})
+        self.accuracies = nn.ModuleDict({f"{split}_acc": Accuracy() for split in SPLITS})
         self.val_acc_best = MaxMetric()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what Lightning notes about its current hook goes past `nn.Module`.
+
+        Lightning sets it some 25 times a step, and `nn.Module` looks each time whether it is a parameter.
+        """
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return scores `[B, num_classes]` for examples `[B, ...]`."""
@@ -149,8 +158,3 @@ class Classifier(LightningModule):
 
 
 SPLITS = ("train", "val", "test")
-
-
-def _accuracy(num_classes: int) -> MulticlassAccuracy:
-    # validate_args copies every label to the host to look at it: one synchronisation a step
-    return MulticlassAccuracy(num_classes=num_classes, average="micro", validate_args=False)

@@ -72,8 +72,9 @@ def build(cfg: DictConfig) -> Run:
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
     loggers: list[Logger] = _instantiate_each(cfg.get("logger"), "logger")
     metrics_file = MetricsFile(cfg.paths.output_dir)
-    names = MetricNames(cfg.get("optimized_metric"))
-    trainer = _instantiate(cfg.trainer, "trainer", callbacks=[*callbacks, names], logger=[metrics_file, *loggers])
+    if wanted := cfg.get("optimized_metric"):
+        callbacks.append(MetricNames(wanted))
+    trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     return Run(
         cfg=cfg,
         datamodule=_instantiate(cfg.data, "data"),

@@ -34,6 +34,9 @@ class MetricsFile(Logger):
         self._columns: list[str] = ["epoch", "step"]
         self._row: dict[str, Any] = {}
         self._row_starts = 0
+        if self._path.exists():  # the directory was used before: go on below what stands there
+            with self._path.open(newline="") as file:
+                self._columns = next(csv.reader(file), self._columns)
 
     @property
     def name(self) -> str:
@@ -76,10 +79,14 @@ class MetricsFile(Logger):
         """Write the file again with the columns of now; the row that is being filled goes last."""
         done: list[dict[str, str]] = []
         if self._path.exists():
-            with self._path.open(newline="") as file:
-                done = [row for row in csv.DictReader(file) if row["step"] != str(self._row["step"])]
+            with self._path.open("rb") as file:
+                before = file.read(self._row_starts).decode()
+            done = list(csv.DictReader(io.StringIO(before)))
         text = self._line(dict(zip(self._columns, self._columns, strict=True))) + "".join(map(self._line, done))
-        self._path.write_text(text)
+        # replaced whole, but not forced to the disk: that can take longer than an epoch
+        aside = self._path.with_suffix(".tmp")
+        aside.write_text(text, newline="")
+        aside.replace(self._path)
         self._row_starts = len(text.encode())
 
 
@@ -89,16 +96,16 @@ class MetricNames(Callback):
     Found after an epoch, not after weeks. Names of the test cannot be known by then and are judged at the end.
 
     Args:
-        wanted: Name of the metric; None checks nothing.
+        wanted: Name of the metric.
     """
 
-    def __init__(self, wanted: str | None) -> None:
+    def __init__(self, wanted: str) -> None:
         self.wanted = wanted
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the names of the epochs before: at the end of an epoch the model has not logged its means yet."""
         validated = trainer.current_epoch >= (trainer.check_val_every_n_epoch or 1)
-        if self.wanted is None or self.wanted.startswith("test/") or not validated:
+        if self.wanted.startswith("test/") or not validated:
             return
         require_metric(self.wanted, dict.fromkeys(trainer.callback_metrics, 0.0))
 

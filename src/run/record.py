@@ -26,7 +26,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,7 @@ class Record:
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(ROOT),
-            "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
+            "versions": versions(),
             "config_hash": config_hash(cfg),
             "sweep": dict(sweep) if sweep else None,
             "loggers": {},
@@ -151,6 +150,13 @@ def config_hash(cfg: DictConfig) -> str:
     assert isinstance(plain, dict)
     relevant = {key: value for key, value in plain.items() if key not in IRRELEVANT}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    from importlib import metadata  # slow to import, and not needed to refuse a typo
+
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

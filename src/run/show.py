@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.syntax import Syntax
-from rich.table import Table
 
 from src.run.secrets import masked
 
@@ -19,6 +16,9 @@ def show_config(cfg: DictConfig) -> None:
     """Print the config as resolved YAML, secrets as `***`, unless `extras.print_config` is false."""
     if not cfg.extras.get("print_config"):
         return
+    from rich.console import Console
+    from rich.syntax import Syntax
+
     shown = {key: value for key, value in masked(cfg).items() if key not in HIDDEN and value is not None}
     Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
 
@@ -31,6 +31,9 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
         weights: The checkpoint, relative to the run directory; None for the weights in memory.
         folder: The run directory.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("metric", "value", title="Results")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
