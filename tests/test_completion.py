@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_no_answer_imports_torch() -> None:
 def test_bash_completes_after_the_line_that_installs_it() -> None:
     line = "python src/train.py experiment="
     script = f"""
-        PATH={Path(sys.executable).parent}:$PATH
+        PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
         eval "$(python src/train.py -sc install=bash)"
         COMP_LINE='{line}' COMP_POINT={len(line)} COMP_WORDS=({line}) COMP_CWORD=2
         hydra_bash_completion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 import re
 import shutil
 import subprocess
@@ -48,7 +49,9 @@ esac
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> str:
-    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, check=True).stdout
+    # under `make test` the outer make hands its flags down, and the inner one would speak of folders
+    env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    return subprocess.run(["make", *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def test_help_is_the_default_and_lists_every_target() -> None:
