@@ -107,7 +107,7 @@ def test_train_false_and_eval_print_the_same_accuracy(tmp_path: Path) -> None:
     "flags",
     [
         ("+trainer.gradient_clip_val=0.5", "+trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=0.5"),
-        ('+trainer.max_time="00:12:00:00"', "+trainer.detect_anomaly=true", "trainer.precision=bf16-mixed"),
+        ('+trainer.max_time="00:12:00:00"', "+trainer.detect_anomaly=true", "+trainer.precision=bf16-mixed"),
     ],
 )
 def test_lightnings_flags_are_passed_on(flags: tuple[str, ...], tmp_path: Path) -> None:

@@ -173,6 +173,42 @@ def test_tensorboard_holds_the_metrics_of_the_run(small: ComposeSmall, tmp_path:
     assert scalar.value == pytest.approx(metrics["test/acc"])
 
 
+@RunIf(package="mlflow")
+def test_mlflow_holds_metrics_hyperparameters_and_tags(small: ComposeSmall, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    metrics = train(small("logger=mlflow", "+tags.ablation=true"))
+    client = MlflowClient(f"sqlite:///{tmp_path}/logs/mlflow.db")
+    [experiment] = client.search_experiments(filter_string="name = 'train'")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/acc"] == pytest.approx(metrics["test/acc"])
+    assert run.data.params["model/net/lin1_size"] == "64"
+    assert (run.data.tags["dev"], run.data.tags["ablation"]) == ("true", "true")
+    assert read_json(tmp_path / "run/run.json")["loggers"]["MLFlowLogger"] == run.info.run_id
+
+
+@RunIf(package="wandb")
+def test_wandb_offline_is_given_the_tags_and_ended(
+    small: ComposeSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    seen: list[tuple[str, ...]] = []
+    finish = wandb.Run.finish
+
+    def finish_and_look(run: Any, *args: Any, **kwargs: Any) -> None:
+        seen.append(tuple(run.tags))
+        finish(run, *args, **kwargs)
+
+    monkeypatch.setattr(wandb.Run, "finish", finish_and_look)
+    train(small("logger=wandb", "logger.wandb.offline=true", "+tags.ablation=true", "test=false"))
+    assert seen
+    assert set(seen[0]) == {"dev", "ablation"}
+    assert wandb.run is None
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_the_csv_logger_holds_the_metrics_of_the_run(small: ComposeSmall, tmp_path: Path) -> None:
     metrics = train(small("logger=csv"))
     with (tmp_path / "run/csv/metrics.csv").open(newline="") as opened:

@@ -261,9 +261,15 @@ def _opener(url: str) -> OpenerDirector:
     return build_opener(*handlers)
 
 
+def is_secure(url: str) -> bool:
+    """Tell whether a URL is one that `download` speaks: https, or plain http with this machine alone."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    if not is_secure(url):
         raise _MirrorError(f"{_shown(url)} is not https")
     if "@" in parts.netloc:
         raise _MirrorError("a user or password in a URL is not used")

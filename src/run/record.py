@@ -96,9 +96,10 @@ class Record:
         self.loggers = list(trainer.loggers)
         ids = {type(logger).__name__: logger.version for logger in trainer.loggers[1:]}
         self.write(ranks=trainer.world_size, parameters=parameters, loggers={k: str(v) for k, v in ids.items()})
+        from src.run import trackers
+
         hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
-        for logger in trainer.loggers:
-            logger.log_hyperparams(hyperparameters)
+        trackers.describe(trainer.loggers, hyperparameters, self.facts["tags"])
 
     def add_results(self, metrics: Mapping[str, Any], weights: str | None = None) -> None:
         """Add metrics to results.json.
@@ -132,6 +133,13 @@ class Record:
         if wanted:
             require_metric(wanted, metrics)
         return metrics
+
+    def close_loggers(self, *, failed: bool) -> None:
+        """End the run of every tracker that was told of this one."""
+        if self.loggers:
+            from src.run import trackers
+
+            trackers.close(self.loggers, failed=failed)
 
     def close(self, status: str, reason: str | None, exit_code: int) -> None:
         """Write how the run ended."""

@@ -7,9 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -28,13 +28,7 @@ from src.base.root import prepare_environment
 from src.run.record import Record
 from src.run.tags import replace_tags, require_tags, tag_names
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
 log = RankedLogger(__name__)
-
-# How each tracker's own run is ended; the others end with `finalize`.
-ENDINGS = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +68,10 @@ def session(cfg: DictConfig) -> Iterator[Record]:
         outcome = judge(error)
         _tell(error, outcome)
         record.close(outcome.status, outcome.reason, outcome.exit_code)
-        close_loggers(record.loggers, failed=True)
+        record.close_loggers(failed=True)
         raise
     record.close("done", None, 0)
-    close_loggers(record.loggers, failed=False)
+    record.close_loggers(failed=False)
 
 
 def set_seed(seed: int | None) -> None:
@@ -108,16 +102,6 @@ def judge(error: BaseException) -> Outcome:
         code = error.code if isinstance(error.code, int) else EXIT_CRASH
         return Outcome("failed", f"the program ended itself with code {code}", code or EXIT_CRASH)
     return Outcome("failed", reason, EXIT_CRASH)
-
-
-def close_loggers(loggers: list[Logger], *, failed: bool) -> None:
-    """End every tracker's run, so that the next job of a sweep starts a new one."""
-    for logger in loggers:
-        # a tracker that cannot be closed must not hide how the run ended
-        with suppress(Exception):
-            logger.finalize("failed" if failed else "success")
-            if ending := ENDINGS.get(type(logger).__name__):
-                getattr(getattr(logger, "experiment"), ending)()  # noqa: B009 - not declared by the base class
 
 
 def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | None:

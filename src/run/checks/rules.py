@@ -13,6 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from src.base.files import is_secure
 from src.base.root import ROOT
 from src.run.checks.annotations import Fit, describe, fit
 from src.run.checks.findings import Finding, nearest_path
@@ -160,7 +161,7 @@ def check_checkpoint(view: View) -> Iterator[Finding]:
     if written == MISSING:
         yield Finding("ckpt_path", "not given; eval scores a checkpoint; add ckpt_path=<file or https URL>")
     elif isinstance(path, str):
-        if "://" in path and not path.startswith("https://"):
+        if "://" in path and not is_secure(path):
             yield Finding("ckpt_path", "must be a file or an https URL", written)
         elif "://" not in path and not Path(path).expanduser().exists():
             yield Finding("ckpt_path", f"no such file{_near_file(path)}", written)
