@@ -189,10 +189,14 @@ def test_optuna_searches_and_writes_its_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ddp_on_two_cpu_processes_is_one_run(tmp_path: Path) -> None:
-    ok("trainer=ddp_sim", "data.batch_size=32", logs=tmp_path)
+@pytest.mark.parametrize(
+    "words", [("trainer=ddp_sim",), ("trainer=ddp_spawn",), ("trainer=fsdp", "trainer.accelerator=cpu")], ids=" ".join
+)
+def test_two_cpu_processes_are_one_run(words: tuple[str, ...], tmp_path: Path) -> None:
+    ok(*words, "data.batch_size=32", logs=tmp_path)
     folder = only_run(tmp_path)
     assert read_json(folder / "run.json")["ranks"] == 2
+    assert {"val/acc", "test/acc"} <= set((folder / "metrics.csv").read_text().splitlines()[0].split(","))
     assert "test/acc" in results_of(folder)
 
 

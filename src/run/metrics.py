@@ -34,9 +34,7 @@ class MetricsFile(Logger):
         self._columns: list[str] = ["epoch", "step"]
         self._row: dict[str, Any] = {}
         self._row_starts = 0
-        if self._path.exists():  # the directory was used before: go on below what stands there
-            with self._path.open(newline="") as file:
-                self._columns = next(csv.reader(file), self._columns)
+        self._ends = 0
 
     @property
     def name(self) -> str:
@@ -52,7 +50,10 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add the metrics to the row of `step`."""
         values = dict(metrics)
-        if self._row.get("step") != step:
+        written_by_others = self._size() != self._ends  # an earlier start, or the processes that were spawned to train
+        if written_by_others:
+            self._read_columns()
+        if written_by_others or self._row.get("step") != step:
             self._row, self._row_starts = {"step": step}, self._size()
         self._row.update(values)
         if new := [name for name in self._row if name not in self._columns]:
@@ -62,6 +63,7 @@ class MetricsFile(Logger):
             file.seek(self._row_starts)
             file.truncate()
             file.write(self._line(self._row))
+        self._ends = self._size()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -69,6 +71,10 @@ class MetricsFile(Logger):
 
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
+
+    def _read_columns(self) -> None:
+        with self._path.open(newline="") as file:
+            self._columns = next(csv.reader(file), self._columns)
 
     def _line(self, row: Mapping[str, Any]) -> str:
         buffer = io.StringIO()
