@@ -138,6 +138,23 @@ def test_a_value_from_the_environment_is_shown_nowhere(
     assert "***" in (tmp_path / "run/csv/hparams.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("logger.comet.api_key=abc", "logger.comet.api_key=***"),
+        ("+logger.x.token=abc", "+logger.x.token=***"),
+        ("data.tokenizer=bpe", "data.tokenizer=bpe"),
+        ("logger.comet.api_key=", "logger.comet.api_key="),
+        ("-m", "-m"),
+    ],
+)
+def test_a_secret_on_the_command_line_is_not_recorded(
+    word: str, shown: str, small: ComposeSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["src/train.py", word])
+    assert Record(small()).facts["command"] == ["train.py", shown]
+
+
 def test_the_root_is_no_secret(small: ComposeSmall) -> None:
     assert "***" not in str(masked(small())["paths"])
 

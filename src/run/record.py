@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.files import write_atomic
 from src.base.logs import rank
 from src.base.root import ROOT
-from src.run.secrets import masked
+from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.tags import tag_names
 
@@ -72,7 +72,7 @@ class Record:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "ranks": 1,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": [Path(sys.argv[0]).name, *map(shown_word, sys.argv[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(ROOT),

@@ -1,14 +1,18 @@
-"""A config as it may be seen: resolved, but nothing that came out of the environment."""
+"""A config and a command line as they may be seen: nothing that came out of the environment or sounds secret."""
 
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 MASK = "***"
 ENVIRONMENT = "oc.env:"
+_SECRET_NAME = re.compile(
+    r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
+)
 ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by the project itself; no secret
 
 
@@ -26,6 +30,17 @@ def masked(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(shown, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def sounds_secret(key: str) -> bool:
+    """Tell whether the last part of a dotted key is called what secrets are called: `api_key`, `token`, ..."""
+    return _SECRET_NAME.search(key.rpartition(".")[2]) is not None
+
+
+def shown_word(word: str) -> str:
+    """Return a word of the command line, with `***` for the value of a key that sounds secret."""
+    key, equals, value = word.partition("=")
+    return f"{key}={MASK}" if equals and value and sounds_secret(key) else word
 
 
 def _mask(node: DictConfig | ListConfig) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from src.base.errors import did_you_mean
+from src.run.secrets import MASK, shown_word, sounds_secret
 
 COMMAND_LINE = "command line: "
-_SECRET = re.compile(r"api|key|tok|secret|pass|cred|auth", re.IGNORECASE)
 _LONGEST = 80  # characters of a value that are shown
 
 
@@ -43,9 +42,8 @@ class Finding:
         override = self.place.removeprefix(COMMAND_LINE)
         if override == self.place:
             return f"{self.place}: {subject}: {self.rule}"
-        given, equals, _ = override.partition("=")
-        if _SECRET.search(given):
-            override = f"{given}{equals}***"
+        given = override.partition("=")[0]
+        override = shown_word(override)
         # the override says key and value itself, unless the key lies deeper inside it
         within = "" if given.lstrip("+~") == self.key else f"{subject}: "
         return f"{COMMAND_LINE}{override}: {within}{self.rule}"
@@ -53,8 +51,8 @@ class Finding:
 
 def shown(key: str, value: Any) -> str:
     """Return a value as YAML writes it, shortened; `***` under a key that sounds like a secret."""
-    if _SECRET.search(key.rpartition(".")[2]) and value is not None:
-        return "***"
+    if sounds_secret(key) and value is not None:
+        return MASK
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
