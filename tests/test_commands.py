@@ -155,12 +155,16 @@ def test_every_experiment_runs_in_one_sweep(tmp_path: Path) -> None:
 
 def test_seeds_in_a_sweep_with_a_list_of_tags(tmp_path: Path) -> None:
     tags = 'tags=["benchmark"]'
-    ok("-m", "seed=1,2", "trainer.deterministic=True", "logger=csv", tags, "test=false", logs=tmp_path)
+    done = ok("-m", "seed=1,2", "trainer.deterministic=True", "logger=csv", tags, "test=false", logs=tmp_path)
     [sweep] = (tmp_path / "train/multiruns").iterdir()
     records = [read_json(sweep / job / "run.json") for job in "01"]
     assert [record["seed"] for record in records] == [1, 2]
     assert [record["tags"] for record in records] == [["benchmark"], ["benchmark"]]
+    first, second = (results_of(sweep / job)["val/acc"] for job in "01")
     assert results_of(sweep / "0") != results_of(sweep / "1")
+    assert "mean ± standard deviation" in done.stdout
+    assert f"{(first + second) / 2:.4f} ± " in done.stdout
+    assert (sweep / "summary.csv").read_text().startswith("values,jobs,failed,")
 
 
 def test_a_failed_job_of_a_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -169,6 +173,7 @@ def test_a_failed_job_of_a_sweep_does_not_hide_the_others(tmp_path: Path) -> Non
     [sweep] = (tmp_path / "train/multiruns").iterdir()
     assert [read_json(sweep / job / "run.json")["status"] for job in "01"] == ["done", "failed"]
     assert "Traceback" not in done.stderr
+    assert "1 (1 failed)" in done.stdout
 
 
 @pytest.mark.slow

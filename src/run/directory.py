@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -39,7 +39,12 @@ class ReserveRunDirectory(Callback):
     """Hydra callback: puts a reserved directory in place of the one that the clock gave.
 
     A directory named on the command line (`hydra.run.dir=...`, as the launcher of DDP does) is taken as it is.
+
+    Attributes:
+        sweep: The directory of the sweep that this process runs; None in a single run.
     """
+
+    sweep: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run."""
@@ -48,6 +53,7 @@ class ReserveRunDirectory(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; its jobs are told it as an override, because each composes anew."""
         path = _reserve_key(config, "hydra.sweep.dir")
+        ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is not None:
             with read_write(config), open_dict(config):
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")

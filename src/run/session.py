@@ -25,6 +25,7 @@ from src.base.errors import (
 )
 from src.base.logs import RankedLogger
 from src.base.root import prepare_environment
+from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
 from src.run.tags import replace_tags, require_tags, tag_names
 
@@ -155,6 +156,12 @@ def enter(main: Callable[[], Any]) -> None:
             raise
         _write_findings(explained)
         raise SystemExit(explained.exit_code) from error
+    finally:
+        # Hydra's own hook for the end of a sweep is not called when a job has failed
+        if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir():
+            from src.run.sweep import conclude_sweep
+
+            conclude_sweep(ReserveRunDirectory.sweep)
 
 
 def _sweep() -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -43,3 +43,22 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     console.print(
         f"weights  {weights or 'in memory'}\nrun      {folder}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path) -> None:
+    """Print one row for each set of values a sweep tried.
+
+    Args:
+        rows: Values, number of jobs, then a cell for each metric.
+        names: The metrics.
+        folder: The sweep's directory.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("values", "jobs", *names, title="Sweep: mean ± standard deviation over jobs")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"sweep    {folder}", markup=False, highlight=False, soft_wrap=True)

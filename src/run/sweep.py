@@ -1,0 +1,101 @@
+"""What a sweep came to: one row for each set of values, its seeds folded into mean and deviation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from src.run.show import show_sweep
+
+SUMMARY = "summary.csv"
+
+
+@dataclass
+class Row:
+    """Jobs of a sweep that differ in their seed only.
+
+    Attributes:
+        values: The overrides that tell them from the other jobs, e.g. `model.optimizer.lr=0.1`.
+        jobs: How many there are.
+        failed: How many of them did not end with status done.
+        metrics: Name to one number a job that ended.
+    """
+
+    values: tuple[str, ...]
+    jobs: int = 0
+    failed: int = 0
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def mean_and_deviation(self, metric: str) -> tuple[float, float | None] | None:
+        """Return mean and sample standard deviation; the latter is None for one job, both for none."""
+        numbers = self.metrics.get(metric)
+        if not numbers:
+            return None
+        return mean(numbers), stdev(numbers) if len(numbers) > 1 else None
+
+
+def summarise(folder: Path) -> list[Row]:
+    """Return one row for each set of values that a sweep tried, in the order of its jobs.
+
+    Args:
+        folder: The sweep's directory, with one run directory a job.
+    """
+    jobs = sorted((job for job in folder.iterdir() if (job / "run.json").is_file()), key=lambda job: _order(job.name))
+    words = [_overrides(job) for job in jobs]
+    shared = set.intersection(*map(set, words)) if words else set()
+    rows: dict[tuple[str, ...], Row] = {}
+    for job, given in zip(jobs, words, strict=True):
+        values = tuple(word for word in given if word not in shared and not word.startswith("seed="))
+        row = rows.setdefault(values, Row(values))
+        row.jobs += 1
+        if json.loads((job / "run.json").read_text())["status"] != "done":
+            row.failed += 1
+            continue
+        for name, value in json.loads((job / "results.json").read_text())["metrics"].items():
+            row.metrics.setdefault(name, []).append(value)
+    return list(rows.values())
+
+
+def conclude_sweep(folder: Path) -> None:
+    """Print a sweep's table and write it to `summary.csv` in the sweep's directory."""
+    rows = summarise(folder)
+    names = sorted({name for row in rows for name in row.metrics})
+    _write(folder / SUMMARY, rows, names)
+    show_sweep([_cells(row, names) for row in rows], names, folder)
+
+
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    found = [row.mean_and_deviation(name) for name in names]
+    numbers = [
+        "-" if pair is None else f"{pair[0]:.4f}" + (f" ± {pair[1]:.4f}" if pair[1] is not None else "")
+        for pair in found
+    ]
+    jobs = f"{row.jobs}" + (f" ({row.failed} failed)" if row.failed else "")
+    return [" ".join(row.values) or "all", jobs, *numbers]
+
+
+def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["values", "jobs", "failed", *(f"{name} {what}" for name in names for what in ("mean", "std"))])
+        for row in rows:
+            pairs: list[Any] = [row.mean_and_deviation(name) or (None, None) for name in names]
+            writer.writerow(
+                [" ".join(row.values), row.jobs, row.failed, *(number for pair in pairs for number in pair)]
+            )
+
+
+def _overrides(job: Path) -> list[str]:
+    path = job / ".hydra" / "overrides.yaml"
+    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (int(name) if name.isdigit() else -1, name)
