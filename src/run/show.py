@@ -56,7 +56,10 @@ def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("values", "jobs", *names, title="Sweep: mean ± standard deviation over jobs")
+    table = Table(title="Sweep: mean ± standard deviation over jobs")
+    table.add_column("values", overflow="fold")
+    for name in ("jobs", *names):
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -64,11 +64,12 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """Print a sweep's table and write it to `summary.csv` in the sweep's directory."""
+    """Print a sweep's table, of the test where there was one, else of the validation; `summary.csv` has every metric."""
     rows = summarise(folder)
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
-    show_sweep([_cells(row, names) for row in rows], names, folder)
+    shown = next((of for split in ("test/", "val/") if (of := [n for n in names if n.startswith(split)])), names)
+    show_sweep([_cells(row, shown) for row in rows], shown, folder)
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
