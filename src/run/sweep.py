@@ -64,7 +64,7 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """Print a sweep's table, of the test where there was one, else of the validation; `summary.csv` has every metric."""
+    """Print a sweep's table, of the test if there was one, else of the validation; `summary.csv` has every metric."""
     rows = summarise(folder)
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
