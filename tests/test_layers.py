@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -83,6 +85,21 @@ def test_a_door_is_one_page_and_imports_nothing_heavy_at_its_top(door: str) -> N
 
 def test_there_is_no_room_called_utils() -> None:
     assert not [path for path in SOURCES if "util" in path.name]
+
+
+def test_nothing_loads_a_checkpoint_that_could_run_code() -> None:
+    files = [path for folder in ("src", "scripts", "configs") for path in (ROOT / folder).rglob("*.*")]
+    unsafe = re.compile(
+        r"(?<!save_)weights_only\s*[=:]\s*(False|false)|TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD|pickle\.loads?\("
+    )
+    assert [path for path in files if path.suffix in {".py", ".yaml", ".sh"} and unsafe.search(path.read_text())] == []
+    loads = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if _is_torch_load(node)]
+    assert loads
+    assert all(any(word.arg == "weights_only" for word in call.keywords) for call in loads)
+
+
+def _is_torch_load(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
 
 
 def test_only_build_calls_instantiate() -> None:
