@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src.base.root import ROOT
+from src.run.compat import MAIN
 from src.run.session import enter, run_task, session, set_seed
 from src.run.show import show_config
 from src.run.validate import validate
@@ -45,7 +46,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         return record.conclude(cfg.get("optimized_metric"))
 
 
-@hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="eval")
+@hydra.main(**MAIN, config_path=str(ROOT / "configs"), config_name="eval")
 def main(cfg: DictConfig) -> float | None:
     """Run `evaluate` on the composed config; the number is what a sweep optimises."""
     return run_task(evaluate, cfg)

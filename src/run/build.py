@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-import hydra.utils
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
+from src.run.compat import unchecked
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 
@@ -187,15 +187,9 @@ def _is_within(name: str, roots: Sequence[str]) -> bool:
 def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:
     try:
         # plain lists and dicts: a ListConfig in the hyperparameters could not be loaded with weights_only=True
-        return instantiate(node, _convert_="all", **_judged(), **extra)
+        return instantiate(node, _convert_="all", **unchecked(), **extra)
     except Exception as error:
         raise _first_cause(error, key) from error
-
-
-def _judged() -> dict[str, Any]:
-    """Tell Hydra 1.4, which wants a list of what may be called, that `check_targets` has judged that already."""
-    unchecked = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
-    return {} if unchecked is None else {"_execution_whitelist_": unchecked}
 
 
 def _first_cause(error: Exception, key: str) -> Exception:

@@ -24,6 +24,7 @@ from src.base.root import ROOT
 from src.run.checks.origins import Origins
 from src.run.checks.overrides import apply, check_groups, explain_several, parse, told
 from src.run.checks.refusals import Refusals, chosen, compose_groups, one_line
+from src.run.compat import VERSION_BASE
 from src.run.validate import find_problems
 
 
@@ -103,7 +104,7 @@ def _loader(stopped: Stopped | None) -> Iterator[ConfigLoaderImpl]:
     elif state.is_initialized():
         yield _of(state)
     else:
-        with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        with initialize_config_dir(config_dir=str(ROOT / "configs"), **VERSION_BASE):
             yield _of(state)
 
 

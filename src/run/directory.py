@@ -55,7 +55,7 @@ class ReserveRunDirectory(Callback):
         path = _reserve_key(config, "hydra.sweep.dir")
         ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is not None:
-            with read_write(config), open_dict(config):
+            with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
 
 
@@ -68,6 +68,7 @@ def _reserve_key(config: DictConfig, key: str) -> Path | None:
         # Hydra turns a callback's exception into a warning and goes on
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(EXIT_USER) from error
-    with read_write(config), open_dict(config):
-        OmegaConf.update(config, key, str(path))
+    holder = OmegaConf.select(config, key.rpartition(".")[0])
+    with read_write(holder), open_dict(holder):
+        holder.dir = str(path)
     return path

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.base.errors import UserError
 from src.base.root import ROOT, prepare_environment
+from src.run.compat import VERSION_BASE
 from src.run.tags import replace_tags
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def load_config(
         output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
     """
     prepare_environment()
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "configs")):
+    with initialize_config_dir(**VERSION_BASE, config_dir=str(ROOT / "configs")):
         cfg = compose(door, overrides=replace_tags(overrides))
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
     return _placed(cfg, Path(folder))

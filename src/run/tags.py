@@ -29,14 +29,14 @@ def tag_names(cfg: DictConfig) -> list[str]:
 
 
 def replace_tags(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with every `tags=[...]` written as a removal and an addition.
+    """Return the overrides with every `tags=[...]` written so that it takes the place of the dictionary.
 
     The configs hold a dictionary, so that one tag can be added; OmegaConf does not put a list in the place of one.
 
     Args:
         overrides: Words of a command line.
     """
-    words = (["~tags", f"+{word}"] if word.startswith("tags=[") else [word] for word in overrides)
+    words = (["tags=null", f"++{word}"] if word.startswith("tags=[") else [word] for word in overrides)
     return [word for several in words for word in several]
 
 
