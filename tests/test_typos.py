@@ -106,7 +106,7 @@ WRITTEN = [
     ),
     ("defaults:\n  - override /model: mnst\n", 3, "there is no model 'mnst'; did you mean 'mnist'"),
     ("defaults:\n  - nothere\n", 3, "there is no experiment 'nothere'"),
-    ("seed: 1\n  x: [1\n", 3, "not valid YAML: mapping values are not allowed here"),
+    ("seed: 1\n  x: [1\n", 3, "not valid YAML: mapping values are not allowed"),
     ("seed: 1\nseed: 2\n", 3, "not valid YAML: found duplicate key seed"),
     ("tags: [a]\n", 2, "a list stands where the config has a dictionary"),
 ]

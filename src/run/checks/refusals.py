@@ -24,7 +24,10 @@ from src.run.checks.overrides import groups_of, options_of, single, told
 
 Refusals = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILE = re.compile(r"In '([^']+)'")
-_OPTION = re.compile(r"Could not (?:find|load) '([^']+)'|Could not override '([^']+)'")
+_OPTION = re.compile(
+    # the last form is that of Hydra 1.4
+    r"Could not (?:find|load) '([^']+)'|Could not override '([^']+)'|Invalid Defaults List override '([^':]+)"
+)
 
 
 def compose_groups(
@@ -80,13 +83,13 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
         place = f"{shown_path(Path(mark.name))}:{mark.line + 1}: " if mark else ""
         return place, f"not valid YAML: {error.problem}; correct the line"
     message = str(error)
-    wanted = next((found[1] or found[2] for found in _OPTION.finditer(message)), None)
+    wanted = next(((found[1] or found[2] or found[3]).lstrip("/") for found in _OPTION.finditer(message)), None)
     place = _place(wanted, message, repository, groups)
     if isinstance(error, MissingConfigException) and wanted:
         group, _, option = wanted.rpartition("/")
         near = near_or_all(option, repository.get_group_options(group), "there is")
         return place, f"there is no {group or 'config'} {option!r}{near}"
-    if wanted and "No match in the defaults list" in message:
+    if wanted and ("No match in the defaults list" in message or "Invalid Defaults List override" in message):
         near = near_or_all(wanted, groups_of(repository), "there is")
         return place, f"overrides a group that is not there: {wanted!r}{near}"
     return place, one_line(error)
@@ -121,7 +124,7 @@ def one_line(error: Exception) -> str:
         if "'HydraConf'" in message:
             message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])
         message = f"{key}: {message}" if key else message
-    if "Cannot merge DictConfig with ListConfig" in message:
+    if "Cannot merge DictConfig with ListConfig" in message or "Cannot merge incompatible container" in message:
         message = "a list stands where the config has a dictionary; write tags, callbacks and loggers as {name: ...}"
     cause = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return f"{message}: {cause}" if cause and cause not in message else message
