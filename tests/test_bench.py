@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.bench.checkpoints import checkpoint_rows
 from scripts.bench.epochs import window_medians
 from scripts.bench.measure import Bar, Row, alternate, differences, ratios, run_child
 from scripts.bench.report import markdown, save
@@ -107,7 +108,7 @@ def test_few_rounds_are_refused_unless_nothing_is_judged(capsys: pytest.CaptureF
     assert read_arguments(["--quick"]).repeats == 1
     for words, message in (
         (["--repeats", "4"], "a median of fewer than 5 says little"),
-        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, memory"),
+        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, memory, checkpoints"),
         (["--clock", "cpu", "--threads", "2"], "use it with --threads 1"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -154,6 +155,18 @@ def test_a_short_run_measures_training_and_memory(tmp_path: Path) -> None:
     # a mapped set is no private memory of the process
     assert rows[6]["parts"]["own memory, MiB"][-1] < 0.5 * rows[6]["parts"]["arrays, MiB"][0]
     assert rows[6]["parts"]["mapped, MiB"][0] > 0.9 * rows[6]["parts"]["arrays, MiB"][0]
+
+
+def test_a_short_run_measures_a_checkpoint_beside_a_plain_one(tmp_path: Path) -> None:
+    rows = checkpoint_rows(tmp_path, 1_000_000, repeats=2)
+    assert [(row.key, row.unit, str(row.bar)) for row in rows] == [("P9", "x", "<= 1.5"), ("P9", "s", "None")]
+    assert set(rows[0].parts) == {"plain, s", "ours, s", "verify, s"}
+    assert rows[0].samples == ratios(rows[0].parts["ours, s"], rows[0].parts["plain, s"])
+    # both wrote the same: a name of each record stands in the file
+    assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx(
+        (tmp_path / "plain-2.ckpt").stat().st_size, rel=0.01
+    )
+    assert (tmp_path / "last-previous.ckpt").exists()
 
 
 @needs_linux

@@ -44,7 +44,8 @@ def test_the_last_checkpoint_is_the_last_epoch_even_when_the_metric_peaked_befor
     # val/acc rises while it trains, so the lowest is the first
     train(small("trainer.max_epochs=4", "callbacks.model_checkpoint.mode=min", "test=false"))
     folder = tmp_path / "run" / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["best-000.ckpt", "last.ckpt"]
+    names = ["best-000.ckpt", "last-previous.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*names, *(f"{name}.json" for name in names)])
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 3
 
 

@@ -23,7 +23,7 @@ from scripts.bench.report import facts, save, show
 from src.base.logs import quiet_libraries
 from src.base.root import ROOT
 
-BENCHES = ("startup", "epochs", "long", "memory")
+BENCHES = ("startup", "epochs", "long", "memory", "checkpoints")
 LEAST_REPEATS = 5
 
 
@@ -50,6 +50,10 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     from scripts.bench.images import FULL, QUICK
 
     torch.set_num_threads(args.threads)
+    if bench == "checkpoints":
+        from scripts.bench.checkpoints import checkpoint_rows
+
+        return checkpoint_rows(folder, 2_000_000 if args.quick else 200_000_000, args.repeats)
     quiet_libraries(ignore_warnings=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     size = QUICK if args.quick else FULL

@@ -2,7 +2,8 @@
 
     FulguriteError            1   a fault of ours that knows its own message
     └── UserError             2   the user's input: config, missing file, missing hardware
-        └── ConfigError       2   several findings about a config, told together
+        ├── ConfigError       2   several findings about a config, told together
+        └── DiskFull          2   a file has no room on the disk
     └── Diverged              3   the loss became NaN or infinite
 
 An error that a user can mend says three things in one line: the value, the rule, the remedy.
@@ -10,6 +11,7 @@ An error that a user can mend says three things in one line: the value, the rule
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
@@ -20,6 +22,9 @@ EXIT_USER = 2
 EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+# the disk, a quota, a limit on the size of one file
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class FulguriteError(Exception):
@@ -46,10 +51,19 @@ class ConfigError(UserError):
         super().__init__("\n".join(self.findings))
 
 
+class DiskFull(UserError):
+    """A file has no room: the disk, a quota or a limit is used up; what was saved before is whole."""
+
+
 class Diverged(FulguriteError):
     """The loss is NaN or infinite: going on would only spoil the weights."""
 
     exit_code = EXIT_DIVERGED
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error of the system says that there is no room for a file."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -67,6 +67,17 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Remove what killed writers left of `open_atomic` in a folder that no other process writes to now.
+
+    Args:
+        folder: The folder of the files.
+        names: Pattern of the files that were being written, e.g. `*.ckpt`.
+    """
+    for temporary in folder.glob(f".{names}.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Put a folder's names on the disk; Windows has no such call and needs none."""
     if os.name == "nt":

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
+from src.run.checkpoints import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
@@ -76,12 +77,9 @@ def build(cfg: DictConfig) -> Run:
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
-    return Run(
-        cfg=cfg,
-        datamodule=_instantiate(cfg.data, "data"),
-        model=_instantiate(cfg.model, "model"),
-        trainer=trainer,
-    )
+    datamodule, model = _instantiate(cfg.data, "data"), _instantiate(cfg.model, "model")
+    keep_checkpoints_whole(trainer, model, cfg)
+    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer)
 
 
 def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:

@@ -22,10 +22,12 @@ from src.base.errors import (
     EXIT_USER,
     ConfigError,
     FulguriteError,
+    is_disk_full,
 )
 from src.base.logs import RankedLogger
 from src.base.root import prepare_environment
 from src.run.directory import ReserveRunDirectory
+from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
 from src.run.record import Record
 from src.run.tags import replace_tags, require_tags, tag_names
 
@@ -66,9 +68,12 @@ def session(cfg: DictConfig) -> Iterator[Record]:
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
-        outcome = judge(error)
+        outcome = judge(error, cfg)
         _tell(error, outcome)
-        record.close(outcome.status, outcome.reason, outcome.exit_code)
+        try:
+            record.close(outcome.status, outcome.reason, outcome.exit_code)
+        except OSError as failure:  # must not hide how the run ended
+            log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
         record.close_loggers(failed=True)
         raise
     record.close("done", None, 0)
@@ -87,13 +92,22 @@ def set_seed(seed: int | None) -> None:
         seed_everything(seed, workers=True, verbose=False)
 
 
-def judge(error: BaseException) -> Outcome:
-    """Return what an error that ended a run means."""
+def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
+    """Return what an error that ended a run means.
+
+    Args:
+        error: What was raised.
+        cfg: The run's config, for the values that the advice names.
+    """
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
     if isinstance(error, FulguriteError):
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     if type(error).__name__ == "MisconfigurationException":
         return Outcome("failed", reason, EXIT_USER)
+    if is_out_of_memory(error):
+        return Outcome("failed", explain_out_of_memory(reason, cfg), EXIT_CRASH)
+    if is_disk_full(error):
+        return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
     # Lightning ends the program itself on Ctrl-C and on SIGTERM
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
@@ -123,7 +137,7 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
     try:
         metrics = task(cfg)
     except BaseException as error:
-        outcome = judge(error)
+        outcome = judge(error, cfg)
         if isinstance(error, Exception) and _sweep() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
@@ -176,6 +190,9 @@ def _tell(error: BaseException, outcome: Outcome) -> None:
     if isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
+    elif is_out_of_memory(error):
+        log.error("%s", outcome.reason)
+        keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:
         log.error("the run crashed", exc_info=error)
     else:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from src.base.errors import UserError
 from src.base.files import download, sha256_of
 from src.base.logs import RankedLogger
+from src.run.checkpoints import another_whole, require_whole
 
 log = RankedLogger(__name__)
 
@@ -49,7 +50,7 @@ def weights_to_test(trainer: Trainer, trained: bool, given: str | None) -> str |
         given: What `given_weights` returned; used only when nothing was trained.
 
     Raises:
-        UserError: Nothing was trained and no checkpoint was given.
+        UserError: Nothing was trained and no checkpoint was given, or the best one was damaged since it was saved.
     """
     if not trained:
         if given is None:
@@ -62,6 +63,7 @@ def weights_to_test(trainer: Trainer, trained: bool, given: str | None) -> str |
     # monitored first: best over last
     for callback in sorted(checkpoints, key=lambda callback: callback.monitor is None):
         if callback.best_model_path:
+            require_whole(Path(callback.best_model_path))
             return callback.best_model_path
     log.warning("no checkpoint was saved: the test scores the weights of the last step")
     return None
@@ -86,7 +88,7 @@ def load(path: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
         raise UserError(
-            f"ckpt_path={path}: is no checkpoint or is damaged ({size} bytes); take another, e.g. last.ckpt of the run"
+            f"ckpt_path={path}: is no checkpoint or is damaged ({size} bytes); {another_whole(path)}"
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise UserError(f"ckpt_path={path}: has no state_dict; give a checkpoint that Lightning wrote")
@@ -102,6 +104,7 @@ def _local(source: str, sha256: str | None, cache: Path) -> Path:
         raise UserError(f"ckpt_path={source}: there is no such file; give a checkpoint's path or an https URL")
     if sha256 and (found := sha256_of(path)) != sha256:
         raise UserError(f"ckpt_path={source}: its sha256 is {found}, ckpt_sha256 says {sha256}; take the right file")
+    require_whole(path)
     return path
 
 

@@ -44,6 +44,7 @@ NESTED = {
     "extras": {
         "ignore_warnings": "bool",
         "enforce_tags": "bool",
+        "find_nan": "bool",
         "print_config": "bool",
         "allowed_targets": "list[str]",
     },

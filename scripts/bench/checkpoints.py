@@ -1,0 +1,63 @@
+"""P9: what it costs to write a checkpoint that a kill cannot destroy, and to find out whether one is whole."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from scripts.bench.measure import Bar, Row, alternate, ratios
+from src.run.checkpoints import CheckpointFiles, find_damage
+
+PARTS = 20  # tensors
+
+
+def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
+    """Measure a save beside `torch.save` to a path that is forced to the disk.
+
+    Both write into a new file while two older ones stand: a file that is written over in place finds its pages in
+    memory, and a checkpoint that must survive a kill can never be written so.
+
+    Args:
+        folder: For the files; its disk is what is measured.
+        size: Bytes of a checkpoint.
+        repeats: Rounds that count.
+    """
+    tensors = {f"part{number}": torch.randn(size // 4 // PARTS) for number in range(PARTS)}
+    checkpoint = {"state_dict": tensors, "global_step": 1, "epoch": 0}
+    last, files, numbers = folder / "last.ckpt", CheckpointFiles(), count()
+
+    def save_plain() -> float:
+        number = next(numbers)
+        plain = folder / f"plain-{number}.ckpt"
+        start = perf_counter()
+        torch.save(checkpoint, plain)
+        handle = os.open(plain, os.O_RDWR)
+        os.fsync(handle)
+        os.close(handle)
+        seconds = perf_counter() - start
+        (folder / f"plain-{number - 2}.ckpt").unlink(missing_ok=True)
+        return seconds
+
+    def save_ours() -> float:
+        start = perf_counter()
+        files.save_checkpoint(checkpoint, last)
+        return perf_counter() - start
+
+    def verify() -> float:
+        start = perf_counter()
+        assert not find_damage(last)
+        return perf_counter() - start
+
+    found = alternate({"plain": save_plain, "ours": save_ours, "verify": verify}, repeats)
+    parts = {f"{name}, s": seconds for name, seconds in found.items()}
+    what = f"a checkpoint of {size / 1e6:.0f} MB"
+    return [
+        Row(
+            "P9", f"{what}, ours over torch.save and fsync", "x", ratios(found["ours"], found["plain"]), Bar(1.5), parts
+        ),
+        Row("P9", f"{what}, found whole by its manifest", "s", found["verify"]),
+    ]
