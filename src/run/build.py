@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
+from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 
@@ -75,12 +76,9 @@ def build(cfg: DictConfig) -> Run:
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
-    return Run(
-        cfg=cfg,
-        datamodule=_instantiate(cfg.data, "data"),
-        model=_instantiate(cfg.model, "model"),
-        trainer=trainer,
-    )
+    datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=bool(cfg.extras.get("exact_resume", True)))
+    return Run(cfg=cfg, datamodule=datamodule, model=_instantiate(cfg.model, "model"), trainer=trainer)
 
 
 def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:

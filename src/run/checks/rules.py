@@ -45,6 +45,7 @@ NESTED = {
         "enforce_tags": "bool",
         "print_config": "bool",
         "allowed_targets": "list[str]",
+        "exact_resume": "bool",
     },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
 }
