@@ -29,8 +29,7 @@ FIRST_STEP = (  # a checkpoint after the first optimizer step tells when that st
     "+trainer.max_steps=1",
     "test=false",
     "~callbacks.early_stopping",  # nothing is validated before that step
-    "callbacks.last_checkpoint.every_n_epochs=null",
-    "+callbacks.last_checkpoint.every_n_train_steps=1",
+    "callbacks.last_checkpoint.every_n_train_steps=1",
 )
 
 

@@ -18,6 +18,7 @@ from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
 from src.run.checkpoints import keep_checkpoints_whole
 from src.run.compat import unchecked
+from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 
@@ -77,7 +78,9 @@ def build(cfg: DictConfig) -> Run:
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
-    datamodule, model = _instantiate(cfg.data, "data"), _instantiate(cfg.model, "model")
+    datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=bool(cfg.extras.get("exact_resume", True)))
+    model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer)
 

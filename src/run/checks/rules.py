@@ -47,6 +47,7 @@ NESTED = {
         "find_nan": "bool",
         "print_config": "bool",
         "allowed_targets": "list[str]",
+        "exact_resume": "bool",
     },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
 }

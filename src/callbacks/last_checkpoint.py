@@ -1,0 +1,112 @@
+"""The newest state of a run, saved only where a run can go on from it exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps one file of the newest state: after an epoch with all that belongs to it, and every so many steps within.
+
+    An epoch is saved when the next one starts, or when training ends: by then its metrics are logged, its schedulers
+    have moved and its sums are reset. Within an epoch it is saved right after an optimizer step, but not where
+    Lightning could not go on exactly: amid gradient accumulation (gradients are not saved), at the last batch of an
+    epoch and before a validation (both would be skipped on resume), at a step whose values are yet to be logged, and
+    in models with an `on_train_batch_end` of their own. Such a save is made at the next step that allows it.
+
+    Args:
+        dirpath: Folder of the file.
+        filename: Its name, without `.ckpt`.
+        every_n_train_steps: Optimizer steps between two saves within an epoch; None saves between epochs only.
+        every_n_epochs: Epochs between two saves at their end; the end of training is always saved.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path,
+        filename: str = "last",
+        every_n_train_steps: int | None = None,
+        every_n_epochs: int = 1,
+    ) -> None:
+        super().__init__(dirpath, filename, monitor=None, enable_version_counter=False)
+        self.every_n_train_steps = every_n_train_steps
+        self.every_n_epochs_ended = every_n_epochs
+        self._file = str(Path(dirpath) / f"{filename}{self.FILE_EXTENSION}")
+        self._saved_step = 0
+        self._between_epochs = False
+        self._resumed_between_epochs = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from here; an epoch that was complete is not looked at again."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_step = trainer.global_step
+        if self._resumed_between_epochs:
+            # with max_steps Lightning takes every resumed run to be amid an epoch
+            trainer.fit_loop.epoch_loop.restarting = False
+            self._resumed_between_epochs = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after an optimizer step, when one is due."""
+        every = self.every_n_train_steps
+        if every is not None and trainer.global_step - self._saved_step >= every and _is_resumable(trainer, pl_module):
+            self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch before, now that everything of it is done."""
+        if trainer.global_step > self._saved_step and trainer.current_epoch % self.every_n_epochs_ended == 0:
+            self._save(trainer, between_epochs=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last epoch."""
+        self._save(trainer, between_epochs=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do nothing: the epoch is not over for loggers and schedulers."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do nothing: sums of the validation are yet to be logged and reset."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say in the counters that the epoch is complete and the next not begun."""
+        if self._between_epochs:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+            for counters in progress.values():
+                counters.update(dict.fromkeys(counters, counters["completed"]))
+            checkpoint["epoch"] = trainer.current_epoch - 1  # the epoch it holds, as in Lightning's own checkpoints
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note whether the counters say so."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
+        self._resumed_between_epochs = len(set(progress.values())) == 1
+
+    def _save(self, trainer: Trainer, *, between_epochs: bool = False) -> None:
+        if vars(trainer)["fast_dev_run"] or trainer.sanity_checking:
+            return
+        self._between_epochs = between_epochs
+        self.best_model_path = self._file  # no metric: the newest is the best
+        try:
+            self._save_checkpoint(trainer, self._file)
+        finally:
+            self._between_epochs = False
+        self._saved_step = trainer.global_step
+
+
+def _is_resumable(trainer: Trainer, model: LightningModule) -> bool:
+    """Return whether a run can go on exactly from after the batch that was just trained on."""
+    loop = trainer.fit_loop.epoch_loop
+    if loop._should_accumulate() or loop._num_ready_batches_reached() or trainer.should_stop:
+        return False
+    if is_overridden("on_train_batch_end", model):
+        return False
+    if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
+        return False
+    # the values of this step are logged after this hook: a run that stops in between would lose them
+    connector = trainer._logger_connector
+    return not (connector.should_update_logs and connector.metrics["log"])

@@ -1,0 +1,221 @@
+"""Training batches whose order and random changes are functions of their place in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+
+from src.base.errors import UserError
+from src.run.exact.randomness import seed_all, seed_of, seeded
+
+Keyed = tuple[int, list[int]]  # the seed of a batch and its indices
+
+# Samplers whose whole order comes from one generator, or from none.
+SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+class EpochOrder(Sampler[int]):
+    """The order of a sampler, drawn anew for each epoch as a function of seed and epoch.
+
+    Args:
+        sampler: One of `SAMPLERS`.
+        seed: Another seed is another order; a generator that the sampler has of its own adds its seed.
+    """
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        own = getattr(sampler, "generator", None)
+        self.sampler = sampler
+        self.seed = seed if own is None else seed_of(seed, own.initial_seed())
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls it before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        if not isinstance(self.sampler, SequentialSampler):
+            self.sampler.generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
+        return iter(self.sampler)
+
+
+class KeyedBatches(Sampler[Any]):
+    """Batches of indices, each with the seed of its random changes.
+
+    Args:
+        sampler: The order.
+        batch_size: Indices a batch.
+        drop_last: Whether a last batch of fewer indices is left out.
+    """
+
+    def __init__(self, sampler: EpochOrder, batch_size: int, *, drop_last: bool) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.first = 0  # batches that are skipped
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def __iter__(self) -> Iterator[Keyed]:
+        order, seed, epoch = list(self.sampler), self.sampler.seed, self.sampler.epoch
+        for batch in range(self.first, len(self)):
+            start = batch * self.batch_size
+            yield seed_of("batch", seed, epoch, batch), order[start : start + self.batch_size]
+
+
+class SeededFetch(Dataset[Any]):
+    """A data set that makes a whole batch, collated, on generators seeded for it. All else is the wrapped data set's.
+
+    Args:
+        dataset: The data set; `__getitems__` is used where it has one.
+        collate: Makes a batch of what the data set gives.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any]) -> None:
+        self._wrapped = dataset
+        self._collate = collate
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what pickle asks for before there is a data set to ask
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)
+
+    def __len__(self) -> int:
+        return len(self._wrapped)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._wrapped[index]
+
+    def __getitems__(self, keyed: Keyed) -> Any:
+        """Return the collated batch of `(seed, indices)`."""
+        seed, indices = keyed
+        if get_worker_info() is not None:
+            seed_all(seed)
+            return self._make(indices)
+        with seeded(seed):
+            return self._make(indices)
+
+    def _make(self, indices: Sequence[int]) -> Any:
+        if hasattr(self._wrapped, "__getitems__"):
+            return self._collate(self._wrapped.__getitems__(indices))
+        return self._collate([self._wrapped[index] for index in indices])
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class ExactLoader(DataLoader[Any]):
+    """The batches of a standard DataLoader in an order that is a function of seed and epoch, able to go on amid one.
+
+    Nothing happens before the first batch is asked for: by then the epoch is set and a resumed run is restored.
+
+    Args:
+        loader: The loader whose data set, sampler and settings are taken.
+        seed: Of order and random changes.
+        on_start: Called before the first batch of each epoch is made.
+    """
+
+    def __init__(self, loader: DataLoader[Any], seed: int, on_start: Callable[[], None]) -> None:
+        order = EpochOrder(loader.sampler, seed)
+        self.batches = KeyedBatches(order, int(loader.batch_size or 1), drop_last=loader.drop_last)
+        super().__init__(
+            SeededFetch(loader.dataset, loader.collate_fn),
+            batch_sampler=self.batches,
+            collate_fn=_as_is,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=torch.Generator(),  # what a loader draws for itself must not move the global generator
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+        self.order = order
+        self._on_start = on_start
+        self._epoch, self._handed_out = 0, 0
+        self._restored = (0, 0)  # epoch, batches handed out in it
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._on_start()
+        order, (epoch, batches) = self.order, self._restored
+        self._epoch = order.epoch
+        self.batches.first = self._handed_out = batches if epoch == order.epoch else 0
+        self._restored = (0, 0)
+        self.generator.manual_seed(seed_of("workers", order.seed, order.epoch))
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where in the run the loader stands, and what that is counted in."""
+        return {**self._counted_in(), "epoch": self._epoch, "batches": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            UserError: The batches are others than those that were counted.
+        """
+        for name, here in self._counted_in().items():
+            if state[name] != here:
+                raise UserError(
+                    f"ckpt_path: was saved amid an epoch, {name.replace('_', ' ')} {state[name]}, here is {here}: "
+                    "the rest of the epoch is not known; give the same value, or extras.exact_resume=false"
+                )
+        self._restored = (state["epoch"], state["batches"])
+
+    def _counted_in(self) -> dict[str, int]:
+        order = self.order
+        return {"seed": order.seed, "examples": len(order), "batch_size": self.batches.batch_size}
+
+
+def make_exact(loaders: Any, seed: int, on_start: Callable[[], None]) -> tuple[Any, list[str]]:
+    """Return the loaders made exact, and why some were left as they are.
+
+    Args:
+        loaders: A DataLoader, or a dictionary, list or tuple of them.
+        seed: Of order and random changes.
+        on_start: Called before the first batch of each epoch is made.
+    """
+    if isinstance(loaders, dict):
+        parts = {name: make_exact(part, seed, on_start) for name, part in loaders.items()}
+        return {name: part for name, (part, _) in parts.items()}, [why for _, found in parts.values() for why in found]
+    if isinstance(loaders, (list, tuple)):
+        made = [make_exact(part, seed, on_start) for part in loaders]
+        return type(loaders)([part for part, _ in made]), [why for _, found in made for why in found]
+    if why := _why_not(loaders):
+        return loaders, [why]
+    return ExactLoader(loaders, seed, on_start), []
+
+
+def _why_not(loader: Any) -> str:
+    """Return what keeps a loader from being made exact, or an empty string."""
+    if type(loader) is not DataLoader:
+        return f"{type(loader).__name__} is not a plain DataLoader"
+    if isinstance(loader.dataset, IterableDataset):
+        return "an iterable data set has an order of its own"
+    if type(loader.batch_sampler) is not BatchSampler:
+        return "the loader has a batch sampler of its own, or none"
+    if type(loader.sampler) not in SAMPLERS:
+        return f"the order of a {type(loader.sampler).__name__} is not known"
+    return ""
