@@ -20,6 +20,7 @@ from tests.resuming import history, killed_and_resumed, run
 
 QUIET = (
     "test=false",
+    "extras.exact_resume=true",
     "extras.print_config=false",
     "callbacks.progress_bar=null",
     "callbacks.model_summary=null",

@@ -42,7 +42,7 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
             "data.batch_size=1: try trainer.precision=bf16-mixed, or a smaller net (MemoryError)",
         ),
         (
-            ("trainer.precision=bf16-mixed",),
+            ("+trainer.precision=bf16-mixed",),
             "try data.batch_size=32 +trainer.accumulate_grad_batches=2, or a smaller net (",
         ),
     ],

@@ -180,7 +180,9 @@ class ForgetOrder(Callback):
         checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
-def apply_exact_resume(trainer: Trainer, datamodule: LightningDataModule, seed: int | None, *, wanted: bool) -> None:
+def apply_exact_resume(
+    trainer: Trainer, datamodule: LightningDataModule, seed: int | None, *, wanted: bool, resumes: bool
+) -> None:
     """Make a run resume exactly, where that is wanted and can be had.
 
     Args:
@@ -188,13 +190,15 @@ def apply_exact_resume(trainer: Trainer, datamodule: LightningDataModule, seed: 
         datamodule: Its loaders become exact.
         seed: The run's seed.
         wanted: False leaves everything to Lightning.
+        resumes: Whether the run goes on from a checkpoint, which may hold what an exact run saved.
     """
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if wanted and trainer.world_size > 1:
         log.info("exact resume is off: it is for one process, this run has %d", trainer.world_size)
         wanted = False
     if not wanted:
-        callbacks.insert(0, ForgetOrder())
+        if resumes:
+            callbacks.insert(0, ForgetOrder())
         return
     exact = ExactResume(seed)
     exact.wrap(datamodule)
