@@ -29,7 +29,7 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
     assert (record["status"], record["exit_code"]) == ("failed", EXIT_CRASH)
     assert record["reason"] == (
         "out of memory with data.batch_size=96: try data.batch_size=48 trainer.accumulate_grad_batches=4, "
-        "or trainer.precision=bf16-mixed, or a smaller net "
+        "or +trainer.precision=bf16-mixed, or a smaller net "
         "(OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.)"
     )
 
@@ -39,7 +39,7 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
     [
         (
             ("data.batch_size=1",),
-            "data.batch_size=1: try trainer.precision=bf16-mixed, or a smaller net (MemoryError)",
+            "data.batch_size=1: try +trainer.precision=bf16-mixed, or a smaller net (MemoryError)",
         ),
         (
             ("+trainer.precision=bf16-mixed",),

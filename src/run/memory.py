@@ -36,7 +36,7 @@ def explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:
         half = f"data.batch_size={size // 2}" if size else "half the data.batch_size"
         tries.append(f"{half} {plus}trainer.accumulate_grad_batches={gathered * 2}")
     if "32" in str(trainer.get("precision", "32-true")):
-        tries.append("trainer.precision=bf16-mixed")
+        tries.append("+trainer.precision=bf16-mixed")
     tries.append("a smaller net")
     asked = f" with data.batch_size={size}" if size else ""
     return f"out of memory{asked}: try {', or '.join(tries)} ({' '.join(reason.split())[:200]})"
