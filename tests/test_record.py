@@ -98,7 +98,7 @@ def test_the_record_says_what_ran(small: ComposeSmall, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/run.json").read_text()) == record
 
 
-def test_git_state_is_the_commit_and_none_outside_a_checkout(tmp_path: Path) -> None:
+def test_git_state_is_none_outside_a_checkout(tmp_path: Path) -> None:
     assert git_state(tmp_path) is None
 
 
