@@ -202,7 +202,7 @@ def test_mlflow_holds_metrics_hyperparameters_and_tags(small: ComposeSmall, tmp_
     assert run.data.metrics["test/acc"] == pytest.approx(metrics["test/acc"])
     assert run.data.params["model/net/lin1_size"] == "64"
     assert (run.data.tags["dev"], run.data.tags["ablation"]) == ("true", "true")
-    assert read_json(tmp_path / "run/run.json")["loggers"]["MLFlowLogger"] == run.info.run_id
+    assert read_json(tmp_path / "run/run.json")["loggers"]["mlflow"] == run.info.run_id
 
 
 @RunIf(package="wandb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
@@ -18,7 +19,9 @@ from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
 from src.run.checkpoints import keep_checkpoints_whole
 from src.run.compat import unchecked
+from src.run.delivery import Patience
 from src.run.exact.resume import apply_exact_resume
+from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 
@@ -73,7 +76,7 @@ def build(cfg: DictConfig) -> Run:
     require_hardware(cfg.trainer)
     log.debug("building trainer, data and model")
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
-    loggers: list[Logger] = _instantiate_each(cfg.get("logger"), "logger")
+    loggers = _trackers(cfg)
     metrics_file = MetricsFile(cfg.paths.output_dir)
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
@@ -200,6 +203,17 @@ def _first_cause(error: Exception, key: str) -> Exception:
     if type(error).__name__ == "InstantiationException" and isinstance(cause, (TypeError, ValueError)):
         return ConfigError([f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}"])
     return cause if isinstance(cause, Exception) else error
+
+
+def _trackers(cfg: DictConfig) -> list[Logger]:
+    """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
+    patience = Patience(float(cfg.extras.get("tracker_timeout", 30)))
+    made = [
+        make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key}"), cfg.paths.output_dir, patience)
+        for key, node in (cfg.get("logger") or {}).items()
+        if node is not None
+    ]
+    return [tracker for tracker in made if tracker is not None]
 
 
 def _instantiate_each(group: DictConfig | None, name: str) -> list[Any]:

@@ -9,7 +9,7 @@
     seed          as configured, null when unseeded              tags        list of names
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
     config_hash   sha256 of what decides the result              sweep       {dir, job} or null
-    loggers       {class name: run id}                           parameters  {total, trainable}, null before the model
+    loggers       {name in the config: id of the tracker's run}  parameters  {total, trainable}, null before the model
 
 `results.json` holds `metrics` (name to number) and `weights` (the checkpoint they were measured on, relative to the
 run directory; null for the weights in memory).
@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,9 @@ class Record:
         """Note what was built, and tell every logger the hyperparameters."""
         trainer, parameters = run.trainer, count_parameters(run)
         self.loggers = list(trainer.loggers)
-        ids = {type(logger).__name__: logger.version for logger in trainer.loggers[1:]}
-        self.write(ranks=trainer.world_size, parameters=parameters, loggers={k: str(v) for k, v in ids.items()})
         from src.run import trackers
 
+        self.write(ranks=trainer.world_size, parameters=parameters, loggers=trackers.ids(self.loggers))
         hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
         trackers.describe(trainer.loggers, hyperparameters, self.facts["tags"])
 
@@ -139,6 +139,9 @@ class Record:
         if self.loggers:
             from src.run import trackers
 
+            with suppress(OSError):  # a tracker that opened late has an id by now
+                if (ids := trackers.ids(self.loggers)) != self.facts["loggers"]:
+                    self.write(loggers=ids)
             trackers.close(self.loggers, failed=failed)
 
     def close(self, status: str, reason: str | None, exit_code: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from src.run.guards import call_in_turn, close_all, identify
 
 
 def describe(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
@@ -19,8 +22,20 @@ def describe(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags
         tags: Names the run is found by.
     """
     for logger in loggers:
-        logger.log_hyperparams(dict(hyperparameters))
-        _set_tags(logger, tags)
+        tell = HYPERPARAMETERS.get(type(logger).__name__, _log_hyperparameters)
+        content = {"call": "log_hyperparams", "params": dict(hyperparameters)}
+        call_in_turn(logger, partial(tell, hyperparameters=dict(hyperparameters)), content)
+        if setter := TAGS.get(type(logger).__name__):
+            call_in_turn(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
+
+
+def ids(loggers: Sequence[Logger]) -> dict[str, str]:
+    """Return the id of every tracker's own run by the tracker's name in the config; without those that have none yet.
+
+    Args:
+        loggers: The trainer's loggers.
+    """
+    return dict(known for logger in loggers if (known := identify(logger)))
 
 
 def close(loggers: Sequence[Logger], *, failed: bool) -> None:
@@ -28,15 +43,28 @@ def close(loggers: Sequence[Logger], *, failed: bool) -> None:
     for logger in loggers:
         # a tracker that cannot be closed must not hide how the run ended
         with suppress(Exception):
-            logger.finalize("failed" if failed else "success")
-            if ending := ENDINGS.get(type(logger).__name__):
-                getattr(getattr(logger, "experiment"), ending)()  # noqa: B009 - not declared by the base class
+            call_in_turn(logger, partial(_end, status="failed" if failed else "success"))
+    close_all(loggers)
+
+
+def _end(logger: Any, status: str) -> None:
+    logger.finalize(status)
+    if ending := ENDINGS.get(type(logger).__name__):
+        getattr(logger.experiment, ending)()
+
+
+def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> None:
+    logger.log_hyperparams(hyperparameters)
 
 
 @rank_zero_only
-def _set_tags(logger: Logger, tags: Sequence[str]) -> None:
-    if setter := TAGS.get(type(logger).__name__):
-        setter(logger, tags)
+def _log_new_hyperparameters(logger: Any, hyperparameters: dict[str, Any]) -> None:
+    """Leave out what an MLflow run holds already: it refuses another value of a parameter, and all that come with it."""
+    from lightning.fabric.utilities.logger import _flatten_dict
+
+    held = logger.experiment.get_run(logger.run_id).data.params
+    flat = _flatten_dict(hyperparameters)
+    logger.log_hyperparams({name: value for name, value in flat.items() if name not in held})
 
 
 def _set_mlflow_tags(logger: Any, tags: Sequence[str]) -> None:
@@ -57,6 +85,7 @@ def _set_aim_tags(logger: Any, tags: Sequence[str]) -> None:
         logger.experiment.add_tag(tag)
 
 
+HYPERPARAMETERS: dict[str, Callable[..., None]] = {"MLFlowLogger": _log_new_hyperparameters}
 # Trackers without tags of their own (CSV, TensorBoard) find them among the hyperparameters.
 TAGS: dict[str, Callable[[Any, Sequence[str]], None]] = {
     "MLFlowLogger": _set_mlflow_tags,

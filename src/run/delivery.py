@@ -1,0 +1,254 @@
+"""What a tracker refuses, or never answers, costs a run a bounded time and no value.
+
+One thread speaks to one tracker: calls wait in a queue, are made in their order, and are tried again when the tracker
+cannot be reached. The training loop never waits for them. A run waits in four places only (the tracker's opening, the
+ends of training and of the test, its own end), together no longer than `Patience` allows. What was not delivered by
+then is left in `undelivered-<name>.jsonl`, one call a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.base.logs import RankedLogger
+
+TRIES = 3  # of a call that a tracker refuses; a tracker that cannot be reached is tried for as long as the run lasts
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; each pause is twice the one before
+WAITING = 10_000  # calls that wait in memory; of more, the oldest go to the file
+
+log = RankedLogger(__name__)
+
+
+class Patience:
+    """How long one run waits for its trackers, all of them and all waits together.
+
+    Args:
+        seconds: The whole of it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def wait(self, condition: threading.Condition, done: Callable[[], bool], share: float) -> bool:
+        """Wait until `done`, or until a share (0 to 1) of what is left is used up, and tell which.
+
+        Args:
+            condition: Is notified whenever `done` may have changed; it is held by the caller.
+            done: What is waited for.
+            share: Of the time that is left.
+        """
+        start = time.monotonic()
+        answer = condition.wait_for(done, self.left * share)
+        self.left = max(0.0, self.left - (time.monotonic() - start))
+        return answer
+
+
+@dataclass
+class Call:
+    """One call of a tracker.
+
+    Attributes:
+        function: Makes it.
+        content: What is kept of it when it cannot be delivered; None keeps nothing.
+        opens: Without it the tracker takes no other call.
+    """
+
+    function: Callable[[], Any]
+    content: dict[str, Any] | None = None
+    opens: bool = False
+
+
+class Line:
+    """The way to one tracker: a queue, and the thread that makes its calls one after the other.
+
+    Args:
+        name: The tracker's name in the config.
+        folder: The run's directory, for what is not delivered.
+        patience: Shared by all trackers of the run.
+    """
+
+    def __init__(self, name: str, folder: Path, patience: Patience) -> None:
+        self.name = name
+        self.folder = folder
+        self.patience = patience
+        self.file = folder / f"undelivered-{name}.jsonl"
+        self.told = False
+        self.kept = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.process = os.getpid()
+        self.changed = threading.Condition()
+        self.calls: deque[Call] = deque()  # the first is being made
+        self.open = False  # the tracker's own run is there
+        self.awaited = False  # the run has waited for it once
+        self.unreachable = False  # the last try found nobody
+        self.closing = False
+        self.over = False  # nothing is sent any more
+        self.thread: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("name", "folder", "patience", "file", "told", "kept")
+        return {key: value for key, value in vars(self).items() if key in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the tracker's own thread."""
+        return threading.current_thread() is self.thread
+
+    def begin(self, opening: Callable[[], Any]) -> None:
+        """Start the thread and let it open the tracker's own run; does nothing when it has been started.
+
+        Args:
+            opening: Opens the run.
+        """
+        if self.process != os.getpid():
+            self._start()  # forked: threads stay behind
+        with self.changed:
+            if self.thread is None and not self.over:
+                self.calls.append(Call(opening, opens=True))
+                self.thread = threading.Thread(target=self._work, name=f"tracker-{self.name}", daemon=True)
+                self.thread.start()
+
+    def send(self, call: Call) -> None:
+        """Put a call at the end of the queue; costs the caller no time."""
+        with self.changed:
+            if self.over:
+                self._keep(call)
+                return
+            self.calls.append(call)
+            if len(self.calls) > WAITING:
+                being_made = self.calls.popleft()
+                self._keep(self.calls.popleft())
+                self.calls.appendleft(being_made)
+            self.changed.notify_all()
+
+    def opened(self) -> bool:
+        """Tell whether the tracker's own run is there; the first time, wait for it."""
+        with self.changed:
+            if not self.awaited:
+                self.awaited = True
+                answered = self.patience.wait(
+                    self.changed, lambda: self.open or self.over or self.unreachable, share=0.5
+                )
+                if not answered:
+                    self.tell("no answer yet")
+            return self.open
+
+    def flush(self) -> None:
+        """Wait for the calls made so far, unless the tracker cannot be reached anyway."""
+        with self.changed:
+            self.patience.wait(self.changed, lambda: not self.calls or self.unreachable, share=0.5)
+
+    def begin_close(self) -> None:
+        """Let each waiting call have one more try, and none a pause."""
+        with self.changed:
+            self.closing = True
+            self.unreachable = False
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Wait for the last calls as long as there is patience, and keep what is left of them."""
+        with self.changed:
+            self.patience.wait(self.changed, lambda: not self.calls or self.over, share=1.0)
+            if self.calls:
+                self.tell("no answer")
+            self._give_up()
+        if self.kept:
+            log.info("%s: %d calls were not delivered; they are in %s", self.name, self.kept, self.file)
+
+    def tell(self, reason: str) -> None:
+        """Warn of the tracker, once a run."""
+        if not self.told:
+            self.told = True
+            log.warning("%s: %s; the run goes on, and what is not delivered stays in %s", self.name, reason, self.file)
+
+    def _work(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.calls or self.over)
+                if self.over:
+                    return
+                call = self.calls[0]
+            delivered = self._deliver(call)
+            with self.changed:
+                if self.over:
+                    return  # given up meanwhile, and kept by who did that
+                self.calls.popleft()
+                if not delivered:
+                    self._keep(call)
+                if call.opens:
+                    self.open = delivered
+                    if not delivered:
+                        self._give_up()
+                self.changed.notify_all()
+
+    def _deliver(self, call: Call) -> bool:
+        """Make one call, again and again where that can help, and tell whether it was made."""
+        refused, pause = 0, FIRST_PAUSE
+        while not self.over:
+            try:
+                call.function()
+            except Exception as error:
+                self.tell(one_line(error))
+                away = is_unreachable(error)
+                refused += not away
+                with self.changed:
+                    if away and self.closing:
+                        self._give_up()
+                        return False
+                    self.unreachable = away
+                    self.changed.notify_all()
+                    if refused == TRIES or (refused and self.closing):
+                        return False
+                    self.changed.wait_for(lambda: self.closing or self.over, pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                with self.changed:
+                    self.unreachable = False
+                return True
+        return False
+
+    def _give_up(self) -> None:
+        """Keep all calls that wait; the caller holds the lock."""
+        self.over = True
+        while self.calls:
+            self._keep(self.calls.popleft())
+        self.changed.notify_all()
+
+    def _keep(self, call: Call) -> None:
+        if call.content is None:
+            return
+        self.kept += 1
+        with suppress(OSError), self.file.open("a") as file:  # metrics.csv has the metrics too
+            file.write(json.dumps(call.content, default=str) + "\n")
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Tell whether an error came from the way to a tracker and not from the tracker itself."""
+    link: BaseException | None = error
+    while link is not None:
+        # an OSError about a file names the file; requests' errors are OSErrors too
+        if isinstance(link, OSError) and link.filename is None:
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def one_line(error: BaseException) -> str:
+    """Return type and message of an error, short enough for a line."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
