@@ -23,33 +23,50 @@ from src.base.logs import RankedLogger
 
 TRIES = 3  # of a call that a tracker refuses; a tracker that cannot be reached is tried for as long as the run lasts
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; each pause is twice the one before
+SLOWLY = 10  # how many times as long as for silence a run waits while answers come
 WAITING = 10_000  # calls that wait in memory; of more, the oldest go to the file
 
 log = RankedLogger(__name__)
 
 
 class Patience:
-    """How long one run waits for its trackers, all of them and all waits together.
+    """How long one run waits for its trackers: all of them, and all waits together.
+
+    What counts is silence; a tracker that answers, but slowly, gets `SLOWLY` times as long.
 
     Args:
-        seconds: The whole of it.
+        seconds: Of silence, the whole of it.
     """
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
+        self.longest = SLOWLY * seconds
 
-    def wait(self, condition: threading.Condition, done: Callable[[], bool], share: float) -> bool:
-        """Wait until `done`, or until a share (0 to 1) of what is left is used up, and tell which.
+    def wait(
+        self,
+        condition: threading.Condition,
+        done: Callable[[], bool],
+        share: float,
+        answers: Callable[[], int] = lambda: 0,
+    ) -> bool:
+        """Wait until `done`, or until a share of what is left has gone by in silence, and tell which.
 
         Args:
-            condition: Is notified whenever `done` may have changed; it is held by the caller.
+            condition: Is notified whenever `done` or `answers` may have changed; it is held by the caller.
             done: What is waited for.
-            share: Of the time that is left.
+            share: Of the time that is left, 0 to 1.
+            answers: How many there were so far.
         """
-        start = time.monotonic()
-        answer = condition.wait_for(done, self.left * share)
-        self.left = max(0.0, self.left - (time.monotonic() - start))
-        return answer
+        silence, ends = self.left * share, time.monotonic() + self.longest * share
+        while not done():
+            heard, start = answers(), time.monotonic()
+            condition.wait_for(lambda: done() or answers() != heard, max(0.0, min(silence, ends - start)))  # noqa: B023
+            waited = time.monotonic() - start
+            self.longest = max(0.0, self.longest - waited)
+            if not done() and answers() == heard:
+                self.left = max(0.0, self.left - waited)
+                return False
+        return True
 
 
 @dataclass
@@ -90,6 +107,7 @@ class Line:
         self.changed = threading.Condition()
         self.calls: deque[Call] = deque()  # the first is being made
         self.open = False  # the tracker's own run is there
+        self.answers = 0  # calls that were made
         self.awaited = False  # the run has waited for it once
         self.unreachable = False  # the last try found nobody
         self.closing = False
@@ -151,7 +169,7 @@ class Line:
     def flush(self) -> None:
         """Wait for the calls made so far, unless the tracker cannot be reached anyway."""
         with self.changed:
-            self.patience.wait(self.changed, lambda: not self.calls or self.unreachable, share=0.5)
+            self.patience.wait(self.changed, lambda: not self.calls or self.unreachable, 0.5, lambda: self.answers)
 
     def begin_close(self) -> None:
         """Let each waiting call have one more try, and none a pause."""
@@ -163,7 +181,7 @@ class Line:
     def close(self) -> None:
         """Wait for the last calls as long as there is patience, and keep what is left of them."""
         with self.changed:
-            self.patience.wait(self.changed, lambda: not self.calls or self.over, share=1.0)
+            self.patience.wait(self.changed, lambda: not self.calls or self.over, 1.0, lambda: self.answers)
             if self.calls:
                 self.tell("no answer")
             self._give_up()
@@ -219,6 +237,7 @@ class Line:
             else:
                 with self.changed:
                     self.unreachable = False
+                    self.answers += 1
                 return True
         return False
 
@@ -239,16 +258,21 @@ class Line:
 
 def is_unreachable(error: BaseException) -> bool:
     """Tell whether an error came from the way to a tracker and not from the tracker itself."""
-    link: BaseException | None = error
-    while link is not None:
-        # an OSError about a file names the file; requests' errors are OSErrors too
-        if isinstance(link, OSError) and link.filename is None:
-            return True
-        link = link.__cause__ or link.__context__
-    return False
+    return _network_error(error) is not None
 
 
 def one_line(error: BaseException) -> str:
-    """Return type and message of an error, short enough for a line."""
+    """Return type and message of an error, or of the network's error behind it, short enough for a line."""
+    error = _network_error(error) or error
     words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
+    return f"{type(error).__name__}: {words[:120]}" if words else type(error).__name__
+
+
+def _network_error(error: BaseException | None) -> OSError | None:
+    found = None
+    while error is not None:
+        # the innermost says most; an OSError about a file names the file; errors of requests are OSErrors too
+        if isinstance(error, OSError) and error.filename is None:
+            found = error
+        error = error.__cause__ or error.__context__
+    return found

@@ -30,7 +30,7 @@ SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"}
 CONNECTS_WHEN_MADE = frozenset({"CometLogger"})
 # A tracker's own client would try a dead server for minutes before it says so; we try again ourselves.
 CLIENT_SETTINGS = {
-    "MLFlowLogger": {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"},
+    "MLFlowLogger": {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"},
 }
 
 log = RankedLogger(__name__)
