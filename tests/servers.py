@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 @dataclass
@@ -110,6 +113,69 @@ def _answer(handler: BaseHTTPRequestHandler, reply: Reply, asked: str | None) ->
     for at in range(0, len(sent), step):
         handler.wfile.write(sent[at : at + step])
         time.sleep(reply.pause)
+
+
+class PostServer:
+    """Keep every JSON body that is posted, while the `with` block lasts; may be killed and started again.
+
+    Args:
+        port: Where to listen on 127.0.0.1; 0 takes a free one.
+        delay: Seconds before each answer.
+        refuse: Bodies with this word in them are answered with 400 and not kept.
+
+    Attributes:
+        bodies: What was posted, in order.
+    """
+
+    def __init__(self, port: int = 0, *, delay: float = 0.0, refuse: str = "nothing of this kind") -> None:
+        self.bodies: list[Any] = []
+        self.delay, self.refuse = delay, refuse
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> PostServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Refuse every connection from now on."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                time.sleep(outer.delay)
+                if outer.refuse in text:
+                    self.send_error(400)
+                    return
+                outer.bodies.append(json.loads(text))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+                pass
+
+        return Handler
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """Listen on a port of 127.0.0.1 that takes every connection and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield int(server.getsockname()[1])
 
 
 def closed_port() -> int:

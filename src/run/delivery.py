@@ -203,7 +203,7 @@ class Line:
                 call = self.calls[0]
             delivered = self._deliver(call)
             with self.changed:
-                if self.over:
+                if not self.calls:
                     return  # given up meanwhile, and kept by who did that
                 self.calls.popleft()
                 if not delivered:
@@ -220,7 +220,7 @@ class Line:
         while not self.over:
             try:
                 call.function()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001, PERF203 - no error of a tracker is the run's
                 self.tell(one_line(error))
                 away = is_unreachable(error)
                 refused += not away

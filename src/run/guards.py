@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.loggers.logger import DummyExperiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.base.errors import ConfigError
@@ -135,7 +135,7 @@ class _Guard(Logger):
     def log_graph(self, *args: Any, **kwargs: Any) -> None:
         self._call(partial(super().log_graph, *args, **kwargs))
 
-    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:  # type: ignore[override]
+    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
         self._call(partial(super().after_save_checkpoint, checkpoint_callback))  # type: ignore[arg-type]
 
     def finalize(self, status: str) -> None:
@@ -154,7 +154,7 @@ class _Service(_Guard):
     @property
     def experiment(self) -> Any:
         """The tracker's own client or run; what swallows every call while there is none."""
-        if self.line.is_here or rank_zero_only.rank != 0:
+        if self.line.is_here or not _speaks():
             return self._own_experiment()
         self.line.begin(self._own_experiment)
         return self._own_experiment() if self.line.opened() else DummyExperiment()
@@ -163,7 +163,7 @@ class _Service(_Guard):
         return super().experiment  # type: ignore[misc]
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
-        if rank_zero_only.rank != 0:
+        if not _speaks():
             return
         if self.line.is_here:
             function()
@@ -172,8 +172,10 @@ class _Service(_Guard):
             self.line.send(Call(function, content))
 
     def finalize(self, status: str) -> None:
+        if self.line.thread is None:
+            return  # nothing was said: there is nothing to end
         super().finalize(status)
-        if rank_zero_only.rank == 0 and not self.line.is_here:
+        if _speaks() and not self.line.is_here:
             self.line.flush()
 
 
@@ -216,6 +218,10 @@ def _restore(kind: type[_Guard], own: type[Logger], state: dict[str, Any]) -> Lo
     set_state = getattr(logger, "__setstate__", None)
     set_state(state) if set_state else vars(logger).update(state)
     return logger
+
+
+def _speaks() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _number(value: Any) -> Any:

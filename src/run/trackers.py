@@ -1,4 +1,4 @@
-"""What every tracker is told about a run, and how its own run is ended."""
+"""What every tracker is told about a run, how its own run is ended, and how it goes on when the run does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,49 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, open_dict
 
+from src.base.logs import RankedLogger
 from src.run.guards import call_in_turn, close_all, identify
+
+log = RankedLogger(__name__)
+
+
+def go_on(node: DictConfig | None, ids: Mapping[str, str], step: int) -> DictConfig | None:
+    """Return the `logger` group with what each tracker needs to go on with its own run.
+
+    MLflow, W&B, Comet and Aim open the run of that id again; what they hold of `step` and later stays there, and comes
+    a second time. TensorBoard hides it, the CSV logger cuts it off.
+
+    Args:
+        node: The group as configured; it is not changed.
+        ids: What run.json holds under `loggers`.
+        step: Of the checkpoint; rows of this step and of later ones are logged again.
+    """
+    if node is None:
+        return None
+    group = node.copy()
+    with open_dict(group):
+        for name, config in group.items():
+            if config is not None:
+                _go_on_with(str(name), config, ids.get(str(name)), step)
+    return group
+
+
+def _go_on_with(name: str, config: Any, known: str | None, step: int) -> None:
+    kind = str(config.get("_target_")).rpartition(".")[2] if isinstance(config, DictConfig) else ""
+    if kind not in CONTINUES or config.get("_partial_"):
+        log.info("%s: how this tracker goes on with its own run is not known; it starts as its config says", name)
+        return
+    argument = CONTINUES[kind]
+    if known and argument and config.get(argument) is None:
+        config[argument] = int(known) if argument == "version" and known.isdigit() else known
+    if kind == "WandbLogger":
+        config.setdefault("resume", "allow")
+    elif kind == "TensorBoardLogger":
+        config.purge_step = step
+    elif kind == "CSVLogger":
+        config._target_, config.before = "src.run.continued_csv.ContinuedCSVLogger", step
 
 
 def describe(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
@@ -59,7 +100,7 @@ def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> Non
 
 @rank_zero_only
 def _log_new_hyperparameters(logger: Any, hyperparameters: dict[str, Any]) -> None:
-    """Leave out what an MLflow run holds already: it refuses another value of a parameter, and all that come with it."""
+    """Leave out what an MLflow run holds: it refuses another value for a parameter, and all that come with it."""
     from lightning.fabric.utilities.logger import _flatten_dict
 
     held = logger.experiment.get_run(logger.run_id).data.params
@@ -85,6 +126,15 @@ def _set_aim_tags(logger: Any, tags: Sequence[str]) -> None:
         logger.experiment.add_tag(tag)
 
 
+# The argument with which a tracker opens a run of its own again.
+CONTINUES = {
+    "MLFlowLogger": "run_id",
+    "WandbLogger": "id",
+    "CometLogger": "experiment_key",
+    "AimLogger": "run_hash",
+    "TensorBoardLogger": "version",
+    "CSVLogger": "version",
+}
 HYPERPARAMETERS: dict[str, Callable[..., None]] = {"MLFlowLogger": _log_new_hyperparameters}
 # Trackers without tags of their own (CSV, TensorBoard) find them among the hyperparameters.
 TAGS: dict[str, Callable[[Any, Sequence[str]], None]] = {
