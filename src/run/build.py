@@ -24,6 +24,8 @@ from src.run.exact.resume import apply_exact_resume
 from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
+from src.run.resume.begin import Continued, find_continued
+from src.run.trackers import go_on
 
 log = RankedLogger(__name__)
 
@@ -51,12 +53,14 @@ class Run:
         datamodule: What is learned from.
         model: What is learned.
         trainer: What brings the two together, with its callbacks and loggers.
+        earlier: What the run goes on with in the same directory; None for a new run.
     """
 
     cfg: DictConfig
     datamodule: LightningDataModule
     model: LightningModule
     trainer: Trainer
+    earlier: Continued | None = None
 
 
 def build(cfg: DictConfig) -> Run:
@@ -75,8 +79,9 @@ def build(cfg: DictConfig) -> Run:
     check_targets(cfg)
     require_hardware(cfg.trainer)
     log.debug("building trainer, data and model")
+    earlier = find_continued(cfg)
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
-    loggers = _trackers(cfg)
+    loggers = _trackers(cfg, earlier)
     metrics_file = MetricsFile(cfg.paths.output_dir)
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
@@ -86,7 +91,7 @@ def build(cfg: DictConfig) -> Run:
     apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
-    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer)
+    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
 
 
 def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
@@ -205,12 +210,13 @@ def _first_cause(error: Exception, key: str) -> Exception:
     return cause if isinstance(cause, Exception) else error
 
 
-def _trackers(cfg: DictConfig) -> list[Logger]:
+def _trackers(cfg: DictConfig, earlier: Continued | None) -> list[Logger]:
     """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
+    group = cfg.get("logger") if earlier is None else go_on(cfg.get("logger"), earlier.loggers, earlier.step)
     patience = Patience(float(cfg.extras.get("tracker_timeout", 30)))
     made = [
-        make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key}"), cfg.paths.output_dir, patience)
-        for key, node in (cfg.get("logger") or {}).items()
+        make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, patience)
+        for key, node in (group or {}).items()
         if node is not None
     ]
     return [tracker for tracker in made if tracker is not None]
