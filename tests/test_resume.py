@@ -62,13 +62,15 @@ def wait_for(path: Path, seconds: float = 60) -> None:
 def killed(tmp_path: Path, *words: str) -> Path:
     """Kill a run of many epochs once it has saved, and return its directory."""
     started = door(tmp_path, *QUICK, *words)
+    saved: list[Path] = []
     for _ in range(6000):
-        if found := list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json")):
+        saved = list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json"))
+        if saved:
             break
         time.sleep(0.01)
     os.kill(started.pid, signal.SIGKILL)
     assert started.end().returncode == -signal.SIGKILL
-    return found[0].parents[1]
+    return saved[0].parents[1]
 
 
 def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(tmp_path: Path) -> None:
