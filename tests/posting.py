@@ -30,19 +30,20 @@ class AimLogger(Logger):
     Args:
         port: Of the service, on 127.0.0.1.
         timeout: Seconds it waits for an answer; far more than a test may take.
+        run_hash: The run to go on with.
     """
 
-    def __init__(self, port: int, timeout: float = 60.0) -> None:
+    def __init__(self, port: int, timeout: float = 60.0, run_hash: str | None = None) -> None:
         super().__init__()
-        self.port, self.timeout = port, timeout
+        self.port, self.timeout, self.run_hash = port, timeout, run_hash
         self.run: Run | None = None
 
     @property
     def experiment(self) -> Run:
         """The run of the service, opened when it is first needed."""
         if self.run is None:
-            self.post("open", {})
-            self.run = Run("run-1")
+            self.post("open", {"run": self.run_hash})
+            self.run = Run(self.run_hash or "run-1")
         return self.run
 
     @property
@@ -110,3 +111,21 @@ class KillServer(Callback):
         if trainer.global_step == self.step:
             vars(trainer.loggers[-1])["line"].flush()  # else it is not known what had been sent
             self.server.kill()
+
+
+class FailAt(Callback):
+    """Raises an error after some optimizer steps, once a process.
+
+    Args:
+        step: How many.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Raise it."""
+        if trainer.global_step == self.step:
+            raise RuntimeError("failed as asked")
