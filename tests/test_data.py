@@ -7,8 +7,10 @@ import inspect
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +28,10 @@ from src.data.augment import RandomShift
 from src.data.batches import Batch, ImageSet, cut
 from src.data.idx import MARK, is_prepared, map_idx
 from src.data.mnist import FAMILIES, MNISTDataModule
+from tests.doors import WARM
 from tests.run_if import RunIf
 from tests.servers import FileServer, Reply, closed_port
-from tests.tiny_mnist import NAMES, idx_bytes, tiny_arrays, tiny_family
+from tests.tiny_mnist import NAMES, idx_bytes, prepare_tiny, tiny_arrays, tiny_family
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"
 SAMPLE_SHA256 = "246e0c30eeea57c8d0037d3f38c8e00651ec204cc61b8022563e9aeeb9d756f4"
@@ -301,7 +304,9 @@ def test_preparing_downloads_unpacks_marks_and_then_does_nothing(tmp_path: Path,
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "gone", "no mark", "torn mark", "killed"])
-def test_damage_to_prepared_files_is_found_and_mended(tmp_path: Path, tiny_server: FileServer, damage: str) -> None:
+def test_damage_to_prepared_files_is_found_set_aside_and_mended(
+    tmp_path: Path, tiny_server: FileServer, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = _tiny(tmp_path)
     data.prepare_data()
     victim, mark = tmp_path / NAMES[0], tmp_path / MARK
@@ -321,8 +326,13 @@ def test_damage_to_prepared_files_is_found_and_mended(tmp_path: Path, tiny_serve
     else:
         mark.unlink()
         victim.rename(tmp_path / f".{NAMES[0]}.0badcafe.tmp")
+    broken = victim.read_bytes() if victim.exists() else None
     data.prepare_data()
     assert victim.read_bytes() == whole
+    aside = list(tmp_path.glob("*.corrupt-*"))
+    assert [path.read_bytes() for path in aside] == ([broken] if damage in {"cut", "longer", "flipped"} else [])
+    assert len([line for line in caplog.messages if "corrupt" in line]) == len(aside)
+    assert all(f"{victim}: it is not the published file; moved to {path.name}" in caplog.text for path in aside)
     assert len(tiny_server.requests) == (4 if "mark" in damage else 5), "only what is broken is fetched again"
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -370,6 +380,41 @@ def test_files_put_into_the_folder_by_hand_are_used(tmp_path: Path, tiny_server:
     assert tiny_server.requests == []
 
 
+def test_a_broken_file_put_there_by_hand_is_set_aside_and_downloaded_once(
+    tmp_path: Path, tiny_server: FileServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    packed = tmp_path / f"{NAMES[0]}.gz"
+    packed.write_bytes(tiny_server.replies[f"/{NAMES[0]}.gz"].body[:1000])
+    _tiny(tmp_path).prepare_data()
+    assert len(tiny_server.requests) == 4
+    (aside,) = tmp_path.glob(f"{NAMES[0]}.gz.corrupt-*")
+    assert aside.stat().st_size == 1000
+    assert f"{packed}: it cannot be used; moved to {aside.name}" in caplog.text
+
+
+def test_four_processes_prepare_once_even_when_one_is_killed(tmp_path: Path, tiny_server: FileServer) -> None:
+    tiny_server.replies[f"/{NAMES[0]}.gz"].pause = 0.005  # some 150 pieces
+    processes = [WARM.Process(target=prepare_tiny, args=(tmp_path, tiny_server.url)) for _ in range(4)]
+    killed, *others = processes
+    killed.start()
+    part = tmp_path / f"{NAMES[0]}.gz.part"
+    while not part.exists() or part.stat().st_size < 3_000:
+        assert killed.exitcode is None
+        time.sleep(0.002)
+    for process in others:
+        process.start()
+    killed.kill()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert is_prepared(tmp_path, FAMILIES["mnist"].files)
+    for name, array in tiny_arrays().items():
+        assert (tmp_path / name).read_bytes() == idx_bytes(array)
+    asked = [path for path, _ in tiny_server.requests]
+    assert asked == [f"/{name}.gz" for name in (NAMES[0], *NAMES)], "each file once, the killed one's goes on"
+    assert tiny_server.requests[1][1] is not None
+
+
 def test_no_network_is_one_line_that_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,23 +456,6 @@ def test_what_is_no_idx_file_is_refused(tmp_path: Path, content: bytes, message:
         map_idx(tmp_path / "images")
 
 
-def test_two_processes_prepare_once(tmp_path: Path, tiny_server: FileServer) -> None:
-    for reply in tiny_server.replies.values():
-        reply.delay = 0.3
-    code = f"""
-from pathlib import Path
-from src.data.idx import prepare
-from tests.tiny_mnist import tiny_files
-prepare(Path({str(tmp_path)!r}), tiny_files()[0], [{tiny_server.url!r}])
-"""
-    start = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(start, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert len(tiny_server.requests) == 4
-    assert is_prepared(tmp_path, FAMILIES["mnist"].files)
-
-
 # --- memory
 
 
@@ -438,7 +466,7 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from src.data.mnist import FAMILIES, MNISTDataModule
-from tests.tiny_mnist import tiny_arrays, tiny_family, idx_bytes
+from tests.tiny_mnist import prepare_tiny, tiny_arrays, tiny_family, idx_bytes
 
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.data.idx import IdxFile
+from src.data.idx import IdxFile, prepare
 
 if TYPE_CHECKING:
     from src.data.mnist import Family
@@ -50,3 +51,8 @@ def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tupl
 
     pins, files = tiny_files(num_train, num_test)
     return Family(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files
+
+
+def prepare_tiny(folder: Path, mirror: str) -> None:
+    """Prepare `tiny_files` from a mirror."""
+    prepare(folder, tiny_files()[0], [mirror])

@@ -1,6 +1,7 @@
 """IDX files, the format of MNIST and its family: brought into a folder once, checked, and then mapped into memory.
 
 A prepared folder holds the unpacked files and `prepared.json`, which is written last: without it nothing there counts.
+A file that is not what it should be is moved aside as `<name>.corrupt-<time>`, and made again from its source.
 
 Format: http://yann.lecun.com/exdb/mnist (two zero bytes, type, number of axes, then each axis as a big-endian uint32).
 """
@@ -16,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,7 @@ def prepare(folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], loca
                 return
             for file in files:
                 if not _is_whole(folder / file.name, file, None):
+                    _set_aside(folder / file.name, "it is not the published file")
                     _bring(folder, file, mirrors, local_dirs)
             mark = {
                 file.name: {"sha256": file.sha256, "mtime_ns": (folder / file.name).stat().st_mtime_ns}
@@ -115,9 +118,18 @@ def _bring(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequ
     near = [packed] + [place / name for place in local_dirs for name in (packed.name, file.name)]
     if any(_try_unpack(source, target, file.sha256) for source in near if source.is_file()):
         return
+    _set_aside(packed, "it cannot be used")
     download([mirror + packed.name for mirror in mirrors], packed, file.gz_sha256)
     _unpack(packed, target, file.sha256)
     packed.unlink()
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Move a file, if it is there, out of the way under a name that says what it is."""
+    if path.exists():
+        aside = path.with_name(f"{path.name}.corrupt-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
+        path.replace(aside)
+        log.warning("%s: %s; moved to %s and made again from its source", path, reason, aside.name)
 
 
 def _try_unpack(source: Path, target: Path, sha256: str) -> bool:
