@@ -100,6 +100,7 @@ class Line:
         self.file = folder / f"undelivered-{name}.jsonl"
         self.told = False
         self.kept = 0
+        self.home = os.getpid()  # the process that closes the tracker; those it spawns end earlier
         self._start()
 
     def _start(self) -> None:
@@ -115,7 +116,7 @@ class Line:
         self.thread: threading.Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("name", "folder", "patience", "file", "told", "kept")
+        kept = ("name", "folder", "patience", "file", "told", "kept", "home")
         return {key: value for key, value in vars(self).items() if key in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -170,6 +171,15 @@ class Line:
         """Wait for the calls made so far, unless the tracker cannot be reached anyway."""
         with self.changed:
             self.patience.wait(self.changed, lambda: not self.calls or self.unreachable, 0.5, lambda: self.answers)
+
+    def end_stage(self) -> None:
+        """Wait at the end of training or of the test: for the last time in a process that was spawned for it."""
+        if self.process == self.home:
+            self.flush()
+        else:
+            self.begin_close()
+            self.close()
+            self._start()
 
     def begin_close(self) -> None:
         """Let each waiting call have one more try, and none a pause."""

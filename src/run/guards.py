@@ -176,7 +176,7 @@ class _Service(_Guard):
             return  # nothing was said: there is nothing to end
         super().finalize(status)
         if _speaks() and not self.line.is_here:
-            self.line.flush()
+            self.line.end_stage()
 
 
 class _Files(_Guard):
@@ -205,7 +205,16 @@ class _Files(_Guard):
             log.warning("%s: %s; the run goes on, its metrics are in metrics.csv", self.line.name, one_line(error))
 
     def save(self) -> None:
-        self._call(super().save)
+        try:
+            super().save()
+        except Exception as error:  # noqa: BLE001 - what it writes was taken before: no mistake of the caller
+            self._tell(error)
+
+    def finalize(self, status: str) -> None:
+        try:
+            super().finalize(status)
+        except Exception as error:  # noqa: BLE001
+            self._tell(error)
 
 
 @cache
