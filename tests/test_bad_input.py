@@ -158,6 +158,18 @@ def test_a_data_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert read_json(only_run(tmp_path / "logs") / "run.json")["status"] == "failed"
 
 
+@pytest.mark.slow
+@RunIf(posix=True)
+def test_a_home_and_caches_that_cannot_be_written_cost_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, f"{tmp_path}/file/{name}")
+    done = run_door("train", "debug=fdr", "logger=[csv,tensorboard]", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
 def test_no_tags_and_nobody_to_ask(tmp_path: Path) -> None:
     assert "tags: empty, extras.enforce_tags is true" in refused(tmp_path, "tags=[]")
 

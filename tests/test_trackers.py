@@ -17,9 +17,10 @@ from src.run import delivery
 from src.run.delivery import Line, Patience
 from src.run.guards import close_all, guard, make_tracker
 from src.train import train
-from tests.conftest import ComposeSmall
-from tests.doors import read_json
+from tests.conftest import SMALL, ComposeSmall
+from tests.doors import Started, only_run, read_json
 from tests.posting import AimLogger, CometLogger, KillServer
+from tests.run_if import RunIf
 from tests.servers import PostServer, closed_port, silent_port
 
 SLACK = 1.0  # seconds that a loaded machine may need beside what is waited for
@@ -256,3 +257,22 @@ def test_waits_of_all_trackers_together_stay_within_the_time() -> None:
             assert not patience.wait(line.changed, lambda: False, share)
     assert 0.3 <= time.monotonic() - start < 0.3 + SLACK
     assert patience.left == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.slow
+@RunIf(package="mlflow")
+@pytest.mark.parametrize("answers", [True, False], ids=["refused", "silent"])
+def test_a_run_ends_well_beside_a_real_client_that_finds_no_server(answers: bool, tmp_path: Path) -> None:
+    with silent_port() as silent:
+        port = closed_port() if answers else silent
+        words = ["logger=mlflow", f"logger.mlflow.tracking_uri=http://127.0.0.1:{port}", "extras.tracker_timeout=4"]
+        done = Started("train", [*SMALL, *words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end()
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path / "logs")
+    told = [line for line in (run / "train.log").read_text().splitlines() if "[WARNING]" in line]
+    assert len(told) == 1
+    assert ("Connection refused" in told[0]) is answers
+    calls = _undelivered(run, "mlflow")
+    assert [call["call"] for call in calls[:2]] == ["log_hyperparams", "tags"]
+    assert {name for call in calls[2:] for name in call["metrics"]} >= {"train/loss", "val/acc", "test/acc"}
+    assert read_json(run / "run.json")["exit_code"] == 0

@@ -73,6 +73,8 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
         # on import, Lightning adds handlers of its own: its messages would come twice, or past the run's log
         logging.getLogger(library).handlers.clear()
         logging.getLogger(library).propagate = True
+    # clients of trackers count their tries aloud; that a tracker cannot be reached is said once, by the run
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         if not any(isinstance(known, _NoAdvert) for known in handler.filters):
             handler.addFilter(_NoAdvert())

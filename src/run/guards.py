@@ -59,7 +59,7 @@ def make_tracker(
     except Exception as error:
         if not _may_fail(kind, error):
             raise
-        log.warning("%s: %s; the run goes on without it", name, one_line(error))
+        log.warning("%s: %s; the run goes on without it", name, one_line(_refusal(error) or error))
         return None
     return guard(logger, name, folder, patience)
 
@@ -244,13 +244,17 @@ def _is_of_the_system(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _refusal(error: Exception) -> BaseException | None:
+    """Return what the tracker itself raised, where that was taken for a mistake in the config."""
+    return error.__cause__.__cause__ if isinstance(error, ConfigError) and error.__cause__ else None
+
+
 def _may_fail(kind: str, error: Exception) -> bool:
     """Tell whether a run goes on without a tracker that cannot be made: not when its arguments are wrong."""
     if kind not in SERVICES:
         return _is_of_the_system(error)
     if isinstance(error, ConfigError):
-        cause = error.__cause__.__cause__ if error.__cause__ else None
-        return isinstance(cause, ValueError) and kind in CONNECTS_WHEN_MADE
+        return isinstance(_refusal(error), ValueError) and kind in CONNECTS_WHEN_MADE
     return type(error).__name__ != "MisconfigurationException" and not isinstance(error, ImportError)
 
 
