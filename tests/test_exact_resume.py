@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from src.base.errors import UserError
-from src.run.exact.loader import ExactLoader, make_exact
-from src.run.exact.randomness import generator_states, restore_generators, seeded
+from src.run.exact.loader import ExactLoader, Share, make_exact
+from src.run.exact.randomness import LOOKS, Lending, generator_states, restore_generators
 from tests.ordinary import Noisy
 from tests.resuming import history, killed_and_resumed, run
 
@@ -92,7 +92,7 @@ def test_users_code_with_workers_augmentation_dropout_plateau_and_accumulation_r
 
 
 def _loader(**settings: Any) -> ExactLoader:
-    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), 7, lambda: None)
+    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), Share(7, lambda: None))
     assert isinstance(exact, ExactLoader)
     return exact
 
@@ -150,22 +150,37 @@ class OwnBatches(BatchSampler):
     ],
 )
 def test_a_loader_whose_order_is_not_known_is_left_as_it_is_and_the_reason_told(loader: Any, reason: str) -> None:
-    same, reasons = make_exact(loader, 7, lambda: None)
+    same, reasons = make_exact(loader, Share(7, lambda: None))
     assert same == loader
     assert reason in reasons[0]
 
 
-def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were() -> None:
-    before = generator_states()
+def _draw(_: object = None) -> tuple[float, float, float]:
+    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
-    def draw() -> tuple[float, float, float]:
-        return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
-    with seeded(5):
-        inside = draw()
-    after = draw()
-    with seeded(5):
-        assert draw() == inside
+@pytest.mark.parametrize("batches", [1, LOOKS + 1])
+def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were(batches: int) -> None:
+    before, lending = generator_states(), Lending()
+    inside = [lending.run(5, _draw, None) for _ in range(batches)]
+    assert set(inside) == {inside[0]}
+    after = _draw()
     restore_generators(before)
-    assert draw() == after
-    assert inside != after
+    assert _draw() == after
+    assert inside[0] != after
+
+
+def test_a_generator_that_no_batch_draws_from_is_left_alone_and_a_resumed_run_knows() -> None:
+    def torch_only(_: None) -> float:
+        return float(torch.rand(()))
+
+    lending, again = Lending(), Lending()
+    for _ in range(LOOKS):
+        lending.run(5, torch_only, None)
+    assert lending.state_dict() == {"looks": 0, "drawn": ["torch"]}
+    again.load_state_dict(lending.state_dict())
+    before = generator_states()
+    drawn = again.run(5, _draw, None)
+    restore_generators(before)
+    assert drawn[:2] == _draw()[:2]  # the run's own streams, which a checkpoint holds
+    assert drawn[2] == lending.run(5, torch_only, None)
