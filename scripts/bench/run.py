@@ -62,7 +62,7 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     if bench == "exact":
         from scripts.bench.exact import exact_rows
 
-        return exact_rows(size, 1 if args.quick else 5 * args.repeats, folder, args.clock)
+        return exact_rows(size, args.repeats, folder)
     return long_run_rows(size, 20 if args.quick else 1_000, folder, args.clock)
 
 
