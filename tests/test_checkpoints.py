@@ -33,6 +33,7 @@ from src.run.checkpoints import (
     find_damage,
     keep_checkpoints_whole,
     manifest_of,
+    newest_whole,
     warn_of_little_space,
 )
 from src.run.record import config_hash
@@ -182,6 +183,36 @@ def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
     best.best_model_path = str(tmp_path / "last.ckpt")
     with pytest.raises(UserError, match="none beside it is known to be whole"):  # nor are damaged weights ever scored
         weights_to_test(trainer, trained=True, given=None)
+
+
+def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "last-previous.ckpt"
+    assert newest_whole(tmp_path / "not there") == newest_whole(tmp_path) == (None, [])
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), last)
+    CheckpointFiles().save_checkpoint(checkpoint(9), tmp_path / "best.ckpt")  # is none to go on from
+    assert newest_whole(tmp_path) == (last, [])
+    damage(last, "flipped")
+    found, (line,) = newest_whole(tmp_path)
+    assert found == previous
+    assert line.startswith(f"{last}: its sha256 is ")
+    damage(previous, "cut")
+    found, lines = newest_whole(tmp_path)
+    assert found is None
+    assert [line.partition(":")[0] for line in lines] == [str(last), str(previous)]
+
+
+@pytest.mark.parametrize(("how", "told"), [("flipped", "its part "), ("cut", "it is not a whole checkpoint")])
+def test_to_go_on_a_file_without_a_manifest_is_read_through(how: str, told: str, tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), last)
+    manifest_of(last).unlink()  # a kill right after the file took its name
+    assert newest_whole(tmp_path) == (last, [])
+    damage(last, how)
+    found, (line,) = newest_whole(tmp_path)
+    assert found == last.with_name("last-previous.ckpt")
+    assert told in line
 
 
 def test_a_file_without_a_manifest_is_taken(small: ComposeSmall, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -204,17 +207,55 @@ def require_whole(path: Path) -> None:
 
 def another_whole(path: Path) -> str:
     """Return advice which other checkpoint of the same folder to take: the newest one that its manifest vouches for."""
-
-    def step(other: Path) -> int:
-        with suppress(ValueError, OSError):
-            return int(json.loads(manifest_of(other).read_text()).get("step") or 0)
-        return 0
-
     others = [other for other in path.parent.glob("*.ckpt") if other != path and manifest_of(other).is_file()]
-    for other in sorted(others, key=step, reverse=True):
+    for other in sorted(others, key=told_step, reverse=True):
         if not find_damage(other):
-            return f"take {other}, which is whole (step {step(other)})"
+            return f"take {other}, which is whole (step {told_step(other)})"
     return "take another one; none beside it is known to be whole"
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """Find what a run can go on from: the newest of `last.ckpt` and the generation before it that is whole.
+
+    A file without a manifest, as a kill right after it took its name leaves one, is read through to find out.
+
+    Args:
+        folder: The checkpoints of a run; it need not exist.
+
+    Returns:
+        The file, or None when there is none; and for each damaged one that was passed over a line `<file>: <damage>`.
+    """
+    last = folder / LAST
+    passed_over: list[str] = []
+    # the two can only stand the other way round where a person has moved them; sorting is stable
+    for path in sorted(
+        (last, previous_of(last)),
+        key=lambda path: told_step(path, unknown=math.inf if path == last else 0),
+        reverse=True,
+    ):
+        if not path.is_file():
+            continue
+        damage = find_damage(path) if manifest_of(path).is_file() else _find_gap(path)
+        if not damage:
+            return path, passed_over
+        passed_over.append(f"{path}: {damage}")
+    return None, passed_over
+
+
+def _find_gap(path: Path) -> str:
+    """Return how a file without a manifest differs from what torch writes, a zip archive with a sum for each part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"its part {part} is damaged" if (part := archive.testzip()) else ""
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        return f"it is not a whole checkpoint ({error})"
+
+
+def told_step(path: Path, *, unknown: float = 0) -> float:
+    """Return the step that a checkpoint's manifest tells."""
+    with suppress(ValueError, OSError, AttributeError, TypeError):
+        return int(json.loads(manifest_of(path).read_text()).get("step") or 0)
+    return unknown
 
 
 def expected_size(model: LightningModule) -> int:
