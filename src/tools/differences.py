@@ -47,7 +47,7 @@ def differences(straight: Path, other: Path) -> dict[str, str]:
 
 
 def _batches(straight: Path, other: Path) -> Iterator[str]:
-    """Yield where batches differ; a batch that was trained on twice, before and after a kill, must be the same twice."""
+    """Yield where batches differ; one that was trained on before and again after a kill must be the same twice."""
     wanted = {(row["epoch"], row["batch"]): row for row in _lines(straight)}
     rows = list(_lines(other))
     for row in rows:

@@ -216,7 +216,7 @@ def read_words(words: Sequence[str]) -> tuple[list[str], list[str], bool, Path]:
     """
     own = {word.partition("=")[0]: word.partition("=")[2] for word in words if word.partition("=")[0] in OWN}
     others = [word for word in words if word.partition("=")[0] not in OWN]
-    if sweep := [word for word in others if word.startswith("-") or word.startswith("resume=")]:
+    if sweep := [word for word in others if word.startswith(("-", "resume="))]:
         raise UserError(f"{sweep[0]}: a proof is of one run from its start; leave the word out")
     places = own.get("kill_at", ",".join(PLACES)).strip("[]").split(",")
     if wrong := [place for place in places if place not in PLACES and not place.isdecimal()]:
@@ -247,15 +247,22 @@ def show(proofs: Sequence[Proof], folder: Path) -> None:
     console.print(f"runs  {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
-CONTROL_EQUAL = "equal: nothing in this run is lost without exact resume (no shuffling, no randomness), so it shows less"
+CONTROL_EQUAL = (
+    "equal: nothing in this run is lost without exact resume (no shuffling, no randomness), so it shows less"
+)
 
 
-def main(words: Sequence[str]) -> int:
-    """Prove what the words ask for and return the exit code."""
+def main(words: Sequence[str], start: Start | None = None) -> int:
+    """Prove what the words ask for and return the exit code.
+
+    Args:
+        words: Of the command line.
+        start: As in `prove`.
+    """
     try:
         others, places, control, folder = read_words(words)
         folder.mkdir(parents=True, exist_ok=True)
-        proofs = prove(others, folder, kill_at=places, control=control)
+        proofs = prove(others, folder, kill_at=places, control=control, start=start)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

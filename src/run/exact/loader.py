@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +68,7 @@ class EpochOrder(DistributedSampler[int]):
     def __init__(self, sampler: Any, seed: int, rank: int = 0, ranks: int = 1) -> None:
         super().__init__(sampler, num_replicas=ranks, rank=rank)
         own = getattr(sampler, "generator", None)
-        self.sampler = sampler
+        self.sampler = copy(sampler)  # gets a generator of each epoch; the one given may be used again
         self.seed = seed if own is None else seed_of(seed, own.initial_seed())
 
     def __iter__(self) -> Iterator[int]:
