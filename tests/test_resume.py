@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import time
@@ -110,8 +111,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
     before = rows_of(run)
+    record = read_json(run / "run.json")
+    record["git"] = {"commit": "0" * 40, "dirty": False}
+    (run / "run.json").write_text(json.dumps(record))
     done = Started("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).end()
     assert done.returncode == 0, done.stderr
+    assert "resume: the code is other code than the run's: commit 000000000000 -> " in done.stderr
     assert "resume: trainer.max_epochs 2 -> 3 takes effect" in done.stderr
     cfg = OmegaConf.load(run / ".hydra/config.yaml")
     assert (cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.tags.old) == (3, 3, True)
