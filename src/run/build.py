@@ -21,6 +21,7 @@ from src.run.compat import unchecked
 from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
+from src.run.stopping import stop_on_signals
 
 log = RankedLogger(__name__)
 
@@ -79,6 +80,7 @@ def build(cfg: DictConfig) -> Run:
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    stop_on_signals(trainer, datamodule, cfg)
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     model: LightningModule = _instantiate(cfg.model, "model")

@@ -42,9 +42,11 @@ class ReserveRunDirectory(Callback):
 
     Attributes:
         sweep: The directory of the sweep that this process runs; None in a single run.
+        config: The sweep's config; None in a single run.
     """
 
     sweep: ClassVar[Path | None] = None
+    config: ClassVar[DictConfig | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run."""
@@ -53,6 +55,7 @@ class ReserveRunDirectory(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; its jobs are told it as an override, because each composes anew."""
         path = _reserve_key(config, "hydra.sweep.dir")
+        ReserveRunDirectory.config = config
         ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is not None:
             with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):

@@ -48,6 +48,7 @@ NESTED = {
         "print_config": "bool",
         "allowed_targets": "list[str]",
         "exact_resume": "bool",
+        "grace_seconds": "float",
     },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
 }
