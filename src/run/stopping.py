@@ -50,7 +50,7 @@ class StopOnSignal(Callback):
         self.folder = folder
         self._every = self._left = 1  # batches between two agreements, and to the next
         self._agreed_at = 0.0
-        self._stop = False
+        self._stop = self._told = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal only asks."""
@@ -87,7 +87,7 @@ class StopOnSignal(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what stands saved when the end came at once, and end the ranks that know nothing of it."""
         signals.training = False
-        if not isinstance(exception, Stopped) or signals.together:
+        if not isinstance(exception, Stopped) or self._told:
             return
         if self.saver is not None and self.saver.newest is not None:
             saved = f"last saved at {self._where(self.saver.newest)}"
@@ -124,7 +124,7 @@ class StopOnSignal(Callback):
             saved = f"saved at {self._where(trainer.global_step)}"
         else:
             return
-        signals.together = trainer.world_size > 1
+        self._told, signals.together = True, trainer.world_size > 1
         assert signals.asked is not None
         # a rank that ends with another code would have Lightning kill the one that started it
         raise Stopped(signals.asked.name, saved, EXIT_DONE if trainer.local_rank > 0 else None)
