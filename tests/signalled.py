@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,11 @@ class SendSignal(Callback):
         """Look whether this is the place."""
         self._look("step", trainer)
 
-    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:  # type: ignore[override]
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Look whether this is the place."""
         self._look("validation", trainer)
 
-    def on_test_batch_start(self, trainer: Trainer, *_: Any) -> None:  # type: ignore[override]
+    def on_test_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Look whether this is the place."""
         self._look("test", trainer)
 
@@ -140,12 +141,10 @@ def members(group: int) -> list[str]:
     """Return the command lines of the living processes of a group."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):
             state, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
             if int(of) == group and state not in "ZX":
                 found.append((folder / "cmdline").read_text().replace("\0", " "))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
     return found
 
 

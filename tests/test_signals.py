@@ -67,9 +67,8 @@ def test_the_other_signals_do_the_same_with_their_exit_codes(name: str, code: in
         ("at: 8", 8),
         (f"at: {2 * EPOCH}", 2 * EPOCH),
         (f"at: {2 * EPOCH}, place: validation, sleep: 0.5", 2 * EPOCH),
-        (f"at: {3 * EPOCH}, place: validation", 3 * EPOCH),
     ],
-    ids=["mid", "last step of an epoch", "validation", "last validation"],
+    ids=["mid", "last step of an epoch", "validation"],
 )
 def test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been(
     send: str, step: int, straight: dict[str, Any], tmp_path: Path
@@ -77,6 +76,20 @@ def test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been(
     folder = stopped_and_resumed(tmp_path, [*SMALL, SPARSE], send)
     assert step_of(folder / "killed") == step
     assert history(folder) == straight
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_validation_lets_training_end_and_leaves_out_the_test(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    words = [*SMALL, SPARSE, "test=true", PROBE.format(tmp_path)]
+    end = command(*words, folder=tmp_path, send=f"at: {3 * EPOCH}, place: validation")
+    assert end.code == 143, end.said
+    saved = f"saved at step {3 * EPOCH} in checkpoints/last.ckpt"
+    assert record_of(tmp_path) == ("killed", f"terminated (SIGTERM), {saved}", 143)
+    assert history(tmp_path) == straight
+    metrics = read_json(tmp_path / "results.json")["metrics"]
+    assert {name: value.hex() for name, value in metrics.items()} == straight["metrics"]
 
 
 @pytest.mark.slow
@@ -105,7 +118,7 @@ def test_what_is_not_training_ends_at_once(tmp_path: Path) -> None:
     assert record_of(tmp_path / "setup") == ("killed", "terminated (SIGTERM)", 143)
     late = command(*SMALL, "test=true", folder=tmp_path / "test", send="place: test, sleep: 600")
     assert (late.code, late.left) == (143, []), late.said
-    last = f"last saved at step {3 * EPOCH} in checkpoints/last.ckpt"
+    last = f"saved at step {3 * EPOCH} in checkpoints/last.ckpt"
     assert record_of(tmp_path / "test") == ("killed", f"terminated (SIGTERM), {last}", 143)
     assert "val/acc" in read_json(tmp_path / "test/results.json")["metrics"]
 
@@ -172,8 +185,8 @@ def test_spawned_ranks_end_with_the_process_that_started_them(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_signal_ends_the_job_and_the_sweep(tmp_path: Path) -> None:
-    words = [*SMALL, SPARSE, f"paths.log_dir={tmp_path}", "callbacks.send.at=1000,8,9", "-m"]
-    end = command(*words, send="at: 0")
+    send = ("+callbacks.send._target_=tests.signalled.SendSignal", "+callbacks.send.at=1000,8,9")
+    end = command("-m", *SMALL, SPARSE, f"paths.log_dir={tmp_path}", *send)
     assert (end.code, end.left) == (143, []), end.said
     [sweep] = (tmp_path / "train/multiruns").iterdir()
     assert record_of(sweep / "0")[0] == "done"

@@ -64,6 +64,7 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     Yields:
         The run's record.
     """
+    signals.begin_run()
     record = Record(cfg, sweep=_sweep())
     try:
         with warnings.catch_warnings():

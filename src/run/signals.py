@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from src.base.errors import Stopped
+from src.base.errors import EXIT_DONE, Stopped
 from src.base.logs import rank
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
@@ -27,6 +27,7 @@ class Signals:
         training: Whether somebody looks at `asked` after each optimizer step; the first signal then only asks.
         grace: Seconds that training may take to come to an end that is saved.
         parent: Process that started this one as a rank of its run, and decides for it; None in all others.
+        saved: What is saved where when training has come to its end.
         together: Whether all ranks have agreed to stop, and so end by themselves.
         launcher: Lightning's, which knows the ranks that this process started.
     """
@@ -36,6 +37,7 @@ class Signals:
         self.training = False
         self.grace = 60.0
         self.parent: int | None = None
+        self.saved = ""
         self.together = False
         self.launcher: Any = None
         self._last = 0.0  # when a signal was last heeded
@@ -55,6 +57,11 @@ class Signals:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
             os.register_at_fork(after_in_child=self._forget)
 
+    def begin_run(self) -> None:
+        """Forget the run before: the jobs of a sweep share the process."""
+        self.training = self.together = False
+        self.saved, self.launcher = "", None
+
     def restore(self) -> None:
         """Listen no more: the handlers of before come back."""
         self._end_grace()
@@ -67,6 +74,28 @@ class Signals:
         if self.asked is None:
             self.asked, self._last = signal.Signals(number), time.monotonic()
             self._begin_grace()
+
+    def stop(self, saved: str = "") -> None:
+        """End the run, as was asked.
+
+        Args:
+            saved: What of it is saved where, a part of a sentence.
+
+        Raises:
+            Stopped: Always.
+        """
+        assert self.asked is not None
+        # a rank that ended with another code would have Lightning kill the one that started it
+        raise Stopped(self.asked.name, saved or self.saved, EXIT_DONE if self.together and rank() > 0 else None)
+
+    def stop_if_asked(self) -> None:
+        """End the run between two of its parts, if a signal came in the one before.
+
+        Raises:
+            Stopped: So it was.
+        """
+        if self.asked is not None:
+            self.stop()
 
     def end_ranks(self, *, patience: float = 10.0) -> None:
         """End the ranks that this process started: none outlives it.
@@ -99,7 +128,7 @@ class Signals:
         finally:
             self._held = False
         if self._late:
-            self._stop()
+            self.stop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -121,11 +150,7 @@ class Signals:
             if self.training:
                 self._tell()
                 return
-        self._stop()
-
-    def _stop(self) -> None:
-        assert self.asked is not None
-        raise Stopped(self.asked.name)
+        self.stop()
 
     def _grace_is_over(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:
@@ -133,9 +158,9 @@ class Signals:
         if self.parent is not None:
             os.kill(self.parent, self.asked)
         elif self.training:
-            raise Stopped(self.asked.name, f"not saved within {self.grace:g} s (extras.grace_seconds)")
+            self.stop(f"not saved within {self.grace:g} s (extras.grace_seconds)")
         else:
-            self._stop()
+            self.stop()
 
     def _begin_grace(self) -> None:
         if hasattr(signal, "setitimer"):

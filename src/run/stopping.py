@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from src.base.errors import EXIT_DONE, Stopped
+from src.base.errors import Stopped
 from src.run.signals import Shielded, signals
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
@@ -79,17 +79,19 @@ class StopOnSignal(Callback):
             self._stop_if_saved(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop before what comes after training."""
+        """Leave the end to what comes after training: the metrics of the last epoch are yet to be written."""
         self._look(trainer, now=True)
-        self._stop_if_saved(trainer, pl_module, between_epochs=True)
         signals.training = False
+        if self.saver is not None and self.saver.newest is not None:
+            signals.saved = f"saved at {self._where(self.saver.newest)}"
+        self._told, signals.together = self._stop, self._stop and trainer.world_size > 1
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what stands saved when the end came at once, and end the ranks that know nothing of it."""
         signals.training = False
         if not isinstance(exception, Stopped) or self._told:
             return
-        if self.saver is not None and self.saver.newest is not None:
+        if not signals.saved and self.saver is not None and self.saver.newest is not None:
             saved = f"last saved at {self._where(self.saver.newest)}"
             exception.saved = f"{exception.saved}; {saved}" if exception.saved else saved
         signals.end_ranks()
@@ -125,9 +127,7 @@ class StopOnSignal(Callback):
         else:
             return
         self._told, signals.together = True, trainer.world_size > 1
-        assert signals.asked is not None
-        # a rank that ends with another code would have Lightning kill the one that started it
-        raise Stopped(signals.asked.name, saved, EXIT_DONE if trainer.local_rank > 0 else None)
+        signals.stop(saved)
 
     def _where(self, step: int) -> str:
         assert self.saver is not None
