@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -31,8 +32,10 @@ from src.base.root import prepare_environment
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
 from src.run.record import Record
+from src.run.resume.runs import owned
+from src.run.resume.words import written_out
 from src.run.signals import signals
-from src.run.tags import replace_tags, require_tags, tag_names
+from src.run.tags import require_tags, tag_names
 
 log = RankedLogger(__name__)
 
@@ -64,9 +67,16 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     Yields:
         The run's record.
     """
+    with owned(Path(cfg.paths.output_dir)):
+        yield from _recorded(cfg)
+
+
+def _recorded(cfg: DictConfig) -> Iterator[Record]:
     signals.begin_run()
+    signals.hold()
     record = Record(cfg, sweep=_sweep())
     try:
+        signals.heed()
         with warnings.catch_warnings():
             require_tags(cfg)
             record.write(tags=tag_names(cfg))
@@ -74,7 +84,7 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     except BaseException as error:
         with signals.held():
             outcome = judge(error, cfg)
-            _tell(error, outcome)
+            _tell(error, outcome, _advice(cfg))
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
@@ -173,9 +183,10 @@ def enter(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
-    sys.argv[1:] = replace_tags(sys.argv[1:])
+    Record.typed = list(sys.argv)
     signals.install()
     try:
+        sys.argv[1:] = written_out(sys.argv[1:], Path(sys.argv[0]).stem)
         main()
     except Stopped as stop:
         signals.end_ranks()
@@ -210,10 +221,19 @@ def _sweep() -> dict[str, Any] | None:
     return {"dir": str(hydra.sweep.dir), "job": hydra.job.num}
 
 
-def _tell(error: BaseException, outcome: Outcome) -> None:
+def _advice(cfg: DictConfig) -> str:
+    """Return how a stopped run goes on, a part of a sentence; empty where nothing was trained."""
+    if "resume" not in cfg:
+        return ""
+    if _sweep() is None:
+        return "; to go on, give the same command with resume=auto"
+    return f"; to go on: python src/train.py resume={cfg.paths.output_dir}"
+
+
+def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
     if (stop := find_stop(error)) is not None:
         stop.told = True
-        log.error("%s; to go on, give the same command with resume=auto", outcome.reason)
+        log.error("%s%s", outcome.reason, advice)
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)

@@ -114,21 +114,33 @@ class Signals:
             process.kill()
             wait()
 
+    def hold(self) -> None:
+        """Let nothing interrupt what follows, not even the end of the grace, until `heed`."""
+        self._end_grace()
+        self._held, self._late = True, False
+
+    def heed(self) -> None:
+        """End the run if a signal came since `hold`.
+
+        Raises:
+            Stopped: So it was.
+        """
+        self._held = False
+        if self._late:
+            self.stop()
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let nothing interrupt the block, not even the end of the grace; a signal in it is heeded after it.
+        """Let nothing interrupt the block; a signal that comes in it is heeded after it.
 
         Raises:
             Stopped: A signal came during the block.
         """
-        self._end_grace()
-        self._held, self._late = True, False
+        self.hold()
         try:
             yield
         finally:
-            self._held = False
-        if self._late:
-            self.stop()
+            self.heed()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
