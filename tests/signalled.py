@@ -148,7 +148,7 @@ def members(group: int) -> list[str]:
     return found
 
 
-def record_of(folder: Path) -> tuple[str, str, int]:
+def record_of(folder: Path) -> tuple[str, str | None, int]:
     """Return status, reason and exit code of a run."""
     record = read_json(folder / "run.json")
     return record["status"], record["reason"], record["exit_code"]

@@ -25,7 +25,7 @@ def words_of(logs: Path, send: str) -> list[str]:
     return [*SMALL, sparse, f"paths.log_dir={logs}", "extras.allowed_targets=[tests]", send]
 
 
-def runs_of(logs: Path) -> list[tuple[str, str, int]]:
+def runs_of(logs: Path) -> list[tuple[str, str | None, int]]:
     """Return how each run ended, the oldest first."""
     return [record_of(folder) for folder in sorted((logs / "train/runs").iterdir())]
 

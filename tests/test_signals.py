@@ -146,7 +146,7 @@ def test_a_run_without_a_last_checkpoint_says_that_nothing_is_saved(tmp_path: Pa
     words = [word for word in SMALL if "last_checkpoint" not in word]
     end = command(*words, "~callbacks.last_checkpoint", folder=tmp_path, send="at: 8")
     assert end.code == 143, end.said
-    assert "nothing saved: the run has no callbacks.last_checkpoint" in record_of(tmp_path)[1]
+    assert "nothing saved: the run has no callbacks.last_checkpoint" in str(record_of(tmp_path)[1])
 
 
 DDP = ("trainer=ddp_sim", "data.batch_size=32", *(word for word in SMALL if "exact" not in word), SPARSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,7 +43,10 @@ class Signals:
         self.launcher: Any = None
         self._last = 0.0  # when a signal was last heeded
         self._held = self._late = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Any] = {}  # handlers by signal
+        self._names = {
+            number: signal.Signals(number) for number in (getattr(signal, name, 0) for name in NAMES) if number
+        }
 
     @property
     def installed(self) -> bool:
@@ -50,7 +54,9 @@ class Signals:
         return bool(self._before)
 
     def install(self) -> None:
-        """Listen, in the main thread; processes forked from here on do not."""
+        """Listen; processes forked from here on do not, and in another thread than the main one nothing can."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
             self._before[number] = signal.signal(number, self._receive)
         if hasattr(signal, "SIGALRM"):
@@ -143,16 +149,15 @@ class Signals:
             self.heed()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        # without a call in between, so that no second signal gets in
+        first, self.asked = self.asked is None, self.asked or self._names[number]
         now = time.monotonic()
-        first = self.asked is None
         if not first and now - self._last < ONE:
             return
         self._last = now
         if self.parent is not None and not (first and self.training):
             os.kill(self.parent, number)
             return
-        if self.asked is None:
-            self.asked = signal.Signals(number)
         if self._held:
             self._late = True
             return
