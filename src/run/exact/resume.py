@@ -23,6 +23,9 @@ log = RankedLogger(__name__)
 PLACES = ("epoch start", "step", "end")
 
 
+MARK = "is_exact"  # on a loader method that was wrapped
+
+
 class ExactResume(Callback):
     """Saves and restores what Lightning does not: random generators, metrics and means amid an epoch.
 
@@ -56,7 +59,7 @@ class ExactResume(Callback):
         Args:
             datamodule: Gets its loader methods replaced on the object; its class stays as it is.
         """
-        if hasattr(datamodule.train_dataloader, "__wrapped__"):
+        if hasattr(datamodule.train_dataloader, MARK):
             return  # fitted before
         make_train, make_val = datamodule.train_dataloader, datamodule.val_dataloader
 
@@ -80,6 +83,7 @@ class ExactResume(Callback):
                     loader.generator = torch.Generator().manual_seed(seed_of("validation", self.seed))
             return loaders
 
+        setattr(train_dataloader, MARK, True)
         # an attribute of the object, not of the class: other data modules stay as they are
         vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
 
