@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from src.run.checkpoints import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
+from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
 
 log = RankedLogger(__name__)
@@ -78,6 +80,7 @@ def build(cfg: DictConfig) -> Run:
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
+    watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))

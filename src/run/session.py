@@ -22,12 +22,15 @@ from src.base.errors import (
     EXIT_USER,
     ConfigError,
     FulguriteError,
+    RankFailed,
     is_disk_full,
 )
-from src.base.logs import RankedLogger
+from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
+from src.run.config_files import guard_config_files
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
+from src.run.ranks import has_lost_others, leave_word
 from src.run.record import Record
 from src.run.tags import replace_tags, require_tags, tag_names
 
@@ -70,6 +73,9 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     except BaseException as error:
         outcome = judge(error, cfg)
         _tell(error, outcome)
+        if rank() > 0:
+            keep_traceback(error)
+            leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
         try:
             record.close(outcome.status, outcome.reason, outcome.exit_code)
         except OSError as failure:  # must not hide how the run ended
@@ -155,6 +161,7 @@ def enter(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
+    guard_config_files()
     sys.argv[1:] = replace_tags(sys.argv[1:])
     try:
         main()
@@ -190,7 +197,7 @@ def _tell(error: BaseException, outcome: Outcome) -> None:
     if isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
-    elif is_out_of_memory(error):
+    elif is_out_of_memory(error) or isinstance(error, RankFailed):
         log.error("%s", outcome.reason)
         keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:
