@@ -30,7 +30,6 @@ from src.run.ranks import (
     forget_words,
     has_lost_others,
     replace_stopped_parent,
-    see_failed,
 )
 
 PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
@@ -121,12 +120,12 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             self.watcher.leaving.set()
         if "EADDRINUSE" in str(error):
             raise taken(self.cluster_environment.main_port) from error
-        others = self.watcher.processes if self.watcher is not None else {}
-        if not isinstance(error, Exception) or not (has_lost_others(error) or see_failed(others, {})):
+        if not has_lost_others(error):
             return
         if self.parent is not None:
             replace_stopped_parent(self.parent, self.folder)
         if rank() == 0:
+            others = self.watcher.processes if self.watcher is not None else {}
             failed = find_failed(others, self.folder, self.timeout)
             if self.watcher is not None:
                 self.watcher.end_others(1.0)

@@ -31,10 +31,11 @@ POLL = 0.5  # seconds between two looks at the other ranks
 PATIENCE = 5.0  # seconds in which a failing rank leaves its word and ends
 GRACE = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
 log = RankedLogger(__name__)
+Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
 
-# What gloo, NCCL, MPI and the store say when another process is gone or late.
+# What gloo and NCCL say when another process is gone or late.
 _LOST = re.compile(
-    r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by|Broken pipe|Timed out waiting|wait timeout|[Tt]imed? ?out|MPI|TCPStore|store"
+    r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
 )
 
 
@@ -82,9 +83,7 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def find_failed(
-    processes: Mapping[int, subprocess.Popen[Any]], folder: Path, timeout: float, patience: float = PATIENCE
-) -> RankFailed | None:
+def find_failed(processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE) -> RankFailed | None:
     """Return which rank failed and why, or None when none of them did.
 
     Args:
@@ -96,7 +95,7 @@ def find_failed(
     end = time.monotonic() + patience
     while True:
         words = read_words(folder)
-        if (failed := see_failed(processes, words)) is not None:
+        if (failed := _seen(processes, words)) is not None:
             return failed
         if time.monotonic() > end:
             break
@@ -112,9 +111,7 @@ def find_failed(
     return None
 
 
-def see_failed(
-    processes: Mapping[int, subprocess.Popen[Any]], words: Mapping[int, dict[str, Any]]
-) -> RankFailed | None:
+def _seen(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
     """Return which rank has certainly failed by now and why, or None."""
     for number, word in words.items():
         if not word["waited"]:
@@ -143,7 +140,7 @@ class RankWatcher(threading.Thread):
         timeout: Seconds that ranks may wait for each other.
     """
 
-    def __init__(self, processes: Mapping[int, subprocess.Popen[Any]], folder: Path, timeout: float) -> None:
+    def __init__(self, processes: Processes, folder: Path, timeout: float) -> None:
         super().__init__(daemon=True, name="rank-watcher")
         self.processes = dict(processes)
         self.folder = folder

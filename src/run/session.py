@@ -27,6 +27,7 @@ from src.base.errors import (
 )
 from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
+from src.run.caches import use_writable_caches
 from src.run.config_files import guard_config_files
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
@@ -144,7 +145,9 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
         metrics = task(cfg)
     except BaseException as error:
         outcome = judge(error, cfg)
-        if isinstance(error, Exception) and _sweep() is not None:
+        # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
+        ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
+        if ends_job and _sweep() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
     wanted = cfg.get("optimized_metric")
@@ -161,6 +164,7 @@ def enter(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
+    use_writable_caches(os.environ)
     guard_config_files()
     sys.argv[1:] = replace_tags(sys.argv[1:])
     try:
