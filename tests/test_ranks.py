@@ -138,7 +138,7 @@ def test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed(
 
 FOLLOWING = """
 import subprocess, sys, time
-rank = "import os, time; from src.run.ranks import follow; follow(os.getppid()); print('on', flush=True); time.sleep(60)"
+rank = "import os, time; from src.run.ranks import follow; follow(os.getppid()); print(0, flush=True); time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", rank], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)

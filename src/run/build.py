@@ -143,10 +143,11 @@ def _locate(target: str) -> Any:
     parts = target.split(".")
     found: Any = None
     for length in range(1, len(parts) + 1):
-        path = ".".join(parts[:length])
-        if found is not None and not isinstance(found, ModuleType):
+        path, parent = ".".join(parts[:length]), ".".join(parts[: length - 1])
+        # below another name of a module, e.g. logging.os, nothing can be imported
+        if found is not None and not (isinstance(found, ModuleType) and found.__name__ == parent):
             if not hasattr(found, parts[length - 1]):
-                raise _NotFoundError(f"does not exist: {'.'.join(parts[: length - 1])} has no {parts[length - 1]!r}")
+                raise _NotFoundError(f"does not exist: {parent} has no {parts[length - 1]!r}")
             found = getattr(found, parts[length - 1])
             continue
         try:

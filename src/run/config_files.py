@@ -14,14 +14,16 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from src.base.errors import UserError
+from src.run.hydra_part import guard_hydra_part
 
 MAX_BYTES = 200_000  # composing as much takes some 5 s; the largest config of this project has 3,000
 MAX_DEPTH = 100
 MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 
 
-def guard_config_files() -> None:
-    """Let Hydra read no config file of the search path that `check_config_file` refuses."""
+def guard_configs() -> None:
+    """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
+    guard_hydra_part()
     Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
     types = SourcesRegistry.instance().types
     plain = types["file"]
@@ -99,7 +101,7 @@ def _count_nodes(text: str) -> int:
     """Return how many nodes a document has, with every alias replaced.
 
     Raises:
-        KeyError: An alias names a node that has not ended, or that there is not.
+        KeyError: An alias stands inside the node that it names.
         RecursionError: It is deeper than MAX_DEPTH.
     """
     sizes: dict[str, int] = {}
@@ -113,7 +115,9 @@ def _count_nodes(text: str) -> int:
     # events, not nodes: a deep document would end the process in the parser's own recursion
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
-            add(None, sizes[str(event.anchor)])
+            if event.anchor in {anchor for anchor, _ in open_nodes}:
+                raise KeyError(event.anchor)
+            add(None, sizes.get(str(event.anchor), 0))
         elif isinstance(event, yaml.ScalarEvent):
             add(event.anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):

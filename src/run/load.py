@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.base.errors import UserError
 from src.base.root import ROOT, prepare_environment
 from src.run.compat import VERSION_BASE
-from src.run.config_files import check_config_file, guard_config_files
+from src.run.config_files import check_config_file, guard_configs
 from src.run.tags import replace_tags
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def load_config(
         output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
     """
     prepare_environment()
-    guard_config_files()
+    guard_configs()
     with initialize_config_dir(**VERSION_BASE, config_dir=str(ROOT / "configs")):
         cfg = compose(door, overrides=replace_tags(overrides))
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"

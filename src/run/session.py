@@ -28,7 +28,7 @@ from src.base.errors import (
 from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
 from src.run.caches import use_writable_caches
-from src.run.config_files import guard_config_files
+from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
 from src.run.ranks import has_lost_others, leave_word
@@ -165,7 +165,7 @@ def enter(main: Callable[[], Any]) -> None:
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
     use_writable_caches(os.environ)
-    guard_config_files()
+    guard_configs()
     sys.argv[1:] = replace_tags(sys.argv[1:])
     try:
         main()
