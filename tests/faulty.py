@@ -18,7 +18,7 @@ class Fault(Callback):
     """Ends, stops or spoils one rank after a step.
 
     Args:
-        what: `none`, `nan` (weights), `exit` (without a word), the name of an exception or that of a signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (without a word), the name of an exception or of a signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
     """
@@ -32,7 +32,7 @@ class Fault(Callback):
         """Let it happen."""
         if trainer.global_rank != self.rank or trainer.global_step != self.step or self.what == "none":
             return
-        if self.what == "nan":
+        if self.what == "spoil":
             with torch.no_grad():
                 for parameter in pl_module.parameters():
                     parameter.fill_(float("nan"))
