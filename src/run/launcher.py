@@ -23,7 +23,6 @@ from torch.distributed.constants import default_pg_timeout
 from src.base.errors import ConfigError, UserError
 from src.base.logs import rank
 from src.run.ranks import (
-    PATIENCE,
     RankWatcher,
     find_failed,
     follow,
@@ -34,6 +33,7 @@ from src.run.ranks import (
 
 PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
 LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
+LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
 
 
 def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
@@ -111,7 +111,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
 
     def _end_others(self) -> None:
         assert self.watcher is not None
-        self.watcher.end_others(PATIENCE if self.failed else LEAVE)
+        self.watcher.end_others(LEAVE_FAILED if self.failed else LEAVE)
 
     def _leave(self, error: BaseException) -> None:
         """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""

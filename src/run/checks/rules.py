@@ -50,6 +50,7 @@ NESTED = {
         "print_config": "bool",
         "allowed_targets": "list[str]",
         "exact_resume": "bool",
+        "rank_timeout": "float",
     },
     "resume": {
         "run": "str | None",
