@@ -90,6 +90,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         elif parent := os.environ.pop(PARENT, None):
             self.parent = int(parent)
             follow(self.parent)
+        elif rank() == 0 and self.watcher is None:
+            forget_words(self.folder)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             return function(*args, **kwargs)
