@@ -12,9 +12,9 @@ TESTS = Path(__file__).parent
 # fault: where it is proven, file::function; all of it runs in `make test-full`, what is not slow in `make test` too
 PROOFS: dict[str, list[str]] = {
     "kill -9 mid-epoch, at the last batch of an epoch, at the first of the next": [
-        "test_exact_resume.py::test_the_default_run_killed_at_a_step_ends_as_if_it_had_not_been",
-        "test_exact_resume.py::test_users_code_with_workers_augmentation_dropout_plateau_and_accumulation_resumes_exactly",
-        "test_exact_resume.py::test_without_exact_resume_the_comparison_finds_another_order_and_other_weights",
+        "test_exact_resume.py::test_the_default_run_killed_amid_an_epoch_ends_as_if_it_had_not_been",
+        "test_exact_resume.py::test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_weights_resumes_exactly",
+        "test_exact_resume.py::test_without_exact_resume_the_comparison_finds_other_batches_and_other_weights",
         "test_resume.py::test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double",
     ],
     "kill -9 while a checkpoint is written": [
@@ -82,6 +82,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "a DDP rank killed": [
         "test_ddp_faults.py::test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on",
+        "test_exact_resume.py::test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see",
         "test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
         "test_ranks.py::test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed",
         "test_ranks.py::test_a_rank_ends_when_rank_zero_is_killed",
