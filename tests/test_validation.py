@@ -110,7 +110,7 @@ def test_what_is_right_passes(overrides: list[str]) -> None:
 
 def test_eval_without_a_checkpoint_says_what_to_add() -> None:
     assert findings(door="eval") == [
-        "configs/eval.yaml:8: ckpt_path: not given; eval scores a checkpoint; add ckpt_path=<file or https URL>"
+        "configs/eval.yaml:9: ckpt_path: not given; eval scores a checkpoint; add ckpt_path=<file or https URL>"
     ]
     assert findings(f"ckpt_path={ROOT / 'pyproject.toml'}", door="eval") == []
 

@@ -4,7 +4,8 @@
     └── UserError             2   the user's input: config, missing file, missing hardware
         ├── ConfigError       2   several findings about a config, told together
         └── DiskFull          2   a file has no room on the disk
-    └── Diverged              3   the loss became NaN or infinite
+    ├── Diverged              3   the loss became NaN or infinite
+    └── RankFailed          any   another process of the run failed; ends with that one's code
 
     Stopped            130, 143   a signal ended the run; no Exception, so that no `except Exception` goes on after it
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import ClassVar
 
 EXIT_DONE = 0
 EXIT_CRASH = 1
@@ -32,7 +32,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class FulguriteError(Exception):
     """Root of the project's own errors; shown as one line, without a traceback."""
 
-    exit_code: ClassVar[int] = EXIT_CRASH
+    exit_code: int = EXIT_CRASH
 
 
 class UserError(FulguriteError):
@@ -93,6 +93,19 @@ def find_stop(error: BaseException | None) -> Stopped | None:
     while error is not None and not isinstance(error, Stopped):
         error = error.__context__
     return error
+
+
+class RankFailed(FulguriteError):
+    """Another process of the run failed, and this one cannot go on without it.
+
+    Args:
+        message: Which rank, and why.
+        exit_code: What the run ends with: the code of the rank that failed.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_CRASH) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from src.run.delivery import Patience
 from src.run.exact.resume import apply_exact_resume
 from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
+from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
@@ -87,6 +89,7 @@ def build(cfg: DictConfig) -> Run:
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
+    watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
@@ -150,10 +153,11 @@ def _locate(target: str) -> Any:
     parts = target.split(".")
     found: Any = None
     for length in range(1, len(parts) + 1):
-        path = ".".join(parts[:length])
-        if found is not None and not isinstance(found, ModuleType):
+        path, parent = ".".join(parts[:length]), ".".join(parts[: length - 1])
+        # below another name of a module, e.g. logging.os, nothing can be imported
+        if found is not None and not (isinstance(found, ModuleType) and found.__name__ == parent):
             if not hasattr(found, parts[length - 1]):
-                raise _NotFoundError(f"does not exist: {'.'.join(parts[: length - 1])} has no {parts[length - 1]!r}")
+                raise _NotFoundError(f"does not exist: {parent} has no {parts[length - 1]!r}")
             found = getattr(found, parts[length - 1])
             continue
         try:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.base.errors import UserError
 from src.base.root import ROOT, prepare_environment
 from src.run.compat import VERSION_BASE
+from src.run.config_files import check_config_file, guard_configs
 from src.run.tags import replace_tags
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load_config(
         output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
     """
     prepare_environment()
+    guard_configs()
     with initialize_config_dir(**VERSION_BASE, config_dir=str(ROOT / "configs")):
         cfg = compose(door, overrides=replace_tags(overrides))
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
@@ -100,6 +102,7 @@ def load_run(folder: str | Path) -> SavedRun:
     folder = Path(folder).resolve()
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder}: holds no run.json; give a run directory, e.g. logs/train/runs/<date>_<time>")
+    check_config_file(folder / ".hydra" / "config.yaml")
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(cfg, DictConfig)
     results, metrics = folder / "results.json", folder / "metrics.csv"

@@ -188,6 +188,21 @@ class Record:
         self.write(status=status, reason=reason, exit_code=exit_code, end=_now())
 
 
+def end_record(folder: Path, status: str, reason: str, exit_code: int) -> bool:
+    """Write into the run.json of a run that cannot do so itself how it ended.
+
+    Returns:
+        False when it has ended already, or has no record; nothing is written then.
+    """
+    path = folder / FILE
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    if facts.get("status") != "running":
+        return False
+    facts |= {"status": status, "reason": reason, "exit_code": exit_code, "end": _now()}
+    write_atomic(path, json.dumps(facts, indent=2) + "\n")
+    return True
+
+
 def count_parameters(run: Run) -> dict[str, int]:
     """Return how many parameters the model has, in all and trainable."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]

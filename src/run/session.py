@@ -23,14 +23,18 @@ from src.base.errors import (
     EXIT_USER,
     ConfigError,
     FulguriteError,
+    RankFailed,
     Stopped,
     find_stop,
     is_disk_full,
 )
 from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
+from src.run.caches import use_writable_caches
+from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
+from src.run.ranks import has_lost_others, leave_word
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
@@ -85,6 +89,9 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
         with signals.held():
             outcome = judge(error, cfg)
             _tell(error, outcome, _advice(cfg))
+            if rank() > 0 and find_stop(error) is None:
+                keep_traceback(error)
+                leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
@@ -166,7 +173,9 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
         if (stop := find_stop(error)) is not None:
             raise stop from None
         outcome = judge(error, cfg)
-        if isinstance(error, Exception) and _sweep() is not None:
+        # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
+        ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
+        if ends_job and _sweep() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
     wanted = cfg.get("optimized_metric")
@@ -183,6 +192,8 @@ def enter(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
+    use_writable_caches(os.environ)
+    guard_configs()
     Record.typed = list(sys.argv)
     signals.install()
     try:
@@ -237,7 +248,7 @@ def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
-    elif is_out_of_memory(error):
+    elif is_out_of_memory(error) or isinstance(error, RankFailed):
         log.error("%s", outcome.reason)
         keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:

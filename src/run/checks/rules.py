@@ -52,6 +52,7 @@ NESTED = {
         "exact_resume": "bool",
         "grace_seconds": "float",
         "tracker_timeout": "float",
+        "rank_timeout": "float",
     },
     "resume": {
         "run": "str | None",

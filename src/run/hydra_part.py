@@ -1,0 +1,89 @@
+"""What Hydra makes from a config before any check of ours runs: its callbacks, launcher, sweeper and log handlers.
+
+Hydra 1.3 refuses some names; `shutil.copy` or `torch.hub.load` are not among them. So here it is the other way round:
+only classes of the packages below, judged on the object found, whatever name leads to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from functools import wraps
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig, OmegaConf
+
+from src.base.errors import ConfigError
+
+PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
+CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
+PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "src")
+
+
+def guard_hydra_part() -> None:
+    """Let Hydra return no composed config of which it would make something that is not allowed."""
+    plain = ConfigLoaderImpl.load_configuration
+    if hasattr(plain, "__wrapped__"):
+        return
+
+    @wraps(plain)
+    def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
+        cfg = plain(*args, **kwargs)
+        check_hydra_part(cfg)
+        return cfg
+
+    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
+
+
+def check_hydra_part(cfg: DictConfig) -> None:
+    """Refuse what Hydra may not make.
+
+    Args:
+        cfg: A composed config with its `hydra` part; nothing in it is changed.
+
+    Raises:
+        ConfigError: All of it, one line each.
+    """
+    hydra = cfg._get_node("hydra")
+    if not isinstance(hydra, DictConfig):
+        return
+    findings = []
+    for part in PARTS:
+        node = hydra._get_node(part)
+        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+        for key, target in _called(content, f"hydra.{part}"):
+            if not _is_allowed(target):
+                findings.append(
+                    f"{key}: {target!r} is no class of {', '.join(PACKAGES)}; Hydra makes nothing else of a config: "
+                    "remove it, or put your class below src/"
+                )
+    if findings:
+        raise ConfigError(findings)
+
+
+def _called(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            # `class` is an argument like any other where it holds no name
+            if name in CALLED and not isinstance(child, (dict, list)):
+                yield f"{key}.{name}", child
+            else:
+                yield from _called(child, f"{key}.{name}")
+    elif isinstance(node, list):
+        for position, child in enumerate(node):
+            yield from _called(child, f"{key}[{position}]")
+
+
+def _is_allowed(target: Any) -> bool:
+    if target is None or target == "???":
+        return True
+    if not isinstance(target, str) or target.split(".")[0] not in PACKAGES:
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES

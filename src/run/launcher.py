@@ -1,0 +1,165 @@
+"""Starts the other processes of a run as Lightning does, and ends them all together, with a reason, when one fails.
+
+Lightning's own observer kills the main process five seconds after another has died: nothing is said, and the record
+goes on saying that the run is running.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed.constants import default_pg_timeout
+
+from src.base.errors import ConfigError, UserError
+from src.base.logs import rank
+from src.run.ranks import (
+    RankWatcher,
+    find_failed,
+    follow,
+    forget_words,
+    has_lost_others,
+    replace_stopped_parent,
+)
+
+PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
+LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
+LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
+
+
+def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
+    """Watch the processes that a trainer is going to start, and let none wait for another for ever.
+
+    Args:
+        trainer: With any strategy; nothing is done for one that starts no processes.
+        folder: The run directory.
+        timeout: Seconds that processes wait for one another; a strategy that was given one keeps it.
+
+    Raises:
+        ConfigError: The time is not above 0.
+    """
+    if timeout <= 0:
+        raise ConfigError([f"extras.rank_timeout={timeout:g}: is not above 0 seconds; the default is 600"])
+    strategy = trainer.strategy
+    given = getattr(strategy, "_timeout", None)
+    if given == default_pg_timeout:
+        strategy._timeout = timedelta(seconds=timeout)  # type: ignore[attr-defined]
+    elif isinstance(given, timedelta):
+        timeout = given.total_seconds()
+    if isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        strategy._launcher = WatchedLauncher(strategy.launcher, folder, timeout)
+
+
+class WatchedLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher of one process a device, with our watcher in place of its observer.
+
+    Args:
+        given: The launcher that the strategy made.
+        folder: The run directory.
+        timeout: Seconds that processes wait for one another.
+    """
+
+    def __init__(self, given: _SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
+        super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
+        self.folder = folder
+        self.timeout = timeout
+        self.watcher: RankWatcher | None = None
+        self.parent: int | None = None
+        self.failed = False
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        """Start the other processes unless they run already, and call the function.
+
+        Raises:
+            RankFailed: Another rank failed; the message names it.
+            UserError: The port at which the processes meet is taken.
+        """
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:
+            self._start()
+        elif parent := os.environ.pop(PARENT, None):
+            self.parent = int(parent)
+            follow(self.parent)
+        elif rank() == 0 and self.watcher is None:
+            forget_words(self.folder)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def _start(self) -> None:
+        require_free_port()
+        forget_words(self.folder)
+        os.environ[PARENT] = str(os.getpid())
+        try:
+            self._call_children_scripts()
+        finally:
+            del os.environ[PARENT]
+        self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
+        self.watcher.start()
+        atexit.register(self._end_others)
+
+    def _end_others(self) -> None:
+        assert self.watcher is not None
+        self.watcher.end_others(LEAVE_FAILED if self.failed else LEAVE)
+
+    def _leave(self, error: BaseException) -> None:
+        """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""
+        self.failed = True
+        if self.watcher is not None:
+            self.watcher.leaving.set()
+        if "EADDRINUSE" in str(error):
+            raise taken(self.cluster_environment.main_port) from error
+        if not has_lost_others(error):
+            return
+        if self.parent is not None:
+            replace_stopped_parent(self.parent, self.folder)
+        if rank() == 0:
+            others = self.watcher.processes if self.watcher is not None else {}
+            failed = find_failed(others, self.folder, self.timeout)
+            if self.watcher is not None:
+                self.watcher.end_others(1.0)
+            if failed is not None:
+                raise failed from error
+
+
+def require_free_port() -> None:
+    """Refuse a MASTER_PORT of this machine that another process listens at, before any process waits there.
+
+    Raises:
+        UserError: It is taken, or is no port.
+    """
+    asked, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
+    if asked is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
+        return
+    if not asked.isdigit() or not 0 < int(asked) < 2**16:
+        raise UserError(f"MASTER_PORT={asked}: is no port; give a number from 1 to 65535, or unset it")
+    # as torch's store asks for it: at all addresses, where an earlier run has just left it too
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(asked)))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise taken(asked) from error
+            raise UserError(f"MASTER_PORT={asked}: cannot be used ({error.strerror}); choose another one") from error
+
+
+def taken(port: int | str) -> UserError:
+    """Return the error for a port that another process has."""
+    return UserError(
+        f"MASTER_PORT={port}: another process listens there; name another port, or unset it to have one chosen"
+    )

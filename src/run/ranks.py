@@ -1,0 +1,211 @@
+"""Several processes, one run: which of them failed, told by one line, and an end for those that wait for it.
+
+Rank 0 starts the others, watches them, and closes the record. A rank that fails leaves a word in the run directory:
+
+    ranks/<rank>.json    reason, exit_code, waited (true: it only lost the others, the fault is not its own)
+
+A rank that was killed or stopped can leave none; the system knows that of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from src.base.errors import EXIT_CRASH, RankFailed
+from src.base.files import write_atomic
+from src.base.logs import RankedLogger, rank
+from src.run.record import end_record
+
+FOLDER = "ranks"
+POLL = 0.5  # seconds between two looks at the other ranks
+PATIENCE = 5.0  # seconds in which a failing rank leaves its word and ends
+GRACE = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
+log = RankedLogger(__name__)
+Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
+
+# What gloo and NCCL say when another process is gone or late.
+_LOST = re.compile(
+    r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
+)
+
+
+def has_lost_others(error: BaseException) -> bool:
+    """Tell whether an error only says that another rank is gone or late."""
+    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
+        return True
+    return type(error) is RuntimeError and _LOST.search(str(error)) is not None
+
+
+def leave_word(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
+    """Write why this rank fails, for rank 0.
+
+    Args:
+        folder: The run directory.
+        reason: One line.
+        exit_code: What this process ends with.
+        waited: The rank only lost the others.
+    """
+    word = {"reason": reason, "exit_code": exit_code, "waited": waited}
+    with suppress(OSError):  # a full disk must not hide the error that is being told
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_atomic(folder / FOLDER / f"{rank()}.json", json.dumps(word) + "\n")
+
+
+def read_words(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what failing ranks left, by rank."""
+    return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FOLDER).glob("[0-9]*.json"))}
+
+
+def forget_words(folder: Path) -> None:
+    """Remove what ranks of an earlier start left."""
+    for path in (folder / FOLDER).glob("*.json"):
+        path.unlink()
+    with suppress(OSError):
+        (folder / FOLDER).rmdir()
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped (SIGSTOP); False where the system has no /proc."""
+    try:
+        # the name before the state may hold spaces and brackets
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "t"}
+    except (OSError, IndexError):
+        return False
+
+
+def find_failed(processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE) -> RankFailed | None:
+    """Return which rank failed and why, or None when none of them did.
+
+    Args:
+        processes: Those that this process started, by rank.
+        folder: The run directory, where ranks leave words.
+        timeout: Seconds that ranks were allowed to wait for each other.
+        patience: Seconds to wait for evidence.
+    """
+    end = time.monotonic() + patience
+    while True:
+        words = read_words(folder)
+        if (failed := _seen(processes, words)) is not None:
+            return failed
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    silent = [number for number, process in processes.items() if process.poll() is None and number not in words]
+    if silent:
+        names = ", ".join(f"{number} (pid {processes[number].pid})" for number in silent)
+        return RankFailed(
+            f"rank {names} did not answer within {timeout:g} s; if that long is right, raise extras.rank_timeout"
+        )
+    for number, word in words.items():
+        return RankFailed(f"rank {number} lost the others: {word['reason']}")
+    return None
+
+
+def _seen(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+    """Return which rank has certainly failed by now and why, or None."""
+    for number, word in words.items():
+        if not word["waited"]:
+            return RankFailed(f"rank {number} failed: {word['reason']}; the log has its traceback", word["exit_code"])
+    for number, process in processes.items():
+        code = process.poll()
+        if number in words or code == 0:
+            continue
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = "; the system does so when the memory is full" if name == "SIGKILL" else ""
+            return RankFailed(f"rank {number} (pid {process.pid}) was killed by {name}{hint}")
+        if code is not None:
+            return RankFailed(f"rank {number} (pid {process.pid}) ended itself with exit code {code}")
+        if is_stopped(process.pid):
+            return RankFailed(f"rank {number} (pid {process.pid}) is stopped (SIGSTOP) and does not answer")
+    return None
+
+
+class RankWatcher(threading.Thread):
+    """Thread of rank 0: sees that another rank is gone, and ends a rank 0 that goes on waiting for it.
+
+    Args:
+        processes: Those that this process started, by rank.
+        folder: The run directory.
+        timeout: Seconds that ranks may wait for each other.
+    """
+
+    def __init__(self, processes: Processes, folder: Path, timeout: float) -> None:
+        super().__init__(daemon=True, name="rank-watcher")
+        self.processes = dict(processes)
+        self.folder = folder
+        self.timeout = timeout
+        self.leaving = threading.Event()  # set as soon as rank 0 has an error of its own to end with
+
+    def run(self) -> None:
+        """Look until rank 0 leaves by itself, or has had its time to."""
+        since: float | None = None
+        stopped: float | None = None
+        while not self.leaving.wait(POLL):
+            now = time.monotonic()
+            if any(process.poll() for process in self.processes.values()):
+                since = since or now
+            else:
+                asleep = any(process.poll() is None and is_stopped(process.pid) for process in self.processes.values())
+                stopped = (stopped or now) if asleep else None
+            # the time-out of the group comes first where rank 0 waits in a collective
+            if (since and now - since > GRACE) or (stopped and now - stopped > self.timeout + GRACE):
+                self._end_rank_zero()
+                return
+
+    def _end_rank_zero(self) -> None:
+        failed = find_failed(self.processes, self.folder, self.timeout)
+        if failed is None or not end_record(self.folder, "failed", str(failed), failed.exit_code):
+            return  # the run has ended well before
+        log.error("%s", failed)
+        self.end_others(0)
+        os._exit(failed.exit_code)  # a thread cannot wake the main one out of a call into a library
+
+    def end_others(self, patience: float) -> None:
+        """End the ranks that have not ended by themselves after `patience` seconds, and wait until they are gone."""
+        self.leaving.set()
+        end = time.monotonic() + patience
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+            process.kill()
+            process.wait()
+
+
+def follow(parent: int) -> None:
+    """End this process, a rank that rank 0 started, as soon as rank 0 is gone.
+
+    Args:
+        parent: Process id of rank 0.
+    """
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL)
+        os._exit(EXIT_CRASH)
+
+    threading.Thread(target=look, daemon=True, name="parent-watcher").start()
+
+
+def replace_stopped_parent(parent: int, folder: Path) -> None:
+    """Close the record of a rank 0 that is stopped, and end it: nobody else would. Rank 1 does it.
+
+    Args:
+        parent: Process id of rank 0.
+        folder: The run directory.
+    """
+    if rank() != 1 or not is_stopped(parent):
+        return
+    end_record(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
+    with suppress(ProcessLookupError):
+        os.kill(parent, signal.SIGKILL)
