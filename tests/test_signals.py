@@ -174,8 +174,9 @@ def test_ranks_stop_at_the_same_step_whichever_of_them_the_signal_reaches(rank: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["setup", "test"])
-@pytest.mark.parametrize(("rank", "to"), [(0, "self"), (1, "self"), (0, "group")])
+@pytest.mark.parametrize(
+    ("place", "rank", "to"), [("setup", 0, "self"), ("setup", 1, "self"), ("test", 1, "self"), ("test", 0, "group")]
+)
 def test_ranks_that_do_not_train_end_with_the_first_one(place: str, rank: int, to: str, tmp_path: Path) -> None:
     words = [*DDP, "trainer.max_epochs=1", "test=true"]
     end = command(*words, folder=tmp_path, send=f"name: SIGINT, rank: {rank}, to: {to}, place: {place}, sleep: 1")

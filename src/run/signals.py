@@ -15,7 +15,8 @@ from typing import Any
 from src.base.errors import EXIT_DONE, Stopped
 from src.base.logs import rank
 
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+# Windows has no SIGUSR1
+HEEDED = {int(number): number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGUSR1"}}
 # Seconds within which signals are one: timeout(1) sends two, and a terminal's Ctrl-C also comes by way of other ranks.
 ONE = 1.0
 
@@ -44,9 +45,6 @@ class Signals:
         self._last = 0.0  # when a signal was last heeded
         self._held = self._late = False
         self._before: dict[int, Any] = {}  # handlers by signal
-        self._names = {
-            number: signal.Signals(number) for number in (getattr(signal, name, 0) for name in NAMES) if number
-        }
 
     @property
     def installed(self) -> bool:
@@ -57,7 +55,7 @@ class Signals:
         """Listen; processes forked from here on do not, and in another thread than the main one nothing can."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+        for number in HEEDED:
             self._before[number] = signal.signal(number, self._receive)
         if hasattr(signal, "SIGALRM"):
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
@@ -150,7 +148,7 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # without a call in between, so that no second signal gets in
-        first, self.asked = self.asked is None, self.asked or self._names[number]
+        first, self.asked = self.asked is None, self.asked or HEEDED[number]
         now = time.monotonic()
         if not first and now - self._last < ONE:
             return
@@ -228,9 +226,9 @@ def _end_next_time(number: int, _: FrameType | None) -> None:
 
 
 def _ignore_what_is_the_parents() -> None:
-    for name in NAMES:
-        if name != "SIGTERM" and hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in HEEDED:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
 
 signals = Signals()

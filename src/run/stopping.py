@@ -120,7 +120,9 @@ class StopOnSignal(Callback):
     def _stop_if_saved(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> None:
         if not self._stop:
             return
-        if self.saver is None or vars(trainer)["fast_dev_run"]:
+        if vars(trainer)["fast_dev_run"]:
+            saved = "nothing saved: a fast_dev_run saves nothing"
+        elif self.saver is None:
             saved = "nothing saved: the run has no callbacks.last_checkpoint"
         elif self.saver.save_here(trainer, pl_module, between_epochs=between_epochs):
             saved = f"saved at {self._where(trainer.global_step)}"
