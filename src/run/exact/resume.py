@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, cast
 
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
@@ -235,9 +235,8 @@ def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any
     """Return the state of every rank, in the order of the ranks; a collective call."""
     if trainer.world_size == 1:
         return [own]
-    own = apply_to_collection(own, torch.Tensor, lambda tensor: tensor.detach().cpu())
     gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, own)
+    torch.distributed.all_gather_object(gathered, move_data_to_device(own, torch.device("cpu")))
     return gathered
 
 
