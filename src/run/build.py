@@ -22,6 +22,7 @@ from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
+from src.run.stopping import stop_on_signals
 
 log = RankedLogger(__name__)
 
@@ -85,6 +86,7 @@ def build(cfg: DictConfig) -> Run:
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    stop_on_signals(trainer, datamodule, cfg)
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
