@@ -16,7 +16,7 @@ from src.base.errors import UserError
 from src.run.exact.loader import EpochOrder, ExactLoader, KeyedBatches, Share, make_exact
 from src.run.exact.randomness import LOOKS, Lending, generator_states, restore_generators
 from src.run.exact.switches import differences
-from src.tools.prove_resume import PLACES, Proof, prove, start_process
+from src.tools.prove_resume import PLACES, Proof, main, prove, start_process, steps_of
 from tests.ordinary import Noisy
 from tests.resuming import start_warm
 
@@ -138,6 +138,43 @@ def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_pa
     said = tmp_path / "other.log"
     assert start_process([*words, checkpoint, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/other"], said) == 2
     assert "processes 1, here is 2" in said.read_text()
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_1_and_names_what_differs_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "extras.exact_resume=false", "kill_at=9", "control=false", f"folder={tmp_path}/proof"]
+    assert main(words, start_warm) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "went on from" in told
+    assert "batches: epoch 1, batch" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["kill_at=soon"], "kill_at=soon: is no place; choose from first, middle, last, next"),
+        (["control=perhaps"], "control=perhaps: is true or false"),
+        (["-m", "seed=1,2"], "-m: a proof is of one run from its start"),
+        (["resume=last"], "resume=last: a proof is of one run from its start"),
+        ([f"folder={Path(__file__).parent}"], "is not empty; name a new one"),
+    ],
+)
+def test_a_word_that_a_proof_cannot_use_is_refused_in_one_line(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_step_that_the_run_does_not_reach_is_refused_with_the_steps_it_has(
+    small: tuple[Path, list[Proof]],
+) -> None:
+    with pytest.raises(UserError, match=r"kill_at=99: would be after step 99, this run has 18 in 3 epochs"):
+        steps_of(small[0] / "straight", ["99"])
 
 
 def test_the_shares_of_all_ranks_make_up_the_batches_of_one_process() -> None:

@@ -13,6 +13,7 @@ from src.run.composition import explain_composition
 from src.run.load import load_config
 from src.run.resume.words import written_out
 from src.run.validate import find_problems
+from src.tools.prove_resume import PLACES, read_words
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import run_door
@@ -21,7 +22,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 INLINE = re.findall(r"`(python src/[^`]+)`", README)
 SHOWN = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python src/")]
-COMMANDS = sorted({*SHOWN, *(command for command in INLINE if "-sc install" not in command)})
+TOOLS = [command for command in INLINE if command.startswith("python src/tools/")]
+COMMANDS = sorted({*SHOWN, *(command for command in INLINE if "-sc install" not in command)} - {*TOOLS})
 # what tests/test_make.py, tests/test_completion.py and the continuous integration do
 ELSEWHERE = ("git clone", "make train", "python -m venv")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -66,6 +68,14 @@ def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_p
     except Exception as error:  # noqa: BLE001 - whatever it is, the reader of the README would see it
         pytest.fail(str(explain_composition(error, overrides, Path(door).stem)))
     assert [problem.line for problem in find_problems(cfg)] == []
+
+
+def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
+    assert {words_of(command, tmp_path)[0] for command in TOOLS} == {"src/tools/prove_resume.py"}
+    for command in TOOLS:
+        overrides, places, control, _ = read_words(words_of(command, tmp_path)[1:])
+        assert (places, control) == (list(PLACES), True)
+        assert find_problems(load_config(overrides, output_dir=tmp_path)) == []
 
 
 @pytest.mark.slow

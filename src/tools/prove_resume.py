@@ -154,11 +154,11 @@ def prove(
     """
     prover = Prover(words, folder, start or start_process)
     straight = prover.straight("straight")
-    steps = _steps(straight, kill_at)
+    steps = steps_of(straight, kill_at)
     proofs = [prover.killed(place, step, straight) for place, step in steps.items()]
     if control:
         plain = prover.straight("control", "extras.exact_resume=false")
-        step = next(iter(_steps(plain, ["middle"]).values()))
+        step = next(iter(steps_of(plain, ["middle"]).values()))
         proof = prover.killed("middle", step, plain, "extras.exact_resume=false")
         proofs.append(Proof("control", step, proof.from_step, proof.differs))
     return proofs
@@ -177,8 +177,12 @@ def start_process(words: Sequence[str], said: Path) -> int:
             process.wait()
 
 
-def _steps(straight: Path, kill_at: Sequence[str]) -> dict[str, int]:
-    """Return the optimizer step of each place.
+def steps_of(straight: Path, kill_at: Sequence[str]) -> dict[str, int]:
+    """Return the optimizer step of each place, by its name.
+
+    Args:
+        straight: Directory of a run with a probe that was not killed.
+        kill_at: Names of places, or numbers of steps.
 
     Raises:
         UserError: There is no such place in this run.

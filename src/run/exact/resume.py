@@ -247,9 +247,8 @@ def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any
     """Return the state of every rank, in the order of the ranks; a collective call."""
     if trainer.world_size == 1:
         return [own]
-    own = move_data_to_device(own, torch.device("cpu"))
     gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, own)
+    torch.distributed.all_gather_object(gathered, move_data_to_device(own, torch.device("cpu")))
     return gathered
 
 
