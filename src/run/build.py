@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
-from src.run.checkpoints import keep_checkpoints_whole
+from src.run.checkpoint_saving import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
