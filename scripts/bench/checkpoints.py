@@ -1,4 +1,4 @@
-"""P9: what it costs to write a checkpoint that a kill cannot destroy, in or behind the training's way, and to check one."""
+"""P9: what it costs to write a checkpoint that a kill cannot destroy, in or behind training's way, and to check one."""
 
 from __future__ import annotations
 
