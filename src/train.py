@@ -31,11 +31,12 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
         # heavy imports only after the config was found right
         from src.run.build import build
-        from src.run.weights import given_weights, weights_to_test
+        from src.run.resume.begin import begin
+        from src.run.weights import weights_to_test
 
         set_seed(cfg.get("seed"))
         run = build(cfg)
-        given = given_weights(cfg, run.model)
+        given = begin(run)
         record.describe(run)
 
         if cfg.get("train"):

@@ -21,6 +21,7 @@ from src.run.compat import unchecked
 from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
+from src.run.resume.begin import Continued, find_continued
 
 log = RankedLogger(__name__)
 
@@ -48,12 +49,14 @@ class Run:
         datamodule: What is learned from.
         model: What is learned.
         trainer: What brings the two together, with its callbacks and loggers.
+        earlier: What the run goes on with in the same directory; None for a new run.
     """
 
     cfg: DictConfig
     datamodule: LightningDataModule
     model: LightningModule
     trainer: Trainer
+    earlier: Continued | None = None
 
 
 def build(cfg: DictConfig) -> Run:
@@ -72,6 +75,7 @@ def build(cfg: DictConfig) -> Run:
     check_targets(cfg)
     require_hardware(cfg.trainer)
     log.debug("building trainer, data and model")
+    earlier = find_continued(cfg)
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
     loggers: list[Logger] = _instantiate_each(cfg.get("logger"), "logger")
     metrics_file = MetricsFile(cfg.paths.output_dir)
@@ -83,7 +87,7 @@ def build(cfg: DictConfig) -> Run:
     apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
-    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer)
+    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
 
 
 def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:

@@ -67,9 +67,9 @@ def require_whole(path: Path) -> None:
 def another_whole(path: Path) -> str:
     """Return advice which other checkpoint of the same folder to take: the newest one that its manifest vouches for."""
     others = [other for other in path.parent.glob("*.ckpt") if other != path and manifest_of(other).is_file()]
-    for other in sorted(others, key=_told_step, reverse=True):
+    for other in sorted(others, key=told_step, reverse=True):
         if not find_damage(other):
-            return f"take {other}, which is whole (step {_told_step(other)})"
+            return f"take {other}, which is whole (step {told_step(other)})"
     return "take another one; none beside it is known to be whole"
 
 
@@ -89,7 +89,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     # the two can only stand the other way round where a person has moved them; sorting is stable
     for path in sorted(
         (last, previous_of(last)),
-        key=lambda path: _told_step(path, unknown=math.inf if path == last else 0),
+        key=lambda path: told_step(path, unknown=math.inf if path == last else 0),
         reverse=True,
     ):
         if not path.is_file():
@@ -110,7 +110,7 @@ def _find_gap(path: Path) -> str:
         return f"it is not a whole checkpoint ({error})"
 
 
-def _told_step(path: Path, *, unknown: float = 0) -> float:
+def told_step(path: Path, *, unknown: float = 0) -> float:
     """Return the step that a checkpoint's manifest tells."""
     with suppress(ValueError, OSError, AttributeError, TypeError):
         return int(json.loads(manifest_of(path).read_text()).get("step") or 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,9 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from src.base.errors import EXIT_USER, UserError
+from src.base.errors import UserError
+from src.run.resume.runs import CONTINUE
+from src.run.resume.start import choose_start
 
 
 def reserve(wanted: Path) -> Path:
@@ -47,11 +50,17 @@ class ReserveRunDirectory(Callback):
     sweep: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a single run."""
-        _reserve_key(config, "hydra.run.dir")
+        """Reserve the directory of a single run, or go on in that of an earlier one."""
+        with _told():
+            choose_start(config)
+        if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
+            _reserve_key(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; its jobs are told it as an override, because each composes anew."""
+        with _told():
+            if asked := OmegaConf.select(config, "resume.run"):
+                raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
         path = _reserve_key(config, "hydra.sweep.dir")
         ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is not None:
@@ -59,15 +68,22 @@ class ReserveRunDirectory(Callback):
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell what the user got wrong and end the program: Hydra would turn the exception into a warning and go on."""
+    try:
+        yield
+    except UserError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        raise SystemExit(error.exit_code) from error
+
+
 def _reserve_key(config: DictConfig, key: str) -> Path | None:
     if any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra):
         return None
-    try:
+    with _told():
         path = reserve(Path(str(OmegaConf.select(config, key))))
-    except UserError as error:
-        # Hydra turns a callback's exception into a warning and goes on
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(EXIT_USER) from error
     holder = OmegaConf.select(config, key.rpartition(".")[0])
     with read_write(holder), open_dict(holder):
         holder.dir = str(path)

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.base.errors import UserError, did_you_mean
+from src.base.files import write_atomic
 
 FILE = "metrics.csv"
 
@@ -94,6 +95,30 @@ class MetricsFile(Logger):
         aside.write_text(text, newline="")
         aside.replace(self._path)
         self._row_starts = len(text.encode())
+
+
+def cut_rows(folder: Path, step: int) -> int:
+    """Take away what `metrics.csv` says of a step and of later ones, and return how many rows that were.
+
+    Args:
+        folder: A run directory.
+        step: Optimizer steps that a checkpoint holds; it was saved after all rows of lower steps were written.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return 0
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    at = header.index("step")
+    # a kill amid a write leaves a line without its numbers
+    kept = [row for row in rows if len(row) == len(header) and row[at].isdigit() and int(row[at]) < step]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *kept])
+    if kept:
+        write_atomic(path, text.getvalue())
+    else:
+        path.unlink()
+    return len(rows) - len(kept)
 
 
 class MetricNames(Callback):

@@ -10,6 +10,9 @@
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
     config_hash   sha256 of what decides the result              sweep       {dir, job} or null
     loggers       {class name: run id}                           parameters  {total, trainable}, null before the model
+    resumed       a list, one {start, step, checkpoint, command} for each time it went on with resume=
+
+What a run says of itself (seed, tags, git, versions, config_hash) is of the last start that came to train.
 
 `results.json` holds `metrics` (name to number) and `weights` (the checkpoint they were measured on, relative to the
 run directory; null for the weights in memory).
@@ -27,13 +30,14 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.files import write_atomic
 from src.base.logs import rank
 from src.base.root import ROOT
+from src.run.resume.runs import continued_run
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.tags import tag_names
@@ -42,12 +46,16 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from src.run.build import Run
+    from src.run.resume.begin import Continued
 
 FILE = "run.json"
 RESULTS = "results.json"
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 # Keys that change where a run writes and who hears of it, not what it computes.
-IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256")
+IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "hydra")
+# Facts that every start of a run tells anew, and those that are told anew when it has come to train.
+OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "command")
+OF_TRAINING = ("seed", "tags", "git", "versions", "config_hash")
 
 
 class Record:
@@ -58,8 +66,11 @@ class Record:
         sweep: Directory and job number of the sweep the run belongs to, or None.
     """
 
+    typed: ClassVar[list[str] | None] = None  # the command line before its shorthands were written out
+
     def __init__(self, cfg: DictConfig, sweep: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(cfg.paths.output_dir)
+        typed = Record.typed or sys.argv
         self.loggers: list[Logger] = []
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
         self.facts: dict[str, Any] = {
@@ -72,7 +83,7 @@ class Record:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "ranks": 1,
-            "command": [Path(sys.argv[0]).name, *map(shown_word, sys.argv[1:])],
+            "command": [Path(typed[0]).name, *map(shown_word, typed[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(ROOT),
@@ -81,7 +92,12 @@ class Record:
             "sweep": dict(sweep) if sweep else None,
             "loggers": {},
             "parameters": None,
+            "resumed": [],
         }
+        self._of_this_start: dict[str, Any] = {}
+        if (earlier := continued_run(cfg)) is not None:
+            self._of_this_start = {name: self.facts[name] for name in OF_TRAINING}
+            self.facts |= {name: value for name, value in earlier.record.items() if name not in OF_START}
         self.write()
 
     def write(self, **facts: Any) -> None:
@@ -95,11 +111,18 @@ class Record:
         trainer, parameters = run.trainer, count_parameters(run)
         self.loggers = list(trainer.loggers)
         ids = {type(logger).__name__: logger.version for logger in trainer.loggers[1:]}
+        self.facts |= self._of_this_start
+        if run.earlier is not None:
+            self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.earlier, run.cfg.ckpt_path)]
         self.write(ranks=trainer.world_size, parameters=parameters, loggers={k: str(v) for k, v in ids.items()})
         from src.run import trackers
 
         hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
         trackers.describe(trainer.loggers, hyperparameters, self.facts["tags"])
+
+    def _resumed(self, earlier: Continued, checkpoint: str | None) -> dict[str, Any]:
+        name = Path(checkpoint).name if checkpoint else None
+        return {"start": _now(), "step": earlier.step, "checkpoint": name, "command": self.facts["command"]}
 
     def add_results(self, metrics: Mapping[str, Any], weights: str | None = None) -> None:
         """Add metrics to results.json.

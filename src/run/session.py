@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -29,7 +30,9 @@ from src.base.root import prepare_environment
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
 from src.run.record import Record
-from src.run.tags import replace_tags, require_tags, tag_names
+from src.run.resume.runs import owned
+from src.run.resume.words import written_out
+from src.run.tags import require_tags, tag_names
 
 log = RankedLogger(__name__)
 
@@ -61,6 +64,11 @@ def session(cfg: DictConfig) -> Iterator[Record]:
     Yields:
         The run's record.
     """
+    with owned(Path(cfg.paths.output_dir)):
+        yield from _recorded(cfg)
+
+
+def _recorded(cfg: DictConfig) -> Iterator[Record]:
     record = Record(cfg, sweep=_sweep())
     try:
         with warnings.catch_warnings():
@@ -155,8 +163,9 @@ def enter(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
-    sys.argv[1:] = replace_tags(sys.argv[1:])
+    Record.typed = list(sys.argv)
     try:
+        sys.argv[1:] = written_out(sys.argv[1:], Path(sys.argv[0]).stem)
         main()
     except FulguriteError as error:
         if not isinstance(error, JobFailed):

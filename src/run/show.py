@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.run.secrets import masked
 
-HIDDEN = ("hydra", "extras", "paths")  # the same in nearly every run
+HIDDEN = ("hydra", "extras", "paths", "resume")  # the same in nearly every run
 
 
 def show_config(cfg: DictConfig) -> None:

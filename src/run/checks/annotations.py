@@ -208,7 +208,9 @@ def describe(annotation: ast.expr | None, module: Module | None) -> str:
             items = [item for item in member.slice.elts if ast.unparse(item) != "..."]
             word = f"a list of {len(items)}" if len(items) == len(member.slice.elts) else "a list"
         elif name in {"list", "List", "Sequence", "Iterable"} and isinstance(member, ast.Subscript):
-            word = f"a list ({ast.unparse(member.slice)} each)"
+            literal = ast.unparse(member.slice).startswith("Literal[")
+            each = describe(member.slice, module) if literal else f"{ast.unparse(member.slice)} each"
+            word = f"a list ({each})"
         else:
             word = _PLAIN[name][1] if name in _PLAIN else f"an object ({name})"
         words[word] = None

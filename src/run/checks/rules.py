@@ -30,6 +30,8 @@ KEYS = {
     "ckpt_path": "str | None",
     "ckpt_sha256": "str | None",
     "optimized_metric": "str | None",
+    "resume": "dict",
+    "run": "str | None",
     "data": "dict",
     "model": "dict",
     "callbacks": "dict | None",
@@ -48,6 +50,12 @@ NESTED = {
         "print_config": "bool",
         "allowed_targets": "list[str]",
         "exact_resume": "bool",
+    },
+    "resume": {
+        "run": "str | None",
+        "mode": "Literal['continue', 'hotstart', 'weights']",
+        "reset": "list[Literal['optimizer', 'scheduler']]",
+        "apply": "list[str]",
     },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
 }

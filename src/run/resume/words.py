@@ -1,0 +1,128 @@
+"""The words `resume=` and `run=` of a command line, written out as the overrides they stand for.
+
+`resume=<run directory>` and `resume=last` bring the words back that the run was started with, so its config need not be
+typed again; words given now come after them and win. `resume=auto` brings nothing back: it looks for a run that was
+started with the same config, which is known only when the config is composed (`start.py`). `run=<run directory>` does
+the same for `eval.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from src.base.errors import UserError
+from src.run.load import load_config
+from src.run.resume.runs import RunDirectory, weights_of
+from src.run.tags import replace_tags
+
+LAST, AUTO = "last", "auto"
+# What one start of a run says and the next does not: where it writes, what it goes on from.
+OF_ONE_START = ("resume", "ckpt_path", "ckpt_sha256")
+# What a training says and the scoring of its weights does not.
+OF_TRAINING = (*OF_ONE_START, "train", "test", "task_name", "optimized_metric", "hparams_search")
+# Folders and sweeps are those of each start; Hydra's other settings belong to the run.
+OF_HYDRA = ("hydra.run.", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra.output_subdir", "hydra.mode")
+
+
+def written_out(words: Sequence[str], door: str) -> list[str]:
+    """Return the words of a command line with the shorthands of this project written out.
+
+    Args:
+        words: The command line without the program.
+        door: `train` or `eval`.
+
+    Raises:
+        UserError: A run that is named cannot be gone on from, or a sweep is asked to go on.
+    """
+    words = replace_tags(words)
+    short = "resume=" if door == "train" else "run="
+    place = next((number for number, word in enumerate(words) if word.startswith(short)), None)
+    if place is None:
+        return words
+    named = words[place].removeprefix(short).strip("'\"")
+    others = [*words[:place], *words[place + 1 :]]
+    if door == "eval":
+        return _scored(named, others) if named not in {"", "null"} else words
+    if named in {"", "null"}:
+        return others
+    if any(word in {"-m", "--multirun"} for word in others):
+        raise UserError(f"resume={named}: is for one run, and -m starts several; leave out one of the two")
+    if named == AUTO:
+        return [*others, f"resume.run={AUTO}"]
+    run = _found(named, others)
+    if _value_of(others, "resume.mode") not in {None, "continue"}:
+        return [*_merged(run, others, OF_ONE_START), f"resume.run={quoted(run.folder)}"]
+    return [
+        *_merged(run, others, OF_ONE_START),
+        f"resume.run={quoted(run.folder)}",
+        f"hydra.run.dir={quoted(run.folder)}",
+    ]
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a value of Hydra's command line."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _found(named: str, others: Sequence[str]) -> RunDirectory:
+    if named != LAST:
+        return RunDirectory.read(Path(named).expanduser().resolve(), asked=f"resume={named}")
+    cfg = load_config([word for word in others if not word.startswith(("-", "resume"))])
+    runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
+    run = next((run for run in RunDirectory.newest_first(runs) if run.is_open()), None)
+    if run is None:
+        raise UserError(
+            f"resume={LAST}: {runs} holds no run that stopped before its end; "
+            "start one without resume, or name a finished one: resume=<run directory>"
+        )
+    return run
+
+
+def _scored(named: str, others: Sequence[str]) -> list[str]:
+    """Return the words that score the weights of a run."""
+    run = RunDirectory.read(Path(named).expanduser().resolve(), asked=f"run={named}")
+    words = _merged(run, others, OF_TRAINING)
+    if _value_of(others, "ckpt_path") is None:
+        words.append(f"ckpt_path={quoted(weights_of(run))}")
+    return [*words, f"run={quoted(run.folder)}"]
+
+
+def _merged(run: RunDirectory, given: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    """Return the words of a run, without those for one start only, and behind them the words given now.
+
+    A key that both have is taken from those given now. Where the run added it with a plus, it is not in the configs, so
+    the new word needs one too.
+    """
+    given_keys = {_key(word) for word in given}
+    before = [word for word in _words_of(run) if not _is_of(_key(word), left_out)]
+    added = {_key(word) for word in before if word.startswith("+")}
+    kept = [word for word in before if _key(word) not in given_keys]
+    return [*kept, *(_with_plus(word) if _key(word) in added else word for word in given)]
+
+
+def _words_of(run: RunDirectory) -> list[str]:
+    words = [str(word) for word in OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")]
+    hydra = OmegaConf.load(run.folder / ".hydra" / "hydra.yaml")
+    its_own = [str(word) for word in OmegaConf.select(hydra, "hydra.overrides.hydra", default=[])]
+    return [*words, *(word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(OF_HYDRA))]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _is_of(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _with_plus(word: str) -> str:
+    return word if word.startswith(("+", "~")) else f"++{word}"
+
+
+def _value_of(words: Sequence[str], key: str) -> str | None:
+    values = [word.partition("=")[2] for word in words if _key(word) == key]
+    return values[-1] if values else None
