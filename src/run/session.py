@@ -24,11 +24,13 @@ from src.base.errors import (
     ConfigError,
     FulguriteError,
     is_disk_full,
+    is_out_of_memory,
 )
 from src.base.logs import RankedLogger
 from src.base.root import prepare_environment
+from src.run.backoff import begin_again, run_with_backoff
 from src.run.directory import ReserveRunDirectory
-from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
+from src.run.memory import explain_out_of_memory, keep_traceback
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
@@ -76,6 +78,10 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
+        if (again := begin_again(cfg)) is not None:
+            keep_traceback(error)
+            record.close_loggers(failed=True)
+            raise again from error
         outcome = judge(error, cfg)
         _tell(error, outcome)
         try:
@@ -143,7 +149,7 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
     """
     gc.enable()
     try:
-        metrics = task(cfg)
+        metrics = run_with_backoff(task, cfg)
     except BaseException as error:
         outcome = judge(error, cfg)
         if isinstance(error, Exception) and _sweep() is not None:
