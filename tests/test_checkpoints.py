@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from src.run.weights import weights_to_test
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import only_run, read_json
+from tests.full_disk import largest_file
 from tests.run_if import RunIf
 
 posix = RunIf(posix=True)
@@ -273,19 +272,6 @@ def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(write
     looks = killed(tmp_path, kills=20, megabytes=200, temporary="/dev/shm", writer=writer)
     assert sum(look["left"] == 1 for look in looks) >= 10
     assert not [path for path in shared.iterdir() if path.name not in before and path.stat().st_size > 1e6]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes, as on a disk that is full."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @posix

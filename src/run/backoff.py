@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -33,7 +33,6 @@ NODE = "callbacks.oom_backoff"
 NOTE = ".out-of-memory.json"
 # Lightning counts these in batches where they are whole numbers.
 IN_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "overfit_batches")
-OF_A_START = ("resume", "ckpt_path", "ckpt_sha256", "hydra.run.dir", "hydra.output_subdir")
 LOOK, GRACE = 0.5, 5.0  # seconds between two looks for a note; seconds that rank 0 has to come to an end by itself
 
 _attended: set[str] = set()  # directories of the runs that `run_with_backoff` is at
@@ -188,7 +187,10 @@ def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
             os.kill(child, signal.SIGKILL)
     cut_rows(folder, int(told_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
     start = [sys.argv[0]] if __main__.__spec__ is None else ["-m", __main__.__spec__.name]
-    given = [word for word in sys.argv[1:] if not _is_replaced(word, checkpoint="ckpt_path" in changes)]
+    replaced = ["hydra.run.dir", "hydra.output_subdir", *changes]
+    if "ckpt_path" in changes or not _takes_weights(sys.argv):
+        replaced.append("resume")  # it would compare the config with what was asked for
+    given = [word for word in sys.argv[1:] if not _is_of(word.lstrip("+~").partition("=")[0], replaced)]
     words = [f"++{key}={_as_word(value)}" for key, value in changes.items()]
     # its config as it was asked for stays in .hydra/
     words += [f"hydra.run.dir={_as_word(str(folder.absolute()))}", "hydra.output_subdir=null"]
@@ -202,10 +204,14 @@ def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *start, *given, *words], environment)  # noqa: S606 - no shell is wanted
 
 
-def _is_replaced(word: str, *, checkpoint: bool) -> bool:
-    key = word.lstrip("+~").partition("=")[0]
-    keys = OF_A_START if checkpoint else OF_A_START[3:]
-    return any(key == name or key.startswith(f"{name}.") for name in keys)
+def _takes_weights(words: Sequence[str]) -> bool:
+    """Tell whether a command line makes a new run from the weights of another one."""
+    modes = [word.partition("=")[2] for word in words if word.lstrip("+~").startswith("resume.mode=")]
+    return bool(modes) and modes[-1] != "continue"
+
+
+def _is_of(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _as_word(value: Any) -> str:

@@ -22,6 +22,7 @@ from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
+from src.run.workers import limit_waiting
 
 log = RankedLogger(__name__)
 
@@ -83,6 +84,7 @@ def build(cfg: DictConfig) -> Run:
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    limit_waiting(datamodule, cfg.extras.get("worker_timeout") or 0)
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     model: LightningModule = _instantiate(cfg.model, "model")

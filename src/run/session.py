@@ -35,6 +35,7 @@ from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
 from src.run.tags import require_tags, tag_names
+from src.run.workers import explain_lost_worker
 
 log = RankedLogger(__name__)
 
@@ -118,8 +119,8 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     if type(error).__name__ == "MisconfigurationException":
         return Outcome("failed", reason, EXIT_USER)
-    if is_out_of_memory(error):
-        return Outcome("failed", explain_out_of_memory(reason, cfg), EXIT_CRASH)
+    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_lost_worker(error):
+        return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
         return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
     # Lightning ends the program itself on Ctrl-C and on SIGTERM
@@ -205,7 +206,7 @@ def _tell(error: BaseException, outcome: Outcome) -> None:
     if isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
-    elif is_out_of_memory(error):
+    elif is_out_of_memory(error) or explain_lost_worker(error):
         log.error("%s", outcome.reason)
         keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:
