@@ -61,7 +61,7 @@ def tell_failure_once(handler: logging.FileHandler) -> None:
     """
     told: list[BaseException] = []
 
-    def tell(record: logging.LogRecord) -> None:
+    def tell(_: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if error is not None and not told:
             told.append(error)
