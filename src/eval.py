@@ -32,8 +32,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         validate(cfg)
         show_config(cfg)
 
-        # heavy imports only after the config was found right
-        from src.run.build import build
+        from src.run.build import build  # heavy, so only after the config was found right
         from src.run.weights import given_weights
 
         set_seed(cfg.get("seed"))

@@ -29,8 +29,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         validate(cfg)
         show_config(cfg)
 
-        # heavy imports only after the config was found right
-        from src.run.build import build
+        from src.run.build import build  # heavy, so only after the config was found right
         from src.run.resume.begin import begin
         from src.run.weights import weights_to_test
 

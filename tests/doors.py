@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from src.base.root import ROOT
@@ -17,9 +18,15 @@ from src.run.session import enter
 
 
 def run_door(
-    door: str, *overrides: str, logs: Path | None = None, cwd: Path = ROOT, module: bool = False, timeout: float = 240
+    door: str,
+    *overrides: str,
+    logs: Path | None = None,
+    cwd: Path = ROOT,
+    module: bool = False,
+    cold: bool = False,
+    timeout: float = 240,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python src/<door>.py <overrides>` and return what it said.
+    """Run `python src/<door>.py <overrides>` in a process of its own and return what it said.
 
     Args:
         door: `train` or `eval`.
@@ -27,8 +34,17 @@ def run_door(
         logs: Folder that stands in for `logs/`.
         cwd: Folder the command is started in.
         module: Start it as `python -m src.<door>` instead.
+        cold: Start a new interpreter; else the process finds torch and Lightning imported, as `Started` does.
         timeout: Seconds after which the test fails.
     """
+    launches = any(word.startswith(("trainer=ddp", "trainer=fsdp")) for word in overrides)
+    if not (cold or module or launches):
+        with TemporaryDirectory() as folder:
+            words = [*overrides, *([f"paths.log_dir={logs}"] if logs else [])]
+            options = [word for word in words if word.startswith("-")]
+            return Started(door, [*options, *(word for word in words if word not in options)], Path(folder), cwd).end(
+                timeout
+            )
     start = ["-m", f"src.{door}"] if module else [str(ROOT / "src" / f"{door}.py")]
     where = [f"paths.log_dir={logs}"] if logs else []
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -63,13 +79,16 @@ class Started:
         door: `train` or `eval`.
         words: Words of the command line.
         folder: Gets what the process says, in `out` and `err`.
+        cwd: Folder the command is started in.
     """
 
-    def __init__(self, door: str, words: Sequence[str], folder: Path) -> None:
+    def __init__(self, door: str, words: Sequence[str], folder: Path, cwd: Path = ROOT) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.args = [door, *words]
         self.out, self.err = folder / "out", folder / "err"
-        self.process = WARM.Process(target=_enter, args=(door, list(words), str(self.out), str(self.err)))
+        self.process = WARM.Process(
+            target=_enter, args=(door, list(words), str(self.out), str(self.err), str(cwd), dict(os.environ))
+        )
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -83,9 +102,12 @@ class Started:
         return subprocess.CompletedProcess(self.args, self.process.exitcode, self.out.read_text(), self.err.read_text())
 
 
-def _enter(door: str, words: list[str], out: str, err: str) -> None:
+def _enter(door: str, words: list[str], out: str, err: str, cwd: str, env: dict[str, str]) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update({**env, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
     multiprocessing.set_start_method("fork", force=True)  # workers of a loader must be children of this process
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
-    sys.argv = [f"src/{door}.py", *words]
+    sys.argv = [str(ROOT / "src" / f"{door}.py"), *words]
     enter(importlib.import_module(f"src.{door}").main)

@@ -28,7 +28,7 @@ def refused(tmp_path: Path, *overrides: str, door: str = "train", recorded: bool
         record = read_json(folder / "run.json")
         assert (record["status"], record["exit_code"]) == ("failed", 2)
         assert record["reason"] in told[0]
-        assert {path.name for path in folder.iterdir()} == {".hydra", "run.json", f"{door}.log"}
+        assert {path.name for path in folder.iterdir()} == {".hydra", ".owner", "run.json", f"{door}.log"}
     else:
         assert not (tmp_path / "logs").exists()
     return told[0]

@@ -179,6 +179,15 @@ def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
         weights_to_test(trainer, trained=True, given=None)
 
 
+def test_a_best_checkpoint_that_is_gone_leaves_the_next_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best, last = ModelCheckpoint(tmp_path, monitor="val/acc"), ModelCheckpoint(tmp_path)
+    CheckpointFiles().save_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
+    best.best_model_path, last.best_model_path = str(tmp_path / "best.ckpt"), str(tmp_path / "last.ckpt")
+    trainer = Trainer(callbacks=[best, last], logger=False, accelerator="cpu")
+    assert weights_to_test(trainer, trained=True, given=None) == str(tmp_path / "last.ckpt")
+    assert "best.ckpt: the best checkpoint is gone" in caplog.text
+
+
 def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "last-previous.ckpt"
     assert newest_whole(tmp_path / "not there") == newest_whole(tmp_path) == (None, [])

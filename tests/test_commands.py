@@ -14,7 +14,7 @@ import yaml
 
 from src.base.root import ROOT
 from tests.conftest import SMALL
-from tests.doors import only_run, read_json, run_door
+from tests.doors import Started, only_run, read_json, run_door
 from tests.run_if import RunIf
 
 
@@ -71,18 +71,11 @@ def test_help_and_a_refused_typo_import_no_torch(tmp_path: Path) -> None:
 
 
 def test_eight_starts_in_one_second_leave_eight_directories(tmp_path: Path) -> None:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    base = [sys.executable, "src/train.py", f"paths.log_dir={tmp_path}", "train=false", "test=false"]
-    running = [
-        subprocess.Popen([*base, f"seed={seed}"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for seed in range(8)
-    ]
-    codes = [process.wait(timeout=240) for process in running]
-    assert codes == [0] * 8, [process.stderr.read() for process in running if process.stderr]
-    for process in running:
-        assert process.stderr is not None
-        process.stderr.close()
-    folders = sorted((tmp_path / "train/runs").iterdir())
+    words = [f"paths.log_dir={tmp_path}/logs", "train=false", "test=false"]
+    running = [Started("train", [*words, f"seed={seed}"], tmp_path / str(seed)) for seed in range(8)]
+    ended = [started.end(timeout=240) for started in running]
+    assert [done.returncode for done in ended] == [0] * 8, [done.stderr for done in ended]
+    folders = sorted((tmp_path / "logs/train/runs").iterdir())
     assert len(folders) == 8
     overrides = [yaml.safe_load((folder / ".hydra/overrides.yaml").read_text())[-1] for folder in folders]
     assert sorted(overrides) == [f"seed={seed}" for seed in range(8)]

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from src.base.errors import UserError
-from src.run.exact.loader import ExactLoader, make_exact
-from src.run.exact.randomness import generator_states, restore_generators, seeded
+from src.run.exact.loader import EpochOrder, ExactLoader, KeyedBatches, Share, make_exact
+from src.run.exact.randomness import LOOKS, Lending, generator_states, restore_generators
+from src.run.exact.switches import differences
+from src.tools.prove_resume import PLACES, Proof, prove, start_process
 from tests.ordinary import Noisy
-from tests.resuming import history, killed_and_resumed, run
+from tests.resuming import start_warm
 
 QUIET = (
-    "test=false",
-    "extras.exact_resume=true",
     "extras.print_config=false",
     "callbacks.progress_bar=null",
     "callbacks.model_summary=null",
@@ -32,67 +32,117 @@ SMALL = (
     "trainer.max_epochs=3",
     f"+trainer.limit_train_batches={EPOCH}",
     "+trainer.limit_val_batches=2",
-    "callbacks.last_checkpoint.every_n_train_steps=1",
+    "+trainer.limit_test_batches=2",
 )
 HARD = (
     *QUIET,
+    "test=false",
     "~data",
     "~model",
     "+model={_target_: tests.ordinary.OrdinaryModel}",
+    "extras.allowed_targets=[tests]",
     "~callbacks.model_checkpoint",
     "~callbacks.early_stopping",
     "trainer.max_epochs=4",
     "+trainer.accumulate_grad_batches=4",  # 13 batches an epoch: 4 steps
-    "callbacks.last_checkpoint.every_n_train_steps=1",
 )
-WORKERS = "+data={{_target_: tests.ordinary.OrdinaryData, num_workers: {}, persistent: {}}}"
+DATA = "+data={{_target_: tests.ordinary.OrdinaryData, num_workers: {}, persistent: {}}}"
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the history of the small run that was never killed."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    assert run(folder, SMALL) == 0
-    return history(folder)
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Proof]]:
+    """Return the folder and the proofs of the small run, killed amid its second epoch."""
+    folder = tmp_path_factory.mktemp("small")
+    return folder, prove(SMALL, folder, kill_at=["middle"], start=start_warm)
 
 
-@pytest.mark.parametrize("step", [EPOCH + 1, EPOCH + 3, 2 * EPOCH, 2 * EPOCH + 1], ids=["first", "mid", "last", "next"])
-def test_the_default_run_killed_at_a_step_ends_as_if_it_had_not_been(
-    step: int, straight: dict[str, Any], tmp_path: Path
+def test_the_default_run_killed_amid_an_epoch_ends_as_if_it_had_not_been(small: tuple[Path, list[Proof]]) -> None:
+    assert small[1][0] == Proof("middle", EPOCH + 3, EPOCH + 2, {})
+
+
+def test_without_exact_resume_the_comparison_finds_other_batches_and_other_weights(
+    small: tuple[Path, list[Proof]],
 ) -> None:
-    assert history(killed_and_resumed(tmp_path, SMALL, kill_at=step)) == straight
+    control = small[1][1]
+    assert (control.place, control.from_step) == ("control", EPOCH + 2)
+    assert {"batches", "weights", "optimizer", "metrics.csv", "results.json"} <= control.differs.keys()
+    assert control.differs["batches"].endswith("other examples")
+    assert control.differs["weights"].startswith("state_dict.net.")
 
 
-def test_saves_far_apart_repeat_the_steps_in_between_bit_by_bit(straight: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_was_killed_after_its_training_is_scored_as_if_it_had_not_been(
+    small: tuple[Path, list[Proof]],
+) -> None:
+    straight = small[0] / "straight"
+    results, rows = ((straight / name).read_bytes() for name in ("results.json", "metrics.csv"))
+    batches = (straight / "probe" / "batches-0.jsonl").read_bytes()
+    (straight / "results.json").unlink()
+    assert start_warm([f"resume={straight}"], small[0] / "scored.log") == 0
+    assert (straight / "probe" / "batches-0.jsonl").read_bytes() == batches, "a step was made"
+    assert (straight / "results.json").read_bytes() == results
+    assert len((straight / "metrics.csv").read_bytes().splitlines()) == len(rows.splitlines())
+
+
+@pytest.mark.slow
+def test_saves_far_apart_repeat_the_steps_in_between_bit_by_bit(tmp_path: Path) -> None:
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=4"]
-    assert history(killed_and_resumed(tmp_path, words, kill_at=EPOCH + 3)) == straight
-
-
-def test_without_exact_resume_the_comparison_finds_another_order_and_other_weights(tmp_path: Path) -> None:
-    words = [*SMALL, "extras.exact_resume=false"]
-    assert run(tmp_path / "straight", words) == 0
-    plain, resumed = (
-        history(folder) for folder in (tmp_path / "straight", killed_and_resumed(tmp_path, words, kill_at=EPOCH + 3))
-    )
-    differing = {name for name in plain if plain[name] != resumed[name]}
-    assert {"batches", "weights", "optimizer", "generator", "rows"} <= differing
+    kill_at = ["2", "first", "last", "next"]
+    found = prove(words, tmp_path, kill_at=kill_at, control=False, start=start_warm)
+    assert [proof.differs for proof in found] == [{}] * 4
+    assert [proof.from_step for proof in found] == [None, EPOCH, EPOCH + 4, EPOCH + 4]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["+trainer.max_steps=14", "+model.interval=step"]], ids=["epochs", "steps"])
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-def test_users_code_with_workers_augmentation_dropout_plateau_and_accumulation_resumes_exactly(
+def test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_weights_resumes_exactly(
     workers: int, persistent: bool, more: list[str], tmp_path: Path
 ) -> None:
-    words = [*HARD, WORKERS.format(workers, str(persistent).lower()), *more]
-    assert run(tmp_path / "straight", words) == 0
-    straight = history(tmp_path / "straight")
-    for step in (2, 6, 8, 9):  # within the first epoch, amid the second, its last, the first of the third
-        assert history(killed_and_resumed(tmp_path / f"at {step}", words, kill_at=step)) == straight, step
+    words = [*HARD, "callbacks=[default,ema]", DATA.format(workers, str(persistent).lower()), *more]
+    found = prove(words, tmp_path, start=start_warm)
+    assert [proof.place for proof in found] == [*PLACES, "control"]
+    assert [proof.differs for proof in found[:-1]] == [{}] * 4
+    assert {"batches", "weights"} <= found[-1].differs.keys()
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see(tmp_path: Path) -> None:
+    words = [*SMALL, "trainer=ddp_sim"]
+    found = prove(words, tmp_path, kill_at=["first", "middle", "last", "next"], control=False)
+    assert [proof.differs for proof in found] == [{}] * 4
+    ranks = [(tmp_path / "straight" / "probe" / f"batches-{rank}.jsonl").read_text() for rank in (0, 1)]
+    assert [len(rows.splitlines()) for rows in ranks] == [3 * EPOCH] * 2
+    assert ranks[0] != ranks[1]
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_path: Path) -> None:
+    words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=1", "test=false"]
+    probe = ["+callbacks.probe={_target_: src.tools.probe.Probe, folder: '" + str(tmp_path) + "', kill_at: 9}"]
+    assert start_process([*words, *probe, f"hydra.run.dir={tmp_path}/run"], tmp_path / "killed.log") == -9
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
+    said = tmp_path / "other.log"
+    assert start_process([*words, checkpoint, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/other"], said) == 2
+    assert "processes 1, here is 2" in said.read_text()
+
+
+def test_the_shares_of_all_ranks_make_up_the_batches_of_one_process() -> None:
+    examples = Noisy(0.0)
+    sampler = RandomSampler(examples)
+    whole = list(EpochOrder(sampler, 7))
+    shares = [list(EpochOrder(sampler, 7, rank, 3)) for rank in range(3)]  # 104 examples: one is made up
+    assert [len(share) for share in shares] == [35, 35, 35]
+    assert [index for together in zip(*shares, strict=True) for index in together] == [*whole, whole[0]]
+
+
+def test_ranks_change_their_examples_each_in_its_own_way() -> None:
+    batches = [KeyedBatches(EpochOrder(SequentialSampler(range(8)), 7, rank, 2), 4, drop_last=False) for rank in (0, 1)]
+    (first, _), (second, _) = (next(iter(one)) for one in batches)
+    assert first != second
 
 
 def _loader(**settings: Any) -> ExactLoader:
-    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), 7, lambda: None)
+    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), Share(7, lambda: None))
     assert isinstance(exact, ExactLoader)
     return exact
 
@@ -150,22 +200,45 @@ class OwnBatches(BatchSampler):
     ],
 )
 def test_a_loader_whose_order_is_not_known_is_left_as_it_is_and_the_reason_told(loader: Any, reason: str) -> None:
-    same, reasons = make_exact(loader, 7, lambda: None)
+    same, reasons = make_exact(loader, Share(7, lambda: None))
     assert same == loader
     assert reason in reasons[0]
 
 
-def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were() -> None:
-    before = generator_states()
+def _draw(_: object = None) -> tuple[float, float, float]:
+    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
-    def draw() -> tuple[float, float, float]:
-        return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
-    with seeded(5):
-        inside = draw()
-    after = draw()
-    with seeded(5):
-        assert draw() == inside
+@pytest.mark.parametrize("batches", [1, LOOKS + 1])
+def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were(batches: int) -> None:
+    before, lending = generator_states(), Lending()
+    inside = [lending.run(5, _draw, None) for _ in range(batches)]
+    assert set(inside) == {inside[0]}
+    after = _draw()
     restore_generators(before)
-    assert draw() == after
-    assert inside != after
+    assert _draw() == after
+    assert inside[0] != after
+
+
+def test_a_generator_that_no_batch_draws_from_is_left_alone_and_a_resumed_run_knows() -> None:
+    def torch_only(_: None) -> float:
+        return float(torch.rand(()))
+
+    lending, again = Lending(), Lending()
+    for _ in range(LOOKS):
+        lending.run(5, torch_only, None)
+    assert lending.state_dict() == {"looks": 0, "drawn": ["torch"]}
+    again.load_state_dict(lending.state_dict())
+    before = generator_states()
+    drawn = again.run(5, _draw, None)
+    restore_generators(before)
+    assert drawn[:2] == _draw()[:2]  # the run's own streams, which a checkpoint holds
+    assert drawn[2] == lending.run(5, torch_only, None)
+
+
+def test_what_may_change_the_bits_is_told_with_both_values() -> None:
+    saved = {"torch": "2.13.0", "threads": 1, "device": "cpu"}
+    assert differences(saved, saved) == []
+    assert differences(saved, {**saved, "threads": 4, "newer": "unknown there"}) == [
+        "threads was 1 where the checkpoint was saved, here it is 4: bits may differ"
+    ]

@@ -11,7 +11,7 @@ import pytest
 from src.base.root import ROOT
 from src.run.composition import explain_composition
 from src.run.load import load_config
-from src.run.tags import replace_tags
+from src.run.resume.words import written_out
 from src.run.validate import find_problems
 from src.train import train
 from tests.conftest import ComposeSmall
@@ -57,12 +57,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_path: Path) -> None:
     door, *words = words_of(command, finished)
-    overrides = [word for word in words if not word.startswith("-")]
+    overrides = written_out([word for word in words if not word.startswith("-")], Path(door).stem)
     if any("glob(" in word or re.search(r"=[^\[]*,", word) for word in overrides):
         # several values: Hydra composes each job by itself
         overrides = [re.sub(r"=([^\[(]*?),.*", r"=\1", word) for word in overrides if "glob(" not in word]
     try:
-        cfg = load_config(replace_tags(overrides), door=Path(door).stem, output_dir=tmp_path)
+        cfg = load_config(overrides, door=Path(door).stem, output_dir=tmp_path)
     except Exception as error:  # noqa: BLE001 - whatever it is, the reader of the README would see it
         pytest.fail(str(explain_composition(error, overrides, Path(door).stem)))
     assert [problem.line for problem in find_problems(cfg)] == []
@@ -76,7 +76,7 @@ def test_every_command_runs(command: str, finished: Path, tmp_path: Path) -> Non
         pytest.skip(f"needs {FASHION}, or the network")
     short = [word for word in SHORT if "debug=" not in command or "epochs" not in word]
     short += ["hydra.sweeper.n_trials=2"] if "hparams_search" in command else []
-    if "ckpt_path" in command and door.endswith("train.py"):
+    if ("ckpt_path" in command or "resume=logs" in command) and door.endswith("train.py"):
         short[0] = "++trainer.max_epochs=2"
     done = run_door(Path(door).stem, *words, *short, logs=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

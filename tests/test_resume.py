@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import time
@@ -62,13 +63,15 @@ def wait_for(path: Path, seconds: float = 60) -> None:
 def killed(tmp_path: Path, *words: str) -> Path:
     """Kill a run of many epochs once it has saved, and return its directory."""
     started = door(tmp_path, *QUICK, *words)
+    saved: list[Path] = []
     for _ in range(6000):
-        if found := list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json")):
+        saved = list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json"))
+        if saved:
             break
         time.sleep(0.01)
     os.kill(started.pid, signal.SIGKILL)
     assert started.end().returncode == -signal.SIGKILL
-    return found[0].parents[1]
+    return saved[0].parents[1]
 
 
 def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(tmp_path: Path) -> None:
@@ -108,8 +111,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
     before = rows_of(run)
+    record = read_json(run / "run.json")
+    record["git"] = {"commit": "0" * 40, "dirty": False}
+    (run / "run.json").write_text(json.dumps(record))
     done = Started("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).end()
     assert done.returncode == 0, done.stderr
+    assert "resume: the code is other code than the run's: commit 000000000000 -> " in done.stderr
     assert "resume: trainer.max_epochs 2 -> 3 takes effect" in done.stderr
     cfg = OmegaConf.load(run / ".hydra/config.yaml")
     assert (cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.tags.old) == (3, 3, True)

@@ -23,7 +23,7 @@ from scripts.bench.report import facts, save, show
 from src.base.logs import quiet_libraries
 from src.base.root import ROOT
 
-BENCHES = ("startup", "epochs", "long", "memory", "checkpoints")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints")
 LEAST_REPEATS = 5
 
 
@@ -59,6 +59,10 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     size = QUICK if args.quick else FULL
     if bench == "epochs":
         return epoch_rows(size, args.repeats, folder, args.clock)
+    if bench == "exact":
+        from scripts.bench.exact import exact_rows
+
+        return exact_rows(size, args.repeats, folder)
     return long_run_rows(size, 20 if args.quick else 1_000, folder, args.clock)
 
 

@@ -67,7 +67,7 @@ def tell_failure_once(handler: logging.FileHandler) -> None:
             told.append(error)
             sys.stderr.write(f"warning: {handler.baseFilename}: cannot be written ({error}); the run goes on\n")
 
-    handler.handleError = tell  # type: ignore[method-assign]
+    handler.handleError = tell  # type: ignore[method-assign,assignment]
 
 
 # Warnings about choices that were made on purpose, or that only the library's authors can act on.

@@ -86,7 +86,7 @@ def build(cfg: DictConfig) -> Run:
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     limit_waiting(datamodule, cfg.extras.get("worker_timeout") or 0)
     wanted = bool(cfg.extras.get("exact_resume"))
-    apply_exact_resume(trainer, datamodule, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.files import write_atomic
-from src.base.logs import rank
+from src.base.logs import RankedLogger, rank
 from src.base.root import ROOT
 from src.run.resume.runs import continued_run
 from src.run.secrets import masked, shown_word
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     from src.run.build import Run
     from src.run.resume.begin import Continued
+
+log = RankedLogger(__name__)
 
 FILE = "run.json"
 RESULTS = "results.json"
@@ -113,6 +115,9 @@ class Record:
         trainer, parameters = run.trainer, count_parameters(run)
         self.loggers = list(trainer.loggers)
         ids = {type(logger).__name__: logger.version for logger in trainer.loggers[1:]}
+        if self._of_this_start and self._of_this_start["git"] != self.facts["git"]:
+            shown = [_shown_commit(facts["git"]) for facts in (self.facts, self._of_this_start)]
+            log.warning("resume: the code is other code than the run's: commit %s -> %s", *shown)
         self.facts |= self._of_this_start
         if run.earlier is not None:
             self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.earlier, run.cfg.ckpt_path)]
@@ -212,6 +217,10 @@ def git_state(root: Path) -> dict[str, Any] | None:
     if any(call.returncode for call in done):
         return None
     return {"commit": done[0].stdout.strip(), "dirty": bool(done[1].stdout.strip())}
+
+
+def _shown_commit(git: Mapping[str, Any] | None) -> str:
+    return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "(unknown)"
 
 
 def _now() -> str:

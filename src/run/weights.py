@@ -62,9 +62,14 @@ def weights_to_test(trainer: Trainer, trained: bool, given: str | None) -> str |
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     # monitored first: best over last
     for callback in sorted(checkpoints, key=lambda callback: callback.monitor is None):
-        if callback.best_model_path:
-            require_whole(Path(callback.best_model_path))
-            return callback.best_model_path
+        path = callback.best_model_path
+        if path and not Path(path).exists() and "://" not in path:
+            # a later one took its place, and the run went on from before that with other settings
+            log.warning("%s: the best checkpoint is gone, the test scores the next best that is known", path)
+            continue
+        if path:
+            require_whole(Path(path))
+            return path
     log.warning("no checkpoint was saved: the test scores the weights of the last step")
     return None
 

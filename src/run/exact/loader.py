@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -20,39 +23,60 @@ from torch.utils.data import (
 )
 
 from src.base.errors import UserError
-from src.run.exact.randomness import seed_all, seed_of, seeded
+from src.run.exact.randomness import Lending, seed_all, seed_of
 
 Keyed = tuple[int, list[int]]  # the seed of a batch and its indices
+
+
+@dataclass(frozen=True)
+class Share:
+    """Whose share of each epoch a loader hands out, and what it is made with.
+
+    Attributes:
+        seed: Of order and random changes.
+        on_start: Called before the first batch of each epoch is made.
+        lending: Lends generators to batches that are made in the training process.
+        rank: Of this process among those that share each epoch.
+        ranks: How many share it.
+    """
+
+    seed: int
+    on_start: Callable[[], None]
+    lending: Lending = field(default_factory=Lending)
+    rank: int = 0
+    ranks: int = 1
+
 
 # Samplers whose whole order comes from one generator, or from none.
 SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-class EpochOrder(Sampler[int]):
-    """The order of a sampler, drawn anew for each epoch as a function of seed and epoch.
+class EpochOrder(DistributedSampler[int]):
+    """The order of a sampler, drawn anew for each epoch as a function of seed and epoch, and one rank's share of it.
+
+    The order is that of the whole data set, whatever the number of ranks: rank r of W takes `order[r::W]`, so the
+    batches of all ranks together hold what one process would see in a batch W times as large. Lightning leaves the
+    loader alone because this is a DistributedSampler.
 
     Args:
         sampler: One of `SAMPLERS`.
         seed: Another seed is another order; a generator that the sampler has of its own adds its seed.
+        rank: Whose share.
+        ranks: Shares; the last examples of the order are made up from its first, so that all are of one length.
     """
 
-    def __init__(self, sampler: Any, seed: int) -> None:
+    def __init__(self, sampler: Any, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(sampler, num_replicas=ranks, rank=rank)
         own = getattr(sampler, "generator", None)
-        self.sampler = sampler
+        self.sampler = copy(sampler)  # gets a generator of each epoch; the one given may be used again
         self.seed = seed if own is None else seed_of(seed, own.initial_seed())
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls it before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.sampler)
 
     def __iter__(self) -> Iterator[int]:
         if not isinstance(self.sampler, SequentialSampler):
             self.sampler.generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
-        return iter(self.sampler)
+        order = list(self.sampler)
+        order += (order * self.num_replicas)[: self.total_size - len(order)]
+        return iter(order[self.rank :: self.num_replicas])
 
 
 class KeyedBatches(Sampler[Any]):
@@ -75,10 +99,10 @@ class KeyedBatches(Sampler[Any]):
         return whole if self.drop_last or not rest else whole + 1
 
     def __iter__(self) -> Iterator[Keyed]:
-        order, seed, epoch = list(self.sampler), self.sampler.seed, self.sampler.epoch
+        order, place = list(self.sampler), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size
-            yield seed_of("batch", seed, epoch, batch), order[start : start + self.batch_size]
+            yield seed_of("batch", *place, batch), order[start : start + self.batch_size]
 
 
 class SeededFetch(Dataset[Any]):
@@ -87,11 +111,13 @@ class SeededFetch(Dataset[Any]):
     Args:
         dataset: The data set; `__getitems__` is used where it has one.
         collate: Makes a batch of what the data set gives.
+        lending: Where batches are made in the training process.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any]) -> None:
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], lending: Lending) -> None:
         self._wrapped = dataset
         self._collate = collate
+        self._lending = lending
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # what pickle asks for before there is a data set to ask
@@ -107,11 +133,10 @@ class SeededFetch(Dataset[Any]):
     def __getitems__(self, keyed: Keyed) -> Any:
         """Return the collated batch of `(seed, indices)`."""
         seed, indices = keyed
-        if get_worker_info() is not None:
-            seed_all(seed)
-            return self._make(indices)
-        with seeded(seed):
-            return self._make(indices)
+        if get_worker_info() is None:
+            return self._lending.run(seed, self._make, indices)
+        seed_all(seed)
+        return self._make(indices)
 
     def _make(self, indices: Sequence[int]) -> Any:
         if hasattr(self._wrapped, "__getitems__"):
@@ -130,15 +155,14 @@ class ExactLoader(DataLoader[Any]):
 
     Args:
         loader: The loader whose data set, sampler and settings are taken.
-        seed: Of order and random changes.
-        on_start: Called before the first batch of each epoch is made.
+        share: Whose batches they are.
     """
 
-    def __init__(self, loader: DataLoader[Any], seed: int, on_start: Callable[[], None]) -> None:
-        order = EpochOrder(loader.sampler, seed)
+    def __init__(self, loader: DataLoader[Any], share: Share) -> None:
+        order = EpochOrder(loader.sampler, share.seed, share.rank, share.ranks)
         self.batches = KeyedBatches(order, int(loader.batch_size or 1), drop_last=loader.drop_last)
         super().__init__(
-            SeededFetch(loader.dataset, loader.collate_fn),
+            SeededFetch(loader.dataset, loader.collate_fn, share.lending),
             batch_sampler=self.batches,
             collate_fn=_as_is,
             num_workers=loader.num_workers,
@@ -150,8 +174,9 @@ class ExactLoader(DataLoader[Any]):
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
         )
+        vars(self)["sampler"] = order  # where Lightning looks; set behind the back of a loader that would refuse it
         self.order = order
-        self._on_start = on_start
+        self._on_start = share.on_start
         self._epoch, self._handed_out = 0, 0
         self._restored = (0, 0)  # epoch, batches handed out in it
 
@@ -186,26 +211,30 @@ class ExactLoader(DataLoader[Any]):
 
     def _counted_in(self) -> dict[str, int]:
         order = self.order
-        return {"seed": order.seed, "examples": len(order), "batch_size": self.batches.batch_size}
+        return {
+            "seed": order.seed,
+            "processes": order.num_replicas,
+            "examples": len(order),
+            "batch_size": self.batches.batch_size,
+        }
 
 
-def make_exact(loaders: Any, seed: int, on_start: Callable[[], None]) -> tuple[Any, list[str]]:
+def make_exact(loaders: Any, share: Share) -> tuple[Any, list[str]]:
     """Return the loaders made exact, and why some were left as they are.
 
     Args:
         loaders: A DataLoader, or a dictionary, list or tuple of them.
-        seed: Of order and random changes.
-        on_start: Called before the first batch of each epoch is made.
+        share: Whose batches they are.
     """
     if isinstance(loaders, dict):
-        parts = {name: make_exact(part, seed, on_start) for name, part in loaders.items()}
+        parts = {name: make_exact(part, share) for name, part in loaders.items()}
         return {name: part for name, (part, _) in parts.items()}, [why for _, found in parts.values() for why in found]
     if isinstance(loaders, (list, tuple)):
-        made = [make_exact(part, seed, on_start) for part in loaders]
+        made = [make_exact(part, share) for part in loaders]
         return type(loaders)([part for part, _ in made]), [why for _, found in made for why in found]
     if why := _why_not(loaders):
         return loaders, [why]
-    return ExactLoader(loaders, seed, on_start), []
+    return ExactLoader(loaders, share), []
 
 
 def _why_not(loader: Any) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 # Put in place of numpy's own while a batch is made: numpy's state takes ten times as long to copy and to set.
 _LENT = np.random.MT19937(0)
+
+LOOKS = 16  # batches; enough for a change that is made to one image in many
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def seed_of(*place: int | str) -> int:
@@ -32,23 +36,85 @@ def seed_all(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run a block on generators seeded for it; afterwards those of python, numpy and torch's CPU are as before.
+class Lending:
+    """Lends python's, numpy's and torch's CPU generator, seeded, to the making of a batch; then all is as before.
 
-    Args:
-        seed: 0 to 2**32 - 1.
+    In the first batches of a run all three are lent and looked at. One that no batch drew from is left alone from
+    then on: to lend python's costs more than to make a batch of a data set in memory. Should the data begin to draw
+    from it later, it draws from the run's own stream, which is saved and restored.
+
+    Attributes:
+        looks: Batches in which all three are still to be lent.
+        drawn: Names of those that were drawn from.
     """
-    cpu = torch.default_generator
-    before, python, numpy = cpu.get_state(), random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]
+
+    def __init__(self) -> None:
+        self.looks = LOOKS
+        self.drawn: set[str] = set()
+
+    def run(self, seed: int, make: Callable[[T], U], what: T) -> U:
+        """Return `make(what)`, drawn from generators seeded for it.
+
+        Args:
+            seed: 0 to 2**32 - 1.
+            make: Makes the batch.
+            what: Its one argument.
+        """
+        if self.looks:
+            return self._look(seed, make, what)
+        cpu, python, numpy = torch.default_generator, "python" in self.drawn, "numpy" in self.drawn
+        before = cpu.get_state()
+        words = random.getstate() if python else None
+        cpu.manual_seed(seed)
+        if words:
+            random.seed(seed)
+        own = _lend_numpy(seed) if numpy else None
+        try:
+            return make(what)
+        finally:
+            cpu.set_state(before)
+            if words:
+                random.setstate(words)
+            if own is not None:
+                np.random.set_bit_generator(own)  # type: ignore[attr-defined]
+
+    def _look(self, seed: int, make: Callable[[T], U], what: T) -> U:
+        """Do the same with all three, and note which of them moved."""
+        cpu = torch.default_generator
+        before, words, own = cpu.get_state(), random.getstate(), _lend_numpy(seed)
+        cpu.manual_seed(seed)
+        random.seed(seed)
+        fresh, python, numpy = cpu.get_state(), random.getstate(), _LENT.state["state"]
+        try:
+            return make(what)
+        finally:
+            moved = {
+                "torch": not torch.equal(cpu.get_state(), fresh),
+                "python": random.getstate() != python,
+                "numpy": _LENT.state["state"]["pos"] != numpy["pos"]
+                or (_LENT.state["state"]["key"] != numpy["key"]).any(),
+            }
+            self.drawn |= {name for name, drew in moved.items() if drew}
+            self.looks -= 1
+            cpu.set_state(before)
+            random.setstate(words)
+            np.random.set_bit_generator(own)  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was found out, so that a resumed run decides alike."""
+        return {"looks": self.looks, "drawn": sorted(self.drawn)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.looks, self.drawn = state["looks"], set(state["drawn"])
+
+
+def _lend_numpy(seed: int) -> Any:
+    """Put the generator that is lent in place of numpy's own, seeded, and return numpy's own."""
+    own = np.random.get_bit_generator()  # type: ignore[attr-defined]
     np.random.set_bit_generator(_LENT)  # type: ignore[attr-defined]
-    try:
-        seed_all(seed)
-        yield
-    finally:
-        cpu.set_state(before)
-        random.setstate(python)
-        np.random.set_bit_generator(numpy)  # type: ignore[attr-defined]
+    np.random.seed(seed)  # noqa: NPY002 - the generator that transforms draw from
+    return own
 
 
 def generator_states() -> dict[str, Any]:

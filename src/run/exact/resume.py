@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from src.base.logs import RankedLogger
-from src.run.exact.loader import make_exact
-from src.run.exact.randomness import generator_states, restore_generators, seed_of
+from src.run.exact.loader import Share, make_exact
+from src.run.exact.randomness import Lending, generator_states, restore_generators, seed_of
+from src.run.exact.switches import differences, switches
 
 log = RankedLogger(__name__)
 
@@ -34,10 +36,19 @@ class ExactResume(Callback):
     def __init__(self, seed: int | None) -> None:
         self.seed = seed if seed is not None else torch.seed() % 2**32
         self._place = ""
-        self._resumed = False
         self._state: dict[str, Any] | None = None
         self._means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
+        self._lending = Lending()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree on a seed and wrap the data module; here, in the process that trains, which may be a spawned one."""
+        if stage != "fit":
+            return
+        self._trainer = trainer
+        self.seed = int(trainer.strategy.broadcast(self.seed))
+        if (datamodule := getattr(trainer, "datamodule", None)) is not None:
+            self.wrap(datamodule)
 
     def wrap(self, datamodule: LightningDataModule) -> None:
         """Make the loaders that a data module hands out exact, wherever they can be made so.
@@ -45,15 +56,16 @@ class ExactResume(Callback):
         Args:
             datamodule: Gets its loader methods replaced on the object; its class stays as it is.
         """
+        if hasattr(datamodule.train_dataloader, "__wrapped__"):
+            return  # fitted before
         make_train, make_val = datamodule.train_dataloader, datamodule.val_dataloader
 
         @wraps(make_train)
         def train_dataloader() -> Any:
-            loaders = make_train()
-            trainer = datamodule.trainer
-            if trainer is not None and (trainer.world_size > 1 or vars(trainer)["overfit_batches"] > 0):
-                return loaders  # Lightning puts other samplers in
-            loaders, reasons = make_exact(loaders, self.seed, self.restore)
+            loaders, trainer = make_train(), cast("Trainer", datamodule.trainer)
+            reasons = ["trainer.overfit_batches takes the same few in the same order"]
+            if vars(trainer)["overfit_batches"] == 0:
+                loaders, reasons = make_exact(loaders, self._share(trainer))
             for reason in reasons:
                 log.info("exact resume is off for the order of the batches: %s", reason)
             return loaders
@@ -71,17 +83,27 @@ class ExactResume(Callback):
         # an attribute of the object, not of the class: other data modules stay as they are
         vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
 
+    def _share(self, trainer: Trainer) -> Share:
+        """Return which part of an epoch this process trains on."""
+        shares = trainer.distributed_sampler_kwargs or {}
+        if not trainer._accelerator_connector.use_distributed_sampler:
+            shares = {}  # the data module shares out by itself
+        return Share(self.seed, self.restore, self._lending, shares.get("rank", 0), shares.get("num_replicas", 1))
+
     # what is saved
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed and, at a place a run can go on from exactly, generators, metrics and means."""
+        """Return the seed and, at a place a run can go on from exactly, the state of every rank.
+
+        Called on all ranks, of which the first one writes the checkpoint.
+        """
         trainer = self._trainer
         if trainer is None or self._place not in PLACES:
             return {"seed": self.seed}
         means = trainer.fit_loop.epoch_loop._results if self._place == "step" else {}
-        return {
-            "seed": self.seed,
+        own = {
             "generators": generator_states(),
+            "lending": self._lending.state_dict(),
             "metrics": {
                 name: {"state": metric.metric_state, "updates": metric._update_count}
                 for name, metric in _metrics_of(trainer.lightning_module)
@@ -93,12 +115,24 @@ class ExactResume(Callback):
             },
             "logged": dict(trainer.callback_metrics),
         }
+        return {"seed": self.seed, "switches": switches(trainer), "ranks": _from_all_ranks(own, trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what was saved until `restore`."""
+        """Keep what was saved until `restore`, and tell what is not as it was."""
+        trainer = self._trainer
         self.seed = state_dict["seed"]
-        self._state = state_dict if "generators" in state_dict else None
-        self._resumed = True
+        if trainer is None:
+            return
+        trainer.num_sanity_val_steps = 0  # the run it goes on from has had its own
+        ranks = state_dict.get("ranks")
+        if ranks is None:
+            log.warning("the checkpoint was saved where a run cannot go on exactly; checkpoints/last.ckpt always can")
+            return
+        for line in differences(state_dict["switches"], switches(trainer)):
+            log.warning("exact resume: %s", line)
+        self._state = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
+        if len(ranks) != trainer.world_size:
+            del self._state["generators"]  # one for all would make all ranks draw alike
 
     def restore(self) -> None:
         """Put back what was saved; does nothing when that was done or nothing was saved."""
@@ -113,15 +147,11 @@ class ExactResume(Callback):
                 metric._computed = None
         self._means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
-        restore_generators(state["generators"])
+        self._lending.load_state_dict(state["lending"])
+        if "generators" in state:
+            restore_generators(state["generators"])
 
     # when
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out the sanity check of a resumed run: the run it goes on from has had its own."""
-        self._trainer = trainer
-        if self._resumed:
-            trainer.num_sanity_val_steps = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore a run that goes on with a new epoch."""
@@ -156,6 +186,10 @@ class ExactResume(Callback):
         """Note that everything of the last epoch is done."""
         self._place = "end"
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore a run that was saved at its end: no step is left, but its metrics are still to be recorded."""
+        self.restore()
+
     def _add_means(self, trainer: Trainer) -> None:
         """Add each saved mean to the one that was begun anew, as soon as the model logs it again."""
         begun = trainer.fit_loop.epoch_loop._results
@@ -180,31 +214,31 @@ class ForgetOrder(Callback):
         checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
-def apply_exact_resume(
-    trainer: Trainer, datamodule: LightningDataModule, seed: int | None, *, wanted: bool, resumes: bool
-) -> None:
-    """Make a run resume exactly, where that is wanted and can be had.
+def apply_exact_resume(trainer: Trainer, seed: int | None, *, wanted: bool, resumes: bool) -> None:
+    """Make a run resume exactly, where that is wanted.
 
     Args:
         trainer: Gets a callback more.
-        datamodule: Its loaders become exact.
         seed: The run's seed.
         wanted: False leaves everything to Lightning.
         resumes: Whether the run goes on from a checkpoint, which may hold what an exact run saved.
     """
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    if wanted and trainer.world_size > 1:
-        log.info("exact resume is off: it is for one process, this run has %d", trainer.world_size)
-        wanted = False
-    if not wanted:
-        if resumes:
-            callbacks.insert(0, ForgetOrder())
-        return
-    exact = ExactResume(seed)
-    exact.wrap(datamodule)
-    # Lightning has sorted its callbacks by now: those that save are last
-    saving = len(trainer.checkpoint_callbacks)
-    callbacks.insert(len(callbacks) - saving, exact)
+    if wanted:
+        # Lightning has sorted its callbacks by now: those that save are last
+        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed))
+    elif resumes:
+        callbacks.insert(0, ForgetOrder())
+
+
+def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the state of every rank, in the order of the ranks; a collective call."""
+    if trainer.world_size == 1:
+        return [own]
+    own = apply_to_collection(own, torch.Tensor, lambda tensor: tensor.detach().cpu())
+    gathered: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, own)
+    return gathered
 
 
 def _metrics_of(module: LightningModule) -> list[tuple[str, Metric]]:

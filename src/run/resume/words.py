@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -105,10 +106,14 @@ def _merged(run: RunDirectory, given: Sequence[str], left_out: Sequence[str]) ->
 
 
 def _words_of(run: RunDirectory) -> list[str]:
-    words = [str(word) for word in OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")]
-    hydra = OmegaConf.load(run.folder / ".hydra" / "hydra.yaml")
-    its_own = [str(word) for word in OmegaConf.select(hydra, "hydra.overrides.hydra", default=[])]
+    words, hydra = (_as_written(run.folder / ".hydra" / name) for name in ("overrides.yaml", "hydra.yaml"))
+    its_own = [str(word) for word in hydra["hydra"]["overrides"]["hydra"]]
     return [*words, *(word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(OF_HYDRA))]
+
+
+def _as_written(path: Path) -> Any:
+    """Return the content of a file of Hydra's; a word may hold an interpolation, for the config it will be part of."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def _key(word: str) -> str:
