@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from src.run.build import build
 from src.run.checkpoints import find_damage
+from src.run.exact.loader import ExactLoader
 from src.run.session import judge
 from src.run.workers import explain_lost_worker, limit_waiting
 from tests.conftest import ComposeSmall
@@ -81,12 +82,15 @@ def test_every_loader_with_workers_gets_the_limit_and_keeps_one_of_its_own() -> 
     assert as_it_was.val_dataloader().flattened[0].timeout == 0
 
 
-def test_a_run_waits_ten_minutes_for_a_batch_by_default(small: ComposeSmall) -> None:
-    for words, timeout in ((("extras.exact_resume=true",), 600), (("extras.worker_timeout=0",), 0)):
-        data = build(small("data.num_workers=1", *words)).datamodule
-        data.prepare_data()
-        data.setup("fit")
-        assert [data.train_dataloader().timeout, data.val_dataloader().timeout] == [timeout, timeout]
+@pytest.mark.parametrize(("words", "limit"), [((), 600), (("extras.worker_timeout=0",), 0)])
+def test_a_run_waits_ten_minutes_for_a_batch_by_default_in_exact_order_too(
+    words: tuple[str, ...], limit: int, small: ComposeSmall
+) -> None:
+    run = build(small("data.num_workers=1", "extras.exact_resume=true", *words))
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    loader = run.trainer.train_dataloader
+    assert type(loader) is ExactLoader
+    assert loader.timeout == limit
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterator
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ def limit_waiting(datamodule: LightningDataModule, seconds: float) -> None:
     """
 
     def limited(make: Callable[[], Any]) -> Callable[[], Any]:
-        @wraps(make)
-        def loaders() -> Any:
+        def loaders() -> Any:  # not `wraps`: exact resume takes what has `__wrapped__` for its own
             made = make()
             for loader in _each(made):
                 if loader.num_workers > 0 and not loader.timeout:
@@ -60,7 +58,7 @@ def explain_lost_worker(error: BaseException) -> str:
     if found := _WAITED.search(told):
         return (
             f"no batch came from the data loader's workers for {found[1]} s: one of them hangs; what was saved is "
-            "whole; see where with data.num_workers=0, or wait longer with extras.worker_timeout=<seconds>, 0 is for ever"
+            "whole; see where with data.num_workers=0, or wait longer: extras.worker_timeout=<seconds>, 0 is for ever"
         )
     if found := _KILLED.search(told):
         what = f"a data loader's worker, pid {found[1]}, was killed by {_name_of(found[2])}"
