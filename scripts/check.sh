@@ -31,7 +31,7 @@ check "ruff check" "$bin/python" -m ruff check --quiet .
 check "mypy" "$bin/python" -m mypy
 check "yamllint" "$bin/python" -m yamllint --strict .
 check "codespell" over '*' -- "$bin/python" -m codespell_lib
-check "shellcheck" over '*.sh' '.ci/run' -- "$bin/shellcheck"
+check "shellcheck" over '*.sh' '*.sbatch' '.ci/run' -- "$bin/shellcheck"
 check "nbstripout" over '*.ipynb' -- "$bin/python" -m nbstripout --verify
 check "detect-secrets" over '*' -- "$bin/python" -m detect_secrets.pre_commit_hook --baseline .secrets.baseline
 check "private keys" over '*' -- "$bin/python" -m pre_commit_hooks.detect_private_key

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import yaml
 from src.base.root import ROOT
 from tests.conftest import SMALL
 from tests.doors import Started, only_run, read_json, run_door
-from tests.run_if import RunIf
 
 
 def results_of(folder: Path) -> dict[str, float]:
@@ -196,27 +193,6 @@ def test_two_cpu_processes_are_one_run(words: tuple[str, ...], tmp_path: Path) -
     assert read_json(folder / "run.json")["ranks"] == 2
     assert {"val/acc", "test/acc"} <= set((folder / "metrics.csv").read_text().splitlines()[0].split(","))
     assert "test/acc" in results_of(folder)
-
-
-@RunIf(posix=True)
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_as_killed_with_its_exit_code(sent: signal.Signals, code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "src/train.py", f"paths.log_dir={tmp_path}", "trainer.max_epochs=10000"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 120
-        while not list(tmp_path.glob("train/runs/*/checkpoints/last.ckpt")):
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(sent)
-        assert process.wait(timeout=60) == code
-    finally:
-        process.kill()
-        process.wait()
-    record = read_json(only_run(tmp_path) / "run.json")
-    assert (record["status"], record["exit_code"]) == ("killed", code)
 
 
 def test_env_variables_from_dotenv_reach_the_config(tmp_path: Path) -> None:

@@ -83,6 +83,20 @@ def test_a_run_that_was_killed_after_its_training_is_scored_as_if_it_had_not_bee
     assert len((straight / "metrics.csv").read_bytes().splitlines()) == len(rows.splitlines())
 
 
+def test_a_run_that_had_stopped_early_trains_no_further_unless_it_is_asked_for_more(tmp_path: Path) -> None:
+    early = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"]
+    run = tmp_path / "run"
+    assert start_warm([*SMALL, *early, "trainer.max_epochs=9", f"hydra.run.dir={run}"], tmp_path / "first.log") == 0
+    results = (run / "results.json").read_bytes()
+    assert b'"test/acc"' in results
+    assert start_warm([f"resume={run}"], tmp_path / "again.log") == 0
+    assert (run / "results.json").read_bytes() == results
+    assert "stopped early, before trainer.max_epochs=9; raise that" in (run / "train.log").read_text()
+    step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert start_warm([f"resume={run}", "trainer.max_epochs=10"], tmp_path / "more.log") == 0
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step + EPOCH
+
+
 @pytest.mark.slow
 def test_saves_far_apart_repeat_the_steps_in_between_bit_by_bit(tmp_path: Path) -> None:
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=4"]

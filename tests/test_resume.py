@@ -199,22 +199,24 @@ def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -
 
 
 def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named(tmp_path: Path) -> None:
-    run = killed(tmp_path, "trainer.max_epochs=8")
+    assert door(tmp_path, *QUICK, "trainer.max_epochs=2").end().returncode == 0
+    run = only_run(tmp_path / "logs")
+    record = read_json(run / "run.json")
+    (run / "run.json").write_text(json.dumps({**record, "status": "running", "exit_code": None}))
     last = run / "checkpoints/last.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
-    last.unlink()  # its bytes may have a second name, last-previous.ckpt
     last.write_bytes(content)
     done = Started("train", [f"resume={run}"], tmp_path / "said").end()
     assert done.returncode == 2
     assert f"{last}: its sha256 is" in done.stderr
     assert "last-previous.ckpt" in done.stderr
-    done = door(tmp_path, *QUICK, "trainer.max_epochs=8", "resume=auto").end()
+    done = door(tmp_path, *QUICK, "trainer.max_epochs=2", "resume=auto").end()
     assert done.returncode == 0, done.stderr
     assert f"warning: {last}: its sha256 is" in done.stderr
     [again] = read_json(run / "run.json")["resumed"]
     assert again["checkpoint"] == "last-previous.ckpt"
-    assert [int(row["step"]) for row in rows_of(run)] == [*range(2, 24, 3), 24]
+    assert [int(row["step"]) for row in rows_of(run)] == [2, 5, 6]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
-from src.run.sweep import conclude_sweep, summarise
+from src.run.sweep import conclude_sweep, planned_jobs, summarise, tell_stop
 
 
 def job(sweep: Path, number: int, overrides: list[str], acc: float | None) -> None:
@@ -59,3 +60,28 @@ def test_the_table_is_printed_and_kept(sweep: Path, capsys: pytest.CaptureFixtur
 
 def test_a_sweep_that_ran_nothing_has_no_rows(tmp_path: Path) -> None:
     assert summarise(tmp_path) == []
+
+
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def plan(words: list[str], **sweeper: object) -> DictConfig:
+    """Return what a sweep's config says of its jobs."""
+    return OmegaConf.create(
+        {"hydra": {"sweeper": {"_target_": BASIC, **sweeper}, "overrides": {"task": words}}},
+    )
+
+
+def test_a_stopped_sweep_says_what_was_done_and_how_many_jobs_were_not_started(tmp_path: Path) -> None:
+    for number, status in enumerate(["done", "failed", "killed"]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "run.json").write_text(json.dumps({"status": status}))
+    told = tell_stop(tmp_path, plan(["seed=range(5)", "logger=csv", "model.lr=1,2"]), "SIGTERM")
+    assert told == "sweep stopped by SIGTERM: 1 job done, job 1 failed, job 2 killed, 7 not started"
+    assert tell_stop(tmp_path, plan(["experiment=glob(*)"]), "SIGINT").endswith("job 2 killed, the others not started")
+
+
+def test_the_jobs_of_a_sweep_are_counted_where_its_sweeper_knows_them() -> None:
+    assert planned_jobs(plan(["a=1,2,3"], params={"b": "range(4)"})) == 12
+    assert planned_jobs(plan(["a=1"], _target_="an.OptunaSweeper", n_trials=20)) == 20
+    assert planned_jobs(plan(["a=1"], _target_="another.Sweeper")) is None

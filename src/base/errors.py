@@ -6,6 +6,8 @@
         └── DiskFull          2   a file has no room on the disk
     └── Diverged              3   the loss became NaN or infinite
 
+    Stopped            130, 143   a signal ended the run; no Exception, so that no `except Exception` goes on after it
+
 An error that a user can mend says three things in one line: the value, the rule, the remedy.
 """
 
@@ -64,6 +66,38 @@ class Diverged(FulguriteError):
     """The loss is NaN or infinite: going on would only spoil the weights."""
 
     exit_code = EXIT_DIVERGED
+
+
+class Stopped(BaseException):
+    """A signal ended the run.
+
+    Args:
+        signal_name: `SIGINT`, `SIGTERM` or `SIGUSR1`.
+        saved: What of the run is saved where, a part of a sentence.
+        exit_code: Of the process; None is the one of the signal.
+
+    Attributes:
+        told: Whether the run has said so itself.
+    """
+
+    def __init__(self, signal_name: str, saved: str = "", exit_code: int | None = None) -> None:
+        self.interrupted = signal_name == "SIGINT"
+        self.signal_name, self.saved = signal_name, saved
+        own = EXIT_INTERRUPTED if self.interrupted else EXIT_TERMINATED
+        self.exit_code = own if exit_code is None else exit_code
+        self.told = False
+        super().__init__(signal_name, saved)
+
+    def __str__(self) -> str:
+        told = f"{'interrupted' if self.interrupted else 'terminated'} ({self.signal_name})"
+        return f"{told}, {self.saved}" if self.saved else told
+
+
+def find_stop(error: BaseException | None) -> Stopped | None:
+    """Return the `Stopped` that an error is, or that was being handled when the error came up."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error
 
 
 def is_disk_full(error: BaseException) -> bool:

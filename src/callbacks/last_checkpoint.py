@@ -38,6 +38,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_n_epochs_ended = every_n_epochs
         self._file = str(Path(dirpath) / f"{filename}{self.FILE_EXTENSION}")
         self._saved_step = 0
+        self.newest: int | None = None  # optimizer steps in the file; None until this run has saved
         self._between_epochs = False
         self._resumed_between_epochs = False
 
@@ -67,6 +68,23 @@ class LastCheckpoint(ModelCheckpoint):
         """Save the last epoch."""
         self._save(trainer, between_epochs=True)
 
+    def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
+        """Save the state of now, due or not, for a run that is about to be stopped.
+
+        Args:
+            trainer: The run's trainer, in a hook after this callback's own.
+            pl_module: The run's model.
+            between_epochs: An epoch is complete and the next not begun; else a batch was just trained on.
+
+        Returns:
+            Whether the file holds a state from which a run can go on exactly; False asks to try at a later step.
+        """
+        if not between_epochs and not _is_resumable(trainer, pl_module):
+            return False
+        if self.newest != trainer.global_step:
+            self._save(trainer, between_epochs=between_epochs)
+        return True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do nothing: the epoch is not over for loggers and schedulers."""
 
@@ -95,7 +113,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, self._file)
         finally:
             self._between_epochs = False
-        self._saved_step = trainer.global_step
+        self._saved_step = self.newest = trainer.global_step
 
 
 def _is_resumable(trainer: Trainer, model: LightningModule) -> bool:

@@ -22,6 +22,7 @@ from src.run.exact.resume import apply_exact_resume
 from src.run.hardware import require_hardware
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
+from src.run.stopping import stop_on_signals
 from src.run.workers import limit_waiting
 
 log = RankedLogger(__name__)
@@ -87,6 +88,7 @@ def build(cfg: DictConfig) -> Run:
     limit_waiting(datamodule, cfg.extras.get("worker_timeout") or 0)
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    stop_on_signals(trainer, datamodule, cfg)
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)

@@ -45,9 +45,11 @@ class ReserveRunDirectory(Callback):
 
     Attributes:
         sweep: The directory of the sweep that this process runs; None in a single run.
+        config: The sweep's config; None in a single run.
     """
 
     sweep: ClassVar[Path | None] = None
+    config: ClassVar[DictConfig | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run, or go on in that of an earlier one."""
@@ -62,6 +64,7 @@ class ReserveRunDirectory(Callback):
             if asked := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
         path = _reserve_key(config, "hydra.sweep.dir")
+        ReserveRunDirectory.config = config
         ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is not None:
             with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):

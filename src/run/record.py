@@ -41,6 +41,7 @@ from src.base.root import ROOT
 from src.run.resume.runs import continued_run
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
+from src.run.signals import signals
 from src.run.tags import tag_names
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ class Record:
         Args:
             metrics: Name to number or scalar tensor.
             weights: The checkpoint they were measured on; None for the weights in memory.
+
+        Raises:
+            Stopped: A signal has asked the run to end; the metrics are written.
         """
         self.results["metrics"] |= {name: float(value) for name, value in sorted(metrics.items())}
         if weights is not None:
@@ -145,6 +149,7 @@ class Record:
             self.results["weights"] = str(path.relative_to(self.folder.resolve()) if inside else path)
         if rank() == 0:
             write_atomic(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
+        signals.stop_if_asked()
 
     def conclude(self, wanted: str | None) -> dict[str, float]:
         """Show the final table and return the metrics.

@@ -23,10 +23,12 @@ from src.base.errors import (
     EXIT_USER,
     ConfigError,
     FulguriteError,
+    Stopped,
+    find_stop,
     is_disk_full,
     is_out_of_memory,
 )
-from src.base.logs import RankedLogger
+from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
 from src.run.backoff import begin_again, run_with_backoff
 from src.run.directory import ReserveRunDirectory
@@ -34,6 +36,7 @@ from src.run.memory import explain_out_of_memory, keep_traceback
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
+from src.run.signals import signals
 from src.run.tags import require_tags, tag_names
 from src.run.workers import explain_lost_worker
 
@@ -72,26 +75,31 @@ def session(cfg: DictConfig) -> Iterator[Record]:
 
 
 def _recorded(cfg: DictConfig) -> Iterator[Record]:
+    signals.begin_run()
+    signals.hold()
     record = Record(cfg, sweep=_sweep())
     try:
+        signals.heed()
         with warnings.catch_warnings():
             require_tags(cfg)
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
-        if (again := begin_again(cfg)) is not None:
+        if find_stop(error) is None and (again := begin_again(cfg)) is not None:
             keep_traceback(error)
             record.close_loggers(failed=True)
             raise again from error
-        outcome = judge(error, cfg)
-        _tell(error, outcome)
-        try:
-            record.close(outcome.status, outcome.reason, outcome.exit_code)
-        except OSError as failure:  # must not hide how the run ended
-            log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
+        with signals.held():
+            outcome = judge(error, cfg)
+            _tell(error, outcome, _advice(cfg))
+            try:
+                record.close(outcome.status, outcome.reason, outcome.exit_code)
+            except OSError as failure:  # must not hide how the run ended
+                log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
         record.close_loggers(failed=True)
         raise
-    record.close("done", None, 0)
+    with signals.held():
+        record.close("done", None, 0)
     record.close_loggers(failed=False)
 
 
@@ -114,6 +122,8 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
         error: What was raised.
         cfg: The run's config, for the values that the advice names.
     """
+    if (killed := _killed(error)) is not None:
+        return killed
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
     if isinstance(error, FulguriteError):
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
@@ -123,15 +133,22 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
         return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
         return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
-    # Lightning ends the program itself on Ctrl-C and on SIGTERM
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
-    if type(error).__name__ == "SIGTERMException":
-        return Outcome("killed", "terminated (SIGTERM)", EXIT_TERMINATED)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH
         return Outcome("failed", f"the program ended itself with code {code}", code or EXIT_CRASH)
     return Outcome("failed", reason, EXIT_CRASH)
+
+
+def _killed(error: BaseException) -> Outcome | None:
+    """Return the outcome of a run that a signal has ended, else None."""
+    if (stop := find_stop(error)) is not None:
+        return Outcome("killed", str(stop), stop.exit_code)
+    # in a process that does not listen to signals by our rules, Lightning ends the program itself
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
+    if type(error).__name__ == "SIGTERMException":
+        return Outcome("killed", "terminated (SIGTERM)", EXIT_TERMINATED)
+    return None
 
 
 def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | None:
@@ -146,12 +163,15 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
 
     Raises:
         JobFailed: A job of a sweep failed; the sweep decides whether to go on.
+        Stopped: A signal ended the run, and the sweep with it.
         SystemExit: A single run failed.
     """
     gc.enable()
     try:
         metrics = run_with_backoff(task, cfg)
     except BaseException as error:
+        if (stop := find_stop(error)) is not None:
+            raise stop from None
         outcome = judge(error, cfg)
         if isinstance(error, Exception) and _sweep() is not None:
             raise JobFailed(outcome) from error
@@ -171,9 +191,14 @@ def enter(main: Callable[[], Any]) -> None:
     gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
     prepare_environment()
     Record.typed = list(sys.argv)
+    signals.install()
     try:
         sys.argv[1:] = written_out(sys.argv[1:], Path(sys.argv[0]).stem)
         main()
+    except Stopped as stop:
+        signals.end_ranks()
+        _tell_stop(stop)
+        raise SystemExit(stop.exit_code) from None
     except FulguriteError as error:
         if not isinstance(error, JobFailed):
             _write_findings(error)
@@ -187,6 +212,7 @@ def enter(main: Callable[[], Any]) -> None:
         _write_findings(explained)
         raise SystemExit(explained.exit_code) from error
     finally:
+        signals.restore()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
         if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir():
             from src.run.sweep import conclude_sweep
@@ -202,8 +228,20 @@ def _sweep() -> dict[str, Any] | None:
     return {"dir": str(hydra.sweep.dir), "job": hydra.job.num}
 
 
-def _tell(error: BaseException, outcome: Outcome) -> None:
-    if isinstance(error, ConfigError):
+def _advice(cfg: DictConfig) -> str:
+    """Return how a stopped run goes on, a part of a sentence; empty where nothing was trained."""
+    if "resume" not in cfg:
+        return ""
+    if _sweep() is None:
+        return "; to go on, give the same command with resume=auto"
+    return f"; to go on: python src/train.py resume={cfg.paths.output_dir}"
+
+
+def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
+    if (stop := find_stop(error)) is not None:
+        stop.told = True
+        log.error("%s%s", outcome.reason, advice)
+    elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
     elif is_out_of_memory(error) or explain_lost_worker(error):
@@ -213,6 +251,16 @@ def _tell(error: BaseException, outcome: Outcome) -> None:
         log.error("the run crashed", exc_info=error)
     else:
         log.error("%s", outcome.reason)
+
+
+def _tell_stop(stop: Stopped) -> None:
+    if ReserveRunDirectory.sweep is not None:
+        from src.run.sweep import tell_stop
+
+        line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
+        sys.stderr.write(f"{line}\n")
+    elif not stop.told and rank() == 0:
+        sys.stderr.write(f"{stop} before the run began\n")
 
 
 def _write_findings(error: FulguriteError) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from src.run.show import show_sweep
 
@@ -61,6 +64,46 @@ def summarise(folder: Path) -> list[Row]:
         for name, value in json.loads((job / "results.json").read_text())["metrics"].items():
             row.metrics.setdefault(name, []).append(value)
     return list(rows.values())
+
+
+def tell_stop(folder: Path, config: DictConfig | None, signal_name: str) -> str:
+    """Return a line on a sweep that a signal has stopped: what is done, which job it met, how many were not started.
+
+    Args:
+        folder: The sweep's directory.
+        config: The sweep's config, from which the number of its jobs is read.
+        signal_name: E.g. `SIGTERM`.
+    """
+    jobs = {job.parent.name: json.loads(job.read_text())["status"] for job in folder.glob("*/run.json")}
+    done = sum(status == "done" for status in jobs.values())
+    parts = [f"{done} job{'s' * (done != 1)} done"]
+    parts += [
+        f"job {name} {status}"
+        for name, status in sorted(jobs.items(), key=lambda job: _order(job[0]))
+        if status != "done"
+    ]
+    planned = planned_jobs(config) if config is not None else None
+    parts.append(f"{planned - len(jobs) if planned is not None else 'the others'} not started")
+    return f"sweep stopped by {signal_name}: {', '.join(parts)}"
+
+
+def planned_jobs(config: DictConfig) -> int | None:
+    """Return how many jobs a sweep is to have; None where its sweeper does not tell beforehand.
+
+    Args:
+        config: The sweep's config with Hydra's part.
+    """
+    sweeper = config.hydra.sweeper
+    if (trials := sweeper.get("n_trials")) is not None:
+        return int(trials)
+    if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
+        return None
+    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    try:
+        return sum(map(len, BasicSweeper.split_arguments(parsed, None)))
+    except HydraException:  # glob(*): only a sweeper that looks at the folders knows
+        return None
 
 
 def conclude_sweep(folder: Path) -> None:

@@ -50,6 +50,7 @@ NESTED = {
         "print_config": "bool",
         "allowed_targets": "list[str]",
         "exact_resume": "bool",
+        "grace_seconds": "float",
     },
     "resume": {
         "run": "str | None",

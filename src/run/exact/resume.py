@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, cast
 
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
@@ -21,6 +21,9 @@ log = RankedLogger(__name__)
 
 # Where in a run a checkpoint holds all that a resumed run needs; at other places Lightning is amid its own work.
 PLACES = ("epoch start", "step", "end")
+
+
+MARK = "is_exact"  # on a loader method that was wrapped
 
 
 class ExactResume(Callback):
@@ -56,7 +59,7 @@ class ExactResume(Callback):
         Args:
             datamodule: Gets its loader methods replaced on the object; its class stays as it is.
         """
-        if hasattr(datamodule.train_dataloader, "__wrapped__"):
+        if hasattr(datamodule.train_dataloader, MARK):
             return  # fitted before
         make_train, make_val = datamodule.train_dataloader, datamodule.val_dataloader
 
@@ -80,6 +83,7 @@ class ExactResume(Callback):
                     loader.generator = torch.Generator().manual_seed(seed_of("validation", self.seed))
             return loaders
 
+        setattr(train_dataloader, MARK, True)
         # an attribute of the object, not of the class: other data modules stay as they are
         vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
 
@@ -114,6 +118,8 @@ class ExactResume(Callback):
                 if mean.is_tensor and mean.meta.on_epoch and not mean.has_reset
             },
             "logged": dict(trainer.callback_metrics),
+            # a run that was stopped early has its end there, as long as it is not asked for more
+            "ended": _limits(trainer) if self._place == "end" and trainer.should_stop else None,
         }
         return {"seed": self.seed, "switches": switches(trainer), "ranks": _from_all_ranks(own, trainer)}
 
@@ -152,6 +158,12 @@ class ExactResume(Callback):
             restore_generators(state["generators"])
 
     # when
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no further where the run had been stopped early and is not asked for more."""
+        if self._state is not None and self._state.get("ended") == _limits(trainer):
+            log.info("the run had stopped early, before trainer.max_epochs=%s; raise that to go on", trainer.max_epochs)
+            trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore a run that goes on with a new epoch."""
@@ -235,10 +247,14 @@ def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any
     """Return the state of every rank, in the order of the ranks; a collective call."""
     if trainer.world_size == 1:
         return [own]
-    own = apply_to_collection(own, torch.Tensor, lambda tensor: tensor.detach().cpu())
+    own = move_data_to_device(own, torch.device("cpu"))
     gathered: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, own)
     return gathered
+
+
+def _limits(trainer: Trainer) -> list[int | None]:
+    return [trainer.max_epochs, trainer.max_steps]
 
 
 def _metrics_of(module: LightningModule) -> list[tuple[str, Metric]]:
