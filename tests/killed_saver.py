@@ -1,6 +1,6 @@
 """Saves checkpoints in children that are killed at chosen moments, and tells what each kill left behind.
 
-    python tests/killed_saver.py <folder> <kills> <MB of a checkpoint>
+    python tests/killed_saver.py <folder> <kills> <MB of a checkpoint> <CheckpointFiles or BackgroundFiles>
 
 Every tensor of generation n is filled with n, so a mixture of two generations would be seen. Writes one JSON list to
 standard output.
@@ -22,9 +22,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch  # noqa: E402
 
-from src.run.checkpoints import CheckpointFiles, find_damage  # noqa: E402
+from src.run.checkpoint_files import CheckpointFiles  # noqa: E402
+from src.run.checkpoint_saving import BackgroundFiles  # noqa: E402
+from src.run.checkpoints import find_damage  # noqa: E402
 
 PARTS = 10
+WRITERS = {kind.__name__: kind for kind in (CheckpointFiles, BackgroundFiles)}
 
 
 def checkpoint(generation: int, size: int) -> dict[str, Any]:
@@ -33,9 +36,8 @@ def checkpoint(generation: int, size: int) -> dict[str, Any]:
     return {"state_dict": values, "global_step": generation, "epoch": 0}
 
 
-def save_for_ever(path: Path, generation: int, size: int) -> None:
+def save_for_ever(files: CheckpointFiles, path: Path, generation: int, size: int) -> None:
     """Save one generation after the other."""
-    files = CheckpointFiles()
     while True:
         files.save_checkpoint(checkpoint(generation, size), path)
         generation += 1
@@ -58,7 +60,7 @@ def generation_in(path: Path) -> int | None:
     return int(values["global_step"]) if found == {float(values["global_step"])} else None
 
 
-def main(folder: Path, kills: int, size: int) -> list[dict[str, Any]]:
+def main(folder: Path, kills: int, size: int, writer: str) -> list[dict[str, Any]]:
     """Kill that many children and return what stood in the folder after each."""
     torch.set_num_threads(1)
     last, looks = folder / "last.ckpt", []
@@ -68,7 +70,7 @@ def main(folder: Path, kills: int, size: int) -> list[dict[str, Any]]:
         assert before is not None
         child = os.fork()
         if child == 0:
-            save_for_ever(last, before + 1, size)
+            save_for_ever(WRITERS[writer](), last, before + 1, size)
         # from the first byte to the last; every fourth one is hit later: while it is synced, linked, renamed, described
         share = kill / max(kills - 1, 1)
         wait_for_moment(folder, int(share * size), 0.02 * share if kill % 4 == 3 else 0.0)
@@ -90,4 +92,4 @@ def main(folder: Path, kills: int, size: int) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(float(sys.argv[3]) * 1e6))))
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(float(sys.argv[3]) * 1e6), sys.argv[4])))

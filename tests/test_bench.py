@@ -19,6 +19,7 @@ from scripts.bench.measure import Bar, Row, alternate, differences, ratios, run_
 from scripts.bench.report import markdown, save
 from scripts.bench.run import exit_code, read_arguments
 from scripts.bench.startup import torch_modules
+from src.run.checkpoints import find_damage
 from tests.run_if import RunIf
 
 needs_linux = RunIf(path="/proc/self/status")
@@ -159,7 +160,10 @@ def test_a_short_run_measures_training_and_memory(tmp_path: Path) -> None:
 
 def test_a_short_run_measures_a_checkpoint_beside_a_plain_one(tmp_path: Path) -> None:
     rows = checkpoint_rows(tmp_path, 1_000_000, repeats=2)
-    assert [(row.key, row.unit, str(row.bar)) for row in rows] == [("P9", "x", "<= 1.5"), ("P9", "s", "None")]
+    promises = [("P9", "x", "<= 1.5"), ("P9", "x", "<= 1.25"), ("P9", "s", "None")]
+    assert [(row.key, row.unit, str(row.bar)) for row in rows] == promises
+    assert rows[1].samples == ratios(rows[1].parts["blocked, s"], rows[1].parts["copy, s"])
+    assert not find_damage(tmp_path / "behind.ckpt")
     assert set(rows[0].parts) == {"plain, s", "ours, s", "verify, s"}
     assert rows[0].samples == ratios(rows[0].parts["ours, s"], rows[0].parts["plain, s"])
     # both wrote the same: a name of each record stands in the file

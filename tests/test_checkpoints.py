@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +25,16 @@ from src.base.root import ROOT
 from src.eval import evaluate
 from src.models.classifier import Classifier
 from src.run.build import build
-from src.run.checkpoints import (
-    CheckpointFiles,
-    expected_size,
-    find_damage,
-    keep_checkpoints_whole,
-    manifest_of,
-    newest_whole,
-    warn_of_little_space,
-)
+from src.run.checkpoint_files import CheckpointFiles
+from src.run.checkpoint_saving import keep_checkpoints_whole
+from src.run.checkpoints import find_damage, manifest_of, newest_whole
+from src.run.disk_space import expected_size, warn_of_little_space
 from src.run.record import config_hash
 from src.run.weights import weights_to_test
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import only_run, read_json
+from tests.full_disk import largest_file
 from tests.run_if import RunIf
 
 posix = RunIf(posix=True)
@@ -111,7 +105,7 @@ def test_a_file_system_without_links_keeps_two_generations_too(tmp_path: Path, m
         ("os.link", 1, 2, True),
         ("pathlib.Path.replace", 1, 2, True),  # of the old manifest
         ("pathlib.Path.replace", 2, 2, False),  # of the new file
-        ("src.run.checkpoints.write_atomic", 1, 3, False),
+        ("src.run.checkpoint_files.write_atomic", 1, 3, False),
     ],
 )
 def test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_another(
@@ -251,10 +245,12 @@ def test_a_remote_path_is_left_to_lightning() -> None:
     assert not files.exists("/far/last.ckpt")
 
 
-def killed(folder: Path, kills: int, megabytes: int, temporary: str | None = None) -> list[dict[str, Any]]:
+def killed(
+    folder: Path, kills: int, megabytes: int, *, temporary: str | None = None, writer: str = "CheckpointFiles"
+) -> list[dict[str, Any]]:
     """Run `killed_saver.py` and return what each kill left."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **({"TMPDIR": temporary} if temporary else {})}
-    command = [sys.executable, str(ROOT / "tests/killed_saver.py"), str(folder), str(kills), str(megabytes)]
+    command = [sys.executable, str(ROOT / "tests/killed_saver.py"), str(folder), str(kills), str(megabytes), writer]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     looks: list[dict[str, Any]] = json.loads(done.stdout)
@@ -269,33 +265,22 @@ def killed(folder: Path, kills: int, megabytes: int, temporary: str | None = Non
 
 
 @posix
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
-    killed(tmp_path, kills=2, megabytes=20)
+@pytest.mark.parametrize("writer", ["CheckpointFiles", "BackgroundFiles"])
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(writer: str, tmp_path: Path) -> None:
+    killed(tmp_path, kills=2, megabytes=20, writer=writer)
 
 
 @pytest.mark.slow
 @RunIf(posix=True, path="/dev/shm")
-def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", ["CheckpointFiles", "BackgroundFiles"])
+def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(writer: str, tmp_path: Path) -> None:
     shared = Path("/dev/shm")
     if shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("/dev/shm is the same file system")
     before = {path.name for path in shared.iterdir()}
-    looks = killed(tmp_path, kills=20, megabytes=200, temporary="/dev/shm")
+    looks = killed(tmp_path, kills=20, megabytes=200, temporary="/dev/shm", writer=writer)
     assert sum(look["left"] == 1 for look in looks) >= 10
     assert not [path for path in shared.iterdir() if path.name not in before and path.stat().st_size > 1e6]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes, as on a disk that is full."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @posix
@@ -316,8 +301,11 @@ def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp
 
 
 @posix
-def test_a_run_on_a_full_disk_ends_with_one_line_and_2(tmp_path: Path) -> None:
-    words = ["+trainer.limit_train_batches=4", "extras.print_config=false", f"paths.log_dir={tmp_path}"]
+@pytest.mark.parametrize(
+    "option", ["extras.async_checkpoints=false", pytest.param("extras.async_checkpoints=true", marks=pytest.mark.slow)]
+)
+def test_a_run_on_a_full_disk_ends_with_one_line_and_2(option: str, tmp_path: Path) -> None:
+    words = [option, "+trainer.limit_train_batches=4", "extras.print_config=false", f"paths.log_dir={tmp_path}"]
     command = f'ulimit -f 400 && exec "{sys.executable}" src/train.py {" ".join(words)}'
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)

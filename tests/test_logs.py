@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
 
 import pytest
 
-from src.base.logs import RankedLogger, quiet_libraries, rank
+from src.base.logs import RankedLogger, quiet_libraries, rank, tell_failure_once
+from tests.run_if import RunIf
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,15 @@ def test_warnings_can_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
         quiet_libraries(ignore_warnings=True)
         warnings.warn("anything", stacklevel=1)
     assert "anything" not in caplog.text
+
+
+@RunIf(path="/dev/full")
+def test_a_log_file_without_room_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.FileHandler("/dev/full")
+    tell_failure_once(handler)
+    for number in range(3):
+        handler.handle(logging.LogRecord("x", logging.INFO, __file__, number, "text", (), None))
+    said = capsys.readouterr().err
+    assert said == "warning: /dev/full: cannot be written ([Errno 28] No space left on device); the run goes on\n"
+    with suppress(OSError):  # what is left in its buffer has no room either
+        handler.close()

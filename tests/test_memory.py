@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.base.errors import EXIT_CRASH
-from src.run.memory import is_out_of_memory
+from src.base.errors import EXIT_CRASH, is_out_of_memory
 from src.run.session import judge
 from src.train import train
 from tests.conftest import ComposeSmall

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from src.base.errors import Diverged
 from src.callbacks.nan_guard import NanGuard
 from src.models.classifier import Batch, Classifier
-from src.run.checkpoints import find_damage, keep_checkpoints_whole
+from src.run.checkpoint_saving import keep_checkpoints_whole
+from src.run.checkpoints import find_damage
 from src.train import train
 from tests.conftest import ComposeSmall, callbacks_of
 from tests.doors import only_run, read_json, run_door

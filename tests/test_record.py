@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import UserError
+from src.base.errors import DiskFull, UserError
 from src.eval import evaluate
 from src.run.metrics import MetricsFile, require_metric
 from src.run.record import Record, config_hash, git_state
@@ -18,6 +18,7 @@ from src.run.secrets import masked
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import read_json
+from tests.full_disk import largest_file
 from tests.run_if import RunIf
 
 
@@ -239,3 +240,16 @@ def test_an_evaluation_has_a_record_too(small: ComposeSmall, tmp_path: Path) -> 
     evaluate(small(f"ckpt_path={weights}", door="eval", folder=tmp_path / "eval"))
     assert read_json(tmp_path / "eval/run.json")["task_name"] == "eval"
     assert read_json(tmp_path / "eval/results.json")["weights"] == str(weights)
+
+
+@RunIf(posix=True)
+def test_a_row_without_room_on_the_disk_is_told_with_its_file_and_the_rows_before_stay(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path)
+    for step in range(20):
+        metrics.log_metrics({"loss": 0.5}, step)
+    before = (tmp_path / "metrics.csv").read_text()
+    with largest_file(len(before)), pytest.raises(DiskFull, match="no room for the row of step 20") as caught:
+        metrics.log_metrics({"loss": 0.5}, 20)
+    assert str(caught.value).startswith(f"{tmp_path}/metrics.csv: ")
+    assert "paths.log_dir=<folder on another disk>" in str(caught.value)
+    assert (tmp_path / "metrics.csv").read_text() == before

@@ -51,3 +51,18 @@ def test_the_best_weights_of_this_run_are_tested_also_when_it_went_on_from_other
     weights = read_json(tmp_path / "more/results.json")["weights"]
     assert weights == "checkpoints/best-002.ckpt"
     assert (tmp_path / "more" / weights).is_file()
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused_and_its_weights_can_be_taken(
+    small: ComposeSmall, tmp_path: Path
+) -> None:
+    train(small("test=false"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    other = ("test=false", f"ckpt_path={last}", "trainer.max_epochs=2", "model.optimizer._target_=torch.optim.SGD")
+    with pytest.raises(UserError, match=r"with another optimizer: it holds no .*momentum.*, which SGD needs") as caught:
+        train(small(*other, folder=tmp_path / "other"))
+    assert str(caught.value).endswith("or take its weights alone with resume.mode=weights")
+    record = read_json(tmp_path / "other/run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+    train(small(*other, "resume.mode=weights", folder=tmp_path / "weights"))
+    assert read_json(tmp_path / "weights/run.json")["status"] == "done"

@@ -1,4 +1,4 @@
-"""P9: what it costs to write a checkpoint that a kill cannot destroy, and to find out whether one is whole."""
+"""P9: what it costs to write a checkpoint that a kill cannot destroy, in or behind training's way, and to check one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from time import perf_counter
 import torch
 
 from scripts.bench.measure import Bar, Row, alternate, ratios
-from src.run.checkpoints import CheckpointFiles, find_damage
+from src.run.checkpoint_files import CheckpointFiles
+from src.run.checkpoint_saving import BackgroundFiles
+from src.run.checkpoints import find_damage
 
 PARTS = 20  # tensors
 
@@ -52,12 +54,32 @@ def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
         assert not find_damage(last)
         return perf_counter() - start
 
+    behind = BackgroundFiles()
+
+    def save_behind() -> float:
+        start = perf_counter()
+        behind.save_checkpoint(checkpoint, folder / "behind.ckpt")
+        seconds = perf_counter() - start
+        behind.finish()
+        return seconds
+
+    def copy() -> float:
+        start = perf_counter()
+        copies = [tensor.clone() for tensor in tensors.values()]
+        seconds = perf_counter() - start
+        assert len(copies) == PARTS
+        return seconds
+
     found = alternate({"plain": save_plain, "ours": save_ours, "verify": verify}, repeats)
     parts = {f"{name}, s": seconds for name, seconds in found.items()}
+    blocked = alternate({"copy": copy, "blocked": save_behind}, repeats)
+    blocked_parts = {f"{name}, s": seconds for name, seconds in blocked.items()}
+    over_copy = ratios(blocked["blocked"], blocked["copy"])
     what = f"a checkpoint of {size / 1e6:.0f} MB"
     return [
         Row(
             "P9", f"{what}, ours over torch.save and fsync", "x", ratios(found["ours"], found["plain"]), Bar(1.5), parts
         ),
+        Row("P9", f"{what}, training blocked by an async save over a copy", "x", over_copy, Bar(1.25), blocked_parts),
         Row("P9", f"{what}, found whole by its manifest", "s", found["verify"]),
     ]

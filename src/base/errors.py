@@ -15,6 +15,7 @@ An error that a user can mend says three things in one line: the value, the rule
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -27,6 +28,10 @@ EXIT_TERMINATED = 143
 
 # the disk, a quota, a limit on the size of one file
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What torch's allocators and backends say where they have no error type of their own.
+_NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
 
 
 class FulguriteError(Exception):
@@ -111,6 +116,13 @@ class RankFailed(FulguriteError):
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether an error of the system says that there is no room for a file."""
     return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the host's or a device's memory is used up; torch need not be imported."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

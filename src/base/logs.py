@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -52,6 +53,23 @@ class _NoAdvert(logging.Filter):
         return "💡" not in record.getMessage()
 
 
+def tell_failure_once(handler: logging.FileHandler) -> None:
+    """Have a log file that cannot be written, on a full disk, said once in a line instead of each time in a traceback.
+
+    Args:
+        handler: Of the file; it goes on trying.
+    """
+    told: list[BaseException] = []
+
+    def tell(_: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if error is not None and not told:
+            told.append(error)
+            sys.stderr.write(f"warning: {handler.baseFilename}: cannot be written ({error}); the run goes on\n")
+
+    handler.handleError = tell  # type: ignore[method-assign,assignment]
+
+
 # Warnings about choices that were made on purpose, or that only the library's authors can act on.
 UNACTIONABLE = (
     ".*does not have many workers.*",  # data in memory is fastest without workers
@@ -76,6 +94,8 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
     # clients of trackers count their tries aloud; that a tracker cannot be reached is said once, by the run
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            tell_failure_once(handler)
         if not any(isinstance(known, _NoAdvert) for known in handler.filters):
             handler.addFilter(_NoAdvert())
     logging.captureWarnings(True)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
-from src.run.checkpoints import keep_checkpoints_whole
+from src.run.checkpoint_saving import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.delivery import Patience
 from src.run.exact.resume import apply_exact_resume
@@ -29,6 +29,7 @@ from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
 from src.run.trackers import go_on
+from src.run.workers import limit_waiting
 
 log = RankedLogger(__name__)
 
@@ -91,6 +92,7 @@ def build(cfg: DictConfig) -> Run:
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    limit_waiting(datamodule, cfg.extras.get("worker_timeout") or 0)
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     stop_on_signals(trainer, datamodule, cfg)

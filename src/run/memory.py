@@ -1,23 +1,10 @@
-"""A run that asks for more memory than there is: how to know it, and what to say."""
+"""A run that asks for more memory than there is: what to say."""
 
 from __future__ import annotations
 
 import logging
-import re
 
 from omegaconf import DictConfig, OmegaConf
-
-# What torch's allocators and backends say where they have no error type of their own.
-_SIGNS = re.compile(
-    r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the host's or a device's memory is used up; torch need not be imported."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None
 
 
 def explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.base.errors import UserError, did_you_mean
+from src.base.errors import DiskFull, UserError, did_you_mean, is_disk_full
 from src.base.files import write_atomic
 
 FILE = "metrics.csv"
@@ -49,7 +49,22 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add the metrics to the row of `step`."""
+        """Add the metrics to the row of `step`.
+
+        Raises:
+            DiskFull: The row has no room; the rows before are whole.
+        """
+        try:
+            self._write(metrics, step)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DiskFull(
+                f"{self._path}: no room for the row of step {step} ({error.strerror}); what was saved is whole; free "
+                "space, or write elsewhere with paths.log_dir=<folder on another disk>"
+            ) from error
+
+    def _write(self, metrics: Mapping[str, float], step: int | None) -> None:
         values = dict(metrics)
         written_by_others = self._size() != self._ends  # an earlier start, or the processes that were spawned to train
         if written_by_others:

@@ -10,6 +10,7 @@
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
     config_hash   sha256 of what decides the result              sweep       {dir, job} or null
     loggers       {name in the config: id of the tracker's run}  parameters  {total, trainable}, null before the model
+    oom_backoff   {batch_size: [asked for, halved]} of a run that ran out of memory with callbacks=oom_backoff, or null
     resumed       a list, one {start, step, checkpoint, command} for each time it went on with resume=
 
 What a run says of itself (seed, tags, git, versions, config_hash) is of the last start that came to train.
@@ -58,7 +59,7 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "nu
 # Keys that change where a run writes and who hears of it, not what it computes.
 IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "hydra")
 # Facts that every start of a run tells anew, and those that are told anew when it has come to train.
-OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "command")
+OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "command", "oom_backoff")
 OF_TRAINING = ("seed", "tags", "git", "versions", "config_hash")
 
 
@@ -96,6 +97,7 @@ class Record:
             "sweep": dict(sweep) if sweep else None,
             "loggers": {},
             "parameters": None,
+            "oom_backoff": _halved(cfg),
             "resumed": [],
         }
         self._of_this_start: dict[str, Any] = {}
@@ -210,11 +212,21 @@ def count_parameters(run: Run) -> dict[str, int]:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Return the sha256 of everything in the config that decides the result, interpolations unresolved."""
+    """Return the sha256 of everything in the config that decides the result, interpolations unresolved.
+
+    A run whose batches were halved when memory ran out keeps the hash of what it was asked for.
+    """
+    if asked := OmegaConf.select(cfg, "callbacks.oom_backoff.happened.config_hash"):
+        return str(asked)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     relevant = {key: value for key, value in plain.items() if key not in IRRELEVANT}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _halved(cfg: DictConfig) -> dict[str, list[int]] | None:
+    asked = OmegaConf.select(cfg, "callbacks.oom_backoff.happened.batch_size")
+    return {"batch_size": [asked, cfg.data.batch_size]} if asked else None
 
 
 def versions() -> dict[str, str]:

@@ -27,19 +27,22 @@ from src.base.errors import (
     Stopped,
     find_stop,
     is_disk_full,
+    is_out_of_memory,
 )
 from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
+from src.run.backoff import begin_again, run_with_backoff
 from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
-from src.run.memory import explain_out_of_memory, is_out_of_memory, keep_traceback
+from src.run.memory import explain_out_of_memory, keep_traceback
 from src.run.ranks import has_lost_others, leave_word
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
 from src.run.signals import signals
 from src.run.tags import require_tags, tag_names
+from src.run.workers import explain_lost_worker
 
 log = RankedLogger(__name__)
 
@@ -86,6 +89,10 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
+        if find_stop(error) is None and (again := begin_again(cfg)) is not None:
+            keep_traceback(error)
+            record.close_loggers(failed=True)
+            raise again from error
         with signals.held():
             outcome = judge(error, cfg)
             _tell(error, outcome, _advice(cfg))
@@ -129,8 +136,8 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     if type(error).__name__ == "MisconfigurationException":
         return Outcome("failed", reason, EXIT_USER)
-    if is_out_of_memory(error):
-        return Outcome("failed", explain_out_of_memory(reason, cfg), EXIT_CRASH)
+    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_lost_worker(error):
+        return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
         return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
     if isinstance(error, SystemExit):
@@ -168,7 +175,7 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
     """
     gc.enable()
     try:
-        metrics = task(cfg)
+        metrics = run_with_backoff(task, cfg)
     except BaseException as error:
         if (stop := find_stop(error)) is not None:
             raise stop from None
@@ -248,7 +255,7 @@ def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
-    elif is_out_of_memory(error) or isinstance(error, RankFailed):
+    elif is_out_of_memory(error) or isinstance(error, RankFailed) or explain_lost_worker(error):
         log.error("%s", outcome.reason)
         keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
 from src.base.errors import UserError
@@ -20,6 +20,8 @@ from src.run.checkpoints import another_whole, require_whole
 
 log = RankedLogger(__name__)
 
+# What a parameter group holds beside an optimizer's settings: its parameters, what schedulers put in.
+NOT_OF_OPTIMIZERS = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 SHOWN = 3  # differing parameters that an error names; a wrong net differs in all of them
 
 
@@ -128,3 +130,32 @@ def _require_fit(checkpoint: Mapping[str, Any], model: LightningModule, path: Pa
         f"ckpt_path={path}: was saved from another net ({'; '.join(shown)}; {len(set(differing))} in all); "
         "give the model's config of that run, e.g. experiment=<its experiment>"
     )
+
+
+class SameOptimizer(Callback):
+    """Refuses to go on from a checkpoint whose optimizer was another one, before its state is taken.
+
+    Args:
+        path: The checkpoint, for the message.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._saved: list[set[str]] = []
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which settings the optimizers had."""
+        states = checkpoint.get("optimizer_states") or []
+        self._saved = [set().union(*(group.keys() for group in state["param_groups"])) for state in states]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare them with those that were made."""
+        for saved, optimizer in zip(self._saved, trainer.optimizers, strict=False):
+            name, needed = type(optimizer).__name__, set(optimizer.defaults)
+            # another release of the same optimizer may know settings more, but none less
+            if (missing := sorted(needed - saved)) and saved - needed - NOT_OF_OPTIMIZERS:
+                raise UserError(
+                    f"ckpt_path={self.path}: was saved with another optimizer: it holds no {', '.join(missing)}, which "
+                    f"{name} needs; give the model.optimizer of that run, or take its weights alone with "
+                    "resume.mode=weights"
+                )

@@ -18,7 +18,7 @@ from src.run.checkpoints import manifest_of, told_step
 from src.run.metrics import cut_rows
 from src.run.resume.runs import CONTINUE, HOTSTART, NEXT, continued_run
 from src.run.resume.settings import KeepSettings, StartWarm
-from src.run.weights import given_weights, load
+from src.run.weights import SameOptimizer, given_weights, load
 
 if TYPE_CHECKING:
     from src.run.build import Run
@@ -79,6 +79,8 @@ def begin(run: Run) -> str | None:
     if given is not None and OmegaConf.select(cfg, "resume.run") and (cfg.resume.reset or cfg.resume.apply):
         callbacks.insert(0, KeepSettings(list(cfg.resume.reset), list(cfg.resume.apply)))
     if given is not None:
+        if "optimizer" not in (OmegaConf.select(cfg, "resume.reset") or ()):
+            callbacks.append(SameOptimizer(given))
         run.trainer.num_sanity_val_steps = 0  # the run it goes on from has had its sanity check
     if run.earlier is not None and rank() == 0:
         _restore(run.earlier)
