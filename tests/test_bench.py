@@ -109,7 +109,7 @@ def test_few_rounds_are_refused_unless_nothing_is_judged(capsys: pytest.CaptureF
     assert read_arguments(["--quick"]).repeats == 1
     for words, message in (
         (["--repeats", "4"], "a median of fewer than 5 says little"),
-        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, memory, checkpoints"),
+        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, exact, memory, checkpoints"),
         (["--clock", "cpu", "--threads", "2"], "use it with --threads 1"),
     ):
         with pytest.raises(SystemExit) as ended:

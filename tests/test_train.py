@@ -41,8 +41,9 @@ def test_a_run_leaves_its_record_its_numbers_and_its_checkpoints(small: ComposeS
 def test_the_last_checkpoint_is_the_last_epoch_even_when_the_metric_peaked_before(
     small: ComposeSmall, tmp_path: Path
 ) -> None:
-    # val/acc rises while it trains, so the lowest is the first
-    train(small("trainer.max_epochs=4", "callbacks.model_checkpoint.mode=min", "test=false"))
+    # the best so far never falls, so the lowest is the first
+    lowest = ("callbacks.model_checkpoint.mode=min", "callbacks.model_checkpoint.monitor=val/acc_best")
+    train(small("trainer.max_epochs=4", *lowest, "test=false"))
     folder = tmp_path / "run" / "checkpoints"
     names = ["best-000.ckpt", "last-previous.ckpt", "last.ckpt"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*names, *(f"{name}.json" for name in names)])

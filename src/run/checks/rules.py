@@ -50,6 +50,8 @@ NESTED = {
         "print_config": "bool",
         "allowed_targets": "list[str]",
         "exact_resume": "bool",
+        "async_checkpoints": "bool",
+        "worker_timeout": "float",
         "grace_seconds": "float",
         "tracker_timeout": "float",
         "rank_timeout": "float",

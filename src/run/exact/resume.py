@@ -126,9 +126,9 @@ class ExactResume(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until `restore`, and tell what is not as it was."""
         trainer = self._trainer
-        self.seed = state_dict["seed"]
-        if trainer is None:
+        if trainer is None or trainer.state.fn != "fit":
             return
+        self.seed = state_dict["seed"]
         trainer.num_sanity_val_steps = 0  # the run it goes on from has had its own
         ranks = state_dict.get("ranks")
         if ranks is None:
