@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,13 @@ import torch
 from omegaconf import OmegaConf
 
 from src.base.errors import UserError
+from src.base.root import ROOT
 from src.run.metrics import cut_rows
 from src.run.resume.drift import compare, holder_of
 from src.run.resume.runs import RunDirectory, is_owned, owned
 from src.run.resume.words import written_out
 from tests.doors import Started, only_run, read_json
+from tests.signalled import members
 
 QUICK = (
     "+trainer.limit_train_batches=3",
@@ -97,6 +102,39 @@ def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(
     assert again["checkpoint"] == "last.ckpt"
     assert again["command"][-2] == "resume=auto"
     assert "going on with" in (run / "train.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+    words = [*QUICK, "trainer.max_epochs=100", "~callbacks.early_stopping", "resume=auto"]
+    straight = door(tmp_path / "straight", *words).end()
+    assert straight.returncode == 0, straight.stderr
+
+    command = ["make", "train", "ARGS=" + shlex.join([*words, f"paths.log_dir={tmp_path}/logs"])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as made:
+        for _ in range(6000):
+            if list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json")):
+                break
+            time.sleep(0.01)
+        made.terminate()
+    while members(made.pid):  # make does not wait for what it started
+        time.sleep(0.01)
+    run = only_run(tmp_path / "logs")
+    record = read_json(run / "run.json")
+    assert (record["status"], record["exit_code"]) == ("killed", 143)
+    step = read_json(run / "checkpoints/last.ckpt.json")["step"]
+    assert record["reason"] == f"terminated (SIGTERM), saved at step {step} in checkpoints/last.ckpt"
+    assert 0 < step < 300
+
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=240)
+    assert only_run(tmp_path / "logs") == run
+    other = only_run(tmp_path / "straight/logs")
+    assert [int(row["step"]) for row in rows_of(run)] == [*range(2, 300, 3), 300]
+    assert rows_of(run) == rows_of(other)
+    assert read_json(run / "results.json") == read_json(other / "results.json")
+    assert weights_at(run / "checkpoints/last.ckpt") == weights_at(other / "checkpoints/last.ckpt")
 
 
 @pytest.fixture(scope="module")
