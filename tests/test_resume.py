@@ -264,9 +264,9 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
         (["resume=last"], "holds no run that stopped before its end"),
         (["-m", "resume=last", "seed=1,2"], "resume=last: is for one run, and -m starts several"),
         (["resume=auto", "resume.mode=weights"], "name the run whose weights it takes"),
-        (["resume=auto", "resume.mode=wights"], "must be 'continue', 'hotstart' or 'weights'"),
+        (["resume=auto", "resume.mode=weigts"], "must be 'continue', 'hotstart' or 'weights'"),
         (["resume=auto", "resume.reset=[optimiser]"], "must be a list ('optimizer' or 'scheduler')"),
-        (["resume=auto", "resume.aply=[x]"], "did you mean 'resume.apply'?"),
+        (["resume=auto", "resume.appli=[x]"], "did you mean 'resume.apply'?"),
     ],
 )
 def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
