@@ -265,7 +265,7 @@ def killed(
 
 
 @posix
-@pytest.mark.parametrize("writer", ["CheckpointFiles", "BackgroundFiles"])
+@pytest.mark.parametrize("writer", ["CheckpointFiles", pytest.param("BackgroundFiles", marks=pytest.mark.slow)])
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(writer: str, tmp_path: Path) -> None:
     killed(tmp_path, kills=2, megabytes=20, writer=writer)
 
