@@ -29,7 +29,7 @@ from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
 from src.run.trackers import go_on
-from src.run.workers import limit_waiting
+from src.run.waiting import LimitWaiting
 
 log = RankedLogger(__name__)
 
@@ -87,12 +87,12 @@ def build(cfg: DictConfig) -> Run:
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
     loggers = _trackers(cfg, earlier)
     metrics_file = MetricsFile(cfg.paths.output_dir)
+    callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
-    limit_waiting(datamodule, cfg.extras.get("worker_timeout") or 0)
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     stop_on_signals(trainer, datamodule, cfg)

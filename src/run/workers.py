@@ -1,46 +1,14 @@
-"""Processes that load batches: one that hangs is noticed, and one that is gone is told with what to do."""
+"""Processes that load batches: one that hangs or is gone is told with what to do."""
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lightning.pytorch import LightningDataModule
-    from torch.utils.data import DataLoader
 
 # What torch says, first what tells most.
 _WAITED = re.compile(r"DataLoader timed out after (\S+) seconds")
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.")
 _ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unexpectedly(?: with exit code (\d+))?")
-
-LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
-
-
-def limit_waiting(datamodule: LightningDataModule, seconds: float) -> None:
-    """Have every loader with workers that a data module hands out give up on a batch after so many seconds.
-
-    A limit that a loader has of its own stays.
-
-    Args:
-        datamodule: Gets its loader methods replaced on the object; its class stays as it is.
-        seconds: 0 waits for ever.
-    """
-
-    def limited(make: Callable[[], Any]) -> Callable[[], Any]:
-        def loaders() -> Any:  # not `wraps`: exact resume takes what has `__wrapped__` for its own
-            made = make()
-            for loader in _each(made):
-                if loader.num_workers > 0 and not loader.timeout:
-                    loader.timeout = seconds
-            return made
-
-        return loaders
-
-    if seconds > 0:
-        vars(datamodule).update({name: limited(getattr(datamodule, name)) for name in LOADERS})
 
 
 def explain_lost_worker(error: BaseException) -> str:
@@ -75,18 +43,3 @@ def explain_lost_worker(error: BaseException) -> str:
 def _name_of(told: str) -> str:
     """Return a signal as `SIGKILL` for what the system calls it, `Killed`."""
     return next((number.name for number in signal.Signals if signal.strsignal(number) == told), told)
-
-
-def _each(loaders: Any) -> Iterator[DataLoader[Any]]:
-    from lightning.pytorch.utilities import CombinedLoader
-    from torch.utils.data import DataLoader
-
-    if isinstance(loaders, DataLoader):
-        yield loaders
-    elif isinstance(loaders, CombinedLoader):
-        yield from _each(loaders.flattened)
-    elif isinstance(loaders, dict):
-        yield from _each(list(loaders.values()))
-    elif isinstance(loaders, (list, tuple)):
-        for part in loaders:
-            yield from _each(part)
