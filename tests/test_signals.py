@@ -62,9 +62,13 @@ def test_sigterm_amid_an_epoch_finishes_the_step_and_saves_it(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 143)])
-def test_the_other_signals_do_the_same_with_their_exit_codes(name: str, code: int, tmp_path: Path) -> None:
-    end = command(*SMALL, SPARSE, folder=tmp_path, send=f"name: {name}, at: 7")
+@pytest.mark.parametrize(
+    ("name", "code", "more"), [("SIGINT", 130, ()), ("SIGUSR1", 143, ("extras.async_checkpoints=true",))]
+)
+def test_the_other_signals_do_the_same_with_their_exit_codes(
+    name: str, code: int, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    end = command(*SMALL, SPARSE, *more, folder=tmp_path, send=f"name: {name}, at: 7")
     assert (end.code, end.left) == (code, []), end.said
     what = "interrupted" if name == "SIGINT" else "terminated"
     assert record_of(tmp_path) == ("killed", f"{what} ({name}), saved at step 7 in checkpoints/last.ckpt", code)

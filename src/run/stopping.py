@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from src.base.errors import Stopped
+from src.run.checkpoint_saving import BackgroundFiles
 from src.run.signals import Shielded, signals
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
@@ -125,6 +126,8 @@ class StopOnSignal(Callback):
         elif self.saver is None:
             saved = "nothing saved: the run has no callbacks.last_checkpoint"
         elif self.saver.save_here(trainer, pl_module, between_epochs=between_epochs):
+            if isinstance(files := trainer.strategy.checkpoint_io, BackgroundFiles):
+                files.finish()  # said to be saved when it is
             saved = f"saved at {self._where(trainer.global_step)}"
         else:
             return
