@@ -54,7 +54,7 @@ def test_a_schedule_ends_with_the_signalled_training_and_the_same_command_goes_o
         [metrics] = (tmp_path / name).glob("train/runs/*/metrics.csv")
         with metrics.open(newline="") as file:
             rows.append([(row["step"], row["val/acc"], row["train/loss"]) for row in csv.DictReader(file)])
-    assert [step for step, _, _ in rows[0]] == [str(epoch * EPOCH - 1) for epoch in (1, 2, 3)]
+    assert [step for step, _, _ in rows[0]] == [*(str(epoch * EPOCH - 1) for epoch in (1, 2, 3)), str(3 * EPOCH)]
     assert rows[0] == rows[1]  # the stopped training and the one that was not
 
 
