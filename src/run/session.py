@@ -269,7 +269,8 @@ def _tell_stop(stop: Stopped) -> None:
         from src.run.sweep import tell_stop
 
         line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
-        sys.stderr.write(f"{line}\n")
+        goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
+        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_grid else ''}\n")
     elif not stop.told and rank() == 0:
         sys.stderr.write(f"{stop} before the run began\n")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -96,7 +97,7 @@ def planned_jobs(config: DictConfig) -> int | None:
     sweeper = config.hydra.sweeper
     if (trials := sweeper.get("n_trials")) is not None:
         return int(trials)
-    if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
+    if not str(sweeper.get("_target_", "")).endswith((".BasicSweeper", ".GridSweeper")):
         return None
     words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
@@ -112,7 +113,15 @@ def conclude_sweep(folder: Path) -> None:
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
     shown = next((of for split in ("test/", "val/") if (of := [n for n in names if n.startswith(split)])), names)
-    show_sweep([_cells(row, shown) for row in rows], shown, folder)
+    show_sweep([_cells(row, shown) for row in rows], shown, folder, list(_ends(folder)))
+
+
+def _ends(folder: Path) -> Iterator[str]:
+    """Yield a line on each job that is not done: its number, how it ended and why."""
+    for path in sorted(folder.glob("*/run.json"), key=lambda path: _order(path.parent.name)):
+        record = json.loads(path.read_text())
+        if record["status"] != "done":
+            yield f"job {path.parent.name} {record['status']}: {record.get('reason') or 'no reason is known'}"
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
@@ -138,7 +147,10 @@ def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 def _overrides(job: Path) -> list[str]:
     path = job / ".hydra" / "overrides.yaml"
-    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
+    words = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else []
+    assert isinstance(words, list)
+    # what a job was told to go on from stands behind its values
+    return list(takewhile(lambda word: not word.startswith("resume.run="), map(str, words)))
 
 
 def _order(name: str) -> tuple[int, str]:
