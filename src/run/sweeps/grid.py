@@ -1,8 +1,7 @@
-"""A grid from its command line to its last job: planned and checked whole, then run job by job, each told in the ledger."""
+"""A grid from its command line to its last job: planned and checked whole, then run, each job told in the ledger."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.base.errors import FulguriteError, UserError
+from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.logs import rank
 from src.run.checks.refusals import one_line
 from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
 from src.run.resume.runs import owned
+from src.run.resume.words import quoted
 from src.run.secrets import shown_word
 from src.run.show import show_plan
 from src.run.sweeps.code import CodeState
@@ -139,32 +139,39 @@ class _Grid:
         if rank() == 0 and (files := self.code.changes()):
             append(self.folder, "changed", before=job.number, files=files)
             shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-            _say(
-                f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on may differ from those before"
-            )
+            _say(f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on may be run otherwise")
 
     def _launch(self, batch: Sequence[Job]) -> Sequence[JobReturn]:
         assert self.launcher is not None
         for job in batch:
-            if job.state == FAILED and rank() == 0:
+            if job.state != KILLED and job.folder is not None and rank() == 0:
                 kept = set_aside(job, self.folder)
                 where = str(kept.relative_to(self.folder)) if kept else None
                 append(self.folder, "again", job=job.number, key=job.key, kept=where)
         words = [[*job.words, *job.more, *self._place(job)] for job in batch]
         try:
-            return self.launcher.launch(words, initial_job_idx=batch[0].number)
+            returned = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except (HydraException, OmegaConfBaseException) as error:
             # it was composed before the first job: a file has changed
-            reason = f"cannot be composed any more: {one_line(error)}"
-            _say(f"error: {name_jobs(batch, self.jobs)} {reason}")
-            for job in batch:
-                append(self.folder, FAILED, job=job.number, key=job.key, reason=reason, exit_code=2)
-            return [JobReturn(status=JobStatus.FAILED, _return_value=UserError(reason))]
+            wrong = UserError(f"cannot be composed any more: {one_line(error)}")
+            returned = [JobReturn(status=JobStatus.FAILED, _return_value=wrong) for _ in batch]
+        for job, ended in zip(batch, returned, strict=True):
+            if ended.status == JobStatus.FAILED:
+                self._note_silent(job, ended._return_value)
+        return returned
+
+    def _note_silent(self, job: Job, error: BaseException) -> None:
+        """Tell of a job that failed before it had a record in which to say so."""
+        told = [event["event"] for event in read(self.folder) if event.get("job") == job.number]
+        if rank() == 0 and told[-1:] != [FAILED]:
+            _say(f"error: {name_jobs([job], self.jobs)}: {error}")
+            code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
+            append(self.folder, FAILED, job=job.number, key=job.key, reason=str(error), exit_code=code)
 
     def _place(self, job: Job) -> Iterator[str]:
         """Yield the word that keeps a job in its folder where that is not named by its number."""
         if job.folder is not None and job.folder != self.folder / str(job.number):
-            yield f"hydra.sweep.subdir={shlex.quote(str(job.folder.relative_to(self.folder)))}"
+            yield f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.folder))}"
 
 
 class EarlierFailed(FulguriteError):

@@ -75,7 +75,7 @@ def check(
     jobs: Sequence[Job],
     config: DictConfig,
     loader: ConfigLoaderImpl,
-    look: Callable[[Job, DictConfig], Sequence[str]] = lambda job, cfg: (),
+    look: Callable[[Job, DictConfig], Sequence[str]],
 ) -> None:
     """Compose every job and refuse the sweep when one of them cannot be run.
 
@@ -103,9 +103,9 @@ def check(
         lines = [finding.line for finding in find_problems(cfg)]
         for line in lines or look(job, cfg):
             found.setdefault(line, []).append(job)
-    told = [_told(line, having, jobs) for line, having in found.items() if line not in refused]
+    told = [_told(line, having, jobs) for line, having in found.items()]
     if refused or told:
-        raise ConfigError([*refused, *told])
+        raise ConfigError([*(line for line in refused if line not in found), *told])
 
 
 def varied(jobs: Sequence[Job]) -> set[str]:

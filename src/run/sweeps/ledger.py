@@ -3,7 +3,7 @@
     plan      jobs [{job, key, words}], code, command    each start of a grid: all its jobs, and the state of the code
     started   job, key, words, folder, pid               a job has a run directory, `folder` below the sweep's
     done, failed, killed   job, key, reason, exit_code   how it ended
-    again     job, key, kept                             a failed job is run anew; what it left is kept in this folder
+    again     job, key, kept                             a job is run anew; what it had left is kept in this folder
     changed   before, files                              these files changed before job number `before` was started
 
 Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of a job's sorted words, so a job is the same job
@@ -83,7 +83,7 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
     """Write into the ledger what became of a job.
 
     Args:
-        sweep: Directory and number of the job as run.json has them; None for a run of no sweep, of which nothing is written.
+        sweep: Directory and number of the job as run.json has them; None for a run of no sweep.
         event: `started`, `done`, `failed` or `killed`.
         run: The job's run directory.
         facts: What else there is to say.
