@@ -25,11 +25,15 @@ class TroubleOnce(Callback):
     def __init__(self, what: dict[str, str], seed: int, step: int, marks: str) -> None:
         self.what, self.step, self.mark = what.get(f"s{seed}", ""), step, Path(marks) / str(seed)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave word of which rank has which seed."""
+        self.mark.with_name(f"{self.mark.name}-rank{trainer.global_rank}").touch()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let it happen."""
-        if not self.what or trainer.global_step != self.step or self.mark.exists():
+        if not self.what or not trainer.is_global_zero or trainer.global_step != self.step or self.mark.exists():
             return
         self.mark.touch()
         if self.what == "spoil":

@@ -23,7 +23,7 @@ from src.run.sweeps.code import CodeState
 from src.run.sweeps.going_on import find_sweep, take_up
 from src.run.sweeps.jobs import Job, check, split
 from src.run.sweeps.ledger import LEDGER, append, key_of, read
-from tests.doors import Started, read_json
+from tests.doors import Started, read_json, run_door
 from tests.test_resume import QUICK, rows_of, weights_at
 
 
@@ -290,3 +290,26 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
     with_same_folder = start(tmp_path, given, f"hydra.sweep.dir={sweep}")
     assert with_same_folder.returncode == 2
     assert f"holds a sweep; go on with it by sweep.resume={sweep}" in with_same_folder.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_path: Path) -> None:
+    given = [word.replace("=1,2,3,4,5,6", "=1,2") for word in words(tmp_path, s2="SIGKILL")]
+    first = run_door("train", *given, "trainer=ddp_sim", logs=tmp_path / "logs")
+    assert first.returncode == -signal.SIGKILL
+    again = run_door("train", *given, "trainer=ddp_sim", "sweep.resume=last", logs=tmp_path / "logs")
+    assert again.returncode == 0, again.stderr
+    sweep = only_sweep(tmp_path)
+    assert events(sweep, "started", "done") == [
+        ("started", 0),
+        ("done", 0),
+        ("started", 1),
+        ("started", 1),
+        ("done", 1),
+    ]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    assert [read_json(sweep / job / "run.json")["ranks"] for job in "01"] == [2, 2]
+    assert [entry["step"] for entry in read_json(sweep / "1/run.json")["resumed"]] == [3]
+    marks = sorted(path.name for path in (tmp_path / "marks").iterdir())
+    assert marks == ["1-rank0", "1-rank1", "2", "2-rank0", "2-rank1"]
