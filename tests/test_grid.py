@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -313,3 +318,34 @@ def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_p
     assert [entry["step"] for entry in read_json(sweep / "1/run.json")["resumed"]] == [3]
     marks = sorted(path.name for path in (tmp_path / "marks").iterdir())
     assert marks == ["1-rank0", "1-rank1", "2", "2-rank0", "2-rank1"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_file_that_changes_while_a_sweep_runs_is_told_and_noted(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("src", "configs", "data/mnist_sample", ".project-root"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, project / name)
+    given = ["-m", *QUICK, "seed=1,2", "test=false", "trainer.max_epochs=1"]
+    process = subprocess.Popen(
+        [sys.executable, "src/train.py", *given],
+        cwd=project,
+        env={**os.environ, "PROJECT_ROOT": str(project)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(project.glob("logs/train/multiruns/*/0/run.json")):
+        time.sleep(0.01)
+    (project / "configs/model/mnist.yaml").write_text("net: [")
+    _, said = process.communicate(timeout=120)
+    [sweep] = (project / "logs/train/multiruns").iterdir()
+    assert (
+        "warning: sweep: changed while it runs: configs/model/mnist.yaml; jobs from 1 on may be run otherwise" in said
+    )
+    [changed] = [event for event in read(sweep) if event["event"] == "changed"]
+    assert (changed["before"], changed["files"]) == (1, ["configs/model/mnist.yaml"])
+    assert events(sweep, "done", "failed") == [("done", 0), ("failed", 1)]
+    assert read(sweep)[-1]["reason"].startswith("cannot be composed any more: ")
+    assert process.returncode == 2

@@ -11,13 +11,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.logs import rank
-from src.run.checks.refusals import one_line
+from src.run.checks.refusals import Refusals, one_line
 from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
 from src.run.resume.runs import owned
@@ -30,6 +28,7 @@ from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs
 from src.run.sweeps.ledger import append, plan_of, read
 
 STOP = "stop"
+MANY = 50  # jobs that take some seconds to compose and check
 
 
 def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobReturn]]:
@@ -75,6 +74,8 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
 def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
     others: list[Job] = []
+    if len(jobs) >= MANY:
+        _say(f"sweep: checking {len(jobs)} jobs")
 
     def look(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
@@ -151,7 +152,7 @@ class _Grid:
         words = [[*job.words, *job.more, *self._place(job)] for job in batch]
         try:
             returned = self.launcher.launch(words, initial_job_idx=batch[0].number)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (*Refusals, UserError) as error:
             # it was composed before the first job: a file has changed
             wrong = UserError(f"cannot be composed any more: {one_line(error)}")
             returned = [JobReturn(status=JobStatus.FAILED, _return_value=wrong) for _ in batch]
