@@ -30,8 +30,7 @@ from tests.tiny_mnist import tiny_family
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"
 DATA = [path.stem for path in sorted((ROOT / "configs" / "data").glob("*.yaml"))]
-# sha256 of the rows of train, val and test as they were before there were folds
-CUT_WITHOUT_FOLDS = "035ea1cdf3fca0a64aeeaa31589379e7938a3139c742a987b76300d4bf601e02"
+CUT = "035ea1cdf3fca0a64aeeaa31589379e7938a3139c742a987b76300d4bf601e02"  # sha256 of its rows before there were folds
 
 
 def _sample(**changes: Any) -> MNISTDataModule:
@@ -104,7 +103,7 @@ def test_the_example_for_a_data_module_of_ones_own_is_true() -> None:
 
 def test_without_a_fold_the_cut_is_the_one_it_always_was() -> None:
     rows = b"".join(rows.numpy().tobytes() for rows in _rows(_sample()))
-    assert hashlib.sha256(rows).hexdigest() == CUT_WITHOUT_FOLDS
+    assert hashlib.sha256(rows).hexdigest() == CUT
 
 
 def test_the_test_images_of_the_sample_are_in_no_fold() -> None:
