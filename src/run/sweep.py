@@ -1,4 +1,4 @@
-"""What a sweep came to: one row for each set of values, its seeds folded into mean and deviation."""
+"""What a sweep came to: one row for each set of values, its seeds and folds summed up as mean and deviation."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.show import show_sweep
 
 SUMMARY = "summary.csv"
+FOLDED = ("seed=", "data.fold=")  # repeats of one experiment, not experiments of their own
 
 
 @dataclass
 class Row:
-    """Jobs of a sweep that differ in their seed only.
+    """Jobs of a sweep that differ in their seed, or in the fold of their data, only.
 
     Attributes:
         values: The overrides that tell them from the other jobs, e.g. `model.optimizer.lr=0.1`.
         jobs: How many there are.
         failed: How many of them did not end with status done.
         metrics: Name to one number a job that ended.
+        in_folds: Whether they held out different folds, so that the validation is what they are judged by.
     """
 
     values: tuple[str, ...]
     jobs: int = 0
     failed: int = 0
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    in_folds: bool = False
 
     def mean_and_deviation(self, metric: str) -> tuple[float, float | None] | None:
         """Return mean and sample standard deviation; the latter is None for one job, both for none."""
@@ -56,8 +59,9 @@ def summarise(folder: Path) -> list[Row]:
     shared = set.intersection(*map(set, words)) if words else set()
     rows: dict[tuple[str, ...], Row] = {}
     for job, given in zip(jobs, words, strict=True):
-        values = tuple(word for word in given if word not in shared and not word.startswith("seed="))
+        values = tuple(word for word in given if word not in shared and not word.startswith(FOLDED))
         row = rows.setdefault(values, Row(values))
+        row.in_folds |= any(word.startswith("data.fold=") for word in given if word not in shared)
         row.jobs += 1
         if json.loads((job / "run.json").read_text())["status"] != "done":
             row.failed += 1
@@ -108,11 +112,15 @@ def planned_jobs(config: DictConfig) -> int | None:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """Print a sweep's table, of the test if there was one, else of the validation; `summary.csv` has every metric."""
+    """Print a sweep's table, of the test if there was one, else of the validation; `summary.csv` has every metric.
+
+    A cross-validation is shown by what it is for, the validation.
+    """
     rows = summarise(folder)
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
-    shown = next((of for split in ("test/", "val/") if (of := [n for n in names if n.startswith(split)])), names)
+    splits = ("val/", "test/") if any(row.in_folds for row in rows) else ("test/", "val/")
+    shown = next((of for split in splits if (of := [n for n in names if n.startswith(split)])), names)
     show_sweep([_cells(row, shown) for row in rows], shown, folder, list(_ends(folder)))
 
 
