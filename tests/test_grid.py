@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,7 @@ def test_last_is_the_sweep_that_was_written_to_last(tmp_path: Path) -> None:
             find_sweep("last", config)
         for name in ("b", "a"):
             plan(sweeps / name, jobs)
+        os.utime(sweeps / "b" / LEDGER, (1, 1))
         (sweeps / "search").mkdir()
         append(sweeps / "search", "started", job=0, key="of a search: it has no plan")
         assert find_sweep("last", config) == sweeps / "a"
