@@ -18,23 +18,27 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.show import show_sweep
 
 SUMMARY = "summary.csv"
+# What jobs repeat, not try: they are folded into a mean.
+FOLDED = ("seed", "data.fold")
 
 
 @dataclass
 class Row:
-    """Jobs of a sweep that differ in their seed only.
+    """Jobs of a sweep that differ in their seed or fold only.
 
     Attributes:
         values: The overrides that tell them from the other jobs, e.g. `model.optimizer.lr=0.1`.
         jobs: How many there are.
         failed: How many of them did not end with status done.
         metrics: Name to one number a job that ended.
+        folders: The jobs' run directories.
     """
 
     values: tuple[str, ...]
     jobs: int = 0
     failed: int = 0
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
 
     def mean_and_deviation(self, metric: str) -> tuple[float, float | None] | None:
         """Return mean and sample standard deviation; the latter is None for one job, both for none."""
@@ -55,9 +59,10 @@ def summarise(folder: Path) -> list[Row]:
     shared = set.intersection(*map(set, words)) if words else set()
     rows: dict[tuple[str, ...], Row] = {}
     for job, given in zip(jobs, words, strict=True):
-        values = tuple(word for word in given if word not in shared and not word.startswith("seed="))
+        values = tuple(word for word in given if word not in shared and word.partition("=")[0] not in FOLDED)
         row = rows.setdefault(values, Row(values))
         row.jobs += 1
+        row.folders.append(job)
         if json.loads((job / "run.json").read_text())["status"] != "done":
             row.failed += 1
             continue
