@@ -31,7 +31,7 @@ def experiment_text(words: Sequence[str], header: Sequence[str]) -> str:
         key = override.key_or_group
         if key.split("/")[0].split(".")[0] in NO_PART or key in NO_PART or sounds_secret(key):
             continue
-        value = None if override.is_delete() else override.value()
+        value: Any = None if override.is_delete() else override.value()
         if key == "experiment":
             bases += value if isinstance(value, list) else [value]
         elif (ROOT / "configs" / key).is_dir():

@@ -1,4 +1,4 @@
-"""What runs have left behind, read for tools: `run.json`, `results.json`, the words they were started with, their curves.
+"""What runs have left behind, read for tools: record, results, the words they were started with, curves.
 
 Reads nothing else, and imports nothing heavy: ten thousand run directories are a matter of a second or two.
 """
@@ -154,7 +154,7 @@ def _read_object(path: str) -> dict[str, Any]:
     with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the read
         content = json.loads(file.read())
     if not isinstance(content, dict):
-        raise ValueError("holds no object")  # noqa: TRY004 - as a text that is no JSON
+        raise ValueError("holds no object")
     return content
 
 

@@ -99,7 +99,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Paired:
 def seeds_needed(difference: float, deviation: float) -> int | None:
     """Return how many pairs a two-sided paired t test at 5 % needs to find a difference with a chance of 80 %.
 
-    n = ((z(1 - α/2) + z(power)) s / d)² + z(1 - α/2)² / 2, rounded up: the normal formula with the correction for the t
+    n = ((z(0.975) + z(power)) s / d)² + z(0.975)² / 2, rounded up: the normal formula with the correction for the t
     test of Guenther (1981), Sample size formulas for normal theory t tests, The American Statistician 35(4), 243-244.
 
     Args:

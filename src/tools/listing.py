@@ -14,28 +14,32 @@ from src.base.errors import UserError, did_you_mean
 from src.tools.collect import LeftRun, less_is_better
 
 FORMATS = ("table", "json", "csv", "markdown")
-WIDEST = 60  # characters of a cell in a table
+WIDEST = 80  # characters of a cell in a table
 Row = dict[str, Any]
 
 
-def chosen_metrics(runs: Sequence[LeftRun], wanted: Sequence[str], sorted_by: str) -> list[str]:
+def chosen_metrics(
+    there: Sequence[LeftRun], shown: Sequence[LeftRun], wanted: Sequence[str], sorted_by: str
+) -> list[str]:
     """Return the metrics that get a column.
 
     Args:
-        runs: The runs to be shown.
+        there: All runs.
+        shown: The runs to be shown.
         wanted: What the user asked for; when empty, the metrics of the test are chosen, else those of the validation.
         sorted_by: What the rows are sorted by; a metric gets a column.
 
     Raises:
-        UserError: No run has a metric that was asked for.
+        UserError: No run at all has a metric that was asked for.
     """
-    there = sorted({name for run in runs for name in run.metrics})
+    known = {name for run in there for name in run.metrics}
     for name in wanted:
-        if runs and name not in there:
-            raise UserError(f"metrics={name}: no run here has it{did_you_mean(name, there)}")
-    splits = ([name for name in there if name.startswith(split)] for split in ("test/", "val/"))
-    names = list(wanted) or next(filter(None, splits), there)
-    return [sorted_by, *names] if sorted_by in there and sorted_by not in names else names
+        if there and name not in known:
+            raise UserError(f"metrics={name}: no run here has it{did_you_mean(name, known)}")
+    names = sorted({name for run in shown for name in run.metrics})
+    splits = ([name for name in names if name.startswith(split)] for split in ("test/", "val/"))
+    columns = list(wanted) or next(filter(None, splits), names)
+    return [sorted_by, *columns] if sorted_by in known and sorted_by not in columns else columns
 
 
 def rows_of_runs(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
@@ -64,7 +68,7 @@ def rows_of_runs(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | o
 
 
 def rows_of_sweeps(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
-    """Return a row for each sweep that the runs are jobs of, with the best of each metric; arguments as `rows_of_runs`."""
+    """Return a row for each sweep that the runs are jobs of, with the best of each metric."""
     root = os.fspath(below).rstrip(os.sep) + os.sep
     sweeps: dict[str, list[LeftRun]] = {}
     for run in runs:
@@ -122,18 +126,30 @@ def _joined(value: Any) -> Any:
 
 def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
     names, cells = _cells(rows)
-    for line in (names, ["---"] * len(names), *cells):
-        out.write("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n")
+    lines = (names, ["---"] * len(names), *cells)
+    out.writelines("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
     """Write aligned columns; by hand, because a table of ten thousand rows takes rich half a minute."""
-    names, cells = _cells(rows)
+    names, cells = _cells(_telling(rows))
     cut = [[cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…" for cell in line[1:]] for line in cells]
     lines = [names, *([line[0], *rest] for line, rest in zip(cells, cut, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        out.write("  ".join(map(str.ljust, line, widths)).rstrip() + "\n")
+    out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """Return rows without the overrides that all of them share, when there are several: those tell nothing apart."""
+    words = [set(row.get("overrides", ())) for row in rows]
+    shared = set.intersection(*words) if len(rows) > 1 else set()
+    return [
+        {
+            name: [word for word in value if word not in shared] if name == "overrides" else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -7,22 +7,27 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from src.tools.collect import key_and_value
 from src.tools.listing import shown_time
-from src.tools.summary import Group, Summary, seed_of
+from src.tools.summary import DEFAULT, Group, Summary, seed_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 2rem auto; max-width: 76rem; padding: 0 1.5rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem } .path { color: #616e7c; margin: 0 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff }
+body { margin: 2rem auto; max-width: 76rem; padding: 0 1.5rem }
+h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem }
+.path { color: #616e7c; margin: 0 0 1rem }
 ul { padding-left: 1.2rem; margin: .5rem 0 } .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100% }
 th, td { text-align: left; padding: .32rem .7rem; border-bottom: 1px solid #e4e7eb; vertical-align: top }
 td.number, th.number { text-align: right; white-space: nowrap }
 thead th { border-bottom: 2px solid #9aa5b1; white-space: nowrap }
 th button { all: unset; cursor: pointer; font-weight: 600 } th button:focus-visible { outline: 2px solid #3b6ea8 }
-th[aria-sort=ascending] button::after { content: " \\25B2" } th[aria-sort=descending] button::after { content: " \\25BC" }
+th[aria-sort=ascending] button::after { content: " \\25B2" }
+th[aria-sort=descending] button::after { content: " \\25BC" }
 tbody tr:hover { background: #f5f7fa } tr.best { background: #fff4ec } tr.best:hover { background: #ffe8d9 }
-input { font: inherit; padding: .3rem .6rem; border: 1px solid #9aa5b1; border-radius: 4px; width: 20rem; margin-bottom: .5rem }
+input { font: inherit; padding: .3rem .6rem; border: 1px solid #9aa5b1; border-radius: 4px }
+input { width: 20rem; margin-bottom: .5rem }
 img { display: block; max-width: 100% } .note { color: #616e7c; font-size: 13px }
 """
 SCRIPT = """
@@ -47,6 +52,10 @@ for (const box of document.querySelectorAll(".table")) {
   }));
 }
 """
+NOTE = (
+    "mean ± half the 95 % t interval over the runs of a group; click a head to sort. "
+    "In the pictures orange is the best, and of the others the darker is the better."
+)
 # What a cell shows, and what it is sorted by: empty for nothing.
 Cell = tuple[str, str]
 
@@ -64,7 +73,7 @@ def page(summary: Summary, told: Sequence[str], pictures: Mapping[str, str]) -> 
         f"<h1>{escape(title)}</h1><p class=path>{escape(str(summary.folder))}</p>",
         "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>",
         _section("Groups", _groups(summary)),
-        "<p class=note>mean ± half the 95 % t interval over the runs of a group; click a head to sort</p>",
+        f"<p class=note>{NOTE}</p>",
         *(_section(name, _picture(name, svg)) for name, svg in pictures.items()),
         _failures(summary),
         _section("Runs", _runs(summary)),
@@ -75,7 +84,8 @@ def page(summary: Summary, told: Sequence[str], pictures: Mapping[str, str]) -> 
         f'<link rel="icon" href="data:,"><style>{STYLE}</style>'
     )
     body = "\n".join(filter(None, parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>\n'
+    script = f"<script>{SCRIPT}</script>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n{script}</body></html>\n'
 
 
 def _section(title: str, content: str) -> str:
@@ -91,9 +101,20 @@ def _picture(title: str, svg: str) -> str:
 def _groups(summary: Summary) -> str:
     names = _metrics(summary)
     rows = [
-        [(group.name, group.name), _count(group), *(_spread(group, name) for name in names)] for group in summary.groups
+        [*_values(summary, group), _count(group), *(_spread(group, name) for name in names)] for group in summary.groups
     ]
-    return _table("groups", ["values", "jobs", *names], rows, best=0 if summary.best else None)
+    return _table("groups", [*_keys(summary), "jobs", *names], rows, best=0 if summary.best else None)
+
+
+def _keys(summary: Summary) -> list[str]:
+    return summary.keys or ["values"]
+
+
+def _values(summary: Summary, group: Group) -> list[Cell]:
+    """Return a cell for each key that tells groups apart; long numbers are shown short."""
+    values = dict(key_and_value(word) for word in group.values)
+    found = [values.get(key, DEFAULT) for key in summary.keys] or [group.name]
+    return [(f"{float(value):.4g}" if _is_number(value) and len(value) > 8 else value, value) for value in found]
 
 
 def _metrics(summary: Summary) -> list[str]:
@@ -135,13 +156,13 @@ def _runs(summary: Summary) -> str:
                 [
                     _text(Path(run.folder).name),
                     _text(run.status),
-                    (group.name, group.name),
+                    *_values(summary, group),
                     _text(seed_of(run)),
                     (shown_time(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
                     *((f"{of:.4g}", repr(of)) if of is not None and of == of else ("-", "") for of in numbers),  # noqa: PLR0124
                 ]
             )
-    return _table("runs", ["job", "status", "values", "seed", "took", *names], rows)
+    return _table("runs", ["job", "status", *_keys(summary), "seed", "took", *names], rows)
 
 
 def _text(text: str) -> Cell:
@@ -150,7 +171,10 @@ def _text(text: str) -> Cell:
 
 def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best: int | None = None) -> str:
     """Return a table with a filter box whose heads sort it."""
-    numbers = [any(row[place][1] for row in rows) and all(_is_number(row[place][1]) for row in rows) for place in range(len(heads))]
+    numbers = [
+        any(row[place][1] for row in rows) and all(_is_number(row[place][1]) for row in rows)
+        for place in range(len(heads))
+    ]
     kinds = [" class=number" if number else "" for number in numbers]
     head = "".join(
         f"<th{kind}><button type=button>{escape(text)}</button></th>" for text, kind in zip(heads, kinds, strict=True)
@@ -165,7 +189,8 @@ def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best
         for place, row in enumerate(rows)
     )
     box = f'<input type=search placeholder="filter, e.g. lr=0.1" aria-label="filter {name}">'
-    return f"<div class=table id={name}>{box}<div class=wide><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div></div>"
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f"<div class=table id={name}>{box}<div class=wide>{table}</div></div>"
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INK, FAINT, BEST, BAR = "#1f2933", "#9aa5b1", "#d9480f", "#3b6ea8"
 MOST_VECTORS = 150  # runs; lines of more are drawn as one bitmap inside the picture
 MOST_KEYS = 12
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,

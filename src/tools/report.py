@@ -5,7 +5,7 @@
 
 Jobs that differ in `seed` or `data.fold` only are folded into one group. Writes two files into the sweep's folder:
 
-    report.html   table, learning curves, parallel coordinates, slices, importance, failures; loads nothing from anywhere
+    report.html   table, learning curves, parallel coordinates, slices, importance, failures; loads nothing
     best.yaml     the best group's words as an experiment; copy it to configs/experiment/
 
 `metric` is what the sweep optimised when not given, else the best of the validation; `mode` is max or min.
@@ -69,7 +69,8 @@ def _compared(summary: Summary) -> str:
     assert paired is not None
     pair = f"best against second ({others[1].name})"
     if paired.difference is None or paired.half_width is None:
-        return f"{pair}: {paired.n} seeds in common, two are needed; sweep over them too, e.g. seed=1,2,3"
+        shared = f"{paired.n} seed{'s' * (paired.n != 1)} in common, at least two are needed"
+        return f"{pair}: not to be judged, {shared}; sweep over them too, e.g. seed=1,2,3"
     shown = f"{pair}: {paired.difference:+.4g} ± {paired.half_width:.2g} over {paired.n} shared seeds (95 %)"
     if paired.more_seeds == 0:
         return f"{shown}: apart"
@@ -116,7 +117,9 @@ def write_report(summary: Summary) -> list[Path]:
         for name, text in texts.items():
             write_atomic(summary.folder / name, text)
     except OSError as error:
-        raise UserError(f"{summary.folder}: cannot be written to ({error.strerror}); copy the sweep elsewhere") from error
+        raise UserError(
+            f"{summary.folder}: cannot be written to ({error.strerror}); copy the sweep elsewhere"
+        ) from error
     return [summary.folder / name for name in texts]
 
 

@@ -21,11 +21,13 @@ Ends with 0, or with 2 on bad input.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 # started as a file, the path begins with this folder: put the root there instead
 if not __package__:
@@ -138,19 +140,28 @@ def in_order(runs: Sequence[LeftRun], by: str, order: str | None) -> list[LeftRu
         runs: The runs.
         by: A metric, `start`, `seconds` or `run`.
         order: `asc` or `desc`; None puts the best, the newest or the first name in front.
+    """
+
+    def value(run: LeftRun) -> Any:
+        of = FIELDS[by](run) if by in FIELDS else run.metrics.get(by)
+        return None if isinstance(of, float) and math.isnan(of) else of
+
+    upwards = order == "asc" if order else by == "run" or less_is_better(by)
+    having = sorted((run for run in runs if value(run) is not None), key=value, reverse=not upwards)
+    return having + [run for run in runs if value(run) is None]
+
+
+def sorted_by(asked: Asked, runs: Sequence[LeftRun]) -> str:
+    """Return what to sort by.
 
     Raises:
-        UserError: No run has such a metric.
+        UserError: No run at all has such a metric.
     """
-    metrics = {name for run in runs for name in run.metrics}
-    if runs and by not in FIELDS and by not in metrics:
-        known = [*FIELDS, *sorted(metrics)]
+    by = asked.own.get("sort", "start")
+    known = [*FIELDS, *sorted({name for run in runs for name in run.metrics})]
+    if runs and by not in known:
         raise UserError(f"sort={by}: no run here has it; choose from {', '.join(known)}{did_you_mean(by, known)}")
-    upwards = order == "asc" if order else by == "run" or less_is_better(by)
-    value = FIELDS.get(by, lambda run: run.metrics.get(by))
-    having = [run for run in runs if (of := value(run)) is not None and of == of]  # noqa: PLR0124 - NaN is not itself
-    lacking = [run for run in runs if (of := value(run)) is None or of != of]  # noqa: PLR0124
-    return sorted(having, key=value, reverse=not upwards) + lacking  # type: ignore[arg-type]
+    return by
 
 
 def main(words: Sequence[str]) -> int:
@@ -161,8 +172,9 @@ def main(words: Sequence[str]) -> int:
     try:
         asked = read_words(words)
         all_runs = read_runs(find_runs(asked.folder))
-        runs = in_order(chosen(all_runs, asked), asked.own.get("sort", "start"), asked.own.get("order"))
-        metrics = chosen_metrics(runs, asked.many("metrics"), asked.own.get("sort", "start"))
+        by = sorted_by(asked, all_runs)
+        runs = in_order(chosen(all_runs, asked), by, asked.own.get("order"))
+        metrics = chosen_metrics(all_runs, runs, asked.many("metrics"), by)
         make = rows_of_sweeps if asked.own.get("show") == "sweeps" else rows_of_runs
         rows = make(runs, metrics, asked.folder)
         shown = rows[: int(asked.own["top"])] if "top" in asked.own else rows

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import yaml
@@ -113,13 +114,12 @@ def sum_up(folder: Path, metric: str | None = None, mode: str | None = None) -> 
 def _searched(folder: Path, run: LeftRun) -> tuple[str | None, str | None]:
     """Return the metric that a sweep optimised and its mode, where it did."""
     config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
-    sweeper = (_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}
-    direction = sweeper.get("direction")
+    direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
     mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
     return config.get("optimized_metric"), mode
 
 
-def _yaml(path: Path) -> dict[str, object] | dict[str, dict[str, dict[str, str]]]:
+def _yaml(path: Path) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text()) if path.is_file() else None
     return content if isinstance(content, dict) else {}
 
@@ -182,8 +182,8 @@ def _importance(summary: Summary) -> dict[str, float]:
     """Return the share of the metric's variance that each key's values account for by themselves, largest first.
 
     The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone: the
-    mean of each value, or a parabola where values are numbers and many, over their logarithm where they span decades. It
-    estimates the main effect of a functional ANOVA; what values do only together is in nobody's share. Optuna's own
+    mean of each value, or a parabola where values are numbers and many, over their logarithm where they span decades.
+    It estimates the main effect of a functional ANOVA; what values do only together is in nobody's share. Optuna's own
     importances need scikit-learn with the pinned line, and a study; this needs the runs' files only.
     """
     points = points_of(summary)
