@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.show import show_sweep
 
 SUMMARY = "summary.csv"
-FOLDED = ("seed=", "data.fold=")  # repeats of one experiment, not experiments of their own
+FOLDED = ("seed", "data.fold")  # repeats of one experiment, not experiments of their own
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Row:
         failed: How many of them did not end with status done.
         metrics: Name to one number a job that ended.
         in_folds: Whether they held out different folds, so that the validation is what they are judged by.
+        folders: The jobs' run directories.
     """
 
     values: tuple[str, ...]
@@ -39,6 +40,7 @@ class Row:
     failed: int = 0
     metrics: dict[str, list[float]] = field(default_factory=dict)
     in_folds: bool = False
+    folders: list[Path] = field(default_factory=list)
 
     def mean_and_deviation(self, metric: str) -> tuple[float, float | None] | None:
         """Return mean and sample standard deviation; the latter is None for one job, both for none."""
@@ -59,10 +61,11 @@ def summarise(folder: Path) -> list[Row]:
     shared = set.intersection(*map(set, words)) if words else set()
     rows: dict[tuple[str, ...], Row] = {}
     for job, given in zip(jobs, words, strict=True):
-        values = tuple(word for word in given if word not in shared and not word.startswith(FOLDED))
+        values = tuple(word for word in given if word not in shared and word.partition("=")[0] not in FOLDED)
         row = rows.setdefault(values, Row(values))
         row.in_folds |= any(word.startswith("data.fold=") for word in given if word not in shared)
         row.jobs += 1
+        row.folders.append(job)
         if json.loads((job / "run.json").read_text())["status"] != "done":
             row.failed += 1
             continue
