@@ -6,12 +6,12 @@
 # Each argument holds the words for one `python src/train.py`. A training that fails does not keep the next ones from
 # running; a signal ends the running one, which saves itself, and starts no other. The exit code is 0 when all are done,
 # else that of the first that failed, or of the one that was stopped (130, 143). Which are done is kept in
-# logs/schedule-<number of this command>.done until all are.
+# logs/schedule-<number of this command>.done until all are; SCHEDULE_DIR=<folder> keeps it elsewhere.
 set -ufo pipefail
 cd "$(dirname "$0")/.." || exit 2
 [[ $# -gt 0 ]] || { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-done_before="logs/schedule-$(printf '%s\n' "$@" | cksum | cut -d' ' -f1).done"
+done_before="${SCHEDULE_DIR:-logs}/schedule-$(printf '%s\n' "$@" | cksum | cut -d' ' -f1).done"
 first_failure=0
 number=0
 run=

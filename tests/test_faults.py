@@ -112,6 +112,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "the sweep process killed": [
         "test_sweep_faults.py::test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was",
+        "test_sweep_goes_on.py::test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six",
     ],
     "eight runs started in the same second": [
         "test_commands.py::test_eight_starts_in_one_second_leave_eight_directories",

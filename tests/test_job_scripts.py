@@ -30,24 +30,26 @@ def runs_of(logs: Path) -> list[tuple[str, str | None, int]]:
     return [record_of(folder) for folder in sorted((logs / "train/runs").iterdir())]
 
 
-def schedule(*trainings: list[str]) -> End:
-    """Run the schedule of these trainings."""
-    return ended([str(ROOT / "scripts/schedule.sh"), *map(" ".join, trainings)], env={"PY": sys.executable})
+def schedule(folder: Path, *trainings: list[str]) -> End:
+    """Run the schedule of these trainings, and keep in a folder which are done."""
+    env = {"PY": sys.executable, "SCHEDULE_DIR": str(folder)}
+    return ended([str(ROOT / "scripts/schedule.sh"), *map(" ".join, trainings)], env=env)
 
 
 @pytest.mark.parametrize("to", ["self", "parent"])
 def test_a_schedule_ends_with_the_signalled_training_and_the_same_command_goes_on(to: str, tmp_path: Path) -> None:
     first = words_of(tmp_path / "a", SEND.format("SIGTERM", 8, to))
     second = words_of(tmp_path / "b", SEND.format("SIGTERM", 1000, to))
-    end = schedule(second, first)
+    end = schedule(tmp_path, second, first)
     assert (end.code, end.left) == (143, []), end.said
     assert "schedule: stopped in 2 of 2" in end.said
     saved = "terminated (SIGTERM), saved at step 8 in checkpoints/last.ckpt"
     assert runs_of(tmp_path / "a") == [("killed", saved, 143)]
 
-    again = schedule(second, first)
+    again = schedule(tmp_path, second, first)
     assert (again.code, again.left) == (0, []), again.said
     assert "schedule: 1 of 2 is done" in again.said
+    assert not list(tmp_path.glob("*.done"))
     assert [runs_of(tmp_path / name) for name in "ab"] == [[("done", None, 0)]] * 2
     rows = []
     for name in "ab":
@@ -59,9 +61,11 @@ def test_a_schedule_ends_with_the_signalled_training_and_the_same_command_goes_o
 
 
 def test_a_training_that_fails_does_not_keep_the_next_from_running_and_its_exit_code_is_kept(tmp_path: Path) -> None:
-    end = schedule(["trainer.max_epoch=3"], words_of(tmp_path, SEND.format("SIGTERM", 1000, "self")))
+    end = schedule(tmp_path, ["trainer.max_epoch=3"], words_of(tmp_path, SEND.format("SIGTERM", 1000, "self")))
     assert end.code == 2, end.said
     assert "schedule: 1 of 2 failed with exit code 2" in end.said
+    [done] = tmp_path.glob("schedule-*.done")
+    assert done.read_text() == "2\n"
     assert runs_of(tmp_path) == [("done", None, 0)]
 
 

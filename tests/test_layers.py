@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "callbacks": {"base", "sources"},
     "distributed": {"base"},
     "sources": {"base"},
-    "plugins": {"base", "sources"},
+    "plugins": {"run", "base", "sources"},
     "base": set(),
 }
 HEAVY = {"torch", "lightning", "torchmetrics"}

@@ -63,6 +63,7 @@ def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_p
     if any("glob(" in word or re.search(r"=[^\[]*,", word) for word in overrides):
         # several values: Hydra composes each job by itself
         overrides = [re.sub(r"=([^\[(]*?),.*", r"=\1", word) for word in overrides if "glob(" not in word]
+    overrides = [re.sub(r"=range\(\d+\)", "=0", word) for word in overrides]
     try:
         cfg = load_config(overrides, door=Path(door).stem, output_dir=tmp_path)
     except Exception as error:  # noqa: BLE001 - whatever it is, the reader of the README would see it
@@ -98,7 +99,7 @@ def test_every_command_runs(command: str, finished: Path, tmp_path: Path) -> Non
         short[0] = "++trainer.max_epochs=2"
     done = run_door(Path(door).stem, *words, *short, logs=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Results" in done.stdout
+    assert ("Sweep: 6 jobs" if "--dry-run" in command else "Results") in done.stdout
 
 
 def test_the_python_it_shows_runs(small: ComposeSmall, tmp_path: Path, finished: Path) -> None:

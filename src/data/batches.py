@@ -71,6 +71,17 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
+def shuffle_by_class(labels: Tensor, seed: int) -> Tensor:
+    """Return all rows, class by class, at random within each, [N] int64.
+
+    Args:
+        labels: Class of each row, [N].
+        seed: Another seed is another order; the global generators are not touched.
+    """
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return shuffled[labels[shuffled].to(torch.int64).argsort(stable=True)]
+
+
 def cut(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
     """Cut rows at random into disjoint parts that hold the same share of each class.
 
@@ -84,8 +95,7 @@ def cut(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
     Returns:
         `len(sizes) + 1` tensors of row numbers, each sorted, [n] int64.
     """
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    by_class = shuffled[labels[shuffled].to(torch.int64).argsort(stable=True)]
+    by_class = shuffle_by_class(labels, seed)
     counts = torch.bincount(labels.to(torch.int64))
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
     place = (torch.arange(len(labels)) - first + 0.5) / counts.repeat_interleave(counts)

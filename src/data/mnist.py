@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from src.base.errors import ConfigError, UserError, did_you_mean
 from src.data.batches import Augment, Batch, ImageSet, Store, as_is, cut
+from src.data.folds import fold_findings, split_fold
 from src.data.idx import IdxFile, map_idx, prepare
 
 Name = Literal["mnist_sample", "mnist", "fashion_mnist"]
@@ -121,9 +122,12 @@ class MNISTDataModule(LightningDataModule):
         name: Which data set. The sample is cut in three; the others keep their own test set.
         data_dir: Folder of the prepared files; the sample is only read there.
         num_classes: Classes a model must tell apart; labels are 0 to 9.
-        val_size: Images held out from training for validation, the same share of each class.
+        val_size: Images held out from training for validation, the same share of each class; None means 5,000, of the
+            sample 500.
         test_size: Images held out for the test; the sample only, None means 500.
         split_seed: Another seed is another cut.
+        fold: Cross-validation: the one of `num_folds` equal parts that is held out for validation; None cuts once.
+        num_folds: Parts that all images but those of the test are cut into.
         batch_size: Images an optimizer step over all devices together.
         local_dirs: Folders looked in before anything is downloaded.
         num_workers: Processes that load batches; 0 loads in the training process.
@@ -146,9 +150,11 @@ class MNISTDataModule(LightningDataModule):
         data_dir: str,
         *,
         num_classes: int = CLASSES,
-        val_size: int = 5_000,
+        val_size: int | None = None,
         test_size: int | None = None,
         split_seed: int = 42,
+        fold: int | None = None,
+        num_folds: int | None = None,
         batch_size: int = 128,
         local_dirs: Sequence[str] = (),
         num_workers: int = 0,
@@ -166,14 +172,16 @@ class MNISTDataModule(LightningDataModule):
         self.data_dir = Path(data_dir).expanduser()
         self.local_dirs = [Path(folder).expanduser() for folder in local_dirs]
         self.num_classes = num_classes
-        self.val_size = val_size
-        self.test_size = 500 if test_size is None and name == "mnist_sample" else test_size
+        sample = name == "mnist_sample"
+        self.val_size = (500 if sample else 5_000) if val_size is None else val_size
+        self.test_size = 500 if test_size is None and sample else test_size
         self.split_seed = split_seed
+        self.fold, self.num_folds = fold, num_folds
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.augment = augment
-        if findings := self._findings():
+        if findings := self._findings() + fold_findings(fold, num_folds, val_size):
             raise ConfigError(findings)
 
     def _findings(self) -> list[str]:
@@ -184,7 +192,7 @@ class MNISTDataModule(LightningDataModule):
         findings = [f"data.{key}={value}: must be a whole number, {least[key]} or more" for key, value in wrong.items()]
         if self.test_size is not None and self.name != "mnist_sample":
             findings.append(f"data.test_size={self.test_size}: {self.name} has a test set of its own; remove the key")
-        elif not wrong:
+        elif not wrong and (self.fold is None or self.test_size):
             held_out, images = self.val_size + (self.test_size or 0), self.family.num_train
             if held_out >= images:
                 key = "data.val_size" if self.test_size is None else "data.val_size + data.test_size"
@@ -211,6 +219,9 @@ class MNISTDataModule(LightningDataModule):
             train = test = Store(partial(read_sample, self.data_dir / SAMPLE))
             sizes = [self.val_size, self.test_size or 0]
             val_rows, test_rows, train_rows = cut(train.labels, sizes, self.split_seed)
+        if self.fold is not None:  # the images of the test are those of the cut without folds
+            rows = torch.cat([train_rows, val_rows])
+            train_rows, val_rows = split_fold(train.labels, self.fold, self.num_folds, self.split_seed, rows)
         make = partial(ImageSet, mean=self.family.mean, std=self.family.std)
         self.train_set = make(train, train_rows, augment=self.augment)
         self.val_set, self.test_set = make(train, val_rows), make(test, test_rows)

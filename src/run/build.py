@@ -24,6 +24,7 @@ from src.run.delivery import Patience
 from src.run.exact.resume import apply_exact_resume
 from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
+from src.run.hooks import leave_out_idle_hooks
 from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
@@ -98,6 +99,7 @@ def build(cfg: DictConfig) -> Run:
     stop_on_signals(trainer, datamodule, cfg)
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
+    leave_out_idle_hooks(vars(trainer)["callbacks"])
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
 
 

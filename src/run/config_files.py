@@ -6,6 +6,7 @@ times as long. So a file is measured first, and where it holds aliases its nodes
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from src.base.errors import UserError
+from src.base.root import ROOT
 from src.run.hydra_part import guard_hydra_part
 
 MAX_BYTES = 200_000  # composing as much takes some 5 s; the largest config of this project has 3,000
@@ -24,6 +26,8 @@ MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 def guard_configs() -> None:
     """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
     guard_hydra_part()
+    if (plugins := str(ROOT / "src" / "plugins")) not in sys.path:
+        sys.path.append(plugins)  # Hydra finds plugins in packages called hydra_plugins only
     Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
     types = SourcesRegistry.instance().types
     plain = types["file"]

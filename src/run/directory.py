@@ -13,8 +13,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import UserError
+from src.base.logs import rank
 from src.run.resume.runs import CONTINUE
 from src.run.resume.start import choose_start
+from src.run.sweeps.ledger import LEDGER
 
 
 def reserve(wanted: Path) -> Path:
@@ -46,29 +48,70 @@ class ReserveRunDirectory(Callback):
     Attributes:
         sweep: The directory of the sweep that this process runs; None in a single run.
         config: The sweep's config; None in a single run.
+        is_grid: Whether the sweep is one that can go on by `sweep.resume`.
     """
 
     sweep: ClassVar[Path | None] = None
     config: ClassVar[DictConfig | None] = None
+    is_grid: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run, or go on in that of an earlier one."""
         with _told():
+            _refuse_for(config, "is for sweeps; add -m")
             choose_start(config)
         if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
             _reserve_key(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a sweep; its jobs are told it as an override, because each composes anew."""
+        """Reserve the directory of a sweep; a grid does so itself, when all its jobs were found right."""
         with _told():
             if asked := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
-        path = _reserve_key(config, "hydra.sweep.dir")
+            ReserveRunDirectory.is_grid = _is_grid(config)
+            if not self.is_grid:
+                _refuse_for(config, "is for grids; a search goes on through its hydra.sweeper.storage")
         ReserveRunDirectory.config = config
-        ReserveRunDirectory.sweep = path or Path(str(config.hydra.sweep.dir))
+        if not self.is_grid:
+            self.take_sweep(config)
+
+    @classmethod
+    def take_sweep(cls, config: DictConfig, earlier: Path | None = None) -> Path:
+        """Reserve the directory of a sweep, or take that of an earlier one; its jobs are told it as an override.
+
+        Args:
+            config: The sweep's config with Hydra's part.
+            earlier: The directory of the sweep that goes on.
+
+        Raises:
+            UserError: The directory that is named holds another sweep, or cannot be made.
+        """
+        path = earlier or _reserve_key(config, "hydra.sweep.dir")
+        cls.sweep = path or Path(str(config.hydra.sweep.dir))
+        if path is None and rank() == 0:
+            if cls.is_grid and (cls.sweep / LEDGER).is_file():
+                cls.sweep, folder = None, cls.sweep
+                raise UserError(f"hydra.sweep.dir={folder}: holds a sweep; go on with it by sweep.resume={folder}")
+            cls.sweep.mkdir(parents=True, exist_ok=True)
+        if earlier is not None:
+            with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
+                config.hydra.sweep.dir = str(earlier)
         if path is not None:
             with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
+                # each job composes anew
                 config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
+        return cls.sweep
+
+
+def _is_grid(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper.get("_target_", "")).endswith(".GridSweeper")
+
+
+def _refuse_for(config: DictConfig, rule: str) -> None:
+    """Refuse what only a grid can be asked."""
+    for name in ("resume", "dry_run"):
+        if asked := OmegaConf.select(config, f"sweep.{name}"):
+            raise UserError(f"sweep.{name}={str(asked).lower() if asked is True else asked}: {rule}")
 
 
 @contextmanager

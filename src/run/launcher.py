@@ -13,8 +13,9 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -30,6 +31,7 @@ from src.run.ranks import (
     has_lost_others,
     replace_stopped_parent,
 )
+from src.run.sweeps.one_job import words_of_job
 
 PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
 LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
@@ -66,7 +68,12 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         given: The launcher that the strategy made.
         folder: The run directory.
         timeout: Seconds that processes wait for one another.
+
+    Attributes:
+        started: Those of this process whose other processes may still live.
     """
+
+    started: ClassVar[list[WatchedLauncher]] = []
 
     def __init__(self, given: _SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
@@ -104,12 +111,24 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         forget_words(self.folder)
         os.environ[PARENT] = str(os.getpid())
         try:
-            self._call_children_scripts()
+            with words_of_job():
+                self._call_children_scripts()
         finally:
             del os.environ[PARENT]
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
+        WatchedLauncher.started.append(self)
         atexit.register(self._end_others)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """End all processes that were started and leave their group, so that this process can start others."""
+        while cls.started:
+            launcher = cls.started.pop()
+            atexit.unregister(launcher._end_others)
+            launcher._end_others()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
     def _end_others(self) -> None:
         assert self.watcher is not None

@@ -43,6 +43,7 @@ from src.run.resume.runs import continued_run
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.signals import signals
+from src.run.sweeps.ledger import note_job
 from src.run.tags import tag_names
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ FILE = "run.json"
 RESULTS = "results.json"
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 # Keys that change where a run writes and who hears of it, not what it computes.
-IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "hydra")
+IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra")
 # Facts that every start of a run tells anew, and those that are told anew when it has come to train.
 OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "command", "oom_backoff")
 OF_TRAINING = ("seed", "tags", "git", "versions", "config_hash")
@@ -105,6 +106,7 @@ class Record:
             self._of_this_start = {name: self.facts[name] for name in OF_TRAINING}
             self.facts |= {name: value for name, value in earlier.record.items() if name not in OF_START}
         self.write()
+        note_job(self.facts["sweep"], "started", run=self.folder)
 
     def write(self, **facts: Any) -> None:
         """Set some facts and write the file, whole; other ranks than 0 write nothing."""
@@ -188,6 +190,7 @@ class Record:
     def close(self, status: str, reason: str | None, exit_code: int) -> None:
         """Write how the run ended."""
         self.write(status=status, reason=reason, exit_code=exit_code, end=_now())
+        note_job(self.facts["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
 
 
 def end_record(folder: Path, status: str, reason: str, exit_code: int) -> bool:

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
 from src.run.signals import signals
+from src.run.sweeps.one_job import alone
 from src.run.tags import require_tags, tag_names
 from src.run.workers import explain_lost_worker
 
@@ -175,7 +176,8 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
     """
     gc.enable()
     try:
-        metrics = run_with_backoff(task, cfg)
+        with alone() if _sweep() is not None else nullcontext():
+            metrics = run_with_backoff(task, cfg)
     except BaseException as error:
         if (stop := find_stop(error)) is not None:
             raise stop from None
@@ -269,7 +271,8 @@ def _tell_stop(stop: Stopped) -> None:
         from src.run.sweep import tell_stop
 
         line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
-        sys.stderr.write(f"{line}\n")
+        goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
+        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_grid else ''}\n")
     elif not stop.told and rank() == 0:
         sys.stderr.write(f"{stop} before the run began\n")
 

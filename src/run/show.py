@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.run.secrets import masked
 
-HIDDEN = ("hydra", "extras", "paths", "resume")  # the same in nearly every run
+HIDDEN = ("hydra", "extras", "paths", "resume", "sweep")  # the same in nearly every run
 
 
 def show_config(cfg: DictConfig) -> None:
@@ -45,13 +45,14 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     )
 
 
-def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path) -> None:
+def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path, ends: Sequence[str] = ()) -> None:
     """Print one row for each set of values a sweep tried.
 
     Args:
         rows: Values, number of jobs, then a cell for each metric.
         names: The metrics.
         folder: The sweep's directory.
+        ends: A line on each job that is not done.
     """
     from rich.console import Console
     from rich.table import Table
@@ -64,4 +65,24 @@ def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path
         table.add_row(*row)
     console = Console()
     console.print(table)
+    for line in ends:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"sweep    {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_plan(rows: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
+    """Print the jobs that a sweep would have.
+
+    Args:
+        rows: Number, values and state of each.
+        shared: The words that all of them have.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("job", "values", "state", title=f"Sweep: {len(rows)} jobs")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"all      {' '.join(shared) or '(nothing else)'}", markup=False, highlight=False, soft_wrap=True)

@@ -1,11 +1,12 @@
-"""What a sweep came to: one row for each set of values, its seeds folded into mean and deviation."""
+"""What a sweep came to: one row for each set of values, its seeds and folds summed up as mean and deviation."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,19 +19,19 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.show import show_sweep
 
 SUMMARY = "summary.csv"
-# What jobs repeat, not try: they are folded into a mean.
-FOLDED = ("seed", "data.fold")
+FOLDED = ("seed=", "data.fold=")  # repeats of one experiment, not experiments of their own
 
 
 @dataclass
 class Row:
-    """Jobs of a sweep that differ in their seed or fold only.
+    """Jobs of a sweep that differ in their seed, or in the fold of their data, only.
 
     Attributes:
         values: The overrides that tell them from the other jobs, e.g. `model.optimizer.lr=0.1`.
         jobs: How many there are.
         failed: How many of them did not end with status done.
         metrics: Name to one number a job that ended.
+        in_folds: Whether they held out different folds, so that the validation is what they are judged by.
         folders: The jobs' run directories.
     """
 
@@ -38,6 +39,7 @@ class Row:
     jobs: int = 0
     failed: int = 0
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    in_folds: bool = False
     folders: list[Path] = field(default_factory=list)
 
     def mean_and_deviation(self, metric: str) -> tuple[float, float | None] | None:
@@ -59,8 +61,9 @@ def summarise(folder: Path) -> list[Row]:
     shared = set.intersection(*map(set, words)) if words else set()
     rows: dict[tuple[str, ...], Row] = {}
     for job, given in zip(jobs, words, strict=True):
-        values = tuple(word for word in given if word not in shared and word.partition("=")[0] not in FOLDED)
+        values = tuple(word for word in given if word not in shared and not word.startswith(FOLDED))
         row = rows.setdefault(values, Row(values))
+        row.in_folds |= any(word.startswith("data.fold=") for word in given if word not in shared)
         row.jobs += 1
         row.folders.append(job)
         if json.loads((job / "run.json").read_text())["status"] != "done":
@@ -101,7 +104,7 @@ def planned_jobs(config: DictConfig) -> int | None:
     sweeper = config.hydra.sweeper
     if (trials := sweeper.get("n_trials")) is not None:
         return int(trials)
-    if not str(sweeper.get("_target_", "")).endswith("BasicSweeper"):
+    if not str(sweeper.get("_target_", "")).endswith((".BasicSweeper", ".GridSweeper")):
         return None
     words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
@@ -112,12 +115,24 @@ def planned_jobs(config: DictConfig) -> int | None:
 
 
 def conclude_sweep(folder: Path) -> None:
-    """Print a sweep's table, of the test if there was one, else of the validation; `summary.csv` has every metric."""
+    """Print a sweep's table, of the test if there was one, else of the validation; `summary.csv` has every metric.
+
+    A cross-validation is shown by what it is for, the validation.
+    """
     rows = summarise(folder)
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
-    shown = next((of for split in ("test/", "val/") if (of := [n for n in names if n.startswith(split)])), names)
-    show_sweep([_cells(row, shown) for row in rows], shown, folder)
+    splits = ("val/", "test/") if any(row.in_folds for row in rows) else ("test/", "val/")
+    shown = next((of for split in splits if (of := [n for n in names if n.startswith(split)])), names)
+    show_sweep([_cells(row, shown) for row in rows], shown, folder, list(_ends(folder)))
+
+
+def _ends(folder: Path) -> Iterator[str]:
+    """Yield a line on each job that is not done: its number, how it ended and why."""
+    for path in sorted(folder.glob("*/run.json"), key=lambda path: _order(path.parent.name)):
+        record = json.loads(path.read_text())
+        if record["status"] != "done":
+            yield f"job {path.parent.name} {record['status']}: {record.get('reason') or 'no reason is known'}"
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
@@ -143,7 +158,10 @@ def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 def _overrides(job: Path) -> list[str]:
     path = job / ".hydra" / "overrides.yaml"
-    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
+    words = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else []
+    assert isinstance(words, list)
+    # what a job was told to go on from stands behind its values
+    return list(takewhile(lambda word: not word.startswith("resume.run="), map(str, words)))
 
 
 def _order(name: str) -> tuple[int, str]:

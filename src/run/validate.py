@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from src.base.errors import ConfigError
 from src.run.checks.findings import Finding
+from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
 from src.run.checks.rules import (
     check_checkpoint,
@@ -32,6 +33,7 @@ CHECKS = (
     check_parts,
     check_groups,
     check_epochs,
+    check_folds,
     check_answers,
     check_targets,
 )

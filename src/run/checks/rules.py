@@ -31,6 +31,7 @@ KEYS = {
     "ckpt_sha256": "str | None",
     "optimized_metric": "str | None",
     "resume": "dict",
+    "sweep": "dict",
     "run": "str | None",
     "data": "dict",
     "model": "dict",
@@ -61,6 +62,12 @@ NESTED = {
         "mode": "Literal['continue', 'hotstart', 'weights']",
         "reset": "list[Literal['optimizer', 'scheduler']]",
         "apply": "list[str]",
+    },
+    "sweep": {
+        "resume": "str | None",
+        "retry_failed": "bool",
+        "on_error": "Literal['continue', 'stop']",
+        "dry_run": "bool",
     },
     "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
 }

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
@@ -122,6 +122,13 @@ class ExactResume(Callback):
             "ended": _limits(trainer) if self._place == "end" and trainer.should_stop else None,
         }
         return {"seed": self.seed, "switches": switches(trainer), "ranks": _from_all_ranks(own, trainer)}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restore the score of the newest best checkpoint, which Lightning saves and does not read."""
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key) or {}
+            if trainer.state.fn == "fit" and isinstance(callback, ModelCheckpoint) and "current_score" in state:
+                callback.current_score = state["current_score"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until `restore`, and tell what is not as it was."""

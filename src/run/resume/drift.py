@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.secrets import MASK, sounds_secret
 
 # Belongs to a start, not to the run.
-OF_A_START = ("resume", "ckpt_path", "ckpt_sha256")
+OF_A_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
 # What changes how batches are made, not what is in them.
 HOW_DATA_COMES = {"num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "data_dir", "local_dirs"}
 # Taken as they are given, but the numbers are no longer those that the run would have had.

@@ -38,7 +38,7 @@ def choose_start(config: DictConfig) -> None:
     mode = str(config.resume.mode)
     if mode == CONTINUE:
         run = _same_run(config, task) if asked == AUTO else RunDirectory.read(Path(asked), asked=f"resume={asked}")
-        _go_on(config, task, run, explicit=asked != AUTO)
+        go_on(config, task, run, explicit=asked != AUTO)
     elif asked == AUTO:
         raise UserError(
             f"resume={AUTO} resume.mode={mode}: a new run is not gone on with; name the run whose weights it takes"
@@ -51,7 +51,19 @@ def choose_start(config: DictConfig) -> None:
             _put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
 
 
-def _go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
+def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
+    """Put into a config that it goes on with a run in the same directory.
+
+    Args:
+        config: As composed, with its `hydra` part.
+        task: The same without that part.
+        run: The run; None begins a new one.
+        explicit: The user has named the run, so a damaged last checkpoint is for the user to judge.
+
+    Raises:
+        ConfigError: The configs differ in what cannot be changed.
+        UserError: Another process is at the run, or it has no whole checkpoint left.
+    """
     if run is None:
         _put(config, "resume.run", None)
         return

@@ -38,7 +38,7 @@ def written_out(words: Sequence[str], door: str) -> list[str]:
     Raises:
         UserError: A run that is named cannot be gone on from, or a sweep is asked to go on.
     """
-    words = replace_tags(words)
+    words = ["sweep.dry_run=true" if word == "--dry-run" else word for word in replace_tags(words)]
     short = "resume=" if door == "train" else "run="
     place = next((number for number, word in enumerate(words) if word.startswith(short)), None)
     if place is None:

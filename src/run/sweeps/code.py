@@ -1,0 +1,38 @@
+"""Whether the code and the configs are still those that a sweep began with."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from src.base.files import sha256_of
+from src.base.root import ROOT
+
+LOOKED_AT = ("src/**/*.py", "configs/**/*.yaml")
+
+
+class CodeState:
+    """The files of `src/` and `configs/` by content.
+
+    Args:
+        root: The project's root.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+        self.files = self._read()
+
+    @property
+    def digest(self) -> str:
+        """One hash of all of them."""
+        lines = (f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def changes(self) -> list[str]:
+        """Return the files that were changed, added or removed since this was last asked."""
+        before, self.files = self.files, self._read()
+        return sorted(name for name in before.keys() | self.files.keys() if before.get(name) != self.files.get(name))
+
+    def _read(self) -> dict[str, str]:
+        paths = (path for pattern in LOOKED_AT for path in self.root.glob(pattern) if path.is_file())
+        return {path.relative_to(self.root).as_posix(): sha256_of(path) for path in paths}

@@ -1,0 +1,206 @@
+"""A grid from its command line to its last job: planned and checked whole, then run, each job told in the ledger."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from src.base.errors import EXIT_CRASH, FulguriteError, UserError
+from src.base.logs import rank
+from src.run.checks.refusals import Refusals, one_line
+from src.run.directory import ReserveRunDirectory
+from src.run.record import Record
+from src.run.resume.runs import owned
+from src.run.resume.words import quoted
+from src.run.secrets import shown_word
+from src.run.show import show_plan
+from src.run.sweeps.code import CodeState
+from src.run.sweeps.going_on import continued, find_sweep, is_other_config, set_aside, take_up, told_states
+from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
+from src.run.sweeps.ledger import append, plan_of, read
+
+STOP = "stop"
+MANY = 50  # jobs that take some seconds to compose and check
+
+
+def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobReturn]]:
+    """Run the jobs of a grid, or what is left of one.
+
+    Args:
+        sweeper: Holds the sweep's config, Hydra's context and the launcher.
+        words: The command line's, without those for Hydra itself.
+
+    Returns:
+        What the launcher returned, a list for each batch.
+
+    Raises:
+        ConfigError: Findings about the jobs; nothing was run and no folder made.
+        UserError: The sweep that was named cannot go on.
+        Exception: What the first job that failed has raised, after the last job.
+    """
+    config, context = sweeper.config, sweeper.hydra_context
+    assert config is not None
+    assert context is not None
+    loader = context.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    asked = config.get("sweep") or {}
+    jobs = split(words, loader)
+    earlier = find_sweep(str(asked["resume"]), config) if asked.get("resume") else None
+    if earlier is not None:
+        take_up(jobs, earlier)
+        jobs.sort(key=lambda job: job.number)
+    code = CodeState()
+    _check(jobs, config, loader)
+    retry = bool(asked.get("retry_failed"))
+    if rank() == 0 and earlier is not None:
+        _say(f"sweep: going on with {earlier}: {told_states(jobs, retry=retry)}")
+    if asked.get("dry_run"):
+        _show(jobs, retry=retry)
+        return []
+    folder = ReserveRunDirectory.take_sweep(config, earlier)
+    with owned(folder):
+        _open(folder, config, jobs, code)
+        return _Grid(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
+
+
+def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
+    """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
+    others: list[Job] = []
+    if len(jobs) >= MANY:
+        _say(f"sweep: checking {len(jobs)} jobs")
+
+    def look(job: Job, cfg: DictConfig) -> list[str]:
+        if job.state == KILLED:
+            return continued(job, cfg)
+        if job.state == DONE and is_other_config(job, cfg):
+            others.append(job)
+        return []
+
+    check(jobs, config, loader, look)
+    if others and rank() == 0:
+        _say(f"warning: sweep: {name_jobs(others, jobs)} done with another config: a file has changed since")
+
+
+def _open(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
+    """Write the plan into the ledger, and what it does not know yet of jobs that were killed."""
+    if rank() != 0:
+        return
+    OmegaConf.save(config, folder / "multirun.yaml")
+    events = read(folder)
+    before = plan_of(events)
+    if before is not None and before["code"] != code.digest:
+        _say("warning: sweep: src/ and configs/ are not as they were when the sweep began")
+    last = {event["job"]: event["event"] for event in events if "job" in event}
+    for job in jobs:
+        if last.get(job.number) == "started" and job.state in {KILLED, FAILED}:
+            append(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
+    planned = [{"job": job.number, "key": job.key, "words": [*map(shown_word, job.words)]} for job in jobs]
+    command = [shown_word(word) for word in Record.typed or sys.argv]
+    append(folder, "plan", jobs=planned, code=code.digest, command=command)
+
+
+class _Grid:
+    """What the jobs of one start have in common."""
+
+    def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
+        self.launcher = sweeper.launcher
+        # one by one where jobs run one after the other: the next is looked at when the one before has ended
+        self.at_once = 1 if isinstance(sweeper.launcher, BasicLauncher) else sweeper.max_batch_size or len(jobs)
+        self.folder, self.jobs, self.code = folder, jobs, code
+
+    def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
+        wanted = {NEW, KILLED, *([FAILED] if retry else [])}
+        todo = [job for job in self.jobs if job.state in wanted]
+        returned: list[Sequence[JobReturn]] = []
+        failed: list[JobReturn] = []
+        for batch in _batches(todo, self.at_once):
+            self._look_at_code(batch[0])
+            returned.append(self._launch(batch))
+            failed += [job for job in returned[-1] if job.status == JobStatus.FAILED]
+            if stop and failed:
+                _say(f"sweep stopped by sweep.on_error={STOP}: {len(todo) - sum(map(len, returned))} jobs not started")
+                break
+        if failed:
+            _ = failed[0].return_value  # raises what the job has raised
+        left = [job for job in self.jobs if job.state == FAILED and not retry]
+        if left:
+            reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in left)
+            raise EarlierFailed(f"{reasons}; sweep.retry_failed=true tries again")
+        return returned
+
+    def _look_at_code(self, job: Job) -> None:
+        if rank() == 0 and (files := self.code.changes()):
+            append(self.folder, "changed", before=job.number, files=files)
+            shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+            _say(f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on may be run otherwise")
+
+    def _launch(self, batch: Sequence[Job]) -> Sequence[JobReturn]:
+        assert self.launcher is not None
+        for job in batch:
+            if job.state != KILLED and job.folder is not None and rank() == 0:
+                kept = set_aside(job, self.folder)
+                where = str(kept.relative_to(self.folder)) if kept else None
+                append(self.folder, "again", job=job.number, key=job.key, kept=where)
+        words = [[*job.words, *job.more, *self._place(job)] for job in batch]
+        try:
+            returned = self.launcher.launch(words, initial_job_idx=batch[0].number)
+        except (*Refusals, UserError) as error:
+            # it was composed before the first job: a file has changed
+            wrong = UserError(f"cannot be composed any more: {one_line(error)}")
+            returned = [JobReturn(status=JobStatus.FAILED, _return_value=wrong) for _ in batch]
+        for job, ended in zip(batch, returned, strict=True):
+            if ended.status == JobStatus.FAILED:
+                self._note_silent(job, ended._return_value)
+        return returned
+
+    def _note_silent(self, job: Job, error: BaseException) -> None:
+        """Tell of a job that failed before it had a record in which to say so."""
+        told = [event["event"] for event in read(self.folder) if event.get("job") == job.number]
+        if rank() == 0 and told[-1:] != [FAILED]:
+            _say(f"error: {name_jobs([job], self.jobs)}: {error}")
+            code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
+            append(self.folder, FAILED, job=job.number, key=job.key, reason=str(error), exit_code=code)
+
+    def _place(self, job: Job) -> Iterator[str]:
+        """Yield the word that keeps a job in its folder where that is not named by its number."""
+        if job.folder is not None and job.folder != self.folder / str(job.number):
+            yield f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.folder))}"
+
+
+class EarlierFailed(FulguriteError):
+    """Jobs failed in an earlier start of the sweep and were not asked for again."""
+
+
+def _batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """Yield jobs with consecutive numbers together: a launcher counts on from the first."""
+    batch: list[Job] = []
+    for job in jobs:
+        if batch and (len(batch) == size or job.number != batch[-1].number + 1):
+            yield batch
+            batch = []
+        batch.append(job)
+    if batch:
+        yield batch
+
+
+def _show(jobs: Sequence[Job], *, retry: bool) -> None:
+    differ = varied(jobs) if len(jobs) > 1 else set(jobs[0].words)
+    todo = {NEW: "to start", KILLED: "to go on", DONE: "done", FAILED: "to be tried again" if retry else "failed"}
+    rows: list[tuple[Any, ...]] = [
+        (str(job.number), " ".join(shown_word(word) for word in job.words if word in differ), todo[job.state])
+        for job in jobs
+    ]
+    show_plan(rows, [shown_word(word) for word in jobs[0].words if word not in differ])
+
+
+def _say(line: str) -> None:
+    if rank() == 0:
+        sys.stderr.write(f"{line}\n")

@@ -1,0 +1,119 @@
+"""`sweep.jsonl`, the ledger of a sweep: what was planned and what became of each job, one line an event.
+
+    plan      jobs [{job, key, words}], code, command    each start of a grid: all its jobs, and the state of the code
+    started   job, key, words, folder, pid               a job has a run directory, `folder` below the sweep's
+    done, failed, killed   job, key, reason, exit_code   how it ended
+    again     job, key, kept                             a job is run anew; what it had left is kept in this folder
+    changed   before, files                              these files changed before job number `before` was started
+
+Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of a job's sorted words, so a job is the same job
+whatever its place on the command line; `words` are as they may be shown. A line is one write to a file opened for
+appending and is on the disk before the next thing happens, so a kill leaves whole lines, or a last one that is
+ignored. How a job ended stands in its own run.json too, which wins: a job may have gone on alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from src.base.logs import RankedLogger, rank
+from src.run.secrets import shown_word
+
+LEDGER = "sweep.jsonl"
+
+log = RankedLogger(__name__)
+
+
+def append(folder: Path, event: str, /, **facts: Any) -> None:
+    """Add a line to a sweep's ledger, and have it on the disk; other ranks than 0 add none.
+
+    Args:
+        folder: The sweep's directory.
+        event: As listed above.
+        facts: As listed above.
+    """
+    if rank() != 0:
+        return
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    line = json.dumps({"event": event, "time": now, **facts}) + "\n"
+    handle = os.open(folder / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        if _is_torn(handle):
+            line = f"\n{line}"
+        os.write(handle, line.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of a sweep, oldest first; none where there is no ledger."""
+    path = folder / LEDGER
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:  # the last line of a process that was killed, or of a disk that was full
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def plan_of(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the first plan among a ledger's events; those after it hold the same jobs."""
+    return next((event for event in events if event["event"] == "plan"), None)
+
+
+def key_of(words: Sequence[str]) -> str:
+    """Return the hash of a job's words, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:16]
+
+
+def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
+    """Write into the ledger what became of a job.
+
+    Args:
+        sweep: Directory and number of the job as run.json has them; None for a run of no sweep.
+        event: `started`, `done`, `failed` or `killed`.
+        run: The job's run directory.
+        facts: What else there is to say.
+    """
+    if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
+        return
+    folder, number, words = Path(sweep["dir"]), sweep["job"], _words()
+    planned = {job["job"]: job for job in (plan_of(read(folder)) or {"jobs": []})["jobs"]}
+    key = planned[number]["key"] if number in planned else key_of(words)
+    if event == "started":
+        inside = run.absolute().is_relative_to(folder.absolute())
+        where = run.absolute().relative_to(folder.absolute()) if inside else run
+        facts |= {"words": [shown_word(word) for word in words], "folder": str(where), "pid": os.getpid()}
+    try:
+        append(folder, event, job=number, key=key, **facts)
+    except OSError as error:  # run.json says the same
+        log.error("%s: cannot be written (%s)", folder / LEDGER, error.strerror or error)
+
+
+def _words() -> list[str]:
+    if not HydraConfig.initialized():
+        return []
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
+def _is_torn(handle: int) -> bool:
+    """Tell whether an open ledger ends in half a line."""
+    if not (size := os.fstat(handle).st_size):
+        return False
+    os.lseek(handle, size - 1, os.SEEK_SET)
+    return os.read(handle, 1) != b"\n"
