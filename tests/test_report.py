@@ -161,7 +161,15 @@ def test_the_best_config_composes_to_what_the_job_was(words: list[str], tmp_path
 
 
 def test_the_best_config_says_only_what_differs_and_no_secret() -> None:
-    text = experiment_text(["model.optimizer.lr=1e-3", "seed=3", "logger=wandb", "model.api_key=s3cret"], ["Best."])
+    words = [
+        "model.optimizer.lr=1e-3",
+        "seed=3",
+        "data.fold=1",
+        "data.num_folds=5",
+        "logger=wandb",
+        "model.api_key=s3cret",
+    ]
+    text = experiment_text(words, ["Best."])
     assert text.splitlines()[:2] == ["# @package _global_", "# Best."]
     assert yaml.safe_load(text) == {"model": {"optimizer": {"lr": 0.001}}}
 

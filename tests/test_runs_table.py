@@ -120,7 +120,10 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("status=faild", "status=faild: choose from running, done, failed, killed, pruned; did you mean 'failed'?"),
+        (
+            "status=failedd",
+            "status=failedd: choose from running, done, failed, killed, pruned; did you mean 'failed' or 'killed'?",
+        ),
         ("sort=tset/acc", "did you mean 'test/acc'?"),
         ("metrics=tset/acc", "metrics=tset/acc: no run here has it; did you mean 'test/acc'?"),
         ("model.optimizer.rl=1", "no run here was started with a value for it; did you mean 'model.optimizer.lr'?"),

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.run.show import show_sweep
 
 SUMMARY = "summary.csv"
-FOLDED = ("seed", "data.fold")  # repeats of one experiment, not experiments of their own
+FOLDED = ("seed=", "data.fold=")  # repeats of one experiment, not experiments of their own
 
 
 @dataclass
@@ -61,7 +61,7 @@ def summarise(folder: Path) -> list[Row]:
     shared = set.intersection(*map(set, words)) if words else set()
     rows: dict[tuple[str, ...], Row] = {}
     for job, given in zip(jobs, words, strict=True):
-        values = tuple(word for word in given if word not in shared and word.partition("=")[0] not in FOLDED)
+        values = tuple(word for word in given if word not in shared and not word.startswith(FOLDED))
         row = rows.setdefault(values, Row(values))
         row.in_folds |= any(word.startswith("data.fold=") for word in given if word not in shared)
         row.jobs += 1

@@ -14,7 +14,7 @@ from src.run.secrets import sounds_secret
 from src.run.sweep import FOLDED
 
 # Keys that make a sweep or place a run, and those that its jobs repeat: no part of what was found best.
-NO_PART = (*IRRELEVANT, "hparams_search", "debug", "local", *FOLDED)
+NO_PART = (*IRRELEVANT, "hparams_search", "debug", "local", "data.num_folds", *(word.rstrip("=") for word in FOLDED))
 
 
 def experiment_text(words: Sequence[str], header: Sequence[str]) -> str:

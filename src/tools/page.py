@@ -14,7 +14,7 @@ from src.tools.summary import DEFAULT, Group, Summary, seed_of
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff }
-body { margin: 2rem auto; max-width: 76rem; padding: 0 1.5rem }
+body { margin: 2rem auto; max-width: 86rem; padding: 0 1.5rem }
 h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem }
 .path { color: #616e7c; margin: 0 0 1rem }
 ul { padding-left: 1.2rem; margin: .5rem 0 } .wide { overflow-x: auto }
@@ -188,7 +188,7 @@ def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best
         + "</tr>\n"
         for place, row in enumerate(rows)
     )
-    box = f'<input type=search placeholder="filter, e.g. lr=0.1" aria-label="filter {name}">'
+    box = f'<input type=search placeholder="filter rows" aria-label="filter {name}">'
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
     return f"<div class=table id={name}>{box}<div class=wide>{table}</div></div>"
 

@@ -19,6 +19,7 @@ from src.tools.comparison import Paired, Spread, compare, spread
 
 MODES = ("max", "min")
 FEWEST_FOR_IMPORTANCE = 10  # runs; below, chance explains as much as any value
+REPEATED = tuple(word.rstrip("=") for word in FOLDED)
 DEFAULT = "(default)"  # what a run has that was given no value for a key
 
 
@@ -142,7 +143,7 @@ def _finite(values: object) -> list[float]:
 
 def seed_of(run: LeftRun) -> str:
     """Return the words that a group's runs differ in, e.g. `seed=3`."""
-    return " ".join(f"{key}={run.values[key]}" for key in FOLDED if key in run.values)
+    return " ".join(f"{key}={run.values[key]}" for key in REPEATED if key in run.values)
 
 
 def has_folds(summary: Summary) -> bool:
