@@ -60,6 +60,7 @@ def test_no_answer_imports_torch() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.skipif(" " in str(ROOT), reason="Hydra's function for bash does not quote the project's path")
 def test_bash_completes_after_the_line_that_installs_it() -> None:
     line = "python src/train.py experiment="
     script = f"""
