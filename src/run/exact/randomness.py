@@ -62,6 +62,8 @@ class Lending:
         """
         if self.looks:
             return self._look(seed, make, what)
+        if not self.drawn:
+            return make(what)
         cpu, python, numpy = torch.default_generator, "python" in self.drawn, "numpy" in self.drawn
         before = cpu.get_state()
         words = random.getstate() if python else None
