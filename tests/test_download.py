@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from src.base.download import download
 from src.base.errors import UserError
-from src.base.files import download, lock, open_atomic, sha256_of, write_atomic
+from src.base.files import lock, open_atomic, sha256_of, write_atomic
 from src.base.root import ROOT
 from tests.servers import FileServer, Reply, closed_port
 
@@ -24,7 +25,7 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 
 def _start_download(url: str, target: Path) -> subprocess.Popen[str]:
-    code = f"from src.base.files import download; download({url!r}, {str(target)!r}, {SUM!r})"
+    code = f"from src.base.download import download; download({url!r}, {str(target)!r}, {SUM!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, stderr=subprocess.PIPE)
 
 
@@ -174,7 +175,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_messages_never_show_what_a_url_keeps_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with FileServer({"/file?key=canary": Reply(CONTENT)}) as server, caplog.at_level(logging.INFO, "src.base.files"):
+    with FileServer({"/file?key=canary": Reply(CONTENT)}) as server, caplog.at_level(logging.INFO, "src.base.download"):
         download(server.url + "file?key=canary", tmp_path / "file", SUM)
         with pytest.raises(UserError, match="a user or password in a URL is not used") as caught:
             download("https://user:canary@127.0.0.1/file", tmp_path / "other", SUM)
@@ -243,6 +244,6 @@ def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:
 
 
 def test_the_ground_imports_no_network_and_no_torch() -> None:
-    code = "import sys, src.base.files; print(*{'torch', 'urllib.request', 'ssl', 'filelock'} & set(sys.modules))"
+    code = "import sys, src.base.download; print(*{'torch', 'urllib.request', 'ssl', 'filelock'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from src.base.errors import UserError
-from src.base.files import BLOCK, download, lock, open_atomic, sha256_of, write_atomic
+from src.base.download import download
+from src.base.files import BLOCK, lock, open_atomic, sha256_of, write_atomic
 from src.base.logs import RankedLogger
 
 MARK = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}

@@ -20,7 +20,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from src.base.errors import DiskFull, is_disk_full
-from src.base.files import open_atomic, remove_leftovers, write_atomic
+from src.base.files import aside_of, open_atomic, remove_leftovers, write_atomic
 from src.run.checkpoints import LAST, manifest_of, previous_of
 from src.run.disk_space import explain_no_room
 
@@ -181,6 +181,6 @@ def _remove(path: Path) -> None:
     if not path.exists() or path.stat().st_size < LARGE:
         path.unlink(missing_ok=True)
         return
-    aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # as `remove_leftovers` knows it
+    aside = aside_of(path)
     path.replace(aside)
     Thread(target=aside.unlink, kwargs={"missing_ok": True}, name="checkpoint-removal").start()

@@ -13,8 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
+from src.base.download import download
 from src.base.errors import UserError
-from src.base.files import download, sha256_of
+from src.base.files import sha256_of
 from src.base.logs import RankedLogger
 from src.run.checkpoints import another_whole, require_whole
 

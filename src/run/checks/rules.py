@@ -13,7 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from src.base.files import is_secure
+from src.base.download import is_secure
 from src.base.root import ROOT
 from src.run.checks.annotations import Fit, describe, fit
 from src.run.checks.findings import Finding, nearest_path
