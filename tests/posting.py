@@ -92,40 +92,42 @@ class CometLogger(AimLogger):
         self.post("open", {})
 
 
-class KillServer(Callback):
-    """Kills the service after some optimizer steps.
+class AtStep(Callback):
+    """Does something after some optimizer steps.
 
     Args:
         step: How many.
     """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Do it, if this is the step."""
+        if trainer.global_step == self.step:
+            self.act(trainer)
+
+    def act(self, trainer: Trainer) -> None:
+        """What is done."""
+        raise NotImplementedError
+
+
+class KillServer(AtStep):
+    """Kills the service."""
 
     server: PostServer
 
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def act(self, trainer: Trainer) -> None:
         """Kill it."""
-        if trainer.global_step == self.step:
-            vars(trainer.loggers[-1])["line"].flush()  # else it is not known what had been sent
-            self.server.kill()
+        vars(trainer.loggers[-1])["line"].flush()  # else it is not known what had been sent
+        self.server.kill()
 
 
-class FailAt(Callback):
-    """Raises an error after some optimizer steps, once a process.
+class FailAt(AtStep):
+    """Raises an error."""
 
-    Args:
-        step: How many.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def act(self, trainer: Trainer) -> None:
         """Raise it."""
-        if trainer.global_step == self.step:
-            raise RuntimeError("failed as asked")
+        raise RuntimeError("failed as asked")

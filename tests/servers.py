@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass
@@ -39,7 +38,37 @@ class Reply:
     ranges: bool = True
 
 
-class FileServer:
+Server = TypeVar("Server", bound="LoopbackServer")
+
+
+class LoopbackServer:
+    """Answers on a port of 127.0.0.1 while the `with` block lasts, or until it is killed.
+
+    Args:
+        handler: Answers one request.
+        port: Where to listen; 0 takes a free one.
+    """
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self: Server) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Refuse every connection from now on."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+class FileServer(LoopbackServer):
     """Serve `replies` by path on a free port of 127.0.0.1 while the `with` block lasts.
 
     Args:
@@ -53,24 +82,12 @@ class FileServer:
     def __init__(self, replies: dict[str, Reply], certificate: Path | None = None) -> None:
         self.replies = replies
         self.requests: list[tuple[str, str | None]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        super().__init__(self._handler())
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> FileServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
@@ -115,7 +132,7 @@ def _answer(handler: BaseHTTPRequestHandler, reply: Reply, asked: str | None) ->
         time.sleep(reply.pause)
 
 
-class PostServer:
+class PostServer(LoopbackServer):
     """Keep every JSON body that is posted, while the `with` block lasts; may be killed and started again.
 
     Args:
@@ -130,23 +147,8 @@ class PostServer:
     def __init__(self, port: int = 0, *, delay: float = 0.0, refuse: str = "nothing of this kind") -> None:
         self.bodies: list[Any] = []
         self.delay, self.refuse = delay, refuse
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        super().__init__(self._handler(), port)
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> PostServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def kill(self) -> None:
-        """Refuse every connection from now on."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self

@@ -66,6 +66,8 @@ RULES = [
     (["~trainer"], "trainer: missing; choose one with trainer=<a file of configs/trainer>"),
     (["~model._target_"], "model: has no _target_; choose one with model=<a file of configs/model>"),
     (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt: no such file"),
+    (["resume.apply=[model.optimizer.lr]"], "is for resume=<run directory>, whose own config says what changed"),
+    (["resume.reset=[optimizer]"], "there is no state to begin anew; add resume=<run directory> or ckpt_path=<file>"),
     (["ckpt_path=http://example.org/x.ckpt"], "must be a file or an https URL"),
     (["ckpt_sha256=abc"], "must be 64 hex digits"),
     (["train=false"], "train=false tests a checkpoint and none is given; add ckpt_path=<file or https URL>"),

@@ -18,6 +18,7 @@ from src.base.errors import UserError
 from src.base.files import sha256_of
 
 LAST = "last.ckpt"  # the name whose generation before is kept
+_sums: dict[tuple[Path, int, int, int], str] = {}  # of files by path, size, time of change and number
 
 
 def manifest_of(path: Path) -> Path:
@@ -46,9 +47,18 @@ def find_damage(path: Path) -> str:
         return f"its manifest {manifest.name} cannot be read"
     if (found := path.stat().st_size) != size:
         return f"it has {found} bytes, {manifest.name} says {size}"
-    if (digest := sha256_of(path)) != sha256:
+    if (digest := _sum_of(path)) != sha256:
         return f"its sha256 is {digest[:12]}..., {manifest.name} says {sha256[:12]}..."
     return ""
+
+
+def _sum_of(path: Path) -> str:
+    """Return a file's sha256, taken once: a start looks at its checkpoint twice, and large ones take seconds."""
+    found = path.stat()
+    key = (path, found.st_size, found.st_mtime_ns, found.st_ino)
+    if key not in _sums:
+        _sums[key] = sha256_of(path)
+    return _sums[key]
 
 
 def require_whole(path: Path) -> None:

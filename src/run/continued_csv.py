@@ -10,7 +10,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from src.run.metrics import FILE, cut_rows
+from src.run.metrics import cut_rows
+from src.run.resume.runs import METRICS
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -39,7 +40,7 @@ class ContinuedCSVLogger(CSVLogger):
 class _Appender(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Delete nothing, and go on with the columns that are there."""
-        file = Path(self.log_dir) / FILE
+        file = Path(self.log_dir) / METRICS
         if file.is_file():
             with file.open(newline="") as opened:
                 self.metrics_keys = next(csv.reader(opened))

@@ -16,8 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from src.base.errors import DiskFull, UserError, did_you_mean, is_disk_full
 from src.base.files import write_atomic
-
-FILE = "metrics.csv"
+from src.run.resume.runs import METRICS
 
 
 class MetricsFile(Logger):
@@ -31,7 +30,7 @@ class MetricsFile(Logger):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self._path = Path(folder) / FILE
+        self._path = Path(folder) / METRICS
         self._columns: list[str] = ["epoch", "step"]
         self._row: dict[str, Any] = {}
         self._row_starts = 0
@@ -119,7 +118,7 @@ def cut_rows(folder: Path, step: int) -> int:
         folder: A run directory.
         step: Optimizer steps that a checkpoint holds; it was saved after all rows of lower steps were written.
     """
-    path = folder / FILE
+    path = folder / METRICS
     if not path.is_file():
         return 0
     with path.open(newline="") as file:

@@ -39,7 +39,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
 from src.base.root import ROOT
-from src.run.resume.runs import continued_run
+from src.run.resume.runs import RECORD, RESULTS, continued_run
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.signals import signals
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 log = RankedLogger(__name__)
 
-FILE = "run.json"
-RESULTS = "results.json"
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 # Keys that change where a run writes and who hears of it, not what it computes.
 IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra")
@@ -112,7 +110,7 @@ class Record:
         """Set some facts and write the file, whole; other ranks than 0 write nothing."""
         self.facts.update(facts)
         if rank() == 0:
-            write_atomic(self.folder / FILE, json.dumps(self.facts, indent=2) + "\n")
+            write_atomic(self.folder / RECORD, json.dumps(self.facts, indent=2) + "\n")
 
     def describe(self, run: Run) -> None:
         """Note what was built, and tell every logger the hyperparameters."""
@@ -199,7 +197,7 @@ def end_record(folder: Path, status: str, reason: str, exit_code: int) -> bool:
     Returns:
         False when it has ended already, or has no record; nothing is written then.
     """
-    path = folder / FILE
+    path = folder / RECORD
     facts = json.loads(path.read_text()) if path.is_file() else {}
     if facts.get("status") != "running":
         return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import wraps
 from typing import Any, Protocol, cast
 
 import torch
@@ -12,15 +11,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from src.base.errors import Stopped
 from src.run.checkpoint_saving import BackgroundFiles
+from src.run.loaders import change_loaders
 from src.run.signals import Shielded, signals
 
-LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 SECONDS = 1.0  # between two agreements of the ranks
 MOST = 1000  # batches between them
 
@@ -161,28 +159,14 @@ def stop_on_signals(trainer: Trainer, datamodule: LightningDataModule, cfg: Dict
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     saver = next((cast("Saver", callback) for callback in callbacks if hasattr(callback, "save_here")), None)
     callbacks.append(StopOnSignal(saver, cfg.paths.output_dir))
-    for name in LOADERS:
-        if is_overridden(name, datamodule):
-            vars(datamodule)[name] = _with_shielded_workers(getattr(datamodule, name))
+    change_loaders(datamodule, _shield, "is_shielded")
 
 
-def _with_shielded_workers(make: Any) -> Any:
-    @wraps(make)
-    def make_shielded() -> Any:
-        loaders = make()
-        each = loaders.values() if isinstance(loaders, dict) else loaders
-        for loader in each if isinstance(loaders, (dict, list, tuple)) else [loaders]:
-            if (
-                isinstance(loader, DataLoader)
-                and loader.num_workers
-                and not isinstance(loader.worker_init_fn, Shielded)
-            ):
-                # what Lightning gives to a loader that has none of its own
-                seeded = pl_worker_init_function if os.environ.get("PL_SEED_WORKERS", "0") != "0" else None
-                loader.worker_init_fn = Shielded(loader.worker_init_fn or seeded)
-        return loaders
-
-    return make_shielded
+def _shield(loader: DataLoader[Any]) -> None:
+    if loader.num_workers and not isinstance(loader.worker_init_fn, Shielded):
+        # what Lightning gives to a loader that has none of its own
+        seeded = pl_worker_init_function if os.environ.get("PL_SEED_WORKERS", "0") != "0" else None
+        loader.worker_init_fn = Shielded(loader.worker_init_fn or seeded)
 
 
 def _nothing() -> None:

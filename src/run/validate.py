@@ -18,6 +18,7 @@ from src.run.checks.rules import (
     check_groups,
     check_keys,
     check_parts,
+    check_resume,
     check_tags,
     check_types,
 )
@@ -30,6 +31,7 @@ CHECKS = (
     check_types,
     check_tags,
     check_checkpoint,
+    check_resume,
     check_parts,
     check_groups,
     check_epochs,

@@ -17,10 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.run.resume.runs import RECORD, RESULTS, is_owned
+from src.run.resume.runs import METRICS, RECORD, RESULTS, status_now
 from src.run.secrets import shown_word
 
-METRICS = "metrics.csv"
 # Folders of a run or of a project that hold no runs.
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
 # A list of words as Hydra writes it, where no word needs YAML's quotes or escapes.
@@ -47,8 +46,7 @@ class LeftRun:
     @cached_property
     def status(self) -> str:
         """The status in the record; `killed` for a run that is recorded as running, but that nobody is at."""
-        status = str(self.record.get("status"))
-        return "killed" if status == "running" and not is_owned(Path(self.folder)) else status
+        return status_now(Path(self.folder), self.record)
 
     @property
     def reason(self) -> str:

@@ -196,6 +196,19 @@ def check_checkpoint(view: View) -> Iterator[Finding]:
         yield Finding("ckpt_sha256", "must be 64 hex digits", raw["ckpt_sha256"])
 
 
+def check_resume(view: View) -> Iterator[Finding]:
+    """Yield what is asked of an earlier run where none is named."""
+    raw = view.written.get("resume")
+    if not isinstance(raw, dict) or raw.get("run"):
+        return
+    if raw.get("apply"):
+        rule = "is for resume=<run directory>, whose own config says what changed; add that"
+        yield Finding("resume.apply", rule, raw["apply"])
+    if raw.get("reset") and not view.written.get("ckpt_path"):
+        rule = "there is no state to begin anew; add resume=<run directory> or ckpt_path=<file>"
+        yield Finding("resume.reset", rule, raw["reset"])
+
+
 def _near_file(path: str) -> str:
     """Say where the path stops to exist."""
     file = Path(path).expanduser()

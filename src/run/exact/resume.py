@@ -9,13 +9,13 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from src.base.logs import RankedLogger
 from src.run.exact.loader import Share, make_exact
 from src.run.exact.randomness import Lending, generator_states, restore_generators, seed_of
 from src.run.exact.switches import differences, switches
+from src.run.loaders import each_loader
 
 log = RankedLogger(__name__)
 
@@ -76,9 +76,8 @@ class ExactResume(Callback):
         @wraps(make_val)
         def val_dataloader() -> Any:
             loaders = make_val()
-            each = loaders.values() if isinstance(loaders, dict) else loaders
-            for loader in each if isinstance(loaders, (dict, list, tuple)) else [loaders]:
-                if isinstance(loader, DataLoader) and loader.generator is None:
+            for loader in each_loader(loaders):
+                if loader.generator is None:
                     # workers that live on draw once a process, so a resumed run would draw once more
                     loader.generator = torch.Generator().manual_seed(seed_of("validation", self.seed))
             return loaders

@@ -76,8 +76,9 @@ def begin(run: Run) -> str | None:
             callbacks.append(StartWarm(checkpoint.get("optimizer_states") or [], given))
         log.info("%s: starting from the weights of %s, step %s", mode, given, checkpoint.get("global_step"))
         return None
-    if given is not None and OmegaConf.select(cfg, "resume.run") and (cfg.resume.reset or cfg.resume.apply):
-        callbacks.insert(0, KeepSettings(list(cfg.resume.reset), list(cfg.resume.apply)))
+    reset, apply = (list(OmegaConf.select(cfg, f"resume.{name}", default=())) for name in ("reset", "apply"))
+    if given is not None and (reset or apply):
+        callbacks.insert(0, KeepSettings(reset, apply))
     if given is not None:
         if "optimizer" not in (OmegaConf.select(cfg, "resume.reset") or ()):
             callbacks.append(SameOptimizer(given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import EXIT_DIVERGED, UserError
 from src.base.logs import rank
 
-RECORD, RESULTS, OWNER = "run.json", "results.json", ".owner"
+RECORD, RESULTS, METRICS, OWNER = "run.json", "results.json", "metrics.csv", ".owner"
 NEXT = ".hydra/next"  # where Hydra writes the config of a start that may yet be refused
 CONTINUE, HOTSTART, WEIGHTS = MODES = ("continue", "hotstart", "weights")
 
@@ -70,9 +70,20 @@ class RunDirectory:
 
     def is_open(self) -> bool:
         """Tell whether the run stopped before its end, for a reason that may be gone, and nobody is at it now."""
-        status = self.record.get("status")
         diverged = self.record.get("exit_code") == EXIT_DIVERGED  # it would go the same way again
-        return status in {"running", "killed", "failed"} and not diverged and not is_owned(self.folder)
+        status = status_now(self.folder, self.record)
+        return status in {"killed", "failed"} and not diverged and not is_owned(self.folder)
+
+
+def status_now(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return a run's status; `killed` for one that is recorded as running, but that nobody is at.
+
+    Args:
+        folder: The run directory.
+        record: Its `run.json`.
+    """
+    status = str(record.get("status"))
+    return "killed" if status == "running" and not is_owned(folder) else status
 
 
 def continued_run(cfg: DictConfig) -> RunDirectory | None:

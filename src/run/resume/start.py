@@ -65,7 +65,8 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
         UserError: Another process is at the run, or it has no whole checkpoint left.
     """
     if run is None:
-        _put(config, "resume.run", None)
+        for key, nothing in (("run", None), ("reset", []), ("apply", [])):  # a new run has nothing to begin anew
+            _put(config, f"resume.{key}", nothing)
         return
     if rank() == 0 and is_owned(run.folder):
         pid = run.record.get("pid")
