@@ -85,3 +85,11 @@ def test_the_jobs_of_a_sweep_are_counted_where_its_sweeper_knows_them() -> None:
     assert planned_jobs(plan(["a=1,2,3"], params={"b": "range(4)"})) == 12
     assert planned_jobs(plan(["a=1"], _target_="an.OptunaSweeper", n_trials=20)) == 20
     assert planned_jobs(plan(["a=1"], _target_="another.Sweeper")) is None
+
+
+def test_a_job_that_is_done_without_results_is_counted(tmp_path: Path) -> None:
+    job(tmp_path, 0, ["seed=1"], 0.5)
+    job(tmp_path, 1, ["seed=2"], 0.7)
+    (tmp_path / "1" / "results.json").unlink()
+    [row] = summarise(tmp_path)
+    assert (row.jobs, row.failed, row.metrics) == (2, 0, {"test/acc": [0.5]})

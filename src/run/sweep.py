@@ -69,7 +69,9 @@ def summarise(folder: Path) -> list[Row]:
         if json.loads((job / "run.json").read_text())["status"] != "done":
             row.failed += 1
             continue
-        for name, value in json.loads((job / "results.json").read_text())["metrics"].items():
+        results = job / "results.json"  # a job that neither trains nor tests has none
+        metrics = json.loads(results.read_text())["metrics"] if results.is_file() else {}
+        for name, value in metrics.items():
             row.metrics.setdefault(name, []).append(value)
     return list(rows.values())
 
