@@ -64,6 +64,9 @@ class JobFailed(FulguriteError):
         super().__init__(outcome.reason)
         self.outcome = outcome
 
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[Outcome]]:
+        return type(self), (self.outcome,)
+
 
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[Record]:

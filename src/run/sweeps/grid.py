@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import EXIT_CRASH, FulguriteError, UserError
+from src.base.errors import EXIT_CRASH, FulguriteError
 from src.base.logs import rank
-from src.run.checks.refusals import Refusals, one_line
 from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
 from src.run.resume.runs import owned
@@ -26,6 +26,7 @@ from src.run.sweeps.code import CodeState
 from src.run.sweeps.going_on import continued, find_sweep, is_other_config, set_aside, take_up, told_states
 from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
 from src.run.sweeps.ledger import append, plan_of, read
+from src.run.sweeps.streaming import Numbered, run_jobs
 
 STOP = "stop"
 MANY = 50  # jobs that take some seconds to compose and check
@@ -39,7 +40,7 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
         words: The command line's, without those for Hydra itself.
 
     Returns:
-        What the launcher returned, a list for each batch.
+        What the jobs returned, in their order, as Hydra wants it: in a list of batches.
 
     Raises:
         ConfigError: Findings about the jobs; nothing was run and no folder made.
@@ -111,30 +112,31 @@ class _Grid:
     """What the jobs of one start have in common."""
 
     def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
-        self.launcher = sweeper.launcher
-        # one by one where jobs run one after the other: the next is looked at when the one before has ended
-        self.at_once = 1 if isinstance(sweeper.launcher, BasicLauncher) else sweeper.max_batch_size or len(jobs)
+        assert sweeper.launcher is not None
+        self.launcher, self.at_once = sweeper.launcher, sweeper.max_batch_size
         self.folder, self.jobs, self.code = folder, jobs, code
 
     def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
         wanted = {NEW, KILLED, *([FAILED] if retry else [])}
-        todo = [job for job in self.jobs if job.state in wanted]
-        returned: list[Sequence[JobReturn]] = []
-        failed: list[JobReturn] = []
-        for batch in _batches(todo, self.at_once):
-            self._look_at_code(batch[0])
-            returned.append(self._launch(batch))
-            failed += [job for job in returned[-1] if job.status == JobStatus.FAILED]
-            if stop and failed:
-                _say(f"sweep stopped by sweep.on_error={STOP}: {len(todo) - sum(map(len, returned))} jobs not started")
-                break
-        if failed:
-            _ = failed[0].return_value  # raises what the job has raised
+        todo = _ToDo([job for job in self.jobs if job.state in wanted], self._hand_out)
+        returned: dict[int, JobReturn] = {}
+        with closing(run_jobs(self.launcher, todo, self.at_once)) as running:
+            for number, ended in running:
+                returned[number] = ended
+                if ended.status == JobStatus.FAILED:
+                    self._note_silent(number, ended._return_value)
+                    todo.is_over = stop
+        if todo.is_over:
+            _say(f"sweep stopped by sweep.on_error={STOP}: {len(todo.left)} jobs not started")
+        in_order = [returned[number] for number in sorted(returned)]
+        for job in in_order:
+            if job.status == JobStatus.FAILED:
+                _ = job.return_value  # raises what the job has raised
         left = [job for job in self.jobs if job.state == FAILED and not retry]
         if left:
             reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in left)
             raise EarlierFailed(f"{reasons}; sweep.retry_failed=true tries again")
-        return returned
+        return [in_order]
 
     def _look_at_code(self, job: Job) -> None:
         if rank() == 0 and (files := self.code.changes()):
@@ -142,29 +144,20 @@ class _Grid:
             shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
             _say(f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on may be run otherwise")
 
-    def _launch(self, batch: Sequence[Job]) -> Sequence[JobReturn]:
-        assert self.launcher is not None
-        for job in batch:
-            if job.state != KILLED and job.folder is not None and rank() == 0:
-                kept = set_aside(job, self.folder)
-                where = str(kept.relative_to(self.folder)) if kept else None
-                append(self.folder, "again", job=job.number, key=job.key, kept=where)
-        words = [[*job.words, *job.more, *self._place(job)] for job in batch]
-        try:
-            returned = self.launcher.launch(words, initial_job_idx=batch[0].number)
-        except (*Refusals, UserError) as error:
-            # it was composed before the first job: a file has changed
-            wrong = UserError(f"cannot be composed any more: {one_line(error)}")
-            returned = [JobReturn(status=JobStatus.FAILED, _return_value=wrong) for _ in batch]
-        for job, ended in zip(batch, returned, strict=True):
-            if ended.status == JobStatus.FAILED:
-                self._note_silent(job, ended._return_value)
-        return returned
+    def _hand_out(self, job: Job) -> Numbered:
+        """Return the words of a job that is to be run now."""
+        self._look_at_code(job)
+        if job.state != KILLED and job.folder is not None and rank() == 0:
+            kept = set_aside(job, self.folder)
+            where = str(kept.relative_to(self.folder)) if kept else None
+            append(self.folder, "again", job=job.number, key=job.key, kept=where)
+        return job.number, [*job.words, *job.more, *self._place(job)]
 
-    def _note_silent(self, job: Job, error: BaseException) -> None:
+    def _note_silent(self, number: int, error: BaseException) -> None:
         """Tell of a job that failed before it had a record in which to say so."""
-        told = [event["event"] for event in read(self.folder) if event.get("job") == job.number]
-        if rank() == 0 and told[-1:] != [FAILED]:
+        told = [event["event"] for event in read(self.folder) if event.get("job") == number]
+        if rank() == 0 and told[-1:] not in ([FAILED], [KILLED]):
+            [job] = [job for job in self.jobs if job.number == number]
             _say(f"error: {name_jobs([job], self.jobs)}: {error}")
             code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
             append(self.folder, FAILED, job=job.number, key=job.key, reason=str(error), exit_code=code)
@@ -179,16 +172,19 @@ class EarlierFailed(FulguriteError):
     """Jobs failed in an earlier start of the sweep and were not asked for again."""
 
 
-def _batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Yield jobs with consecutive numbers together: a launcher counts on from the first."""
-    batch: list[Job] = []
-    for job in jobs:
-        if batch and (len(batch) == size or job.number != batch[-1].number + 1):
-            yield batch
-            batch = []
-        batch.append(job)
-    if batch:
-        yield batch
+class _ToDo(Iterator[Numbered]):
+    """The jobs that are left, looked at when they are asked for."""
+
+    def __init__(self, jobs: Sequence[Job], hand_out: Callable[[Job], Numbered]) -> None:
+        self.left, self.hand_out, self.is_over = deque(jobs), hand_out, False
+
+    def __next__(self) -> Numbered:
+        if self.is_over or not self.left:
+            raise StopIteration
+        return self.hand_out(self.left.popleft())
+
+    def __length_hint__(self) -> int:
+        return 0 if self.is_over else len(self.left)
 
 
 def _show(jobs: Sequence[Job], *, retry: bool) -> None:

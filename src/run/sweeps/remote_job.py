@@ -1,0 +1,154 @@
+"""A job of a sweep that runs in another process than the sweep: all that it needs, as values that pickle.
+
+The process may be a copy of the sweep's (`hydra/launcher=local`) or a new one on another machine (Slurm, Ray): what a
+door does before its run is done there again, and the door's function is imported as `src.train`, never as `__main__`.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict, read_write
+
+from src.base.errors import Stopped, UserError
+from src.base.root import ROOT, prepare_environment
+from src.run.caches import use_writable_caches
+from src.run.config_files import guard_configs
+from src.run.record import Record
+from src.run.session import JobFailed, judge
+from src.run.signals import signals
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """One job, composed.
+
+    Attributes:
+        number: Of the job in its sweep.
+        folder: Its run directory.
+        packed: Its config as Hydra's own launcher would compose it, with Hydra's part; pickled by itself, because
+            Hydra makes the classes of its part anew when it finds its plugins, and that must come first.
+        task: Module and name of the door's function, e.g. `("src.train", "main")`.
+        argv: The sweep's `sys.argv`: processes of the job are started with the same program.
+        typed: The command line as the user typed it, for the record.
+        cwd: Folder that the sweep was started in.
+        search_path: Where Hydra looks for configs.
+    """
+
+    number: int
+    folder: Path
+    packed: bytes
+    task: tuple[str, str]
+    argv: tuple[str, ...]
+    typed: tuple[str, ...]
+    cwd: str
+    search_path: ConfigSearchPath
+
+    @classmethod
+    def compose(cls, launcher: Launcher, number: int, words: Sequence[str]) -> RemoteJob:
+        """Compose a job of a launcher that Hydra has set up.
+
+        Args:
+            launcher: Has `config`, `hydra_context` and `task_function`, as Hydra's own has.
+            number: Of the job.
+            words: Its overrides.
+
+        Raises:
+            Refusals: What `src.run.checks.refusals` lists: a file has changed since the sweep was checked.
+        """
+        given: Any = launcher
+        loader = given.hydra_context.config_loader
+        config = loader.load_sweep_config(given.config, list(words))
+        with read_write(config), open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return cls(
+            number,
+            Path.cwd() / str(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir),
+            pickle.dumps(config),
+            _named(given.task_function),
+            tuple(sys.argv),
+            tuple(Record.typed or sys.argv),
+            str(Path.cwd()),
+            loader.config_search_path,
+        )
+
+    def run(self) -> JobReturn:
+        """Run the job in this process, which runs nothing else of the sweep, and return what became of it.
+
+        What a failed job has raised is a `JobFailed`, which pickles; one that a signal has ended has status killed in
+        its `outcome`. The traceback is in the job's log.
+        """
+        self._enter()
+        config: DictConfig = pickle.loads(self.packed)  # noqa: S301 - packed by the sweep
+        JobRuntime.instance().set("name", config.hydra.job.name)
+        context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
+        try:
+            returned = run_job(
+                hydra_context=context,
+                task_function=self._function(),
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except Stopped as stop:
+            signals.end_ranks()
+            returned = JobReturn(status=JobStatus.FAILED, _return_value=stop)
+        return portable(returned)
+
+    def _enter(self) -> None:
+        """Do what a door does before its run."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        gc.disable()
+        os.chdir(self.cwd)
+        sys.argv = list(self.argv)
+        # Lightning would start the other processes of the job as `python -m <what has started this one>`
+        importlib.import_module("__main__").__spec__ = None
+        prepare_environment()
+        use_writable_caches(os.environ)
+        guard_configs()
+        Record.typed = list(self.typed)
+        signals.asked = None
+        signals.install()
+        setup_globals()
+
+    def _function(self) -> Any:
+        module, name = self.task
+        found = getattr(importlib.import_module(module), name)
+        return getattr(found, "__wrapped__", found)
+
+
+def portable(returned: JobReturn) -> JobReturn:
+    """Return what a job returned in a form that pickles: errors as a `JobFailed`."""
+    error = returned._return_value
+    if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
+        return returned
+    return replace(returned, _return_value=JobFailed(judge(error)))
+
+
+def _named(task: Callable[..., Any]) -> tuple[str, str]:
+    """Return module and name by which another process finds a door's function.
+
+    Raises:
+        UserError: It is in no file of the project.
+    """
+    module, name = task.__module__, task.__qualname__
+    if module == "__main__":
+        file = Path(str(getattr(sys.modules["__main__"], "__file__", ""))).resolve()
+        if not file.is_relative_to(ROOT):
+            raise UserError(f"{file}: jobs of their own processes need a function in a file below {ROOT}")
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return module, name
