@@ -1,6 +1,7 @@
 """`sweep.jsonl`, the ledger of a sweep: what was planned and what became of each job, one line an event.
 
     plan      jobs [{job, key, words}], code, command    each start of a grid: all its jobs, and the state of the code
+    queued    job, key, id                            a job was handed to Slurm, which knows it by `id`
     started   job, key, words, folder, pid               a job has a run directory, `folder` below the sweep's
     done, failed, killed   job, key, reason, exit_code   how it ended
     again     job, key, kept                             a job is run anew; what it had left is kept in this folder
@@ -84,7 +85,7 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
 
     Args:
         sweep: Directory and number of the job as run.json has them; None for a run of no sweep.
-        event: `started`, `done`, `failed` or `killed`.
+        event: `queued`, `started`, `done`, `failed` or `killed`.
         run: The job's run directory.
         facts: What else there is to say.
     """

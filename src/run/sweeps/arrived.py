@@ -1,0 +1,105 @@
+"""A job of a sweep where a scheduler has started it, for the first time or once more: it goes on from what it saved."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from omegaconf import DictConfig, open_dict, read_write
+
+from src.base.errors import UserError
+from src.base.root import prepare_environment
+from src.run.config_files import guard_configs
+from src.run.resume.runs import RunDirectory, status_now
+from src.run.session import JobFailed, judge
+from src.run.signals import signals
+from src.run.sweeps.going_on import continued
+from src.run.sweeps.jobs import KILLED, Job
+from src.run.sweeps.remote_job import RemoteJob
+from src.run.sweeps.sent import environment_of_one_task
+
+
+def run_submitted(pickled: bytes) -> JobReturn:
+    """Run a job that submitit has started.
+
+    submitit has put handlers of its own where ours go: that of SIGUSR1 puts the job back into the queue and ends it at
+    once, amid a step. Ours win while the job runs, so it finishes its step and saves; then submitit's gets its turn.
+
+    Args:
+        pickled: A `RemoteJob`.
+    """
+    put_back: Any = signal.getsignal(signal.SIGUSR1)
+    environment_of_one_task()
+    returned = _run(pickled)
+    if signals.asked == signal.SIGUSR1 and isinstance(put_back, Callable):  # type: ignore[arg-type]
+        try:
+            put_back(signal.SIGUSR1, None)  # ends this process
+        except RuntimeError as error:  # the job was out of time too often
+            sys.stderr.write(f"{error}\n")
+    return returned
+
+
+def main(result: str) -> None:
+    """Run a job given on standard input, whose end asks the job to end too: the process that started it is gone.
+
+    Args:
+        result: File for the pickled `JobReturn`.
+    """
+    with os.fdopen(os.dup(0), "rb") as given:
+        pickled = given.read(int.from_bytes(given.read(8), "big"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    returned = _run(pickled)
+    temporary = Path(f"{result}.part")
+    temporary.write_bytes(pickle.dumps(returned))
+    temporary.rename(result)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(pickled: bytes) -> JobReturn:
+    prepare_environment()
+    guard_configs()
+    setup_globals()
+    Plugins.instance()  # makes the classes of Hydra's part, which its pickled config names
+    job: RemoteJob = pickle.loads(pickled)  # noqa: S301 - the sweep's own process has written it
+    try:
+        return _gone_on(job).run()
+    except UserError as error:
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(judge(error)))
+
+
+def _gone_on(job: RemoteJob) -> RemoteJob:
+    """Return the job with the words that it goes on by, where an earlier start of it was ended by a signal.
+
+    Raises:
+        UserError: It cannot go on.
+    """
+    run = RunDirectory.of(job.folder)
+    if run is None or status_now(job.folder, run.record) != KILLED:
+        return job
+    before: DictConfig = pickle.loads(job.packed)  # noqa: S301 - packed by the sweep
+    words = [str(word) for word in before.hydra.overrides.task]
+    loader = ConfigLoaderImpl(job.search_path)
+    again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
+    if problems := continued(again, before.copy()):
+        raise UserError("; ".join(problems))
+    if not again.more:
+        return job
+    config = loader.load_sweep_config(before, [*words, *again.more])
+    with read_write(config), open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = job.number
+    return replace(job, packed=pickle.dumps(config))

@@ -1,0 +1,211 @@
+"""Jobs of a sweep that a scheduler runs (Slurm, Ray): handed over as there is room, waited for, ended with the sweep."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+from src.base.errors import EXIT_CRASH, UserError, did_you_mean
+from src.base.root import ROOT
+from src.run.checks.refusals import Refusals
+from src.run.record import end_record
+from src.run.resume.runs import RECORD
+from src.run.session import JobFailed, Outcome
+from src.run.signals import signals
+from src.run.sweeps.ledger import note_job
+from src.run.sweeps.remote_job import RemoteJob
+from src.run.sweeps.sent import Sent
+from src.run.sweeps.streaming import Numbered, refused
+
+BEGIN = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
+AT_ONCE = 10.0  # seconds that jobs which were ended at once may take to be gone
+
+
+class Lost(Exception):
+    """A job ended and left no result; the message says what the scheduler knows of it."""
+
+
+class Scheduler(Protocol):
+    """What the jobs of one sweep are handed to; a job is known by what `submit` returned."""
+
+    def submit(self, job: RemoteJob, sent: Sent) -> Hashable:
+        """Hand over a job."""
+        ...
+
+    def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
+        """Return those that have ended, within about a second."""
+        ...
+
+    def result(self, handle: Any) -> JobReturn | str:
+        """Return what a job that ended has returned; a line where it could not begin.
+
+        Raises:
+            Lost: It left nothing.
+        """
+        ...
+
+    def ask(self, handles: Sequence[Any]) -> None:
+        """Ask jobs to end: those that run finish their step and save, the others do not begin."""
+        ...
+
+    def end(self, handles: Sequence[Any]) -> None:
+        """End jobs at once."""
+        ...
+
+    def close(self) -> None:
+        """Free what was taken for the sweep."""
+        ...
+
+
+def hand_out(
+    scheduler: Scheduler, launcher: Launcher, jobs: Iterator[Numbered], slots: int
+) -> Iterator[tuple[int, JobReturn]]:
+    """Hand jobs over as there is room for them and yield each as it ends; closed, it has them all ended.
+
+    Args:
+        scheduler: To hand them to.
+        launcher: Set up by Hydra.
+        jobs: Number and words of each.
+        slots: The most jobs that wait or run there at once.
+
+    Yields:
+        Number and `JobReturn` of each, in the order in which they end.
+    """
+    config: Any = launcher.config  # type: ignore[attr-defined]
+    handed = _Handed(scheduler, Path(str(config.hydra.sweep.dir)).absolute())
+    try:
+        more = True
+        while more or handed.jobs:
+            while more and len(handed.jobs) < slots:
+                if (numbered := next(jobs, None)) is None:
+                    more = False
+                    break
+                try:
+                    handed.over(RemoteJob.compose(launcher, *numbered))
+                except Refusals as error:
+                    yield numbered[0], refused(error)
+            yield from handed.ended()
+    finally:
+        try:
+            handed.end(float(config.extras.grace_seconds) + BEGIN)
+        finally:
+            scheduler.close()
+
+
+class _Handed:
+    """The jobs that a scheduler has of a sweep.
+
+    Args:
+        scheduler: Has them.
+        sweep: The sweep's folder.
+    """
+
+    def __init__(self, scheduler: Scheduler, sweep: Path) -> None:
+        self.scheduler, self.sweep = scheduler, sweep
+        self.jobs: dict[Any, RemoteJob] = {}
+
+    def over(self, job: RemoteJob) -> None:
+        sent = Sent(str(ROOT), str(self.sweep), pickle.dumps(job))
+        self.jobs[self.scheduler.submit(job, sent)] = job
+
+    def ended(self) -> Iterator[tuple[int, JobReturn]]:
+        for handle in self.scheduler.ended(list(self.jobs)):
+            yield self.jobs[handle].number, self._settle(handle, self.jobs.pop(handle))
+
+    def end(self, patience: float) -> None:
+        """End the jobs of a sweep that ends: ask them, wait, and end those that have not ended by then.
+
+        Raises:
+            Stopped: A further signal came; the jobs are ended at once.
+        """
+        if not self.jobs:
+            return
+        signals.grace = patience  # this process waits for its jobs, and no longer
+        told = ", ".join(str(job.number) for job in self.jobs.values())
+        sys.stderr.write(
+            f"sweep: asking jobs {told} to save and end, within {patience:g} s; once more ends them at once\n"
+        )
+        self.scheduler.ask(list(self.jobs))
+        try:
+            self._wait(patience)
+        finally:
+            if self.jobs:
+                self.scheduler.end(list(self.jobs))
+                self._wait(AT_ONCE)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.jobs and time.monotonic() < until:
+            for handle in self.scheduler.ended(list(self.jobs)):
+                job = self.jobs.pop(handle)
+                if (job.folder / RECORD).is_file():  # one that had not begun is as if it had never been handed over
+                    self._settle(handle, job)
+
+    def _settle(self, handle: Any, job: RemoteJob) -> JobReturn:
+        """Return what became of a job, and write it down where the job could not."""
+        try:
+            returned = self.scheduler.result(handle)
+        except Lost as error:
+            returned = str(error)
+        return returned if isinstance(returned, JobReturn) else self._lost(job, returned)
+
+    def _lost(self, job: RemoteJob, reason: str) -> JobReturn:
+        """Tell of a job that ended without a word: one that had begun was killed and can go on, any other failed."""
+        begun = (job.folder / RECORD).is_file()
+        outcome = Outcome("killed" if begun else "failed", reason, EXIT_CRASH)
+        if begun and end_record(job.folder, outcome.status, reason, EXIT_CRASH):
+            sweep = {"dir": str(self.sweep), "job": job.number}
+            note_job(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
+            sys.stderr.write(f"error: job {job.number}: {reason}\n")
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
+
+
+def require(package: str, launcher: str) -> ModuleType:
+    """Import a package that a launcher needs.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"hydra/launcher={launcher}: needs the package {package}, which is not installed; "
+            f'pip install -e ".[{launcher}]"'
+        ) from error
+
+
+def read_settings(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
+    """Check the keys of a launcher.
+
+    Args:
+        given: What the config says.
+        types: Of each key's values. A number is to be above 0; one of `num_`, `max_` and `gpus_` may be 0.
+        launcher: Its name.
+
+    Raises:
+        UserError: A key or a value that it does not take; all of them, one line each.
+    """
+    wrong = []
+    for key, value in given.items():
+        place = f"hydra.launcher.{key}={value}"
+        if key not in types:
+            near = did_you_mean(key, types) or f"; it has {', '.join(types)}"
+            wrong.append(f"{place}: hydra/launcher={launcher} has no such key{near}")
+        elif not isinstance(value, types[key]) or (isinstance(value, bool) and bool not in types[key]):
+            wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types[key])
+            wrong.append(f"{place}: must be {wanted}")
+        elif isinstance(value, (int, float)) and value < (0 if key.startswith(("num_", "max_", "gpus_")) else 1e-9):
+            wrong.append(f"{place}: must be above 0")
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return given
