@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import UserError
 from src.base.root import prepare_environment
@@ -92,7 +93,9 @@ def _gone_on(job: RemoteJob) -> RemoteJob:
     if run is None or status_now(job.folder, run.record) != KILLED:
         return job
     before: DictConfig = pickle.loads(job.packed)  # noqa: S301 - packed by the sweep
-    words = [str(word) for word in before.hydra.overrides.task]
+    given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
+    assert isinstance(given, list)
+    words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start
     loader = ConfigLoaderImpl(job.search_path)
     again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
     if problems := continued(again, before.copy()):

@@ -127,17 +127,14 @@ class Slurm(Scheduler):
     """
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        import submitit
         from cloudpickle import register_pickle_by_value
-        from submitit.slurm.slurm import SlurmInfoWatcher
 
         from src.run.sweeps import sent
 
         register_pickle_by_value(sent)
         self.folder = folder
         self.local = settings["cluster"] == "local"
-        # submitit asks Slurm less and less often, at last every ten minutes
-        submitit.SlurmJob.watcher = SlurmInfoWatcher(delay_s=settings["poll_s"])
+        self.pause, self.asked = settings["poll_s"], time.monotonic()
         self.executor = make_executor(settings, folder)
         # where the files of another machine may be seen some seconds late
         self.late = 0.0 if self.local else 15.0
@@ -161,9 +158,15 @@ class Slurm(Scheduler):
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Return those that have a result, or of which Slurm says that they have ended."""
-        found = [job for job in handles if job.done()]
+        if self.local:
+            found = [job for job in handles if job.done()]
+        else:
+            found = [job for job in handles if job.paths.result_pickle.exists()]
+            if not found and time.monotonic() - self.asked > self.pause:
+                queued = self._queued(handles)
+                found = [job for job in handles if job.job_id not in queued]
         if not found:
-            time.sleep(0.2 if self.local else 1.0)
+            time.sleep(0.2)
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
@@ -202,6 +205,15 @@ class Slurm(Scheduler):
     def close(self) -> None:
         """Nothing was taken."""
 
+    def _queued(self, handles: Sequence[Any]) -> set[str]:
+        """Return the ids of those that Slurm still has; submitit would ask sacct, which not every cluster has."""
+        self.asked = time.monotonic()
+        ids = [str(job.job_id) for job in handles]
+        told = _ask("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")
+        if told.returncode and "Invalid job id" not in told.stderr:
+            return set(ids)  # nothing answers for now
+        return set(told.stdout.split())
+
     def _signal(self, handles: Sequence[Any], number: signal.Signals) -> None:
         for job in handles:
             if job._process.poll() is None:
@@ -210,7 +222,14 @@ class Slurm(Scheduler):
     def _told(self, job: Any) -> str:
         if self.local:
             return f"ended without a word, as by kill -9; its log: {job.paths.stderr}"
-        state = job.watcher.get_state(job.job_id, mode="force")
+        told = _ask("scontrol", "show", "job", str(job.job_id), "--oneliner").stdout
+        facts = dict(word.split("=", 1) for word in told.split() if "=" in word)
+        state = facts.get("JobState", "unknown")
+        code = f" with exit code {facts['ExitCode']} (code:signal)" if "ExitCode" in facts else ""
         log = job.paths.stderr
-        seen = f"its log: {log}" if log.exists() else f"and no log: does its node see {log.parent}?"
-        return f"Slurm's job {job.job_id} ended without a word, state {state}; {seen}"
+        seen = f"its log: {log}" if log.exists() else f"there is no log: does its node see {log.parent}?"
+        return f"Slurm's job {job.job_id} ended without a word, state {state}{code}; {seen}"
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep that a scheduler runs (Slurm, Ray): handed over as there is room, waited for, ended with the sweep."""
+"""A sweep's jobs that a scheduler runs (Slurm, Ray): handed over as there is room, waited for, ended with the sweep."""
 
 from __future__ import annotations
 
