@@ -58,7 +58,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     Args:
         folder: For its files.
     """
-    assert CONTROLLER and DAEMON and STEP
+    assert CONTROLLER is not None
+    assert DAEMON is not None
+    assert STEP is not None
     folder.mkdir()
     (folder / "state").mkdir()
     (folder / "spool").mkdir()

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def append(folder: Path, event: str, /, **facts: Any) -> None:
     line = json.dumps({"event": event, "time": now, **facts}) + "\n"
     handle = os.open(folder / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        _lock(handle)
         if _is_torn(handle):
             line = f"\n{line}"
         os.write(handle, line.encode())
@@ -110,6 +112,16 @@ def _words() -> list[str]:
     words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(words, list)
     return [str(word) for word in words]
+
+
+def _lock(handle: int) -> None:
+    """Let no other process write until the file is closed: on NFS, two machines may append at the same place."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    with suppress(OSError):  # a file system without locks
+        fcntl.lockf(handle, fcntl.LOCK_EX)
 
 
 def _is_torn(handle: int) -> bool:
