@@ -12,7 +12,7 @@ from operator import length_hint
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.run.metric_names import less_is_better
 from src.run.secrets import shown_word
@@ -39,7 +39,8 @@ class Progress:
 
     def __init__(self, config: DictConfig, slots: int) -> None:
         self.slots = slots
-        self.given = {str(word) for word in config.hydra.overrides.task}
+        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        self.given = set(map(str, given or ()))
         self.metric = config.get("optimized_metric")
         direction = config.hydra.sweeper.get("direction")
         self.least = direction == "minimize" if isinstance(direction, str) else less_is_better(str(self.metric))
