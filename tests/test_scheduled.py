@@ -19,7 +19,7 @@ from tests.test_resume import weights_at
 from tests.test_sweep_goes_on import events, only_sweep, start, words
 
 LOCAL = ("hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.slots=2")
-ON_RAY = ("hydra/launcher=ray", "hydra.launcher.slots=2", "hydra.launcher.init.num_cpus=2")
+ON_RAY = ("hydra/launcher=ray", "hydra.launcher.slots=2", "+hydra.launcher.init.num_cpus=2")
 on_each = pytest.mark.parametrize(
     "launcher",
     [

@@ -26,7 +26,7 @@ from src.run.session import JobFailed, judge
 from src.run.signals import signals
 from src.run.sweeps.going_on import continued
 from src.run.sweeps.jobs import KILLED, Job
-from src.run.sweeps.remote_job import RemoteJob
+from src.run.sweeps.remote_job import RemoteJob, unpack
 from src.run.sweeps.sent import environment_of_one_task
 
 
@@ -76,7 +76,7 @@ def _run(pickled: bytes) -> JobReturn:
     guard_configs()
     setup_globals()
     Plugins.instance()  # makes the classes of Hydra's part, which its pickled config names
-    job: RemoteJob = pickle.loads(pickled)  # noqa: S301 - the sweep's own process has written it
+    job: RemoteJob = unpack(pickled)
     try:
         return _gone_on(job).run()
     except UserError as error:
@@ -92,7 +92,7 @@ def _gone_on(job: RemoteJob) -> RemoteJob:
     run = RunDirectory.of(job.folder)
     if run is None or status_now(job.folder, run.record) != KILLED:
         return job
-    before: DictConfig = pickle.loads(job.packed)  # noqa: S301 - packed by the sweep
+    before: DictConfig = unpack(job.packed)
     given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
     assert isinstance(given, list)
     words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start

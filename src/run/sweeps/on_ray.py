@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import signal
 import tempfile
@@ -15,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from src.base.errors import UserError
 from src.run.signals import HEEDED
-from src.run.sweeps.remote_job import RemoteJob
+from src.run.sweeps.remote_job import RemoteJob, unpack
 from src.run.sweeps.scheduled import Lost, Scheduler, hand_out, read_settings, require
 from src.run.sweeps.sent import Sent
 from src.run.sweeps.streaming import Numbered
@@ -49,7 +48,7 @@ def stream_on_ray(
     Raises:
         UserError: Ray cannot be reached, or has not what a job asks for.
     """
-    grace = float(launcher.config.extras.grace_seconds)  # type: ignore[attr-defined]
+    grace = float(launcher.config.extras.get("grace_seconds", 60))  # type: ignore[attr-defined]
     ray = Ray(settings, grace)
     try:
         slots = settings["slots"] or ray.room()
@@ -155,7 +154,7 @@ class Ray(Scheduler):
         except self.ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise Lost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
-        return pickle.loads(returned) if isinstance(returned, bytes) else str(returned)  # noqa: S301 - the job's own
+        return unpack(returned) if isinstance(returned, bytes) else str(returned)
 
     def ask(self, handles: Sequence[Any]) -> None:
         """Interrupt tasks: those that run have their jobs save, the others do not begin."""

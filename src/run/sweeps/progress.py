@@ -66,12 +66,12 @@ class Progress:
         self._stack.close()
         self._live = None
 
-    def started(self, number: int, words: Sequence[str]) -> None:
-        """Tell that a job was started."""
+    def started(self, number: int, words: Sequence[str], how: str = "started") -> None:
+        """Tell that a job was started, or what else `how` says."""
         values = [word for word in words if word not in self.given and not word.startswith(OF_GOING_ON)]
         self.now[number] = Now(" ".join(map(shown_word, values)), time.monotonic())
         if self._live is None:
-            self._say(f"sweep: job {number} started{self._values(number)}")
+            self._say(f"sweep: job {number} {how}{self._values(number)}")
 
     def ended(self, number: int, returned: JobReturn, jobs: Iterator[Numbered]) -> None:
         """Tell how a job ended.

@@ -97,7 +97,7 @@ class RemoteJob:
         its `outcome`. The traceback is in the job's log.
         """
         self._enter()
-        config: DictConfig = pickle.loads(self.packed)  # noqa: S301 - packed by the sweep
+        config: DictConfig = unpack(self.packed)
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
         try:
@@ -133,6 +133,15 @@ class RemoteJob:
         module, name = self.task
         found = getattr(importlib.import_module(module), name)
         return getattr(found, "__wrapped__", found)
+
+
+def unpack(packed: bytes) -> Any:
+    """Return what another process of the same sweep has pickled; nothing that a user gives comes here.
+
+    Args:
+        packed: A job, its config, or what it returned.
+    """
+    return pickle.loads(packed)  # noqa: S301 - the sweep's own
 
 
 def portable(returned: JobReturn) -> JobReturn:

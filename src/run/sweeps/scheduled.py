@@ -7,7 +7,6 @@ import pickle
 import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from src.run.resume.runs import RECORD
 from src.run.session import JobFailed, Outcome
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
+from src.run.sweeps.progress import Progress
 from src.run.sweeps.remote_job import RemoteJob
 from src.run.sweeps.sent import Sent
 from src.run.sweeps.streaming import Numbered, refused
@@ -81,22 +81,27 @@ def hand_out(
         Number and `JobReturn` of each, in the order in which they end.
     """
     config: Any = launcher.config  # type: ignore[attr-defined]
-    handed = _Handed(scheduler, Path(str(config.hydra.sweep.dir)).absolute())
+    handed = _Handed(scheduler)
     try:
-        more = True
-        while more or handed.jobs:
-            while more and len(handed.jobs) < slots:
-                if (numbered := next(jobs, None)) is None:
-                    more = False
-                    break
-                try:
-                    handed.over(RemoteJob.compose(launcher, *numbered))
-                except Refusals as error:
-                    yield numbered[0], refused(error)
-            yield from handed.ended()
+        with Progress(config, slots) as progress:
+            more = True
+            while more or handed.jobs:
+                while more and len(handed.jobs) < slots:
+                    if (numbered := next(jobs, None)) is None:
+                        more = False
+                        break
+                    try:
+                        handed.over(RemoteJob.compose(launcher, *numbered))
+                        progress.started(*numbered, "handed over")
+                    except Refusals as error:
+                        yield numbered[0], refused(error)
+                progress.show(jobs)
+                for number, returned in handed.ended():
+                    progress.ended(number, returned, jobs)
+                    yield number, returned
     finally:
         try:
-            handed.end(float(config.extras.grace_seconds) + BEGIN)
+            handed.end(float(config.extras.get("grace_seconds", 60)) + BEGIN)
         finally:
             scheduler.close()
 
@@ -106,15 +111,14 @@ class _Handed:
 
     Args:
         scheduler: Has them.
-        sweep: The sweep's folder.
     """
 
-    def __init__(self, scheduler: Scheduler, sweep: Path) -> None:
-        self.scheduler, self.sweep = scheduler, sweep
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
         self.jobs: dict[Any, RemoteJob] = {}
 
     def over(self, job: RemoteJob) -> None:
-        sent = Sent(str(ROOT), str(self.sweep), pickle.dumps(job))
+        sent = Sent(str(ROOT), str(job.sweep), pickle.dumps(job))
         self.jobs[self.scheduler.submit(job, sent)] = job
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
@@ -163,9 +167,8 @@ class _Handed:
         begun = (job.folder / RECORD).is_file()
         outcome = Outcome("killed" if begun else "failed", reason, EXIT_CRASH)
         if begun and end_record(job.folder, outcome.status, reason, EXIT_CRASH):
-            sweep = {"dir": str(self.sweep), "job": job.number}
+            sweep = {"dir": str(job.sweep), "job": job.number}
             note_job(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
-            sys.stderr.write(f"error: job {job.number}: {reason}\n")
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
 
