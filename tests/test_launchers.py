@@ -18,7 +18,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from src.base.errors import UserError
 from src.base.root import ROOT
 from src.run.session import JobFailed
-from src.run.signals import signals
 from src.run.sweeps import on_ray, on_slurm
 from src.run.sweeps.ledger import append, read
 from src.run.sweeps.on_slurm import make_executor
@@ -70,7 +69,7 @@ def test_a_launchers_own_config_is_taken(launcher: str) -> None:
             {"timeout_min": 2},
             "hydra.launcher.signal_delay_s=120: is not below the time of a job, hydra.launcher.timeout_min=2; ",
         ),
-        ("slurm", {"cluster": "local", "nodes": 2}, "hydra.launcher.nodes=2: hydra.launcher.cluster=local is one node"),
+        ("slurm", {"cluster": "local", "nodes": 2}, "hydra.launcher.nodes=2: hydra.launcher.cluster=local has one"),
         ("ray", {"slots": -1, "num_gpus": "all"}, "hydra.launcher.slots=-1: must be above 0\nhydra.launcher.num_gpus="),
         ("ray", {"num_cpus": 0}, "hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job must take one of them"),
     ],
@@ -193,9 +192,8 @@ def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
 
 
 def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(signals, "grace", 60.0)  # set by what is tested
     scheduler = Noted()
     running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 4, 5)]))
     assert next(running)[0] == 3

@@ -146,3 +146,39 @@ def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert again.returncode == 0, again.stderr
     assert [read_json(sweep / str(job) / "run.json")["status"] for job in range(4)] == ["done"] * 4
+
+
+@pytest.mark.slow
+@on_each
+def test_the_ranks_of_a_job_are_started_where_the_job_runs(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    done = start(tmp_path, [*one_seed(words(tmp_path)), *launcher, "trainer=ddp_sim"])
+    assert done.returncode == 0, done.stderr
+    two_ranks(tmp_path)
+
+
+@pytest.mark.slow
+@needs_slurm
+@RunIf(package="submitit", posix=True)
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_ranks_are_tasks_of_slurm_or_started_by_the_one_task(
+    tmp_path: Path, on_slurm: dict[str, str], tasks: int
+) -> None:
+    given = [*one_seed(words(tmp_path)), *ON_SLURM, "trainer=ddp_sim", f"hydra.launcher.tasks_per_node={tasks}"]
+    done = start(tmp_path, given)
+    assert done.returncode == 0, done.stderr
+    two_ranks(tmp_path)
+
+
+def one_seed(given: list[str]) -> list[str]:
+    """Return a command with one job."""
+    return ["seed=7" if word == "seed=1,2,3,4,5,6" else word for word in given]
+
+
+def two_ranks(tmp_path: Path) -> None:
+    """Claim that there was one job, done by two ranks."""
+    sweep = only_sweep(tmp_path)
+    assert sorted(path.name for path in sweep.iterdir() if path.name.isdigit()) == ["0"]
+    record = read_json(sweep / "0/run.json")
+    assert (record["status"], record["ranks"]) == ("done", 2)
+    assert sorted(path.name for path in (tmp_path / "marks").iterdir()) == ["7-rank0", "7-rank1"]
+    assert [name for name, _ in events(sweep, "started", "done")] == ["started", "done"]

@@ -42,7 +42,8 @@ def run_submitted(pickled: bytes) -> JobReturn:
     put_back: Any = signal.getsignal(signal.SIGUSR1)
     environment_of_one_task()
     returned = _run(pickled)
-    if signals.asked == signal.SIGUSR1 and isinstance(put_back, Callable):  # type: ignore[arg-type]
+    ended = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
+    if ended and isinstance(put_back, Callable):  # type: ignore[arg-type]
         try:
             put_back(signal.SIGUSR1, None)  # ends this process
         except RuntimeError as error:  # the job was out of time too often

@@ -82,8 +82,9 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
             "hydra.launcher.cluster=slurm: this machine has no sbatch; start the sweep where jobs can be submitted, "
             "or try it here with hydra.launcher.cluster=local"
         )
-    if cluster == "local" and settings["nodes"] > 1:
-        raise UserError(f"hydra.launcher.nodes={settings['nodes']}: hydra.launcher.cluster=local is one node")
+    for key in ("nodes", "tasks_per_node"):
+        if cluster == "local" and settings[key] > 1:
+            raise UserError(f"hydra.launcher.{key}={settings[key]}: hydra.launcher.cluster=local has one; set it to 1")
     if settings["signal_delay_s"] >= settings["timeout_min"] * 60:
         raise UserError(
             f"hydra.launcher.signal_delay_s={settings['signal_delay_s']}: is not below the time of a job, "
@@ -166,7 +167,7 @@ class Slurm(Scheduler):
                 queued = self._queued(handles)
                 found = [job for job in handles if job.job_id not in queued]
         if not found:
-            time.sleep(0.2)
+            time.sleep(0.2 if self.local else 1.0)
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
@@ -180,17 +181,18 @@ class Slurm(Scheduler):
             time.sleep(0.5)
         if not handle.paths.result_pickle.exists():
             raise Lost(self._told(handle))
-        if (error := handle.exception()) is not None:
+        first = handle.task(0)  # the others have ended with it, or will
+        if (error := first.exception()) is not None:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(("---", "You can check"))]
             return f"{lines[-2] if lines[-1].startswith('  - ') else lines[-1]}; its log: {handle.paths.stderr}"
-        [first, *_] = handle.results()
-        return first  # type: ignore[no-any-return]
+        return first.result()  # type: ignore[no-any-return]
 
     def ask(self, handles: Sequence[Any]) -> None:
         """Send SIGTERM to what runs, and take what waits out of the queue."""
         if self.local:
             self._signal(handles, signal.SIGTERM)
             return
+        self.pause = min(self.pause, 2)
         ids = [str(job.job_id) for job in handles]
         subprocess.run(["scancel", "--state=PENDING", *ids], check=False)
         subprocess.run(["scancel", "--state=RUNNING", "--signal=TERM", *ids], check=False)

@@ -128,27 +128,26 @@ class _Handed:
     def end(self, patience: float) -> None:
         """End the jobs of a sweep that ends: ask them, wait, and end those that have not ended by then.
 
+        Args:
+            patience: Seconds that they may take; none after a further signal.
+
         Raises:
-            Stopped: A further signal came; the jobs are ended at once.
+            Stopped: There was one.
         """
         if not self.jobs:
             return
-        signals.grace = patience  # this process waits for its jobs, and no longer
         told = ", ".join(str(job.number) for job in self.jobs.values())
-        sys.stderr.write(
-            f"sweep: asking jobs {told} to save and end, within {patience:g} s; once more ends them at once\n"
-        )
-        self.scheduler.ask(list(self.jobs))
-        try:
-            self._wait(patience)
-        finally:
+        sys.stderr.write(f"sweep: asking jobs {told} to save and end, within {patience:g} s; again ends them at once\n")
+        with signals.held():
+            self.scheduler.ask(list(self.jobs))
+            self._wait(patience, heeding=True)
             if self.jobs:
                 self.scheduler.end(list(self.jobs))
                 self._wait(AT_ONCE)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, *, heeding: bool = False) -> None:
         until = time.monotonic() + seconds
-        while self.jobs and time.monotonic() < until:
+        while self.jobs and time.monotonic() < until and not (heeding and signals.late):
             for handle in self.scheduler.ended(list(self.jobs)):
                 job = self.jobs.pop(handle)
                 if (job.folder / RECORD).is_file():  # one that had not begun is as if it had never been handed over
