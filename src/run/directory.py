@@ -70,7 +70,9 @@ class ReserveRunDirectory(Callback):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
             ReserveRunDirectory.can_go_on = _is_ours(config)
             if not self.can_go_on:
-                _refuse_for(config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search")
+                _refuse_for(
+                    config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
+                )
         ReserveRunDirectory.config = config
         if not self.can_go_on:
             self.take_sweep(config)

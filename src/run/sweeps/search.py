@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from src.run.sweeps.search_checks import check_search, compose_killed, require_s
 from src.run.sweeps.settings import Settings
 from src.run.sweeps.space import Space, read_space
 from src.run.sweeps.streaming import run_jobs
+from src.run.sweeps.study import StoredStudy, make_judges, name_of, open_storage
 from src.run.sweeps.trials import Told, Trials
 
 
@@ -53,13 +55,20 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
     if earlier is not None:
         require_same(space, settings, earlier)
     check_search(space, settings, config, loader)
+    sweeper = config.hydra.sweeper
+    sampler, pruner, combinations = make_judges(sweeper, space.grid)
+    if combinations is not None:
+        settings = replace(settings, n_trials=min(settings.n_trials, combinations))
     if asked.get("dry_run"):
         show_search(space, settings)
         return
     code = CodeState()
+    storage = open_storage(sweeper, Path()) if sweeper.get("storage") else None
     folder = ReserveRunDirectory.take_sweep(config, earlier)
     with owned(folder):
-        trials = Trials.of(config, folder, settings, space, goes_on=earlier is not None)
+        stored = StoredStudy(storage or open_storage(sweeper, folder), name_of(config, folder), sampler, pruner)
+        trials = Trials(folder, settings, space, stored, config, goes_on=earlier is not None)
+        trials.open()
         _open(folder, config, settings, space, code)
         _Search(launcher, config, loader, trials, code).run(retry=bool(asked.get("retry_failed")))
 

@@ -87,7 +87,9 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
         try:
             distributions[name], texts[name] = _distribution(override), text
         except (AssertionError, ValueError, NotImplementedError, HydraException) as error:
-            findings.append(told(text, f"{error or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)"))
+            findings.append(
+                told(text, f"{error or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)")
+            )
     if findings:
         raise ConfigError(findings)
     return Space(distributions, tuple(texts.values()), tuple(fixed.values()))
@@ -148,5 +150,3 @@ def _values(distribution: BaseDistribution) -> list[Any] | None:
 
 def _shown(value: Any) -> Any:
     return "null" if value is None else value
-
-

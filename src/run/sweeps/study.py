@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,27 @@ PATIENCE = 60  # seconds that a file may be locked by another process of the sea
 def name_of(config: DictConfig, folder: Path) -> str:
     """Return the name of a search's study: the one that was given, or its task and folder."""
     return str(config.hydra.sweeper.get("study_name") or f"{config.get('task_name')}/{folder.name}")
+
+
+def make_judges(sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]) -> tuple[Any, Any, int | None]:
+    """Make the sampler and the pruner of a search.
+
+    Args:
+        sweeper: `hydra.sweeper`.
+        grid: Returns all values of each key, for a sampler that tries every combination.
+
+    Returns:
+        Sampler, pruner or None, and how many combinations there are; None where that has no end.
+
+    Raises:
+        ConfigError: One of them does not take what it is given.
+    """
+    sampler, combinations = make_part(sweeper.sampler, "hydra.sweeper.sampler"), None
+    if hasattr(sampler, "func"):  # a partial of Hydra's: the values are known only now
+        values = grid()
+        sampler, combinations = sampler(values), math.prod(map(len, values.values()))
+    pruner = make_part(sweeper.pruner, "hydra.sweeper.pruner") if sweeper.get("pruner") else None
+    return sampler, pruner, combinations
 
 
 def open_storage(sweeper: DictConfig, folder: Path) -> Any:
@@ -61,7 +83,7 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        extra = "; pip install -e \".[postgresql]\"" if kind.startswith("postgres") else "; install it"
+        extra = '; pip install -e ".[postgresql]"' if kind.startswith("postgres") else "; install it"
         raise UserError(f"hydra.sweeper.storage: the driver for {kind} is not installed{extra}") from error
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
         lines = [line for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
@@ -124,7 +146,9 @@ class StoredStudy:
         except optuna.exceptions.DuplicatedStudyError as error:
             owner = self.load().user_attrs.get(OWNER)
             goes_on = f"go on with it by sweep.resume={owner}, or give" if owner else "give"
-            raise UserError(f"hydra.sweeper.study_name={self.name}: is in the storage already; {goes_on} another name") from error
+            raise UserError(
+                f"hydra.sweeper.study_name={self.name}: is in the storage already; {goes_on} another name"
+            ) from error
         study.set_user_attr(OWNER, str(folder.absolute()))
 
     def trial(self, number: int) -> Trial:
@@ -148,38 +172,33 @@ def _finish(study: Study, number: int, state: TrialState, values: list[float] | 
             raise
 
 
-def brought_up(sampler: Any, stored: StoredStudy, propose: Callable[[Study], Trial]) -> Any:
-    """Bring a new sampler to the state of one that has made all the proposals of a study.
+def bring_up(stored: StoredStudy, propose: Callable[[Study], Trial]) -> None:
+    """Bring the new sampler of a study to the state of one that has made all its proposals.
 
     A sampler that begins anew with the same seed would propose what was tried before. So in a study in memory it is
     asked for all trials and told of all ends, in the order in which that happened.
 
     Args:
-        sampler: As configured, unused.
-        stored: The study that goes on.
+        stored: The study that goes on, with a sampler that has proposed nothing.
         propose: Asks a study for a trial with all its values.
-
-    Returns:
-        The same sampler.
     """
     import optuna
     from optuna.trial import TrialState
 
     study = stored.load()
     shadow = optuna.create_study(
-        study_name=study.study_name, sampler=sampler, pruner=stored.pruner, directions=study.directions
+        study_name=stored.name, sampler=stored.sampler, pruner=stored.pruner, directions=study.directions
     )
     trials = study.get_trials(deepcopy=False)
     asked = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
     told = [(trial.datetime_complete, 1, trial) for trial in trials if trial.datetime_complete is not None]
     for _, ends, trial in sorted(told + asked, key=lambda moment: (moment[0], moment[1], moment[2].number)):
-        if not ends:
-            if REPEATS in trial.user_attrs:
-                shadow.enqueue_trial(trial.params)
-            again = propose(shadow)
-            for step, value in trial.intermediate_values.items():
-                again.report(value, step)
-        else:
+        if ends:
             values = trial.values if trial.state == TrialState.COMPLETE else None
             _finish(shadow, trial.number, trial.state, values)
-    return sampler
+            continue
+        if REPEATS in trial.user_attrs:
+            shadow.enqueue_trial(trial.params)
+        again = propose(shadow)
+        for step, value in trial.intermediate_values.items():
+            again.report(value, step)

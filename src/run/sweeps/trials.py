@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.files import write_atomic
-from src.run.hydra_part import make_part
 from src.run.record import end_record
 from src.run.resume.runs import RESULTS, RunDirectory, is_owned, status_now
 from src.run.secrets import shown_word
@@ -27,7 +26,7 @@ from src.run.sweeps.jobs import FAILED, KILLED, NEW, Job
 from src.run.sweeps.ledger import append, key_of, read
 from src.run.sweeps.settings import Settings, metrics_of
 from src.run.sweeps.space import Space
-from src.run.sweeps.study import PRUNED, REASON, REPEATS, StoredStudy, brought_up, name_of, open_storage
+from src.run.sweeps.study import PRUNED, REASON, REPEATS, StoredStudy, bring_up
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -67,26 +66,16 @@ class Trials:
     goes_on: bool
     keys: dict[int, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, config: DictConfig, folder: Path, settings: Settings, space: Space, *, goes_on: bool) -> Trials:
-        """Open the study of a search, or make it.
+    def open(self) -> None:
+        """Make the study, or bring the sampler to where it was in that of an earlier start.
 
         Raises:
-            ConfigError: The sampler or the pruner does not take what it is given.
-            UserError: The storage cannot be used, or holds no such study, or already one of that name.
+            UserError: There is no such study to go on with, or already one of that name.
         """
-        sweeper = config.hydra.sweeper
-        sampler = make_part(sweeper.sampler, "hydra.sweeper.sampler")
-        if hasattr(sampler, "func"):  # a partial: the grid of all values is known only here
-            sampler = sampler(search_space=space.grid())
-        pruner = make_part(sweeper.pruner, "hydra.sweeper.pruner") if sweeper.get("pruner") else None
-        stored = StoredStudy(open_storage(sweeper, folder), name_of(config, folder), sampler, pruner)
-        trials = cls(folder, settings, space, stored, config, goes_on)
-        if goes_on:
-            brought_up(sampler, stored, trials._propose)
+        if self.goes_on:
+            bring_up(self.stored, self._propose)
         else:
-            stored.begin(settings.directions, folder)
-        return trials
+            self.stored.begin(self.settings.directions, self.folder)
 
     def left(self) -> list[Job]:
         """Return the jobs of trials that were asked for and have not come to their end.
@@ -264,5 +253,8 @@ class Trials:
             rate = self.settings.max_failure_rate
             lines.append(f"more than hydra.sweeper.max_failure_rate={rate:g} of {self.settings.n_trials} trials failed")
         if trials and all(trial.state.name == "FAIL" for trial in trials):
-            lines = [f"no trial came to an end: {len(trials)} of {len(trials)} failed, the first: {lines[0]}", *lines[len(trials):]]
+            lines = [
+                f"no trial came to an end: {len(trials)} of {len(trials)} failed, the first: {lines[0]}",
+                *lines[len(trials) :],
+            ]
         return lines
