@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, on a socket of its own; as root it is run as the user that Debian has for it."""
+"""A PostgreSQL server of the test's own, on a socket of its own; root runs it as the user that Debian has for it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def server() -> Iterator[str]:
 
 
 def _run(user: str, program: str, *words: str) -> None:
-    command = [str(PROGRAMS[-1] / program), *words]
-    own = {"user": user, "group": pwd.getpwnam(user).pw_gid} if os.geteuid() == 0 else {}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd="/", **own)
+    who = pwd.getpwnam(user)
+    own = (who.pw_uid, who.pw_gid) if os.geteuid() == 0 else (None, None)
+    command, nothing = [str(PROGRAMS[-1] / program), *words], subprocess.DEVNULL
+    subprocess.run(command, check=True, stdout=nothing, stdin=nothing, cwd="/", user=own[0], group=own[1])

@@ -6,7 +6,7 @@
     again     job, key, kept                             a job is run anew; what it had left is kept in this folder
     changed   before, files                              these files changed before job number `before` was started
     search    space, fixed, directions, n_trials, code, command    each start of a search, which has no list of jobs
-    told      job, key, state, values, reason            what a search's study was told of a trial, whose number is the job's
+    told      job, key, state, values, reason            what a study was told of a trial, which has the job's number
     pruned    job, key, reason, exit_code                a trial was ended early, as it promised little
 
 Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of a job's sorted words, so a job is the same job
@@ -74,7 +74,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def plan_of(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
-    """Return the first plan among a ledger's events, of a grid or a search; those after it hold the same jobs or space."""
+    """Return the first plan among a ledger's events; those after it hold the same jobs, or the same space."""
     return next((event for event in events if event["event"] == kind), None)
 
 

@@ -82,7 +82,7 @@ class Reporter(Callback):
                 return None
             reason = f"pruned after epoch {epoch}: {self.metric} {value:.4g}"
             trial.set_user_attr(PRUNED, reason)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - of any storage's client
             self._lost = True
             told = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.warning("the search's storage cannot be reached, so this trial is not pruned: %s", told)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.utils import JobReturn
@@ -112,6 +111,8 @@ class _Search:
                 self.failed.append(ended)
         for line in self.trials.conclude():
             _say(line)
+        for line in self.trials.verdict():
+            _say(f"error: {line}")
         for ended in self.failed:
             _ = ended.return_value  # raises what the job has raised
         if reasons := self.trials.reasons():
@@ -132,8 +133,9 @@ class _Search:
             append(self.trials.folder, "changed", before=job.number, files=files)
             _say(f"warning: sweep: changed while it runs: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}")
         place = self.trials.folder / str(job.number)
-        elsewhere = job.state == KILLED and job.folder is not None and job.folder != place
-        where = [f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.trials.folder))}"] if elsewhere else []
+        where = []
+        if job.state == KILLED and job.folder is not None and job.folder != place:
+            where = [f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.trials.folder))}"]
         return job.number, [*job.words, *job.more, *where]
 
 

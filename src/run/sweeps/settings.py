@@ -121,7 +121,8 @@ def _function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, An
     """Return the function that a dotted path names, judged by where it was defined."""
     module, _, name = target.rpartition(".")
     try:
-        found: Any = getattr(importlib.import_module(module), name) if target.split(".")[0] in allowed else None
+        named = target.split(".", maxsplit=1)[0] in allowed
+        found: Any = getattr(importlib.import_module(module), name) if named else None
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"cannot be imported ({error}); name a function (cfg, trial)") from error
     if not callable(found) or getattr(found, "__module__", "").split(".")[0] not in allowed:

@@ -73,7 +73,7 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
     params = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.get("params") else {}
     assert isinstance(params, dict)
     given = [word for word in words if not word.lstrip("+~").startswith("sweep.")]
-    parsed, findings = parse([*(f"{key}={value}" for key, value in params.items()), *given])
+    parsed, findings = parse([*(f"{key!s}={value}" for key, value in params.items()), *given])
     distributions = {} if params else _older_form(sweeper, findings)
     texts = {name: f"{name}={distribution}" for name, distribution in distributions.items()}
     fixed: dict[str, str] = {}
@@ -88,7 +88,7 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
             distributions[name], texts[name] = _distribution(override), text
         except (AssertionError, ValueError, NotImplementedError, HydraException) as error:
             findings.append(
-                told(text, f"{error or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)")
+                told(text, f"{str(error) or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)")
             )
     if findings:
         raise ConfigError(findings)
@@ -96,7 +96,7 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    """Return what the plugin of Hydra makes of a word; its release for Hydra 1.3 takes the end of a range for a value."""
+    """Return what Hydra's plugin makes of a word; its release for Hydra 1.3 takes the end of a range for a value."""
     from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 
     value = override.value()
@@ -123,9 +123,9 @@ def _older_form(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistr
     for name, config in space.items():
         try:
             found[str(name)] = create_optuna_distribution_from_config(config)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, TypeError, ValueError) as error:  # noqa: PERF203 - all of them are told
             rule = "write it as hydra.sweeper.params, e.g. interval(0.001,0.1)"
-            findings.append(f"hydra.sweeper.search_space.{name}: is no space ({error}); {rule}")
+            findings.append(f"hydra.sweeper.search_space.{name!s}: is no space ({error}); {rule}")
     return found
 
 

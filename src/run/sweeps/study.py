@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     import optuna
     from sqlalchemy.pool import NullPool
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(logging.WARNING)
     where = sweeper.get("storage")
     if OmegaConf.is_config(where):
         return make_part(where, "hydra.sweeper.storage")

@@ -98,7 +98,7 @@ class Trials:
         return jobs
 
     def _settled(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
-        """Tell the study what a job came to that ended, or nearly so, when the search was killed; False if it goes on."""
+        """Tell the study what a job came to that had ended, or nearly so, when the search was killed; else False."""
         if is_owned(run.folder):
             raise UserError(f"{run.folder}: another process is at trial {job.number}; wait for its end, or end it")
         status, reason = status_now(run.folder, run.record), run.record.get("reason")
@@ -247,14 +247,15 @@ class Trials:
 
     def reasons(self) -> list[str]:
         """Return a line on each trial that failed and was not tried again."""
-        trials = self._all()
-        lines = [f"trial {trial.number} failed: {trial.user_attrs.get(REASON)}" for trial in self.to_repeat()]
+        return [f"trial {trial.number} failed: {trial.user_attrs.get(REASON)}" for trial in self.to_repeat()]
+
+    def verdict(self) -> list[str]:
+        """Return what is to be said of the failures as a whole, a line each."""
+        trials, failed = self._all(), self.reasons()
+        lines = []
         if self.is_hopeless() and len(trials) < self.settings.n_trials:
             rate = self.settings.max_failure_rate
             lines.append(f"more than hydra.sweeper.max_failure_rate={rate:g} of {self.settings.n_trials} trials failed")
-        if trials and all(trial.state.name == "FAIL" for trial in trials):
-            lines = [
-                f"no trial came to an end: {len(trials)} of {len(trials)} failed, the first: {lines[0]}",
-                *lines[len(trials) :],
-            ]
+        if failed and all(trial.state.name == "FAIL" for trial in trials):
+            lines.append(f"no trial came to an end: {len(trials)} of {len(trials)} failed; {failed[0]}")
         return lines

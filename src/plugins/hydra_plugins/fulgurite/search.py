@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Takes what the Optuna sweeper of Hydra takes, and `pruner`; the keys are told in configs/hydra/sweeper/search.yaml.
+    """Takes what Hydra's own sweeper with Optuna takes, and `pruner`: see configs/hydra/sweeper/search.yaml.
 
     Args:
         settings: Those keys; they are read from the sweep's config, which is not resolved yet.
@@ -40,4 +40,5 @@ class SearchSweeper(Sweeper):
 
         assert self.config is not None
         assert self.launcher is not None
+        assert self.hydra_context is not None
         return run_search(self.config, self.hydra_context, self.launcher, arguments)
