@@ -265,7 +265,7 @@ def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
         stop.told = True
         log.error("%s%s", outcome.reason, advice)
     elif isinstance(error, Pruned):
-        log.info("%s", outcome.reason)
+        log.info("pruned: %s", outcome.reason)
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)

@@ -47,7 +47,8 @@ class Reporter(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or self.metric not in trainer.callback_metrics:
             return
         value = float(trainer.callback_metrics[self.metric])
-        reason = self._report(value, trainer.current_epoch) if trainer.is_global_zero else None
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs  # nothing is left to be spared
+        reason = self._report(value, trainer.current_epoch, is_last=is_last) if trainer.is_global_zero else None
         self.validations += 1
         self.reason = trainer.strategy.broadcast(reason)
         if self.reason is not None:
@@ -70,7 +71,7 @@ class Reporter(Callback):
         if self.reason is not None:
             raise Pruned(self.reason)
 
-    def _report(self, value: float, epoch: int) -> str | None:
+    def _report(self, value: float, epoch: int, *, is_last: bool) -> str | None:
         """Return why the trial is to end, or None."""
         if self._lost or not math.isfinite(value):
             return None
@@ -78,9 +79,9 @@ class Reporter(Callback):
             trial = self._study().trial(self.number)
             if self.validations not in trial.study.get_trials(deepcopy=False)[self.number].intermediate_values:
                 trial.report(value, self.validations)
-            if not trial.should_prune():
+            if is_last or not trial.should_prune():
                 return None
-            reason = f"pruned after epoch {epoch}: {self.metric} {value:.4g}"
+            reason = f"{self.metric} {value:.4g} after epoch {epoch}"
             trial.set_user_attr(PRUNED, reason)
         except Exception as error:  # noqa: BLE001 - of any storage's client
             self._lost = True

@@ -68,6 +68,8 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     if OmegaConf.is_config(where):
         return make_part(where, "hydra.sweeper.storage")
     url = str(where) if where else f"sqlite:///{folder.absolute() / FILE}"
+    if url.startswith("postgresql://"):  # the driver of our extra; SQLAlchemy 2.1 would take another one
+        url = url.replace("postgresql", "postgresql+psycopg2", 1)
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": PATIENCE}
