@@ -46,7 +46,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
 
 @hydra.main(**MAIN, config_path=str(ROOT / "configs"), config_name="eval")
-def main(cfg: DictConfig) -> float | None:
+def main(cfg: DictConfig) -> float | list[float] | None:
     """Run `evaluate` on the composed config; the number is what a sweep optimises."""
     return run_task(evaluate, cfg)
 

@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
 
 @hydra.main(**MAIN, config_path=str(ROOT / "configs"), config_name="train")
-def main(cfg: DictConfig) -> float | None:
+def main(cfg: DictConfig) -> float | list[float] | None:
     """Run `train` on the composed config; the number is what a sweep optimises."""
     return run_task(train, cfg)
 

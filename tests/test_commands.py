@@ -167,23 +167,6 @@ def test_a_failed_job_of_a_sweep_does_not_hide_the_others(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_optuna_searches_and_writes_its_best(tmp_path: Path) -> None:
-    ok(
-        "-m",
-        "hparams_search=mnist_optuna",
-        "experiment=example",
-        "hydra.sweeper.n_trials=3",
-        f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db",
-        "test=false",
-        logs=tmp_path,
-    )
-    [sweep] = (tmp_path / "train/multiruns").iterdir()
-    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
-    values = [results_of(sweep / str(job))["val/acc_best"] for job in range(3)]
-    assert best["best_value"] == pytest.approx(max(values))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("trainer=ddp_sim",), ("trainer=ddp_spawn",), ("trainer=fsdp", "trainer.accelerator=cpu")], ids=" ".join
 )

@@ -5,7 +5,8 @@
         ├── ConfigError       2   several findings about a config, told together
         └── DiskFull          2   a file has no room on the disk
     ├── Diverged              3   the loss became NaN or infinite
-    └── RankFailed          any   another process of the run failed; ends with that one's code
+    ├── RankFailed          any   another process of the run failed; ends with that one's code
+    └── Pruned              0   a trial of a search was ended early, as it promised little
 
     Stopped            130, 143   a signal ended the run; no Exception, so that no `except Exception` goes on after it
 
@@ -66,6 +67,12 @@ class Diverged(FulguriteError):
     """The loss is NaN or infinite: going on would only spoil the weights."""
 
     exit_code = EXIT_DIVERGED
+
+
+class Pruned(FulguriteError):
+    """A trial of a search was ended early, as it promised little; no fault of the run's."""
+
+    exit_code = EXIT_DONE
 
 
 class Stopped(BaseException):

@@ -29,6 +29,8 @@ from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
+from src.run.sweeps.pruning import reporter_of_job
+from src.run.sweeps.settings import metrics_of
 from src.run.trackers import go_on
 from src.run.waiting import LimitWaiting
 
@@ -89,8 +91,9 @@ def build(cfg: DictConfig) -> Run:
     loggers = _trackers(cfg, earlier)
     metrics_file = MetricsFile(cfg.paths.output_dir)
     callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
-    if wanted := cfg.get("optimized_metric"):
-        callbacks.append(MetricNames(wanted))
+    callbacks += [MetricNames(name) for name in metrics_of(cfg)]
+    if (reporter := reporter_of_job(cfg)) is not None:
+        callbacks.append(reporter)
     trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
     watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")

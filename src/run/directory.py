@@ -48,12 +48,12 @@ class ReserveRunDirectory(Callback):
     Attributes:
         sweep: The directory of the sweep that this process runs; None in a single run.
         config: The sweep's config; None in a single run.
-        is_grid: Whether the sweep is one that can go on by `sweep.resume`.
+        can_go_on: Whether the sweep is one that can go on by `sweep.resume`.
     """
 
     sweep: ClassVar[Path | None] = None
     config: ClassVar[DictConfig | None] = None
-    is_grid: ClassVar[bool] = False
+    can_go_on: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run, or go on in that of an earlier one."""
@@ -64,15 +64,17 @@ class ReserveRunDirectory(Callback):
             _reserve_key(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a sweep; a grid does so itself, when all its jobs were found right."""
+        """Reserve the directory of a sweep; ours do so themselves, when all its jobs were found right."""
         with _told():
             if asked := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
-            ReserveRunDirectory.is_grid = _is_grid(config)
-            if not self.is_grid:
-                _refuse_for(config, "is for grids; a search goes on through its hydra.sweeper.storage")
+            ReserveRunDirectory.can_go_on = _is_ours(config)
+            if not self.can_go_on:
+                _refuse_for(
+                    config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
+                )
         ReserveRunDirectory.config = config
-        if not self.is_grid:
+        if not self.can_go_on:
             self.take_sweep(config)
 
     @classmethod
@@ -89,7 +91,7 @@ class ReserveRunDirectory(Callback):
         path = earlier or _reserve_key(config, "hydra.sweep.dir")
         cls.sweep = path or Path(str(config.hydra.sweep.dir))
         if path is None and rank() == 0:
-            if cls.is_grid and (cls.sweep / LEDGER).is_file():
+            if cls.can_go_on and (cls.sweep / LEDGER).is_file():
                 cls.sweep, folder = None, cls.sweep
                 raise UserError(f"hydra.sweep.dir={folder}: holds a sweep; go on with it by sweep.resume={folder}")
             cls.sweep.mkdir(parents=True, exist_ok=True)
@@ -103,12 +105,13 @@ class ReserveRunDirectory(Callback):
         return cls.sweep
 
 
-def _is_grid(config: DictConfig) -> bool:
-    return str(config.hydra.sweeper.get("_target_", "")).endswith(".GridSweeper")
+def _is_ours(config: DictConfig) -> bool:
+    """Tell whether the sweeper checks its jobs first and makes its folder itself."""
+    return str(config.hydra.sweeper.get("_target_", "")).endswith((".GridSweeper", ".SearchSweeper"))
 
 
 def _refuse_for(config: DictConfig, rule: str) -> None:
-    """Refuse what only a grid can be asked."""
+    """Refuse what only a sweep of ours can be asked."""
     for name in ("resume", "dry_run"):
         if asked := OmegaConf.select(config, f"sweep.{name}"):
             raise UserError(f"sweep.{name}={str(asked).lower() if asked is True else asked}: {rule}")

@@ -13,9 +13,11 @@ from functools import wraps
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError, did_you_mean
+from src.run.compat import unchecked
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
 CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
@@ -106,3 +108,21 @@ def _is_allowed(target: Any) -> bool:
     except (ImportError, AttributeError, ValueError):
         return False
     return inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES
+
+
+def make_part(node: Any, key: str) -> Any:
+    """Make what Hydra leaves to a sweeper of ours: a sampler, a pruner, a storage.
+
+    Args:
+        node: Has a `_target_`; it was judged when the config was composed.
+        key: Where it stands, for the message.
+
+    Raises:
+        ConfigError: The class does not take what the config gives it.
+    """
+    check_hydra_part(OmegaConf.create({"hydra": {"sweeper": node}}))
+    try:
+        return instantiate(node, _recursive_=True, _convert_="all", **unchecked())
+    except Exception as error:
+        told = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError([f"{key}: {node.get('_target_')} does not take this: {told}; correct it"]) from error

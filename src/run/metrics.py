@@ -146,11 +146,15 @@ class MetricNames(Callback):
 
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
+        self._validated = False  # in this start: one that goes on has logged nothing yet
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From the next epoch on the names are known."""
+        self._validated = self._validated or not trainer.sanity_checking
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the names of the epochs before: at the end of an epoch the model has not logged its means yet."""
-        validated = trainer.current_epoch >= (trainer.check_val_every_n_epoch or 1)
-        if self.wanted.startswith("test/") or not validated:
+        if self.wanted.startswith("test/") or not self._validated:
             return
         require_metric(self.wanted, dict.fromkeys(trainer.callback_metrics, 0.0))
 

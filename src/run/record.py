@@ -44,6 +44,7 @@ from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
+from src.run.sweeps.settings import names_of
 from src.run.tags import tag_names
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from src.run.build import Run
     from src.run.resume.begin import Continued
+    from src.run.sweeps.pruning import Reporter
 
 log = RankedLogger(__name__)
 
@@ -76,6 +78,7 @@ class Record:
         self.folder = Path(cfg.paths.output_dir)
         typed = Record.typed or sys.argv
         self.loggers: list[Logger] = []
+        self.pruning: Reporter | None = None
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
         self.facts: dict[str, Any] = {
             "task_name": cfg.get("task_name"),
@@ -114,16 +117,17 @@ class Record:
 
     def describe(self, run: Run) -> None:
         """Note what was built, and tell every logger the hyperparameters."""
+        from src.run import trackers
+        from src.run.sweeps.pruning import find_reporter
+
         trainer, parameters = run.trainer, count_parameters(run)
-        self.loggers = list(trainer.loggers)
+        self.loggers, self.pruning = list(trainer.loggers), find_reporter(trainer)
         if self._of_this_start and self._of_this_start["git"] != self.facts["git"]:
             shown = [_shown_commit(facts["git"]) for facts in (self.facts, self._of_this_start)]
             log.warning("resume: the code is other code than the run's: commit %s -> %s", *shown)
         self.facts |= self._of_this_start
         if run.earlier is not None:
             self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.earlier, run.cfg.ckpt_path)]
-        from src.run import trackers
-
         self.write(ranks=trainer.world_size, parameters=parameters, loggers=self._ids())
         hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
         trackers.describe(trainer.loggers, hyperparameters, self.facts["tags"])
@@ -147,6 +151,7 @@ class Record:
 
         Raises:
             Stopped: A signal has asked the run to end; the metrics are written.
+            Pruned: The search has, of which the run is a trial.
         """
         self.results["metrics"] |= {name: float(value) for name, value in sorted(metrics.items())}
         if weights is not None:
@@ -156,23 +161,25 @@ class Record:
         if rank() == 0:
             write_atomic(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
         signals.stop_if_asked()
+        if self.pruning is not None:
+            self.pruning.stop_if_pruned()
 
-    def conclude(self, wanted: str | None) -> dict[str, float]:
+    def conclude(self, wanted: Any) -> dict[str, float]:
         """Show the final table and return the metrics.
 
         Args:
-            wanted: The metric a sweep optimises, or None.
+            wanted: The metric a sweep optimises, a list of them, or None.
 
         Raises:
-            UserError: The run logged no metric called `wanted`.
+            UserError: The run logged no metric of one of these names.
         """
         from src.run.metrics import require_metric
 
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:
             show_results(metrics, self.results["weights"], self.folder)
-        if wanted:
-            require_metric(wanted, metrics)
+        for name in names_of(wanted):
+            require_metric(name, metrics)
         return metrics
 
     def close_loggers(self, *, failed: bool) -> None:

@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 
 from src.base.errors import (
     EXIT_CRASH,
+    EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_USER,
     ConfigError,
     FulguriteError,
+    Pruned,
     RankFailed,
     Stopped,
     find_stop,
@@ -42,6 +44,7 @@ from src.run.resume.runs import owned
 from src.run.resume.words import written_out
 from src.run.signals import signals
 from src.run.sweeps.one_job import alone
+from src.run.sweeps.settings import metrics_of
 from src.run.tags import require_tags, tag_names
 from src.run.workers import explain_lost_worker
 
@@ -100,14 +103,14 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
         with signals.held():
             outcome = judge(error, cfg)
             _tell(error, outcome, _advice(cfg))
-            if rank() > 0 and find_stop(error) is None:
+            if rank() > 0 and find_stop(error) is None and outcome.status == "failed":
                 keep_traceback(error)
                 leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
                 log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
-        record.close_loggers(failed=True)
+        record.close_loggers(failed=outcome.status != "pruned")
         raise
     with signals.held():
         record.close("done", None, 0)
@@ -136,6 +139,8 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
     if (killed := _killed(error)) is not None:
         return killed
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    if isinstance(error, Pruned):
+        return Outcome("pruned", str(error), EXIT_DONE)
     if isinstance(error, FulguriteError):
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     if type(error).__name__ == "MisconfigurationException":
@@ -162,7 +167,7 @@ def _killed(error: BaseException) -> Outcome | None:
     return None
 
 
-def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | None:
+def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | list[float] | None:
     """Run a door's task under Hydra and end a failed single run with its exit code.
 
     Args:
@@ -170,7 +175,7 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
         cfg: A composed config.
 
     Returns:
-        The metric named by `optimized_metric`, for sweeps.
+        The metric named by `optimized_metric`, for sweeps; a list for several. None too where a trial was pruned.
 
     Raises:
         JobFailed: A job of a sweep failed; the sweep decides whether to go on.
@@ -185,13 +190,15 @@ def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) ->
         if (stop := find_stop(error)) is not None:
             raise stop from None
         outcome = judge(error, cfg)
+        if outcome.status == "pruned" and _sweep() is not None:
+            return None
         # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
         ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
         if ends_job and _sweep() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
-    wanted = cfg.get("optimized_metric")
-    return metrics[wanted] if wanted else None
+    wanted = [metrics[name] for name in metrics_of(cfg)]
+    return wanted if len(wanted) > 1 else wanted[0] if wanted else None
 
 
 def enter(main: Callable[[], Any]) -> None:
@@ -257,6 +264,8 @@ def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
     if (stop := find_stop(error)) is not None:
         stop.told = True
         log.error("%s%s", outcome.reason, advice)
+    elif isinstance(error, Pruned):
+        log.info("pruned: %s", outcome.reason)
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
@@ -275,7 +284,7 @@ def _tell_stop(stop: Stopped) -> None:
 
         line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
         goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
-        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_grid else ''}\n")
+        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.can_go_on else ''}\n")
     elif not stop.told and rank() == 0:
         sys.stderr.write(f"{stop} before the run began\n")
 

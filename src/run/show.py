@@ -70,17 +70,24 @@ def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path
     console.print(f"sweep    {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
-def show_plan(rows: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
+def show_plan(
+    rows: Sequence[Sequence[str]],
+    shared: Sequence[str],
+    columns: Sequence[str] = ("job", "values", "state"),
+    title: str | None = None,
+) -> None:
     """Print the jobs that a sweep would have.
 
     Args:
-        rows: Number, values and state of each.
+        rows: A cell for each column.
         shared: The words that all of them have.
+        columns: Their heads.
+        title: Of the table; None counts the jobs.
     """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("job", "values", "state", title=f"Sweep: {len(rows)} jobs")
+    table = Table(*columns, title=title or f"Sweep: {len(rows)} jobs")
     for row in rows:
         table.add_row(*row)
     console = Console()

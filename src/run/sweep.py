@@ -29,7 +29,7 @@ class Row:
     Attributes:
         values: The overrides that tell them from the other jobs, e.g. `model.optimizer.lr=0.1`.
         jobs: How many there are.
-        failed: How many of them did not end with status done.
+        failed: How many of them ended neither with status done nor pruned.
         metrics: Name to one number a job that ended.
         in_folds: Whether they held out different folds, so that the validation is what they are judged by.
         folders: The jobs' run directories.
@@ -66,8 +66,8 @@ def summarise(folder: Path) -> list[Row]:
         row.in_folds |= any(word.startswith("data.fold=") for word in given if word not in shared)
         row.jobs += 1
         row.folders.append(job)
-        if json.loads((job / "run.json").read_text())["status"] != "done":
-            row.failed += 1
+        if (status := json.loads((job / "run.json").read_text())["status"]) != "done":
+            row.failed += status != "pruned"
             continue
         results = job / "results.json"  # a job that neither trains nor tests has none
         metrics = json.loads(results.read_text())["metrics"] if results.is_file() else {}

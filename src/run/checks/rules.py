@@ -29,7 +29,7 @@ KEYS = {
     "seed": "int | None",
     "ckpt_path": "str | None",
     "ckpt_sha256": "str | None",
-    "optimized_metric": "str | None",
+    "optimized_metric": "str | list[str] | None",
     "resume": "dict",
     "sweep": "dict",
     "run": "str | None",

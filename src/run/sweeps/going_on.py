@@ -15,22 +15,24 @@ from src.run.resume.start import go_on
 from src.run.resume.words import LAST, quoted
 from src.run.secrets import shown_word
 from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, name_jobs
-from src.run.sweeps.ledger import LEDGER, plan_of, read
+from src.run.sweeps.ledger import GRID, LEDGER, plan_of, read
 
 EARLIER = "earlier"  # folder in the sweep's for what failed jobs had left when they were run anew
 SHOWN = 6  # words that differ and are named
 
 
-def find_sweep(asked: str, config: DictConfig) -> Path:
+def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
     """Return the directory of the sweep that is to go on.
 
     Args:
         asked: `last` or a directory.
         config: The sweep's config with Hydra's part.
+        kind: Of sweep.
 
     Raises:
         UserError: There is none, or another process is at it.
     """
+    what = "grid" if kind == GRID else "search"
     wanted = Path(str(config.hydra.sweep.dir))
     given = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra)
     if asked != LAST:
@@ -39,13 +41,13 @@ def find_sweep(asked: str, config: DictConfig) -> Path:
         folder = wanted.absolute()
     else:
         ledgers = sorted(wanted.parent.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
-        grids = [path.parent for path in reversed(ledgers) if plan_of(read(path.parent))]
-        if not grids:
+        found = [path.parent for path in reversed(ledgers) if plan_of(read(path.parent), kind)]
+        if not found:
             raise UserError(f"sweep.resume={LAST}: {wanted.parent} holds no sweep; start one without sweep.resume")
-        folder = grids[0].absolute()
-    if plan_of(read(folder)) is None:
-        what = f"holds no {LEDGER} of a grid" if folder.is_dir() else "there is no such folder"
-        raise UserError(f"sweep.resume={asked}: {what}; name a sweep, e.g. logs/train/multiruns/<date>_<time>")
+        folder = found[0].absolute()
+    if plan_of(read(folder), kind) is None:
+        wrong = f"holds no {LEDGER} of a {what}" if folder.is_dir() else "there is no such folder"
+        raise UserError(f"sweep.resume={asked}: {wrong}; name a sweep, e.g. logs/train/multiruns/<date>_<time>")
     if is_owned(folder):
         raise UserError(f"sweep.resume={folder}: another process is at it; wait for its end, or end it")
     return folder
@@ -150,14 +152,15 @@ def _difference(jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]) -> str
     now = {shown_word(word) for job in jobs for word in job.words}
     then = {str(word) for job in before for word in job["words"]}
     parts = [f"{len(jobs)} jobs instead of {len(before)}"] if len(jobs) != len(before) else []
-    parts += list(_only("only now", now - then)) + list(_only("only then", then - now))
+    parts += list(only("only now", now - then)) + list(only("only then", then - now))
     return (
         f"the grid is another one{': ' if parts else ''}{'; '.join(parts)}; give the same values, "
         "or start a sweep of its own without sweep.resume"
     )
 
 
-def _only(when: str, words: set[str]) -> Iterator[str]:
+def only(when: str, words: set[str]) -> Iterator[str]:
+    """Yield e.g. `only now seed=3 seed=4`; nothing for no words."""
     if words:
         more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
         yield f"{when} {' '.join(sorted(words)[:SHOWN])}{more}"

@@ -76,6 +76,7 @@ def check(
     config: DictConfig,
     loader: ConfigLoaderImpl,
     look: Callable[[Job, DictConfig], Sequence[str]],
+    tell: Callable[[str, Sequence[Job], Sequence[Job]], str] | None = None,
 ) -> None:
     """Compose every job and refuse the sweep when one of them cannot be run.
 
@@ -84,6 +85,7 @@ def check(
         config: The sweep's config with Hydra's part.
         loader: Hydra's own.
         look: What else is to be found wrong with a job and its config, one line each.
+        tell: Puts before a line which jobs have it, of all; None names them by their numbers.
 
     Raises:
         ConfigError: All findings, each with the jobs that have it.
@@ -95,7 +97,7 @@ def check(
         try:
             cfg = loader.load_sweep_config(config, list(job.words))
         except Refusals as error:
-            explained = explain_composition(error, _command_line(config), str(config.hydra.job.config_name))
+            explained = explain_composition(error, _command_line(config, job), str(config.hydra.job.config_name))
             if explained is None:
                 raise
             refused += [line for line in explained.findings if line not in refused]
@@ -103,7 +105,7 @@ def check(
         lines = [finding.line for finding in find_problems(cfg)]
         for line in lines or look(job, cfg):
             found.setdefault(line, []).append(job)
-    told = [_told(line, having, jobs) for line, having in found.items()]
+    told = [(tell or _told)(line, having, jobs) for line, having in found.items()]
     if refused or told:
         raise ConfigError([*(line for line in refused if line not in found), *told])
 
@@ -125,6 +127,9 @@ def _told(line: str, having: Sequence[Job], jobs: Sequence[Job]) -> str:
     return line if len(having) == len(jobs) else f"{name_jobs(having, jobs)}: {line}"
 
 
-def _command_line(config: DictConfig) -> list[str]:
+def _command_line(config: DictConfig, job: Job) -> list[str]:
+    """Return the command line, and of a job's words those that come from the sweeper's params."""
     given = config.hydra.overrides
-    return ["-m", *map(str, given.hydra), *map(str, given.task)]
+    typed = [*map(str, given.hydra), *map(str, given.task)]
+    keys = {word.partition("=")[0] for word in typed}
+    return ["-m", *typed, *(word for word in job.words if word.partition("=")[0] not in keys)]

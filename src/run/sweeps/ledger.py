@@ -6,6 +6,9 @@
     done, failed, killed   job, key, reason, exit_code   how it ended
     again     job, key, kept                             a job is run anew; what it had left is kept in this folder
     changed   before, files                              these files changed before job number `before` was started
+    search    space, fixed, directions, n_trials, code, command    each start of a search, which has no list of jobs
+    told      job, key, state, values, reason            what a study was told of a trial, which has the job's number
+    pruned    job, key, reason, exit_code                a trial was ended early, as it promised little
 
 Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of a job's sorted words, so a job is the same job
 whatever its place on the command line; `words` are as they may be shown. A line is one write to a file opened for
@@ -31,6 +34,7 @@ from src.base.logs import RankedLogger, rank
 from src.run.secrets import shown_word
 
 LEDGER = "sweep.jsonl"
+GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
 
 log = RankedLogger(__name__)
 
@@ -72,9 +76,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return events
 
 
-def plan_of(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the first plan among a ledger's events; those after it hold the same jobs."""
-    return next((event for event in events if event["event"] == "plan"), None)
+def plan_of(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
+    """Return the first plan among a ledger's events; those after it hold the same jobs, or the same space."""
+    return next((event for event in events if event["event"] == kind), None)
 
 
 def key_of(words: Sequence[str]) -> str:

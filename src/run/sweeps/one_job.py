@@ -17,6 +17,8 @@ from src.run.resume.words import OF_HYDRA
 
 # What Lightning tells the processes that it starts, in the environment of the one that starts them.
 TOLD = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# A sweeper's words stay: by them each process of a trial knows that its ranks decide together about an early end.
+NOT_FOR_RANKS = (*(start for start in OF_HYDRA if start != "hydra.sweeper"), "hydra.job.")
 
 
 @contextmanager
@@ -30,9 +32,7 @@ def words_of_job() -> Iterator[None]:
         [str(word) for word in OmegaConf.to_container(given, resolve=False) or ()]
         for given in (hydra.overrides.task, hydra.overrides.hydra)
     )
-    its_own = [
-        word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith((*OF_HYDRA, "hydra.job."))
-    ]
+    its_own = [word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(NOT_FOR_RANKS)]
     typed, named = sys.argv, str(hydra.run.dir)
     sys.argv = [typed[0], *its_own, *words, "hydra.mode=RUN", f"hydra.job.num={hydra.job.num}"]
     _name(str(hydra.runtime.output_dir))

@@ -1,0 +1,148 @@
+"""A search from its command line to its last trial: checked whole, then asked, run and told, one trial a job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from src.base.errors import FulguriteError
+from src.base.logs import rank
+from src.run.directory import ReserveRunDirectory
+from src.run.record import Record
+from src.run.resume.runs import owned
+from src.run.resume.words import quoted
+from src.run.secrets import shown_word
+from src.run.sweeps.code import CodeState
+from src.run.sweeps.going_on import find_sweep
+from src.run.sweeps.jobs import KILLED, Job
+from src.run.sweeps.ledger import SEARCH, append, plan_of, read
+from src.run.sweeps.search_checks import check_search, compose_killed, require_same, show_search
+from src.run.sweeps.settings import Settings
+from src.run.sweeps.space import Space, read_space
+from src.run.sweeps.streaming import run_jobs
+from src.run.sweeps.study import StoredStudy, make_judges, name_of, open_storage
+from src.run.sweeps.trials import Told, Trials
+
+
+def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, words: Sequence[str]) -> None:
+    """Run trials until a search has as many as were asked for.
+
+    Args:
+        config: The sweep's config with Hydra's part.
+        context: Hydra's.
+        launcher: Runs the jobs.
+        words: The command line's, without those for Hydra itself.
+
+    Raises:
+        ConfigError: Findings about the search; nothing was run and no folder made.
+        UserError: The search that was named cannot go on, or its storage cannot be used.
+        Exception: What the first trial that failed has raised, after the last trial.
+    """
+    loader = context.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    asked = config.get("sweep") or {}
+    settings, space = Settings.read(config), read_space(words, config.hydra.sweeper)
+    earlier = find_sweep(str(asked["resume"]), config, SEARCH) if asked.get("resume") else None
+    if earlier is not None:
+        require_same(space, settings, earlier)
+    check_search(space, settings, config, loader)
+    sweeper = config.hydra.sweeper
+    sampler, pruner, combinations = make_judges(sweeper, space.grid)
+    if combinations is not None:
+        settings = replace(settings, n_trials=min(settings.n_trials, combinations))
+    if asked.get("dry_run"):
+        show_search(space, settings)
+        return
+    code = CodeState()
+    storage = open_storage(sweeper, Path()) if sweeper.get("storage") else None
+    folder = ReserveRunDirectory.take_sweep(config, earlier)
+    with owned(folder):
+        stored = StoredStudy(storage or open_storage(sweeper, folder), name_of(config, folder), sampler, pruner)
+        trials = Trials(folder, settings, space, stored, config, goes_on=earlier is not None)
+        trials.open()
+        _open(folder, config, settings, space, code)
+        _Search(launcher, config, loader, trials, code).run(retry=bool(asked.get("retry_failed")))
+
+
+def _open(folder: Path, config: DictConfig, settings: Settings, space: Space, code: CodeState) -> None:
+    """Write the plan into the ledger."""
+    OmegaConf.save(config, folder / "multirun.yaml")
+    before = plan_of(read(folder), SEARCH)
+    if before is not None and before["code"] != code.digest:
+        _say("warning: sweep: src/ and configs/ are not as they were when the sweep began")
+    append(
+        folder,
+        SEARCH,
+        space=list(space.texts),
+        fixed=[*map(shown_word, space.fixed)],
+        directions=list(settings.directions),
+        n_trials=settings.n_trials,
+        code=code.digest,
+        command=[shown_word(word) for word in Record.typed or sys.argv],
+    )
+
+
+class _Search:
+    """The trials of one start."""
+
+    def __init__(
+        self, launcher: Launcher, config: DictConfig, loader: ConfigLoaderImpl, trials: Trials, code: CodeState
+    ) -> None:
+        self.launcher, self.config, self.loader, self.trials, self.code = launcher, config, loader, trials, code
+        self.failed: list[JobReturn] = []
+
+    def run(self, *, retry: bool) -> None:
+        """Run what an earlier start has left, then new trials."""
+        left = self.trials.left()
+        compose_killed(left, self.config, self.loader)
+        if self.trials.goes_on:
+            _say(f"sweep: going on with {self.trials.folder}: {self.trials.told_states(left, retry=retry)}")
+        for number, ended in run_jobs(self.launcher, self._jobs(left, retry=retry), self.trials.settings.n_jobs):
+            told = self.trials.end(number, ended)
+            if told is Told.FAILED:
+                self.failed.append(ended)
+        for line in self.trials.conclude():
+            _say(line)
+        for line in self.trials.verdict():
+            _say(f"error: {line}")
+        for ended in self.failed:
+            _ = ended.return_value  # raises what the job has raised
+        if reasons := self.trials.reasons():
+            again = "" if retry else "; sweep.retry_failed=true tries again"
+            raise TrialsFailed("; ".join(reasons) + again)
+
+    def _jobs(self, left: Sequence[Job], *, retry: bool) -> Iterator[tuple[int, Sequence[str]]]:
+        """Yield the number and the words of each job when there is room for it; only then is the study asked."""
+        for job in left:
+            yield self._next(job)
+        for params in self.trials.to_repeat() if retry else ():
+            yield self._next(self.trials.ask(repeat=params))
+        while self.trials.wants_more():
+            yield self._next(self.trials.ask())
+
+    def _next(self, job: Job) -> tuple[int, Sequence[str]]:
+        if files := self.code.changes():
+            append(self.trials.folder, "changed", before=job.number, files=files)
+            _say(f"warning: sweep: changed while it runs: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}")
+        place = self.trials.folder / str(job.number)
+        where = []
+        if job.state == KILLED and job.folder is not None and job.folder != place:
+            where = [f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.trials.folder))}"]
+        return job.number, [*job.words, *job.more, *where]
+
+
+class TrialsFailed(FulguriteError):
+    """Trials of a search failed; they have told why."""
+
+
+def _say(line: str) -> None:
+    if rank() == 0:
+        sys.stderr.write(f"{line}\n")
