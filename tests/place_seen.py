@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 
 TRACE = "FULGURITE_TEST_TRACE"
 
@@ -49,3 +50,9 @@ class PlaceSeen(Callback):
         """Take some time."""
         if self.hurry and not Path(self.hurry).exists():
             time.sleep(0.1)
+
+
+def nap(cfg: DictConfig) -> float:
+    """Be a job of a second that needs no CPU; returns the seed."""
+    time.sleep(1)
+    return float(cfg.seed)

@@ -109,7 +109,7 @@ def test_few_rounds_are_refused_unless_nothing_is_judged(capsys: pytest.CaptureF
     assert read_arguments(["--quick"]).repeats == 1
     for words, message in (
         (["--repeats", "4"], "a median of fewer than 5 says little"),
-        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, exact, memory, checkpoints"),
+        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, exact, memory, checkpoints, sweeps"),
         (["--clock", "cpu", "--threads", "2"], "use it with --threads 1"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -171,6 +171,16 @@ def test_a_short_run_measures_a_checkpoint_beside_a_plain_one(tmp_path: Path) ->
         (tmp_path / "plain-2.ckpt").stat().st_size, rel=0.01
     )
     assert (tmp_path / "last-previous.ckpt").exists()
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_short_run_measures_sweeps(tmp_path: Path) -> None:
+    rows = short_run(tmp_path, "sweeps")["rows"]
+    assert [(row["key"], row["unit"]) for row in rows] == [("P5", "x")] * 2
+    assert rows[0]["value"] == rows[0]["parts"]["2 slots, s"][0] / rows[0]["parts"]["serial, s"][0]
+    assert min(rows[0]["parts"]["serial, s"]) > 3, "three jobs of a second"
 
 
 @needs_linux

@@ -23,7 +23,7 @@ from scripts.bench.report import facts, save, show
 from src.base.logs import quiet_libraries
 from src.base.root import ROOT
 
-BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps")
 LEAST_REPEATS = 5
 
 
@@ -39,6 +39,10 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
         from scripts.bench.startup import answer_rows, first_step_rows
 
         return [*answer_rows(args.repeats), *first_step_rows(args.repeats, folder)]
+    if bench == "sweeps":
+        from scripts.bench.sweeps import sweep_rows
+
+        return sweep_rows(args.repeats, folder, quick=args.quick)
     if bench == "memory":
         from scripts.bench.memory import memory_rows
 

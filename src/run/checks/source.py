@@ -208,8 +208,9 @@ def find_module(name: str) -> Module | None:
     package = find_module(parent)
     if package is None or not package.folders or not last.isidentifier():
         return None
-    # a path given to the finder keeps it from importing the package to learn where its submodules lie
-    return _as_module(name, PathFinder.find_spec(name, list(package.folders)))
+    # a path given to the finder keeps it from importing the package to learn where its submodules lie, and the last
+    # part of the name from asking a package without an __init__.py for one that was imported
+    return _as_module(name, PathFinder.find_spec(last, list(package.folders)))
 
 
 def _top_level_spec(name: str) -> ModuleSpec | None:

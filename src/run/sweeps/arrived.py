@@ -16,7 +16,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 
 from src.base.errors import UserError
 from src.base.root import prepare_environment
@@ -26,7 +26,7 @@ from src.run.session import JobFailed, judge
 from src.run.signals import signals
 from src.run.sweeps.going_on import continued
 from src.run.sweeps.jobs import KILLED, Job
-from src.run.sweeps.remote_job import RemoteJob, unpack
+from src.run.sweeps.remote_job import RemoteJob, plain_of, typed_of, unpack
 from src.run.sweeps.sent import environment_of_one_task
 
 
@@ -93,7 +93,7 @@ def _gone_on(job: RemoteJob) -> RemoteJob:
     run = RunDirectory.of(job.folder)
     if run is None or status_now(job.folder, run.record) != KILLED:
         return job
-    before: DictConfig = unpack(job.packed)
+    before = typed_of(job.plain)
     given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
     assert isinstance(given, list)
     words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start
@@ -106,4 +106,4 @@ def _gone_on(job: RemoteJob) -> RemoteJob:
     config = loader.load_sweep_config(before, [*words, *again.more])
     with read_write(config), open_dict(config):
         config.hydra.job.id = config.hydra.job.num = job.number
-    return replace(job, packed=pickle.dumps(config))
+    return replace(job, plain=plain_of(config))

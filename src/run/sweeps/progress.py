@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
@@ -39,8 +40,7 @@ class Progress:
 
     def __init__(self, config: DictConfig, slots: int) -> None:
         self.slots = slots
-        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        self.given = set(map(str, given or ()))
+        self.given = set(_plain(config))
         self.metric = config.get("optimized_metric")
         direction = config.hydra.sweeper.get("direction")
         self.least = direction == "minimize" if isinstance(direction, str) else less_is_better(str(self.metric))
@@ -96,12 +96,14 @@ class Progress:
         """Draw the table, where there is one."""
         if self._live is None:
             return
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table("job", "values", "time", title=self.summary(jobs), title_justify="left", title_style="bold")
+        table = Table("job", "values", "time")
         for number, now in sorted(self.now.items()):
             table.add_row(str(number), now.values, _duration(time.monotonic() - now.start))
-        self._live.update(table, refresh=True)
+        self._live.update(Group(Text(self.summary(jobs), style="bold"), table), refresh=True)
 
     def summary(self, jobs: Iterator[Numbered]) -> str:
         """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.9312 (job 2), 40 s left`."""
@@ -142,6 +144,15 @@ class Progress:
         else:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+
+
+def _plain(config: DictConfig) -> Iterator[str]:
+    """Yield the words of a sweep's command line that have one value, as they are among a job's."""
+    given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []
+    assert isinstance(given, list)
+    for word in OverridesParser.create().parse_overrides([*map(str, given)]):
+        if not word.is_sweep_override():
+            yield f"{word.get_key_element()}={word.get_value_element_as_str()}"
 
 
 def _duration(seconds: float) -> str:

@@ -18,11 +18,12 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import Stopped, UserError
 from src.base.root import ROOT, prepare_environment
@@ -41,8 +42,8 @@ class RemoteJob:
         number: Of the job in its sweep.
         sweep: The sweep's directory.
         folder: Its run directory.
-        packed: Its config as Hydra's own launcher would compose it, with Hydra's part; pickled by itself, because
-            Hydra makes the classes of its part anew when it finds its plugins, and that must come first.
+        plain: Its config as Hydra's own launcher would compose it, with Hydra's part, unresolved and of plain values:
+            the classes behind Hydra's part are other ones in a process that finds Hydra's plugins anew.
         task: Module and name of the door's function, e.g. `("src.train", "main")`.
         argv: The sweep's `sys.argv`: processes of the job are started with the same program.
         typed: The command line as the user typed it, for the record.
@@ -53,7 +54,7 @@ class RemoteJob:
     number: int
     sweep: Path
     folder: Path
-    packed: bytes
+    plain: dict[str, Any]
     task: tuple[str, str]
     argv: tuple[str, ...]
     typed: tuple[str, ...]
@@ -82,7 +83,7 @@ class RemoteJob:
             number,
             sweep,
             sweep / str(config.hydra.sweep.subdir),
-            pickle.dumps(config),
+            plain_of(config),
             _named(given.task_function),
             tuple(sys.argv),
             tuple(Record.typed or sys.argv),
@@ -97,7 +98,7 @@ class RemoteJob:
         its `outcome`. The traceback is in the job's log.
         """
         self._enter()
-        config: DictConfig = unpack(self.packed)
+        config = typed_of(self.plain)
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
         try:
@@ -135,11 +136,28 @@ class RemoteJob:
         return getattr(found, "__wrapped__", found)
 
 
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """Return a config with Hydra's part as plain values, unresolved."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def typed_of(plain: dict[str, Any]) -> DictConfig:
+    """Return a config that Hydra takes for one it has composed: of a fixed structure, its own part checked by type."""
+    hydra = OmegaConf.structured(HydraConf)
+    with open_dict(hydra):  # groups add keys of their own
+        hydra.merge_with(plain["hydra"])
+    config = OmegaConf.create({**plain, "hydra": hydra})
+    OmegaConf.set_struct(config, True)
+    return config
+
+
 def unpack(packed: bytes) -> Any:
     """Return what another process of the same sweep has pickled; nothing that a user gives comes here.
 
     Args:
-        packed: A job, its config, or what it returned.
+        packed: A job, or what it returned.
     """
     return pickle.loads(packed)  # noqa: S301 - the sweep's own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,14 @@ class LocalLauncher(Launcher):
 
         Raises:
             ConfigError: It has not what is asked for.
+            UserError: The system cannot copy a process.
         """
         # Hydra imports every plugin at every start, also to complete a word
+        from src.base.errors import UserError
         from src.run.sweeps.places import share_out
+
+        if not hasattr(os, "fork"):
+            raise UserError("hydra/launcher=local: needs a system that can fork, as Linux; leave it out here")
 
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
         self.places = share_out(self.slots, self.gpus, self.cpus)

@@ -1,0 +1,23 @@
+"""A callback that sleeps, for jobs of which the time is known."""
+
+from __future__ import annotations
+
+import time
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class Sleep(Callback):
+    """Sleeps when training starts.
+
+    Args:
+        seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sleep."""
+        time.sleep(self.seconds)
