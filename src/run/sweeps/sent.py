@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Sent:
             try:
                 process.stdin.write(len(self.job).to_bytes(8, "big") + self.job)
                 process.stdin.flush()  # and stays open: its end tells the job that this process is gone
-                code = process.wait()
+                while (code := process.poll()) is None:
+                    time.sleep(0.2)  # Ray's interrupt is no signal: it wakes up nothing that waits in the system
             except KeyboardInterrupt:
                 process.terminate()
                 code = process.wait(patience)
