@@ -135,7 +135,7 @@ class Ray(Scheduler):
         """Hand over a job."""
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
         # a worker for one job, and a job that is lost is not begun again behind the sweep's back
-        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(_run)
+        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(Sent.run_apart)
         return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), self.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
@@ -182,7 +182,3 @@ class Ray(Scheduler):
         self.ray.shutdown()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _run(sent: Sent, log: str, patience: float) -> bytes | str:
-    return sent.run_apart(log, patience)

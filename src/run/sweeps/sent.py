@@ -71,6 +71,8 @@ class Sent:
         """
         if missing := self.missing():
             return missing
+        # a sweep that was started in the background may have handed down that SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder, Path(log).open("ab") as said:
             result = Path(folder, "result")
