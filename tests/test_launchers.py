@@ -217,8 +217,9 @@ def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.
         assert os.environ.get("SLURM_PROCID") == left
 
 
+@RunIf(posix=True)
 def test_lines_that_processes_write_into_a_ledger_at_once_are_whole(tmp_path: Path) -> None:
-    writers = [multiprocessing.get_context("spawn").Process(target=write, args=(tmp_path, job)) for job in range(3)]
+    writers = [multiprocessing.get_context("fork").Process(target=write, args=(tmp_path, job)) for job in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:

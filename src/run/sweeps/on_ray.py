@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from src.base.errors import UserError
+from src.base.errors import UserError, find_stop
 from src.run.signals import HEEDED
 from src.run.sweeps.remote_job import RemoteJob, unpack
 from src.run.sweeps.scheduled import Lost, Scheduler, hand_out, read_settings, require
@@ -134,14 +135,24 @@ class Ray(Scheduler):
         """Hand over a job."""
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
         # a worker for one job, and a job that is lost is not begun again behind the sweep's back
-        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(_run)
+        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(Sent.run_apart)
         return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), self.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Return those that have ended, after half a second at most."""
+        """Return those that have ended, after half a second at most.
+
+        Raises:
+            Stopped: A signal has come.
+        """
         if not handles:
             return ()
-        return self.ray.wait(list(handles), num_returns=1, timeout=0.5)[0]  # type: ignore[no-any-return]
+        try:
+            found: list[Any] = self.ray.wait(list(handles), num_returns=len(handles), timeout=0)[0]
+        except SystemError as error:  # what a signal's handler raises inside of Ray's own code comes out as this
+            raise (find_stop(error) or error) from None
+        if not found:
+            time.sleep(0.3)
+        return found
 
     def result(self, handle: Any) -> JobReturn | str:
         """Return what a task has returned.
@@ -171,7 +182,3 @@ class Ray(Scheduler):
         self.ray.shutdown()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _run(sent: Sent, log: str, patience: float) -> bytes | str:
-    return sent.run_apart(log, patience)

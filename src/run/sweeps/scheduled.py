@@ -119,7 +119,8 @@ class _Handed:
 
     def over(self, job: RemoteJob) -> None:
         sent = Sent(str(ROOT), str(job.sweep), pickle.dumps(job))
-        self.jobs[self.scheduler.submit(job, sent)] = job
+        with signals.held():  # a job that was handed over and is not known here would be nobody's
+            self.jobs[self.scheduler.submit(job, sent)] = job
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
         for handle in self.scheduler.ended(list(self.jobs)):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class Sent:
         """
         if missing := self.missing():
             return missing
+        # a sweep that was started in the background may have handed down that SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder, Path(log).open("ab") as said:
             result = Path(folder, "result")
@@ -81,7 +84,8 @@ class Sent:
             try:
                 process.stdin.write(len(self.job).to_bytes(8, "big") + self.job)
                 process.stdin.flush()  # and stays open: its end tells the job that this process is gone
-                code = process.wait()
+                while (code := process.poll()) is None:
+                    time.sleep(0.2)  # Ray's interrupt is no signal: it wakes up nothing that waits in the system
             except KeyboardInterrupt:
                 process.terminate()
                 code = process.wait(patience)
