@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import ConfigError
+from src.base.errors import ConfigError, did_you_mean
 from src.run.compat import unchecked
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
@@ -61,8 +61,27 @@ def check_hydra_part(cfg: DictConfig) -> None:
                     f"{key}: {target!r} is no class of {', '.join(PACKAGES)}; Hydra makes nothing else of a config: "
                     "remove it, or put your class below src/"
                 )
+    findings = findings or [*_unknown_arguments(hydra)]
     if findings:
         raise ConfigError(findings)
+
+
+def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
+    """Yield the keys of launcher and sweeper that their class does not take: Hydra would end in a traceback."""
+    for part in ("launcher", "sweeper"):
+        node = hydra._get_node(part)
+        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
+        assert isinstance(content, dict)
+        module, _, name = str(content.get("_target_")).rpartition(".")
+        if not module:
+            continue
+        takes = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+            continue
+        for key in map(str, content):
+            if key not in takes and not key.startswith("_"):
+                near = did_you_mean(key, takes) or f"; it takes {', '.join(takes) or 'none'}"
+                yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
 
 
 def _called(node: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -51,6 +51,11 @@ class Signals:
         """Whether this process listens to signals by these rules."""
         return bool(self._before)
 
+    @property
+    def late(self) -> bool:
+        """Whether a signal came since `hold`."""
+        return self._late
+
     def install(self) -> None:
         """Listen; processes forked from here on do not, and in another thread than the main one nothing can."""
         if threading.current_thread() is not threading.main_thread():

@@ -109,7 +109,9 @@ def planned_jobs(config: DictConfig) -> int | None:
     if not str(sweeper.get("_target_", "")).endswith((".BasicSweeper", ".GridSweeper")):
         return None
     words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # what a job fills in stays as it is
+    assert isinstance(given, list)
+    parsed = OverridesParser.create().parse_overrides([*words, *map(str, given)])
     try:
         return sum(map(len, BasicSweeper.split_arguments(parsed, None)))
     except HydraException:  # glob(*): only a sweeper that looks at the folders knows

@@ -24,7 +24,6 @@ from src.run.secrets import shown_word
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
 # A list of words as Hydra writes it, where no word needs YAML's quotes or escapes.
 _PLAIN_WORDS = re.compile(r"""(?:- [A-Za-z+~][^\n:#'"\\]*\n)*\Z""")
-_LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,6 @@ def read_run(folder: str | Path) -> LeftRun | None:
 def read_runs(folders: Iterable[str | Path]) -> list[LeftRun]:
     """Read run directories, those that can be read."""
     return [run for folder in folders if (run := read_run(folder)) is not None]
-
-
-def less_is_better(metric: str) -> bool:
-    """Tell whether a metric is one that is called what losses and errors are called: `val/loss`, `test/mae`."""
-    return _LESS_IS_BETTER.search(metric) is not None
 
 
 def read_curves(folder: str | Path, names: Sequence[str], points: int = 200) -> dict[str, list[tuple[float, float]]]:

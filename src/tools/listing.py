@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from src.base.errors import UserError, did_you_mean
-from src.tools.collect import LeftRun, less_is_better
+from src.run.metric_names import less_is_better
+from src.tools.collect import LeftRun
 
 FORMATS = ("table", "json", "csv", "markdown")
 WIDEST = 80  # characters of a cell in a table

@@ -35,7 +35,8 @@ if not __package__:
 
 from src.base.errors import FulguriteError, UserError, did_you_mean
 from src.base.root import ROOT
-from src.tools.collect import LeftRun, find_runs, key_and_value, less_is_better, read_runs
+from src.run.metric_names import less_is_better
+from src.tools.collect import LeftRun, find_runs, key_and_value, read_runs
 from src.tools.listing import FORMATS, chosen_metrics, rows_of_runs, rows_of_sweeps, write
 
 STATUSES = ("running", "done", "failed", "killed", "pruned")

@@ -13,8 +13,9 @@ import numpy as np
 import yaml
 
 from src.base.errors import UserError, did_you_mean
+from src.run.metric_names import less_is_better
 from src.run.sweep import FOLDED, summarise
-from src.tools.collect import LeftRun, key_and_value, less_is_better, read_runs
+from src.tools.collect import LeftRun, key_and_value, read_runs
 from src.tools.comparison import Paired, Spread, compare, spread
 
 MODES = ("max", "min")

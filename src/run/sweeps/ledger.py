@@ -95,8 +95,11 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
     folder, number, words = Path(sweep["dir"]), sweep["job"], _words()
-    planned = {job["job"]: job for job in (plan_of(read(folder)) or {"jobs": []})["jobs"]}
-    key = planned[number]["key"] if number in planned else key_of(words)
+    events = read(folder)
+    keys = {job["job"]: job["key"] for job in (plan_of(events) or {"jobs": []})["jobs"]}
+    if event != "started":  # of a job that could not say so itself the sweep tells, and has other words
+        keys = {told["job"]: told["key"] for told in events if "job" in told} | keys
+    key = keys.get(number) or key_of(words)
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run

@@ -39,6 +39,7 @@ class RemoteJob:
 
     Attributes:
         number: Of the job in its sweep.
+        sweep: The sweep's directory.
         folder: Its run directory.
         packed: Its config as Hydra's own launcher would compose it, with Hydra's part; pickled by itself, because
             Hydra makes the classes of its part anew when it finds its plugins, and that must come first.
@@ -50,6 +51,7 @@ class RemoteJob:
     """
 
     number: int
+    sweep: Path
     folder: Path
     packed: bytes
     task: tuple[str, str]
@@ -75,9 +77,11 @@ class RemoteJob:
         config = loader.load_sweep_config(given.config, list(words))
         with read_write(config), open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
+        sweep = Path.cwd() / str(config.hydra.sweep.dir)
         return cls(
             number,
-            Path.cwd() / str(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir),
+            sweep,
+            sweep / str(config.hydra.sweep.subdir),
             pickle.dumps(config),
             _named(given.task_function),
             tuple(sys.argv),

@@ -1,0 +1,51 @@
+"""A callback that writes down where a job of a sweep runs, takes its time, and leaves traces for the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+TRACE = "FULGURITE_TEST_TRACE"
+
+
+class PlaceSeen(Callback):
+    """Writes `place.json` into the folder it is given.
+
+    Args:
+        folder: The run's directory.
+        seconds: That training takes longer.
+        hurry: A file; until it is there, each step takes a tenth of a second longer.
+    """
+
+    def __init__(self, folder: str, seconds: float = 0.0, hurry: str | None = None) -> None:
+        self.folder, self.seconds, self.hurry = Path(folder), seconds, hurry
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look around, leave a trace, and sleep."""
+        if not trainer.is_global_zero:
+            return
+        seen = {
+            "pid": os.getpid(),
+            "group": os.getpgid(0),
+            "cores": sorted(os.sched_getaffinity(0)),
+            "threads": torch.get_num_threads(),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "trace": os.environ.get(TRACE),
+            "left": [name for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR") if name in os.environ],
+        }
+        os.environ[TRACE] = str(self.folder)
+        time.sleep(self.seconds)
+        (self.folder / "place.json").write_text(json.dumps(seen))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Take some time."""
+        if self.hurry and not Path(self.hurry).exists():
+            time.sleep(0.1)
