@@ -117,12 +117,13 @@ def _searched(folder: Path, run: LeftRun) -> tuple[str | None, str | None]:
     """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
     config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
     direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
-    metric, direction = (
-        given[0] if isinstance(given, list) and given else given
-        for given in (config.get("optimized_metric"), direction)
-    )
+    metric, direction = _first(config.get("optimized_metric")), _first(direction)
     mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
     return metric, mode
+
+
+def _first(given: Any) -> Any:
+    return given[0] if isinstance(given, list) and given else given
 
 
 def _yaml(path: Path) -> dict[str, Any]:
