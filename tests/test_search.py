@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -52,6 +53,7 @@ def test_all_that_is_wrong_with_a_space_is_told_at_once() -> None:
     assert len(error.value.findings) == 3
 
 
+WORD = "geheim"  # of a user of a database
 WRONG = "model.optimizer.lr=interval(-1.0,0.1)", "data.batch_size=choice(0,16)"
 
 
@@ -223,8 +225,6 @@ def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
         assert again.returncode == 0, again.stderr
         sweep = only_sweep(tmp_path)
         assert sorted(told(sweep)) == [0, 1, 2]
-        import optuna
-
         study = optuna.load_study(
             study_name=f"train/{sweep.name}", storage=url.replace("postgresql", "postgresql+psycopg2", 1)
         )
@@ -243,9 +243,9 @@ def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
             "sqlite:////nowhere/study.db",
             "hydra.sweeper.storage: sqlite cannot be opened: unable to open database file; ",
         ),
-        ("oracle://a:geheim@b/c", "hydra.sweeper.storage: the driver for oracle is not installed; install it"),
+        (f"oracle://a:{WORD}@b/c", "hydra.sweeper.storage: the driver for oracle is not installed; install it"),
         (
-            "postgresql://a:geheim@127.0.0.1:9/b",
+            f"postgresql://a:{WORD}@127.0.0.1:9/b",
             "hydra.sweeper.storage: postgresql+psycopg2 cannot be opened: connection to server at"
             if importlib.util.find_spec("psycopg2")
             else 'hydra.sweeper.storage: the driver for postgresql+psycopg2 is not installed; pip install -e ".[postg',
@@ -258,4 +258,4 @@ def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: 
     assert end.returncode == 2
     [line] = [line for line in end.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {said}")
-    assert "geheim" not in line
+    assert WORD not in line

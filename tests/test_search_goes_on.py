@@ -78,3 +78,20 @@ def test_trials_that_fail_are_told_with_their_reason_and_tried_again_when_asked(
     assert [told(sweep)[job][0] for job in (1, 2, 4, 5)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert start(tmp_path, given, "sweep.resume=last").returncode == 0
     assert len(told(sweep)) == 6, "nothing is left to do"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_search_on_two_slots_goes_on_with_a_trial_whose_process_was_killed(tmp_path: Path) -> None:
+    given = search(tmp_path, "hydra/launcher=local", "hydra.launcher.slots=2", "hydra.launcher.cpus=0", t1="SIGKILL")
+    first = start(tmp_path, given)
+    sweep = only_sweep(tmp_path)
+    assert first.returncode == 128 + signal.SIGKILL, first.stderr
+    assert sorted(told(sweep)) == [0, 2, 3, 4, 5], "the others had a slot all the time"
+    assert "killed by SIGKILL" in read_json(sweep / "1/run.json")["reason"]
+    again = start(tmp_path, given, "sweep.resume=last")
+    assert again.returncode == 0, again.stderr
+    assert "5 done, trial 1 to go on\n" in again.stderr
+    assert sorted(told(sweep)) == [*range(6)]
+    assert [entry["step"] for entry in read_json(sweep / "1/run.json")["resumed"]] == [3]
+    assert len({tuple(values_of(sweep / str(job)).items()) for job in range(6)}) == 6

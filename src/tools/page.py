@@ -125,8 +125,10 @@ def _metrics(summary: Summary) -> list[str]:
 
 
 def _count(group: Group) -> Cell:
-    failed = sum(run.status != "done" for run in group.runs)
-    return f"{len(group.runs)}" + (f" ({failed} not done)" if failed else ""), str(len(group.runs))
+    pruned = sum(run.status == "pruned" for run in group.runs)
+    failed = sum(run.status != "done" for run in group.runs) - pruned
+    parts = [f"{number} {what}" for number, what in ((pruned, "pruned"), (failed, "not done")) if number]
+    return f"{len(group.runs)}" + (f" ({', '.join(parts)})" if parts else ""), str(len(group.runs))
 
 
 def _spread(group: Group, name: str) -> Cell:
@@ -136,14 +138,20 @@ def _spread(group: Group, name: str) -> Cell:
 
 
 def _failures(summary: Summary) -> str:
-    wrong = [run for run in summary.runs if run.status != "done"]
+    wrong = [(group, run) for group in summary.groups for run in group.runs if run.status != "done"]
     if not wrong:
         return ""
     rows = [
-        [_text(Path(run.folder).name), _text(run.status), _text(run.reason), _text(" ".join(run.words))]
-        for run in wrong
+        [
+            _text(Path(run.folder).name),
+            _text(run.status),
+            _text(run.reason),
+            *_values(summary, group),
+            _text(seed_of(run)),
+        ]
+        for group, run in wrong
     ]
-    return _section("Not done", _table("failures", ["job", "status", "reason", "overrides"], rows))
+    return _section("Not done", _table("failures", ["job", "status", "reason", *_keys(summary), "seed"], rows))
 
 
 def _runs(summary: Summary) -> str:

@@ -50,7 +50,9 @@ def told(summary: Summary) -> list[str]:
     """Return what the sweep came to, a sentence each."""
     runs = summary.runs
     failed = sum(run.status not in {"done", "running", "pruned"} for run in runs)
-    lines = [f"{len(runs)} jobs in {len(summary.groups)} groups, {failed} of them failed or killed"]
+    pruned = sum(run.status == "pruned" for run in runs)
+    ended = f", {pruned} pruned" if pruned else ""
+    lines = [f"{len(runs)} jobs in {len(summary.groups)} groups, {failed} of them failed or killed{ended}"]
     if (best := summary.best) is None:
         return [*lines, "no job has a number to be judged by"]
     lines.append(f"best: {best.name}, {summary.metric} {shown_spread(best, summary.metric)} ({summary.mode})")

@@ -114,11 +114,16 @@ def sum_up(folder: Path, metric: str | None = None, mode: str | None = None) -> 
 
 
 def _searched(folder: Path, run: LeftRun) -> tuple[str | None, str | None]:
-    """Return the metric that a sweep optimised and its mode, where it did."""
+    """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
     config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
     direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
+    metric, direction = _first(config.get("optimized_metric")), _first(direction)
     mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
-    return config.get("optimized_metric"), mode
+    return metric, mode
+
+
+def _first(given: Any) -> Any:
+    return given[0] if isinstance(given, list) and given else given
 
 
 def _yaml(path: Path) -> dict[str, Any]:

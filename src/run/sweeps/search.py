@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import FulguriteError
+from src.base.errors import FulguriteError, UserError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
@@ -27,7 +29,7 @@ from src.run.sweeps.ledger import SEARCH, append, plan_of, read
 from src.run.sweeps.search_checks import check_search, compose_killed, require_same, show_search
 from src.run.sweeps.settings import Settings
 from src.run.sweeps.space import Space, read_space
-from src.run.sweeps.streaming import run_jobs
+from src.run.sweeps.streaming import Numbered, run_jobs
 from src.run.sweeps.study import StoredStudy, make_judges, name_of, open_storage
 from src.run.sweeps.trials import Told, Trials
 
@@ -48,6 +50,9 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
     """
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
+    if (started := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        rule = "each would search for itself; start one: its trials start their processes themselves (trainer.devices)"
+        raise UserError(f"hydra/sweeper=search: {started} processes were started together (WORLD_SIZE), and {rule}")
     asked = config.get("sweep") or {}
     settings, space = Settings.read(config), read_space(words, config.hydra.sweeper)
     earlier = find_sweep(str(asked["resume"]), config, SEARCH) if asked.get("resume") else None
@@ -105,10 +110,11 @@ class _Search:
         compose_killed(left, self.config, self.loader)
         if self.trials.goes_on:
             _say(f"sweep: going on with {self.trials.folder}: {self.trials.told_states(left, retry=retry)}")
-        for number, ended in run_jobs(self.launcher, self._jobs(left, retry=retry), self.trials.settings.n_jobs):
-            told = self.trials.end(number, ended)
-            if told is Told.FAILED:
-                self.failed.append(ended)
+        jobs = _Wanted(self._jobs(left, retry=retry), self.trials)
+        with closing(run_jobs(self.launcher, jobs, self.trials.settings.n_jobs)) as running:
+            for number, ended in running:
+                if self.trials.end(number, ended) in {Told.FAILED, Told.NOTHING}:
+                    self.failed.append(ended)
         for line in self.trials.conclude():
             _say(line)
         for line in self.trials.verdict():
@@ -119,16 +125,16 @@ class _Search:
             again = "" if retry else "; sweep.retry_failed=true tries again"
             raise TrialsFailed("; ".join(reasons) + again)
 
-    def _jobs(self, left: Sequence[Job], *, retry: bool) -> Iterator[tuple[int, Sequence[str]]]:
+    def _jobs(self, left: Sequence[Job], *, retry: bool) -> Iterator[Numbered]:
         """Yield the number and the words of each job when there is room for it; only then is the study asked."""
         for job in left:
             yield self._next(job)
         for params in self.trials.to_repeat() if retry else ():
             yield self._next(self.trials.ask(repeat=params))
-        while self.trials.wants_more():
+        while self.trials.to_ask():
             yield self._next(self.trials.ask())
 
-    def _next(self, job: Job) -> tuple[int, Sequence[str]]:
+    def _next(self, job: Job) -> Numbered:
         if files := self.code.changes():
             append(self.trials.folder, "changed", before=job.number, files=files)
             _say(f"warning: sweep: changed while it runs: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}")
@@ -137,6 +143,19 @@ class _Search:
         if job.state == KILLED and job.folder is not None and job.folder != place:
             where = [f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.trials.folder))}"]
         return job.number, [*job.words, *job.more, *where]
+
+
+class _Wanted(Iterator[Numbered]):
+    """Jobs that are made when they are asked for; how many more there may be is what launchers show as time left."""
+
+    def __init__(self, jobs: Iterator[Numbered], trials: Trials) -> None:
+        self.jobs, self.trials = jobs, trials
+
+    def __next__(self) -> Numbered:
+        return next(self.jobs)
+
+    def __length_hint__(self) -> int:
+        return self.trials.to_ask()
 
 
 class TrialsFailed(FulguriteError):

@@ -124,13 +124,10 @@ class Trials:
         repeated = {trial.user_attrs.get(REPEATS) for trial in trials}
         return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in repeated]
 
-    def wants_more(self) -> bool:
-        """Tell whether there are fewer trials than were asked for, and not too many of them failed.
-
-        A trial that was tried again counts once.
-        """
+    def to_ask(self) -> int:
+        """Return how many more trials there may be; none when too many failed. One that was tried again counts once."""
         repeats = sum(REPEATS in trial.user_attrs for trial in self._all())
-        return len(self._all()) - repeats < self.settings.n_trials and not self.is_hopeless()
+        return 0 if self.is_hopeless() else max(0, self.settings.n_trials - len(self._all()) + repeats)
 
     def is_hopeless(self) -> bool:
         """Tell whether more trials failed than `max_failure_rate` allows."""
