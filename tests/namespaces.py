@@ -3,7 +3,8 @@
     node0  ethA 10.77.1.1 ------- 10.77.1.2 ethA  node1
            ethB 10.77.2.1 ------- 10.77.2.2 ethB
 
-Each node has a loopback, a host name and an `/etc/hosts` of its own. Needs root and iproute2; `why_not` says what is missing.
+Each node has a loopback, a host name and an `/etc/hosts` of its own. Needs root and iproute2; `why_not` says what is
+missing.
 """
 
 from __future__ import annotations
@@ -152,10 +153,10 @@ def two_nodes(folder: Path) -> Iterator[tuple[Node, Node]]:
 
 def torchrun(nodes: Sequence[Node], *words: str, per_node: int = 1, port: int = 29400) -> list[list[str]]:
     """Return the command that starts each node's share of `words` (a script and its words), meeting on ethA."""
-    common = ["--nnodes", str(len(nodes)), "--nproc-per-node", str(per_node), "--master-port", str(port)]
+    common = ["--nnodes", str(len(nodes)), "--nproc-per-node", str(per_node)]
+    common += ["--master-addr", nodes[0].address(), "--master-port", str(port)]
     return [
-        [sys.executable, "-m", "torch.distributed.run", *common, "--master-addr", nodes[0].address()]
-        + ["--node-rank", str(node.number), *words]
+        [sys.executable, "-m", "torch.distributed.run", *common, "--node-rank", str(node.number), *words]
         for node in nodes
     ]
 

@@ -1,7 +1,8 @@
 """What a time says of a network: algorithm and bus bandwidth as nccl-tests defines them.
 
-The algorithm bandwidth is the size S of the whole message over the time t. The bus bandwidth is what one link of the hardware must
-have carried for that, whatever the number n of ranks, so it can be compared with what the link should carry.
+The algorithm bandwidth is the size S of the whole message over the time t. The bus bandwidth is what one link of the
+hardware must have carried for that, whatever the number n of ranks, so it can be compared with what the link should
+carry.
 
 Reference: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 """
@@ -19,9 +20,9 @@ BUS_FACTOR: dict[str, Callable[[int], float]] = {
     "all_to_all": lambda n: (n - 1) / n,
     "gather": lambda n: (n - 1) / n,
     "scatter": lambda n: (n - 1) / n,
-    "broadcast": lambda n: 1.0,
-    "reduce": lambda n: 1.0,
-    "send_recv": lambda n: 1.0,
+    "broadcast": lambda _: 1.0,
+    "reduce": lambda _: 1.0,
+    "send_recv": lambda _: 1.0,
 }
 
 
@@ -47,7 +48,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def slow_ones(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
-    """Return which rates fall short of the others: by more than the median absolute deviation and than a share of the median.
+    """Return which rates fall short of the others: by more than max(median absolute deviation, a share of the median).
 
     Of an even number the better of the two in the middle is the median: of two links one is slow, of four two may be.
 
@@ -64,3 +65,11 @@ def slow_ones(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
     spread = median_low([abs(rate - middle) for rate in rates])
     short = [place for place, rate in enumerate(rates) if middle - rate > max(spread, tolerance * middle)]
     return sorted(short, key=rates.__getitem__)
+
+
+def shown_bytes(number: int) -> str:
+    """Return a size as a person says it: `12 B`, `64 KiB`."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number} B"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
 import torch.distributed as dist
 
-from src.distributed.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile
+from src.distributed.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile, shown_bytes
 from src.distributed.collectives import gather_single, scatter_single
 from src.distributed.ranks import Ranks
 
@@ -80,35 +81,38 @@ def make_case(collective: str, ranks: Ranks, num_bytes: int) -> Case:
         ranks: Two or more.
         num_bytes: Size wanted; rounded down to what divides by the ranks, at least one number each.
     """
-    whole, group = collective in {"all_reduce", "broadcast", "reduce", "send_recv"}, ranks.group
-    count = max(1, num_bytes // ITEM // (1 if whole else ranks.size))
-    part = torch.ones(count, device=ranks.device)
-    if collective == "all_reduce":
-        return Case(lambda: dist.all_reduce(part, group=group), part, part, ranks.size, count * ITEM)
-    if collective == "broadcast":
-        return Case(lambda: dist.broadcast(part, 0, group=group), part, part, 1, count * ITEM)
-    if collective == "reduce":
-        # the other ranks' buffers hold partial sums afterwards
-        result = part if ranks.rank == 0 else None
-        return Case(lambda: dist.reduce(part, 0, group=group), part, result, ranks.size, count * ITEM)
-    if collective == "send_recv":
-        taken = torch.zeros_like(part)
-        return Case(lambda: _pass_on(ranks, part, taken), part, taken, 1, count * ITEM)
-    joined = torch.zeros(count * ranks.size, device=ranks.device)
-    total = count * ranks.size * ITEM
-    if collective == "all_gather":
-        return Case(lambda: gather_single(joined, part, group=group), part, joined, 1, total)
-    if collective == "reduce_scatter":
-        given = torch.ones_like(joined)
-        return Case(lambda: scatter_single(part, given, group=group), given, part, ranks.size, total)
-    if collective == "all_to_all":
-        given = torch.ones_like(joined)
-        return Case(lambda: dist.all_to_all_single(joined, given, group=group), given, joined, 1, total)
-    parts = list(joined.split(count)) if ranks.rank == 0 else None
-    if collective == "gather":
-        return Case(lambda: dist.gather(part, parts, 0, group=group), part, joined if parts else None, 1, total)
-    assert collective == "scatter", collective
-    return Case(lambda: dist.scatter(part, parts, 0, group=group), joined, part, 1, total)
+    if collective in {"all_reduce", "broadcast", "reduce", "send_recv"}:
+        return _whole(collective, ranks, torch.ones(max(1, num_bytes // ITEM), device=ranks.device))
+    return _in_parts(collective, ranks, torch.ones(max(1, num_bytes // ITEM // ranks.size), device=ranks.device))
+
+
+def _whole(collective: str, ranks: Ranks, buffer: torch.Tensor) -> Case:
+    """Return a case of a collective whose size is that of each rank's buffer."""
+    group, size = ranks.group, buffer.numel() * ITEM
+    taken = torch.zeros_like(buffer)
+    # after a reduce, the buffers of the other ranks hold partial sums
+    of_root = buffer if ranks.rank == 0 else None
+    return {
+        "all_reduce": Case(lambda: dist.all_reduce(buffer, group=group), buffer, buffer, ranks.size, size),
+        "broadcast": Case(lambda: dist.broadcast(buffer, 0, group=group), buffer, buffer, 1, size),
+        "reduce": Case(lambda: dist.reduce(buffer, 0, group=group), buffer, of_root, ranks.size, size),
+        "send_recv": Case(lambda: _pass_on(ranks, buffer, taken), buffer, taken, 1, size),
+    }[collective]
+
+
+def _in_parts(collective: str, ranks: Ranks, part: torch.Tensor) -> Case:
+    """Return a case of a collective whose size is that of all ranks' parts together."""
+    group, joined, given = ranks.group, part.repeat(ranks.size), part.repeat(ranks.size)
+    size = joined.numel() * ITEM
+    parts = list(torch.split(joined, part.numel())) if ranks.rank == 0 else None
+    of_root = joined if ranks.rank == 0 else None
+    return {
+        "all_gather": Case(lambda: gather_single(joined, part, group=group), part, joined, 1, size),
+        "reduce_scatter": Case(lambda: scatter_single(part, given, group=group), given, part, ranks.size, size),
+        "all_to_all": Case(lambda: dist.all_to_all_single(joined, given, group=group), given, joined, 1, size),
+        "gather": Case(lambda: dist.gather(part, parts, 0, group=group), part, of_root, 1, size),
+        "scatter": Case(lambda: dist.scatter(part, parts, 0, group=group), joined, part, 1, size),
+    }[collective]
 
 
 def _pass_on(ranks: Ranks, given: torch.Tensor, taken: torch.Tensor) -> None:
@@ -197,7 +201,5 @@ def measure_all(
     """Yield what is measured next, and how: the caller says it before it begins, and may stop."""
     for collective in collectives:
         for num_bytes in all_sizes:
-            yield (
-                f"{collective} of {num_bytes} bytes",
-                lambda c=collective, n=num_bytes: measure(c, ranks, n, warmup, calls, seconds),
-            )
+            step = partial(measure, collective, ranks, num_bytes, warmup, calls, seconds)
+            yield f"{collective} of {shown_bytes(num_bytes)}", step

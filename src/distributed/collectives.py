@@ -1,8 +1,8 @@
 """Collectives by example: what each call takes, and what every rank then holds.
 
-All ranks of a group make the same calls in the same order, with tensors of the same shape and dtype; a rank that does not is waited
-for until the group's timeout. Every example yields what came out beside what must have, and is proved with exact values by
-`python src/tools/doctor.py`.
+All ranks of a group make the same calls in the same order, with tensors of the same shape and dtype; a rank that does
+not is waited for until the group's timeout. Every example yields what came out beside what must have, and is proved
+with exact values by `python src/tools/doctor.py`.
 
 Reference: https://pytorch.org/docs/stable/distributed.html
 """
@@ -43,7 +43,7 @@ scatter_single = getattr(dist, "reducescatter_single", None) or dist.reduce_scat
 
 
 def numbers(size: int) -> list[int]:
-    """Return the number that each rank brings: on 3 and 5 no two operations agree, and no product of the rest is rounded."""
+    """Return the number that each rank brings: no two operations agree on 3 and 5, no product is rounded."""
     return [3, 5, *(1 + rank % 2 for rank in range(size))][:size]
 
 
@@ -131,7 +131,10 @@ def scatter(ranks: Ranks) -> Iterator[Claim]:
 
 
 def reduce_scatter(ranks: Ranks) -> Iterator[Claim]:
-    """Every rank brings a part for each; each gets the sum of its parts. With all_gather it makes an all_reduce: FSDP's pair."""
+    """Every rank brings a part for each; each gets the sum of its parts.
+
+    With an all_gather after it, it makes an all_reduce: the pair that FSDP is built of.
+    """
     parts = [ranks.tensor(10 * ranks.rank + part) for part in range(ranks.size)]
     listed, joined = (torch.empty(1, device=ranks.device) for _ in range(2))
     dist.reduce_scatter(listed, parts, group=ranks.group)

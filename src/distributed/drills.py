@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import DebugLevel, get_debug_level, set_debug_level
 
 from src.distributed.groups import gloo_group
 from src.distributed.ranks import Ranks
@@ -47,7 +48,7 @@ def late_rank(ranks: Ranks, timeout: float) -> str | None:
 
 
 def other_shape(ranks: Ranks, timeout: float) -> str | None:
-    """Have the last rank bring 8 numbers to an all_reduce of 4, with TORCH_DISTRIBUTED_DEBUG=DETAIL as one would when looking for it.
+    """Have the last rank bring 8 numbers to an all_reduce of 4, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
 
     Args:
         ranks: Two or more.
@@ -57,8 +58,8 @@ def other_shape(ranks: Ranks, timeout: float) -> str | None:
         What is wrong on this rank; None when the mismatch was named in time.
     """
     other = ranks.size - 1
-    before = dist.get_debug_level()
-    dist.set_debug_level(dist.DebugLevel.DETAIL)
+    before = get_debug_level()
+    set_debug_level(DebugLevel.DETAIL)
     try:
         group = gloo_group(timeout)
         said = ""
@@ -67,7 +68,7 @@ def other_shape(ranks: Ranks, timeout: float) -> str | None:
         except RuntimeError as error:
             said = str(error)
     finally:
-        dist.set_debug_level(before)
+        set_debug_level(before)
     dist.barrier()
     dist.destroy_process_group(group)
     if "mismatch" in said and "TensorShape=[8]" in said and "TensorShape=[4]" in said:

@@ -95,7 +95,9 @@ def chosen_interfaces(backend: str, named: str | None) -> list[Interface]:
     return [Interface(name or "?", address, up=True, loopback=address.startswith("127."))]
 
 
-def own_facts(place: Place, device: str, interfaces: Sequence[Interface], folder: Path, told: Mapping[str, Any]) -> Facts:
+def own_facts(
+    place: Place, device: str, interfaces: Sequence[Interface], folder: Path, told: Mapping[str, Any]
+) -> Facts:
     """Return this rank's facts.
 
     Args:
@@ -138,7 +140,9 @@ def compare(ranks: Sequence[Facts], min_free: float) -> list[Check]:
     if least.free is not None:
         low = least.free < min_free * GIB
         told = f"{least.free / GIB:.1f} GiB free on {least.name}"
-        checks.append(Check("disk", FINDING, f"{told}, less than {min_free:g}; make room") if low else Check("disk", FINE, told))
+        checks.append(
+            Check("disk", FINDING, f"{told}, less than {min_free:g}; make room") if low else Check("disk", FINE, told)
+        )
     return checks
 
 

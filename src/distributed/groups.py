@@ -39,7 +39,7 @@ def barrier(ranks: Ranks) -> Iterator[Claim]:
 
 
 def monitored_barrier(ranks: Ranks) -> Iterator[Claim]:
-    """A barrier that names who has not come within its own timeout. Gloo's only: make a gloo group beside NCCL's for it."""
+    """A barrier that names who has not come within its own timeout. Gloo's only: make such a group beside NCCL's."""
     ranks.store.add("example-monitored", 1)
     dist.monitored_barrier(group=ranks.group, timeout=timedelta(seconds=10), wait_all_ranks=True)
     yield ranks.store.add("example-monitored", 0) % ranks.size, 0
@@ -70,7 +70,8 @@ def gloo_group(timeout: float, interface: str | None = None) -> dist.ProcessGrou
 
     Args:
         timeout: Seconds that ranks wait for one another in it.
-        interface: Network interface or several, by comma; None leaves it to the environment. Gloo reads it while the group is made.
+        interface: Network interface or several, by comma; None leaves it to the environment.
+            Gloo reads it while the group is made.
     """
     before = os.environ.get(INTERFACES[0])
     if interface is not None:
@@ -87,7 +88,11 @@ def gloo_group(timeout: float, interface: str | None = None) -> dist.ProcessGrou
 
 def device_for(backend: str, local_rank: int) -> torch.device:
     """Return where tensors must be for a backend."""
-    return torch.device("cuda", local_rank % max(1, torch.cuda.device_count())) if backend == "nccl" else torch.device("cpu")
+    return (
+        torch.device("cuda", local_rank % max(1, torch.cuda.device_count()))
+        if backend == "nccl"
+        else torch.device("cpu")
+    )
 
 
 GROUPS: dict[str, Example] = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from src.base.errors import UserError, did_you_mean
 
@@ -70,7 +70,9 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
             near = did_you_mean(name, there)
             raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface{near}; it has {shown}")
         if not there[name].up:
-            raise UserError(f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`")
+            raise UserError(
+                f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`"
+            )
     return [there[name] for name in names]
 
 
@@ -78,7 +80,7 @@ def chosen_by_gloo() -> tuple[str | None, str]:
     """Return the interface and address that gloo takes when none is named: those of the host's own name.
 
     Returns:
-        Interface, None when no interface has the address; and the address, 127.0.0.1 when the name does not lead to this machine.
+        Interface, None when no interface has the address; and the address, 127.0.0.1 when the name does not lead here.
     """
     address = "127.0.0.1"
     with suppress(OSError):
@@ -104,8 +106,8 @@ def machine() -> str:
     """Return what tells this machine from others: two containers may share a name, or a kernel."""
     namespace = ""
     with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/net")
+        namespace = str(Path("/proc/self/ns/net").readlink())
     boot = ""
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
-        boot = file.read().strip()
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{socket.gethostname()} {boot} {namespace}"

@@ -63,7 +63,9 @@ def read_place(env: Mapping[str, str] = os.environ) -> Place:
     rank_key, size_key, local_key = LAUNCHERS[found]
     rank, size = _number(env, rank_key), _number(env, size_key)
     if not 0 <= rank < size:
-        raise UserError(f"{rank_key}={rank}: with {size_key}={size} ranks go from 0 to {size - 1}; start all with the same number")
+        raise UserError(
+            f"{rank_key}={rank}: with {size_key}={size} ranks go from 0 to {size - 1}; start all with the same number"
+        )
     if found == "torchrun" and "TORCHELASTIC_RUN_ID" not in env:
         found = "environment"
     return Place(
@@ -103,7 +105,9 @@ def _address(launcher: str, env: Mapping[str, str]) -> str:
     local = env.get("OMPI_COMM_WORLD_LOCAL_SIZE", env.get("MPI_LOCALNRANKS"))
     if local is not None and local == env.get("OMPI_COMM_WORLD_SIZE", env.get("PMI_SIZE")):
         return "127.0.0.1"
-    raise UserError(f"MASTER_ADDR: is not set, and {launcher} does not tell where rank 0 is; set it to the address of its machine")
+    raise UserError(
+        f"MASTER_ADDR: is not set, and {launcher} does not tell where rank 0 is; set it to the address of its machine"
+    )
 
 
 def first_host(nodes: str) -> str:

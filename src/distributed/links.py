@@ -1,10 +1,11 @@
-"""Which link, and which rank, is slower than the others of its kind? One pair of ranks at a time, each way, over each interface."""
+"""Which link, and which rank, is slower than the others of its kind? One pair of ranks at a time, each way."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -132,7 +133,7 @@ def links_to_measure(
             if wanted is not None and (place, one, other) not in wanted:
                 continue
             name = f"link between {facts[one].name} and {facts[other].name} over {facts[one].interfaces[place]}"
-            yield name, lambda p=place, r=ranks, a=one, b=other: _both_ways(r, p, a, b, num_bytes)
+            yield name, partial(_both_ways, ranks, place, one, other, num_bytes)
 
 
 def _both_ways(ranks: Ranks, place: int, one: int, other: int, num_bytes: int) -> list[Link]:
@@ -157,8 +158,7 @@ def slow_links(links: Sequence[Link], facts: Sequence[Facts]) -> list[tuple[Link
     for between in (False, True):
         kind = [one for one in links if (facts[one.source].machine != facts[one.target].machine) == between]
         rates = [one.rate for one in kind]
-        for place in slow_ones(rates):
-            found.append((kind[place], _slow_link(kind[place], rates, facts)))
+        found += [(kind[place], _slow_link(kind[place], rates, facts)) for place in slow_ones(rates)]
     return found
 
 
@@ -166,7 +166,11 @@ def _slow_link(one: Link, rates: Sequence[float], facts: Sequence[Facts]) -> Slo
     middle = sorted(rates)[len(rates) // 2]
     source, target = facts[one.source], facts[one.target]
     what = f"{source.name} -> {target.name} over {source.interfaces[one.interface]}"
-    return Slow(what, one.rate / middle, f"{what}: {one.rate:.3g} GB/s, {one.rate / middle:.0%} of the median {middle:.3g} GB/s")
+    return Slow(
+        what,
+        one.rate / middle,
+        f"{what}: {one.rate:.3g} GB/s, {100 * one.rate / middle:.2g} % of the median {middle:.3g}",
+    )
 
 
 def slow_ranks(rates: Sequence[float], facts: Sequence[Facts]) -> list[Slow]:
@@ -177,18 +181,16 @@ def slow_ranks(rates: Sequence[float], facts: Sequence[Facts]) -> list[Slow]:
         facts: Of all ranks.
     """
     middle = sorted(rates)[len(rates) // 2]
-    return [
-        Slow(
-            facts[place].name,
-            rates[place] / middle,
-            f"{facts[place].name}: multiplies at {rates[place]:.3g} GFLOP/s, {rates[place] / middle:.0%} of the median {middle:.3g}",
-        )
-        for place in slow_ones(rates)
-    ]
+    found = []
+    for place in slow_ones(rates):
+        name, share = facts[place].name, rates[place] / middle
+        told = f"{name}: multiplies at {rates[place]:.3g} GFLOP/s, {100 * share:.2g} % of the median {middle:.3g}"
+        found.append(Slow(name, share, told))
+    return found
 
 
 def ranks_of_slow_links(links: Sequence[Link], slow: Sequence[Link], facts: Sequence[Facts]) -> list[str]:
-    """Return the ranks that every link to or from is slow of, when others are not: the rank is at fault, not its links."""
+    """Return the ranks of which every link is slow while others are not: the rank is at fault, not its links."""
     named = []
     for one in facts:
         of_rank = [link for link in links if one.rank in {link.source, link.target}]
@@ -199,7 +201,7 @@ def ranks_of_slow_links(links: Sequence[Link], slow: Sequence[Link], facts: Sequ
 
 
 def multiply(ranks: Ranks, size: int = 512, rounds: int = 7) -> list[float]:
-    """Return the GFLOP/s at which each rank multiplies two matrices, one rank after the other on each machine's turn."""
+    """Return the GFLOP/s at which each rank multiplies two matrices, one rank after the other."""
     factor = torch.ones(size, size, device=ranks.device)
     rates = torch.zeros(ranks.size, dtype=torch.float64, device=ranks.device)
     for rank in range(ranks.size):
@@ -210,6 +212,6 @@ def multiply(ranks: Ranks, size: int = 512, rounds: int = 7) -> list[float]:
                 start = time.perf_counter()
                 float((factor @ factor)[0, 0])  # a GPU has done it only when its result is read
                 times.append(time.perf_counter() - start)
-            rates[rank] = 2 * size**3 / median(times) / 1e9
+            rates[rank] = 2 * size**3 / min(times) / 1e9  # what a neighbour on the machine did not disturb
     dist.all_reduce(rates, group=ranks.group)
     return [float(rate) for rate in rates]

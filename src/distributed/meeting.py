@@ -1,7 +1,7 @@
 """Where ranks meet before there is a group: values by name in torch's store, waited for a bounded time.
 
-A group that cannot be made hangs, on some ranks for several times its timeout, and does not say why. A store needs one connection
-to rank 0 only, so ranks can first find out over it whether a group can be made, and afterwards why it broke.
+A group that cannot be made hangs, on some ranks for several times its timeout, and does not say why. A store needs one
+connection to rank 0 only, so ranks can first find out over it whether a group can be made, and afterwards why it broke.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn
 
-import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from src.base.errors import FulguriteError, UserError
 from src.distributed.launch import Place
@@ -57,16 +57,16 @@ class Meeting:
     def __init__(self, place: Place, timeout: float) -> None:
         self.place, self.timeout = place, timeout
         self.plain = self._open()
-        self.store = dist.PrefixStore(f"fulgurite/{place.attempt}", self.plain)
+        self.store = PrefixStore(f"fulgurite/{place.attempt}", self.plain)
 
-    def _open(self) -> dist.Store:
+    def _open(self) -> Store:
         place = self.place
         if place.world_size == 1 and place.launcher == "alone":
-            return dist.HashStore()
+            return HashStore()
         asked = f"MASTER_ADDR={place.address} MASTER_PORT={place.port}"
         hosts = place.rank == 0 and not place.agents
         try:
-            return dist.TCPStore(
+            return TCPStore(
                 place.address,
                 place.port,
                 is_master=hosts,
@@ -76,7 +76,9 @@ class Meeting:
             )
         except RuntimeError as error:
             if "EADDRINUSE" in str(error):
-                raise UserError(f"MASTER_PORT={place.port}: another process listens there; name another port") from error
+                raise UserError(
+                    f"MASTER_PORT={place.port}: another process listens there; name another port"
+                ) from error
             raise Absent(
                 [0],
                 f"{asked}: rank {place.rank} ({socket.gethostname()}) did not reach it within {self.timeout:g} s; "
@@ -125,7 +127,9 @@ class Meeting:
         values, late = self.collect(name)
         if late:
             names = ", ".join(map(str, late))
-            raise Absent(late, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?")
+            raise Absent(
+                late, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?"
+            )
         return values
 
     def collect(self, name: str) -> tuple[list[Any], list[int]]:
@@ -136,7 +140,7 @@ class Meeting:
         for rank in range(self.place.world_size):
             try:
                 values.append(self.ask(name, rank, until - time.monotonic()))
-            except Absent:
+            except Absent:  # noqa: PERF203 - all of those that are late are named
                 values.append(None)
                 late.append(rank)
         return values, late
@@ -162,15 +166,17 @@ class Meeting:
                 )
 
     def leave(self, linger: float = LINGER) -> None:
-        """Say that this rank needs the store no more; rank 0, which may hold it, waits for the others.
+        """Say that this rank is done, and wait for the others.
+
+        Rank 0 may hold the store, and a launcher ends all ranks as soon as one has ended badly.
 
         Args:
-            linger: Seconds that it waits at most.
+            linger: Seconds to wait at most.
         """
         with suppress(RuntimeError):  # it is gone already
             self.store.add("left", 1)
             until = time.monotonic() + linger
-            while self.place.rank == 0 and self.store.add("left", 0) < self.place.world_size and time.monotonic() < until:
+            while self.store.add("left", 0) < self.place.world_size and time.monotonic() < until:
                 time.sleep(POLL)
 
 
@@ -186,19 +192,23 @@ class Watchdog(threading.Thread):
         super().__init__(daemon=True, name="watchdog")
         self.limit, self.exit_code = limit, exit_code
         self.who = socket.gethostname()
-        self.step = "start"
-        self._since = time.monotonic()
+        self.begin("start")
         self._done = threading.Event()
 
-    def begin(self, step: str) -> None:
-        """Name what is done from now on."""
-        self.step, self._since = step, time.monotonic()
+    def begin(self, step: str, limit: float | None = None) -> None:
+        """Name what is done from now on.
+
+        Args:
+            step: Said when it takes too long.
+            limit: Seconds that it may take, when it is other than usual.
+        """
+        self.step, self._since, self._limit = step, time.monotonic(), limit or self.limit
 
     def run(self) -> None:
         """Look until told to end."""
         while not self._done.wait(0.5):
-            if time.monotonic() - self._since > self.limit:
-                os.write(2, f"{self.who}: {self.step}: no answer for {self.limit:g} s\n".encode())
+            if time.monotonic() - self._since > self._limit:
+                os.write(2, f"error: {self.who}: {self.step}: no answer for {self._limit:g} s\n".encode())
                 os._exit(self.exit_code)
 
     def end(self) -> None:

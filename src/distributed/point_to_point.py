@@ -19,7 +19,7 @@ def send_and_recv(ranks: Ranks) -> Iterator[Claim]:
     if ranks.rank == 0:
         dist.send(token, ranks.next, group=ranks.group, tag=7)
     dist.recv(token, ranks.previous, group=ranks.group, tag=7)
-    yield token, ranks.tensor(1000 + sum(range(ranks.rank if ranks.rank else ranks.size)))
+    yield token, ranks.tensor(1000 + sum(range(ranks.rank or ranks.size)))
     if ranks.rank != 0:
         dist.send(token + ranks.rank, ranks.next, group=ranks.group, tag=7)
 
@@ -49,7 +49,7 @@ def isend_and_irecv(ranks: Ranks) -> Iterator[Claim]:
 
 
 def batched(ranks: Ranks) -> Iterator[Claim]:
-    """`batch_isend_irecv` starts several at once, in whatever order: how pipeline stages exchange with both neighbours."""
+    """Several at once, in whatever order: how stages of a pipeline exchange with both neighbours."""
     before, after = (torch.empty(1, device=ranks.device) for _ in range(2))
     mine = ranks.tensor(ranks.rank)
     works = dist.batch_isend_irecv(
@@ -67,7 +67,7 @@ def batched(ranks: Ranks) -> Iterator[Claim]:
 
 
 def objects(ranks: Ranks) -> Iterator[Claim]:
-    """Any object that can be pickled. Whoever sends it can run code at whoever receives it: between trusted ranks only."""
+    """Any object that can be pickled. Its sender can run code at its receiver: between trusted ranks only."""
     if ranks.rank == 0:
         dist.send_object_list([{"lr": 0.1}, "go"], dst=1, group=ranks.group, device=ranks.device)
     elif ranks.rank == 1:

@@ -1,7 +1,7 @@
-"""Everything that can be known about a group of processes before they train: step by step, each named before it is done.
+"""What can be known about a group of processes before they train: step by step, each named before it is done.
 
-What could hang is asked over the store first, so that a group is only made when every rank can be reached by every other. When
-the group breaks all the same, the ranks tell one another over the store what they see.
+What could hang is asked over the store first, so that a group is only made when every rank can be reached by every
+other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from uuid import uuid4
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from src.base.errors import UserError
+from src.distributed.bench import Measured
 from src.distributed.clocks import clock_skew
 from src.distributed.drills import DRILLS
 from src.distributed.facts import (
@@ -35,11 +37,10 @@ from src.distributed.facts import (
 )
 from src.distributed.groups import INTERFACES, device_for
 from src.distributed.links import Link, Slow
-from src.distributed.bench import Measured
 from src.distributed.meeting import Meeting, Watchdog
 from src.distributed.prove import ABSENT, EXAMPLES, WRONG, prove
 from src.distributed.ranks import Ranks
-from src.distributed.reach import Doorbell, down, told, unreached
+from src.distributed.reach import Doorbell, told, unreached
 
 BACKENDS = ("gloo", "nccl", "xccl", "ucc", "mpi")
 SHARED = 5.0  # seconds that a network file system may take to show a new file
@@ -109,7 +110,9 @@ def choose_backend(asked: str | None) -> str:
     if asked is None:
         return "nccl" if "nccl" in built and torch.cuda.is_available() else "gloo"
     if asked not in built:
-        raise UserError(f"--backend {asked}: torch {torch.__version__} is built without it; choose from {', '.join(built)}")
+        raise UserError(
+            f"--backend {asked}: torch {torch.__version__} is built without it; choose from {', '.join(built)}"
+        )
     if asked == "nccl" and not torch.cuda.is_available():
         raise UserError("--backend nccl: this machine has no CUDA device; use --backend gloo")
     return asked
@@ -134,7 +137,9 @@ class Preflight:
         self.interfaces = chosen_interfaces(self.backend, wanted.interface)
         self.device = device_for(self.backend, self.place.local_rank)
         self.bell = Doorbell(self.interfaces)
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"cpu, {os.cpu_count()} cores"
+        device = (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"cpu, {os.cpu_count()} cores"
+        )
         own = own_facts(self.place, device, self.interfaces, wanted.folder, told)
         self.own = Facts(**{**as_plain(own), "ports": self.bell.ports()})
 
@@ -162,7 +167,9 @@ class Preflight:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / mark).touch()
             except OSError as error:
-                self.meeting.refuse(f"--folder {folder}: rank 0 cannot write there ({error.strerror}); name another folder")
+                self.meeting.refuse(
+                    f"--folder {folder}: rank 0 cannot write there ({error.strerror}); name another folder"
+                )
         [mark, *_] = self.meeting.gather("mark", mark)
         until = time.monotonic() + SHARED
         while not (seen := (folder / mark).exists()) and time.monotonic() < until:
@@ -198,12 +205,12 @@ class Preflight:
             torch.cuda.set_device(self.device)
         dist.init_process_group(
             self.backend,
-            store=dist.PrefixStore("group", self.meeting.store),
+            store=PrefixStore("group", self.meeting.store),
             rank=self.place.rank,
             world_size=size,
             timeout=timedelta(seconds=self.wanted.timeout),
         )
-        return Ranks(self.place.rank, size, self.device, dist.PrefixStore("examples", self.meeting.store))
+        return Ranks(self.place.rank, size, self.device, PrefixStore("examples", self.meeting.store))
 
     def examine(self, report: Report, ranks: Ranks) -> None:
         """Prove every collective, read the clocks, and make faults on purpose."""
@@ -220,7 +227,9 @@ class Preflight:
             if state == WRONG
         ]
         absent = [name for name, one in outcomes.items() if one.state == ABSENT]
-        right = f"{len(EXAMPLES) - len(absent)} right" + (f"; {self.backend} has no {', '.join(absent)}" if absent and ranks.size > 1 else "")
+        right = f"{len(EXAMPLES) - len(absent)} right" + (
+            f"; {self.backend} has no {', '.join(absent)}" if absent and ranks.size > 1 else ""
+        )
         report.add("collectives", wrong, right)
         self._clocks(report, ranks)
         if self.wanted.drills and ranks.size > 1:
@@ -230,7 +239,7 @@ class Preflight:
         self.watch.begin("comparing clocks")
         ahead = clock_skew(ranks)
         far = [
-            f"{one.name} is {seconds:+.3f} s ahead of rank 0's, more than {self.wanted.max_skew:g}; start an NTP service"
+            f"{one.name} is {seconds:+.3f} s ahead of rank 0, more than {self.wanted.max_skew:g}; start an NTP service"
             for one, seconds in zip(report.facts, ahead, strict=True)
             if abs(seconds) > self.wanted.max_skew
         ]
@@ -241,32 +250,6 @@ class Preflight:
             self.watch.begin(f"drill: {name}")
             failed = self.meeting.gather(f"drill {name}", drill(ranks, self.wanted.timeout))
             report.add(f"drill: {name}", [words for words in failed if words][:1], "as it should")
-
-    def autopsy(self, report: Report, error: BaseException) -> None:
-        """Find out, over the store, why the group has broken.
-
-        Args:
-            report: Gets what is found.
-            error: Of this rank.
-        """
-        step = self.watch.step
-        self.watch.begin(f"asking what broke {step}")
-        word = {
-            "step": step,
-            "error": str(error).splitlines()[0],
-            "down": down(self.own),
-            "unreached": unreached(self.own, report.facts, patience=2.0),
-        }
-        self.meeting.tell("broken", word)
-        words, silent = self.meeting.collect("broken")
-        of_all = [one for one in words if one is not None]
-        names = [report.facts[rank].name for rank in silent]
-        report.add("group", [f"{step}: the ranks lost one another within {self.wanted.timeout:g} s ({word['error']})"])
-        lines = [f"{', '.join(one['down'])} is down on {report.facts[rank].name}" for rank, one in enumerate(words) if one and one["down"]]
-        lines += told([tuple(pair) for one in of_all for pair in one["unreached"]], report.facts)
-        lines += [f"{name} did not answer within {self.wanted.timeout:g} s; was it killed?" for name in names]
-        if lines:
-            report.add("at fault", lines)
 
     def close(self) -> None:
         """Leave the group and the meeting."""

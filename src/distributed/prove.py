@@ -15,7 +15,9 @@ from src.distributed.ranks import Claim, Example, Ranks
 EXAMPLES: dict[str, Example] = {**COLLECTIVES, **POINT_TO_POINT, **GROUPS}
 RIGHT, WRONG, ABSENT = "right", "wrong", "absent"
 # what backends say of an operation they do not have, before they have sent anything
-_ABSENT = re.compile(r"[Uu]nsupported|[Nn]ot (yet )?(supported|implemented)|does not support|only (supported|available|implemented)|Cannot use")
+_ABSENT = re.compile(
+    r"[Uu]nsupported|[Nn]ot (yet )?(supported|implemented)|does not support|only (supported|available)|Cannot use"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def _holds(claim: Claim) -> bool:
         if not isinstance(got, torch.Tensor) or got.dtype != wanted.dtype or got.shape != wanted.shape:
             return False
         # an average of float64 may be a product with 1/n: the last bit; of float32 this bears not one
-        return torch.allclose(got, wanted, rtol=1e-14, atol=0) if wanted.is_floating_point() else torch.equal(got, wanted)
+        return (
+            torch.allclose(got, wanted, rtol=1e-14, atol=0) if wanted.is_floating_point() else torch.equal(got, wanted)
+        )
     return bool(got == wanted)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed import ProcessGroup, Store
+from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 
 Claim = tuple[Any, Any]  # what came out on this rank, and what must have; tensors or plain values
 Example = Callable[["Ranks"], Iterator[Claim]]

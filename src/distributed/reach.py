@@ -51,7 +51,7 @@ def unreached(own: Facts, ranks: Sequence[Facts], patience: float = PATIENCE) ->
     """
     asked = [(other, place) for other in ranks if other.rank != own.rank for place in range(len(own.interfaces))]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        reached = list(pool.map(lambda pair: _rings(own, *pair, patience), asked))
+        reached = list(pool.map(lambda pair: _rings(own, pair[0], pair[1], patience), asked))
     return [(own.rank, other.rank, place) for (other, place), fine in zip(asked, reached, strict=True) if not fine]
 
 

@@ -1,10 +1,11 @@
-"""The bench: collectives by size, links by pair, processors by rank, and what falls short of the others or of what was asked."""
+"""The bench: collectives by size, links by pair, processors by rank, and what falls short."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from src.distributed.bandwidth import shown_bytes
 from src.distributed.bench import Measured, measure_all, sizes
 from src.distributed.facts import FINDING, FINE, LEFT_OUT, NOTE, Check
 from src.distributed.groups import gloo_group
@@ -60,7 +61,9 @@ def measure_speed(bench: Bench, ranks: Ranks, report: Report, watch: Watchdog, t
         timeout: Seconds for groups of single interfaces.
     """
     if ranks.size == 1:
-        report.checks.append(Check("bench", LEFT_OUT, "needs two ranks or more; start it with torchrun --nproc-per-node 2"))
+        report.checks.append(
+            Check("bench", LEFT_OUT, "needs two ranks or more; start it with torchrun --nproc-per-node 2")
+        )
         return
     rates = []
     for _ in range(2):  # a neighbour on the machine may disturb one round
@@ -111,7 +114,7 @@ def _better(one: Link, again: Link | None) -> Link:
 def wrong_ones(measured: Sequence[Measured]) -> list[Check]:
     """Return a finding for each measurement whose result was not right."""
     return [
-        Check("bench", FINDING, f"{one.collective} of {one.num_bytes} bytes: {one.wrong} numbers are wrong")
+        Check("bench", FINDING, f"{one.collective} of {shown_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
         for one in measured
         if one.wrong
     ]
@@ -129,8 +132,10 @@ def below(report: Report, least: dict[str, dict[int, float]]) -> list[Check]:
     short = []
     for one in report.measured:
         given = [(size, rate) for size, rate in least.get(one.collective, {}).items() if size <= one.num_bytes]
-        if given and one.bus < max(given)[1]:
-            short.append(f"{one.collective} of {one.num_bytes} bytes: {one.bus:.3g} GB/s on the bus, below {max(given)[1]:g}")
+        asked = max(given)[1] if given else 0.0
+        if one.bus < asked:
+            name = f"{one.collective} of {shown_bytes(one.num_bytes)}"
+            short.append(f"{name}: {one.bus:.3g} GB/s on the bus, below {asked:g}")
     wanted = least.get("links", {}).get(0)
     for link in report.links:
         if wanted is not None and link.rate < wanted:

@@ -2,13 +2,13 @@
 
     python src/tools/doctor.py
     torchrun --nproc-per-node 2 src/tools/doctor.py --bench experiment=example
-    srun python src/tools/doctor.py --bench --threshold least.yaml --json doctor.json --markdown doctor.md --plot doctor.png
+    srun python src/tools/doctor.py --bench --threshold least.yaml --json doctor.json --plot doctor.png
 
-Ranks, machines, addresses and devices; the same versions, code and config on all; interfaces that other machines reach; a folder
-that all see; clocks; disk; every collective by exact values; a late rank and a mismatched shape named in time. With --bench, how
-fast collectives are by size, each link between two ranks and each processor, and which of them falls short of the others.
-Words without -- are those of the training's command line: their config must be the same on all ranks.
-Ends with 0, with 1 when something was found, with 2 on bad input; on every rank.
+Ranks, machines, addresses and devices; the same versions, code and config on all; interfaces that other machines
+reach; a folder that all see; clocks; disk; every collective by exact values; a late rank and a mismatched shape named
+in time. With --bench, how fast collectives are by size, each link between two ranks and each processor, and what
+falls short of the others. Words without -- are those of the training's command line: their config must be the same on
+all ranks. Ends with 0, with 1 when something was found, with 2 on bad input; on every rank.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,7 +71,11 @@ def read_words(words: Sequence[str]) -> argparse.Namespace:
     add("--seconds", type=float, default=10.0, help="that they may take; slow links get fewer calls, 3 at least (10)")
     add("--link-bytes", default="4MiB", help="messages between two ranks (4MiB)")
     add("--no-links", action="store_true", help="measure no pairs of ranks")
-    add("--threshold", type=Path, help="YAML with the least GB/s on the bus by collective and size; see src/tools/thresholds.py")
+    add(
+        "--threshold",
+        type=Path,
+        help="YAML with the least GB/s on the bus by collective and size; see src/tools/thresholds.py",
+    )
     add("--json", type=Path, help="file to write everything to")
     add("--markdown", type=Path, help="file to write the tables to")
     add("--plot", type=Path, help="file to draw time and bandwidth to: .png or .svg")
@@ -83,8 +88,18 @@ def _check(asked: argparse.Namespace) -> None:
     asked.collectives = [name for name in asked.collectives.split(",") if name]
     for name in asked.collectives:
         if name not in BUS_FACTOR:
-            raise UserError(f"--collectives {name}: choose from {', '.join(BUS_FACTOR)}{did_you_mean(name, BUS_FACTOR)}")
-    for option, least in (("timeout", 1), ("seconds", 0.01), ("factor", 2), ("warmup", 1), ("calls", 1), ("min_free", 0), ("max_skew", 0)):
+            raise UserError(
+                f"--collectives {name}: choose from {', '.join(BUS_FACTOR)}{did_you_mean(name, BUS_FACTOR)}"
+            )
+    for option, least in (
+        ("timeout", 1),
+        ("seconds", 0.01),
+        ("factor", 2),
+        ("warmup", 1),
+        ("calls", 1),
+        ("min_free", 0),
+        ("max_skew", 0),
+    ):
         value = getattr(asked, option)
         if not least <= value < float("inf"):
             raise UserError(f"--{option.replace('_', '-')} {value:g}: is not a number from {least:g} up")
@@ -92,7 +107,7 @@ def _check(asked: argparse.Namespace) -> None:
         setattr(asked, option, read_bytes(getattr(asked, option), f"--{option.replace('_', '-')}"))
     asked.least = read_threshold(asked.threshold) if asked.threshold else None
     if (asked.threshold or asked.plot) and not asked.bench:
-        raise UserError(f"{'--threshold' if asked.threshold else '--plot'}: there is nothing to compare or draw without --bench; add it")
+        raise UserError(f"--{'threshold' if asked.threshold else 'plot'}: has nothing to go by without --bench; add it")
     if asked.plot and asked.plot.suffix not in {".png", ".svg"}:
         raise UserError(f"--plot {asked.plot}: draws .png and .svg; name such a file")
     for option in ("json", "markdown", "plot"):
@@ -126,7 +141,7 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
     """Look at everything that was asked for and return the exit code; rank 0 tells what was found.
 
     Raises:
-        FulguriteError: The ranks could not meet, or one of them was given what it cannot use.
+        FulguriteError: This rank could not come to the others.
     """
     from src.distributed.meeting import Meeting, Refused, Watchdog
 
@@ -140,10 +155,12 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
 
             write(report, asked)
         return EXIT_FINDING if report.findings else 0
-    except Refused:
-        raise
-    except UserError as error:
-        meeting.refuse(str(error))
+    except FulguriteError as error:
+        _tell(error, place)
+        if isinstance(error, UserError) and not isinstance(error, Refused):
+            with suppress(Refused):
+                meeting.refuse(str(error))
+        return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING
     finally:
         watch.begin("leaving")
         meeting.leave(asked.timeout)
@@ -151,6 +168,7 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
 
 
 def _look(asked: argparse.Namespace, meeting: Meeting, watch: Watchdog) -> Report:
+    from src.distributed.autopsy import find_fault
     from src.distributed.preflight import Preflight, Wanted
     from src.distributed.speed import Bench, measure_speed
     from src.run.record import git_state, versions
@@ -174,7 +192,7 @@ def _look(asked: argparse.Namespace, meeting: Meeting, watch: Watchdog) -> Repor
                 )  # fmt: skip
                 measure_speed(bench, ranks, report, watch, asked.timeout)
     except RuntimeError as error:
-        preflight.autopsy(report, error)
+        find_fault(preflight, report, error)
     finally:
         preflight.close()
     return report
@@ -201,9 +219,14 @@ def main(words: Sequence[str]) -> int:
         warnings.simplefilter("ignore")
         return examine(asked, place)
     except FulguriteError as error:
-        if place.local_rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+        _tell(error, place)
         return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING
+
+
+def _tell(error: FulguriteError, place: Place) -> None:
+    """Say once on each machine what is wrong: its other ranks know the same."""
+    if place.local_rank == 0:
+        print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.base.errors import UserError
+from src.distributed.bandwidth import shown_bytes
 from src.distributed.preflight import Report, machines
-from src.tools.doctor_report import shown_bytes
 from src.tools.plots import BAR, BEST, STYLE
 
 if TYPE_CHECKING:
@@ -33,15 +33,16 @@ def draw(report: Report, path: Path) -> None:
         raise UserError('matplotlib is not installed; --plot needs it: pip install -e ".[dev]"') from error
     with mpl.rc_context(STYLE):
         links = sorted(report.links, key=lambda link: link.rate)[:MOST_LINKS]
-        figure = Figure(figsize=(10, 4.6 + (0.8 + 0.26 * len(links) if links else 0)), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=[4.6, 0.8 + 0.26 * len(links)]) if links else (figure, None)
-        times, rates = upper.subplots(1, 2)
+        heights = [4.6, 0.8 + 0.26 * len(links)] if links else [4.6]
+        figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+        upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        times, rates = upper.subplots(1, 2, squeeze=False).flat
         _lines(report, times, rates)
         handles, names = times.get_legend_handles_labels()
         upper.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False)
         upper.suptitle(f"{machines(report)}, {report.backend}", fontsize=10)
-        if lower is not None:
-            _bars(report, lower.subplots())
+        for part in lower:
+            _bars(report, part.subplots(1, 1))
         try:
             figure.savefig(path, dpi=130)
         except OSError as error:
@@ -58,11 +59,12 @@ def _lines(report: Report, times: Axes, rates: Axes) -> None:
         sizes = [one.num_bytes for one in of_name]
         colour = colormaps["tab10"](place % 10)
         times.plot(sizes, [one.median for one in of_name], label=name, color=colour, marker=".", linewidth=1.3)
-        times.fill_between(sizes, [one.median for one in of_name], [one.p95 for one in of_name], color=colour, alpha=0.12)
+        times.fill_between(
+            sizes, [one.median for one in of_name], [one.p95 for one in of_name], color=colour, alpha=0.12
+        )
         rates.plot(sizes, [one.bus for one in of_name], color=colour, marker=".", linewidth=1.3)
-    ticks = [8 * 8**power for power in range(10)]
-    largest = max(one.num_bytes for one in report.measured)
-    shown = [tick for tick in ticks if tick <= largest * 2]
+    all_sizes = sorted({one.num_bytes for one in report.measured if one.collective == names[0]}, reverse=True)
+    shown = all_sizes[:: 1 + len(all_sizes) // 9]
     for axes in (times, rates):
         axes.set_xscale("log", base=2)
         axes.set_xticks(shown, [shown_bytes(tick) for tick in shown], rotation=30)
@@ -73,7 +75,7 @@ def _lines(report: Report, times: Axes, rates: Axes) -> None:
     times.set_ylabel("seconds")
     rates.set_title("Bus bandwidth", fontsize=9)
     rates.set_ylabel("GB/s")
-    rates.set_ylim(bottom=0)
+    rates.set_yscale("log")
 
 
 def _bars(report: Report, axes: Axes) -> None:
@@ -87,8 +89,12 @@ def _bars(report: Report, axes: Axes) -> None:
     places = range(len(links))
     colours = [BEST if name in slow else BAR for name in names]
     bars = axes.barh(places, [link.rate for link in links], color=colours, height=0.62)
-    axes.bar_label(bars, [f"{link.rate:.3g}" for link in links], padding=3)
+    labels = axes.bar_label(bars, [f"{link.rate:.3g}" for link in links], padding=3)
     axes.set_yticks(places, names)
+    for name, label, tick in zip(names, labels, axes.get_yticklabels(), strict=True):
+        if name in slow:  # its bar may be too short to be seen
+            label.set(text=f"{label.get_text()}  slow", color=BEST)
+            tick.set_color(BEST)
     axes.set(xlabel="GB/s", xlim=(0, 1.12 * max(link.rate for link in links)))
     axes.set_title("Links, one pair of ranks at a time", fontsize=9)
     axes.grid(visible=False, axis="y")

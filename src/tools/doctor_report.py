@@ -11,9 +11,11 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from src.base.errors import UserError
 from src.base.files import write_atomic
+from src.distributed.bandwidth import shown_bytes
 from src.distributed.facts import FINDING, FINE, NOTE
 from src.distributed.preflight import Report, machines
 
@@ -50,7 +52,14 @@ def tables(report: Report) -> list[Rows]:
     """Return the tables, empty ones left out."""
     facts = report.facts
     ranks = [
-        [str(one.rank), one.host, str(one.local_rank), one.device, ", ".join(map(" ".join, zip(one.interfaces, one.addresses, strict=True))), str(one.pid)]
+        [
+            str(one.rank),
+            one.host,
+            str(one.local_rank),
+            one.device,
+            ", ".join(map(" ".join, zip(one.interfaces, one.addresses, strict=True))),
+            str(one.pid),
+        ]
         for one in facts
     ]
     found: list[Rows] = [
@@ -70,7 +79,16 @@ def tables(report: Report) -> list[Rows]:
         links.append([source.name, target.name, over, shown_time(link.latency), shown_rate(link.rate), mark])
     found.append(("Links", ["from", "to", "over", "latency", "GB/s", ""], links))
     measured = [
-        [one.collective, shown_bytes(one.num_bytes), str(one.calls), shown_time(one.median), shown_time(one.p95), shown_rate(one.algorithm), shown_rate(one.bus), str(one.wrong)]
+        [
+            one.collective,
+            shown_bytes(one.num_bytes),
+            str(one.calls),
+            shown_time(one.median),
+            shown_time(one.p95),
+            shown_rate(one.algorithm),
+            shown_rate(one.bus),
+            str(one.wrong),
+        ]
         for one in report.measured
     ]
     columns = ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"]
@@ -81,7 +99,7 @@ def tables(report: Report) -> list[Rows]:
 def _print(report: Report) -> None:
     console = Console()
     for title, columns, cells in tables(report):
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         right = _numeric(columns, cells)
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -89,10 +107,12 @@ def _print(report: Report) -> None:
             if columns[0] == "collective" and before is not None and before[0] != row[0]:
                 table.add_section()
             style = STYLES.get(row[0], "") if columns[0] == "" else "red" if row[-1] == "slow" else ""
-            table.add_row(*row, style="" if style == STYLES[FINE] else style)
+            table.add_row(*map(Text, row), style="" if style == STYLES[FINE] else style)
         console.print(table)
     number = len(report.findings)
-    console.print("[green]nothing was found[/]" if not number else f"[bold red]{number} finding{'s' if number > 1 else ''}[/]")
+    console.print(
+        "[green]nothing was found[/]" if not number else f"[bold red]{number} finding{'s' if number > 1 else ''}[/]"
+    )
 
 
 def _numeric(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> set[str]:
@@ -109,14 +129,6 @@ def as_markdown(report: Report) -> str:
         lines = [columns, rule, *([cell.replace("|", "\\|") for cell in row] for row in cells)]
         parts.append(f"## {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
     return "# Doctor\n\n" + "\n".join(parts)
-
-
-def shown_bytes(number: int) -> str:
-    """Return a size as a person says it: `12 B`, `64 KiB`."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number} B"
 
 
 def shown_time(seconds: float) -> str:

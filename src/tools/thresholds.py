@@ -1,10 +1,10 @@
 """What a network must at least carry, read from a YAML file:
 
-    all_reduce:      # a name that --collectives takes
-      1MiB: 0.5      # GB/s on the bus for messages from this size up to the next one that is given
-      16MiB: 1.2
-    links: 0.8       # GB/s from any rank to any other, over each interface
-"""  # noqa: D415 - ends with the example
+all_reduce:      # a name that --collectives takes
+  1MiB: 0.5      # GB/s on the bus for messages from this size up to the next one that is given
+  16MiB: 1.2
+links: 0.8       # GB/s from any rank to any other, over each interface
+"""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def read_threshold(path: Path) -> dict[str, dict[int, float]]:
         elif not isinstance(given, dict):
             raise UserError(f"{source}={given}: must give GB/s by size, e.g. {{1MiB: 0.5}}")
         else:
-            least[name] = {read_bytes(str(size), f"{source}:"): _rate(rate, f"{source}: {size}") for size, rate in given.items()}
+            least[name] = {
+                read_bytes(str(size), f"{source}:"): _rate(rate, f"{source}: {size}") for size, rate in given.items()
+            }
     return least
 
 
