@@ -22,7 +22,7 @@ from src.base.errors import FulguriteError, UserError
 from src.distributed.launch import Place
 
 POLL = 0.05  # seconds
-LINGER = 5.0  # seconds that rank 0 keeps the store for others who still read
+LINGER = 2.0  # seconds that a rank waits for others to read what it has told
 
 
 class Absent(FulguriteError):
@@ -112,7 +112,7 @@ class Meeting:
             if self.store.check([f"{name}/{rank}"]):
                 break
             if time.monotonic() > until:
-                raise Absent([rank], f"rank {rank} did not answer")
+                raise self._absent([rank])
             time.sleep(POLL)
         return json.loads(self.store.get(f"{name}/{rank}"))
 
@@ -126,11 +126,14 @@ class Meeting:
         self.tell(name, value)
         values, late = self.collect(name)
         if late:
-            names = ", ".join(map(str, late))
-            raise Absent(
-                late, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?"
-            )
+            raise self._absent(late)
         return values
+
+    def _absent(self, ranks: Sequence[int]) -> Absent:
+        names = ", ".join(map(str, ranks))
+        return Absent(
+            ranks, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?"
+        )
 
     def collect(self, name: str) -> tuple[list[Any], list[int]]:
         """Return the ranks' values, None for those that do not come in time, and who these are."""

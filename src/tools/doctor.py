@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from src.base.errors import EXIT_CRASH, EXIT_USER, FulguriteError, UserError, did_you_mean
+from src.base.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_USER, FulguriteError, UserError, did_you_mean
 from src.base.root import ROOT
 from src.distributed.bandwidth import BUS_FACTOR
 from src.distributed.launch import Place, read_place
@@ -143,11 +143,11 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
     Raises:
         FulguriteError: This rank could not come to the others.
     """
-    from src.distributed.meeting import Meeting, Refused, Watchdog
+    from src.distributed.meeting import LINGER, Absent, Meeting, Refused, Watchdog
 
     watch = Watchdog(2 * asked.timeout + 15, EXIT_CRASH)
     watch.start()
-    meeting = Meeting(place, asked.timeout)
+    meeting, linger = Meeting(place, asked.timeout), asked.timeout
     try:
         report = _look(asked, meeting, watch)
         if place.rank == 0:
@@ -157,13 +157,14 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
         return EXIT_FINDING if report.findings else 0
     except FulguriteError as error:
         _tell(error, place)
+        linger = LINGER if isinstance(error, Absent) else linger  # who has not come until now will not
         if isinstance(error, UserError) and not isinstance(error, Refused):
             with suppress(Refused):
                 meeting.refuse(str(error))
         return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING
     finally:
         watch.begin("leaving")
-        meeting.leave(asked.timeout)
+        meeting.leave(linger)
         watch.end()
 
 
@@ -230,4 +231,7 @@ def _tell(error: FulguriteError, place: Place) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
