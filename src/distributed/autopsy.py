@@ -26,7 +26,7 @@ def find_fault(preflight: Preflight, report: Report, error: BaseException) -> No
     """
     watch, place, own, timeout = preflight.watch, preflight.place, preflight.own, preflight.wanted.timeout
     step, gone = watch.step, down(own)
-    said = _CPP.sub("", str(error).splitlines()[0])
+    said = _CPP.sub("", str(error).splitlines()[0]).partition(". This is typically")[0]
     lost = f"{step}: {own.name} lost the other ranks ({said})" + "".join(f", {name} is down" for name in gone)
     # a store that cannot be reached any more answers neither yes nor no
     watch.begin(f"{lost}; asking at {place.address}:{place.port}, where they meet", timeout + 10)
@@ -42,13 +42,12 @@ def find_fault(preflight: Preflight, report: Report, error: BaseException) -> No
 def _seen(report: Report, words: list[Any], silent: list[int], timeout: float) -> list[str]:
     """Return a line for each thing that is wrong."""
     lines = [
-        f"{', '.join(one['down'])} is down on {facts.name}"
-        for facts, one in zip(report.facts, words, strict=True)
-        if one is not None and one["down"]
-    ]
-    for one in filter(None, words):
-        lines += told([tuple(pair) for pair in one["unreached"]], report.facts)
-    return lines + [
         f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s; was it killed or stopped?"
         for one in map(report.facts.__getitem__, silent)
     ]
+    for facts, one in zip(report.facts, words, strict=True):
+        if one is not None and one["down"]:
+            lines.append(f"{', '.join(one['down'])} is down on {facts.name}")
+    for one in filter(None, words):
+        lines += told([tuple(pair) for pair in one["unreached"]], report.facts)
+    return lines

@@ -189,11 +189,12 @@ class Watchdog(threading.Thread):
     Args:
         limit: Seconds for one step.
         exit_code: To end with.
+        show: Whether each step is shown at the terminal, over the one before.
     """
 
-    def __init__(self, limit: float, exit_code: int) -> None:
+    def __init__(self, limit: float, exit_code: int, *, show: bool = False) -> None:
         super().__init__(daemon=True, name="watchdog")
-        self.limit, self.exit_code = limit, exit_code
+        self.limit, self.exit_code, self.show = limit, exit_code, show
         self.who = socket.gethostname()
         self.begin("start")
         self._done = threading.Event()
@@ -206,6 +207,8 @@ class Watchdog(threading.Thread):
             limit: Seconds that it may take, when it is other than usual.
         """
         self.step, self._since, self._limit = step, time.monotonic(), limit or self.limit
+        if self.show:
+            os.write(2, f"\r\033[K{step} ".encode())
 
     def run(self) -> None:
         """Look until told to end."""
@@ -217,3 +220,9 @@ class Watchdog(threading.Thread):
     def end(self) -> None:
         """Stop looking."""
         self._done.set()
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the step off the terminal."""
+        if self.show:
+            os.write(2, b"\r\033[K")

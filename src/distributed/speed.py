@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from src.distributed.bandwidth import shown_bytes
 from src.distributed.bench import Measured, measure_all, sizes
 from src.distributed.facts import FINDING, FINE, LEFT_OUT, NOTE, Check
@@ -91,7 +93,7 @@ def _measure_links(bench: Bench, ranks: Ranks, report: Report, watch: Watchdog, 
     if len(interfaces) > 1:
         for place, name in enumerate(interfaces):
             watch.begin(f"making a group over {name} alone")
-            groups[place] = replace(ranks, group=gloo_group(timeout, name))
+            groups[place] = replace(ranks, group=gloo_group(timeout, name), device=torch.device("cpu"))
     for step, measure in links_to_measure(report.facts, groups, bench.link_bytes):
         watch.begin(step)
         report.links += measure()

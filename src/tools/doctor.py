@@ -145,11 +145,12 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
     """
     from src.distributed.meeting import LINGER, Absent, Meeting, Refused, Watchdog
 
-    watch = Watchdog(2 * asked.timeout + 15, EXIT_CRASH)
+    watch = Watchdog(2 * asked.timeout + 15, EXIT_CRASH, show=place.rank == 0 and sys.stderr.isatty())
     watch.start()
     meeting, linger = Meeting(place, asked.timeout), asked.timeout
     try:
         report = _look(asked, meeting, watch)
+        watch.clear()
         if place.rank == 0:
             from src.tools.doctor_report import write
 
