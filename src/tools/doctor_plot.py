@@ -13,6 +13,7 @@ from src.tools.plots import BAR, BEST, STYLE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+AMBER = "#b7791f"
 MOST_LINKS = 24  # bars; of more, the slowest are drawn
 
 
@@ -64,7 +65,7 @@ def _lines(report: Report, times: Axes, rates: Axes) -> None:
         )
         rates.plot(sizes, [one.bus for one in of_name], color=colour, marker=".", linewidth=1.3)
     all_sizes = sorted({one.num_bytes for one in report.measured if one.collective == names[0]}, reverse=True)
-    shown = all_sizes[:: 1 + len(all_sizes) // 9]
+    shown = [largest := all_sizes[0], *(size for size in all_sizes[:: 1 + len(all_sizes) // 9] if size * 3 < largest)]
     for axes in (times, rates):
         axes.set_xscale("log", base=2)
         axes.set_xticks(shown, [shown_bytes(tick) for tick in shown], rotation=30)
@@ -79,22 +80,22 @@ def _lines(report: Report, times: Axes, rates: Axes) -> None:
 
 
 def _bars(report: Report, axes: Axes) -> None:
-    """Draw a bar a link, the slow ones in another colour."""
-    slow = {one.what for one in report.slow}
+    """Draw a bar a link, slow ones in another colour."""
+    slow = {one.what: one.serious for one in report.slow}
     links = sorted(report.links, key=lambda link: link.rate)[:MOST_LINKS][::-1]
     names = []
     for link in links:
         source, target = report.facts[link.source], report.facts[link.target]
         names.append(f"{source.name} -> {target.name} over {source.interfaces[link.interface]}")
     places = range(len(links))
-    colours = [BEST if name in slow else BAR for name in names]
+    colours = [(BEST if slow[name] else AMBER) if name in slow else BAR for name in names]
     bars = axes.barh(places, [link.rate for link in links], color=colours, height=0.62)
     labels = axes.bar_label(bars, [f"{link.rate:.3g}" for link in links], padding=3)
     axes.set_yticks(places, names)
-    for name, label, tick in zip(names, labels, axes.get_yticklabels(), strict=True):
+    for name, label, tick, colour in zip(names, labels, axes.get_yticklabels(), colours, strict=True):
         if name in slow:  # its bar may be too short to be seen
-            label.set(text=f"{label.get_text()}  slow", color=BEST)
-            tick.set_color(BEST)
+            label.set(text=f"{label.get_text()}  {'slow' if slow[name] else 'slower'}", color=colour)
+            tick.set_color(colour)
     axes.set(xlabel="GB/s", xlim=(0, 1.12 * max(link.rate for link in links)))
     axes.set_title("Links, one pair of ranks at a time", fontsize=9)
     axes.grid(visible=False, axis="y")

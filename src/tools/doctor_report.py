@@ -70,12 +70,12 @@ def tables(report: Report) -> list[Rows]:
         ),
         ("Checks", ["", "check", ""], [[one.state, one.name, one.detail] for one in report.checks]),
     ]
-    slow = {one.what for one in report.slow}
+    slow = {one.what: "slow" if one.serious else "slower" for one in report.slow}
     links = []
     for link in report.links:
         source, target = facts[link.source], facts[link.target]
         over = source.interfaces[link.interface]
-        mark = "slow" if f"{source.name} -> {target.name} over {over}" in slow else ""
+        mark = slow.get(f"{source.name} -> {target.name} over {over}", "")
         links.append([source.name, target.name, over, shown_time(link.latency), shown_rate(link.rate), mark])
     found.append(("Links", ["from", "to", "over", "latency", "GB/s", ""], links))
     measured = [
