@@ -19,7 +19,8 @@ GLOO_ONLY = {"recv from any", "monitored_barrier"}
 RIGHT, WRONG, ABSENT = "right", "wrong", "absent"
 # what backends say of an operation they do not have, before they have sent anything
 _ABSENT = re.compile(
-    r"[Uu]nsupported|[Nn]ot (yet )?(supported|implemented)|does not support|only (supported|available)|Cannot use"
+    r"unsupported|not (yet )?(supported|implemented)|does not support|only (available|implemented)|cannot use",
+    re.IGNORECASE,
 )
 
 
