@@ -21,6 +21,7 @@ from src.base.logs import RankedLogger, quiet_libraries
 from src.run.checkpoint_saving import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.delivery import Patience
+from src.run.exact.equal import share_ranks
 from src.run.exact.resume import apply_exact_resume
 from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
@@ -96,6 +97,7 @@ def build(cfg: DictConfig) -> Run:
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    share_ranks(trainer)
     stop_on_signals(trainer, datamodule, cfg)
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
