@@ -133,6 +133,15 @@ def test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see(t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_processes_resume_exactly(tmp_path: Path) -> None:
+    # of two ranks a sum is the same in any order, of three it is not
+    words = [*SMALL, "trainer=ddp_sim", "trainer.devices=3", "data.batch_size=63", "trainer.max_epochs=2"]
+    found = prove(words, tmp_path, kill_at=["middle", "next"], control=False)
+    assert [proof.differs for proof in found] == [{}] * 2
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_path: Path) -> None:
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=1", "test=false"]
     probe = ["+callbacks.probe={_target_: src.tools.probe.Probe, folder: '" + str(tmp_path) + "', kill_at: 9}"]

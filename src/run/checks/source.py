@@ -208,8 +208,11 @@ def find_module(name: str) -> Module | None:
     package = find_module(parent)
     if package is None or not package.folders or not last.isidentifier():
         return None
-    # a path given to the finder keeps it from importing the package to learn where its submodules lie
-    return _as_module(name, PathFinder.find_spec(name, list(package.folders)))
+    try:
+        # a path given to the finder keeps it from importing the package to learn where its submodules lie
+        return _as_module(name, PathFinder.find_spec(name, list(package.folders)))
+    except KeyError:  # it looks for the imported package all the same, where both have no __init__.py
+        return Module(name, None, tuple(str(Path(folder, last)) for folder in package.folders), opaque=False)
 
 
 def _top_level_spec(name: str) -> ModuleSpec | None:

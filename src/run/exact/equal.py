@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 from torchmetrics import Metric
 
 from src.base.logs import RankedLogger
+from src.run.exact.buckets import settle_buckets
 from src.run.exact.loader import EpochOrder, ExactLoader
 from src.run.exact.sharing import Sharing
 from src.run.loaders import each_loader
@@ -50,7 +51,11 @@ class EqualRanks(Callback):
                 if is_overridden(name, datamodule, LightningDataModule) and not hasattr(make, MARK):
                     vars(datamodule)[name] = _shared(make, datamodule)
 
-    # training: the weight of the last batch
+    # training
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Settle in which order gradients are summed."""
+        settle_buckets(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Find out what this rank's part of the batch is worth."""
