@@ -12,6 +12,7 @@ from src.base.errors import ConfigError
 from src.run.checks.findings import Finding
 from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
+from src.run.checks.processes import check_processes
 from src.run.checks.rules import (
     check_checkpoint,
     check_epochs,
@@ -36,6 +37,7 @@ CHECKS = (
     check_groups,
     check_epochs,
     check_folds,
+    check_processes,
     check_answers,
     check_targets,
 )
