@@ -67,7 +67,7 @@ def rank_rows(steps: int, repeats: int, folder: Path, clock: str) -> list[Row]:
         steps: Optimizer steps of each run, those of the warm-up included.
         repeats: Rounds that count.
         folder: For what the runs write.
-        clock: `wall`, or `cpu` for a machine whose cores others use too: the seconds that rank 0 computes, without those
+        clock: `wall`, or `cpu` for a machine that is busy: the seconds that rank 0 computes, without those
             in which it waits for the other or for a core.
     """
     found = alternate({"one": lambda: _pace(1, steps, folder), "two": lambda: _pace(2, steps, folder)}, repeats)

@@ -12,11 +12,12 @@ from typing import Any
 
 def rank() -> int:
     """Return this process's global rank as the launchers tell it (torchrun, srun, mpiexec, Lightning); 0 when alone."""
-    for name in ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"):
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return 0
+    if os.environ.get("RANK", "").isdigit():
+        return int(os.environ["RANK"])
+    # a batch script is SLURM's process 0, and so are all that it starts without srun: another name says more than a 0
+    names = ("SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
+    told = (int(value) for name in names if (value := os.environ.get(name, "")).isdigit())
+    return next((number for number in told if number), 0)
 
 
 class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only at type-checking time before Python 3.11

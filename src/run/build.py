@@ -28,6 +28,7 @@ from src.run.hardware import require_hardware
 from src.run.hooks import leave_out_idle_hooks
 from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
+from src.run.processes.group import launched_plugins, prepare_group
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
 from src.run.trackers import go_on
@@ -92,8 +93,10 @@ def build(cfg: DictConfig) -> Run:
     callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
     if wanted := cfg.get("optimized_metric"):
         callbacks.append(MetricNames(wanted))
-    trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
-    watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **launched_plugins(cfg)}
+    trainer = _instantiate(cfg.trainer, "trainer", **more)
+    timeout = watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    prepare_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))

@@ -15,14 +15,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.constants import default_pg_timeout
 
 from src.base.errors import ConfigError, UserError
 from src.base.logs import rank
+from src.run.processes.group import leave_group
+from src.run.processes.launched import PARENT, Launch
 from src.run.ranks import (
     RankWatcher,
     find_failed,
@@ -33,18 +35,20 @@ from src.run.ranks import (
 )
 from src.run.sweeps.one_job import words_of_job
 
-PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
 LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
 LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
 
 
-def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
+def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> float:
     """Watch the processes that a trainer is going to start, and let none wait for another for ever.
 
     Args:
         trainer: With any strategy; nothing is done for one that starts no processes.
         folder: The run directory.
         timeout: Seconds that processes wait for one another; a strategy that was given one keeps it.
+
+    Returns:
+        The seconds that they wait.
 
     Raises:
         ConfigError: The time is not above 0.
@@ -57,8 +61,15 @@ def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
         strategy._timeout = timedelta(seconds=timeout)  # type: ignore[attr-defined]
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
-    if isinstance(strategy.launcher, _SubprocessScriptLauncher):
-        strategy._launcher = WatchedLauncher(strategy.launcher, folder, timeout)
+    launcher = strategy.launcher
+    if launcher is None and Launch.current is not None and isinstance(strategy, ParallelStrategy):
+        # where processes are there already some strategies have no launcher, and nobody to say which one failed
+        environment = strategy.cluster_environment
+        assert environment is not None
+        launcher = _SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        strategy._launcher = WatchedLauncher(launcher, folder, timeout)
+    return timeout
 
 
 class WatchedLauncher(_SubprocessScriptLauncher):
@@ -127,8 +138,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             launcher = cls.started.pop()
             atexit.unregister(launcher._end_others)
             launcher._end_others()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_group()
 
     def _end_others(self) -> None:
         assert self.watcher is not None

@@ -13,6 +13,7 @@ from src.run.checks.batches import check_batch_size
 from src.run.checks.findings import Finding
 from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
+from src.run.checks.processes import check_processes
 from src.run.checks.rules import (
     check_checkpoint,
     check_epochs,
@@ -38,6 +39,7 @@ CHECKS = (
     check_epochs,
     check_folds,
     check_batch_size,
+    check_processes,
     check_answers,
     check_targets,
 )

@@ -48,7 +48,7 @@ def choose_start(config: DictConfig) -> None:
         if not config.get("ckpt_path"):
             # a run starts warm from where the optimizer's state belongs to the weights, and is tuned from the best
             last = run.folder / "checkpoints" / "last.ckpt"
-            _put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
+            put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
 
 
 def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
@@ -66,7 +66,7 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     """
     if run is None:
         for key, nothing in (("run", None), ("reset", []), ("apply", [])):  # a new run has nothing to begin anew
-            _put(config, f"resume.{key}", nothing)
+            put(config, f"resume.{key}", nothing)
         return
     if rank() == 0 and is_owned(run.folder):
         pid = run.record.get("pid")
@@ -74,13 +74,13 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     drift = compare(_saved_config(run.folder), task)
     if drift.refused:
         raise ConfigError([f"resume={run.folder}: {line}" for line in (*drift.refused, *drift.takes_effect)])
-    _put(config, "resume.apply", drift.applied)
-    _put(config, "resume.run", str(run.folder))
-    _put(config, "hydra.run.dir", str(run.folder))
+    put(config, "resume.apply", drift.applied)
+    put(config, "resume.run", str(run.folder))
+    put(config, "hydra.run.dir", str(run.folder))
     if config.hydra.output_subdir is not None:
-        _put(config, "hydra.output_subdir", NEXT)
+        put(config, "hydra.output_subdir", NEXT)
     if not config.get("ckpt_path"):
-        _put(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
+        put(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
     _say(drift)
 
 
@@ -149,7 +149,8 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return task
 
 
-def _put(config: DictConfig, key: str, value: Any) -> None:
+def put(config: DictConfig, key: str, value: Any) -> None:
+    """Set a key of a composed config, also one that Hydra protects."""
     holder = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
     with read_write(holder), open_dict(holder):
         holder[key.rpartition(".")[2]] = value
