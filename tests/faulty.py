@@ -21,10 +21,13 @@ class Fault(Callback):
         what: `none`, `spoil` (weights become NaN), `exit` (without a word), the name of an exception or of a signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
+
+    Under torchrun it happens to the first start alone.
     """
 
     def __init__(self, what: str, rank: int = 0, step: int = 2) -> None:
-        self.what, self.rank, self.step = what, rank, step
+        self.rank, self.step = rank, step
+        self.what = what if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else "none"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

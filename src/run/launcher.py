@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from torch.distributed.constants import default_pg_timeout
 
 from src.base.errors import ConfigError, UserError
 from src.base.logs import rank
+from src.run.processes.absent import find_absent, noted
 from src.run.processes.group import leave_group
 from src.run.processes.launched import PARENT, Launch
 from src.run.ranks import (
@@ -112,7 +114,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             forget_words(self.folder)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
-            return function(*args, **kwargs)
+            with noted(self.folder) if Launch.current is not None else nullcontext():
+                return function(*args, **kwargs)
         except BaseException as error:
             self._leave(error)
             raise
@@ -155,6 +158,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             return
         if self.parent is not None:
             replace_stopped_parent(self.parent, self.folder)
+        if rank() == 0 and Launch.current is not None:
+            raise find_absent(self.folder, Launch.current.size, self.timeout) from error
         if rank() == 0:
             others = self.watcher.processes if self.watcher is not None else {}
             failed = find_failed(others, self.folder, self.timeout)

@@ -95,7 +95,7 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     end = time.monotonic() + patience
     while True:
         words = read_words(folder)
-        if (failed := _seen(processes, words)) is not None:
+        if (failed := has_failed(processes, words)) is not None:
             return failed
         if time.monotonic() > end:
             break
@@ -111,7 +111,7 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     return None
 
 
-def _seen(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+def has_failed(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
     """Return which rank has certainly failed by now and why, or None."""
     for number, word in words.items():
         if not word["waited"]:

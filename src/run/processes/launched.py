@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,3 +137,13 @@ def _parent() -> str:
         return f"{parent} {Path(f'/proc/{parent}/stat').read_text().rpartition(')')[2].split()[19]}"
     except (OSError, IndexError):
         return str(parent)
+
+
+def restarts() -> tuple[bool, str | None]:
+    """Return whether torchrun has started this process in the place of one that failed, and what names that torchrun.
+
+    Its name is the same for all starts that it makes on this machine, and of no other one; None outside torchrun.
+    """
+    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        return False, None
+    return os.environ["TORCHELASTIC_RESTART_COUNT"] != "0", f"{socket.gethostname()} {_parent()}"

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import ConfigError, UserError
 from src.base.logs import rank
+from src.run.processes.launched import restarts
 from src.run.record import config_hash
 from src.run.resume.drift import Drift, compare
 from src.run.resume.runs import CONTINUE, HOTSTART, NEXT, RunDirectory, is_owned, weights_of
@@ -20,7 +21,8 @@ from src.run.validate import validate
 def choose_start(config: DictConfig) -> None:
     """Put into a composed config what the run goes on from: its directory and its checkpoint.
 
-    Does nothing where `resume.run` is null. Otherwise `resume.run` becomes the directory of the run that is gone on
+    Does nothing where `resume.run` is null, unless torchrun starts the run again after a failure: it then goes on with
+    what it had begun, if that is there. Otherwise `resume.run` becomes the directory of the run that is gone on
     from, or null where `auto` found none, and `ckpt_path` its newest whole checkpoint, unless one is named.
 
     Args:
@@ -30,13 +32,15 @@ def choose_start(config: DictConfig) -> None:
         ConfigError: Findings about the config, or about its differences from the run's own.
         UserError: The run cannot be gone on from.
     """
-    asked = OmegaConf.select(config, "resume.run")
-    if not asked:
+    asked, restarted = OmegaConf.select(config, "resume.run"), restarts()
+    if not asked and not (restarted[0] and "resume" in config):
         return
     validate(config)
     task = _without_hydra(config)
     mode = str(config.resume.mode)
-    if mode == CONTINUE:
+    if mode == CONTINUE and not asked:
+        go_on(config, task, _same_run(config, task, torchrun=restarted[1]), explicit=False)
+    elif mode == CONTINUE:
         run = _same_run(config, task) if asked == AUTO else RunDirectory.read(Path(asked), asked=f"resume={asked}")
         go_on(config, task, run, explicit=asked != AUTO)
     elif asked == AUTO:
@@ -84,8 +88,13 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     _say(drift)
 
 
-def _same_run(config: DictConfig, task: DictConfig) -> RunDirectory | None:
+def _same_run(config: DictConfig, task: DictConfig, torchrun: str | None = None) -> RunDirectory | None:
     """Return the newest open run with the same config; None when there is none.
+
+    Args:
+        config: As composed, with its `hydra` part.
+        task: The same without that part.
+        torchrun: Which one must have started it; None takes any run.
 
     Where the directory is given (`hydra.run.dir=<folder>`), only that one can be meant.
 
@@ -96,7 +105,8 @@ def _same_run(config: DictConfig, task: DictConfig) -> RunDirectory | None:
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
     if not any(word.lstrip("+").startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         runs = RunDirectory.newest_first(folder.parent)
-        return next((run for run in runs if run.record.get("config_hash") == wanted and run.is_open()), None)
+        same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_open())
+        return next((run for run in same if torchrun is None or run.record.get("torchrun") == torchrun), None)
     run = RunDirectory.of(folder.absolute())
     if run is not None and run.record.get("config_hash") != wanted:
         raise UserError(
