@@ -27,6 +27,7 @@ from src.base.logs import rank
 from src.run.processes.absent import find_absent, noted
 from src.run.processes.group import leave_group
 from src.run.processes.launched import PARENT, Launch
+from src.run.processes.reach import require_interfaces, require_own_address
 from src.run.ranks import (
     RankWatcher,
     find_failed,
@@ -103,6 +104,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             RankFailed: Another rank failed; the message names it.
             UserError: The port at which the processes meet is taken.
         """
+        require_interfaces()
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
@@ -121,6 +123,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             raise
 
     def _start(self) -> None:
+        require_own_address()
         require_free_port()
         forget_words(self.folder)
         os.environ[PARENT] = str(os.getpid())

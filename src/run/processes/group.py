@@ -28,6 +28,7 @@ from src.run.processes.backend import choose_backend
 from src.run.processes.environment import LaunchedProcesses
 from src.run.processes.launched import PARENT, Launch
 from src.run.processes.network import ENV, set_variables
+from src.run.processes.reach import wait_for_master
 from src.run.processes.together import wait_for_all
 
 log = RankedLogger(__name__)
@@ -72,6 +73,8 @@ class Meet:
     def _connect(self, address: str, port: int, size: int, *, serves: bool) -> TCPStore:
         where = f"{address}:{port}"
         if where not in Meet.servers:
+            if not serves:
+                wait_for_master(address, port, self.timeout)
             try:
                 store = TCPStore(
                     address, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False

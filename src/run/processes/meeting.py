@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Protocol
 from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.files import write_atomic
 from src.run.processes.launched import Launch
+from src.run.processes.reach import wait_for_master
 
 FIRST, MOST = 0.01, 0.2  # seconds between two looks, at first and after a while
 LEAVE = 5.0  # seconds that the others may take to read the last answer
@@ -111,6 +112,7 @@ class AgentStore:
 
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.name = f"{address}:{port}"
+        wait_for_master(address, port, timeout)
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
         self.store = PrefixStore(f"fulgurite/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
