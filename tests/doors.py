@@ -90,7 +90,8 @@ class Started:
         self.args = [door, *words]
         self.out, self.err = folder / "out", folder / "err"
         self.process = WARM.Process(
-            target=_enter, args=(door, list(words), str(self.out), str(self.err), str(cwd), {**os.environ, **(env or {})})
+            target=_enter,
+            args=(door, list(words), str(self.out), str(self.err), str(cwd), {**os.environ, **(env or {})}),
         )
         self.process.start()
         assert self.process.pid is not None

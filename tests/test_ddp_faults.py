@@ -52,7 +52,8 @@ def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Pa
 def test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback(tmp_path: Path) -> None:
     reason, run = failed_run(tmp_path, *with_fault("ValueError", rank=1, step=8))
     assert reason.startswith("rank 1 failed: ValueError: a fault of this process alone")
-    text = (run / "train.log").read_text()
+    assert reason.endswith("; train.rank1.log has its traceback")
+    text = (run / "train.rank1.log").read_text()
     assert 'raise getattr(builtins, self.what)("a fault of this process alone")' in text
     assert read_json(run / "ranks" / "1.json")["waited"] is False
 
