@@ -18,7 +18,7 @@ class Fault(Callback):
     """Ends, stops or spoils one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (without a word), the name of an exception or of a signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, the name of an exception or a signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
 
@@ -41,6 +41,8 @@ class Fault(Callback):
                     parameter.fill_(float("nan"))
         elif self.what == "exit":
             os._exit(7)
+        elif self.what == "late":
+            time.sleep(300)
         elif self.what.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, self.what))
         else:

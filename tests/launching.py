@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
 from tests.conftest import SMALL
 from tests.doors import Started
@@ -77,7 +77,7 @@ def agent() -> Iterator[str]:
 
 
 def run_two(
-    launcher: str, folder: Path, *words: str, of_rank: Mapping[int, tuple[str, ...]] | None = None, door: str = "train"
+    launcher: str, folder: Path, *words: str, of_rank: Mapping[int, tuple[str, ...]] | None = None, port: str = ""
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run a door's command in two processes as a launcher starts them, and return what each said.
 
@@ -86,15 +86,15 @@ def run_two(
         folder: Gets what they say.
         words: Words of the command line.
         of_rank: More words, by rank.
-        door: `train` or `eval`.
+        port: MASTER_PORT; a free one when not given.
     """
-    with agent() as port:
-        os.environ["TEST_PORT"] = port if launcher == "torchrun" else free_port()
+    with agent() as store:
+        os.environ["TEST_PORT"] = store if launcher == "torchrun" else port or free_port()
         environments = [globals()[launcher](rank) for rank in (0, 1)]
         del os.environ["TEST_PORT"]
         started = []
         for rank, environment in enumerate(environments):
             where = folder / f"rank{rank}-{secrets.token_hex(2)}"
             more = (of_rank or {}).get(rank, ())
-            started.append(Started(door, [*words, *more], where, env=environment))
+            started.append(Started("train", [*words, *more], where, env=environment))
         return [one.end() for one in started]

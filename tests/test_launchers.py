@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -33,3 +32,27 @@ def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain:
     assert read_json(run / "results.json") == read_json(plain / "results.json")
     assert [path.name for path in logs.iterdir()] == ["train"]
     assert one.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_processes_that_rank_zero_forks_or_spawns_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
+    done = run_door("train", *TWO, f"trainer.strategy.start_method={method}", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_json(only_run(tmp_path) / "run.json")["ranks"] == 2
+    assert read_json(only_run(tmp_path) / "results.json") == read_json(plain / "results.json")
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_clean_group(
+    launcher: str, plain: Path, tmp_path: Path
+) -> None:
+    zero, one = run_two(launcher, tmp_path, "-m", *TWO, "seed=42,43,44", f"paths.log_dir={tmp_path}/logs")
+    assert (zero.returncode, one.returncode) == (0, 0), zero.stderr + one.stderr
+    [sweep] = (tmp_path / "logs/train/multiruns").iterdir()
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2"]
+    results = [read_json(sweep / name / "results.json")["metrics"] for name in "012"]
+    assert results[0] == read_json(plain / "results.json")["metrics"]
+    assert len({metrics["train/loss"] for metrics in results}) == 3
+    started = [line for line in (sweep / "sweep.jsonl").read_text().splitlines() if '"started"' in line]
+    assert len(started) == 3

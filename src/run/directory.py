@@ -72,6 +72,8 @@ class ReserveRunDirectory(Callback):
             if Launch.current is not None:
                 validate(config)  # before the processes meet, for which torch is imported
             begin_together(config, begin)
+        for key, value in _of_rank(config):
+            put(config, key, value)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; a grid does so itself, when all its jobs were found right."""
@@ -113,7 +115,7 @@ class ReserveRunDirectory(Callback):
         cls.sweep = sweep_together(config, reserve_sweep)
         put(config, "hydra.sweep.dir", str(cls.sweep))
         words = [f"hydra.sweep.dir='{cls.sweep}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
-        words += ["hydra.output_subdir=null"] if Launch.current and rank() > 0 else []  # rank 0 writes it
+        words += [f"{key}={'null' if value is None else value}" for key, value in _of_rank(config)]
         with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
             config.hydra.overrides.hydra.extend(words)  # each job composes anew
         return cls.sweep
@@ -153,3 +155,14 @@ def _reserve_key(config: DictConfig, key: str) -> Path | None:
 
 def _is_named(config: DictConfig, key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+
+
+def _of_rank(config: DictConfig) -> list[tuple[str, str | None]]:
+    """Return what another process than rank 0 has of its own: its log; what rank 0 writes it does not write too."""
+    if rank() == 0:
+        return []
+    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if Launch.current else []
+    if OmegaConf.select(config, "hydra.job_logging.handlers.file"):
+        file = "${hydra.runtime.output_dir}/${task_name}" + f".rank{rank()}.log"
+        own.append(("hydra.job_logging.handlers.file.filename", file))
+    return own

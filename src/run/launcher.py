@@ -7,9 +7,7 @@ goes on saying that the run is running.
 from __future__ import annotations
 
 import atexit
-import errno
 import os
-import socket
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
@@ -22,11 +20,12 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.constants import default_pg_timeout
 
-from src.base.errors import ConfigError, UserError
+from src.base.errors import ConfigError
 from src.base.logs import rank
 from src.run.processes.absent import find_absent, noted
 from src.run.processes.group import leave_group
 from src.run.processes.launched import PARENT, Launch
+from src.run.processes.port import require_free_port, taken
 from src.run.processes.reach import require_interfaces, require_own_address
 from src.run.ranks import (
     RankWatcher,
@@ -112,8 +111,6 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         elif parent := os.environ.pop(PARENT, None):
             self.parent = int(parent)
             follow(self.parent)
-        elif rank() == 0 and self.watcher is None:
-            forget_words(self.folder)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             with noted(self.folder) if Launch.current is not None else nullcontext():
@@ -170,33 +167,3 @@ class WatchedLauncher(_SubprocessScriptLauncher):
                 self.watcher.end_others(1.0)
             if failed is not None:
                 raise failed from error
-
-
-def require_free_port() -> None:
-    """Refuse a MASTER_PORT of this machine that another process listens at, before any process waits there.
-
-    Raises:
-        UserError: It is taken, or is no port.
-    """
-    asked, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
-    if asked is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
-        return
-    if not asked.isdigit() or not 0 < int(asked) < 2**16:
-        raise UserError(f"MASTER_PORT={asked}: is no port; give a number from 1 to 65535, or unset it")
-    # as torch's store asks for it: at all addresses, where an earlier run has just left it too
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", int(asked)))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise taken(asked) from error
-            raise UserError(f"MASTER_PORT={asked}: cannot be used ({error.strerror}); choose another one") from error
-
-
-def taken(port: int | str) -> UserError:
-    """Return the error for a port that another process has."""
-    return UserError(
-        f"MASTER_PORT={port}: another process listens there; name another port, or unset it to have one chosen"
-    )

@@ -38,7 +38,7 @@ from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, keep_traceback
 from src.run.processes.launched import Launch, find_launch
 from src.run.processes.meeting import Refused, end_meeting
-from src.run.ranks import has_lost_others, leave_word
+from src.run.ranks import find_culprit, has_lost_others, leave_word, let_rank_zero_end
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
@@ -97,11 +97,13 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
             record.close_loggers(failed=True)
             raise again from error
         with signals.held():
-            outcome = judge(error, cfg)
+            culprit = find_culprit(record.folder) if Launch.current is not None and find_stop(error) else None
+            outcome = judge(culprit or error, cfg)
             _tell(error, outcome, _advice(cfg))
             if rank() > 0 and find_stop(error) is None:
                 keep_traceback(error)
                 leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
+                let_rank_zero_end(record.folder)
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
@@ -229,6 +231,8 @@ def enter(main: Callable[[], Any]) -> None:
         raise SystemExit(explained.exit_code) from error
     finally:
         signals.restore()
+        if "src.run.processes.group" in sys.modules:
+            sys.modules["src.run.processes.group"].leave_file()
         end_meeting()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
         if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:

@@ -20,12 +20,11 @@ IS_BUILT = {
 ONLY_ON = {"nccl": "cuda", "xccl": "xpu"}  # what these move
 
 
-def choose_backend(strategy: Any, given: Any) -> tuple[str, str]:
+def choose_backend(strategy: Any) -> tuple[str, str]:
     """Return the backend of a strategy's group, and the reason for it.
 
     Args:
         strategy: Lightning's, of several processes.
-        given: `trainer.strategy` of the config, for the message.
 
     Raises:
         ConfigError: It is none, this build of torch lacks it, or it does not move tensors of the device.

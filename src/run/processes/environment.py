@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 from src.base.errors import ConfigError
 from src.run.processes.launched import Launch
@@ -80,7 +80,9 @@ class LaunchedProcesses(ClusterEnvironment):
         remedy = f"trainer.devices={here} trainer.num_nodes={nodes}" if not odd else "as many processes on each machine"
         raise ConfigError(
             [
-                f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.by} has started {launch.size} "
-                f"processes, {here} on this machine; use {remedy} with a trainer of several processes, e.g. trainer=ddp"
+                (
+                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.by} has started {launch.size} "
+                    f"processes, {here} on this machine; use {remedy}, e.g. with trainer=ddp"
+                )
             ]
         )

@@ -7,9 +7,8 @@ take them for its own. A group that Lightning finds formed it takes.
 from __future__ import annotations
 
 import atexit
-import errno
 import os
-import socket
+import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,17 +19,19 @@ from urllib.parse import urlparse
 import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
-from torch.distributed import FileStore, PrefixStore, Store, TCPStore
+from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
 from src.base.errors import ConfigError, UserError
-from src.base.logs import RankedLogger, rank
+from src.base.logs import RankedLogger
 from src.run.processes.backend import choose_backend
 from src.run.processes.environment import LaunchedProcesses
 from src.run.processes.launched import PARENT, Launch
 from src.run.processes.network import ENV, set_variables
+from src.run.processes.port import MASTER, require_free
 from src.run.processes.reach import wait_for_master
-from src.run.processes.together import wait_for_all
+from src.run.processes.together import decide_for_all
 
+FILE = "FULGURITE_MEET"  # set for processes that rank 0 starts: the file that it has chosen
 log = RankedLogger(__name__)
 
 
@@ -45,6 +46,7 @@ class Meet:
         agent: Whether torchrun keeps a store at `env://`.
         phases: Whether each of fit and test has processes of its own, which form a group of their own.
         servers: Stores of this process by address: rank 0 serves them for all jobs.
+        file: The `url` of this process, where that is a file.
     """
 
     url: str
@@ -54,13 +56,10 @@ class Meet:
     phases: bool
 
     servers: ClassVar[dict[str, TCPStore]] = {}
+    file: ClassVar[str | None] = None
 
     def store(self, rank: int, size: int, phase: str) -> Store:
-        """Return the store in which the processes leave their addresses.
-
-        Raises:
-            UserError: It cannot be opened: the port is taken, or nobody answers there.
-        """
+        """Return the store in which the processes leave their addresses."""
         if self.url.startswith("file://"):
             path = urlparse(self.url).path
             return PrefixStore(self.name, FileStore(f"{path}.{phase}" if self.phases else path, size))
@@ -75,21 +74,21 @@ class Meet:
         if where not in Meet.servers:
             if not serves:
                 wait_for_master(address, port, self.timeout)
-            try:
-                store = TCPStore(
-                    address, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
-                )
-            except (torch.distributed.DistError, RuntimeError) as error:
-                if serves and "EADDRINUSE" in str(error):
-                    raise UserError(
-                        f"{self._asked(where)}: another process listens there; name another port"
-                    ) from error
-                raise
-            Meet.servers[where] = store
+            Meet.servers[where] = TCPStore(
+                address, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
+            )
         return Meet.servers[where]
 
-    def _asked(self, where: str) -> str:
-        return f"extras.init_method={self.url}" if self.url != ENV else f"MASTER_PORT={where.rpartition(':')[2]}"
+    def require_free(self) -> None:
+        """Refuse a port that another process listens at; rank 0 asks for all.
+
+        Raises:
+            UserError: So it is.
+        """
+        parsed = urlparse(self.url)
+        port = parsed.port or int(os.environ["MASTER_PORT"])
+        if not any(where.endswith(f":{port}") for where in Meet.servers):  # of an earlier job
+            require_free(port, asked=f"extras.init_method={self.url}" if parsed.port else MASTER)
 
 
 def launched_plugins(cfg: DictConfig) -> dict[str, Any]:
@@ -120,8 +119,10 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     elif trainer.num_nodes > 1 and PARENT not in os.environ:
         raise ConfigError(
             [
-                f"trainer.num_nodes={trainer.num_nodes}: nothing has started the run on several machines; "
-                "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
+                (
+                    f"trainer.num_nodes={trainer.num_nodes}: nothing has started the run on several machines; "
+                    "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
+                )
             ]
         )
     if not hasattr(strategy, "_get_process_group_backend"):
@@ -130,24 +131,28 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     if launch is not None and starts != "popen":
         raise ConfigError(
             [
-                f"trainer.strategy.start_method={starts}: starts processes itself, and {launch.by} has started "
-                f"{launch.size} already; use popen, e.g. trainer=ddp_sim"
+                (
+                    f"trainer.strategy.start_method={starts}: starts processes itself, and {launch.by} has started "
+                    f"{launch.size} already; use popen, e.g. trainer=ddp_sim"
+                )
             ]
         )
     set_variables(cfg)
-    backend, reason = choose_backend(strategy, given=OmegaConf.select(cfg, "trainer.strategy"))
+    backend, reason = choose_backend(strategy)
     url = str(OmegaConf.select(cfg, "extras.init_method") or ENV)
-    if url.startswith("file://") and rank() == 0:
-        _require_fresh(Path(urlparse(url).path), Path(cfg.paths.output_dir))
-    if launch is not None:
-        wait_for_all(cfg, "file")  # rank 0 has looked at it before another opens it
     by = launch.by if launch is not None else f"rank 0 ({starts})"
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
     if url == ENV and launch is None:
         return
+    if url.startswith("file://"):
+        Meet.file = url = os.environ.get(FILE) or decide_for_all(cfg, "file", lambda: _fresh_file(url))
+        if launch is None:
+            os.environ[FILE] = url  # for the processes that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     meet = Meet(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
+    if not url.startswith("file://") and not (agent and url == ENV) and PARENT not in os.environ:
+        decide_for_all(cfg, "port", meet.require_free)
     # not a class of its own: spawn pickles the strategy
     strategy.setup_environment = partial(form_group, strategy, meet)
 
@@ -179,41 +184,40 @@ def form_group(strategy: Any, meet: Meet) -> None:
 
 
 def leave_group() -> None:
-    """Leave the group of all processes, if there is one."""
+    """Leave the group of all processes, if there is one; the last to leave removes the file at which they have met."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    file, Meet.file = Meet.file, None
+    os.environ.pop(FILE, None)
+    if file is not None:
+        path = Path(urlparse(file).path)
+        for left in path.parent.glob(f"{path.name}.*"):  # of processes that were spawned or forked, and are gone
+            left.unlink(missing_ok=True)
 
 
-def _require_fresh(path: Path, output_dir: Path) -> None:
-    """Refuse a file in which processes have met before: they would wait for those that are gone.
+def leave_file() -> None:
+    """Leave the group of processes that have met at a file, at the end of the program."""
+    if Meet.file is not None:
+        leave_group()
 
-    One in the run's own directory is removed, because nobody else can be at it.
+
+def _fresh_file(url: str) -> str:
+    """Return a meeting place of its own for this start: in a file that others have used, one waits for those others.
 
     Raises:
-        UserError: It is there, or cannot be made.
+        UserError: No file can be made there.
     """
-    used = [path, *path.parent.glob(f"{path.name}.*")] if path.parent.is_dir() else []
-    used = [file for file in used if file.exists()]
-    asked = f"extras.init_method=file://{path}"
-    if used and not path.is_relative_to(output_dir):
-        raise UserError(
-            f"{asked}: is there already, from a run that was killed or that runs now; remove {used[0]} or name another"
-        )
-    for file in used:
-        log.warning("%s: left by an earlier start, removed", file)
-        file.unlink()
+    path = Path(urlparse(url).path)
+    left = sorted(other.name for other in path.parent.glob(f"{path.name}.*"))
+    if left:
+        log.warning("%s: left by other starts, not used: %s; remove what is of none that runs", url, ", ".join(left))
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        fresh.touch()
     except OSError as error:
         raise UserError(
-            f"{asked}: cannot be made ({error.strerror}); name a file in a folder all machines see"
+            f"extras.init_method={url}: cannot be made ({error.strerror}); name a file in a folder all machines see"
         ) from error
-    path.unlink()
-    atexit.register(_remove, path)
-
-
-def _remove(path: Path) -> None:
-    if path.parent.is_dir():
-        for file in (path, *path.parent.glob(f"{path.name}.*")):
-            file.unlink(missing_ok=True)
+    fresh.unlink()  # the first of the processes makes it
+    return f"file://{fresh}"

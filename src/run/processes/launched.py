@@ -116,14 +116,16 @@ def _launch(
 ) -> Launch | None:
     if not (_is_number(env, rank) and _is_number(env, size)):
         return None
-    numbers = [int(env[name]) if _is_number(env, name) else None for name in (local, node, local_size)]
+    on_node, of_node, size_here = (
+        int(env[name]) if _is_number(env, name) else None for name in (local, node, local_size)
+    )
     words = [by, *(env.get(name, "") for name in names)]
-    if by == "mpiexec" and numbers[2] == int(env[size]):  # all on this machine, children of one process
+    if by == "mpiexec" and size_here == int(env[size]):  # all on this machine, children of one process
         words.append(_parent())
     elif not any(words[1:]):
         words += sys.argv
     key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-    return Launch(by, int(env[rank]), int(env[size]), *numbers, key)
+    return Launch(by, int(env[rank]), int(env[size]), on_node, of_node, size_here, key)
 
 
 def _is_number(env: Mapping[str, str], name: str) -> bool:

@@ -108,13 +108,13 @@ class AgentStore:
     """Notes in the store that torchrun's agent keeps."""
 
     def __init__(self, timeout: float) -> None:
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.name = f"{address}:{port}"
         wait_for_master(address, port, timeout)
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
-        self.store = PrefixStore(f"fulgurite/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        self.store = PrefixStore(f"fulgurite/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def __str__(self) -> str:
         return self.name
@@ -199,7 +199,8 @@ class Meeting:
         names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
         return UserError(
             f"{names} of {self.launch.size}: did not come to {self.board} within {self.timeout:g} s "
-            "(extras.rank_timeout); all processes of a run need the same paths.log_dir, in a folder that all machines see"
+            "(extras.rank_timeout); "
+            "all processes of a run need the same paths.log_dir, in a folder that all machines see"
         )
 
     def _answer(self, name: str, say: Any) -> Any:

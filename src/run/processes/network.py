@@ -29,6 +29,6 @@ def set_variables(cfg: DictConfig) -> None:
     asked = variables(cfg)
     os.environ.update(asked)
     if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in asked):
-        import torch
+        from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # torch does not say so
 
-        torch.distributed.set_debug_level_from_env()  # read when torch was imported
+        set_debug_level_from_env()  # read when torch was imported

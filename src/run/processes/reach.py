@@ -66,8 +66,8 @@ def wait_for_master(address: str, port: int, timeout: float) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"MASTER_ADDR={address} MASTER_PORT={port}: nobody answers there within {timeout:g} s "
-                    f"({error.strerror or error}); correct them, see that rank 0 has started, or raise "
-                    "extras.rank_timeout"
+                    f"{address}:{port}, where the processes meet: nobody answers within {timeout:g} s "
+                    f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or extras.init_method, see that "
+                    "rank 0 runs, or raise extras.rank_timeout"
                 ) from error
         time.sleep(PAUSE)

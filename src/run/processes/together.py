@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from src.base.errors import ConfigError, UserError
 from src.run.processes.launched import Launch
 from src.run.processes.meeting import agree
+from src.run.ranks import forget_words
 from src.run.resume.start import put
 from src.run.secrets import shown_word
 
@@ -43,6 +44,7 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
     def decide(said: list[dict[str, Any]]) -> dict[str, Any]:
         _require_one_config([one["config"] for one in said])
         begin()
+        forget_words(Path(str(config.hydra.run.dir)))
         decided = {key: _plain(OmegaConf.select(config, key)) for key in DECIDED if "." in key or key in config}
         hosts = [one["host"] for one in said]
         return {"decided": decided, "hosts": hosts, "master": _master(hosts)}
@@ -52,7 +54,6 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
     if launch.rank > 0:
         for key, value in answer["decided"].items():
             put(config, key, value)
-        put(config, "hydra.output_subdir", None)  # rank 0 writes it
     place(answer["hosts"], answer["master"])
     _require_one_folder(config, Path(str(config.hydra.run.dir)))
 
@@ -90,6 +91,17 @@ def wait_for_all(config: DictConfig, name: str) -> None:
         name: Of the place.
     """
     _agree(config, name, None, lambda _: None)
+
+
+def decide_for_all(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
+    """Return what rank 0 decides; a process that is alone, or that rank 0 starts others from, decides for itself.
+
+    Args:
+        config: With `paths` and `extras`.
+        name: Of what is decided.
+        decide: Returns a plain value.
+    """
+    return _agree(config, name, None, lambda _: decide())
 
 
 def place(hosts: list[str], master: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from src.base.logs import rank
 from src.run.checks.refusals import Refusals, one_line
 from src.run.directory import ReserveRunDirectory
 from src.run.processes.together import wait_for_all
+from src.run.ranks import forget_words
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import quoted
@@ -116,6 +117,7 @@ class _Grid:
         # one by one where jobs run one after the other: the next is looked at when the one before has ended
         self.at_once = 1 if isinstance(sweeper.launcher, BasicLauncher) else sweeper.max_batch_size or len(jobs)
         self.folder, self.jobs, self.code = folder, jobs, code
+        assert sweeper.config is not None
         self.config = sweeper.config
 
     def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
@@ -151,6 +153,8 @@ class _Grid:
                 kept = set_aside(job, self.folder)
                 where = str(kept.relative_to(self.folder)) if kept else None
                 append(self.folder, "again", job=job.number, key=job.key, kept=where)
+            if job.folder is not None and rank() == 0:
+                forget_words(job.folder)
         wait_for_all(self.config, "job")  # before the folders that rank 0 has set aside are made anew
         words = [[*job.words, *job.more, *self._place(job)] for job in batch]
         try:
