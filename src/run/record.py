@@ -5,6 +5,7 @@
     task_name     the door's name or what the config says        status      running, done, failed, killed, pruned
     reason        why it is not done, one line, or null          exit_code   see base/errors.py, null while running
     start, end    UTC, ISO 8601; end is null while running       host, pid   where it ran
+    torchrun      host, process id and start of the torchrun whose process this is, or null
     ranks         processes of the run                           command     as it was typed, secrets excepted
     seed          as configured, null when unseeded              tags        list of names
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
