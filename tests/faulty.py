@@ -18,7 +18,7 @@ class Fault(Callback):
     """Ends, stops or spoils one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, the name of an exception or a signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, name of an exception or signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from src.base.root import ROOT
+from tests.conftest import SMALL
 from tests.doors import only_run, read_json, run_door
 from tests.launching import TWO, run_two
 
@@ -56,3 +65,44 @@ def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_
     assert len({metrics["train/loss"] for metrics in results}) == 3
     started = [line for line in (sweep / "sweep.jsonl").read_text().splitlines() if '"started"' in line]
     assert len(started) == 3
+
+
+def test_a_run_that_a_signal_stopped_goes_on_by_the_same_command_under_the_launcher(tmp_path: Path) -> None:
+    send = "+callbacks.send={_target_: tests.signalled.SendSignal, name: SIGTERM, at: 2, rank: 1}"
+    words = (*TWO, "trainer.max_epochs=2", f"paths.log_dir={tmp_path}/logs", "resume=auto", send)
+    both = run_two("torchrun", tmp_path, *words, "extras.allowed_targets=[tests]")
+    run = only_run(tmp_path / "logs")
+    record = read_json(run / "run.json")
+    assert (record["status"], record["exit_code"]) == ("killed", 143), both[0].stderr
+    assert record["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
+    both = run_two("torchrun", tmp_path, *words, "extras.allowed_targets=[tests]")
+    assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
+    record = read_json(only_run(tmp_path / "logs") / "run.json")
+    assert (record["status"], [start["step"] for start in record["resumed"]]) == ("done", [4])
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("command", re.findall(r"^torchrun .*|(?<=`)mpiexec [^`]+", README, re.MULTILINE))
+def test_the_launchers_of_the_readme_start_one_run(command: str, plain: Path, tmp_path: Path) -> None:
+    name, *words = shlex.split(command)
+    if name == "mpiexec" and not shutil.which("mpiexec"):
+        pytest.skip("needs mpiexec, e.g. of the package mpich")
+    start = [sys.executable, "-m", "torch.distributed.run"] if name == "torchrun" else [name]
+    words = [sys.executable if word == "python" else word for word in words]
+    done = subprocess.run(
+        [*start, *words, *SMALL, f"paths.log_dir={tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"2 processes started by {name}, backend gloo" in done.stderr
+    assert read_json(only_run(tmp_path) / "results.json") == read_json(plain / "results.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from src.base.errors import ConfigError, UserError
+from src.run.build import build
+from src.run.validate import validate
+from tests.conftest import SMALL, ComposeSmall
 from tests.doors import only_run, read_json, run_door
 from tests.launching import TWO, free_port, run_two
 

@@ -38,14 +38,15 @@ def torchrun(logs: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)
 @RunIf(path="/proc/self/stat")
 def test_a_run_that_torchrun_starts_again_ends_as_one_that_lost_no_rank(tmp_path: Path) -> None:
-    ended = {}
+    ended, said = {}, ""
     for name, fault in (("whole", "none"), ("broken", "SIGKILL")):
         done = torchrun(tmp_path / name, *with_fault(fault, rank=1, step=9))
         assert done.returncode == 0, done.stderr
         run = only_run(tmp_path / name)  # the second start went on in the directory of the first
         ended[name] = run
         assert read_json(run / "run.json")["status"] == "done"
-    errors = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
+        said = done.stderr
+    errors = [line for line in said.splitlines() if "[ERROR]" in line]
     assert len(errors) == 1
     assert "rank 1 (pid " in errors[0]
     assert "is gone without a word: killed by a signal" in errors[0]

@@ -81,8 +81,8 @@ class LaunchedProcesses(ClusterEnvironment):
         raise ConfigError(
             [
                 (
-                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.by} has started {launch.size} "
-                    f"processes, {here} on this machine; use {remedy}, e.g. with trainer=ddp"
+                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.by} has started "
+                    f"{launch.size} processes, {here} on this machine; use {remedy}"
                 )
             ]
         )
