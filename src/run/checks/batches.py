@@ -12,8 +12,8 @@ from src.run.checks.view import UNKNOWN, View
 def check_batch_size(view: View) -> Iterator[Finding]:
     """Yield a `data.batch_size` that does not divide over the processes that the trainer starts.
 
-    Nothing is said where their number is not known yet (`devices: auto`), or where a strategy with settings of its own
-    may cut one example's work over several of them; the data module finds that.
+    Nothing is said where their number is not known yet (`devices: auto`), or where the strategy cuts one example's work
+    over several of them; the data module finds that.
 
     Args:
         view: The config.
@@ -27,7 +27,7 @@ def check_batch_size(view: View) -> Iterator[Finding]:
     }
     devices, nodes = number_of(asked["devices"]), number_of(asked["num_nodes"])
     counted = isinstance(size, int) and not isinstance(size, bool) and size > 0
-    if not counted or not devices or not nodes or isinstance(asked["strategy"], Mapping):
+    if not counted or not devices or not nodes or _cuts_examples(asked["strategy"]):
         return
     processes = devices * nodes
     if size % processes:
@@ -35,6 +35,13 @@ def check_batch_size(view: View) -> Iterator[Finding]:
         over = f"{processes} processes" + (f" ({nodes} nodes of {devices})" if nodes > 1 else "")
         rule = f"is for all processes together and does not divide over {over}; choose a multiple of {processes}"
         yield Finding("data.batch_size", f"{rule}, e.g. data.batch_size={near}", data["batch_size"])
+
+
+def _cuts_examples(strategy: Any) -> bool:
+    """Tell whether several processes may work on one example."""
+    return isinstance(strategy, Mapping) and (
+        strategy.get("tensor_parallel_size", 1) != 1 or strategy.get("device_mesh") is not None
+    )
 
 
 def number_of(asked: Any) -> int:
