@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,14 +80,18 @@ class Started:
         words: Words of the command line.
         folder: Gets what the process says, in `out` and `err`.
         cwd: Folder the command is started in.
+        env: Variables beside those of this process.
     """
 
-    def __init__(self, door: str, words: Sequence[str], folder: Path, cwd: Path = ROOT) -> None:
+    def __init__(
+        self, door: str, words: Sequence[str], folder: Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.args = [door, *words]
         self.out, self.err = folder / "out", folder / "err"
         self.process = WARM.Process(
-            target=_enter, args=(door, list(words), str(self.out), str(self.err), str(cwd), dict(os.environ))
+            target=_enter,
+            args=(door, list(words), str(self.out), str(self.err), str(cwd), {**os.environ, **(env or {})}),
         )
         self.process.start()
         assert self.process.pid is not None

@@ -18,13 +18,16 @@ class Fault(Callback):
     """Ends, stops or spoils one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (without a word), the name of an exception or of a signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, name of an exception or signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
+
+    Under torchrun it happens to the first start alone.
     """
 
     def __init__(self, what: str, rank: int = 0, step: int = 2) -> None:
-        self.what, self.rank, self.step = what, rank, step
+        self.rank, self.step = rank, step
+        self.what = what if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else "none"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -38,6 +41,8 @@ class Fault(Callback):
                     parameter.fill_(float("nan"))
         elif self.what == "exit":
             os._exit(7)
+        elif self.what == "late":
+            time.sleep(300)
         elif self.what.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, self.what))
         else:

@@ -190,3 +190,16 @@ def test_a_short_run_measures_the_start(tmp_path: Path) -> None:
     assert [row["key"] for row in rows] == ["P1"] * 8 + ["P4"]
     assert [row["value"] for row in rows if "modules of torch" in row["what"]] == [0] * 4
     assert rows[0]["value"] > rows[0]["parts"]["import hydra, CPU, s"][0]
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_short_run_measures_two_processes_beside_one(tmp_path: Path) -> None:
+    (row,) = short_run(tmp_path, "ranks", "--clock", "cpu")["rows"]
+    assert row["key"] == "P7"
+    parts = row["parts"]
+    assert row["samples"] == ratios(parts["two, samples/s"], parts["one, samples/s"])
+    # by the seconds that are computed, not waited, which a busy machine does not touch
+    assert row["value"] > 1.5
+    assert 0.2 < parts["one, ms of CPU a sample"][0] < 5

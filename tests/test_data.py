@@ -211,7 +211,7 @@ def test_evaluation_is_never_shuffled_and_workers_change_nothing() -> None:
 
 def test_the_batch_size_is_shared_by_all_devices() -> None:
     data = _sample(batch_size=64)
-    data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 2})  # type: ignore[assignment]
     loader = data.train_dataloader()
     assert loader.batch_size == 32
     seen = []
@@ -223,7 +223,7 @@ def test_the_batch_size_is_shared_by_all_devices() -> None:
 
 def test_a_batch_size_that_does_not_divide_is_refused() -> None:
     data = MNISTDataModule("mnist_sample", str(SAMPLE_DIR), val_size=500, batch_size=65)
-    data.trainer = SimpleNamespace(world_size=4)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 4})  # type: ignore[assignment]
     with pytest.raises(
         UserError, match=r"data\.batch_size=65: .* over 4 of them; .* multiple of 4, e\.g\. data\.batch_size=64"
     ):

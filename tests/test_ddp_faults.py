@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,7 +53,8 @@ def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Pa
 def test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback(tmp_path: Path) -> None:
     reason, run = failed_run(tmp_path, *with_fault("ValueError", rank=1, step=8))
     assert reason.startswith("rank 1 failed: ValueError: a fault of this process alone")
-    text = (run / "train.log").read_text()
+    assert reason.endswith("; train.rank1.log has its traceback")
+    text = (run / "train.rank1.log").read_text()
     assert 'raise getattr(builtins, self.what)("a fault of this process alone")' in text
     assert read_json(run / "ranks" / "1.json")["waited"] is False
 
@@ -73,6 +75,15 @@ def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -
     reason, _ = failed_run(tmp_path, *with_fault("SIGSTOP", rank=1, step=8), "extras.rank_timeout=40")
     assert reason.startswith("rank 1 (pid ")
     assert reason.endswith("is stopped (SIGSTOP) and does not answer")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
+    reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "extras.rank_timeout=40")
+    assert re.fullmatch(
+        r"rank 1 \(pid \d+\) did not answer within 40 s; if that long is right, raise extras.rank_timeout", reason
+    )
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from src.base.errors import UserError
 from src.run.exact.loader import EpochOrder, ExactLoader, KeyedBatches, Share, make_exact
 from src.run.exact.randomness import LOOKS, Lending, generator_states, restore_generators
+from src.run.exact.sharing import Sharing
 from src.run.exact.switches import differences
 from src.tools.prove_resume import PLACES, Proof, main, prove, start_process, steps_of
 from tests.ordinary import Noisy
@@ -132,6 +133,15 @@ def test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see(t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_processes_resume_exactly(tmp_path: Path) -> None:
+    # of two ranks a sum is the same in any order, of three it is not
+    words = [*SMALL, "trainer=ddp_sim", "trainer.devices=3", "data.batch_size=63", "trainer.max_epochs=2"]
+    found = prove(words, tmp_path, kill_at=["middle", "next"], control=False)
+    assert [proof.differs for proof in found] == [{}] * 2
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_path: Path) -> None:
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=1", "test=false"]
     probe = ["+callbacks.probe={_target_: src.tools.probe.Probe, folder: '" + str(tmp_path) + "', kill_at: 9}"]
@@ -179,18 +189,9 @@ def test_a_step_that_the_run_does_not_reach_is_refused_with_the_steps_it_has(
         steps_of(small[0] / "straight", ["99"])
 
 
-def test_the_shares_of_all_ranks_make_up_the_batches_of_one_process() -> None:
-    examples = Noisy(0.0)
-    sampler = RandomSampler(examples)
-    whole = list(EpochOrder(sampler, 7))
-    shares = [list(EpochOrder(sampler, 7, rank, 3)) for rank in range(3)]  # 104 examples: one is made up
-    assert [len(share) for share in shares] == [35, 35, 35]
-    assert [index for together in zip(*shares, strict=True) for index in together] == [*whole, whole[0]]
-
-
 def test_ranks_change_their_examples_each_in_its_own_way() -> None:
-    batches = [KeyedBatches(EpochOrder(SequentialSampler(range(8)), 7, rank, 2), 4, drop_last=False) for rank in (0, 1)]
-    (first, _), (second, _) = (next(iter(one)) for one in batches)
+    orders = [EpochOrder(SequentialSampler(range(8)), 7, Sharing(8, 4, rank, 2)) for rank in (0, 1)]
+    (first, _), (second, _) = (next(iter(KeyedBatches(order))) for order in orders)
     assert first != second
 
 

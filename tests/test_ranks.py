@@ -17,7 +17,8 @@ import torch
 from src.base.errors import UserError
 from src.base.root import ROOT
 from src.run import ranks
-from src.run.launcher import require_free_port, watch_ranks
+from src.run.launcher import watch_ranks
+from src.run.processes.port import require_free_port
 from src.run.ranks import find_failed, forget_words, has_lost_others, is_stopped, leave_word, read_words
 from tests.conftest import ComposeSmall
 from tests.doors import read_json

@@ -25,7 +25,7 @@ SHOWN = [line for block in BLOCKS for line in block.splitlines() if line.startsw
 TOOLS = [command for command in INLINE if command.startswith("python src/tools/")]
 COMMANDS = sorted({*SHOWN, *(command for command in INLINE if "-sc install" not in command)} - {*TOOLS})
 # what tests/test_make.py, tests/test_completion.py and the continuous integration do
-ELSEWHERE = ("git clone", "make train", "python -m venv")
+ELSEWHERE = ("git clone", "make train", "python -m venv", "torchrun")  # the last: tests/test_launchers.py
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 SHORT = (
     "++trainer.max_epochs=1",

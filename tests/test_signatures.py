@@ -260,3 +260,12 @@ def test_an_annotation_is_described_in_words() -> None:
         "max_epochs": "a whole number or null",
         "devices": "a list (int each), text or a whole number",
     }
+
+
+def test_a_class_in_folders_without_init_files_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare_outer" / "bare_inner").mkdir(parents=True)
+    (tmp_path / "bare_outer" / "bare_inner" / "nets.py").write_text("class Net:\n    def __init__(self, width): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = read_signature("bare_outer.bare_inner.nets.Net")
+    assert isinstance(found, Signature)
+    assert list(found.parameters) == ["width"]

@@ -163,6 +163,34 @@ def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind(ranks: int, tmp_path: Path) -> None:
+    noted = f"+callbacks.noted={{_target_: tests.noted.Noted, folder: '{tmp_path}'}}"
+    several = ("trainer=ddp_sim", f"trainer.devices={ranks}", "data.batch_size=60", "extras.allowed_targets=[tests]")
+    jobs = ("seed=1,2,3", "model.optimizer.lr=0.01")
+    few = (*QUICK, "test=false", "trainer.max_epochs=1")
+    done = run_door("train", "-m", *several, *jobs, *few, noted, logs=tmp_path / "logs", timeout=300)
+    assert done.returncode == 0, done.stderr
+    [task] = (tmp_path / "logs").iterdir()
+    assert [folder.name for folder in task.iterdir()] == ["multiruns"]
+    [sweep] = (task / "multiruns").iterdir()
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2"]
+    found = {path.stem: read_json(path) for path in tmp_path.glob("*.json")}
+    assert sorted(found) == [f"{job}-{rank}" for job in range(3) for rank in range(ranks)]
+    for job in range(3):
+        of_job = [found[f"{job}-{rank}"] for rank in range(ranks)]
+        assert [(one["seed"], one["lr"]) for one in of_job] == [(str(job + 1), 0.01)] * ranks
+        assert len({one["weight"] for one in of_job}) == 1
+    assert len({found[f"{job}-0"]["weight"] for job in range(3)}) == 3
+    # what rank 0 finds before a job is what it found before the first one
+    first, *later = (found[f"{job}-0"] for job in range(3))
+    assert not any(one["in_group"] for one in (first, *later))
+    changed = {name for one in later for name, _ in {*one["environment"].items()} ^ {*first["environment"].items()}}
+    assert changed <= {"PL_GLOBAL_SEED"}
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_file_that_changes_while_a_sweep_runs_is_told_and_noted(tmp_path: Path) -> None:
     project = tmp_path / "project"

@@ -23,7 +23,7 @@ from scripts.bench.report import facts, save, show
 from src.base.logs import quiet_libraries
 from src.base.root import ROOT
 
-BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks")
 LEAST_REPEATS = 5
 
 
@@ -47,6 +47,10 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
         from scripts.bench.memory import memory_rows
 
         return memory_rows(folder, *((20_000, 40_000) if args.quick else (60_000, 2_000_000)))
+    if bench == "ranks":
+        from scripts.bench.ranks import rank_rows
+
+        return rank_rows(12 if args.quick else 30, args.repeats, folder, args.clock)
 
     import torch
 

@@ -12,11 +12,12 @@ from typing import Any
 
 def rank() -> int:
     """Return this process's global rank as the launchers tell it (torchrun, srun, mpiexec, Lightning); 0 when alone."""
-    for name in ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"):
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return 0
+    if os.environ.get("RANK", "").isdigit():
+        return int(os.environ["RANK"])
+    # a batch script is SLURM's process 0, and so are all that it starts without srun: another name says more than a 0
+    names = ("SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
+    told = (int(value) for name in names if (value := os.environ.get(name, "")).isdigit())
+    return next((number for number in told if number), 0)
 
 
 class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only at type-checking time before Python 3.11
@@ -37,13 +38,36 @@ class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic 
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the rank in front of the message where there is more than one."""
-        if self.every_rank and _has_many_ranks(os.environ):
+        if self.every_rank and rank() == 0 and _has_many_ranks(os.environ):
+            return f"[rank 0] {msg}", kwargs
+        if self.every_rank and rank() > 0 and not _say_rank(logging.getLogger()):
             return f"[rank {rank()}] {msg}", kwargs
         return msg, kwargs
 
 
 def _has_many_ranks(env: Mapping[str, str]) -> bool:
     return any(env.get(name, "1") not in {"", "1"} for name in ("WORLD_SIZE", "SLURM_NTASKS")) or rank() > 0
+
+
+class _Ranked(logging.Formatter):
+    """Puts the rank in front of all that a process says which is not rank 0.
+
+    Args:
+        inner: Makes the rest of the line.
+    """
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"[rank {rank()}] {self.inner.format(record)}"
+
+
+def _say_rank(logger: logging.Logger) -> bool:
+    """Tell whether what a logger's handlers write begins with the rank."""
+    return any(isinstance(handler.formatter, _Ranked) for handler in logger.handlers)
 
 
 class _NoAdvert(logging.Filter):
@@ -96,6 +120,8 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             tell_failure_once(handler)
+        if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _Ranked):
+            handler.setFormatter(_Ranked(handler.formatter))
         if not any(isinstance(known, _NoAdvert) for known in handler.filters):
             handler.addFilter(_NoAdvert())
     logging.captureWarnings(True)

@@ -7,8 +7,11 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from src.base.errors import UserError
 
 Batch = tuple[Tensor, Tensor]  # images [B, 1, H, W] float32 normalised, labels [B] int64
 Augment = Callable[[Tensor], Tensor]  # [B, 1, H, W] float32 to the same
@@ -64,6 +67,27 @@ class ImageSet(Dataset[Batch]):
         """Return one image [1, H, W] and its label []; for looking at, loaders take whole batches."""
         images, labels = self.__getitems__([index])
         return images[0], labels[0]
+
+
+def device_batch_size(batch_size: int, trainer: Trainer | None) -> int:
+    """Return how many examples of a batch are one process's.
+
+    Args:
+        batch_size: `data.batch_size`, over all processes together.
+        trainer: As the data module has it; None stands for one process.
+
+    Raises:
+        UserError: The batch does not divide.
+    """
+    # a tensor parallel trainer has more processes than shares of the data
+    shares = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1) if trainer else 1
+    if batch_size % shares:
+        near = max(shares, batch_size - batch_size % shares)
+        raise UserError(
+            f"data.batch_size={batch_size}: is for all processes together and does not divide over {shares} of them; "
+            f"choose a multiple of {shares}, e.g. data.batch_size={near}"
+        )
+    return batch_size // shares
 
 
 def as_is(batch: Any) -> Any:

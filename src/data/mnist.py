@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.base.errors import ConfigError, UserError, did_you_mean
-from src.data.batches import Augment, Batch, ImageSet, Store, as_is, cut
+from src.data.batches import Augment, Batch, ImageSet, Store, as_is, cut, device_batch_size
 from src.data.folds import fold_findings, split_fold
 from src.data.idx import IdxFile, map_idx, prepare
 
@@ -128,7 +128,7 @@ class MNISTDataModule(LightningDataModule):
         split_seed: Another seed is another cut.
         fold: Cross-validation: the one of `num_folds` equal parts that is held out for validation; None cuts once.
         num_folds: Parts that all images but those of the test are cut into.
-        batch_size: Images an optimizer step over all devices together.
+        batch_size: Images a batch over all processes together; it must divide over them.
         local_dirs: Folders looked in before anything is downloaded.
         num_workers: Processes that load batches; 0 loads in the training process.
         pin_memory: Page-locked batches, for faster copies to a GPU.
@@ -208,7 +208,7 @@ class MNISTDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Map the files and cut them, in every process, the same for every `stage`."""
-        self._device_batch_size()
+        device_batch_size(self.batch_size, self.trainer)
         if hasattr(self, "test_set"):
             return
         if self.family.files:
@@ -230,20 +230,10 @@ class MNISTDataModule(LightningDataModule):
         paths = [self.data_dir / file.name for file in self.family.files]
         return [(paths[0], paths[1]), (paths[2], paths[3])]
 
-    def _device_batch_size(self) -> int:
-        devices = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % devices:
-            near = max(devices, self.batch_size - self.batch_size % devices)
-            raise UserError(
-                f"data.batch_size={self.batch_size}: is for all devices together and does not divide "
-                f"over {devices} of them; choose a multiple of {devices}, e.g. data.batch_size={near}"
-            )
-        return self.batch_size // devices
-
     def _loader(self, images: ImageSet, *, shuffle: bool = False) -> DataLoader[Batch]:
         return DataLoader(
             images,
-            batch_size=self._device_batch_size(),
+            batch_size=device_batch_size(self.batch_size, self.trainer),
             shuffle=shuffle,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -98,7 +98,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the mean loss of the batch, a scalar."""
-        return self._score("train", batch)[0]
+        return self._score("train", batch)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -144,14 +144,14 @@ class Classifier(LightningModule):
             },
         }
 
-    def _score(self, split: str, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean loss (scalar) and the scores `[B, num_classes]`, and add both to the split's sums."""
+    def _score(self, split: str, batch: Batch) -> torch.Tensor:
+        """Add the batch to the split's sums, and return its loss: the mean in training, else each example's `[B]`."""
         examples, labels = batch
         scores = self.net(examples)
-        loss = cross_entropy(scores, labels)
+        loss = cross_entropy(scores, labels, reduction="mean" if split == "train" else "none")
         self.losses[f"{split}_loss"].update(loss.detach(), labels.numel())  # type: ignore[operator]
         self.accuracies[f"{split}_acc"].update(scores.detach(), labels)  # type: ignore[operator]
-        return loss, scores
+        return loss
 
     def _log(self, split: str) -> None:
         # a metric object, not a number: Lightning then reduces over ranks and resets it after the epoch

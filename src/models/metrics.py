@@ -6,15 +6,20 @@ attribute set.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torchmetrics import Metric
 
 
 class ExampleMean(Metric):
-    """Mean over examples of a quantity that each batch gives as its own mean.
+    """Mean over examples of a quantity that each batch gives as its own mean, or example by example.
 
-    Exact over batches of unequal size and over ranks. A NaN stays a NaN: torchmetrics' MeanMetric looks for one at
-    every step, which on a GPU waits for the device, and with `nan_strategy="disable"` (1.9.0) it forgets the weights.
+    Exact over batches of unequal size and over ranks. Given example by example it does not depend on how examples are
+    put into batches and shared over ranks, since the sum has digits to spare.
+
+    A NaN stays a NaN: torchmetrics' MeanMetric looks for one at every step, which on a GPU waits for the device, and
+    with `nan_strategy="disable"` (1.9.0) it forgets the weights.
     """
 
     full_state_update = False
@@ -23,23 +28,34 @@ class ExampleMean(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, mean: torch.Tensor, examples: int) -> None:
+    def update(self, values: torch.Tensor, examples: int) -> None:
         """Add a batch.
 
         Args:
-            mean: Mean over the batch, scalar.
+            values: Mean over the batch, scalar, or the value of each example `[B]`.
             examples: Examples in the batch.
         """
         # in place: `+=` would also set the attribute, which costs more than the sum
-        self.total.add_(mean, alpha=examples)
+        if values.ndim:
+            self.total.add_(values.sum(dtype=self.total.dtype))
+        else:
+            self.total.add_(values, alpha=examples)
         self.examples.add_(examples)
 
     def compute(self) -> torch.Tensor:
         """Return the mean over all examples so far, scalar."""
-        return self.total / self.examples
+        return (self.total / self.examples).float()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        try:
+            return super()._apply(*args, **kwargs)
+        except TypeError:  # the GPU of Apple silicon knows no float64
+            self._defaults["total"] = torch.tensor(0.0)
+            self.total = self.total.float()
+            return super()._apply(*args, **kwargs)
 
 
 class Accuracy(Metric):

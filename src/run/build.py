@@ -21,12 +21,14 @@ from src.base.logs import RankedLogger, quiet_libraries
 from src.run.checkpoint_saving import keep_checkpoints_whole
 from src.run.compat import unchecked
 from src.run.delivery import Patience
+from src.run.exact.equal import share_ranks
 from src.run.exact.resume import apply_exact_resume
 from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
 from src.run.hooks import leave_out_idle_hooks
 from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
+from src.run.processes.group import launched_plugins, prepare_group
 from src.run.resume.begin import Continued, find_continued
 from src.run.stopping import stop_on_signals
 from src.run.sweeps.pruning import reporter_of_job
@@ -94,11 +96,14 @@ def build(cfg: DictConfig) -> Run:
     callbacks += [MetricNames(name) for name in metrics_of(cfg)]
     if (reporter := reporter_of_job(cfg)) is not None:
         callbacks.append(reporter)
-    trainer = _instantiate(cfg.trainer, "trainer", callbacks=callbacks, logger=[metrics_file, *loggers])
-    watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **launched_plugins(cfg)}
+    trainer = _instantiate(cfg.trainer, "trainer", **more)
+    timeout = watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    prepare_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    share_ranks(trainer)
     stop_on_signals(trainer, datamodule, cfg)
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)

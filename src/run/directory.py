@@ -12,11 +12,15 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from src.base.errors import UserError
+from src.base.errors import FulguriteError, UserError
 from src.base.logs import rank
+from src.run.processes.launched import Launch
+from src.run.processes.meeting import Refused
+from src.run.processes.together import begin_together, sweep_together
 from src.run.resume.runs import CONTINUE
-from src.run.resume.start import choose_start
+from src.run.resume.start import choose_start, put
 from src.run.sweeps.ledger import LEDGER
+from src.run.validate import validate
 
 
 def reserve(wanted: Path) -> Path:
@@ -56,12 +60,20 @@ class ReserveRunDirectory(Callback):
     can_go_on: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a single run, or go on in that of an earlier one."""
+        """Reserve the directory of a single run, or go on in that of an earlier one; rank 0 does so for all."""
+
+        def begin() -> None:
+            choose_start(config)
+            if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
+                _reserve_key(config, "hydra.run.dir")
+
         with _told():
             _refuse_for(config, "is for sweeps; add -m")
-            choose_start(config)
-        if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
-            _reserve_key(config, "hydra.run.dir")
+            if Launch.current is not None:
+                validate(config)  # before the processes meet, for which torch is imported
+            begin_together(config, begin)
+        for key, value in _of_rank(config):
+            put(config, key, value)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; ours do so themselves, when all its jobs were found right."""
@@ -73,9 +85,12 @@ class ReserveRunDirectory(Callback):
                 _refuse_for(
                     config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
                 )
+            if Launch.current is not None:
+                _refuse_together(config, Launch.current.by)
         ReserveRunDirectory.config = config
         if not self.can_go_on:
-            self.take_sweep(config)
+            with _told():
+                self.take_sweep(config)
 
     @classmethod
     def take_sweep(cls, config: DictConfig, earlier: Path | None = None) -> Path:
@@ -88,26 +103,43 @@ class ReserveRunDirectory(Callback):
         Raises:
             UserError: The directory that is named holds another sweep, or cannot be made.
         """
-        path = earlier or _reserve_key(config, "hydra.sweep.dir")
-        cls.sweep = path or Path(str(config.hydra.sweep.dir))
-        if path is None and rank() == 0:
-            if cls.can_go_on and (cls.sweep / LEDGER).is_file():
-                cls.sweep, folder = None, cls.sweep
-                raise UserError(f"hydra.sweep.dir={folder}: holds a sweep; go on with it by sweep.resume={folder}")
-            cls.sweep.mkdir(parents=True, exist_ok=True)
-        if earlier is not None:
-            with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
-                config.hydra.sweep.dir = str(earlier)
-        if path is not None:
-            with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
-                # each job composes anew
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{path}'")
+
+        def reserve_sweep() -> Path:
+            path = earlier or _reserve_key(config, "hydra.sweep.dir") or Path(str(config.hydra.sweep.dir))
+            if earlier is None and cls.can_go_on and (path / LEDGER).is_file():
+                raise UserError(f"hydra.sweep.dir={path}: holds a sweep; go on with it by sweep.resume={path}")
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+
+        cls.sweep = sweep_together(config, reserve_sweep)
+        put(config, "hydra.sweep.dir", str(cls.sweep))
+        words = [f"hydra.sweep.dir='{cls.sweep}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
+        words += [f"{key}={'null' if value is None else value}" for key, value in _of_rank(config)]
+        with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
+            config.hydra.overrides.hydra.extend(words)  # each job composes anew
         return cls.sweep
 
 
 def _is_ours(config: DictConfig) -> bool:
     """Tell whether the sweeper checks its jobs first and makes its folder itself."""
-    return str(config.hydra.sweeper.get("_target_", "")).endswith((".GridSweeper", ".SearchSweeper"))
+    return _is(config.hydra.sweeper, ".GridSweeper", ".SearchSweeper")
+
+
+def _refuse_together(config: DictConfig, by: str) -> None:
+    """Refuse what each of several processes that a launcher has started would do for itself."""
+    started = "each of its jobs starts its processes itself"
+    if not _is(config.hydra.sweeper, ".GridSweeper"):
+        raise UserError(
+            f"hydra/sweeper: under {by} each process would search for itself; start the search without it: {started}"
+        )
+    if not _is(config.hydra.launcher, ".BasicLauncher"):
+        raise UserError(
+            f"hydra/launcher: under {by} each process would start all jobs; start the sweep without it: {started}"
+        )
+
+
+def _is(part: DictConfig, *names: str) -> bool:
+    return str(part.get("_target_", "")).endswith(names)
 
 
 def _refuse_for(config: DictConfig, rule: str) -> None:
@@ -122,18 +154,32 @@ def _told() -> Iterator[None]:
     """Tell what the user got wrong and end the program: Hydra would turn the exception into a warning and go on."""
     try:
         yield
-    except UserError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
+    except FulguriteError as error:
+        launch = Launch.current
+        if launch is None or (launch.speaks and not isinstance(error, Refused)):
+            for line in str(error).splitlines():
+                sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")
         raise SystemExit(error.exit_code) from error
 
 
 def _reserve_key(config: DictConfig, key: str) -> Path | None:
-    if any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra):
+    if _is_named(config, key):
         return None
-    with _told():
-        path = reserve(Path(str(OmegaConf.select(config, key))))
-    holder = OmegaConf.select(config, key.rpartition(".")[0])
-    with read_write(holder), open_dict(holder):
-        holder.dir = str(path)
+    path = reserve(Path(str(OmegaConf.select(config, key))))
+    put(config, key, str(path))
     return path
+
+
+def _is_named(config: DictConfig, key: str) -> bool:
+    return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+
+
+def _of_rank(config: DictConfig) -> list[tuple[str, str | None]]:
+    """Return what another process than rank 0 has of its own: its log; what rank 0 writes it does not write too."""
+    if rank() == 0:
+        return []
+    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if Launch.current else []
+    if OmegaConf.select(config, "hydra.job_logging.handlers.file"):
+        file = "${hydra.runtime.output_dir}/${task_name}" + f".rank{rank()}.log"
+        own.append(("hydra.job_logging.handlers.file.filename", file))
+    return own

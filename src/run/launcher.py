@@ -7,22 +7,26 @@ goes on saying that the run is running.
 from __future__ import annotations
 
 import atexit
-import errno
 import os
-import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.constants import default_pg_timeout
 
-from src.base.errors import ConfigError, UserError
+from src.base.errors import ConfigError
 from src.base.logs import rank
+from src.run.processes.absent import find_absent, noted
+from src.run.processes.group import leave_group
+from src.run.processes.launched import PARENT, Launch
+from src.run.processes.port import require_free_port, taken
+from src.run.processes.reach import require_interfaces, require_own_address
 from src.run.ranks import (
     RankWatcher,
     find_failed,
@@ -33,18 +37,20 @@ from src.run.ranks import (
 )
 from src.run.sweeps.one_job import words_of_job
 
-PARENT = "FULGURITE_RANK_ZERO"  # process id of the process that started this rank
 LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
 LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
 
 
-def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
+def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> float:
     """Watch the processes that a trainer is going to start, and let none wait for another for ever.
 
     Args:
         trainer: With any strategy; nothing is done for one that starts no processes.
         folder: The run directory.
         timeout: Seconds that processes wait for one another; a strategy that was given one keeps it.
+
+    Returns:
+        The seconds that they wait.
 
     Raises:
         ConfigError: The time is not above 0.
@@ -57,8 +63,15 @@ def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> None:
         strategy._timeout = timedelta(seconds=timeout)  # type: ignore[attr-defined]
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
-    if isinstance(strategy.launcher, _SubprocessScriptLauncher):
-        strategy._launcher = WatchedLauncher(strategy.launcher, folder, timeout)
+    launcher = strategy.launcher
+    if launcher is None and Launch.current is not None and isinstance(strategy, ParallelStrategy):
+        # where processes are there already some strategies have no launcher, and nobody to say which one failed
+        environment = strategy.cluster_environment
+        assert environment is not None
+        launcher = _SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        strategy._launcher = WatchedLauncher(launcher, folder, timeout)
+    return timeout
 
 
 class WatchedLauncher(_SubprocessScriptLauncher):
@@ -90,6 +103,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             RankFailed: Another rank failed; the message names it.
             UserError: The port at which the processes meet is taken.
         """
+        require_interfaces()
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
@@ -97,16 +111,16 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         elif parent := os.environ.pop(PARENT, None):
             self.parent = int(parent)
             follow(self.parent)
-        elif rank() == 0 and self.watcher is None:
-            forget_words(self.folder)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
-            return function(*args, **kwargs)
+            with noted(self.folder) if Launch.current is not None else nullcontext():
+                return function(*args, **kwargs)
         except BaseException as error:
             self._leave(error)
             raise
 
     def _start(self) -> None:
+        require_own_address()
         require_free_port()
         forget_words(self.folder)
         os.environ[PARENT] = str(os.getpid())
@@ -127,8 +141,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             launcher = cls.started.pop()
             atexit.unregister(launcher._end_others)
             launcher._end_others()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_group()
 
     def _end_others(self) -> None:
         assert self.watcher is not None
@@ -145,6 +158,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             return
         if self.parent is not None:
             replace_stopped_parent(self.parent, self.folder)
+        if rank() == 0 and Launch.current is not None:
+            raise find_absent(self.folder, Launch.current.size, self.timeout) from error
         if rank() == 0:
             others = self.watcher.processes if self.watcher is not None else {}
             failed = find_failed(others, self.folder, self.timeout)
@@ -152,33 +167,3 @@ class WatchedLauncher(_SubprocessScriptLauncher):
                 self.watcher.end_others(1.0)
             if failed is not None:
                 raise failed from error
-
-
-def require_free_port() -> None:
-    """Refuse a MASTER_PORT of this machine that another process listens at, before any process waits there.
-
-    Raises:
-        UserError: It is taken, or is no port.
-    """
-    asked, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
-    if asked is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
-        return
-    if not asked.isdigit() or not 0 < int(asked) < 2**16:
-        raise UserError(f"MASTER_PORT={asked}: is no port; give a number from 1 to 65535, or unset it")
-    # as torch's store asks for it: at all addresses, where an earlier run has just left it too
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", int(asked)))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise taken(asked) from error
-            raise UserError(f"MASTER_PORT={asked}: cannot be used ({error.strerror}); choose another one") from error
-
-
-def taken(port: int | str) -> UserError:
-    """Return the error for a port that another process has."""
-    return UserError(
-        f"MASTER_PORT={port}: another process listens there; name another port, or unset it to have one chosen"
-    )

@@ -2,7 +2,7 @@
 
 Rank 0 starts the others, watches them, and closes the record. A rank that fails leaves a word in the run directory:
 
-    ranks/<rank>.json    reason, exit_code, waited (true: it only lost the others, the fault is not its own)
+    ranks/<rank>.json    reason, exit_code, waited (true: it only lost the others, the fault is not its own), log
 
 A rank that was killed or stopped can leave none; the system knows that of it.
 """
@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -24,11 +25,14 @@ from typing import Any
 from src.base.errors import EXIT_CRASH, RankFailed
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
+from src.run.processes.launched import Launch
 from src.run.record import end_record
+from src.run.resume.runs import RECORD
 
 FOLDER = "ranks"
 POLL = 0.5  # seconds between two looks at the other ranks
 PATIENCE = 5.0  # seconds in which a failing rank leaves its word and ends
+LEAVE = 10.0  # seconds that rank 0 may take to close the record when all fail
 GRACE = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
 log = RankedLogger(__name__)
 Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
@@ -55,7 +59,8 @@ def leave_word(folder: Path, reason: str, exit_code: int, *, waited: bool) -> No
         exit_code: What this process ends with.
         waited: The rank only lost the others.
     """
-    word = {"reason": reason, "exit_code": exit_code, "waited": waited}
+    log = next(iter(folder.glob(f"*.rank{rank()}.log")), None)
+    word = {"reason": reason, "exit_code": exit_code, "waited": waited, "log": log.name if log else "the log"}
     with suppress(OSError):  # a full disk must not hide the error that is being told
         (folder / FOLDER).mkdir(exist_ok=True)
         write_atomic(folder / FOLDER / f"{rank()}.json", json.dumps(word) + "\n")
@@ -72,6 +77,30 @@ def forget_words(folder: Path) -> None:
         path.unlink()
     with suppress(OSError):
         (folder / FOLDER).rmdir()
+
+
+def let_rank_zero_end(folder: Path) -> None:
+    """Wait until rank 0 has closed the record: a launcher that sees one process end ends the others amid that.
+
+    Does nothing where no launcher has started them, or where rank 0 waits for this process.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if Launch.current is None or (distributed is not None and distributed.is_initialized()):
+        return
+    end = time.monotonic() + LEAVE
+    while time.monotonic() < end and _status(folder) == "running":
+        time.sleep(0.1)
+
+
+def _status(folder: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        return str(json.loads((folder / RECORD).read_text())["status"])
+    return "running"
+
+
+def find_culprit(folder: Path) -> RankFailed | None:
+    """Return the failure of a rank of its own that a launcher ended the others for; None when none left a word."""
+    return has_failed({}, read_words(folder))
 
 
 def is_stopped(pid: int) -> bool:
@@ -95,7 +124,7 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     end = time.monotonic() + patience
     while True:
         words = read_words(folder)
-        if (failed := _seen(processes, words)) is not None:
+        if (failed := has_failed(processes, words)) is not None:
             return failed
         if time.monotonic() > end:
             break
@@ -111,11 +140,13 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     return None
 
 
-def _seen(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+def has_failed(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
     """Return which rank has certainly failed by now and why, or None."""
     for number, word in words.items():
         if not word["waited"]:
-            return RankFailed(f"rank {number} failed: {word['reason']}; the log has its traceback", word["exit_code"])
+            return RankFailed(
+                f"rank {number} failed: {word['reason']}; {word['log']} has its traceback", word["exit_code"]
+            )
     for number, process in processes.items():
         code = process.poll()
         if number in words or code == 0:

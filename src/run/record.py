@@ -5,6 +5,7 @@
     task_name     the door's name or what the config says        status      running, done, failed, killed, pruned
     reason        why it is not done, one line, or null          exit_code   see base/errors.py, null while running
     start, end    UTC, ISO 8601; end is null while running       host, pid   where it ran
+    torchrun      host, process id and start of the torchrun whose process this is, or null
     ranks         processes of the run                           command     as it was typed, secrets excepted
     seed          as configured, null when unseeded              tags        list of names
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
@@ -39,6 +40,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
 from src.base.root import ROOT
+from src.run.processes.launched import restarts
 from src.run.resume.runs import RECORD, RESULTS, continued_run
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
@@ -60,7 +62,7 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "nu
 # Keys that change where a run writes and who hears of it, not what it computes.
 IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra")
 # Facts that every start of a run tells anew, and those that are told anew when it has come to train.
-OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "command", "oom_backoff")
+OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "torchrun", "command", "oom_backoff")
 OF_TRAINING = ("seed", "tags", "git", "versions", "config_hash")
 
 
@@ -90,6 +92,7 @@ class Record:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "ranks": 1,
+            "torchrun": restarts()[1],
             "command": [Path(typed[0]).name, *map(shown_word, typed[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),

@@ -38,7 +38,9 @@ from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import explain_out_of_memory, keep_traceback
-from src.run.ranks import has_lost_others, leave_word
+from src.run.processes.launched import Launch, find_launch
+from src.run.processes.meeting import Refused, end_meeting
+from src.run.ranks import find_culprit, has_lost_others, leave_word, let_rank_zero_end
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
@@ -101,11 +103,13 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
             record.close_loggers(failed=True)
             raise again from error
         with signals.held():
-            outcome = judge(error, cfg)
+            culprit = find_culprit(record.folder) if Launch.current is not None and find_stop(error) else None
+            outcome = judge(culprit or error, cfg)
             _tell(error, outcome, _advice(cfg))
             if rank() > 0 and find_stop(error) is None and outcome.status == "failed":
                 keep_traceback(error)
                 leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
+                let_rank_zero_end(record.folder)
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
@@ -214,6 +218,7 @@ def enter(main: Callable[[], Any]) -> None:
     use_writable_caches(os.environ)
     guard_configs()
     Record.typed = list(sys.argv)
+    Launch.current = find_launch(os.environ)
     signals.install()
     try:
         sys.argv[1:] = written_out(sys.argv[1:], Path(sys.argv[0]).stem)
@@ -236,8 +241,11 @@ def enter(main: Callable[[], Any]) -> None:
         raise SystemExit(explained.exit_code) from error
     finally:
         signals.restore()
+        if "src.run.processes.group" in sys.modules:
+            sys.modules["src.run.processes.group"].leave_file()
+        end_meeting()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
-        if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir():
+        if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:
             from src.run.sweep import conclude_sweep
 
             conclude_sweep(ReserveRunDirectory.sweep)
@@ -279,16 +287,20 @@ def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
 
 
 def _tell_stop(stop: Stopped) -> None:
+    if rank() > 0:
+        return
     if ReserveRunDirectory.sweep is not None:
         from src.run.sweep import tell_stop
 
         line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
         goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
         sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.can_go_on else ''}\n")
-    elif not stop.told and rank() == 0:
+    elif not stop.told:
         sys.stderr.write(f"{stop} before the run began\n")
 
 
 def _write_findings(error: FulguriteError) -> None:
-    for line in str(error).splitlines():
-        sys.stderr.write(f"error: {line}\n")
+    launch = Launch.current
+    if launch is None or (launch.speaks and not isinstance(error, Refused)):
+        for line in str(error).splitlines():
+            sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")

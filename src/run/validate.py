@@ -9,9 +9,11 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from src.base.errors import ConfigError
+from src.run.checks.batches import check_batch_size
 from src.run.checks.findings import Finding
 from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
+from src.run.checks.processes import check_processes
 from src.run.checks.rules import (
     check_checkpoint,
     check_epochs,
@@ -36,6 +38,8 @@ CHECKS = (
     check_groups,
     check_epochs,
     check_folds,
+    check_batch_size,
+    check_processes,
     check_answers,
     check_targets,
 )

@@ -56,6 +56,9 @@ NESTED = {
         "grace_seconds": "float",
         "tracker_timeout": "float",
         "rank_timeout": "float",
+        "init_method": "str | None",
+        "interfaces": "list[str] | None",
+        "comm_env": "dict | None",
     },
     "resume": {
         "run": "str | None",

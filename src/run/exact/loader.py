@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import (
@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from src.base.errors import UserError
 from src.run.exact.randomness import Lending, seed_all, seed_of
+from src.run.exact.sharing import Sharing
 
 Keyed = tuple[int, list[int]]  # the seed of a batch and its indices
 
@@ -54,55 +55,56 @@ SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRando
 class EpochOrder(DistributedSampler[int]):
     """The order of a sampler, drawn anew for each epoch as a function of seed and epoch, and one rank's share of it.
 
-    The order is that of the whole data set, whatever the number of ranks: rank r of W takes `order[r::W]`, so the
-    batches of all ranks together hold what one process would see in a batch W times as large. Lightning leaves the
-    loader alone because this is a DistributedSampler.
+    The order is that of the whole data set, whatever the number of ranks. Lightning leaves the loader alone because
+    this is a DistributedSampler.
 
     Args:
-        sampler: One of `SAMPLERS`.
+        sampler: One of `SAMPLERS`; of another one the order is taken as it comes.
         seed: Another seed is another order; a generator that the sampler has of its own adds its seed.
-        rank: Whose share.
-        ranks: Shares; the last examples of the order are made up from its first, so that all are of one length.
+        sharing: Which of it is this rank's.
     """
 
-    def __init__(self, sampler: Any, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        super().__init__(sampler, num_replicas=ranks, rank=rank)
+    def __init__(self, sampler: Any, seed: int, sharing: Sharing) -> None:
+        super().__init__(sampler, num_replicas=sharing.ranks, rank=sharing.rank)
         own = getattr(sampler, "generator", None)
         self.sampler = copy(sampler)  # gets a generator of each epoch; the one given may be used again
         self.seed = seed if own is None else seed_of(seed, own.initial_seed())
+        self.sharing = sharing
 
-    def __iter__(self) -> Iterator[int]:
+    def whole(self) -> list[int]:
+        """Return the epoch's order, of all ranks together."""
         if not isinstance(self.sampler, SequentialSampler):
             self.sampler.generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
-        order = list(self.sampler)
-        order += (order * self.num_replicas)[: self.total_size - len(order)]
-        return iter(order[self.rank :: self.num_replicas])
+        return list(self.sampler)
+
+    def __len__(self) -> int:
+        order = range(self.sharing.examples)
+        return sum(len(self.sharing.part(order, batch)) for batch in range(self.sharing.batches))
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.whole()
+        return iter([index for batch in range(self.sharing.batches) for index in self.sharing.part(order, batch)])
 
 
 class KeyedBatches(Sampler[Any]):
     """Batches of indices, each with the seed of its random changes.
 
     Args:
-        sampler: The order.
-        batch_size: Indices a batch.
-        drop_last: Whether a last batch of fewer indices is left out.
+        sampler: The order, and how it is shared.
     """
 
-    def __init__(self, sampler: EpochOrder, batch_size: int, *, drop_last: bool) -> None:
+    def __init__(self, sampler: EpochOrder) -> None:
         self.sampler = sampler
-        self.batch_size = batch_size
-        self.drop_last = drop_last
+        self.sharing = sampler.sharing
         self.first = 0  # batches that are skipped
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.sampler), self.batch_size)
-        return whole if self.drop_last or not rest else whole + 1
+        return self.sharing.batches
 
     def __iter__(self) -> Iterator[Keyed]:
-        order, place = list(self.sampler), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
+        order, place = self.sampler.whole(), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
         for batch in range(self.first, len(self)):
-            start = batch * self.batch_size
-            yield seed_of("batch", *place, batch), order[start : start + self.batch_size]
+            yield seed_of("batch", *place, batch), self.sharing.part(order, batch)
 
 
 class SeededFetch(Dataset[Any]):
@@ -159,8 +161,15 @@ class ExactLoader(DataLoader[Any]):
     """
 
     def __init__(self, loader: DataLoader[Any], share: Share) -> None:
-        order = EpochOrder(loader.sampler, share.seed, share.rank, share.ranks)
-        self.batches = KeyedBatches(order, int(loader.batch_size or 1), drop_last=loader.drop_last)
+        sharing = Sharing(
+            len(cast("Sized", loader.sampler)),
+            int(loader.batch_size or 1),
+            share.rank,
+            share.ranks,
+            drop_last=loader.drop_last,
+        )
+        order = EpochOrder(loader.sampler, share.seed, sharing)
+        self.batches = KeyedBatches(order)
         super().__init__(
             SeededFetch(loader.dataset, loader.collate_fn, share.lending),
             batch_sampler=self.batches,
@@ -214,8 +223,8 @@ class ExactLoader(DataLoader[Any]):
         return {
             "seed": order.seed,
             "processes": order.num_replicas,
-            "examples": len(order),
-            "batch_size": self.batches.batch_size,
+            "examples": order.num_samples,  # of the largest share: the state of rank 0 is given to every rank
+            "batch_size": order.sharing.batch_size,
         }
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import ConfigError, UserError
 from src.base.logs import rank
+from src.run.processes.launched import restarts
 from src.run.record import config_hash
 from src.run.resume.drift import Drift, compare
 from src.run.resume.runs import CONTINUE, HOTSTART, NEXT, RunDirectory, is_owned, weights_of
@@ -20,7 +21,8 @@ from src.run.validate import validate
 def choose_start(config: DictConfig) -> None:
     """Put into a composed config what the run goes on from: its directory and its checkpoint.
 
-    Does nothing where `resume.run` is null. Otherwise `resume.run` becomes the directory of the run that is gone on
+    Does nothing where `resume.run` is null, unless torchrun starts the run again after a failure: it then goes on with
+    what it had begun, if that is there. Otherwise `resume.run` becomes the directory of the run that is gone on
     from, or null where `auto` found none, and `ckpt_path` its newest whole checkpoint, unless one is named.
 
     Args:
@@ -30,13 +32,15 @@ def choose_start(config: DictConfig) -> None:
         ConfigError: Findings about the config, or about its differences from the run's own.
         UserError: The run cannot be gone on from.
     """
-    asked = OmegaConf.select(config, "resume.run")
-    if not asked:
+    asked, restarted = OmegaConf.select(config, "resume.run"), restarts()
+    if not asked and not (restarted[0] and "resume" in config):
         return
     validate(config)
     task = _without_hydra(config)
     mode = str(config.resume.mode)
-    if mode == CONTINUE:
+    if mode == CONTINUE and not asked:
+        go_on(config, task, _same_run(config, task, torchrun=restarted[1]), explicit=False)
+    elif mode == CONTINUE:
         run = _same_run(config, task) if asked == AUTO else RunDirectory.read(Path(asked), asked=f"resume={asked}")
         go_on(config, task, run, explicit=asked != AUTO)
     elif asked == AUTO:
@@ -48,7 +52,7 @@ def choose_start(config: DictConfig) -> None:
         if not config.get("ckpt_path"):
             # a run starts warm from where the optimizer's state belongs to the weights, and is tuned from the best
             last = run.folder / "checkpoints" / "last.ckpt"
-            _put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
+            put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
 
 
 def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
@@ -66,7 +70,7 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     """
     if run is None:
         for key, nothing in (("run", None), ("reset", []), ("apply", [])):  # a new run has nothing to begin anew
-            _put(config, f"resume.{key}", nothing)
+            put(config, f"resume.{key}", nothing)
         return
     if rank() == 0 and is_owned(run.folder):
         pid = run.record.get("pid")
@@ -74,18 +78,23 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     drift = compare(_saved_config(run.folder), task)
     if drift.refused:
         raise ConfigError([f"resume={run.folder}: {line}" for line in (*drift.refused, *drift.takes_effect)])
-    _put(config, "resume.apply", drift.applied)
-    _put(config, "resume.run", str(run.folder))
-    _put(config, "hydra.run.dir", str(run.folder))
+    put(config, "resume.apply", drift.applied)
+    put(config, "resume.run", str(run.folder))
+    put(config, "hydra.run.dir", str(run.folder))
     if config.hydra.output_subdir is not None:
-        _put(config, "hydra.output_subdir", NEXT)
+        put(config, "hydra.output_subdir", NEXT)
     if not config.get("ckpt_path"):
-        _put(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
+        put(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
     _say(drift)
 
 
-def _same_run(config: DictConfig, task: DictConfig) -> RunDirectory | None:
+def _same_run(config: DictConfig, task: DictConfig, torchrun: str | None = None) -> RunDirectory | None:
     """Return the newest open run with the same config; None when there is none.
+
+    Args:
+        config: As composed, with its `hydra` part.
+        task: The same without that part.
+        torchrun: Which one must have started it; None takes any run.
 
     Where the directory is given (`hydra.run.dir=<folder>`), only that one can be meant.
 
@@ -96,7 +105,8 @@ def _same_run(config: DictConfig, task: DictConfig) -> RunDirectory | None:
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
     if not any(word.lstrip("+").startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         runs = RunDirectory.newest_first(folder.parent)
-        return next((run for run in runs if run.record.get("config_hash") == wanted and run.is_open()), None)
+        same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_open())
+        return next((run for run in same if torchrun is None or run.record.get("torchrun") == torchrun), None)
     run = RunDirectory.of(folder.absolute())
     if run is not None and run.record.get("config_hash") != wanted:
         raise UserError(
@@ -149,7 +159,8 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return task
 
 
-def _put(config: DictConfig, key: str, value: Any) -> None:
+def put(config: DictConfig, key: str, value: Any) -> None:
+    """Set a key of a composed config, also one that Hydra protects."""
     holder = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
     with read_write(holder), open_dict(holder):
         holder[key.rpartition(".")[2]] = value

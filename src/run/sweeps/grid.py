@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import EXIT_CRASH, FulguriteError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
+from src.run.processes.together import wait_for_all
+from src.run.ranks import forget_words
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import quoted
@@ -115,6 +117,8 @@ class _Grid:
         assert sweeper.launcher is not None
         self.launcher, self.at_once = sweeper.launcher, sweeper.max_batch_size
         self.folder, self.jobs, self.code = folder, jobs, code
+        assert sweeper.config is not None
+        self.config = sweeper.config
 
     def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
         wanted = {NEW, KILLED, *([FAILED] if retry else [])}
@@ -151,6 +155,9 @@ class _Grid:
             kept = set_aside(job, self.folder)
             where = str(kept.relative_to(self.folder)) if kept else None
             append(self.folder, "again", job=job.number, key=job.key, kept=where)
+        if job.folder is not None and rank() == 0:
+            forget_words(job.folder)
+        wait_for_all(self.config, "job")  # before a folder that rank 0 has set aside is made anew
         return job.number, [*job.words, *job.more, *self._place(job)]
 
     def _note_silent(self, number: int, error: BaseException) -> None:

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
 from src.base.errors import find_stop
+from src.run.processes.network import PREFIXES
 from src.run.resume.words import OF_HYDRA
 
 # What Lightning tells the processes that it starts, in the environment of the one that starts them.
@@ -46,7 +47,7 @@ def words_of_job() -> Iterator[None]:
 @contextmanager
 def alone() -> Iterator[None]:
     """Leave no trace of a job's other processes: the next job would take this one for a process that was started."""
-    before = {name: os.environ.get(name) for name in TOLD}
+    before = dict(os.environ)
     stopped = False
     try:
         yield
@@ -54,14 +55,13 @@ def alone() -> Iterator[None]:
         stopped = find_stop(error) is not None  # ends the sweep, and with it the others at once
         raise
     finally:
-        launched = "LOCAL_RANK" in os.environ and before["LOCAL_RANK"] is None
-        if launched and not stopped and "src.run.launcher" in sys.modules:
+        if not stopped and "src.run.launcher" in sys.modules:
             from src.run.launcher import WatchedLauncher
 
             WatchedLauncher.end_all()
-            for name in TOLD:
-                os.environ.pop(name, None)
-            os.environ.update({name: value for name, value in before.items() if value is not None})
+            for name in [name for name in os.environ if name in TOLD or name.startswith(PREFIXES)]:
+                del os.environ[name]
+            os.environ.update({name: value for name, value in before.items() if name not in os.environ})
 
 
 def _name(folder: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import FulguriteError, UserError
+from src.base.errors import FulguriteError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
 from src.run.record import Record
@@ -50,9 +49,6 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
     """
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
-    if (started := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        rule = "each would search for itself; start one: its trials start their processes themselves (trainer.devices)"
-        raise UserError(f"hydra/sweeper=search: {started} processes were started together (WORLD_SIZE), and {rule}")
     asked = config.get("sweep") or {}
     settings, space = Settings.read(config), read_space(words, config.hydra.sweeper)
     earlier = find_sweep(str(asked["resume"]), config, SEARCH) if asked.get("resume") else None

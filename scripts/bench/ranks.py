@@ -1,0 +1,95 @@
+"""P7: two processes on two cores beside one process on one, one thread each, for a net that computes 1 ms a sample."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from itertools import pairwise
+from pathlib import Path
+from tempfile import mkdtemp
+from time import perf_counter, process_time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from scripts.bench.measure import Bar, Row, alternate, ratios, run_child
+
+BATCH_SIZE = 128  # of all processes together
+WARM_UP = 5  # steps that do not count
+NET = (
+    "model=mnist_convnet",
+    "model.net.channels=[48,64]",  # forward and backward pass together take 1 ms a sample on one core of 2024
+    f"data.batch_size={BATCH_SIZE}",
+    "data.augment=null",
+)
+BARE = (
+    "test=false",
+    "trainer.max_epochs=1",
+    "+trainer.limit_val_batches=0",
+    "callbacks=none",
+    "model.scheduler=null",
+    "extras.print_config=false",
+    "extras.allowed_targets=[scripts]",
+)
+
+
+class Pace(Callback):
+    """Writes the median seconds between two optimizer steps, of rank 0, which waits for the others in each of them.
+
+    Args:
+        file: Gets `{"wall": seconds, "cpu": seconds}`; cpu is what this process alone computes, with all its threads.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+        self.stamps: list[tuple[float, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step."""
+        self.stamps.append((perf_counter(), process_time()))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        if trainer.global_rank == 0:
+            gaps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(self.stamps[WARM_UP:])]
+            wall, cpu = (statistics.median(column) for column in zip(*gaps, strict=True))
+            self.file.write_text(json.dumps({"wall": wall, "cpu": cpu}))
+
+
+def rank_rows(steps: int, repeats: int, folder: Path, clock: str) -> list[Row]:
+    """Measure how many samples a second two processes train on, over how many one does.
+
+    Args:
+        steps: Optimizer steps of each run, those of the warm-up included.
+        repeats: Rounds that count.
+        folder: For what the runs write.
+        clock: `wall`, or `cpu` for a machine that is busy: the seconds that rank 0 computes, without those
+            in which it waits for the other or for a core.
+    """
+    found = alternate({"one": lambda: _pace(1, steps, folder), "two": lambda: _pace(2, steps, folder)}, repeats)
+    pace = {name: [BATCH_SIZE / each[clock] for each in each_round] for name, each_round in found.items()}
+    parts = {f"{name}, samples/s": values for name, values in pace.items()}
+    parts["one, ms of CPU a sample"] = [1000 * each["cpu"] / BATCH_SIZE for each in found["one"]]
+    what = f"samples a second ({clock}), two processes of one thread over one"
+    return [Row("P7", what, "x", ratios(pace["two"], pace["one"]), Bar(1.5, at_least=True), parts)]
+
+
+def _pace(processes: int, steps: int, folder: Path) -> dict[str, float]:
+    """Train by the command that a user gives, and return seconds a step."""
+    place = Path(mkdtemp(dir=folder))
+    words = (
+        f"+trainer.limit_train_batches={steps}",
+        f"+callbacks.pace={{_target_: scripts.bench.ranks.Pace, file: '{place}/pace.json'}}",
+        f"paths.log_dir={place}",
+        f"trainer={'ddp_sim' if processes > 1 else 'cpu'}",
+        f"trainer.devices={processes}",
+    )
+    done = run_child([sys.executable, "src/train.py", *NET, *BARE, *words], env={"OMP_NUM_THREADS": "1"})
+    if done.exit_code:
+        raise RuntimeError(f"{processes} processes: exit code {done.exit_code}: {done.err}")
+    seconds: dict[str, float] = json.loads((place / "pace.json").read_text())
+    return seconds

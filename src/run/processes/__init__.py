@@ -1,0 +1,1 @@
+"""Many processes, one run: who started them, how they meet, and the group they form."""

@@ -1,0 +1,34 @@
+"""What the libraries that processes speak through read from the environment, set from the config."""
+
+from __future__ import annotations
+
+import os
+
+from omegaconf import DictConfig, OmegaConf
+
+ENV = "env://"
+PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of variables that a config may set
+
+
+def variables(cfg: DictConfig) -> dict[str, str]:
+    """Return the variables that a config asks for, by name.
+
+    Args:
+        cfg: With `extras.interfaces` and `extras.comm_env`.
+    """
+    names = list(OmegaConf.select(cfg, "extras.interfaces") or ())
+    joined = ",".join(names)
+    # NCCL takes names as beginnings, unless = stands before them
+    asked = {"GLOO_SOCKET_IFNAME": joined, "NCCL_SOCKET_IFNAME": f"={joined}"} if names else {}
+    more = OmegaConf.select(cfg, "extras.comm_env") or {}
+    return {**asked, **{str(name): str(value) for name, value in more.items() if value is not None}}
+
+
+def set_variables(cfg: DictConfig) -> None:
+    """Set what a config asks for, before the group is formed and other processes are started."""
+    asked = variables(cfg)
+    os.environ.update(asked)
+    if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in asked):
+        from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # torch does not say so
+
+        set_debug_level_from_env()  # read when torch was imported
