@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -18,7 +19,7 @@ from tests.searching import told
 from tests.sweeps import leave_run
 
 
-def killed_search(folder: Path) -> Trials:
+def killed_search(folder: Path, *, multivariate: bool = False) -> Trials:
     """Return the trials of a search that was killed: one told, one whose verdict was out, one that never began."""
     config = OmegaConf.create(
         {
@@ -29,7 +30,7 @@ def killed_search(folder: Path) -> Trials:
     )
     settings = Settings(("maximize",), n_trials=4, n_jobs=1, max_failure_rate=0.5, custom=None)
     found = read_space(["lr=interval(0.1,1)", "n=choice(1,2)"], OmegaConf.create({}))
-    sampler = optuna.samplers.TPESampler(seed=3, n_startup_trials=2)
+    sampler = optuna.samplers.TPESampler(seed=3, n_startup_trials=2, multivariate=multivariate)
     stored = StoredStudy(open_storage(config.hydra.sweeper, folder), name_of(config, folder), sampler)
     return Trials(folder, settings, found, stored, config, goes_on=True)
 
@@ -59,14 +60,16 @@ def test_trials_that_a_killed_search_has_left_are_told_by_what_their_jobs_left(t
     assert again.conclude()[0].startswith("best: trial 1, val/acc 0.75: lr=")
 
 
-def test_a_sampler_that_goes_on_proposes_what_it_would_have_proposed(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*multivariate.*experimental")
+@pytest.mark.parametrize("multivariate", [False, True])
+def test_a_sampler_that_goes_on_proposes_what_it_would_have_proposed(tmp_path: Path, multivariate: bool) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     given = {}
     for folder, starts in ((straight, [5]), (killed, [2, 1, 2])):
         folder.mkdir()
         words = []
         for number, trials in enumerate(starts):
-            search_of = killed_search(folder)
+            search_of = killed_search(folder, multivariate=multivariate)
             search_of.settings = replace(search_of.settings, n_trials=5)
             search_of.goes_on = number > 0
             search_of.open()

@@ -188,9 +188,16 @@ def bring_up(stored: StoredStudy, propose: Callable[[Study], Trial]) -> None:
     import optuna
     from optuna.trial import TrialState
 
-    study = stored.load()
+    study, memory = stored.load(), optuna.storages.InMemoryStorage()
+    for number in range(stored.storage.get_study_id_from_name(stored.name)):
+        # samplers refuse another study by its number, which counts from 0 here
+        optuna.create_study(storage=memory, study_name=f"before {number}")
     shadow = optuna.create_study(
-        study_name=stored.name, sampler=stored.sampler, pruner=stored.pruner, directions=study.directions
+        storage=memory,
+        study_name=stored.name,
+        sampler=stored.sampler,
+        pruner=stored.pruner,
+        directions=study.directions,
     )
     trials = study.get_trials(deepcopy=False)
     asked = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
