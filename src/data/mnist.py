@@ -231,7 +231,9 @@ class MNISTDataModule(LightningDataModule):
         return [(paths[0], paths[1]), (paths[2], paths[3])]
 
     def _device_batch_size(self) -> int:
-        devices = self.trainer.world_size if self.trainer else 1
+        # not all processes: those that cut one layer among them share their batches
+        shares = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        devices = int((shares or {}).get("num_replicas", 1))
         if self.batch_size % devices:
             near = max(devices, self.batch_size - self.batch_size % devices)
             raise UserError(
