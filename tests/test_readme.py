@@ -13,7 +13,7 @@ from src.run.composition import explain_composition
 from src.run.load import load_config
 from src.run.resume.words import written_out
 from src.run.validate import find_problems
-from src.tools import prove_resume, report, runs
+from src.tools import doctor, prove_resume, report, runs
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import run_door
@@ -73,7 +73,7 @@ def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_p
 
 def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
     assert {words_of(command, tmp_path)[0] for command in TOOLS} == {
-        f"src/tools/{name}.py" for name in ("prove_resume", "runs", "report")
+        f"src/tools/{name}.py" for name in ("prove_resume", "runs", "report", "doctor")
     }
     for command in TOOLS:
         door, *words = words_of(command.replace("logs/train/multiruns/<sweep>", str(tmp_path)), tmp_path)
@@ -81,6 +81,8 @@ def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
             assert runs.read_words(words).folder == ROOT / "logs"
         elif door.endswith("report.py"):
             assert report.read_words(words) == (tmp_path, "val/acc_best", None)
+        elif door.endswith("doctor.py"):
+            assert doctor.read_words(words).bench == ("--bench" in words)
         else:
             overrides, places, control, _ = prove_resume.read_words(words)
             assert (places, control) == (list(prove_resume.PLACES), True)
