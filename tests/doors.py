@@ -37,7 +37,7 @@ def run_door(
         cold: Start a new interpreter; else the process finds torch and Lightning imported, as `Started` does.
         timeout: Seconds after which the test fails.
     """
-    launches = any(word.startswith(("trainer=ddp", "trainer=fsdp")) for word in overrides)
+    launches = any(word.startswith(("trainer=ddp", "trainer=fsdp", "trainer=tensor")) for word in overrides)
     if not (cold or module or launches):
         with TemporaryDirectory() as folder:
             words = [*overrides, *([f"paths.log_dir={logs}"] if logs else [])]

@@ -33,6 +33,7 @@ LACKING = {
     ("trainer", "gpu"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
     ("trainer", "ddp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
     ("trainer", "fsdp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
+    ("trainer", "tensor_parallel"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
     ("trainer", "mps"): "trainer.accelerator=mps: this machine has no MPS device; use trainer=cpu",
     ("trainer", "tpu"): "trainer.accelerator=tpu: torch_xla finds no TPU here",
     ("logger", "neptune"): "Neptune has been sunset",

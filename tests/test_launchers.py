@@ -18,19 +18,19 @@ from tests.conftest import SMALL
 from tests.doors import only_run, read_json, run_door
 from tests.launching import TWO, run_two
 
-LAUNCHERS = ["torchrun", "srun", "mpich", "openmpi", "by_hand"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("srun", "mpich", "openmpi")]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes that rank 0 starts itself."""
-    logs = tmp_path_factory.mktemp("plain")
-    done = run_door("train", *TWO, logs=logs)
-    assert done.returncode == 0, done.stderr
-    return only_run(logs)
+    """A run of two processes that a person has started."""
+    folder = tmp_path_factory.mktemp("plain")
+    both = run_two("by_hand", folder, *TWO, f"paths.log_dir={folder}/logs")
+    assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
+    return only_run(folder / "logs")
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", *SLOW])
 def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain: Path, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     zero, one = run_two(launcher, tmp_path, *TWO, f"paths.log_dir={logs}")
@@ -44,15 +44,15 @@ def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_processes_that_rank_zero_forks_or_spawns_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["popen", "spawn", "fork"])
+def test_processes_that_rank_zero_starts_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
     done = run_door("train", *TWO, f"trainer.strategy.start_method={method}", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_json(only_run(tmp_path) / "run.json")["ranks"] == 2
     assert read_json(only_run(tmp_path) / "results.json") == read_json(plain / "results.json")
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize("launcher", ["torchrun", SLOW[0]])
 def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_clean_group(
     launcher: str, plain: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +67,7 @@ def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_
     assert len(started) == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_a_signal_stopped_goes_on_by_the_same_command_under_the_launcher(tmp_path: Path) -> None:
     send = "+callbacks.send={_target_: tests.signalled.SendSignal, name: SIGTERM, at: 2, rank: 1}"
     words = (*TWO, "trainer.max_epochs=2", f"paths.log_dir={tmp_path}/logs", "resume=auto", send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.conftest import SMALL, ComposeSmall
 from tests.doors import only_run, read_json, run_door
 from tests.launching import TWO, free_port, run_two
 
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 NOTE = "extras.allowed_targets=[tests]", "+callbacks.note._target_=tests.test_process_group.NoteGroup"
 
 
@@ -37,8 +39,7 @@ def place(scheme: str, folder: Path) -> str:
     return {"env": "env://", "tcp": f"tcp://127.0.0.1:{free_port()}", "file": f"file://{folder}/meet"}[scheme]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
-@pytest.mark.parametrize("scheme", ["tcp", "file"])
+@pytest.mark.parametrize(("launcher", "scheme"), [("torchrun", "tcp"), SLOW("torchrun", "file"), SLOW("srun", "file")])
 def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme: str, tmp_path: Path) -> None:
     words = (*TWO, *NOTE, f"extras.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
     both = run_two(launcher, tmp_path, *words)
@@ -62,6 +63,7 @@ def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, s
     assert not list(tmp_path.glob("meet*"))
 
 
+@pytest.mark.slow
 def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_path: Path) -> None:
     words = (
         "extras.interfaces=[lo]",
@@ -126,7 +128,7 @@ def refused(both: list[subprocess.CompletedProcess[str]]) -> str:
     return line
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "by_hand"])
+@pytest.mark.parametrize("launcher", ["torchrun", SLOW("by_hand")])
 def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_run(
     launcher: str, tmp_path: Path
 ) -> None:
@@ -140,7 +142,7 @@ def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_r
     assert not (tmp_path / "logs/train").exists()
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize("launcher", ["torchrun", SLOW("srun")])
 def test_a_trainer_that_counts_other_processes_than_were_started_says_what_to_set(
     launcher: str, tmp_path: Path
 ) -> None:
@@ -167,7 +169,7 @@ def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: P
     assert not list(tmp_path.glob("logs*/train"))
 
 
-@pytest.mark.parametrize("scheme", ["env", "tcp"])
+@pytest.mark.parametrize("scheme", ["env", SLOW("tcp")])
 def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("", 0))

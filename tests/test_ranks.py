@@ -184,7 +184,7 @@ def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatc
 def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSmall) -> None:
     from hydra.utils import instantiate
 
-    trainer = instantiate(small("trainer=ddp_sim").trainer, logger=False)
+    trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False)
     with pytest.raises(UserError, match=r"extras.rank_timeout=0: is not above 0 seconds"):
         watch_ranks(trainer, Path(), 0.0)
     watch_ranks(trainer, Path(), 8.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torchmetrics import MaxMetric, Metric
 
+from src.base.errors import UserError
 from src.models.metrics import Accuracy, ExampleMean
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -78,13 +79,30 @@ class Classifier(LightningModule):
             self.net.compile()
 
     def configure_model(self) -> None:
-        """Cut the net's layers over the devices when the strategy brings a device mesh (`trainer=fsdp`)."""
+        """Cut the net's layers over the devices when the strategy brings a device mesh.
+
+        Under `trainer=fsdp` each layer is cut as it is. Under `trainer=tensor_parallel` the net must say how, by a
+        method `tensor_parallel_plan()` that returns a style for each name of a layer, as torch's `parallelize_module`
+        takes it.
+
+        Raises:
+            UserError: The net does not say how.
+        """
         if self.device_mesh is None or "data_parallel" not in (self.device_mesh.mesh_dim_names or ()):
             return
         from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.tensor.parallel import parallelize_module
 
         if isinstance(self.net, FSDPModule):  # Lightning asks again before the test
             return
+        tensor_mesh = self.device_mesh["tensor_parallel"]
+        if tensor_mesh.size() > 1:
+            if not hasattr(self.net, "tensor_parallel_plan"):
+                raise UserError(
+                    f"trainer.strategy.tensor_parallel_size={tensor_mesh.size()}: {type(self.net).__name__} does "
+                    "not say how its layers are cut; add a tensor_parallel_plan as src/models/nets/dense.py has"
+                )
+            parallelize_module(self.net, tensor_mesh, cast("Any", self.net).tensor_parallel_plan())
         mesh = self.device_mesh["data_parallel"]
         for layer in self.net.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

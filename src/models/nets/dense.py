@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor.parallel import ParallelStyle
 
 
 class SimpleDenseNet(nn.Module):
@@ -45,3 +49,15 @@ class SimpleDenseNet(nn.Module):
         """
         scores: torch.Tensor = self.layers(x)
         return scores
+
+    def tensor_parallel_plan(self) -> dict[str, ParallelStyle]:
+        """Return how the layers are cut over devices that share their batches (`trainer=tensor_parallel`).
+
+        Each linear layer by its outputs, which are put together again behind it: batch norm wants all of them. Two
+        layers with nothing but an elementwise function in between would rather be cut by outputs, then by inputs.
+        """
+        from torch.distributed.tensor import Replicate
+        from torch.distributed.tensor.parallel import ColwiseParallel
+
+        linear = [name for name, layer in self.named_modules() if isinstance(layer, nn.Linear)]
+        return {name: ColwiseParallel(output_layouts=Replicate()) for name in linear}
