@@ -17,13 +17,13 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from src.base.errors import UserError
 from src.base.root import ROOT
+from src.run.launchers import on_ray, on_slurm
+from src.run.launchers.on_slurm import make_executor
+from src.run.launchers.remote_job import RemoteJob
+from src.run.launchers.scheduled import Lost, hand_out
+from src.run.launchers.sent import Sent, environment_of_one_task
 from src.run.session import JobFailed
-from src.run.sweeps import on_ray, on_slurm
 from src.run.sweeps.ledger import append, read
-from src.run.sweeps.on_slurm import make_executor
-from src.run.sweeps.remote_job import RemoteJob
-from src.run.sweeps.scheduled import Lost, hand_out
-from src.run.sweeps.sent import Sent, environment_of_one_task
 from tests.conftest import SMALL
 from tests.run_if import RunIf
 from tests.test_grid import planned

@@ -93,7 +93,7 @@ def test_nothing_loads_a_checkpoint_that_could_run_code() -> None:
         r"(?<!save_)weights_only\s*[=:]\s*(False|false)|TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD|pickle\.loads?\("
     )
     found = [path for path in files if path.suffix in {".py", ".yaml", ".sh"} and unsafe.search(path.read_text())]
-    assert found == [ROOT / "src/run/sweeps/remote_job.py"], "what processes of one sweep send each other"
+    assert found == [ROOT / "src/run/launchers/remote_job.py"], "what processes of one sweep send each other"
     loads = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if _is_torch_load(node)]
     assert loads
     assert all(any(word.arg == "weights_only" for word in call.keywords) for call in loads)

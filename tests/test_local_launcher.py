@@ -18,9 +18,9 @@ from hydra.types import HydraContext
 
 from src.base.errors import ConfigError
 from src.plugins.hydra_plugins.fulgurite.local import LocalLauncher
+from src.run.launchers.places import THREADS, VISIBLE, share_out, visible_gpus
+from src.run.launchers.streaming import run_jobs
 from src.run.sweeps.ledger import read
-from src.run.sweeps.places import THREADS, VISIBLE, share_out, visible_gpus
-from src.run.sweeps.streaming import run_jobs
 from tests.conftest import SMALL
 from tests.doors import Started, read_json, run_door
 from tests.faulty import processes_with

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from src.base.errors import ConfigError
-from src.run.sweeps.space import Space, read_space
+from src.run.search.space import Space, read_space
 from tests import postgres
 from tests.doors import read_json, run_door
 from tests.searching import events, only_sweep, search, start, told, values_of

@@ -17,11 +17,11 @@ from hydra.plugins.launcher import Launcher
 
 from src.base.errors import Diverged, UserError
 from src.base.root import ROOT
+from src.run.launchers.remote_job import RemoteJob, portable
+from src.run.launchers.streaming import run_jobs
 from src.run.session import JobFailed, Outcome
 from src.run.sweeps.grid import _ToDo
 from src.run.sweeps.jobs import Job
-from src.run.sweeps.remote_job import RemoteJob, portable
-from src.run.sweeps.streaming import run_jobs
 from src.train import main
 from tests.conftest import SMALL
 from tests.doors import read_json

@@ -12,8 +12,8 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from src.run.launchers.progress import Now, Progress, _duration
 from src.run.session import JobFailed, Outcome
-from src.run.sweeps.progress import Now, Progress, _duration
 
 
 def sweep(metric: str | None = "val/loss", **sweeper: Any) -> DictConfig:

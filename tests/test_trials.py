@@ -10,10 +10,10 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from src.run.sweeps.settings import Settings
-from src.run.sweeps.space import read_space
-from src.run.sweeps.study import StoredStudy, name_of, open_storage
-from src.run.sweeps.trials import Trials
+from src.run.search.settings import Settings
+from src.run.search.space import read_space
+from src.run.search.study import StoredStudy, name_of, open_storage
+from src.run.search.trials import Trials
 from tests.doors import read_json
 from tests.searching import told
 from tests.sweeps import leave_run

@@ -30,9 +30,9 @@ from src.run.launcher import watch_ranks
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.processes.group import launched_plugins, prepare_group
 from src.run.resume.begin import Continued, find_continued
+from src.run.search.pruning import reporter_of_job
+from src.run.search.settings import metrics_of
 from src.run.stopping import stop_on_signals
-from src.run.sweeps.pruning import reporter_of_job
-from src.run.sweeps.settings import metrics_of
 from src.run.trackers import go_on
 from src.run.waiting import LimitWaiting
 

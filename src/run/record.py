@@ -42,11 +42,11 @@ from src.base.logs import RankedLogger, rank
 from src.base.root import ROOT
 from src.run.processes.launched import restarts
 from src.run.resume.runs import RECORD, RESULTS, continued_run
+from src.run.search.settings import names_of
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
-from src.run.sweeps.settings import names_of
 from src.run.tags import tag_names
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from src.run.build import Run
     from src.run.resume.begin import Continued
-    from src.run.sweeps.pruning import Reporter
+    from src.run.search.pruning import Reporter
 
 log = RankedLogger(__name__)
 
@@ -121,7 +121,7 @@ class Record:
     def describe(self, run: Run) -> None:
         """Note what was built, and tell every logger the hyperparameters."""
         from src.run import trackers
-        from src.run.sweeps.pruning import find_reporter
+        from src.run.search.pruning import find_reporter
 
         trainer, parameters = run.trainer, count_parameters(run)
         self.loggers, self.pruning = list(trainer.loggers), find_reporter(trainer)

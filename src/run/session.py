@@ -44,9 +44,9 @@ from src.run.ranks import find_culprit, has_lost_others, leave_word, let_rank_ze
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
+from src.run.search.settings import metrics_of
 from src.run.signals import signals
 from src.run.sweeps.one_job import alone
-from src.run.sweeps.settings import metrics_of
 from src.run.tags import require_tags, tag_names
 from src.run.workers import explain_lost_worker
 

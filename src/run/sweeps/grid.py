@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import EXIT_CRASH, FulguriteError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
+from src.run.launchers.streaming import Numbered, run_jobs
 from src.run.processes.together import wait_for_all
 from src.run.ranks import forget_words
 from src.run.record import Record
@@ -28,7 +29,6 @@ from src.run.sweeps.code import CodeState
 from src.run.sweeps.going_on import continued, find_sweep, is_other_config, set_aside, take_up, told_states
 from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
 from src.run.sweeps.ledger import append, plan_of, read
-from src.run.sweeps.streaming import Numbered, run_jobs
 
 STOP = "stop"
 MANY = 50  # jobs that take some seconds to compose and check

@@ -1,4 +1,4 @@
-"""Hydra's launcher for jobs side by side on this machine: `hydra/launcher=local`. See `src/run/sweeps/pool.py`."""
+"""Hydra's launcher for jobs side by side on this machine: `hydra/launcher=local`. See `src/run/launchers/pool.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from src.run.sweeps.places import Place
+    from src.run.launchers.places import Place
 
 
 class LocalLauncher(Launcher):
@@ -37,7 +37,7 @@ class LocalLauncher(Launcher):
         """
         # Hydra imports every plugin at every start, also to complete a word
         from src.base.errors import UserError
-        from src.run.sweeps.places import share_out
+        from src.run.launchers.places import share_out
 
         if not hasattr(os, "fork"):
             raise UserError("hydra/launcher=local: needs a system that can fork, as Linux; leave it out here")
@@ -51,7 +51,7 @@ class LocalLauncher(Launcher):
         Args:
             jobs: Number and words of each.
         """
-        from src.run.sweeps.pool import Pool
+        from src.run.launchers.pool import Pool
 
         grace = float(self.config.extras.get("grace_seconds", 60))
         yield from Pool(self, self.places, grace).stream(jobs)

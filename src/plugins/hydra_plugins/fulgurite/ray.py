@@ -1,4 +1,4 @@
-"""Hydra's launcher for Ray. What it does is written in `src/run/sweeps/on_ray.py`."""
+"""Hydra's launcher for Ray. What it does is written in `src/run/launchers/on_ray.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.utils import JobReturn
 
-from src.run.sweeps.launchers import ScheduledLauncher
+from src.run.launchers.scheduled_launcher import ScheduledLauncher
 
 
 class RayLauncher(ScheduledLauncher):
@@ -15,12 +15,12 @@ class RayLauncher(ScheduledLauncher):
     def check(self) -> None:
         """Refuse keys that cannot be used."""
         # Hydra imports every plugin at every start, also to complete a word
-        from src.run.sweeps.on_ray import checked
+        from src.run.launchers.on_ray import checked
 
         checked(self.settings)
 
     def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
-        """Run jobs, as `src/run/sweeps/streaming.py` says."""
-        from src.run.sweeps.on_ray import stream_on_ray
+        """Run jobs, as `src/run/launchers/streaming.py` says."""
+        from src.run.launchers.on_ray import stream_on_ray
 
         return stream_on_ray(self, self.settings, jobs)

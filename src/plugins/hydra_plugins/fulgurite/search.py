@@ -1,4 +1,4 @@
-"""Hydra's sweeper for searches: Optuna asks for the next values. What it does is written in `src/run/sweeps/`."""
+"""Hydra's sweeper for searches: Optuna asks for the next values. What it does is written in `src/run/search/`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SearchSweeper(Sweeper):
             arguments: Words of the command line, without those for Hydra itself.
         """
         # Hydra imports every plugin at every start, also to complete a word
-        from src.run.sweeps.search import run_search
+        from src.run.search.search import run_search
 
         assert self.config is not None
         assert self.launcher is not None

@@ -39,7 +39,7 @@ class ScheduledLauncher(Launcher):
 
     @abstractmethod
     def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
-        """Run jobs, as `src/run/sweeps/streaming.py` says."""
+        """Run jobs, as `src/run/launchers/streaming.py` says."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs, for sweepers that know of nothing else."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # The process of a job under Ray: what it says goes to its log, and what it returns to a file.
-START = "import sys; sys.path.insert(0, sys.argv[1]); from src.run.sweeps.arrived import main; main(sys.argv[2])"
+START = "import sys; sys.path.insert(0, sys.argv[1]); from src.run.launchers.arrived import main; main(sys.argv[2])"
 
 
 class Sent:
@@ -37,7 +37,7 @@ class Sent:
         if missing := self.missing():
             return missing
         sys.path.insert(0, self.root)
-        from src.run.sweeps.arrived import run_submitted
+        from src.run.launchers.arrived import run_submitted
 
         return run_submitted(self.job)
 

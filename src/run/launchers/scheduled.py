@@ -16,15 +16,15 @@ from hydra.plugins.launcher import Launcher
 from src.base.errors import EXIT_CRASH, UserError, did_you_mean
 from src.base.root import ROOT
 from src.run.checks.refusals import Refusals
+from src.run.launchers.progress import Progress
+from src.run.launchers.remote_job import RemoteJob
+from src.run.launchers.sent import Sent
+from src.run.launchers.streaming import Numbered, refused
 from src.run.record import end_record
 from src.run.resume.runs import RECORD
 from src.run.session import JobFailed, Outcome
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
-from src.run.sweeps.progress import Progress
-from src.run.sweeps.remote_job import RemoteJob
-from src.run.sweeps.sent import Sent
-from src.run.sweeps.streaming import Numbered, refused
 
 BEGIN = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
 AT_ONCE = 10.0  # seconds that jobs which were ended at once may take to be gone

@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 from src.base.errors import ConfigError
 from src.run.checks.refusals import Refusals
 from src.run.composition import explain_composition
+from src.run.search.settings import Settings, check_metrics
+from src.run.search.space import Space, ends_of
 from src.run.secrets import shown_word
 from src.run.show import show_plan
 from src.run.sweeps.going_on import continued, only
 from src.run.sweeps.jobs import KILLED, Job, check, varied
 from src.run.sweeps.ledger import SEARCH, key_of, plan_of, read
-from src.run.sweeps.settings import Settings, check_metrics
-from src.run.sweeps.space import Space, ends_of
 
 
 def check_search(space: Space, settings: Settings, config: DictConfig, loader: ConfigLoaderImpl) -> None:

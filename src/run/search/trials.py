@@ -21,12 +21,12 @@ from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.files import write_atomic
 from src.run.record import end_record
 from src.run.resume.runs import RESULTS, RunDirectory, is_owned, status_now
+from src.run.search.settings import Settings, metrics_of
+from src.run.search.space import Space
+from src.run.search.study import PRUNED, REASON, REPEATS, StoredStudy, bring_up
 from src.run.secrets import shown_word
 from src.run.sweeps.jobs import FAILED, KILLED, NEW, Job
 from src.run.sweeps.ledger import append, key_of, read
-from src.run.sweeps.settings import Settings, metrics_of
-from src.run.sweeps.space import Space
-from src.run.sweeps.study import PRUNED, REASON, REPEATS, StoredStudy, bring_up
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -15,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from src.run.launchers.streaming import Numbered
 from src.run.metric_names import less_is_better
 from src.run.secrets import shown_word
-from src.run.sweeps.streaming import Numbered
 
 OF_GOING_ON = ("hydra.", "resume.", "ckpt_")  # words that are no values of a job
 

@@ -14,11 +14,11 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from src.base.errors import UserError, find_stop
+from src.run.launchers.remote_job import RemoteJob, unpack
+from src.run.launchers.scheduled import Lost, Scheduler, hand_out, read_settings, require
+from src.run.launchers.sent import Sent
+from src.run.launchers.streaming import Numbered
 from src.run.signals import HEEDED
-from src.run.sweeps.remote_job import RemoteJob, unpack
-from src.run.sweeps.scheduled import Lost, Scheduler, hand_out, read_settings, require
-from src.run.sweeps.sent import Sent
-from src.run.sweeps.streaming import Numbered
 
 LOG = "console.log"  # in a job's folder
 NONE = type(None)
@@ -92,7 +92,7 @@ class Ray(Scheduler):
     def __init__(self, settings: dict[str, Any], grace: float) -> None:
         import ray
 
-        from src.run.sweeps import sent
+        from src.run.launchers import sent
 
         ray.cloudpickle.register_pickle_by_value(sent)
         self.ray, self.settings, self.grace = ray, settings, grace

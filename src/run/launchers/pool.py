@@ -26,14 +26,14 @@ from hydra.plugins.launcher import Launcher
 
 from src.base.errors import EXIT_CRASH, UserError
 from src.run.checks.refusals import Refusals
+from src.run.launchers.places import Place
+from src.run.launchers.progress import Progress
+from src.run.launchers.remote_job import RemoteJob
+from src.run.launchers.streaming import Ended, Numbered, refused
 from src.run.record import end_record
 from src.run.session import JobFailed, Outcome
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
-from src.run.sweeps.places import Place
-from src.run.sweeps.progress import Progress
-from src.run.sweeps.remote_job import RemoteJob
-from src.run.sweeps.streaming import Ended, Numbered, refused
 
 CONSOLE = "console.log"  # in a job's folder: what it would have said at the terminal
 PRELOADED = ("src.run.build", "src.run.resume.begin", "src.run.weights", "torchmetrics")

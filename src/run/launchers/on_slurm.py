@@ -15,11 +15,11 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from src.base.errors import UserError
+from src.run.launchers.remote_job import RemoteJob
+from src.run.launchers.scheduled import Lost, Scheduler, hand_out, read_settings, require
+from src.run.launchers.sent import Sent
+from src.run.launchers.streaming import Numbered
 from src.run.sweeps.ledger import note_job, read
-from src.run.sweeps.remote_job import RemoteJob
-from src.run.sweeps.scheduled import Lost, Scheduler, hand_out, read_settings, require
-from src.run.sweeps.sent import Sent
-from src.run.sweeps.streaming import Numbered
 
 FOLDER = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
@@ -130,7 +130,7 @@ class Slurm(Scheduler):
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         from cloudpickle import register_pickle_by_value
 
-        from src.run.sweeps import sent
+        from src.run.launchers import sent
 
         register_pickle_by_value(sent)
         self.folder = folder

@@ -17,20 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import FulguriteError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
+from src.run.launchers.streaming import Numbered, run_jobs
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import quoted
+from src.run.search.checks import check_search, compose_killed, require_same, show_search
+from src.run.search.settings import Settings
+from src.run.search.space import Space, read_space
+from src.run.search.study import StoredStudy, make_judges, name_of, open_storage
+from src.run.search.trials import Told, Trials
 from src.run.secrets import shown_word
 from src.run.sweeps.code import CodeState
 from src.run.sweeps.going_on import find_sweep
 from src.run.sweeps.jobs import KILLED, Job
 from src.run.sweeps.ledger import SEARCH, append, plan_of, read
-from src.run.sweeps.search_checks import check_search, compose_killed, require_same, show_search
-from src.run.sweeps.settings import Settings
-from src.run.sweeps.space import Space, read_space
-from src.run.sweeps.streaming import Numbered, run_jobs
-from src.run.sweeps.study import StoredStudy, make_judges, name_of, open_storage
-from src.run.sweeps.trials import Told, Trials
 
 
 def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, words: Sequence[str]) -> None:
