@@ -1,1 +1,1 @@
-"""A search with Optuna: its space and settings read and checked, a trial a job, each told in the study and the ledger."""
+"""A search with Optuna: its space and settings read and checked, a job a trial, each told in study and ledger."""
