@@ -29,6 +29,7 @@ TYPED = [
     ("trainer.gradient_clip_vl=0.5", "there is no such key; did you mean 'trainer.gradient_clip_val'"),
     ("+trainer.max_epochs=3", "trainer.max_epochs is in the config already; leave out the +"),
     ("trainer.max_epochs.x=3", "trainer.max_epochs is a value, so it has no 'x'"),
+    ("resume.run.x=3", "resume.run is null, so it has no 'x'; give it whole, 'resume.run={x: ...}'"),
     ("~callbacks.early_stoping", "there is no such key; did you mean 'callbacks.early_stopping'?"),
     ("modle=mnist", "there is no such key; did you mean 'model'?"),
     ("trainer=gpux", "there is no trainer 'gpux'; did you mean 'gpu'?"),

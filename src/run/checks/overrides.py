@@ -169,8 +169,8 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
         if node is not ... and OmegaConf.is_config(node):
             return None
         if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
-            kind = "null" if node is None else "a value"
-            return f"{holder} is {kind}, so it has no {override.key_or_group[len(holder) + 1 :]!r}"
+            kind, key = "null" if node is None else "a value", override.key_or_group[len(holder) + 1 :]
+            return f"{holder} is {kind}, so it has no {key!r}; give it whole, '{holder}={{{key}: ...}}'"
         holder = holder.rpartition(".")[0]
     return None
 
