@@ -48,12 +48,14 @@ class Noted(Launcher):
 class Pulling(Noted):
     """Has two places and ends the younger job first."""
 
-    def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Generator[tuple[int, JobReturn], None, None]:
+    def stream(
+        self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
+    ) -> Generator[tuple[int, JobReturn], None, None]:
         """Ask for a job where there is a place."""
         running: list[int] = []
         try:
             while True:
-                while len(running) < 2 and (job := next(jobs, None)) is not None:
+                while len(running) < min(2, at_once or 2) and (job := next(jobs, None)) is not None:
                     running.append(job[0])
                 if not running:
                     return
@@ -92,6 +94,11 @@ def test_a_job_is_asked_for_when_a_place_is_free_and_what_runs_is_ended_with_the
     assert seen == [(1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3])]
     running.close()
     assert launcher.given == [(0, -1)]
+
+
+def test_no_more_jobs_run_at_once_than_a_sweep_allows_whatever_places_there_are() -> None:
+    ended = [number for number, _ in run_jobs(Pulling(), numbered(0, 1, 2), at_once=1)]
+    assert ended == [0, 1, 2], "with both of its places the younger would have ended first"
 
 
 def test_a_grid_that_stops_hands_out_no_more_and_says_how_many_are_left() -> None:

@@ -34,6 +34,8 @@ def test_lines_tell_values_counts_the_best_and_the_time_left(capsys: pytest.Capt
         for number, value in enumerate((0.5, 0.25, float("nan"))):
             progress.started(number, ["test=False", f"seed={number}", "x='${y}'", "resume.run=/x"])
             progress.ended(number, done(value), to_come)
+        progress.started(4, ["test=false", "seed=5"])
+        progress.ended(4, done(None), to_come)
         progress.started(5, ["seed=7"])
         failed = JobFailed(Outcome("killed", "killed by SIGKILL", 137))
         progress.ended(5, JobReturn(status=JobStatus.FAILED, _return_value=failed), to_come)
@@ -45,9 +47,10 @@ def test_lines_tell_values_counts_the_best_and_the_time_left(capsys: pytest.Capt
             "best val/loss 0.5000 (job 0), T left"
         ),
     ]
+    assert "sweep: job 4 pruned (seed=5), T; 4 of 5 done" in lines[-3]
     assert lines[-1] == (
         "sweep: job 5 killed: killed by SIGKILL (seed=7), T; "
-        "3 of 5 done, 0 running, 1 failed, best val/loss 0.2500 (job 1), T left"
+        "4 of 6 done, 0 running, 1 failed, best val/loss 0.2500 (job 1), T left"
     )
 
 

@@ -139,6 +139,20 @@ def _ends(folder: Path) -> Iterator[str]:
             yield f"job {path.parent.name} {record['status']}: {record.get('reason') or 'no reason is known'}"
 
 
+def shown_value(value: str) -> str:
+    """Return a value as tables show it: of a number with many digits, as searches try them, the first four."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 8 and not value.lstrip("+-").isdigit() else value
+    except ValueError:
+        return value
+
+
+def shown_values(words: Sequence[str]) -> str:
+    """Return the words that tell jobs from others as one text; `all` for none."""
+    parts = (word.partition("=") for word in words)
+    return " ".join(f"{key}{equals}{shown_value(value)}" for key, equals, value in parts) or "all"
+
+
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
     found = [row.mean_and_deviation(name) for name in names]
     numbers = [
@@ -146,7 +160,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
         for pair in found
     ]
     jobs = f"{row.jobs}" + (f" ({row.failed} failed)" if row.failed else "")
-    return [" ".join(row.values) or "all", jobs, *numbers]
+    return [shown_values(row.values), jobs, *numbers]
 
 
 def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from src.run.sweep import shown_value
 from src.tools.collect import key_and_value
 from src.tools.listing import shown_time
 from src.tools.summary import DEFAULT, Group, Summary, seed_of
@@ -114,7 +115,7 @@ def _values(summary: Summary, group: Group) -> list[Cell]:
     """Return a cell for each key that tells groups apart; long numbers are shown short."""
     values = dict(key_and_value(word) for word in group.values)
     found = [values.get(key, DEFAULT) for key in summary.keys] or [group.name]
-    return [(f"{float(value):.4g}" if _is_number(value) and len(value) > 8 else value, value) for value in found]
+    return [(shown_value(value), value) for value in found]
 
 
 def _metrics(summary: Summary) -> list[str]:
@@ -141,21 +142,22 @@ def _failures(summary: Summary) -> str:
     wrong = [(group, run) for group in summary.groups for run in group.runs if run.status != "done"]
     if not wrong:
         return ""
+    seed = _seed(summary)
     rows = [
         [
             _text(Path(run.folder).name),
             _text(run.status),
             _text(run.reason),
             *_values(summary, group),
-            _text(seed_of(run)),
+            *(_text(seed_of(run)) for _ in seed),
         ]
         for group, run in wrong
     ]
-    return _section("Not done", _table("failures", ["job", "status", "reason", *_keys(summary), "seed"], rows))
+    return _section("Not done", _table("failures", ["job", "status", "reason", *_keys(summary), *seed], rows))
 
 
 def _runs(summary: Summary) -> str:
-    names = _metrics(summary)
+    names, seed = _metrics(summary), _seed(summary)
     rows = []
     for group in summary.groups:
         for run in group.runs:
@@ -165,12 +167,17 @@ def _runs(summary: Summary) -> str:
                     _text(Path(run.folder).name),
                     _text(run.status),
                     *_values(summary, group),
-                    _text(seed_of(run)),
+                    *(_text(seed_of(run)) for _ in seed),
                     (shown_time(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
                     *((f"{of:.4g}", repr(of)) if of is not None and of == of else ("-", "") for of in numbers),  # noqa: PLR0124
                 ]
             )
-    return _table("runs", ["job", "status", *_keys(summary), "seed", "took", *names], rows)
+    return _table("runs", ["job", "status", *_keys(summary), *seed, "took", *names], rows)
+
+
+def _seed(summary: Summary) -> list[str]:
+    """Return the head of the column for seeds and folds; none where no run was given one."""
+    return ["seed"] if any(map(seed_of, summary.runs)) else []
 
 
 def _text(text: str) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,9 @@ def _curves(summary: Summary) -> Figure | None:
                     marker="." if len(curve[name]) == 1 else None,
                     rasterized=len(curves) > MOST_VECTORS,
                 )
+        drawn = [value for _, curve in curves for _, value in curve.get(name, ())]
+        if spans_decades([value for value in drawn if math.isfinite(value)]):
+            axes.set_yscale("log")
         axes.set(xlabel="optimizer step", title=name)
     return figure
 

@@ -14,7 +14,7 @@ import yaml
 
 from src.base.errors import UserError, did_you_mean
 from src.run.metric_names import less_is_better
-from src.run.sweep import FOLDED, summarise
+from src.run.sweep import FOLDED, shown_values, summarise
 from src.tools.collect import LeftRun, key_and_value, read_runs
 from src.tools.comparison import Paired, Spread, compare, spread
 
@@ -42,8 +42,8 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The values as one text."""
-        return " ".join(self.values) or "all"
+        """The values as one text, as tables show them."""
+        return shown_values(self.values)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def numbers_of(values: Sequence[str]) -> list[float] | None:
 
 def spans_decades(numbers: Sequence[float]) -> bool:
     """Tell whether numbers are better seen on a logarithmic scale."""
-    return min(numbers) > 0 and max(numbers) / min(numbers) >= 50
+    return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 50
 
 
 def _importance(summary: Summary) -> dict[str, float]:

@@ -37,7 +37,7 @@ SILENT = {"log_to_driver": False, "configure_logging": False}
 
 
 def stream_on_ray(
-    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered]
+    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Ray, as `streaming.Streaming` says.
 
@@ -45,6 +45,7 @@ def stream_on_ray(
         launcher: Set up by Hydra.
         settings: Its keys, checked by `checked`.
         jobs: Number and words of each.
+        at_once: The most jobs there at the same time; None leaves that to `slots`.
 
     Raises:
         UserError: Ray cannot be reached, or has not what a job asks for.
@@ -53,6 +54,7 @@ def stream_on_ray(
     ray = Ray(settings, grace)
     try:
         slots = settings["slots"] or ray.room()
+        slots = min(slots, at_once or slots)
     except BaseException:
         ray.close()
         raise

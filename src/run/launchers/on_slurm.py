@@ -52,7 +52,7 @@ TIME_IS_OVER = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
 def stream_on_slurm(
-    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered]
+    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Slurm, as `streaming.Streaming` says.
 
@@ -60,9 +60,11 @@ def stream_on_slurm(
         launcher: Set up by Hydra.
         settings: Its keys, checked by `checked`.
         jobs: Number and words of each.
+        at_once: The most jobs there at the same time; None leaves that to `slots`.
     """
     scheduler = Slurm(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
-    yield from hand_out(scheduler, launcher, jobs, settings["slots"])
+    slots = settings["slots"]
+    yield from hand_out(scheduler, launcher, jobs, min(slots, at_once or slots))
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,8 @@ class Progress:
         seconds = time.monotonic() - start
         if returned.status == JobStatus.COMPLETED:
             self.seconds.append(seconds)
-            how = f"done{self._judge(number, returned._return_value)}"
+            pruned = self.metric and returned._return_value is None  # a run that is done has the metric
+            how = "pruned" if pruned else f"done{self._judge(number, returned._return_value)}"
         else:
             self.failed += 1
             outcome = returned._return_value.outcome
@@ -152,7 +153,8 @@ def _plain(config: DictConfig) -> Iterator[str]:
     assert isinstance(given, list)
     for word in OverridesParser.create().parse_overrides([*map(str, given)]):
         if not word.is_sweep_override():
-            yield f"{word.get_key_element()}={word.get_value_element_as_str()}"
+            yield f"{word.get_key_element()}={word.get_value_element_as_str()}"  # as Hydra's grid writes it
+            yield str(word.input_line)  # as a search leaves it
 
 
 def _duration(seconds: float) -> str:

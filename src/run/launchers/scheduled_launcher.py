@@ -38,7 +38,9 @@ class ScheduledLauncher(Launcher):
         """Refuse keys that cannot be used."""
 
     @abstractmethod
-    def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
+    def stream(
+        self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
+    ) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, as `src/run/launchers/streaming.py` says."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -26,13 +26,14 @@ Ended = tuple[int, JobReturn]  # number of the job, and what became of it
 class Streaming(Protocol):
     """A launcher with places that are filled again as soon as one is free."""
 
-    def stream(self, jobs: Iterator[Numbered]) -> Generator[Ended, None, None]:
+    def stream(self, jobs: Iterator[Numbered], at_once: int | None = None) -> Generator[Ended, None, None]:
         """Run jobs, each asked for when there is a place for it, and yield each as it ends, in any order.
 
         Closing the generator ends what is running: jobs are told by SIGTERM, save, and are waited for.
 
         Args:
             jobs: Number and words of each. Where it knows how many it has left, `operator.length_hint` tells.
+            at_once: The most jobs that may run at the same time; None leaves that to the places.
         """
         ...
 
@@ -46,13 +47,14 @@ def run_jobs(launcher: Launcher, jobs: Iterator[Numbered], at_once: int | None =
     Args:
         launcher: Set up by Hydra.
         jobs: Number and words of each.
-        at_once: The most jobs that a launcher without places of its own is given together; None has no limit.
+        at_once: The most jobs at the same time; None leaves that to the launcher, which is given all where it has no
+            places of its own.
 
     Yields:
         A job that cannot be composed any more is a failed one.
     """
     if isinstance(launcher, Streaming):
-        with closing(launcher.stream(jobs)) as running:
+        with closing(launcher.stream(jobs, at_once)) as running:
             yield from running
         return
     # one by one where jobs run one after the other: the next is looked at when the one before has ended

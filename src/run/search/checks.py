@@ -86,5 +86,6 @@ def show_search(space: Space, settings: Settings) -> None:
         ends = ends_of(distribution)
         what = f"{len(ends)} choices" if hasattr(distribution, "choices") else f"from {ends[0]} to {ends[-1]}"
         rows.append((text.partition("=")[0], text.partition("=")[2], what))
-    title = f"Search: {settings.n_trials} trials, {settings.n_jobs} at once, {', '.join(settings.directions)}"
+    at_once = f", {settings.n_jobs} at once at most" if settings.n_jobs else ""
+    title = f"Search: {settings.n_trials} trials{at_once}, {', '.join(settings.directions)}"
     show_plan(rows, [*map(shown_word, space.fixed)], columns=("key", "space", "ends"), title=title)

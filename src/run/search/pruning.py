@@ -68,8 +68,10 @@ class Reporter(Callback):
         Raises:
             Pruned: So it was.
         """
-        if self.reason is not None:
-            raise Pruned(self.reason)
+        # the copy of this callback in a process of ddp_spawn has seen the validations, and told the study only
+        reason = self.reason if self.validations else self._verdict()
+        if reason is not None:
+            raise Pruned(reason)
 
     def _report(self, value: float, epoch: int, *, is_last: bool) -> str | None:
         """Return why the trial is to end, or None."""
@@ -84,11 +86,23 @@ class Reporter(Callback):
             reason = f"{self.metric} {value:.4g} after epoch {epoch}"
             trial.set_user_attr(PRUNED, reason)
         except Exception as error:  # noqa: BLE001 - of any storage's client
-            self._lost = True
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.warning("the search's storage cannot be reached, so this trial is not pruned: %s", told)
+            self._lose(error)
             return None
         return reason
+
+    def _verdict(self) -> str | None:
+        """Return the reason for an early end that the study was told."""
+        try:
+            trials = self._study().load().get_trials(deepcopy=False)
+        except Exception as error:  # noqa: BLE001 - of any storage's client
+            self._lose(error)
+            return None
+        return trials[self.number].user_attrs.get(PRUNED)
+
+    def _lose(self, error: Exception) -> None:
+        self._lost = True
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("the search's storage cannot be reached, so this trial is not pruned: %s", told)
 
     def _study(self) -> StoredStudy:
         pruner = make_part(self.sweeper.pruner, "hydra.sweeper.pruner")

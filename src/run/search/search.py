@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import FulguriteError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
-from src.run.launchers.streaming import Numbered, run_jobs
+from src.run.launchers.streaming import Numbered, Streaming, run_jobs
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import quoted
@@ -107,10 +107,13 @@ class _Search:
         if self.trials.goes_on:
             _say(f"sweep: going on with {self.trials.folder}: {self.trials.told_states(left, retry=retry)}")
         jobs = _Wanted(self._jobs(left, retry=retry), self.trials)
-        with closing(run_jobs(self.launcher, jobs, self.trials.settings.n_jobs)) as running:
+        # a launcher that would be given all at once has no room of its own to tell how many that should be
+        at_once = self.trials.settings.n_jobs or (None if isinstance(self.launcher, Streaming) else 1)
+        with closing(run_jobs(self.launcher, jobs, at_once)) as running:
             for number, ended in running:
                 if self.trials.end(number, ended) in {Told.FAILED, Told.NOTHING}:
                     self.failed.append(ended)
+                self.trials.write_best()  # now: what ends this search may leave it no time to
         for line in self.trials.conclude():
             _say(line)
         for line in self.trials.verdict():

@@ -23,14 +23,14 @@ class Settings:
     Attributes:
         directions: One for each metric.
         n_trials: Trials in all.
-        n_jobs: Most trials at once.
+        n_jobs: Most trials at once; None is as many as the launcher has room for.
         max_failure_rate: Share of `n_trials` that may fail.
         custom: Suggests more values for a trial, or None.
     """
 
     directions: tuple[str, ...]
     n_trials: int
-    n_jobs: int
+    n_jobs: int | None
     max_failure_rate: float
     custom: Callable[[DictConfig, Any], None] | None
 
@@ -104,6 +104,8 @@ def check_metrics(cfg: DictConfig, settings: Settings, *, prunes: bool) -> Itera
 def _wrong_numbers(given: Mapping[str, Any]) -> Iterator[str]:
     for name in ("n_trials", "n_jobs"):
         value = given[name]
+        if name == "n_jobs" and value is None:
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield _told(name, "must be a whole number from 1 on", value)
     rate = given["max_failure_rate"]

@@ -220,7 +220,11 @@ class Trials:
         return ", ".join([*parts, f"{new} to start"] if new > 0 else parts)
 
     def conclude(self) -> list[str]:
-        """Write the best into `optimization_results.yaml`, as Hydra's own sweeper does, and return what to say.
+        """Write the best of all trials, and return a line on each."""
+        return [self._line(trial) for trial in self.write_best()]
+
+    def write_best(self) -> list[FrozenTrial]:
+        """Write the best so far into `optimization_results.yaml`, as Hydra's own sweeper does, and return them.
 
         Where there are several metrics, the best are the trials than which no other is better in all.
         """
@@ -235,7 +239,7 @@ class Trials:
         else:
             found |= {"best_params": best[0].params, "best_value": best[0].value}
         write_atomic(self.folder / BEST, OmegaConf.to_yaml(OmegaConf.create(found)))
-        return [self._line(trial) for trial in best]
+        return best
 
     def _line(self, trial: FrozenTrial) -> str:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))

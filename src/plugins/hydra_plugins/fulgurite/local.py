@@ -45,16 +45,19 @@ class LocalLauncher(Launcher):
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
         self.places = share_out(self.slots, self.gpus, self.cpus)
 
-    def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Generator[tuple[int, JobReturn], None, None]:
+    def stream(
+        self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
+    ) -> Generator[tuple[int, JobReturn], None, None]:
         """Run jobs, each asked for when there is a slot for it, and yield each as it ends.
 
         Args:
             jobs: Number and words of each.
+            at_once: The most slots that are used; None uses all.
         """
         from src.run.launchers.pool import Pool
 
         grace = float(self.config.extras.get("grace_seconds", 60))
-        yield from Pool(self, self.places, grace).stream(jobs)
+        yield from Pool(self, self.places[:at_once], grace).stream(jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs for a sweeper that knows batches only.

@@ -19,8 +19,10 @@ class RayLauncher(ScheduledLauncher):
 
         checked(self.settings)
 
-    def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
+    def stream(
+        self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
+    ) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, as `src/run/launchers/streaming.py` says."""
         from src.run.launchers.on_ray import stream_on_ray
 
-        return stream_on_ray(self, self.settings, jobs)
+        return stream_on_ray(self, self.settings, jobs, at_once)

@@ -19,8 +19,10 @@ class SlurmLauncher(ScheduledLauncher):
 
         checked(self.settings)
 
-    def stream(self, jobs: Iterator[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
+    def stream(
+        self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
+    ) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, as `src/run/launchers/streaming.py` says."""
         from src.run.launchers.on_slurm import stream_on_slurm
 
-        return stream_on_slurm(self, self.settings, jobs)
+        return stream_on_slurm(self, self.settings, jobs, at_once)
