@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from src.base.errors import ConfigError
 from src.run.search.space import Space, read_space
+from src.tools.summary import sum_up
 from tests import postgres
 from tests.doors import read_json, run_door
 from tests.searching import events, only_sweep, search, start, told, values_of
@@ -113,6 +114,7 @@ def test_the_search_of_the_template_writes_its_best(tmp_path: Path) -> None:
     sweep = only_sweep(tmp_path)
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     values = [read_json(sweep / str(job) / "results.json")["metrics"]["val/acc_best"] for job in range(3)]
+    assert (sum_up(sweep).metric, sum_up(sweep).mode) == ("val/acc_best", "max")
     assert best["name"] == "optuna"
     assert best["best_value"] == max(values)
     assert set(best["best_params"]) == {

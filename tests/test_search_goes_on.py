@@ -61,6 +61,8 @@ def test_trials_that_fail_are_told_with_their_reason_and_tried_again_when_asked(
     assert told(sweep)[2][0] == "FAIL"
     assert "NaN or infinity" in told(sweep)[2][1]
     assert 3 not in told(sweep)
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    assert [best["best_value"]] == told(sweep)[0][1], "the best so far stands there although a signal has ended it"
     assert events(sweep, "killed") == [("killed", 3)]
     assert f"to go on: the same command with sweep.resume={sweep}" in first.stderr
 
