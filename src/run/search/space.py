@@ -33,8 +33,9 @@ class Space:
     fixed: tuple[str, ...]
 
     def words(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the words of a trial with these values."""
-        return (*(f"{name}={_shown(value)}" for name, value in params.items()), *self.fixed)
+        """Return the words of a trial with these values, in the order of the space."""
+        names = [*(name for name in self.distributions if name in params), *params]
+        return (*(f"{name}={_shown(params[name])}" for name in dict.fromkeys(names)), *self.fixed)
 
     def corners(self) -> list[tuple[str, ...]]:
         """Return the words of trials that together have every choice and both ends of every interval.

@@ -148,7 +148,8 @@ class Trials:
         return self._job(trial.number, trial.params)
 
     def _propose(self, study: Study) -> Trial:
-        trial = study.ask(self.space.distributions)
+        # by name, as databases return them: samplers that look at several at once go by the order
+        trial = study.ask(dict(sorted(self.space.distributions.items())))
         if self.settings.custom is not None:
             self.settings.custom(self.config, trial)
         return trial
