@@ -58,7 +58,7 @@ def compose_killed(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoader
         else:
             findings += continued(job, cfg)
     if findings:
-        raise ConfigError([f"{line}" for line in findings])
+        raise ConfigError(findings)
 
 
 def require_same(space: Space, settings: Settings, folder: Path) -> None:

@@ -163,17 +163,17 @@ class Trials:
         """Tell the study what became of a trial's job."""
         run = RunDirectory.of(self.folder / str(number))
         status = run.record.get("status") if run is not None else None
-        error = ended._return_value
+        returned = ended._return_value  # of a job that failed, what it has raised
         if ended.status == JobStatus.FAILED:
-            outcome = getattr(error, "outcome", None)
+            outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
                 return Told.NOTHING
-            self._note_silent(number, error)
-            return self._tell(number, Told.FAILED, reason=str(error) or type(error).__name__)
+            self._note_silent(number, returned)
+            return self._tell(number, Told.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
             assert run is not None
             return self._tell(number, Told.PRUNED, reason=str(run.record.get("reason")))
-        return self._judge(number, error if isinstance(error, (list, tuple)) else [error])
+        return self._judge(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
     def _judge(self, number: int, values: Sequence[Any]) -> Told:
         """Tell the study what a job that came to its end has returned."""
