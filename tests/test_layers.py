@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TypeGuard
 
@@ -110,3 +111,19 @@ def test_only_build_and_what_hydra_leaves_to_us_call_instantiate() -> None:
         if "instantiate" in {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
     }
     assert callers == {"build.py", "hydra_part.py"}
+
+
+@pytest.mark.parametrize("room", ["run", "distributed", "tools"])
+def test_each_file_of_a_room_is_named_once_where_the_house_is_described(room: str) -> None:
+    part = (ROOT / "src/README.md").read_text().split(f"## Inside `{room}/`")[1].split("\n## ")[0]
+    rows = {row.split("|")[1].strip(" `/"): row for row in part.splitlines() if row.startswith("| `")}
+    named = Counter(name for key, row in rows.items() for name in _named(key, row))
+    files = [path.relative_to(ROOT / "src" / room) for path in SOURCES if path.is_relative_to(ROOT / "src" / room)]
+    assert named == {str(path): 1 for path in files if path.name != "__init__.py"}
+
+
+def _named(key: str, row: str) -> list[str]:
+    """Return the files of a row: those of its first cell, or, where that is a folder, those its second one tells of."""
+    if ".py" in key:
+        return re.findall(r"`([\w/]+\.py)`", row.split("|")[1])
+    return [f"{key}/{name}" for name in re.findall(r"`([\w]+\.py)`", row)]

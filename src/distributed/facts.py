@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.distributed.interfaces import Interface, chosen_by_gloo, leading_to, machine, require_interfaces
-from src.distributed.launch import Place
+from src.distributed.place import Place
 
 FINE, FINDING, NOTE, LEFT_OUT = "fine", "finding", "note", "left out"
 GIB = 2**30

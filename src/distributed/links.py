@@ -86,36 +86,25 @@ def measure_pair(ranks: Ranks, one: int, other: int, num_bytes: int) -> tuple[fl
     peer, first = (other, True) if ranks.rank == one else (one, False)
     small, large = torch.zeros(2, device=ranks.device), torch.zeros(max(2, num_bytes // 4), device=ranks.device)
     for _ in range(2):  # the first messages open buffers
-        _ping(ranks, small, peer, first=first)
-    latency = median(_ping(ranks, small, peer, first=first) for _ in range(PINGS)) / 2
+        _there_and_back(ranks, small, small, peer, sends=first)
+    latency = median(_there_and_back(ranks, small, small, peer, sends=first) for _ in range(PINGS)) / 2
     rates = []
     for sender in (True, False):  # there, then back; each message is answered by a small one
         sends = sender == first
-        times = [_send_one(ranks, large, small, peer, sends=sends) for _ in range(ROUNDS + 1)][1:]
+        times = [_there_and_back(ranks, large, small, peer, sends=sends) for _ in range(ROUNDS + 1)][1:]
         # the best of them: a neighbour disturbs some, a bad link slows all
         rates.append(large.numel() * 4 / min(times) / 1e9)
     return latency, rates[0], rates[1]
 
 
-def _ping(ranks: Ranks, small: torch.Tensor, peer: int, *, first: bool) -> float:
-    start = time.perf_counter()
-    if first:
-        dist.send(small, peer, group=ranks.group)
-        dist.recv(small, peer, group=ranks.group)
-    else:
-        dist.recv(small, peer, group=ranks.group)
-        dist.send(small, peer, group=ranks.group)
-    return time.perf_counter() - start
-
-
-def _send_one(ranks: Ranks, large: torch.Tensor, small: torch.Tensor, peer: int, *, sends: bool) -> float:
+def _there_and_back(ranks: Ranks, there: torch.Tensor, back: torch.Tensor, peer: int, *, sends: bool) -> float:
     start = time.perf_counter()
     if sends:
-        dist.send(large, peer, group=ranks.group)
-        dist.recv(small, peer, group=ranks.group)
+        dist.send(there, peer, group=ranks.group)
+        dist.recv(back, peer, group=ranks.group)
     else:
-        dist.recv(large, peer, group=ranks.group)
-        dist.send(small, peer, group=ranks.group)
+        dist.recv(there, peer, group=ranks.group)
+        dist.send(back, peer, group=ranks.group)
     return time.perf_counter() - start
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from src.base.errors import FulguriteError, UserError
-from src.distributed.launch import Place
+from src.distributed.place import Place
 
 POLL = 0.05  # seconds
 LINGER = 2.0  # seconds that a rank waits for others to read what it has told

@@ -29,7 +29,8 @@ if not __package__:
 from src.base.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_USER, FulguriteError, UserError, did_you_mean
 from src.base.root import ROOT
 from src.distributed.bandwidth import BUS_FACTOR
-from src.distributed.launch import Place, read_place
+from src.distributed.place import Place
+from src.tools.doctor_place import read_place
 from src.tools.thresholds import read_bytes, read_threshold
 
 if TYPE_CHECKING:
