@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -102,6 +103,26 @@ def test_a_link_that_is_cut_is_named_within_the_timeout_and_nothing_stays(nodes:
     assert told[0].startswith("all_reduce of 8 B: the ranks lost one another")
     assert "ethB is down on rank 0 (node0)" in told
     assert any(line.startswith("rank 1 (node1) cannot reach rank 0 (node0) at 10.77.2.1 over ethB") for line in told)
+    assert wait_gone(nodes) == []
+
+
+def test_a_link_that_is_cut_and_carried_the_store_too_is_named_on_both_machines(nodes: Nodes) -> None:
+    endless = ["--bench", "--no-drills", "--no-links", "--calls", "1000000", "--seconds", "300"]
+    started = start(nodes, *endless, "--interface", "ethA", "--collectives", "all_reduce")
+    until = time.monotonic() + 90
+    while nodes[0].bytes_sent("ethA") < 10_000_000:
+        assert time.monotonic() < until, "it has not come to the bench"
+        time.sleep(0.2)
+    nodes[0].cut("ethA")
+    cut = time.monotonic()
+    ended = [end(one, 60) for one in started]
+    assert time.monotonic() - cut < 2 * 10 + 25
+    assert [code for code, _ in ended] == [1, 1]
+    # rank 0, whose torchrun keeps the store, still has it; rank 1 has only what it sees itself
+    here, there = (" ".join(said.split()) for _, said in ended)
+    assert re.search(r"finding at fault ethA is down on rank 0 \(node0\) finding at fault rank 1 \(node1\)", here), here
+    assert re.search(r"all_reduce of \S+ \S+: rank 1 \(node1\) lost the other ranks \(.*\), ethA is down", there), there
+    assert "asking at 10.77.1.1:29400, where they meet" in there
     assert wait_gone(nodes) == []
 
 

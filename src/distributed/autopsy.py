@@ -42,12 +42,14 @@ def find_fault(preflight: Preflight, report: Report, error: BaseException) -> No
 def _seen(report: Report, words: list[Any], silent: list[int], timeout: float) -> list[str]:
     """Return a line for each thing that is wrong."""
     lines = [
-        f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s; was it killed or stopped?"
+        f"{', '.join(one['down'])} is down on {facts.name}"
+        for facts, one in zip(report.facts, words, strict=True)
+        if one is not None and one["down"]
+    ]
+    lines += [
+        f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s; was it killed or stopped, is it cut off?"
         for one in map(report.facts.__getitem__, silent)
     ]
-    for facts, one in zip(report.facts, words, strict=True):
-        if one is not None and one["down"]:
-            lines.append(f"{', '.join(one['down'])} is down on {facts.name}")
     for one in filter(None, words):
         lines += told([tuple(pair) for pair in one["unreached"]], report.facts)
     return lines
