@@ -144,6 +144,7 @@ def test_a_value_from_the_environment_is_shown_nowhere(
     [
         ("logger.comet.api_key=abc", "logger.comet.api_key=***"),
         ("+logger.x.token=abc", "+logger.x.token=***"),
+        ("+note=postgresql://me:abc@db:5432/x", "+note=postgresql://me:***@db:5432/x"),
         ("data.tokenizer=bpe", "data.tokenizer=bpe"),
         ("logger.comet.api_key=", "logger.comet.api_key="),
         ("-m", "-m"),

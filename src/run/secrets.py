@@ -13,6 +13,7 @@ ENVIRONMENT = "oc.env:"
 _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
 )
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")  # in a URL
 ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by the project itself; no secret
 
 
@@ -38,9 +39,9 @@ def sounds_secret(key: str) -> bool:
 
 
 def shown_word(word: str) -> str:
-    """Return a word of the command line, with `***` for the value of a key that sounds secret."""
+    """Return a word of the command line, with `***` for the value of a key that sounds secret, or a URL's password."""
     key, equals, value = word.partition("=")
-    return f"{key}={MASK}" if equals and value and sounds_secret(key) else word
+    return f"{key}={MASK}" if equals and value and sounds_secret(key) else _PASSWORD.sub(rf"\1:{MASK}@", word)
 
 
 def _mask(node: DictConfig | ListConfig) -> None:

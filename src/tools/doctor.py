@@ -36,6 +36,7 @@ from src.tools.thresholds import read_bytes, read_threshold
 if TYPE_CHECKING:
     from src.distributed.meeting import Meeting, Watchdog
     from src.distributed.preflight import Report, Wanted
+    from src.distributed.speed import Bench
 
 EXIT_FINDING = 1
 
@@ -193,12 +194,26 @@ def _look(asked: argparse.Namespace, meeting: Meeting, watch: Watchdog) -> Repor
                     asked.collectives, asked.max_bytes, asked.factor, asked.warmup, asked.calls, asked.seconds,
                     asked.link_bytes, not asked.no_links, asked.least,
                 )  # fmt: skip
+                if ranks.rank == 0 and ranks.size > 1:
+                    _say_how_long(bench)
                 measure_speed(bench, ranks, report, watch, asked.timeout)
     except RuntimeError as error:
         find_fault(preflight, report, error)
     finally:
         preflight.close()
     return report
+
+
+def _say_how_long(bench: Bench) -> None:
+    from src.distributed.bench import sizes
+
+    number = len(bench.collectives) * len(sizes(bench.max_bytes, bench.factor))
+    print(
+        f"bench: {number} measurements, each up to {2 * bench.seconds:g} s and on fast links under one; "
+        "--collectives, --max-bytes and --seconds make it shorter",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _wanted(asked: argparse.Namespace, kind: type[Wanted]) -> Wanted:

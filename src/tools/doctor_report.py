@@ -99,7 +99,14 @@ def tables(report: Report) -> list[Rows]:
 def _print(report: Report) -> None:
     console = Console()
     for title, columns, cells in tables(report):
-        table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
         right = _numeric(columns, cells)
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", overflow="fold")
