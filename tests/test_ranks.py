@@ -17,6 +17,7 @@ import torch
 from src.base.errors import UserError
 from src.base.root import ROOT
 from src.run import ranks
+from src.run.compat import unchecked
 from src.run.launcher import watch_ranks
 from src.run.processes.port import require_free_port
 from src.run.ranks import find_failed, forget_words, has_lost_others, is_stopped, leave_word, read_words
@@ -184,7 +185,7 @@ def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatc
 def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSmall) -> None:
     from hydra.utils import instantiate
 
-    trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False)
+    trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False, **unchecked())
     with pytest.raises(UserError, match=r"extras.rank_timeout=0: is not above 0 seconds"):
         watch_ranks(trainer, Path(), 0.0)
     watch_ranks(trainer, Path(), 8.0)

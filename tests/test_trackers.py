@@ -278,3 +278,16 @@ def test_a_run_ends_well_beside_a_real_client_that_finds_no_server(answers: bool
     assert [call["call"] for call in calls[:2]] == ["log_hyperparams", "tags"]
     assert {name for call in calls[2:] for name in call["metrics"]} >= {"train/loss", "val/acc", "test/acc"}
     assert read_json(run / "run.json")["exit_code"] == 0
+
+
+def test_an_error_that_is_raised_again_from_its_wrapper_is_told_and_not_followed_for_ever(tmp_path: Path) -> None:
+    def make() -> Logger:
+        cause = KeyError("before")
+        try:
+            raise RuntimeError("Error in call to target") from cause
+        except RuntimeError as error:
+            raise cause from error  # as build does with what Hydra has wrapped
+
+    node = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
+    with pytest.raises(KeyError, match="before"):
+        make_tracker("csv", node, make_as_build_does, tmp_path, Patience(1))

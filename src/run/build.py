@@ -230,7 +230,7 @@ def _first_cause(error: Exception, key: str) -> Exception:
 
 def _trackers(cfg: DictConfig, earlier: Continued | None) -> list[Logger]:
     """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
-    group = cfg.get("logger") if earlier is None else go_on(cfg.get("logger"), earlier.loggers, earlier.step)
+    group = cfg.get("logger") if earlier is None else go_on(cfg, earlier.loggers, earlier.step)
     patience = Patience(float(cfg.extras.get("tracker_timeout", 30)))
     made = [
         make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, patience)

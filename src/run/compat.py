@@ -10,6 +10,8 @@ import hydra.utils
 IS_1_3 = hydra.__version__.startswith("1.3.")
 # 1.4 has one behaviour only and warns when another is asked for; 1.3 warns when none is.
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
+# The method of Hydra's config loader through which every composed config comes.
+LOADS = "load_configuration" if IS_1_3 else "_load_configuration"
 # What Hydra 1.4 itself may make from a config: sweepers, launchers, callbacks and log handlers.
 ITS_OWN = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "src.run.*")
 # Arguments of `@hydra.main` beside folder and name.

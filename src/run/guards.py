@@ -239,9 +239,11 @@ def _number(value: Any) -> Any:
 
 
 def _is_of_the_system(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, OSError):
+    seen: list[BaseException] = []  # a cause that is raised from its wrapper makes a circle
+    while error is not None and not isinstance(error, OSError) and error not in seen:
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error is not None
+    return isinstance(error, OSError)
 
 
 def _refusal(error: Exception) -> BaseException | None:

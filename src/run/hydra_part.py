@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError, did_you_mean
-from src.run.compat import unchecked
+from src.run.compat import LOADS, unchecked
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
 CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
@@ -26,7 +26,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 def guard_hydra_part() -> None:
     """Let Hydra return no composed config of which it would make something that is not allowed."""
-    plain = ConfigLoaderImpl.load_configuration
+    plain = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return
 
@@ -36,7 +36,7 @@ def guard_hydra_part() -> None:
         check_hydra_part(cfg)
         return cfg
 
-    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
+    setattr(ConfigLoaderImpl, LOADS, load_configuration)
 
 
 def check_hydra_part(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,24 +18,25 @@ from src.run.guards import call_in_turn, close_all, identify
 log = RankedLogger(__name__)
 
 
-def go_on(node: DictConfig | None, ids: Mapping[str, str], step: int) -> DictConfig | None:
+def go_on(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
     """Return the `logger` group with what each tracker needs to go on with its own run.
 
     MLflow, W&B, Comet and Aim open the run of that id again; what they hold of `step` and later stays there, and comes
     a second time. TensorBoard hides it, the CSV logger cuts it off.
 
     Args:
-        node: The group as configured; it is not changed.
+        cfg: The run's config; it is not changed.
         ids: What run.json holds under `loggers`.
         step: Of the checkpoint; rows of this step and of later ones are logged again.
     """
-    if node is None:
+    group = copy.deepcopy(cfg).get("logger")  # all of it: a group by itself would have a parent that does not know it
+    if group is None:
         return None
-    group = node.copy()
     with open_dict(group):
         for name, config in group.items():
             if config is not None:
                 _go_on_with(str(name), config, ids.get(str(name)), step)
+    assert isinstance(group, DictConfig)
     return group
 
 

@@ -105,5 +105,5 @@ def _gone_on(job: RemoteJob) -> RemoteJob:
         return job
     config = loader.load_sweep_config(before, [*words, *again.more])
     with read_write(config), open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = job.number
+        config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
     return replace(job, plain=plain_of(config))

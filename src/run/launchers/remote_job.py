@@ -77,7 +77,7 @@ class RemoteJob:
         loader = given.hydra_context.config_loader
         config = loader.load_sweep_config(given.config, list(words))
         with read_write(config), open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.id, config.hydra.job.num = str(number), number
         sweep = Path.cwd() / str(config.hydra.sweep.dir)
         return cls(
             number,
