@@ -290,4 +290,4 @@ def test_an_error_that_is_raised_again_from_its_wrapper_is_told_and_not_followed
 
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
     with pytest.raises(KeyError, match="before"):
-        make_tracker("csv", node, make_as_build_does, tmp_path, Patience(1))
+        make_tracker("csv", node, make, tmp_path, Patience(1))
