@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -26,7 +26,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 def guard_hydra_part() -> None:
     """Let Hydra return no composed config of which it would make something that is not allowed."""
-    plain = getattr(ConfigLoaderImpl, LOADS)
+    plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return
 
