@@ -22,7 +22,7 @@ from src.run.launchers.on_slurm import make_executor
 from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.scheduled import Lost, hand_out
 from src.run.launchers.sent import Sent, environment_of_one_task
-from src.run.session import JobFailed
+from src.run.outcome import JobFailed
 from src.run.sweeps.ledger import append, read
 from tests.conftest import SMALL
 from tests.run_if import RunIf

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.base.errors import EXIT_CRASH, is_out_of_memory
-from src.run.session import judge
+from src.run.outcome import judge
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import only_run, read_json, run_door

@@ -19,7 +19,7 @@ from src.base.errors import Diverged, UserError
 from src.base.root import ROOT
 from src.run.launchers.remote_job import RemoteJob, portable
 from src.run.launchers.streaming import run_jobs
-from src.run.session import JobFailed, Outcome
+from src.run.outcome import JobFailed, Outcome
 from src.run.sweeps.grid import _ToDo
 from src.run.sweeps.jobs import Job
 from src.train import main

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from src.run.launchers.progress import Now, Progress, _duration
-from src.run.session import JobFailed, Outcome
+from src.run.outcome import JobFailed, Outcome
 
 
 def sweep(metric: str | None = "val/loss", **sweeper: Any) -> DictConfig:

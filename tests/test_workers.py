@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.run.build import build
 from src.run.checkpoints import find_damage
 from src.run.exact.loader import ExactLoader
-from src.run.session import judge
+from src.run.outcome import judge
 from src.run.waiting import limit_waiting
 from src.run.workers import explain_lost_worker
 from tests.conftest import ComposeSmall

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import FulguriteError, UserError
 from src.base.logs import rank
+from src.run.outcome import tell_refusal
 from src.run.processes.launched import Launch
-from src.run.processes.meeting import Refused
 from src.run.processes.together import begin_together, sweep_together
 from src.run.resume.runs import CONTINUE
 from src.run.resume.start import choose_start, put
@@ -155,10 +154,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except FulguriteError as error:
-        launch = Launch.current
-        if launch is None or (launch.speaks and not isinstance(error, Refused)):
-            for line in str(error).splitlines():
-                sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")
+        tell_refusal(error)
         raise SystemExit(error.exit_code) from error
 
 

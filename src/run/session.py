@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.base.errors import (
-    EXIT_CRASH,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    EXIT_USER,
-    ConfigError,
     FulguriteError,
-    Pruned,
-    RankFailed,
     Stopped,
     find_stop,
-    is_disk_full,
-    is_out_of_memory,
 )
 from src.base.logs import RankedLogger, rank
 from src.base.root import prepare_environment
@@ -37,9 +26,10 @@ from src.run.backoff import begin_again, run_with_backoff
 from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
-from src.run.memory import explain_out_of_memory, keep_traceback
+from src.run.memory import keep_traceback
+from src.run.outcome import JobFailed, judge, tell, tell_refusal
 from src.run.processes.launched import Launch, find_launch
-from src.run.processes.meeting import Refused, end_meeting
+from src.run.processes.meeting import end_meeting
 from src.run.ranks import find_culprit, has_lost_others, leave_word, let_rank_zero_end
 from src.run.record import Record
 from src.run.resume.runs import owned
@@ -48,29 +38,8 @@ from src.run.search.settings import metrics_of
 from src.run.signals import signals
 from src.run.sweeps.one_job import alone
 from src.run.tags import require_tags, tag_names
-from src.run.workers import explain_lost_worker
 
 log = RankedLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended, for run.json and for the process."""
-
-    status: str
-    reason: str
-    exit_code: int
-
-
-class JobFailed(FulguriteError):
-    """A job of a sweep failed; it has told why itself."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.reason)
-        self.outcome = outcome
-
-    def __reduce__(self) -> tuple[type[JobFailed], tuple[Outcome]]:
-        return type(self), (self.outcome,)
 
 
 @contextmanager
@@ -105,7 +74,7 @@ def _recorded(cfg: DictConfig) -> Iterator[Record]:
         with signals.held():
             culprit = find_culprit(record.folder) if Launch.current is not None and find_stop(error) else None
             outcome = judge(culprit or error, cfg)
-            _tell(error, outcome, _advice(cfg))
+            tell(error, outcome, _advice(cfg))
             if rank() > 0 and find_stop(error) is None and outcome.status == "failed":
                 keep_traceback(error)
                 leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
@@ -131,44 +100,6 @@ def set_seed(seed: int | None) -> None:
         from lightning.pytorch import seed_everything
 
         seed_everything(seed, workers=True, verbose=False)
-
-
-def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
-    """Return what an error that ended a run means.
-
-    Args:
-        error: What was raised.
-        cfg: The run's config, for the values that the advice names.
-    """
-    if (killed := _killed(error)) is not None:
-        return killed
-    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
-    if isinstance(error, Pruned):
-        return Outcome("pruned", str(error), EXIT_DONE)
-    if isinstance(error, FulguriteError):
-        return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
-    if type(error).__name__ == "MisconfigurationException":
-        return Outcome("failed", reason, EXIT_USER)
-    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_lost_worker(error):
-        return Outcome("failed", explained, EXIT_CRASH)
-    if is_disk_full(error):
-        return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else EXIT_CRASH
-        return Outcome("failed", f"the program ended itself with code {code}", code or EXIT_CRASH)
-    return Outcome("failed", reason, EXIT_CRASH)
-
-
-def _killed(error: BaseException) -> Outcome | None:
-    """Return the outcome of a run that a signal has ended, else None."""
-    if (stop := find_stop(error)) is not None:
-        return Outcome("killed", str(stop), stop.exit_code)
-    # in a process that does not listen to signals by our rules, Lightning ends the program itself
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
-    if type(error).__name__ == "SIGTERMException":
-        return Outcome("killed", "terminated (SIGTERM)", EXIT_TERMINATED)
-    return None
 
 
 def run_task(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> float | list[float] | None:
@@ -229,7 +160,7 @@ def enter(main: Callable[[], Any]) -> None:
         raise SystemExit(stop.exit_code) from None
     except FulguriteError as error:
         if not isinstance(error, JobFailed):
-            _write_findings(error)
+            tell_refusal(error)
         raise SystemExit(error.outcome.exit_code if isinstance(error, JobFailed) else error.exit_code) from error
     except Exception as error:
         from src.run.composition import explain_composition
@@ -237,7 +168,7 @@ def enter(main: Callable[[], Any]) -> None:
         explained = explain_composition(error, sys.argv[1:])
         if explained is None:
             raise
-        _write_findings(explained)
+        tell_refusal(explained)
         raise SystemExit(explained.exit_code) from error
     finally:
         signals.restore()
@@ -268,24 +199,6 @@ def _advice(cfg: DictConfig) -> str:
     return f"; to go on: python src/train.py resume={cfg.paths.output_dir}"
 
 
-def _tell(error: BaseException, outcome: Outcome, advice: str) -> None:
-    if (stop := find_stop(error)) is not None:
-        stop.told = True
-        log.error("%s%s", outcome.reason, advice)
-    elif isinstance(error, Pruned):
-        log.info("pruned: %s", outcome.reason)
-    elif isinstance(error, ConfigError):
-        for finding in error.findings:
-            log.error("%s", finding)
-    elif is_out_of_memory(error) or isinstance(error, RankFailed) or explain_lost_worker(error):
-        log.error("%s", outcome.reason)
-        keep_traceback(error)
-    elif outcome.exit_code == EXIT_CRASH:
-        log.error("the run crashed", exc_info=error)
-    else:
-        log.error("%s", outcome.reason)
-
-
 def _tell_stop(stop: Stopped) -> None:
     if rank() > 0:
         return
@@ -297,10 +210,3 @@ def _tell_stop(stop: Stopped) -> None:
         sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.can_go_on else ''}\n")
     elif not stop.told:
         sys.stderr.write(f"{stop} before the run began\n")
-
-
-def _write_findings(error: FulguriteError) -> None:
-    launch = Launch.current
-    if launch is None or (launch.speaks and not isinstance(error, Refused)):
-        for line in str(error).splitlines():
-            sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")

@@ -23,8 +23,8 @@ from src.base.root import prepare_environment
 from src.run.config_files import guard_configs
 from src.run.launchers.remote_job import RemoteJob, plain_of, typed_of, unpack
 from src.run.launchers.sent import environment_of_one_task
+from src.run.outcome import JobFailed, judge
 from src.run.resume.runs import RunDirectory, status_now
-from src.run.session import JobFailed, judge
 from src.run.signals import signals
 from src.run.sweeps.going_on import continued
 from src.run.sweeps.jobs import KILLED, Job

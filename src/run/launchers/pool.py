@@ -30,8 +30,8 @@ from src.run.launchers.places import Place
 from src.run.launchers.progress import Progress
 from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.streaming import Ended, Numbered, refused
+from src.run.outcome import JobFailed, Outcome
 from src.run.record import end_record
-from src.run.session import JobFailed, Outcome
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
 

@@ -29,8 +29,8 @@ from src.base.errors import Stopped, UserError
 from src.base.root import ROOT, prepare_environment
 from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
+from src.run.outcome import JobFailed, judge
 from src.run.record import Record
-from src.run.session import JobFailed, judge
 from src.run.signals import signals
 
 

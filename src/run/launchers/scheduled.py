@@ -20,9 +20,9 @@ from src.run.launchers.progress import Progress
 from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.sent import Sent
 from src.run.launchers.streaming import Numbered, refused
+from src.run.outcome import JobFailed, Outcome
 from src.run.record import end_record
 from src.run.resume.runs import RECORD
-from src.run.session import JobFailed, Outcome
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
 
