@@ -111,6 +111,14 @@ def test_every_example_is_predicted_once(ranks: int, examples: int, tmp_path: Pa
     assert sorted(number for share in shares for part in share for number in part) == list(range(examples))
 
 
+TWO_BY_TWO = (
+    "trainer=tensor_parallel",
+    "trainer.strategy.data_parallel_size=2",
+    "trainer.strategy.tensor_parallel_size=2",
+    "trainer.devices=4",
+)
+
+
 @pytest.mark.parametrize(
     ("words", "over"),
     [
@@ -120,6 +128,11 @@ def test_every_example_is_predicted_once(ranks: int, examples: int, tmp_path: Pa
             "6 processes (3 nodes of 2); choose a multiple of 6, e.g. data.batch_size=60",
         ),
         (("trainer=ddp_sim", "trainer.devices=3", "data.batch_size=2"), "3 processes; choose a multiple of 3, e.g. "),
+        (("trainer=fsdp", "trainer.devices=3", "data.batch_size=64"), "3 processes; choose a multiple of 3, e.g. "),
+        (
+            (*TWO_BY_TWO, "data.batch_size=65"),
+            "2 groups of processes that share their batches; choose a multiple of 2, e.g. data.batch_size=64",
+        ),
     ],
 )
 def test_a_batch_that_does_not_divide_is_one_line_before_anything_is_imported(
@@ -134,6 +147,21 @@ def test_a_number_of_processes_that_is_not_known_yet_is_left_to_the_data_module(
     validate(small("trainer=ddp_sim", "trainer.devices=auto", "data.batch_size=65"))
     validate(small("trainer=ddp_sim", "trainer.devices=[0,1]", "data.batch_size=64"))
     validate(small("data.batch_size=65"))
+
+
+def test_processes_that_share_their_batches_count_once(small: ComposeSmall) -> None:
+    validate(small(*TWO_BY_TWO, "data.batch_size=66"))
+    validate(small("trainer=tensor_parallel", "data.batch_size=65"))
+
+
+def test_sizes_whose_product_is_not_the_number_of_processes_are_one_line(small: ComposeSmall) -> None:
+    rule = (
+        "trainer.strategy.data_parallel_size=2: times tensor_parallel_size=1 is 2, and the trainer has 4 processes "
+        "(2 nodes of 2); use trainer.strategy.data_parallel_size=4"
+    )
+    with pytest.raises(ConfigError, match=re.escape(rule)) as refused:
+        validate(small("trainer=fsdp", "trainer.num_nodes=2"))
+    assert len(refused.value.findings) == 1
 
 
 @pytest.mark.slow

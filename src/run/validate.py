@@ -9,7 +9,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from src.base.errors import ConfigError
-from src.run.checks.batches import check_batch_size
+from src.run.checks.batches import check_batch_size, check_cut
 from src.run.checks.findings import Finding
 from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
@@ -39,6 +39,7 @@ CHECKS = (
     check_epochs,
     check_folds,
     check_batch_size,
+    check_cut,
     check_processes,
     check_answers,
     check_targets,
