@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from lightning.pytorch.callbacks import Callback
 
 from src.base.errors import ConfigError, UserError
 from src.run.build import build
+from src.run.processes.launched import Launch, find_launch
+from src.run.processes.meeting import Files, Meeting
 from src.run.validate import validate
 from tests.conftest import SMALL, ComposeSmall
 from tests.doors import only_run, read_json, run_door
@@ -181,3 +186,40 @@ def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path
     asked = f"MASTER_PORT={port}" if scheme == "env" else f"extras.init_method={url}"
     assert f"{asked}: another process listens there; name another port" in line
     assert read_json(only_run(tmp_path / "logs") / "run.json")["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("rank", "note"), [(0, "1-begin-call"), (1, "1-begin-1")])
+def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
+    rank: int, note: str, tmp_path: Path
+) -> None:
+    board = Files(tmp_path)
+    board.put("1-begin-call", earlier := "left by an earlier start")
+    meeting = Meeting(Launch("mpiexec", rank, 2, None, None, None, "key"), board, 20)
+    with ThreadPoolExecutor(1) as pool:
+        ours = pool.submit(meeting.hold, "begin", "ours", lambda said: said)
+        while (said := board.get(note) or earlier) == earlier:
+            time.sleep(0.01)
+        board.put(note, json.dumps({**json.loads(said), "word": "other"}) if rank else "other")
+        with pytest.raises(UserError, match=f"{tmp_path}: another start of the same command meets there .*MASTER_PORT"):
+            ours.result()
+
+
+def test_the_processes_of_one_mpiexec_meet_at_one_place_on_whichever_machine_they_are() -> None:
+    place = {"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}
+    told = [
+        {**place, "PMI_RANK": str(rank), "PMI_ID": str(rank), "MPI_LOCALRANKID": str(rank % 2)} for rank in range(4)
+    ]
+    assert len({find_launch(env).key for env in told}) == 1  # type: ignore[union-attr]
+    other = find_launch({**told[0], "MASTER_PORT": "29501"})
+    assert other is not None
+    assert other.key != find_launch(told[0]).key  # type: ignore[union-attr]
+
+
+def test_more_processes_than_cores_are_said_in_one_line(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    build(small("trainer=ddp_sim"))
+    assert "take turns" not in caplog.text
+    build(small("trainer=ddp_sim", "trainer.devices=4"))
+    assert "4 processes on 2 cores take turns: not faster than trainer.devices=2" in caplog.text

@@ -114,34 +114,17 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     """
     strategy: Any = trainer.strategy
     launch = Launch.current
-    if launch is not None:
-        LaunchedProcesses(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
-    elif trainer.num_nodes > 1 and PARENT not in os.environ:
-        raise ConfigError(
-            [
-                (
-                    f"trainer.num_nodes={trainer.num_nodes}: nothing has started the run on several machines; "
-                    "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
-                )
-            ]
-        )
+    starts = str(getattr(strategy, "_start_method", "popen"))
+    _require_started(trainer, starts)
     if not hasattr(strategy, "_get_process_group_backend"):
         return
-    starts = getattr(strategy, "_start_method", "popen")
-    if launch is not None and starts != "popen":
-        raise ConfigError(
-            [
-                (
-                    f"trainer.strategy.start_method={starts}: starts processes itself, and {launch.by} has started "
-                    f"{launch.size} already; use popen, e.g. trainer=ddp_sim"
-                )
-            ]
-        )
     set_variables(cfg)
     backend, reason = choose_backend(strategy)
     url = str(OmegaConf.select(cfg, "extras.init_method") or ENV)
     by = launch.by if launch is not None else f"rank 0 ({starts})"
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
+    if strategy.root_device.type == "cpu":
+        _say_crowded(trainer.num_devices)
     if url == ENV and launch is None:
         return
     if url.startswith("file://"):
@@ -155,6 +138,42 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
         decide_for_all(cfg, "port", meet.require_free)
     # not a class of its own: spawn pickles the strategy
     strategy.setup_environment = partial(form_group, strategy, meet)
+
+
+def _require_started(trainer: Trainer, starts: str) -> None:
+    """Refuse a trainer that counts on other processes than were started, or on nobody to start them.
+
+    Args:
+        trainer: With any strategy.
+        starts: How its strategy starts processes.
+
+    Raises:
+        ConfigError: One line with what to set.
+    """
+    launch = Launch.current
+    if launch is None:
+        if trainer.num_nodes > 1 and PARENT not in os.environ:
+            rule = "nothing has started the run on several machines"
+            remedy = "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
+            raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}; {remedy}"])
+        return
+    LaunchedProcesses(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
+    if starts != "popen" and hasattr(trainer.strategy, "_get_process_group_backend"):
+        rule = f"starts processes itself, and {launch.by} has started {launch.size} already"
+        raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}; use popen, e.g. trainer=ddp_sim"])
+
+
+def _say_crowded(processes: int) -> None:
+    """Warn of more processes on this machine than cores that they may use.
+
+    Args:
+        processes: On this machine, each of which computes on the CPU.
+    """
+    # srun may bind each process to cores of its own; those that rank 0 starts have what it has
+    bound = Launch.current is None and hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
+    if processes > cores and PARENT not in os.environ:
+        log.warning("%d processes on %d cores take turns: not faster than trainer.devices=%d", processes, cores, cores)
 
 
 def form_group(strategy: Any, meet: Meet) -> None:

@@ -92,7 +92,7 @@ def _mpiexec(env: Mapping[str, str]) -> Launch | None:
         )
     if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too, and knows more
         return None
-    names = ("PMI_ID", "MASTER_PORT")
+    names = ("SLURM_JOB_ID", "PBS_JOBID", "MASTER_PORT")
     return _launch("mpiexec", env, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "", "MPI_LOCALNRANKS", names)
 
 

@@ -163,7 +163,7 @@ class Meeting:
 
         Raises:
             Refused: Rank 0 has refused and says so; on other ranks only.
-            UserError: A rank did not come in time.
+            UserError: A rank did not come in time, or another start meets at the same place.
             Exception: What `decide` raises, on rank 0.
         """
         self.rounds += 1
@@ -181,6 +181,8 @@ class Meeting:
                     note = json.loads(self.board.get(f"{name}-{rank}") or "{}")
                     if note.get("call") == call:
                         came[rank] = note
+                if self.board.get(f"{name}-call") != call:
+                    raise self._twice()
                 if len(came) < self.launch.size - 1 and not wait.again():
                     raise self._missing(came)
             answer = {"answer": decide([say, *(came[rank]["say"] for rank in sorted(came))])}
@@ -203,6 +205,12 @@ class Meeting:
             "all processes of a run need the same paths.log_dir, in a folder that all machines see"
         )
 
+    def _twice(self) -> UserError:
+        return UserError(
+            f"{self.board}: another start of the same command meets there at this moment; give each start a "
+            "MASTER_PORT or a paths.log_dir of its own"
+        )
+
     def _answer(self, name: str, say: Any) -> Any:
         word, seen, wait = secrets.token_hex(8), None, _Wait(self.timeout)
         while True:
@@ -213,6 +221,8 @@ class Meeting:
             found = json.loads(self.board.get(f"{name}-answer") or "{}")
             if word in found.get("words", ()):
                 break
+            if json.loads(self.board.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
+                raise self._twice()
             if not wait.again():
                 raise UserError(
                     f"rank 0: did not come to {self.board} within {self.timeout:g} s (extras.rank_timeout); "
