@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from torch import nn
 
+from src.base.errors import ConfigError
 from src.models.nets.convnet import SimpleConvNet
 from src.models.nets.dense import SimpleDenseNet
-from tests.conftest import SMALL
+from src.run.validate import validate
+from tests.conftest import SMALL, ComposeSmall
 from tests.doors import only_run, read_json, run_door
 
 # plain gradient descent: Adam makes a step of full length of a gradient that is only rounding
@@ -45,3 +48,14 @@ def test_the_plan_of_the_dense_net_names_each_of_its_linear_layers() -> None:
     assert all(isinstance(modules[name], nn.Linear) for name in net.tensor_parallel_plan())
     assert len(net.tensor_parallel_plan()) == 4
     assert not hasattr(SimpleConvNet(), "tensor_parallel_plan")
+
+
+@pytest.mark.parametrize("trainer", ["tensor_parallel", "fsdp"])
+def test_a_fused_optimizer_that_cannot_be_cut_is_one_line(trainer: str, small: ComposeSmall) -> None:
+    rule = "model.optimizer.fused=true: torch has no fused torch.optim.SGD for a model that is cut over devices; use "
+    with pytest.raises(ConfigError, match=re.escape(f"{rule}model.optimizer.fused=false")) as refused:
+        validate(small(f"trainer={trainer}", SGD[0]))
+    assert len(refused.value.findings) == 1
+    validate(small(f"trainer={trainer}", *SGD))
+    validate(small(f"trainer={trainer}"))
+    validate(small("trainer=ddp_sim", SGD[0]))

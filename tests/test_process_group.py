@@ -165,6 +165,20 @@ def test_a_typo_under_a_launcher_is_one_line_and_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("hydra/sweeper=search", "each process would search for itself; start the search without it: each of its jobs"),
+        ("hydra/launcher=local", "each process would start all jobs; start the sweep without it: each of its jobs"),
+    ],
+)
+def test_a_sweep_that_each_process_would_run_for_itself_is_refused(word: str, line: str, tmp_path: Path) -> None:
+    sweep = ("-m", *TWO, word, "model.optimizer.lr=choice(0.1,0.2)", f"paths.log_dir={tmp_path}/logs")
+    part = word.partition("=")[0]
+    assert refused(run_two("torchrun", tmp_path, *sweep)).startswith(f"error: {part}: under torchrun {line}")
+    assert not (tmp_path / "logs").exists()
+
+
 def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: Path) -> None:
     of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "extras.rank_timeout=4") for rank in (0, 1)}
     both = run_two("srun", tmp_path, *TWO, of_rank=of_rank)

@@ -9,10 +9,10 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from src.base.errors import ConfigError
-from src.run.checks.batches import check_batch_size, check_cut
 from src.run.checks.findings import Finding
 from src.run.checks.folds import check_folds
 from src.run.checks.origins import Origins
+from src.run.checks.parallel import check_batch_size, check_cut, check_fused
 from src.run.checks.processes import check_processes
 from src.run.checks.rules import (
     check_checkpoint,
@@ -40,6 +40,7 @@ CHECKS = (
     check_folds,
     check_batch_size,
     check_cut,
+    check_fused,
     check_processes,
     check_answers,
     check_targets,

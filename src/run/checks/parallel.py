@@ -1,4 +1,4 @@
-"""Batches and strategy held to the number of processes, before anything is imported."""
+"""Batches, model and optimizer held to how the trainer shares work over processes, before anything is imported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from src.run.checks.findings import Finding
 from src.run.checks.view import UNKNOWN, View
 
 CUTS = "ModelParallelStrategy"  # several processes may share a batch of its trainers
+NOT_FUSED = ("SGD", "Adagrad")  # of torch.optim: can be fused, but not over parameters that are cut
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,28 @@ def check_cut(view: View) -> Iterator[Finding]:
         yield Finding("trainer.strategy.data_parallel_size", rule, data)
 
 
+def check_fused(view: View) -> Iterator[Finding]:
+    """Yield a fused optimizer that torch does not have for a model that is cut over devices.
+
+    Args:
+        view: The config.
+    """
+    trainer, model = (view.written.get(part) for part in ("trainer", "model"))
+    if not isinstance(trainer, dict) or not isinstance(model, dict) or not isinstance(model.get("optimizer"), dict):
+        return
+    strategy, optimizer = trainer.get("strategy"), view.resolved(model["optimizer"], "model.optimizer")
+    target = str(optimizer.get("_target_"))
+    refused = target.startswith("torch.optim.") and target.endswith(tuple(f".{name}" for name in NOT_FUSED))
+    if _cuts(strategy) and refused and optimizer.get("fused") is True:
+        rule = f"torch has no fused {target} for a model that is cut over devices; use model.optimizer.fused=false"
+        yield Finding("model.optimizer.fused", rule, True)
+
+
+def _cuts(strategy: Any) -> bool:
+    """Tell whether a strategy cuts the model over devices."""
+    return isinstance(strategy, Mapping) and str(strategy.get("_target_")).endswith(f".{CUTS}")
+
+
 def _processes(view: View) -> Processes | None:
     """Return the processes that a trainer asks for; None where that is not known yet."""
     trainer = view.written.get("trainer")
@@ -89,7 +112,7 @@ def _processes(view: View) -> Processes | None:
         return None
     if not isinstance(strategy, Mapping):
         return Processes(devices, nodes, devices * nodes, 1)
-    if not str(strategy.get("_target_")).endswith(f".{CUTS}"):
+    if not _cuts(strategy):
         # the mesh of another strategy may have processes that share batches
         return Processes(devices, nodes, 0 if strategy.get("device_mesh") is not None else devices * nodes, 1)
     groups = (("data_parallel_size", nodes), ("tensor_parallel_size", devices))  # what Lightning takes for auto
