@@ -20,7 +20,8 @@ from src.run import ranks
 from src.run.compat import unchecked
 from src.run.launcher import watch_ranks
 from src.run.processes.port import require_free_port
-from src.run.ranks import find_failed, forget_words, has_lost_others, is_stopped, leave_word, read_words
+from src.run.processes.system import is_stopped
+from src.run.ranks import find_failed, forget_words, has_lost_others, leave_word, read_words
 from tests.conftest import ComposeSmall
 from tests.doors import read_json
 from tests.run_if import RunIf

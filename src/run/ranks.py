@@ -26,6 +26,7 @@ from src.base.errors import EXIT_CRASH, RankFailed
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
 from src.run.processes.launched import Launch
+from src.run.processes.system import is_stopped
 from src.run.record import end_record
 from src.run.resume.runs import RECORD
 
@@ -101,15 +102,6 @@ def _status(folder: Path) -> str | None:
 def find_culprit(folder: Path) -> RankFailed | None:
     """Return the failure of a rank of its own that a launcher ended the others for; None when none left a word."""
     return has_failed({}, read_words(folder))
-
-
-def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped (SIGSTOP); False where the system has no /proc."""
-    try:
-        # the name before the state may hold spaces and brackets
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "t"}
-    except (OSError, IndexError):
-        return False
 
 
 def find_failed(processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE) -> RankFailed | None:

@@ -47,12 +47,10 @@ def check_batch_size(view: View) -> Iterator[Finding]:
         view: The config.
     """
     data, processes = view.written.get("data"), _processes(view)
-    size = view.resolved(data.get("batch_size"), "data.batch_size") if isinstance(data, dict) else None
-    counted = isinstance(size, int) and not isinstance(size, bool) and size > 0
-    if not isinstance(data, dict) or not counted or processes is None or not processes.data_parallel:
+    if not isinstance(data, dict) or processes is None or not processes.data_parallel:
         return
-    shares = processes.data_parallel
-    if size % shares:
+    size, shares = view.resolved(data.get("batch_size"), "data.batch_size"), processes.data_parallel
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % shares:
         near = max(shares, size - size % shares)
         over = (
             str(processes) if shares == processes.number else f"{shares} groups of processes that share their batches"

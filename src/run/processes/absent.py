@@ -14,7 +14,8 @@ from pathlib import Path
 
 from src.base.errors import EXIT_CRASH, RankFailed
 from src.base.logs import rank
-from src.run.ranks import FOLDER, PATIENCE, has_failed, is_stopped, read_words
+from src.run.processes.system import is_gone, is_stopped
+from src.run.ranks import FOLDER, PATIENCE, has_failed, read_words
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def find_absent(folder: Path, size: int, timeout: float, patience: float = PATIE
                 who = f"rank {number} (pid {pid})"
                 if is_stopped(pid):
                     return RankFailed(f"{who} is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
-                if _is_gone(pid):
+                if is_gone(pid):
                     hint = "killed by a signal; the system does so when the memory is full"
                     return RankFailed(f"{who} is gone without a word: {hint}", EXIT_CRASH)
         if time.monotonic() > end:
@@ -82,14 +83,3 @@ def _read(folder: Path, number: int) -> tuple[str, int]:
 def _place(folder: Path, number: int) -> str:
     host, pid = _read(folder, number)
     return f" ({host}, pid {pid})" if pid else ""
-
-
-def _is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that its parent has not taken note of yet has."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False

@@ -74,8 +74,10 @@ class Meet:
         if where not in Meet.servers:
             if not serves:
                 wait_for_master(address, port, self.timeout)
+            # it serves at all addresses; that the one told leads here is for the others to find out
+            own = "127.0.0.1" if serves else address
             Meet.servers[where] = TCPStore(
-                address, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
+                own, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
             )
         return Meet.servers[where]
 

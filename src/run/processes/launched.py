@@ -11,10 +11,13 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
+from src.run.processes.system import stat_of
+
 PARENT = "FULGURITE_RANK_ZERO"  # set for processes that rank 0 has started: its process id
+# Each tells a start from others; without any, two of the same command at once meet at one place, and say so.
+TELL_STARTS = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,8 @@ def _by_hand(env: Mapping[str, str]) -> Launch | None:
 def _mpiexec(env: Mapping[str, str]) -> Launch | None:
     if "OMPI_COMM_WORLD_SIZE" in env:
         of = "OMPI_COMM_WORLD_"
-        names = ("PMIX_NAMESPACE", "MASTER_PORT")
-        return _launch(
-            "mpiexec", env, f"{of}RANK", f"{of}SIZE", f"{of}LOCAL_RANK", f"{of}NODE_RANK", f"{of}LOCAL_SIZE", names
-        )
+        own = f"{of}LOCAL_RANK", f"{of}NODE_RANK", f"{of}LOCAL_SIZE"
+        return _launch("mpiexec", env, f"{of}RANK", f"{of}SIZE", *own, ("PMIX_NAMESPACE", "MASTER_PORT"))
     if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too, and knows more
         return None
     names = ("SLURM_JOB_ID", "PBS_JOBID", "MASTER_PORT")
@@ -122,7 +123,7 @@ def _launch(
     words = [by, *(env.get(name, "") for name in names)]
     if by == "mpiexec" and size_here == int(env[size]):  # all on this machine, children of one process
         words.append(_parent())
-    elif not any(words[1:]):
+    elif not any(env.get(name) for name in TELL_STARTS):
         words += sys.argv
     key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     return Launch(by, int(env[rank]), int(env[size]), on_node, of_node, size_here, key)
@@ -135,10 +136,7 @@ def _is_number(env: Mapping[str, str], name: str) -> bool:
 def _parent() -> str:
     """Return what names the parent process, also when its number is given to another one later."""
     parent = os.getppid()
-    try:
-        return f"{parent} {Path(f'/proc/{parent}/stat').read_text().rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
-        return str(parent)
+    return " ".join([str(parent), *stat_of(parent)[19:20]])
 
 
 def restarts() -> tuple[bool, str | None]:

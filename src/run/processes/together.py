@@ -41,20 +41,15 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
         begin()
         return
 
-    def decide(said: list[dict[str, Any]]) -> dict[str, Any]:
-        _require_one_config([one["config"] for one in said])
+    def decide() -> dict[str, Any]:
         begin()
         forget_words(Path(str(config.hydra.run.dir)))
-        decided = {key: _plain(OmegaConf.select(config, key)) for key in DECIDED if "." in key or key in config}
-        hosts = [one["host"] for one in said]
-        return {"decided": decided, "hosts": hosts, "master": _master(hosts)}
+        return {key: _plain(OmegaConf.select(config, key)) for key in DECIDED if "." in key or key in config}
 
-    say = {"config": _flat(_plain(config)), "host": socket.gethostname()}
-    answer = _agree(config, "begin", say, decide)
+    decided = _as_one(config, "begin", decide)
     if launch.rank > 0:
-        for key, value in answer["decided"].items():
+        for key, value in decided.items():
             put(config, key, value)
-    place(answer["hosts"], answer["master"])
     _require_one_folder(config, Path(str(config.hydra.run.dir)))
 
 
@@ -68,19 +63,11 @@ def sweep_together(config: DictConfig, reserve: Callable[[], Path]) -> Path:
     Raises:
         UserError: As `begin_together`.
     """
-
-    def decide(said: list[dict[str, Any]]) -> dict[str, Any]:
-        _require_one_config([one["config"] for one in said])
-        hosts = [one["host"] for one in said]
-        return {"folder": str(reserve()), "hosts": hosts, "master": _master(hosts)}
-
     if Launch.current is None:
         return reserve()
-    say = {"config": _flat(_plain(config)), "host": socket.gethostname()}
-    answer = _agree(config, "sweep", say, decide)
-    place(answer["hosts"], answer["master"])
-    _require_one_folder(config, Path(answer["folder"]))
-    return Path(answer["folder"])
+    folder = Path(_as_one(config, "sweep", lambda: str(reserve())))
+    _require_one_folder(config, folder)
+    return folder
 
 
 def wait_for_all(config: DictConfig, name: str) -> None:
@@ -104,7 +91,20 @@ def decide_for_all(config: DictConfig, name: str, decide: Callable[[], Any]) -> 
     return _agree(config, name, None, lambda _: decide())
 
 
-def place(hosts: list[str], master: Mapping[str, str]) -> None:
+def _as_one(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
+    """Return what rank 0 decides when all have shown the same config; each then knows its place among the others."""
+
+    def judge(said: list[dict[str, Any]]) -> dict[str, Any]:
+        _require_one_config([one["config"] for one in said])
+        hosts = [one["host"] for one in said]
+        return {"decided": decide(), "hosts": hosts, "master": _master(hosts)}
+
+    answer = _agree(config, name, {"config": _flat(_plain(config)), "host": socket.gethostname()}, judge)
+    _place(answer["hosts"], answer["master"])
+    return answer["decided"]
+
+
+def _place(hosts: list[str], master: Mapping[str, str]) -> None:
     """Note where this process stands among the others, and where they find one another, if the launcher did not say.
 
     Args:
