@@ -23,9 +23,9 @@ from torch.distributed.constants import default_pg_timeout
 from src.base.errors import ConfigError
 from src.base.logs import rank
 from src.run.processes.absent import find_absent, noted
-from src.run.processes.group import leave_group
+from src.run.processes.group import hold_port, leave_group
 from src.run.processes.launched import PARENT, Launch
-from src.run.processes.port import require_free_port, taken
+from src.run.processes.port import taken
 from src.run.processes.reach import require_interfaces, require_own_address
 from src.run.ranks import (
     RankWatcher,
@@ -121,7 +121,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
 
     def _start(self) -> None:
         require_own_address()
-        require_free_port()
+        hold_port(self.num_processes * self.num_nodes, self.timeout)
         forget_words(self.folder)
         os.environ[PARENT] = str(os.getpid())
         try:

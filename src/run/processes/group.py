@@ -27,7 +27,7 @@ from src.run.processes.backend import choose_backend
 from src.run.processes.environment import LaunchedProcesses
 from src.run.processes.launched import PARENT, Launch
 from src.run.processes.network import ENV, set_variables
-from src.run.processes.port import MASTER, require_free
+from src.run.processes.port import MASTER, require_free, require_free_port
 from src.run.processes.reach import wait_for_master
 from src.run.processes.together import decide_for_all
 
@@ -47,6 +47,7 @@ class Meet:
         phases: Whether each of fit and test has processes of its own, which form a group of their own.
         servers: Stores of this process by address: rank 0 serves them for all jobs.
         file: The `url` of this process, where that is a file.
+        holds: Whether this process, before it starts others, takes the port at which they meet.
     """
 
     url: str
@@ -57,6 +58,7 @@ class Meet:
 
     servers: ClassVar[dict[str, TCPStore]] = {}
     file: ClassVar[str | None] = None
+    holds: ClassVar[bool] = False
 
     def store(self, rank: int, size: int, phase: str) -> Store:
         """Return the store in which the processes leave their addresses."""
@@ -127,7 +129,7 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
     if strategy.root_device.type == "cpu":
         _say_crowded(trainer.num_devices)
-    if url == ENV and launch is None:
+    if url == ENV and launch is None and starts != "popen":
         return
     if url.startswith("file://"):
         Meet.file = url = os.environ.get(FILE) or decide_for_all(cfg, "file", lambda: _fresh_file(url))
@@ -136,7 +138,9 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     meet = Meet(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
-    if not url.startswith("file://") and not (agent and url == ENV) and PARENT not in os.environ:
+    if launch is None and url == ENV:
+        Meet.holds = True
+    elif not url.startswith("file://") and not (agent and url == ENV) and PARENT not in os.environ:
         decide_for_all(cfg, "port", meet.require_free)
     # not a class of its own: spawn pickles the strategy
     strategy.setup_environment = partial(form_group, strategy, meet)
@@ -202,6 +206,26 @@ def form_group(strategy: Any, meet: Meet) -> None:
         if backend == "nccl":
             atexit.register(leave_group)
     type(strategy).setup_environment(strategy)
+
+
+def hold_port(size: int, timeout: float) -> None:
+    """Listen at the port at which processes will meet, before they are told of it: a port only chosen may be lost.
+
+    Args:
+        size: Number of processes.
+        timeout: Seconds that they wait for one another.
+
+    Raises:
+        UserError: The one that was asked for is taken.
+    """
+    require_free_port()
+    if not Meet.holds:
+        return
+    Meet.holds = False
+    asked = int(os.environ.get("MASTER_PORT", "0"))
+    store = TCPStore("127.0.0.1", asked, size, True, timeout=timedelta(seconds=timeout), wait_for_workers=False)
+    os.environ["MASTER_PORT"] = str(store.port)
+    Meet.servers[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
 
 
 def leave_group() -> None:
