@@ -12,12 +12,13 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError, UserError
 from src.base.root import ROOT, prepare_environment
 from src.run.compat import VERSION_BASE
 from src.run.sweeps.code import CodeState
+from src.run.sweeps.composed import Composed
 from src.run.sweeps.going_on import find_sweep, take_up
 from src.run.sweeps.jobs import Job, check, split
 from src.run.sweeps.ledger import LEDGER, append, key_of, read
@@ -47,6 +48,20 @@ def test_every_job_is_checked_and_each_finding_names_the_jobs_that_have_it() -> 
         "jobs 1, 3 (seed=-1): command line: seed=-1: must be between 0 and 4294967295",
         "jobs 2, 3 (data.batch_size=0): command line: data.batch_size=0: must be 1 or more",
     ]
+
+
+def test_a_config_that_was_kept_is_the_one_that_would_be_composed_with_the_words_the_sweep_got_since() -> None:
+    words = ["seed=1", "hydra.verbose=true", "trainer=ddp_sim"]
+    with planned("seed=1,2", "hydra/launcher=local") as (_, config, loader):
+        Composed(loader, config).keep(words, loader.load_sweep_config(config, words))
+        config.hydra.overrides.hydra += ["hydra.sweep.dir='/a b/c'", "hydra.output_subdir=null"]
+        kept = loader.load_sweep_config(config, words)
+        del loader.load_sweep_config
+        anew = loader.load_sweep_config(config, words)
+    assert kept.hydra.sweep.dir == "/a b/c"
+    assert OmegaConf.to_container(kept) == OmegaConf.to_container(anew)
+    assert OmegaConf.is_struct(kept)
+    assert OmegaConf.get_type(kept.hydra.job) is OmegaConf.get_type(anew.hydra.job)
 
 
 def test_a_finding_that_all_jobs_have_is_told_once_as_for_one_run() -> None:

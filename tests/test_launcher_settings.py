@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from hydra.core.utils import JobReturn, JobStatus
 
 from src.base.errors import UserError
 from src.base.root import ROOT
 from src.run.launchers import on_ray, on_slurm
 from src.run.launchers.on_slurm import make_executor
-from src.run.launchers.remote_job import RemoteJob
-from src.run.launchers.scheduled import Lost, hand_out
 from src.run.launchers.sent import Sent, environment_of_one_task
-from src.run.outcome import JobFailed
-from src.run.sweeps.ledger import append, read
-from tests.conftest import SMALL
 from tests.run_if import RunIf
-from tests.test_grid import planned
 
 MODULES = {"slurm": on_slurm, "ray": on_ray}
 
@@ -122,87 +111,6 @@ def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytes
     assert executor.max_num_timeout == 20
 
 
-class Noted:
-    """A scheduler in which job 1 is lost when it has begun, and job 2 before; job 4 never ends by itself."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self.told: list[tuple[str, list[int]]] = []
-        self.asked = False
-
-    def submit(self, job: RemoteJob, sent: Sent) -> int:
-        """Begin all but job 2."""
-        if job.number != 2:
-            job.folder.mkdir(parents=True)
-            (job.folder / "run.json").write_text(json.dumps({"status": "running"}))
-        return job.number
-
-    def ended(self, handles: Sequence[int]) -> Sequence[int]:
-        """Return the oldest."""
-        self.most = max(self.most, len(handles))
-        return [job for job in handles if job != 4 or self.asked][:1]
-
-    def result(self, handle: int) -> JobReturn:
-        """Return what a job has left."""
-        if handle in {1, 2}:
-            raise Lost("node lost")
-        return JobReturn(overrides=[str(handle)], status=JobStatus.COMPLETED)
-
-    def ask(self, handles: Sequence[int]) -> None:
-        """Note it."""
-        self.told.append(("ask", list(handles)))
-        self.asked = True
-
-    def end(self, handles: Sequence[int]) -> None:
-        """Note it."""
-        self.told.append(("end", list(handles)))
-
-    def close(self) -> None:
-        """Note it."""
-        self.told.append(("close", []))
-
-
-def handed(folder: Path, scheduler: Noted, jobs: Iterator[tuple[int, Sequence[str]]]) -> Any:
-    """Hand jobs of a real command line to a scheduler."""
-    with planned("seed=0", *SMALL, f"hydra.sweep.dir={folder}") as (_, config, loader):
-        launcher = SimpleNamespace(
-            config=config, hydra_context=SimpleNamespace(config_loader=loader), task_function=len
-        )
-        yield from hand_out(scheduler, launcher, jobs, 2)  # type: ignore[arg-type]
-
-
-def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scheduler = Noted()
-    append(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(4)])
-    returned = dict(handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in range(4)])))
-    assert list(returned) == [0, 1, 2, 3]
-    assert scheduler.most == 2
-    assert scheduler.told == [("close", [])]
-    lost, never = returned[1]._return_value, returned[2]._return_value
-    assert isinstance(lost, JobFailed)
-    assert (lost.outcome.status, lost.outcome.reason) == ("killed", "node lost")
-    assert never.outcome.status == "failed"
-    record = json.loads((tmp_path / "1/run.json").read_text())
-    assert (record["status"], record["reason"], record["exit_code"]) == ("killed", "node lost", 1)
-    [told] = [event for event in read(tmp_path) if event["event"] == "killed"]
-    assert (told["job"], told["key"], told["reason"]) == (1, "key-1", "node lost")
-    assert "sweep: job 1 killed: node lost (seed=1), " in capsys.readouterr().err
-
-
-def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scheduler = Noted()
-    running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 4, 5)]))
-    assert next(running)[0] == 3
-    running.close()
-    assert scheduler.told == [("ask", [4]), ("close", [])]
-    assert "asking jobs 4 to save and end, within 90 s" in capsys.readouterr().err
-    assert not (tmp_path / "5").exists()
-
-
 def test_a_machine_that_does_not_see_the_folders_says_so(tmp_path: Path) -> None:
     line = Sent(str(tmp_path / "no"), str(tmp_path), b"")()
     assert f"does not see {tmp_path}/no/src; jobs need the project and paths.log_dir on a file system that" in line
@@ -215,21 +123,3 @@ def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.
         monkeypatch.setenv("SLURM_PROCID", "1")
         environment_of_one_task()
         assert os.environ.get("SLURM_PROCID") == left
-
-
-@RunIf(posix=True)
-def test_lines_that_processes_write_into_a_ledger_at_once_are_whole(tmp_path: Path) -> None:
-    writers = [multiprocessing.get_context("fork").Process(target=write, args=(tmp_path, job)) for job in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert len((tmp_path / "sweep.jsonl").read_text().splitlines()) == 12
-    told = {(event["job"], event["line"]) for event in read(tmp_path)}
-    assert told == {(job, line) for job in range(3) for line in range(4)}
-
-
-def write(folder: Path, job: int) -> None:
-    """Write 4 lines of several kilobytes."""
-    for line in range(4):
-        append(folder, "started", job=job, line=line, words=["x" * 5000])

@@ -15,7 +15,7 @@ import torch
 
 from src.base.root import ROOT
 from tests.conftest import SMALL
-from tests.doors import only_run, read_json, run_door
+from tests.doors import Started, only_run, read_json, run_door
 from tests.launching import TWO, run_two
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("srun", "mpich", "openmpi")]
@@ -50,6 +50,27 @@ def test_processes_that_rank_zero_starts_are_one_run(method: str, plain: Path, t
     assert done.returncode == 0, done.stderr
     assert read_json(only_run(tmp_path) / "run.json")["ranks"] == 2
     assert read_json(only_run(tmp_path) / "results.json") == read_json(plain / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("hydra/launcher=local", "would start all jobs; start the sweep without it"),
+        ("hydra/sweeper=search", "would search for itself; start the search without it"),
+    ],
+)
+def test_what_each_process_of_a_launcher_would_do_for_itself_is_refused_in_a_line(
+    word: str, said: str, tmp_path: Path
+) -> None:
+    of_rank_0 = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    torchrun = {**of_rank_0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29591", "TORCHELASTIC_RUN_ID": "none"}
+    given = ["-m", word, "seed=1,2", f"paths.log_dir={tmp_path}/logs"]
+    done = Started("train", given, tmp_path, env=torchrun).end()
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    group = word.partition("=")[0]
+    assert f"error: {group}: under torchrun each process {said}: each of its jobs starts its processes itself" in line
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", SLOW[0]])

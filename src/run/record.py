@@ -32,6 +32,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -240,6 +241,7 @@ def _halved(cfg: DictConfig) -> dict[str, list[int]] | None:
     return {"batch_size": [asked, cfg.data.batch_size]} if asked else None
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result."""
     from importlib import metadata  # slow to import, and not needed to refuse a typo

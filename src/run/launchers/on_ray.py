@@ -8,6 +8,8 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -18,9 +20,11 @@ from src.run.launchers.remote_job import RemoteJob, unpack
 from src.run.launchers.scheduled import Lost, Scheduler, hand_out, read_settings, require
 from src.run.launchers.sent import Sent
 from src.run.launchers.streaming import Numbered
+from src.run.resume.runs import OWNER, is_owned, owned
 from src.run.signals import HEEDED
 
 LOG = "console.log"  # in a job's folder
+FOLDERS = "ray-"  # of the system's folder for temporary files, each the folder of a Ray that a sweep has started
 NONE = type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
     "address": (str, NONE),
@@ -50,8 +54,7 @@ def stream_on_ray(
     Raises:
         UserError: Ray cannot be reached, or has not what a job asks for.
     """
-    grace = float(launcher.config.extras.get("grace_seconds", 60))  # type: ignore[attr-defined]
-    ray = Ray(settings, grace)
+    ray = Ray(settings)
     try:
         slots = settings["slots"] or ray.room()
         slots = min(slots, at_once or slots)
@@ -85,23 +88,25 @@ class Ray(Scheduler):
 
     Args:
         settings: Checked.
-        grace: Seconds that a job may take to end when it is asked to.
 
     Raises:
         UserError: There is no Ray at the address.
     """
 
-    def __init__(self, settings: dict[str, Any], grace: float) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         import ray
 
         from src.run.launchers import sent
 
         ray.cloudpickle.register_pickle_by_value(sent)
-        self.ray, self.settings, self.grace = ray, settings, grace
+        self.ray, self.settings = ray, settings
         self.folder: str | None = None
+        self.owned = ExitStack()
         started: dict[str, Any] = {}
         if settings["address"] is None:
-            self.folder = tempfile.mkdtemp(prefix="ray-")  # a short path: Ray makes sockets below it
+            clear_left_behind()
+            self.folder = tempfile.mkdtemp(prefix=FOLDERS)  # a short path: Ray makes sockets below it
+            self.owned.enter_context(owned(Path(self.folder)))
             started = {**STARTED, "_temp_dir": self.folder}
         given = {**SILENT, **started, **(settings["init"] or {})}
         if settings["runtime_env"]:
@@ -110,7 +115,7 @@ class Ray(Scheduler):
         try:
             ray.init(address=settings["address"], **given)
         except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
-            shutil.rmtree(self.folder or "", ignore_errors=True)
+            self._leave_folder()
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"hydra.launcher.address={settings['address']}: Ray does not begin: {reason}") from error
         finally:
@@ -124,7 +129,11 @@ class Ray(Scheduler):
             UserError: For none.
         """
         have = self.ray.cluster_resources()
-        wanted = {"CPU": self.settings["num_cpus"], "GPU": self.settings["num_gpus"], **self.settings["resources"]}
+        wanted = {
+            "CPU": self.settings["num_cpus"],
+            "GPU": self.settings["num_gpus"],
+            **(self.settings["resources"] or {}),
+        }
         lacking = [f"{number:g} {name}" for name, number in wanted.items() if number > have.get(name, 0)]
         if lacking:
             raise UserError(
@@ -138,7 +147,7 @@ class Ray(Scheduler):
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
         # a worker for one job, and a job that is lost is not begun again behind the sweep's back
         task = self.ray.remote(max_retries=0, max_calls=1, **needs)(Sent.run_apart)
-        return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), self.grace + 10.0)
+        return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), job.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Return those that have ended, after half a second at most.
@@ -182,5 +191,16 @@ class Ray(Scheduler):
     def close(self) -> None:
         """Leave Ray, and end it where it was started here."""
         self.ray.shutdown()
+        self._leave_folder()
+
+    def _leave_folder(self) -> None:
+        self.owned.close()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def clear_left_behind() -> None:
+    """Remove the folders of sweeps that SIGKILL has ended: each holds up to hundreds of megabytes."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        if (folder / OWNER).is_file() and not is_owned(folder):
+            shutil.rmtree(folder, ignore_errors=True)

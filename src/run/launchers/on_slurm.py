@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,10 @@ from hydra.plugins.launcher import Launcher
 
 from src.base.errors import UserError
 from src.run.launchers.remote_job import RemoteJob
-from src.run.launchers.scheduled import Lost, Scheduler, hand_out, read_settings, require
+from src.run.launchers.scheduled import Lost, NoRoom, Scheduler, hand_out, read_settings, require
 from src.run.launchers.sent import Sent
 from src.run.launchers.streaming import Numbered
-from src.run.sweeps.ledger import note_job, read
+from src.run.sweeps.ledger import known, note_job
 
 FOLDER = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
@@ -45,6 +46,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
 OF_EVERY_EXECUTOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min")
 OF_SLURM = ("signal_delay_s", "partition", "account", "qos", "constraint", "additional_parameters")
 CLUSTERS = ("slurm", "local")
+# What sbatch says of limits on how many jobs there may be, and of a controller that is busy or away.
+FOR_NOW = re.compile(r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm")
 # The signal by which a job is told that its time is over. submitit's own choice is SIGUSR2, which ends every process
 # of the job that does not expect it, workers of data loaders among them; ours expect SIGUSR1, as scripts/slurm.sbatch
 # sends it.
@@ -146,15 +149,18 @@ class Slurm(Scheduler):
         """Hand over a job; one of an earlier start of the sweep that still waits in the queue is taken out of it.
 
         Raises:
-            UserError: Slurm takes no job.
+            NoRoom: Slurm takes no job for now: it has as many of the user's as it may, or does not answer.
+            UserError: Slurm does not take this job.
         """
-        told = [event for event in read(self.folder) if event.get("job") == job.number]
-        if not self.local and told and told[-1]["event"] == "queued":
-            subprocess.run(["scancel", str(told[-1]["id"])], check=False)
+        told = known(self.folder).last.get(job.number, {})
+        if not self.local and told.get("event") == "queued":
+            subprocess.run(["scancel", str(told["id"])], check=False)
         try:
             submitted = self.executor.submit(sent)
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             last = str(error).strip().splitlines()[-1]
+            if FOR_NOW.search(str(error)):
+                raise NoRoom(last) from error
             raise UserError(f"hydra/launcher=slurm: job {job.number} was not taken by sbatch: {last}") from error
         note_job({"dir": self.folder, "job": job.number}, "queued", run=job.folder, id=submitted.job_id)
         return submitted
@@ -165,7 +171,7 @@ class Slurm(Scheduler):
             found = [job for job in handles if job.done()]
         else:
             found = [job for job in handles if job.paths.result_pickle.exists()]
-            if not found and time.monotonic() - self.asked > self.pause:
+            if handles and not found and time.monotonic() - self.asked > self.pause:
                 queued = self._queued(handles)
                 found = [job for job in handles if job.job_id not in queued]
         if not found:

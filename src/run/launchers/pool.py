@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import math
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,7 @@ from src.run.launchers.progress import Progress
 from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.streaming import Ended, Numbered, refused
 from src.run.outcome import JobFailed, Outcome
-from src.run.record import end_record
+from src.run.record import end_record, versions
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
 
@@ -71,11 +72,10 @@ class Pool:
     Args:
         launcher: Set up by Hydra.
         places: One or more.
-        grace: Seconds that jobs have to come to an end that is saved.
     """
 
-    def __init__(self, launcher: Launcher, places: Sequence[Place], grace: float) -> None:
-        self.launcher, self.grace = launcher, grace
+    def __init__(self, launcher: Launcher, places: Sequence[Place]) -> None:
+        self.launcher = launcher
         self.free = list(places)
         self.running: list[Running] = []
         self.progress = Progress(launcher.config, len(places))  # type: ignore[attr-defined]  # every launcher has it
@@ -158,7 +158,7 @@ class Pool:
             name = signal.Signals(-code).name
             why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
             if job.until is not None:
-                why = f": it had not ended {self.grace:g} s after SIGTERM (extras.grace_seconds)"
+                why = f": it had not ended {job.job.grace:g} s after SIGTERM (extras.grace_seconds)"
             outcome = Outcome("killed", f"killed by {name}{why}", 128 - code)
         else:
             outcome = Outcome("failed", f"the process ended with code {code} and no word", code or EXIT_CRASH)
@@ -174,17 +174,18 @@ class Pool:
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
     def _end(self) -> None:
-        """Tell all jobs to end, wait for them as long as the grace lasts, and leave none."""
+        """Tell all jobs to end, wait for each as long as its grace lasts, and leave none."""
         with signals.held():
             self._tell()
-            until, told_again = time.monotonic() + self.grace + LAST, False
+            told_again = False
+            for job in self.running:
+                job.until = min(job.until or math.inf, time.monotonic() + job.job.grace + LAST)
             while self.running:
                 if signals.late and not told_again:
-                    told_again, until = True, time.monotonic() + LAST
+                    told_again = True
                     self._tell()
-                for job in self.running:
-                    job.until = job.until or until
-                    job.until = min(job.until, until)
+                    for job in self.running:
+                        job.until = min(job.until or math.inf, time.monotonic() + LAST)
                 self._ended()
 
     def _tell(self) -> None:
@@ -202,6 +203,7 @@ def _preload() -> None:
     """Import what every run needs, in this process, of which the jobs are copies."""
     for name in PRELOADED:
         importlib.import_module(name)
+    versions()  # kept; to find them takes as long as all else that a record tells
     gc.collect()
     gc.freeze()  # a collection in a job would write to, and so copy, all that it shares with the others
 

@@ -47,6 +47,7 @@ class Progress:
         self.now: dict[int, Now] = {}
         self.seconds: list[float] = []  # of the jobs that were done
         self.failed = 0
+        self.waiting = 0  # jobs that were asked for and have no place yet
         self.best: tuple[float, int] | None = None
         self._live: Any = None
         self._stack = ExitStack()
@@ -108,7 +109,7 @@ class Progress:
 
     def summary(self, jobs: Iterator[Numbered]) -> str:
         """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.9312 (job 2), 40 s left`."""
-        to_come = length_hint(jobs)
+        to_come = length_hint(jobs) + self.waiting
         total = len(self.seconds) + self.failed + len(self.now) + to_come
         parts = [f"{len(self.seconds)} of {total} done", f"{len(self.now)} running", f"{self.failed} failed"]
         if self.best is not None:

@@ -33,6 +33,8 @@ from src.run.outcome import JobFailed, judge
 from src.run.record import Record
 from src.run.signals import signals
 
+GRACE = 60.0  # seconds, where a config has no extras.grace_seconds
+
 
 @dataclass(frozen=True)
 class RemoteJob:
@@ -49,6 +51,8 @@ class RemoteJob:
         typed: The command line as the user typed it, for the record.
         cwd: Folder that the sweep was started in.
         search_path: Where Hydra looks for configs.
+        grace: Seconds that it has to come to an end that is saved.
+        config: What `plain` was made from, for a process that is a copy of this one; it is not pickled.
     """
 
     number: int
@@ -60,6 +64,11 @@ class RemoteJob:
     typed: tuple[str, ...]
     cwd: str
     search_path: ConfigSearchPath
+    grace: float = GRACE
+    config: DictConfig | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "config": None}
 
     @classmethod
     def compose(cls, launcher: Launcher, number: int, words: Sequence[str]) -> RemoteJob:
@@ -89,6 +98,8 @@ class RemoteJob:
             tuple(Record.typed or sys.argv),
             str(Path.cwd()),
             loader.config_search_path,
+            float(OmegaConf.select(config, "extras.grace_seconds", default=GRACE)),
+            config,
         )
 
     def run(self) -> JobReturn:
@@ -98,7 +109,7 @@ class RemoteJob:
         its `outcome`. The traceback is in the job's log.
         """
         self._enter()
-        config = typed_of(self.plain)
+        config = typed_of(self.plain) if self.config is None else self.config
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
         try:

@@ -27,6 +27,8 @@ from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
 
 BEGIN = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
+TRY_AGAIN = 30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
+ROOM_WITHIN = 1800.0  # seconds that a scheduler which has no job of the sweep may take none
 AT_ONCE = 10.0  # seconds that jobs which were ended at once may take to be gone
 
 
@@ -34,11 +36,19 @@ class Lost(Exception):
     """A job ended and left no result; the message says what the scheduler knows of it."""
 
 
+class NoRoom(Exception):
+    """The scheduler takes no job for now; the message says why."""
+
+
 class Scheduler(Protocol):
     """What the jobs of one sweep are handed to; a job is known by what `submit` returned."""
 
     def submit(self, job: RemoteJob, sent: Sent) -> Hashable:
-        """Hand over a job."""
+        """Hand over a job.
+
+        Raises:
+            NoRoom: It takes none for now.
+        """
         ...
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
@@ -84,24 +94,27 @@ def hand_out(
     handed = _Handed(scheduler)
     try:
         with Progress(config, slots) as progress:
-            more = True
-            while more or handed.jobs:
-                while more and len(handed.jobs) < slots:
-                    if (numbered := next(jobs, None)) is None:
+            more, given = True, None  # given: a job that may have to wait for room
+            while more or given or handed.jobs:
+                while (more or given) and len(handed.jobs) < slots and handed.may_try():
+                    if given is None and (given := next(jobs, None)) is None:
                         more = False
                         break
                     try:
-                        handed.over(RemoteJob.compose(launcher, *numbered))
-                        progress.started(*numbered, "handed over")
+                        if not handed.over(RemoteJob.compose(launcher, *given)):
+                            continue
+                        progress.started(*given, "handed over")
                     except Refusals as error:
-                        yield numbered[0], refused(error)
+                        yield given[0], refused(error)
+                    given = None
+                progress.waiting = int(given is not None)
                 progress.show(jobs)
                 for number, returned in handed.ended():
                     progress.ended(number, returned, jobs)
                     yield number, returned
     finally:
         try:
-            handed.end(float(config.extras.get("grace_seconds", 60)) + BEGIN)
+            handed.end()
         finally:
             scheduler.close()
 
@@ -116,27 +129,51 @@ class _Handed:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.jobs: dict[Any, RemoteJob] = {}
+        self.has_taken = self.has_told = False  # that the scheduler has a job; that others wait
+        self.try_at = 0.0  # by the monotonic clock; later than now while there is no room
+        self.without_room: float | None = None  # since when
 
-    def over(self, job: RemoteJob) -> None:
+    def may_try(self) -> bool:
+        """Tell whether the scheduler may have room."""
+        return time.monotonic() >= self.try_at
+
+    def over(self, job: RemoteJob) -> bool:
+        """Hand over a job; False where there is no room now, and it is to be tried again.
+
+        Raises:
+            UserError: There was no room for too long, or for the first job already.
+        """
         sent = Sent(str(ROOT), str(job.sweep), pickle.dumps(job))
-        with signals.held():  # a job that was handed over and is not known here would be nobody's
-            self.jobs[self.scheduler.submit(job, sent)] = job
+        try:
+            with signals.held():  # a job that was handed over and is not known here would be nobody's
+                self.jobs[self.scheduler.submit(job, sent)] = job
+        except NoRoom as error:
+            now = time.monotonic()
+            self.without_room = self.without_room or now
+            if not self.has_taken or (not self.jobs and now - self.without_room > ROOM_WITHIN):
+                raise UserError(f"job {job.number} was not taken by the scheduler: {error}") from error
+            if not self.has_told:
+                self.has_told = True
+                sys.stderr.write(f"sweep: the scheduler takes no more jobs for now, the others wait: {error}\n")
+            self.try_at = now + TRY_AGAIN
+            return False
+        self.has_taken, self.without_room = True, None
+        return True
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
         for handle in self.scheduler.ended(list(self.jobs)):
+            self.try_at = 0.0
             yield self.jobs[handle].number, self._settle(handle, self.jobs.pop(handle))
 
-    def end(self, patience: float) -> None:
+    def end(self) -> None:
         """End the jobs of a sweep that ends: ask them, wait, and end those that have not ended by then.
 
-        Args:
-            patience: Seconds that they may take; none after a further signal.
-
         Raises:
-            Stopped: There was one.
+            Stopped: A further signal has come, after which none is waited for.
         """
         if not self.jobs:
             return
+        patience = max(job.grace for job in self.jobs.values()) + BEGIN
         told = ", ".join(str(job.number) for job in self.jobs.values())
         sys.stderr.write(f"sweep: asking jobs {told} to save and end, within {patience:g} s; again ends them at once\n")
         with signals.held():

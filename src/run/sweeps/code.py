@@ -20,6 +20,8 @@ class CodeState:
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
+        self._stamps: dict[str, tuple[int, ...]] = {}
+        self.files: dict[str, str] = {}
         self.files = self._read()
 
     @property
@@ -34,5 +36,11 @@ class CodeState:
         return sorted(name for name in before.keys() | self.files.keys() if before.get(name) != self.files.get(name))
 
     def _read(self) -> dict[str, str]:
-        paths = (path for pattern in LOOKED_AT for path in self.root.glob(pattern) if path.is_file())
-        return {path.relative_to(self.root).as_posix(): sha256_of(path) for path in paths}
+        """Return the files with their hashes; one whose size and times are as they were is not read again."""
+        before, stamps, self._stamps = self.files, self._stamps, {}
+        files = {}
+        for path in (path for pattern in LOOKED_AT for path in self.root.glob(pattern) if path.is_file()):
+            name, now = path.relative_to(self.root).as_posix(), path.stat()
+            self._stamps[name] = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
+            files[name] = before[name] if stamps.get(name) == self._stamps[name] else sha256_of(path)
+        return files

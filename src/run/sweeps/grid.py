@@ -26,9 +26,10 @@ from src.run.resume.words import quoted
 from src.run.secrets import shown_word
 from src.run.show import show_plan
 from src.run.sweeps.code import CodeState
+from src.run.sweeps.composed import Composed
 from src.run.sweeps.going_on import continued, find_sweep, is_other_config, set_aside, take_up, told_states
 from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
-from src.run.sweeps.ledger import append, plan_of, read
+from src.run.sweeps.ledger import append, known, plan_of, read
 
 STOP = "stop"
 MANY = 50  # jobs that take some seconds to compose and check
@@ -77,13 +78,16 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
 def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
     others: list[Job] = []
+    composed = Composed(loader, config)
     if len(jobs) >= MANY:
         _say(f"sweep: checking {len(jobs)} jobs")
 
     def look(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
             return continued(job, cfg)
-        if job.state == DONE and is_other_config(job, cfg):
+        if job.state != DONE:
+            composed.keep(job.words, cfg)
+        elif is_other_config(job, cfg):
             others.append(job)
         return []
 
@@ -146,7 +150,10 @@ class _Grid:
         if rank() == 0 and (files := self.code.changes()):
             append(self.folder, "changed", before=job.number, files=files)
             shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-            _say(f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on may be run otherwise")
+            _say(
+                f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on "
+                "run code as it is now, with the configs that they were checked with"
+            )
 
     def _hand_out(self, job: Job) -> Numbered:
         """Return the words of a job that is to be run now."""
@@ -157,13 +164,14 @@ class _Grid:
             append(self.folder, "again", job=job.number, key=job.key, kept=where)
         if job.folder is not None and rank() == 0:
             forget_words(job.folder)
+        known(self.folder)  # what is read here a job that is a copy of this process need not read
         wait_for_all(self.config, "job")  # before a folder that rank 0 has set aside is made anew
         return job.number, [*job.words, *job.more, *self._place(job)]
 
     def _note_silent(self, number: int, error: BaseException) -> None:
         """Tell of a job that failed before it had a record in which to say so."""
-        told = [event["event"] for event in read(self.folder) if event.get("job") == number]
-        if rank() == 0 and told[-1:] not in ([FAILED], [KILLED]):
+        told = known(self.folder).last.get(number, {}).get("event")
+        if rank() == 0 and told not in {FAILED, KILLED}:
             [job] = [job for job in self.jobs if job.number == number]
             _say(f"error: {name_jobs([job], self.jobs)}: {error}")
             code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH

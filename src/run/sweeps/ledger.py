@@ -23,6 +23,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,53 @@ def append(folder: Path, event: str, /, **facts: Any) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the events of a sweep, oldest first; none where there is no ledger."""
     path = folder / LEDGER
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:  # the last line of a process that was killed, or of a disk that was full
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
+    lines = path.read_bytes().splitlines() if path.is_file() else ()
+    return [event for line in lines if (event := _parsed(line)) is not None]
+
+
+@dataclass
+class Known:
+    """What this process knows from a ledger; a fork begins with what its parent knew.
+
+    Attributes:
+        until: Bytes that were read.
+        planned: Key of each job in the first plan, by the job's number.
+        last: The last event of each job, by its number.
+    """
+
+    until: int = 0
+    planned: dict[int, str] = field(default_factory=dict)
+    last: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+_known: dict[Path, Known] = {}
+
+
+def known(folder: Path) -> Known:
+    """Return what a ledger says of its jobs; only the lines since the last call are read.
+
+    Args:
+        folder: The sweep's directory.
+    """
+    path = folder / LEDGER
+    found = _known.setdefault(path, Known())
+    size = path.stat().st_size if path.is_file() else 0
+    if size < found.until:  # another ledger in its place
+        found = _known[path] = Known()
+    if size == found.until:
+        return found
+    with path.open("rb") as file:
+        file.seek(found.until)
+        for line in file:
+            if not line.endswith(b"\n"):  # being written, or torn
+                break
+            found.until += len(line)
+            event = _parsed(line) or {}
+            if event.get("event") == GRID and not found.planned:
+                found.planned = {job["job"]: job["key"] for job in event["jobs"]}
+            elif "job" in event:
+                found.last[event["job"]] = event
+    return found
 
 
 def plan_of(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
@@ -98,11 +137,11 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
     folder, number, words = Path(sweep["dir"]), sweep["job"], _words()
-    events = read(folder)
-    keys = {job["job"]: job["key"] for job in (plan_of(events) or {"jobs": []})["jobs"]}
-    if event != "started":  # of a job that could not say so itself the sweep tells, and has other words
-        keys = {told["job"]: told["key"] for told in events if "job" in told} | keys
-    key = keys.get(number) or key_of(words)
+    ledger = known(folder)
+    key = ledger.planned.get(number)
+    if key is None and event != "started":  # of a job that could not say so itself the sweep tells, and has other words
+        key = ledger.last.get(number, {}).get("key")
+    key = key or key_of(words)
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run
@@ -119,6 +158,15 @@ def _words() -> list[str]:
     words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(words, list)
     return [str(word) for word in words]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return a line's event; None for the last line of a process that was killed, or of a disk that was full."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def _lock(handle: int) -> None:

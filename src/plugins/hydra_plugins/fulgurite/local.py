@@ -56,8 +56,7 @@ class LocalLauncher(Launcher):
         """
         from src.run.launchers.pool import Pool
 
-        grace = float(self.config.extras.get("grace_seconds", 60))
-        yield from Pool(self, self.places[:at_once], grace).stream(jobs)
+        yield from Pool(self, self.places[:at_once]).stream(jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs for a sweeper that knows batches only.
