@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from src.run.sweeps.going_on import find_sweep, take_up
 from src.run.sweeps.jobs import Job, check, split
 from src.run.sweeps.ledger import LEDGER, append, key_of, read
 from tests.test_sweep_goes_on import start
+
+GROUPS = ("trainer", "logger", "experiment")
 
 
 @contextmanager
@@ -50,18 +52,40 @@ def test_every_job_is_checked_and_each_finding_names_the_jobs_that_have_it() -> 
     ]
 
 
-def test_a_config_that_was_kept_is_the_one_that_would_be_composed_with_the_words_the_sweep_got_since() -> None:
-    words = ["seed=1", "hydra.verbose=true", "trainer=ddp_sim"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("seed=1", "model.optimizer.lr=0.5", "+trainer.limit_train_batches=4", "+tags.a=true"),
+        ("seed=2", "trainer=ddp_sim", "~callbacks.early_stopping", "+extra={a: 1}", "logger=csv"),
+        ("hydra.verbose=true", "experiment=example", "data.batch_size=8"),
+        ("callbacks={}", "model.net.lin1_size=7", "task_name='a b'", "paths.log_dir=${oc.env:HOME}"),
+    ],
+)
+def test_a_job_has_the_config_that_hydra_would_compose_with_the_words_the_sweep_got_since(words: Sequence[str]) -> None:
     with planned("seed=1,2", "hydra/launcher=local") as (_, config, loader):
-        Composed(loader, config).keep(words, loader.load_sweep_config(config, words))
+        composed = Composed(loader)
+        composed.load(config, [word for word in words if word.partition("=")[0] in GROUPS or "hydra" in word])
         config.hydra.overrides.hydra += ["hydra.sweep.dir='/a b/c'", "hydra.output_subdir=null"]
-        kept = loader.load_sweep_config(config, words)
-        del loader.load_sweep_config
-        anew = loader.load_sweep_config(config, words)
-    assert kept.hydra.sweep.dir == "/a b/c"
-    assert OmegaConf.to_container(kept) == OmegaConf.to_container(anew)
-    assert OmegaConf.is_struct(kept)
-    assert OmegaConf.get_type(kept.hydra.job) is OmegaConf.get_type(anew.hydra.job)
+        job = loader.load_sweep_config(config, list(words))
+        anew = composed._compose(config, list(words))
+    assert job.hydra.sweep.dir == "/a b/c"
+    assert OmegaConf.to_container(job) == OmegaConf.to_container(anew)
+    assert [OmegaConf.is_struct(one) for one in (job, job.data)] == [True, True]
+    assert OmegaConf.get_type(job.hydra.job) is OmegaConf.get_type(anew.hydra.job)
+
+
+def test_files_are_read_once_for_all_jobs_that_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with planned("seed=range(4)", "trainer=cpu,ddp_sim") as (jobs, config, loader):
+        composed, read_for = Composed(loader), []
+        plain = composed._compose
+
+        def noted(cfg: DictConfig, words: list[str]) -> DictConfig:
+            read_for.append(words)
+            return plain(cfg, words)
+
+        monkeypatch.setattr(composed, "_compose", noted)
+        check(jobs, config, loader, lambda job, cfg: ())
+    assert (len(jobs), read_for) == (8, [["trainer=cpu"], ["trainer=ddp_sim"]])
 
 
 def test_a_finding_that_all_jobs_have_is_told_once_as_for_one_run() -> None:

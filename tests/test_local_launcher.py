@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -19,7 +20,9 @@ from hydra.types import HydraContext
 from src.base.errors import ConfigError
 from src.plugins.hydra_plugins.fulgurite.local import LocalLauncher
 from src.run.launchers.places import THREADS, VISIBLE, share_out, visible_gpus
+from src.run.launchers.pool import PRELOADED
 from src.run.launchers.streaming import run_jobs
+from src.run.sweeps.composed import Composed
 from src.run.sweeps.ledger import read
 from tests.conftest import SMALL
 from tests.doors import Started, read_json, run_door
@@ -105,12 +108,15 @@ def test_the_results_are_those_of_hydras_own_launcher_bit_for_bit(tmp_path: Path
 @pytest.mark.timeout(300)
 def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(tmp_path: Path) -> None:
     """The whole command is measured by `make bench ARGS=sweeps`: on a busy machine its start tells nothing."""
+    for module in PRELOADED:
+        importlib.import_module(module)
     seconds: dict[str, float] = {}
     # no log handlers: one of the launchers runs its jobs in this process
     few = [*LOCAL, "hydra.job_logging.root=null", "hydra.hydra_logging.root=null", "hydra.mode=MULTIRUN"]
     launchers: list[tuple[str, Launcher]] = [("slots", LocalLauncher(slots=2)), ("serial", BasicLauncher())]
     for name, launcher in launchers:
         with planned(*few, f"paths.log_dir={tmp_path}", f"hydra.sweep.dir={tmp_path}/{name}") as (_, config, loader):
+            Composed(loader)
             context = HydraContext(config_loader=loader, callbacks=Callbacks())
             launcher.setup(hydra_context=context, task_function=nap, config=config)
             begin = time.monotonic()

@@ -62,6 +62,7 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
         take_up(jobs, earlier)
         jobs.sort(key=lambda job: job.number)
     code = CodeState()
+    Composed(loader)
     _check(jobs, config, loader)
     retry = bool(asked.get("retry_failed"))
     if rank() == 0 and earlier is not None:
@@ -78,16 +79,13 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
 def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
     others: list[Job] = []
-    composed = Composed(loader, config)
     if len(jobs) >= MANY:
         _say(f"sweep: checking {len(jobs)} jobs")
 
     def look(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
             return continued(job, cfg)
-        if job.state != DONE:
-            composed.keep(job.words, cfg)
-        elif is_other_config(job, cfg):
+        if job.state == DONE and is_other_config(job, cfg):
             others.append(job)
         return []
 
