@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
@@ -53,6 +54,8 @@ class PlaceSeen(Callback):
 
 
 def nap(cfg: DictConfig) -> float:
-    """Be a job of a second that needs no CPU; returns the seed."""
+    """Be a job of a second that needs no CPU, and note when that was; returns the seed."""
+    start = time.monotonic()
     time.sleep(1)
+    Path(HydraConfig.get().runtime.output_dir, "nap.json").write_text(json.dumps([start, time.monotonic()]))
     return float(cfg.seed)
