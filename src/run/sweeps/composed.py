@@ -10,6 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from src.run.launchers.remote_job import unpack
+
 
 class Composed:
     """Answers in place of a loader, which sweepers and launchers ask for the config of a job.
@@ -41,7 +43,7 @@ class Composed:
         if base not in self._bases:
             self._bases[base] = len(of_hydra), pickle.dumps(self._compose(master_config, list(base)))
         known, packed = self._bases[base]
-        cfg: DictConfig = pickle.loads(packed)  # noqa: S301 - packed above, by this process
+        cfg: DictConfig = unpack(packed)
         since = OverridesParser.create().parse_overrides(of_hydra[known:])
         ConfigLoaderImpl._apply_overrides_to_config([*since, *values], cfg)
         _tell_words(cfg, words, known, of_hydra)
