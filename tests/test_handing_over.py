@@ -18,8 +18,8 @@ from src.run.launchers.on_slurm import FOR_NOW
 from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.scheduled import Lost, NoRoom, hand_out
 from src.run.launchers.sent import Sent
+from src.run.outcome import JobFailed
 from src.run.resume.runs import owned
-from src.run.session import JobFailed
 from src.run.sweeps.ledger import LEDGER, append, known, note_job, read
 from tests.conftest import SMALL
 from tests.run_if import RunIf
