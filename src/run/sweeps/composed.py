@@ -39,7 +39,9 @@ class Composed:
         words = OverridesParser.create(config_loader=self._loader).parse_overrides(sweep_overrides)
         values = [] if master_config.hydra.searchpath else [word for word in words if self._is_value(word)]
         base = tuple(str(word.input_line) for word in words if word not in values)
-        of_hydra = [str(word) for word in master_config.hydra.overrides.hydra]
+        # a word may name what only a job has, e.g. ${hydra.runtime.output_dir}
+        of_hydra = OmegaConf.to_container(master_config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(of_hydra, list)
         if base not in self._bases:
             self._bases[base] = len(of_hydra), pickle.dumps(self._compose(master_config, list(base)))
         known, packed = self._bases[base]

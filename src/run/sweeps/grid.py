@@ -14,7 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import EXIT_CRASH, FulguriteError
+from src.base.errors import EXIT_CRASH, FulguriteError, UserError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
 from src.run.launchers.streaming import Numbered, run_jobs
@@ -168,10 +168,13 @@ class _Grid:
 
     def _note_silent(self, number: int, error: BaseException) -> None:
         """Tell of a job that failed before it had a record in which to say so."""
+        [job] = [job for job in self.jobs if job.number == number]
+        line = f"error: {name_jobs([job], self.jobs)}: {error}"
+        if rank() > 0 and isinstance(error, UserError):  # the ledger is rank 0's, for which this job may be right
+            sys.stderr.write(f"[rank {rank()}] {line}\n")
         told = known(self.folder).last.get(number, {}).get("event")
         if rank() == 0 and told not in {FAILED, KILLED}:
-            [job] = [job for job in self.jobs if job.number == number]
-            _say(f"error: {name_jobs([job], self.jobs)}: {error}")
+            _say(line)
             code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
             append(self.folder, FAILED, job=job.number, key=job.key, reason=str(error), exit_code=code)
 
