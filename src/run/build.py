@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import ConfigError
 from src.base.logs import RankedLogger, quiet_libraries
 from src.run.checkpoint_saving import keep_checkpoints_whole
-from src.run.compat import unchecked
+from src.run.compat import let_partials_pickle, unchecked
 from src.run.delivery import Patience
 from src.run.exact.equal import share_ranks
 from src.run.exact.resume import apply_exact_resume
@@ -105,6 +105,7 @@ def build(cfg: DictConfig) -> Run:
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
     share_ranks(trainer)
     stop_on_signals(trainer, datamodule, cfg)
+    let_partials_pickle()
     model: LightningModule = _instantiate(cfg.model, "model")
     keep_checkpoints_whole(trainer, model, cfg)
     leave_out_idle_hooks(vars(trainer)["callbacks"])

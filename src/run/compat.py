@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+from functools import partial
 from typing import Any
 
 import hydra
@@ -22,3 +24,19 @@ def unchecked() -> dict[str, Any]:
     """Return what tells `instantiate` of 1.4, which wants a list of what may be called, that it has been judged."""
     policy = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
     return {} if policy is None else {"_execution_whitelist_": policy}
+
+
+def let_partials_pickle() -> None:
+    """Let a process that is spawned have an optimizer that was only begun, `_partial_: true`.
+
+    Those of 1.4 refuse, since they carry the list of what may be called; what they call was judged before, so they
+    arrive as plain ones.
+    """
+    if not IS_1_3:
+        from hydra._internal.execution_policy import _DeferredTarget  # type: ignore[import-not-found, unused-ignore]
+
+        copyreg.pickle(_DeferredTarget, lambda begun: (_begin, (begun.func, begun.args, begun.keywords)))
+
+
+def _begin(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> partial[Any]:
+    return partial(function, *args, **keywords)
