@@ -9,7 +9,6 @@ import re
 import signal
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def test_the_results_are_those_of_hydras_own_launcher_bit_for_bit(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(tmp_path: Path) -> None:
-    """By CPU and by what overlaps, for the clock tells of other programs too; `make bench ARGS=sweeps` asks that."""
+    """The work by CPU, for the clock tells of other programs too; `make bench ARGS=sweeps` times real trainings."""
     for module in PRELOADED:
         importlib.import_module(module)
     seconds: dict[str, float] = {}
@@ -127,8 +126,9 @@ def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(
             seconds[name] = 12 + sum(os.times()[:4]) - begin  # asleep, and at work
         assert returned == {number: float(number) for number in range(12)}
     assert seconds["slots"] / 2 <= 0.65 * seconds["serial"], seconds
-    naps = sorted(json.loads((tmp_path / "slots" / str(job) / "nap.json").read_text()) for job in range(12))
-    assert sum(then < end for (_, end), (then, _) in pairwise(naps)) >= 9, "two at a time, from first to last"
+    naps = [json.loads((tmp_path / "slots" / str(job) / "nap.json").read_text()) for job in range(12)]
+    took = max(end for _, end in naps) - min(begin for begin, _ in naps)
+    assert took <= 0.65 * sum(end - begin for begin, end in naps), naps
 
 
 @pytest.mark.slow
