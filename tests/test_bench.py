@@ -196,10 +196,11 @@ def test_a_short_run_measures_the_start(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_short_run_measures_two_processes_beside_one(tmp_path: Path) -> None:
-    (row,) = short_run(tmp_path, "ranks", "--clock", "cpu")["rows"]
-    assert row["key"] == "P7"
+    row, machine = short_run(tmp_path, "ranks", "--clock", "cpu")["rows"]
+    assert (row["key"], machine["bar"]) == ("P7", None)
     parts = row["parts"]
-    assert row["samples"] == ratios(parts["two, samples/s"], parts["one, samples/s"])
+    assert row["samples"] == ratios(parts["two together, samples/s"], parts["one, samples/s"])
+    assert machine["samples"] == ratios(parts["two apart, samples/s"], parts["one, samples/s"])
     # by the seconds that are computed, not waited, which a busy machine does not touch
     assert row["value"] > 1.5
     assert 0.2 < parts["one, ms of CPU a sample"][0] < 5

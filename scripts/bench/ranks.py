@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
@@ -70,12 +71,29 @@ def rank_rows(steps: int, repeats: int, folder: Path, clock: str) -> list[Row]:
         clock: `wall`, or `cpu` for a machine that is busy: the seconds that rank 0 computes, without those
             in which it waits for the other or for a core.
     """
-    found = alternate({"one": lambda: _pace(1, steps, folder), "two": lambda: _pace(2, steps, folder)}, repeats)
-    pace = {name: [BATCH_SIZE / each[clock] for each in each_round] for name, each_round in found.items()}
+    one, two, apart = "one", "two together", "two apart"
+    found = alternate(
+        {
+            one: lambda: [_pace(1, steps, folder)],
+            two: lambda: [_pace(2, steps, folder)],
+            apart: lambda: _pace_apart(steps, folder),
+        },
+        repeats,
+    )
+    pace = {name: [sum(BATCH_SIZE / run[clock] for run in runs) for runs in rounds] for name, rounds in found.items()}
     parts = {f"{name}, samples/s": values for name, values in pace.items()}
-    parts["one, ms of CPU a sample"] = [1000 * each["cpu"] / BATCH_SIZE for each in found["one"]]
+    parts["one, ms of CPU a sample"] = [1000 * runs[0]["cpu"] / BATCH_SIZE for runs in found[one]]
     what = f"samples a second ({clock}), two processes of one thread over one"
-    return [Row("P7", what, "x", ratios(pace["two"], pace["one"]), Bar(1.5, at_least=True), parts)]
+    machine = f"the same ({clock}), two trainings that know nothing of each other over one: what the cores give"
+    return [
+        Row("P7", what, "x", ratios(pace[two], pace[one]), Bar(1.5, at_least=True), parts),
+        Row("P7", machine, "x", ratios(pace[apart], pace[one])),
+    ]
+
+
+def _pace_apart(steps: int, folder: Path) -> list[dict[str, float]]:
+    with ThreadPoolExecutor(2) as both:
+        return list(both.map(lambda _: _pace(1, steps, folder), range(2)))
 
 
 def _pace(processes: int, steps: int, folder: Path) -> dict[str, float]:
