@@ -201,6 +201,6 @@ def test_a_short_run_measures_two_processes_beside_one(tmp_path: Path) -> None:
     parts = row["parts"]
     assert row["samples"] == ratios(parts["two together, samples/s"], parts["one, samples/s"])
     assert machine["samples"] == ratios(parts["two apart, samples/s"], parts["one, samples/s"])
-    # by the seconds that are computed, not waited; of few rounds, so the bar itself is for a full run
-    assert row["value"] > 1
+    # by the seconds that are computed, not waited, which a busy machine does not touch
+    assert row["value"] > 1.5
     assert 0.2 < parts["one, ms of CPU a sample"][0] < 5
