@@ -50,7 +50,7 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     if bench == "ranks":
         from scripts.bench.ranks import rank_rows
 
-        return rank_rows(12 if args.quick else 30, args.repeats, folder, args.clock)
+        return rank_rows(30, args.repeats, folder, args.clock)
 
     import torch
 
