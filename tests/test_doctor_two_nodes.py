@@ -86,19 +86,25 @@ def test_a_slowed_link_is_named_with_its_direction(nodes: Nodes, tmp_path: Path)
     assert min(node.bytes_sent(link) for node in nodes for link in LINKS) > 1_000_000
 
 
-def test_a_link_that_is_cut_is_named_within_the_timeout_and_nothing_stays(nodes: Nodes, tmp_path: Path) -> None:
+def bench_until_cut(nodes: Nodes, link: str, sent: int, *words: str) -> tuple[list[str], float]:
+    """Cut a link amid an endless bench, when so many bytes have gone over it; return what each said, and seconds."""
     endless = ["--bench", "--no-drills", "--no-links", "--calls", "1000000", "--seconds", "300"]
-    words = [*endless, "--interface", "ethB", "--collectives", "all_reduce", "--json", f"{tmp_path}/x.json"]
-    started = start(nodes, *words)
+    started = start(nodes, *endless, "--interface", link, "--collectives", "all_reduce", *words)
     until = time.monotonic() + 90
-    while nodes[0].bytes_sent("ethB") < 1_000_000:
+    while nodes[0].bytes_sent(link) < sent:
         assert time.monotonic() < until, "it has not come to the bench"
         time.sleep(0.2)
-    nodes[0].cut("ethB")
+    nodes[0].cut(link)
     cut = time.monotonic()
     ended = [end(one, 60) for one in started]
-    assert time.monotonic() - cut < 2 * 10 + 15
+    took = time.monotonic() - cut
     assert [code for code, _ in ended] == [1, 1]
+    return [said for _, said in ended], took
+
+
+def test_a_link_that_is_cut_is_named_within_the_timeout_and_nothing_stays(nodes: Nodes, tmp_path: Path) -> None:
+    _, took = bench_until_cut(nodes, "ethB", 1_000_000, "--json", f"{tmp_path}/x.json")
+    assert took < 2 * 10 + 15
     told = findings(tmp_path / "x.json")
     assert told[0].startswith("all_reduce of 8 B: the ranks lost one another")
     assert "ethB is down on rank 0 (node0)" in told
@@ -107,19 +113,10 @@ def test_a_link_that_is_cut_is_named_within_the_timeout_and_nothing_stays(nodes:
 
 
 def test_a_link_that_is_cut_and_carried_the_store_too_is_named_on_both_machines(nodes: Nodes) -> None:
-    endless = ["--bench", "--no-drills", "--no-links", "--calls", "1000000", "--seconds", "300"]
-    started = start(nodes, *endless, "--interface", "ethA", "--collectives", "all_reduce")
-    until = time.monotonic() + 90
-    while nodes[0].bytes_sent("ethA") < 10_000_000:
-        assert time.monotonic() < until, "it has not come to the bench"
-        time.sleep(0.2)
-    nodes[0].cut("ethA")
-    cut = time.monotonic()
-    ended = [end(one, 60) for one in started]
-    assert time.monotonic() - cut < 2 * 10 + 25
-    assert [code for code, _ in ended] == [1, 1]
+    ended, took = bench_until_cut(nodes, "ethA", 10_000_000)
+    assert took < 2 * 10 + 25
     # rank 0, whose torchrun keeps the store, still has it; rank 1 has only what it sees itself
-    here, there = (" ".join(said.split()) for _, said in ended)
+    here, there = (" ".join(said.split()) for said in ended)
     assert re.search(r"finding at fault ethA is down on rank 0 \(node0\) finding at fault rank 1 \(node1\)", here), here
     assert re.search(r"all_reduce of \S+ \S+: rank 1 \(node1\) lost the other ranks \(.*\), ethA is down", there), there
     assert "asking at 10.77.1.1:29400, where they meet" in there

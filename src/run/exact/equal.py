@@ -100,23 +100,8 @@ class EqualRanks(Callback):
         """Forget a filler."""
         self._end_batch(trainer)
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Note what metrics hold before a filler."""
-        self._note_loader(trainer, batch_idx, dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Forget a filler."""
-        self._end_batch(trainer)
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end
 
     def _note_loader(self, trainer: Trainer, batch_idx: int, dataloader_idx: int) -> None:
         loaders = trainer._evaluation_loop._combined_loader

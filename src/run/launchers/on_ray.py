@@ -40,7 +40,7 @@ STARTED = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
 SILENT = {"log_to_driver": False, "configure_logging": False}
 
 
-def stream_on_ray(
+def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Ray, as `streaming.Streaming` says.

@@ -54,7 +54,7 @@ FOR_NOW = re.compile(r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket ti
 TIME_IS_OVER = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
-def stream_on_slurm(
+def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Slurm, as `streaming.Streaming` says.

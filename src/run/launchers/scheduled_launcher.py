@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import importlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -17,7 +17,13 @@ class ScheduledLauncher(Launcher):
 
     Args:
         settings: The keys of its config.
+
+    Attributes:
+        runs_on: Module that knows the scheduler: `checked` takes the keys, `stream` the jobs. Only its name, because
+            Hydra imports every plugin at every start, also to complete a word.
     """
+
+    runs_on: ClassVar[str]
 
     def __init__(self, **settings: Any) -> None:
         self.settings = {
@@ -31,17 +37,13 @@ class ScheduledLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what jobs need, and refuse keys that cannot be used."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        self.check()
+        importlib.import_module(self.runs_on).checked(self.settings)
 
-    @abstractmethod
-    def check(self) -> None:
-        """Refuse keys that cannot be used."""
-
-    @abstractmethod
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, as `src/run/launchers/streaming.py` says."""
+        yield from importlib.import_module(self.runs_on).stream(self, self.settings, jobs, at_once)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs, for sweepers that know of nothing else."""
