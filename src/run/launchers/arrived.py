@@ -76,7 +76,7 @@ def _run(pickled: bytes) -> JobReturn:
     prepare_environment()
     guard_configs()
     setup_globals()
-    Plugins.instance()  # makes the classes of Hydra's part, which its pickled config names
+    Plugins.instance()  # registers the groups of Hydra's part, which a job that goes on is composed with
     job: RemoteJob = unpack(pickled)
     try:
         return _gone_on(job).run()

@@ -33,6 +33,7 @@ from src.run.launchers.remote_job import RemoteJob
 from src.run.launchers.streaming import Ended, Numbered, refused
 from src.run.outcome import JobFailed, Outcome
 from src.run.record import end_record, versions
+from src.run.resume.runs import RECORD
 from src.run.signals import signals
 from src.run.sweeps.ledger import note_job
 
@@ -163,7 +164,7 @@ class Pool:
         else:
             outcome = Outcome("failed", f"the process ended with code {code} and no word", code or EXIT_CRASH)
         folder, number = job.job.folder, job.job.number
-        if end_record(folder, *vars(outcome).values()) or not (folder / "run.json").is_file():
+        if end_record(folder, *vars(outcome).values()) or not (folder / RECORD).is_file():
             note_job(
                 {"dir": str(job.job.sweep), "job": number},
                 outcome.status,

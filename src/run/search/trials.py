@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import EXIT_CRASH, FulguriteError, UserError
+from src.base.errors import UserError
 from src.base.files import write_atomic
 from src.run.record import end_record
 from src.run.resume.runs import RESULTS, RunDirectory, is_owned, status_now
@@ -26,7 +26,7 @@ from src.run.search.space import Space
 from src.run.search.study import PRUNED, REASON, REPEATS, StoredStudy, bring_up
 from src.run.secrets import shown_word
 from src.run.sweeps.jobs import FAILED, KILLED, NEW, Job
-from src.run.sweeps.ledger import append, key_of, read
+from src.run.sweeps.ledger import append, key_of, note_failed, read
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -56,6 +56,8 @@ class Trials:
         config: The sweep's config with Hydra's part.
         goes_on: Whether an earlier start began it.
         keys: Of the jobs that this start runs, by number.
+
+    The study is read anew when this start has asked or told: what launchers show several times a second asks nobody.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Trials:
     config: DictConfig
     goes_on: bool
     keys: dict[int, str] = field(default_factory=dict)
+    _known: list[FrozenTrial] | None = field(default=None, init=False)
 
     def open(self) -> None:
         """Make the study, or bring the sampler to where it was in that of an earlier start.
@@ -145,6 +148,7 @@ class Trials:
         trial = self._propose(study)
         if repeat is not None:
             trial.set_user_attr(REPEATS, repeat.number)
+        self._known = None
         return self._job(trial.number, trial.params)
 
     def _propose(self, study: Study) -> Trial:
@@ -168,7 +172,7 @@ class Trials:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
                 return Told.NOTHING
-            self._note_silent(number, returned)
+            note_failed(self.folder, number, self.keys[number], returned)
             return self._tell(number, Told.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
             assert run is not None
@@ -191,18 +195,14 @@ class Trials:
         if reason is not None:
             self.stored.trial(number).set_user_attr(REASON, reason)
         self.stored.tell(number, TrialState[told.value], values)
+        self._known = None
         append(self.folder, "told", job=number, key=self.keys[number], state=told.value, values=values, reason=reason)
         return told
 
-    def _note_silent(self, number: int, error: BaseException) -> None:
-        """Write into the ledger that a job failed which had no record to say so in."""
-        events = [event["event"] for event in read(self.folder) if event.get("job") == number]
-        if events[-1:] not in ([FAILED], [KILLED]):
-            code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
-            append(self.folder, FAILED, job=number, key=self.keys[number], reason=str(error), exit_code=code)
-
     def _all(self) -> list[FrozenTrial]:
-        return self.stored.load().get_trials(deepcopy=False)
+        if self._known is None:
+            self._known = self.stored.load().get_trials(deepcopy=False)
+        return self._known
 
     def _metrics(self) -> tuple[str, ...]:
         return metrics_of(self.config)

@@ -14,7 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.base.errors import EXIT_CRASH, FulguriteError, UserError
+from src.base.errors import FulguriteError, UserError
 from src.base.logs import rank
 from src.run.directory import ReserveRunDirectory
 from src.run.launchers.streaming import Numbered, run_jobs
@@ -29,7 +29,7 @@ from src.run.sweeps.code import CodeState
 from src.run.sweeps.composed import Composed
 from src.run.sweeps.going_on import continued, find_sweep, is_other_config, set_aside, take_up, told_states
 from src.run.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
-from src.run.sweeps.ledger import append, known, plan_of, read
+from src.run.sweeps.ledger import append, known, note_failed, plan_of, read
 
 STOP = "stop"
 MANY = 50  # jobs that take some seconds to compose and check
@@ -172,11 +172,8 @@ class _Grid:
         line = f"error: {name_jobs([job], self.jobs)}: {error}"
         if rank() > 0 and isinstance(error, UserError):  # the ledger is rank 0's, for which this job may be right
             sys.stderr.write(f"[rank {rank()}] {line}\n")
-        told = known(self.folder).last.get(number, {}).get("event")
-        if rank() == 0 and told not in {FAILED, KILLED}:
+        if rank() == 0 and note_failed(self.folder, job.number, job.key, error):
             _say(line)
-            code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
-            append(self.folder, FAILED, job=job.number, key=job.key, reason=str(error), exit_code=code)
 
     def _place(self, job: Job) -> Iterator[str]:
         """Yield the word that keeps a job in its folder where that is not named by its number."""

@@ -31,6 +31,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from src.base.errors import EXIT_CRASH, FulguriteError
 from src.base.logs import RankedLogger, rank
 from src.run.secrets import shown_word
 
@@ -150,6 +151,22 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
         append(folder, event, job=number, key=key, **facts)
     except OSError as error:  # run.json says the same
         log.error("%s: cannot be written (%s)", folder / LEDGER, error.strerror or error)
+
+
+def note_failed(folder: Path, number: int, key: str, error: BaseException) -> bool:
+    """Write that a job failed which had no record to say so in; False where the ledger has how it ended.
+
+    Args:
+        folder: The sweep's directory.
+        number: Of the job.
+        key: Of the job.
+        error: What it has raised.
+    """
+    if known(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
+        return False
+    code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
+    append(folder, "failed", job=number, key=key, reason=str(error), exit_code=code)
+    return True
 
 
 def _words() -> list[str]:
