@@ -107,6 +107,19 @@ def find_stop(error: BaseException | None) -> Stopped | None:
     return error
 
 
+class Refused(FulguriteError):
+    """Rank 0 has refused what several processes were started for, and tells why.
+
+    Args:
+        message: What rank 0 says.
+        exit_code: What it ends with.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class RankFailed(FulguriteError):
     """Another process of the run failed, and this one cannot go on without it.
 

@@ -27,11 +27,11 @@ from src.run.guards import make_tracker
 from src.run.hardware import require_hardware
 from src.run.hooks import leave_out_idle_hooks
 from src.run.launcher import watch_ranks
+from src.run.metric_names import metrics_of
 from src.run.metrics import MetricNames, MetricsFile
 from src.run.processes.group import launched_plugins, prepare_group
 from src.run.resume.begin import Continued, find_continued
 from src.run.search.pruning import reporter_of_job
-from src.run.search.settings import metrics_of
 from src.run.stopping import stop_on_signals
 from src.run.trackers import go_on
 from src.run.waiting import LimitWaiting

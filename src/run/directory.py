@@ -15,7 +15,6 @@ from src.base.errors import FulguriteError, UserError
 from src.base.logs import rank
 from src.run.outcome import tell_refusal
 from src.run.processes.launched import Launch
-from src.run.processes.together import begin_together, sweep_together
 from src.run.resume.runs import CONTINUE
 from src.run.resume.start import choose_start, put
 from src.run.sweeps.ledger import LEDGER
@@ -68,9 +67,13 @@ class ReserveRunDirectory(Callback):
 
         with _told():
             _refuse_for(config, "is for sweeps; add -m")
-            if Launch.current is not None:
+            if Launch.current is None:
+                begin()
+            else:
+                from src.run.processes.together import begin_together  # not for a process that is alone
+
                 validate(config)  # before the processes meet, for which torch is imported
-            begin_together(config, begin)
+                begin_together(config, begin)
         for key, value in _of_rank(config):
             put(config, key, value)
 
@@ -110,7 +113,12 @@ class ReserveRunDirectory(Callback):
             path.mkdir(parents=True, exist_ok=True)
             return path
 
-        cls.sweep = sweep_together(config, reserve_sweep)
+        if Launch.current is None:
+            cls.sweep = reserve_sweep()
+        else:
+            from src.run.processes.together import sweep_together
+
+            cls.sweep = sweep_together(config, reserve_sweep)
         put(config, "hydra.sweep.dir", str(cls.sweep))
         words = [f"hydra.sweep.dir='{cls.sweep}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
         words += [f"{key}={'null' if value is None else value}" for key, value in _of_rank(config)]

@@ -1,8 +1,11 @@
-"""What the name of a metric says of it."""
+"""What the name of a metric says of it, and which metrics a config names."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
 
@@ -10,3 +13,18 @@ _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|f
 def less_is_better(metric: str) -> bool:
     """Tell whether a metric is one that is called what losses and errors are called: `val/loss`, `test/mae`."""
     return _LESS_IS_BETTER.search(metric) is not None
+
+
+def metrics_of(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names in `optimized_metric`."""
+    return names_of(cfg.get("optimized_metric"))
+
+
+def names_of(given: Any) -> tuple[str, ...]:
+    """Return none, one or a list of names as a tuple."""
+    return tuple(map(str, given)) if is_list(given) else (str(given),) if given else ()
+
+
+def is_list(given: Any) -> bool:
+    """Tell whether a value of a config is a list."""
+    return isinstance(given, (list, tuple)) or OmegaConf.is_list(given)

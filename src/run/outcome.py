@@ -17,6 +17,7 @@ from src.base.errors import (
     FulguriteError,
     Pruned,
     RankFailed,
+    Refused,
     find_stop,
     is_disk_full,
     is_out_of_memory,
@@ -24,7 +25,6 @@ from src.base.errors import (
 from src.base.logs import RankedLogger
 from src.run.memory import explain_out_of_memory, keep_traceback
 from src.run.processes.launched import Launch
-from src.run.processes.meeting import Refused
 from src.run.workers import explain_lost_worker
 
 log = RankedLogger(__name__)

@@ -41,9 +41,9 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
 from src.base.root import ROOT
+from src.run.metric_names import names_of
 from src.run.processes.launched import restarts
 from src.run.resume.runs import RECORD, RESULTS, continued_run
-from src.run.search.settings import names_of
 from src.run.secrets import masked, shown_word
 from src.run.show import show_results
 from src.run.signals import signals

@@ -27,14 +27,13 @@ from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
 from src.run.directory import ReserveRunDirectory
 from src.run.memory import keep_traceback
+from src.run.metric_names import metrics_of
 from src.run.outcome import JobFailed, judge, tell, tell_refusal
 from src.run.processes.launched import Launch, find_launch
-from src.run.processes.meeting import end_meeting
 from src.run.ranks import find_culprit, has_lost_others, leave_word, let_rank_zero_end
 from src.run.record import Record
 from src.run.resume.runs import owned
 from src.run.resume.words import written_out
-from src.run.search.settings import metrics_of
 from src.run.signals import signals
 from src.run.sweeps.one_job import alone
 from src.run.tags import require_tags, tag_names
@@ -174,7 +173,10 @@ def enter(main: Callable[[], Any]) -> None:
         signals.restore()
         if "src.run.processes.group" in sys.modules:
             sys.modules["src.run.processes.group"].leave_file()
-        end_meeting()
+        if Launch.current is not None:
+            from src.run.processes.meeting import end_meeting
+
+            end_meeting()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
         if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:
             from src.run.sweep import conclude_sweep

@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from src.base.errors import EXIT_CRASH, FulguriteError, UserError
+from src.base.errors import EXIT_CRASH, FulguriteError, Refused, UserError
 from src.base.files import write_atomic
 from src.run.processes.launched import Launch
 from src.run.processes.reach import wait_for_master
@@ -29,19 +29,6 @@ from src.run.processes.reach import wait_for_master
 FIRST, MOST = 0.01, 0.2  # seconds between two looks, at first and after a while
 LEAVE = 5.0  # seconds that the others may take to read the last answer
 Decide = Callable[[list[Any]], Any]
-
-
-class Refused(FulguriteError):
-    """Rank 0 has refused, and tells why.
-
-    Args:
-        message: What rank 0 says.
-        exit_code: What it ends with.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Board(Protocol):

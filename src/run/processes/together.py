@@ -37,9 +37,7 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
         UserError: The processes have other configs, or do not see one another's files; nothing is left behind.
     """
     launch = Launch.current
-    if launch is None:
-        begin()
-        return
+    assert launch is not None
 
     def decide() -> dict[str, Any]:
         begin()
@@ -63,8 +61,6 @@ def sweep_together(config: DictConfig, reserve: Callable[[], Path]) -> Path:
     Raises:
         UserError: As `begin_together`.
     """
-    if Launch.current is None:
-        return reserve()
     folder = Path(_as_one(config, "sweep", lambda: str(reserve())))
     _require_one_folder(config, folder)
     return folder

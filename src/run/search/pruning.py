@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.base.errors import Pruned
 from src.base.logs import RankedLogger
 from src.run.hydra_part import make_part
-from src.run.search.settings import metrics_of
+from src.run.metric_names import metrics_of
 from src.run.search.study import PRUNED, StoredStudy, name_of, open_storage
 
 log = RankedLogger(__name__)

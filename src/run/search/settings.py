@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError
 from src.run.checks.findings import Finding
+from src.run.metric_names import is_list, metrics_of
 
 DIRECTIONS = ("minimize", "maximize")
 OURS = ("src",)  # packages of which a config may name a function that suggests values
@@ -67,17 +68,7 @@ class Settings:
 def directions_of(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
     """Return `hydra.sweeper.direction`, one or a list, as a tuple."""
     given: Any = sweeper.get("direction")
-    return tuple(str(getattr(one, "name", one)) for one in (given if _is_list(given) else [given]))
-
-
-def metrics_of(cfg: DictConfig) -> tuple[str, ...]:
-    """Return the names in `optimized_metric`."""
-    return names_of(cfg.get("optimized_metric"))
-
-
-def names_of(given: Any) -> tuple[str, ...]:
-    """Return none, one or a list of names as a tuple."""
-    return tuple(map(str, given)) if _is_list(given) else (str(given),) if given else ()
+    return tuple(str(getattr(one, "name", one)) for one in (given if is_list(given) else [given]))
 
 
 def check_metrics(cfg: DictConfig, settings: Settings, *, prunes: bool) -> Iterator[str]:
@@ -130,10 +121,6 @@ def _function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, An
     if not callable(found) or getattr(found, "__module__", "").split(".")[0] not in allowed:
         raise ValueError(f"must be a function (cfg, trial) of {', '.join(allowed)}; see extras.allowed_targets")
     return found  # type: ignore[no-any-return]
-
-
-def _is_list(given: Any) -> bool:
-    return isinstance(given, (list, tuple)) or OmegaConf.is_list(given)
 
 
 def _told(name: str, rule: str, value: Any) -> str:

@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import UserError
 from src.base.files import write_atomic
+from src.run.metric_names import metrics_of
 from src.run.record import end_record
 from src.run.resume.runs import RESULTS, RunDirectory, is_owned, status_now
-from src.run.search.settings import Settings, metrics_of
+from src.run.search.settings import Settings
 from src.run.search.space import Space
 from src.run.search.study import PRUNED, REASON, REPEATS, StoredStudy, bring_up
 from src.run.secrets import shown_word
