@@ -12,7 +12,7 @@ if not __package__:
 import hydra
 from omegaconf import DictConfig
 
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.compat import MAIN
 from src.run.session import enter, run_task, session, set_seed
 from src.run.show import show_config
@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         return record.conclude(cfg.get("optimized_metric"))
 
 
-@hydra.main(**MAIN, config_path=str(ROOT / "configs"), config_name="train")
+@hydra.main(**MAIN, config_path=str(project_root() / "configs"), config_name="train")
 def main(cfg: DictConfig) -> float | list[float] | None:
     """Run `train` on the composed config; the number is what a sweep optimises."""
     return run_task(train, cfg)

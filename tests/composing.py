@@ -8,10 +8,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.base.root import ROOT, prepare_environment
+from src.base.root import prepare_environment
 from src.run.checks.refusals import Refusals
 from src.run.composition import explain_composition
 from src.run.validate import find_problems
+from tests.support.project import ROOT
 
 
 def compose_raw(*overrides: str, door: str = "train") -> DictConfig:

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from src.base.root import ROOT
 from src.run.session import enter
+from tests.support.project import ROOT
 
 
 def run_door(

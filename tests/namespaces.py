@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from src.base.root import ROOT
+from tests.support.project import ROOT
 
 LINKS = ("ethA", "ethB")
 # runs a command under a host name of its own, with what the node sees in the place of some paths

@@ -16,8 +16,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.base.root import ROOT
 from tests.doors import read_json
+from tests.support.project import ROOT
 
 
 class SendSignal(Callback):

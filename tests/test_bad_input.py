@@ -75,8 +75,8 @@ def test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line(text: st
 
 def test_a_module_that_fails_to_import_is_told_with_its_own_error(tmp_path: Path, small: ComposeSmall) -> None:
     from src.base.errors import ConfigError
-    from src.base.root import ROOT
     from src.run.build import build
+    from tests.support.project import ROOT
 
     broken = ROOT / "src" / "models" / "nets" / "broken_for_a_test.py"
     broken.write_text("import a_package_nobody_has\n\n\nclass Net: ...\n")

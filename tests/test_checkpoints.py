@@ -21,7 +21,6 @@ from torch import nn
 
 from src.base.errors import DiskFull, UserError
 from src.base.files import sha256_of
-from src.base.root import ROOT
 from src.eval import evaluate
 from src.models.classifier import Classifier
 from src.run.build import build
@@ -36,6 +35,7 @@ from tests.conftest import ComposeSmall
 from tests.doors import only_run, read_json
 from tests.full_disk import largest_file
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 posix = RunIf(posix=True)
 

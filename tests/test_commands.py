@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.base.root import ROOT
 from tests.conftest import SMALL
 from tests.doors import Started, only_run, read_json, run_door
+from tests.support.project import ROOT
 
 
 def results_of(folder: Path) -> dict[str, float]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from scripts.bench.measure import Child, run_child
-from src.base.root import ROOT
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 pytestmark = RunIf(posix=True)
 

@@ -11,13 +11,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from src.base.errors import ConfigError, UserError
-from src.base.root import ROOT
 from src.run.build import check_targets
 from src.run.config_files import check_config_file
 from src.run.hydra_part import check_hydra_part
 from tests.composing import compose_raw
 from tests.conftest import ComposeSmall
 from tests.doors import run_door
+from tests.support.project import ROOT
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)

@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.run.build import build
 from src.run.load import load_config
 from src.run.validate import validate
 from tests.conftest import ComposeSmall, callbacks_of
+from tests.support.project import ROOT
 
 CONFIGS = ROOT / "configs"
 

@@ -23,7 +23,6 @@ import yaml
 from torch.utils.data import DataLoader, DistributedSampler
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.data.augment import RandomShift
 from src.data.batches import Batch, ImageSet, cut
 from src.data.idx import MARK, is_prepared, map_idx
@@ -31,6 +30,7 @@ from src.data.mnist import FAMILIES, MNISTDataModule
 from tests.doors import WARM
 from tests.run_if import RunIf
 from tests.servers import FileServer, Reply, closed_port
+from tests.support.project import ROOT
 from tests.tiny_mnist import NAMES, idx_bytes, prepare_tiny, tiny_arrays, tiny_family
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"

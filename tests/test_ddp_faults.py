@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.base.root import ROOT
 from tests.conftest import SMALL
 from tests.doors import only_run, read_json, run_door
 from tests.faulty import processes_with, with_fault
+from tests.support.project import ROOT
 
 TWO = ("trainer=ddp_sim", "+trainer.limit_train_batches=6", "+trainer.limit_val_batches=2", "extras.print_config=false")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.distributed.facts import FINDING, FINE, LEFT_OUT, Check, Facts, compare
 from src.distributed.place import Place
 from src.tools.doctor import main, read_words
 from src.tools.doctor_place import first_host, read_place
 from tests.ranks import Doctors, each_rank, free_port
+from tests.support.project import ROOT
 
 
 def facts(rank: int, **other: object) -> Facts:

@@ -17,8 +17,8 @@ import pytest
 from src.base.download import download
 from src.base.errors import UserError
 from src.base.files import lock, open_atomic, sha256_of, write_atomic
-from src.base.root import ROOT
 from tests.servers import FileServer, Reply, closed_port
+from tests.support.project import ROOT
 
 CONTENT = bytes(range(256)) * 80  # 20,480 bytes
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -14,7 +14,6 @@ import torch
 from omegaconf import OmegaConf
 
 from src.base.errors import ConfigError, UserError
-from src.base.root import ROOT
 from src.data import folds
 from src.data.folds import split_fold
 from src.data.mnist import FAMILIES, MNISTDataModule
@@ -25,6 +24,7 @@ from src.run.validate import find_problems
 from tests.composing import compose_raw
 from tests.conftest import SMALL
 from tests.doors import read_json, run_door
+from tests.support.project import ROOT
 from tests.test_sweep import job
 from tests.tiny_mnist import tiny_family
 

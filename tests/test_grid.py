@@ -15,13 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.base.errors import ConfigError, UserError
-from src.base.root import ROOT, prepare_environment
+from src.base.root import prepare_environment
 from src.run.compat import VERSION_BASE
 from src.run.sweeps.code import CodeState
 from src.run.sweeps.composed import Composed
 from src.run.sweeps.going_on import find_sweep, take_up
 from src.run.sweeps.jobs import Job, check, split
 from src.run.sweeps.ledger import LEDGER, append, key_of, read
+from tests.support.project import ROOT
 from tests.test_sweep_goes_on import start
 
 GROUPS = ("trainer", "logger", "experiment")

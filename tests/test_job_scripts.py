@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.base.root import ROOT
 from tests.signalled import End, ended, record_of
+from tests.support.project import ROOT
 from tests.test_exact_resume import EPOCH, SMALL
 
 pytestmark = [

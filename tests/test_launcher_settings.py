@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.run.launchers import on_ray, on_slurm
 from src.run.launchers.on_slurm import make_executor
 from src.run.launchers.sent import Sent, environment_of_one_task
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 MODULES = {"slurm": on_slurm, "ray": on_ray}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.base.root import ROOT
 from tests.conftest import SMALL
 from tests.doors import Started, only_run, read_json, run_door
 from tests.launching import TWO, run_two
+from tests.support.project import ROOT
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("srun", "mpich", "openmpi")]
 

@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 import pytest
 
-from src.base.root import ROOT
+from tests.support.project import ROOT
 
 # room: the rooms it may import; its own files are always allowed
 MAY_IMPORT = {

@@ -13,8 +13,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from src.base.root import ROOT
 from tests.doors import only_run, read_json, run_door
+from tests.support.project import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPLORE = ROOT / "notebooks" / "01-explore-a-run.ipynb"

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.run import ranks
 from src.run.compat import unchecked
 from src.run.launcher import watch_ranks
@@ -25,6 +24,7 @@ from src.run.ranks import find_failed, forget_words, has_lost_others, leave_word
 from tests.conftest import ComposeSmall
 from tests.doors import read_json
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from src.base.root import ROOT
 from src.run.composition import explain_composition
 from src.run.load import load_config
 from src.run.resume.words import written_out
@@ -17,6 +16,7 @@ from src.tools import doctor, prove_resume, report, runs
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.doors import run_door
+from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from omegaconf import open_dict
 
-from src.base.root import ROOT
 from src.run.load import load_config
 from src.run.record import config_hash
 from src.tools.best_config import experiment_text
@@ -22,6 +21,7 @@ from src.tools.report import main, told
 from src.tools.summary import sum_up
 from tests.browser import CHROMIUM, Browser
 from tests.doors import read_json, run_door
+from tests.support.project import ROOT
 from tests.sweeps import leave_run, leave_sweep
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.base.root import ROOT
 from tests.doors import only_run, read_json
 from tests.faulty import processes_with, with_fault
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 WORDS = (
     "trainer=ddp_sim",

@@ -18,13 +18,13 @@ import torch
 from omegaconf import OmegaConf
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.run.metrics import cut_rows
 from src.run.resume.drift import compare, holder_of
 from src.run.resume.runs import RunDirectory, is_owned, owned
 from src.run.resume.words import written_out
 from tests.doors import Started, only_run, read_json
 from tests.signalled import members
+from tests.support.project import ROOT
 
 QUICK = (
     "+trainer.limit_train_batches=3",

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from src.base.root import ROOT
 from src.run.metric_names import less_is_better
 from src.tools.collect import find_runs, read_run
 from src.tools.runs import main
+from tests.support.project import ROOT
 from tests.sweeps import leave_run, leave_sweep
 
 MANY = 10_000

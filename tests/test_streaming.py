@@ -16,7 +16,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from src.base.errors import Diverged, UserError
-from src.base.root import ROOT
 from src.run.launchers.remote_job import RemoteJob, portable
 from src.run.launchers.streaming import run_jobs
 from src.run.outcome import JobFailed, Outcome
@@ -25,6 +24,7 @@ from src.run.sweeps.jobs import Job
 from src.train import main
 from tests.conftest import SMALL
 from tests.doors import read_json
+from tests.support.project import ROOT
 from tests.test_grid import planned
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.base.root import ROOT
 from tests.conftest import SMALL
 from tests.doors import read_json, run_door
 from tests.faulty import processes_with, with_fault
 from tests.run_if import RunIf
+from tests.support.project import ROOT
 
 
 @pytest.mark.slow

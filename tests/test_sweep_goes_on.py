@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from src.base.root import ROOT
 from src.run.sweeps.ledger import read
 from tests.doors import Started, read_json, run_door
+from tests.support.project import ROOT
 from tests.test_resume import QUICK, rows_of, weights_at
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.base.root import ROOT
 from src.run.checks.rules import KEYS, NESTED, group_keys
 from src.run.validate import find_problems
 from tests.composing import compose_raw, findings, with_file
+from tests.support.project import ROOT
 
 CONFIGS = ROOT / "configs"
 

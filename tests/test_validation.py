@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from src.base.errors import ConfigError, UserError
-from src.base.root import ROOT
 from src.run.checks import targets
 from src.run.checks.findings import Finding
 from src.run.composition import explain_composition
 from src.run.tags import replace_tags, require_tags, tag_names
 from src.run.validate import validate
 from tests.composing import compose_raw, findings, with_file
+from tests.support.project import ROOT
 
 # (overrides, what the one line says)
 RULES = [

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from src.base.root import ROOT
+ROOT = Path(__file__).resolve().parents[2]
+
 
 T = TypeVar("T")
 

@@ -16,9 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scripts.bench.measure import Row
+from scripts.bench.measure import ROOT, Row
 from src.base.files import write_atomic
-from src.base.root import ROOT
 from src.run.record import git_state
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.base.errors import ConfigError
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.checks.origins import Origins
 from src.run.checks.overrides import apply, check_groups, explain_several, parse, told
 from src.run.checks.refusals import Refusals, chosen, compose_groups, one_line
@@ -77,7 +77,7 @@ def explain_composition(
 
 def _door() -> str:
     stem = Path(sys.argv[0]).stem
-    return stem if (ROOT / "configs" / f"{stem}.yaml").is_file() else "train"
+    return stem if (project_root() / "configs" / f"{stem}.yaml").is_file() else "train"
 
 
 def _find_stopped(error: Exception) -> Stopped | None:
@@ -104,7 +104,7 @@ def _loader(stopped: Stopped | None) -> Iterator[ConfigLoaderImpl]:
     elif state.is_initialized():
         yield _of(state)
     else:
-        with initialize_config_dir(config_dir=str(ROOT / "configs"), **VERSION_BASE):
+        with initialize_config_dir(config_dir=str(project_root() / "configs"), **VERSION_BASE):
             yield _of(state)
 
 

@@ -15,7 +15,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from src.base.errors import UserError
-from src.base.root import ROOT
 from src.run.hydra_part import guard_hydra_part
 
 MAX_BYTES = 200_000  # composing as much takes some 5 s; the largest config of this project has 3,000
@@ -26,7 +25,7 @@ MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 def guard_configs() -> None:
     """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
     guard_hydra_part()
-    if (plugins := str(ROOT / "src" / "plugins")) not in sys.path:
+    if (plugins := str(Path(__file__).resolve().parents[1] / "plugins")) not in sys.path:
         sys.path.append(plugins)  # Hydra finds plugins in packages called hydra_plugins only
     Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
     types = SourcesRegistry.instance().types

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.base.errors import UserError
-from src.base.root import ROOT, prepare_environment
+from src.base.root import prepare_environment, project_root
 from src.run.compat import VERSION_BASE
 from src.run.config_files import check_config_file, guard_configs
 from src.run.tags import replace_tags
@@ -34,7 +34,7 @@ def load_config(
     """
     prepare_environment()
     guard_configs()
-    with initialize_config_dir(**VERSION_BASE, config_dir=str(ROOT / "configs")):
+    with initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
         cfg = compose(door, overrides=replace_tags(overrides))
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
     return _placed(cfg, Path(folder))

@@ -40,7 +40,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.base.files import write_atomic
 from src.base.logs import RankedLogger, rank
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.metric_names import names_of
 from src.run.processes.launched import restarts
 from src.run.resume.runs import RECORD, RESULTS, continued_run
@@ -97,7 +97,7 @@ class Record:
             "command": [Path(typed[0]).name, *map(shown_word, typed[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
-            "git": git_state(ROOT),
+            "git": git_state(project_root()),
             "versions": versions(),
             "config_hash": config_hash(cfg),
             "sweep": dict(sweep) if sweep else None,

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.record import IRRELEVANT
 from src.run.secrets import sounds_secret
 from src.run.sweep import FOLDED
@@ -34,7 +34,7 @@ def experiment_text(words: Sequence[str], header: Sequence[str]) -> str:
         value: Any = None if override.is_delete() else override.value()
         if key == "experiment":
             bases += value if isinstance(value, list) else [value]
-        elif (ROOT / "configs" / key).is_dir():
+        elif (project_root() / "configs" / key).is_dir():
             defaults.append({f"{'' if override.is_add() else 'override '}/{key}": value})
         else:
             _put(values, key.split("."), value)

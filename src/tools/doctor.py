@@ -27,7 +27,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from src.base.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_USER, FulguriteError, UserError, did_you_mean
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.distributed.bandwidth import BUS_FACTOR
 from src.distributed.place import Place
 from src.tools.doctor_place import read_place
@@ -60,7 +60,7 @@ def read_words(words: Sequence[str]) -> argparse.Namespace:
     add("--backend", help="gloo, nccl, ...; NCCL where there are GPUs, else gloo")
     add("--interface", help="network interfaces by comma, instead of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME")
     add("--timeout", type=float, default=60.0, help="seconds that ranks wait for one another (60)")
-    add("--folder", type=Path, default=ROOT / "logs", help="folder that all ranks must see (logs/)")
+    add("--folder", type=Path, default=project_root() / "logs", help="folder that all ranks must see (logs/)")
     add("--min-free", type=float, default=1.0, help="GiB that it must have free (1)")
     add("--max-skew", type=float, default=1.0, help="seconds that clocks may be apart (1)")
     add("--no-drills", action="store_true", help="make no faults on purpose")
@@ -177,7 +177,7 @@ def _look(asked: argparse.Namespace, meeting: Meeting, watch: Watchdog) -> Repor
     from src.distributed.speed import Bench, measure_speed
     from src.run.record import git_state, versions
 
-    git = git_state(ROOT)
+    git = git_state(project_root())
     told: dict[str, Any] = {
         "versions": versions(),
         "commit": f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git else None,

@@ -32,7 +32,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from src.base.errors import EXIT_USER, FulguriteError, UserError
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.resume.words import quoted
 
 PLACES = ("first", "middle", "last", "next")
@@ -167,7 +167,7 @@ def prove(
 def start_process(words: Sequence[str], said: Path) -> int:
     """Run `src/train.py` in a session of its own, of which nothing is left afterwards."""
     with said.open("wb") as file:
-        command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
+        command = [sys.executable, str(project_root() / "src" / "train.py"), *words]
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         try:
             return process.wait()
@@ -227,7 +227,7 @@ def read_words(words: Sequence[str]) -> tuple[list[str], list[str], bool, Path]:
         raise UserError(f"kill_at={wrong[0]}: is no place; choose from {', '.join(PLACES)} or give optimizer steps")
     if (control := own.get("control", "true").lower()) not in {"true", "false"}:
         raise UserError(f"control={control}: is true or false")
-    default = ROOT / "logs" / "prove" / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    default = project_root() / "logs" / "prove" / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(own.get("folder") or default).expanduser().absolute()
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"folder={folder}: is not empty; name a new one")

@@ -34,7 +34,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from src.base.errors import FulguriteError, UserError, did_you_mean
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.metric_names import less_is_better
 from src.tools.collect import LeftRun, find_runs, key_and_value, read_runs
 from src.tools.listing import FORMATS, chosen_metrics, rows_of_runs, rows_of_sweeps, write
@@ -58,7 +58,7 @@ class Asked:
         values: Overrides to filter by: key to the values that will do.
     """
 
-    folder: Path = field(default_factory=lambda: ROOT / "logs")
+    folder: Path = field(default_factory=lambda: project_root() / "logs")
     own: dict[str, str] = field(default_factory=dict)
     values: dict[str, list[str]] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.checks.findings import COMMAND_LINE
 
 
@@ -104,7 +104,7 @@ def shown_path(file: Path | None) -> str:
     """Return a file's path as messages show it: from the project's root where it lies there."""
     if file is None:
         return ""
-    return file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else str(file)
+    return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
 
 
 def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from src.base.download import is_secure
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.checks.annotations import Fit, describe, fit
 from src.run.checks.findings import Finding, nearest_path
 from src.run.checks.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
@@ -131,7 +131,7 @@ def group_keys(group: str) -> tuple[str, ...]:
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     names: dict[str, None] = {}
-    for file in sorted((ROOT / "configs" / group).glob("*.yaml")) if group else ():
+    for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
         try:
             content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
         except yaml.YAMLError:

@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from src.base.root import ROOT
+from src.base.root import project_root
 
 # A module that binds names while it is imported has more names than its source shows.
 _BINDS_AT_RUN_TIME = re.compile(
@@ -220,7 +220,7 @@ def _top_level_spec(name: str) -> ModuleSpec | None:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # ValueError: already imported by something that gave it no spec
         spec = None
-    return spec or PathFinder.find_spec(name, [str(ROOT)])
+    return spec or PathFinder.find_spec(name, [str(project_root())])
 
 
 def _as_module(name: str, spec: ModuleSpec | None) -> Module | None:

@@ -26,7 +26,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from src.base.errors import Stopped, UserError
-from src.base.root import ROOT, prepare_environment
+from src.base.root import prepare_environment, project_root
 from src.run.caches import use_writable_caches
 from src.run.config_files import guard_configs
 from src.run.outcome import JobFailed, judge
@@ -190,7 +190,7 @@ def _named(task: Callable[..., Any]) -> tuple[str, str]:
     module, name = task.__module__, task.__qualname__
     if module == "__main__":
         file = Path(str(getattr(sys.modules["__main__"], "__file__", ""))).resolve()
-        if not file.is_relative_to(ROOT):
-            raise UserError(f"{file}: jobs of their own processes need a function in a file below {ROOT}")
-        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        if not file.is_relative_to(project_root()):
+            raise UserError(f"{file}: jobs of their own processes need a function in a file below {project_root()}")
+        module = ".".join(file.relative_to(project_root()).with_suffix("").parts)
     return module, name

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from src.base.errors import EXIT_CRASH, UserError, did_you_mean
-from src.base.root import ROOT
+from src.base.root import project_root
 from src.run.checks.refusals import Refusals
 from src.run.launchers.progress import Progress
 from src.run.launchers.remote_job import RemoteJob
@@ -143,7 +143,7 @@ class _Handed:
         Raises:
             UserError: There was no room for too long, or for the first job already.
         """
-        sent = Sent(str(ROOT), str(job.sweep), pickle.dumps(job))
+        sent = Sent(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
             with signals.held():  # a job that was handed over and is not known here would be nobody's
                 self.jobs[self.scheduler.submit(job, sent)] = job

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from src.base.files import sha256_of
-from src.base.root import ROOT
+from src.base.root import project_root
 
 LOOKED_AT = ("src/**/*.py", "configs/**/*.yaml")
 
@@ -15,11 +15,11 @@ class CodeState:
     """The files of `src/` and `configs/` by content.
 
     Args:
-        root: The project's root.
+        root: The project's root; `project_root()` when not given.
     """
 
-    def __init__(self, root: Path = ROOT) -> None:
-        self.root = root
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or project_root()
         self._stamps: dict[str, tuple[int, ...]] = {}
         self.files: dict[str, str] = {}
         self.files = self._read()
