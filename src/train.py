@@ -1,60 +1,38 @@
-"""Train a model and test its best weights, e.g. `python src/train.py experiment=example`."""
+"""Train a model and test its best weights: `python src/train.py experiment=example`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# started as a file, the path begins with src/, where `import data` would find our rooms: put the root there instead
-if not __package__:
+if not __package__:  # run as a file: put the project's root on the path in place of src/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import hydra
 from omegaconf import DictConfig
 
-from src.base.root import project_root
-from src.run.compat import MAIN
-from src.run.session import enter, run_task, session, set_seed
-from src.run.show import show_config
-from src.run.validate import validate
+import fulgurite
 
 
+@fulgurite.main(config_name="train")
 def train(cfg: DictConfig) -> dict[str, float]:
-    """Train, test the best weights, and return the final metrics as plain numbers by name.
+    """Train, test the best weights, and return the metrics by name."""
+    with fulgurite.session(cfg) as session:
+        fulgurite.validate(cfg)
+        run = fulgurite.build(cfg)
+        ckpt_path = run.restore()
+        session.log_hyperparameters(run)
 
-    Args:
-        cfg: A composed config of `configs/train.yaml`.
-    """
-    with session(cfg) as record:
-        validate(cfg)
-        show_config(cfg)
+        if cfg.train:
+            run.trainer.fit(run.model, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
+            session.log_results(run.trainer.callback_metrics)
 
-        from src.run.build import build  # heavy, so only after the config was found right
-        from src.run.resume.begin import begin
-        from src.run.weights import weights_to_test
-
-        set_seed(cfg.get("seed"))
-        run = build(cfg)
-        given = begin(run)
-        record.describe(run)
-
-        if cfg.get("train"):
-            run.trainer.fit(run.model, datamodule=run.datamodule, ckpt_path=given, weights_only=True)
-            record.add_results(run.trainer.callback_metrics)
-
-        if cfg.get("test"):
-            best = weights_to_test(run.trainer, bool(cfg.get("train")), given)
+        if cfg.test:
+            best = run.checkpoint_to_test(ckpt_path)
             run.trainer.test(run.model, datamodule=run.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-            record.add_results(run.trainer.callback_metrics, weights=best)
+            session.log_results(run.trainer.callback_metrics, weights=best)
 
-        return record.conclude(cfg.get("optimized_metric"))
-
-
-@hydra.main(**MAIN, config_path=str(project_root() / "configs"), config_name="train")
-def main(cfg: DictConfig) -> float | list[float] | None:
-    """Run `train` on the composed config; the number is what a sweep optimises."""
-    return run_task(train, cfg)
+        return session.finish(cfg.optimized_metric)
 
 
 if __name__ == "__main__":
-    enter(main)
+    train()

@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
-from src.base.root import prepare_environment
-from src.run.load import load_config
+from fulgurite.config.compose import compose
+from fulgurite.core.project import prepare_environment
 
 # several processes share few cores; pools of threads that fight for them cost far more than they give
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,7 +34,7 @@ SMALL = (
 class ComposeSmall(Protocol):
     """Composes the config of a run of a second that writes below the test's own folder."""
 
-    def __call__(self, *overrides: str, door: str = "train", folder: Path | None = None) -> DictConfig: ...
+    def __call__(self, *overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig: ...
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -47,14 +47,14 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 def small(tmp_path: Path) -> ComposeSmall:
     """Compose a run of four batches; overrides given win."""
 
-    def compose(*overrides: str, door: str = "train", folder: Path | None = None) -> DictConfig:
+    def compose_small(*overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig:
         folder = folder or tmp_path / "run"
         folder.mkdir(parents=True, exist_ok=True)
-        cfg = load_config([*SMALL, *overrides], door=door, output_dir=folder)
+        cfg = compose([*SMALL, *overrides], config_name=config_name, output_dir=folder)
         cfg.paths.log_dir = str(tmp_path / "logs")
         return cfg
 
-    return compose
+    return compose_small
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from src.base.errors import UserError
-from src.run.build import build
-from src.run.load import load_config
-from src.run.validate import validate
+from fulgurite.config.compose import compose
+from fulgurite.core.errors import UserError
+from fulgurite.engine.build import build
+from fulgurite.validation.validate import validate
 from tests.conftest import ComposeSmall, callbacks_of
 from tests.support.project import ROOT
 
@@ -48,7 +48,7 @@ def test_the_groups_are_those_users_of_this_family_know() -> None:
 
 @pytest.mark.parametrize(("group", "option"), EVERY)
 def test_every_config_composes_and_is_valid_or_says_what_is_missing(group: str, option: str, tmp_path: Path) -> None:
-    cfg = load_config([f"{group}={option}"], output_dir=tmp_path)
+    cfg = compose([f"{group}={option}"], output_dir=tmp_path)
     assert OmegaConf.to_container(cfg, resolve=True)
     if (group, option) in INCOMPLETE:
         with pytest.raises(UserError, match=r"model\.net: not answered"):
@@ -112,8 +112,8 @@ def test_every_data_config_becomes_a_data_module(name: str, small: ComposeSmall)
 
 @pytest.mark.parametrize(("experiment", "debug"), list(product(options("experiment"), options("debug"))))
 def test_debug_wins_over_every_experiment(experiment: str, debug: str, tmp_path: Path) -> None:
-    alone = load_config([f"debug={debug}"], output_dir=tmp_path)
-    both = load_config([f"experiment={experiment}", f"debug={debug}"], output_dir=tmp_path)
+    alone = compose([f"debug={debug}"], output_dir=tmp_path)
+    both = compose([f"experiment={experiment}", f"debug={debug}"], output_dir=tmp_path)
     validate(both)
     texts = [(CONFIGS / "debug" / f"{name}.yaml").read_text() for name in {"default", debug}]
     files = [OmegaConf.create(text) for text in texts]
@@ -164,9 +164,9 @@ def test_a_local_config_is_merged_when_it_is_there(tmp_path: Path) -> None:
         pytest.skip("this machine has a local config of its own")
     local.write_text("# @package _global_\ntrainer:\n  max_epochs: 77\n")
     try:
-        assert load_config(output_dir=tmp_path).trainer.max_epochs == 77
+        assert compose(output_dir=tmp_path).trainer.max_epochs == 77
         # debug comes later still
-        assert load_config(["debug=default"], output_dir=tmp_path).trainer.max_epochs == 1
+        assert compose(["debug=default"], output_dir=tmp_path).trainer.max_epochs == 1
     finally:
         local.unlink()
-    assert load_config(output_dir=tmp_path).trainer.max_epochs == 20
+    assert compose(output_dir=tmp_path).trainer.max_epochs == 20

@@ -22,16 +22,17 @@ import torch
 import yaml
 from torch.utils.data import DataLoader, DistributedSampler
 
-from src.base.errors import UserError
+from fulgurite.core.errors import UserError
+from fulgurite.data.idx import MARK, is_prepared, map_idx
+from fulgurite.data.splits import stratified_split
 from src.data.augment import RandomShift
-from src.data.batches import Batch, ImageSet, cut
-from src.data.idx import MARK, is_prepared, map_idx
+from src.data.batches import Batch, ImageSet
 from src.data.mnist import FAMILIES, MNISTDataModule
-from tests.doors import WARM
-from tests.run_if import RunIf
-from tests.servers import FileServer, Reply, closed_port
+from tests.support.cli import WARM
+from tests.support.http_server import FileServer, Reply, closed_port
 from tests.support.project import ROOT
-from tests.tiny_mnist import NAMES, idx_bytes, prepare_tiny, tiny_arrays, tiny_family
+from tests.support.run_if import RunIf
+from tests.support.tiny_mnist import NAMES, idx_bytes, prepare_tiny, tiny_arrays, tiny_family
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"
 SAMPLE_SHA256 = "246e0c30eeea57c8d0037d3f38c8e00651ec204cc61b8022563e9aeeb9d756f4"
@@ -131,7 +132,7 @@ def test_the_cut_depends_on_its_seed_alone() -> None:
 
 def test_the_cut_keeps_uneven_classes_in_proportion() -> None:
     labels = torch.tensor([0] * 700 + [1] * 200 + [2] * 100)
-    parts = cut(labels, [100, 53], seed=7)
+    parts = stratified_split(labels, [100, 53], seed=7)
     assert [len(part) for part in parts] == [100, 53, 847]
     assert torch.bincount(labels[parts[0]]).tolist() == [70, 20, 10]
     assert torch.allclose(torch.bincount(labels[parts[1]]) / 53, torch.tensor([0.7, 0.2, 0.1]), atol=0.03)
@@ -466,7 +467,7 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from src.data.mnist import FAMILIES, MNISTDataModule
-from tests.tiny_mnist import prepare_tiny, tiny_arrays, tiny_family, idx_bytes
+from tests.support.tiny_mnist import prepare_tiny, tiny_arrays, tiny_family, idx_bytes
 
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))

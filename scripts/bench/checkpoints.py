@@ -9,10 +9,10 @@ from time import perf_counter
 
 import torch
 
+from fulgurite.checkpoints.async_io import BackgroundFiles
+from fulgurite.checkpoints.io import CheckpointFiles
+from fulgurite.checkpoints.manifest import find_damage
 from scripts.bench.measure import Bar, Row, alternate, ratios
-from src.run.checkpoint_files import CheckpointFiles
-from src.run.checkpoint_saving import BackgroundFiles
-from src.run.checkpoints import find_damage
 
 PARTS = 20  # tensors
 

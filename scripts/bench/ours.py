@@ -12,11 +12,11 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from fulgurite.config.compose import compose
+from fulgurite.engine.build import Run, build
 from scripts.bench.images import Size, overrides, resize
 from scripts.bench.measure import resident
 from src.data.mnist import MNISTDataModule
-from src.run.build import Run, build
-from src.run.load import load_config
 
 
 class Steps(Callback):
@@ -51,7 +51,7 @@ def make(size: Size, folder: Path, *words: str) -> Run:
         words: More words of the command line.
     """
     output_dir = Path(mkdtemp(dir=folder))
-    cfg = load_config([*overrides(size), "trainer.max_epochs=1", *words], output_dir=output_dir)
+    cfg = compose([*overrides(size), "trainer.max_epochs=1", *words], output_dir=output_dir)
     with redirect_stdout(io.StringIO()):  # no terminal: lines instead of a bar, which would draw over the results
         run = build(cfg)
     resize(cast(MNISTDataModule, run.datamodule), size)

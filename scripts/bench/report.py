@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fulgurite.core.files import write_atomic
+from fulgurite.runs.provenance import git_state
 from scripts.bench.measure import ROOT, Row
-from src.base.files import write_atomic
-from src.run.record import git_state
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
 HEAD = ("promise", "what", "median", "bar", "verdict", "samples")

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from fulgurite.core.rank_logging import quiet_libraries
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import facts, save, show
-from src.base.logs import quiet_libraries
 
 BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks")
 LEAST_REPEATS = 5

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.base.errors import UserError
+from fulgurite.core.errors import UserError
 
 
 class RandomShift:

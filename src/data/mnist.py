@@ -16,10 +16,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.base.errors import ConfigError, UserError, did_you_mean
-from src.data.batches import Augment, Batch, ImageSet, Store, as_is, cut, device_batch_size
-from src.data.folds import fold_findings, split_fold
-from src.data.idx import IdxFile, map_idx, prepare
+from fulgurite.core.errors import ConfigError, UserError, did_you_mean
+from fulgurite.data.batch_size import device_batch_size
+from fulgurite.data.folds import fold_findings, split_fold
+from fulgurite.data.idx import IdxFile, map_idx, prepare
+from fulgurite.data.splits import stratified_split
+from src.data.batches import Augment, Batch, ImageSet, Store, as_is
 
 Name = Literal["mnist_sample", "mnist", "fashion_mnist"]
 CLASSES = 10
@@ -213,12 +215,12 @@ class MNISTDataModule(LightningDataModule):
             return
         if self.family.files:
             train, test = (Store(partial(read_idx, images, labels)) for images, labels in self._paths())
-            val_rows, train_rows = cut(train.labels, [self.val_size], self.split_seed)
+            val_rows, train_rows = stratified_split(train.labels, [self.val_size], self.split_seed)
             test_rows = torch.arange(len(test.labels))
         else:
             train = test = Store(partial(read_sample, self.data_dir / SAMPLE))
             sizes = [self.val_size, self.test_size or 0]
-            val_rows, test_rows, train_rows = cut(train.labels, sizes, self.split_seed)
+            val_rows, test_rows, train_rows = stratified_split(train.labels, sizes, self.split_seed)
         if self.fold is not None:  # the images of the test are those of the cut without folds
             rows = torch.cat([train_rows, val_rows])
             train_rows, val_rows = split_fold(train.labels, self.fold, self.num_folds, self.split_seed, rows)

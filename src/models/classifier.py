@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torchmetrics import MaxMetric, Metric
 
-from src.base.errors import UserError
+from fulgurite.core.errors import UserError
 from src.models.metrics import Accuracy, ExampleMean
 
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -1,0 +1,1 @@
+"""Callbacks for any Lightning project, one a file."""

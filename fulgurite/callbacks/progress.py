@@ -1,0 +1,65 @@
+"""What a person sees while a run lives: bars and tables at a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelSummary, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
+
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
+
+
+def progress_bar(refresh_rate: int = 10) -> Callback:
+    """Return a bar where standard output is a terminal, else one line an epoch.
+
+    Args:
+        refresh_rate: Batches between two updates of the bar; does nothing where there is no terminal.
+    """
+    return RichProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines()
+
+
+def model_summary(max_depth: int = 2) -> Callback:
+    """Return a summary of layers and parameter counts: a table at a terminal, plain text elsewhere.
+
+    Args:
+        max_depth: Levels of nested modules to show; -1 shows all, 0 none.
+    """
+    return (RichModelSummary if sys.stdout.isatty() else ModelSummary)(max_depth=max_depth)
+
+
+class EpochLines(ProgressBar):
+    """Logs one line an epoch: its number, its metrics and its seconds. Stands in for the bar in files and CI."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: float | None = None
+
+    def enable(self) -> None:
+        """Do nothing: the logger decides which rank speaks."""
+
+    def disable(self) -> None:
+        """Do nothing: the logger decides which rank speaks."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the line of the epoch before: only now has the model logged its means."""
+        if self._started is not None:
+            self._write(trainer, trainer.current_epoch)
+        self._started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the line of the last epoch."""
+        if self._started is not None:
+            self._write(trainer, trainer.current_epoch)
+        self._started = None
+
+    def _write(self, trainer: Trainer, epoch: int) -> None:
+        assert self._started is not None
+        metrics = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
+        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        seconds = time.monotonic() - self._started
+        log.info("epoch %d%s  step %d  %s  %.1f s", epoch, of_all, trainer.global_step, metrics, seconds)

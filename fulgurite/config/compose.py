@@ -1,0 +1,40 @@
+"""Compose a config without starting a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from fulgurite.config.hydra_compat import VERSION_BASE
+from fulgurite.config.tags import replace_tags
+from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.project import prepare_environment, project_root
+
+
+def compose(
+    overrides: Sequence[str] = (), *, config_name: str = "train", output_dir: str | Path | None = None
+) -> DictConfig:
+    """Compose a config as an entry point does, without starting a run.
+
+    Args:
+        overrides: As on the command line, e.g. `["experiment=example", "trainer.max_epochs=1"]`.
+        config_name: The config file in `configs/`, without `.yaml`.
+        output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
+    """
+    prepare_environment()
+    guard_configs()
+    with initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
+        cfg = hydra_compose(config_name, overrides=replace_tags(overrides))
+    folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
+    return _placed(cfg, Path(folder))
+
+
+def _placed(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Answer what only a live Hydra run could: where the run writes and where it was started."""
+    with open_dict(cfg):
+        cfg.paths.output_dir, cfg.paths.work_dir = str(folder), str(Path.cwd())
+    return cfg

@@ -1,0 +1,128 @@
+"""What Hydra makes from a config before any check of ours runs: its callbacks, launcher, sweeper and log handlers.
+
+Hydra 1.3 refuses some names; `shutil.copy` or `torch.hub.load` are not among them. So here it is the other way round:
+only classes of the packages below, judged on the object found, whatever name leads to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.config.hydra_compat import LOADS, unchecked
+from fulgurite.core.errors import ConfigError, did_you_mean
+
+PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
+CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
+PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "src", "fulgurite")
+
+
+def guard_hydra_part() -> None:
+    """Let Hydra return no composed config of which it would make something that is not allowed."""
+    plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
+    if hasattr(plain, "__wrapped__"):
+        return
+
+    @wraps(plain)
+    def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
+        cfg = plain(*args, **kwargs)
+        check_hydra_part(cfg)
+        return cfg
+
+    setattr(ConfigLoaderImpl, LOADS, load_configuration)
+
+
+def check_hydra_part(cfg: DictConfig) -> None:
+    """Refuse what Hydra may not make.
+
+    Args:
+        cfg: A composed config with its `hydra` part; nothing in it is changed.
+
+    Raises:
+        ConfigError: All of it, one line each.
+    """
+    hydra = cfg._get_node("hydra")
+    if not isinstance(hydra, DictConfig):
+        return
+    findings = []
+    for part in PARTS:
+        node = hydra._get_node(part)
+        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+        for key, target in _called(content, f"hydra.{part}"):
+            if not _is_allowed(target):
+                findings.append(
+                    f"{key}: {target!r} is no class of {', '.join(PACKAGES)}; Hydra makes nothing else of a config: "
+                    "remove it, or put your class below src/"
+                )
+    findings = findings or [*_unknown_arguments(hydra)]
+    if findings:
+        raise ConfigError(findings)
+
+
+def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
+    """Yield the keys of launcher and sweeper that their class does not take: Hydra would end in a traceback."""
+    for part in ("launcher", "sweeper"):
+        node = hydra._get_node(part)
+        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
+        assert isinstance(content, dict)
+        module, _, name = str(content.get("_target_")).rpartition(".")
+        if not module:
+            continue
+        takes = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+            continue
+        for key in map(str, content):
+            if key not in takes and not key.startswith("_"):
+                near = did_you_mean(key, takes) or f"; it takes {', '.join(takes) or 'none'}"
+                yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
+
+
+def _called(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            # `class` is an argument like any other where it holds no name
+            if name in CALLED and not isinstance(child, (dict, list)):
+                yield f"{key}.{name}", child
+            else:
+                yield from _called(child, f"{key}.{name}")
+    elif isinstance(node, list):
+        for position, child in enumerate(node):
+            yield from _called(child, f"{key}[{position}]")
+
+
+def _is_allowed(target: Any) -> bool:
+    if target is None or target == "???":
+        return True
+    if not isinstance(target, str) or target.split(".")[0] not in PACKAGES:
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES
+
+
+def make_part(node: Any, key: str) -> Any:
+    """Make what Hydra leaves to a sweeper of ours: a sampler, a pruner, a storage.
+
+    Args:
+        node: Has a `_target_`; it was judged when the config was composed.
+        key: Where it stands, for the message.
+
+    Raises:
+        ConfigError: The class does not take what the config gives it.
+    """
+    check_hydra_part(OmegaConf.create({"hydra": {"sweeper": node}}))
+    try:
+        return instantiate(node, _recursive_=True, _convert_="all", **unchecked())
+    except Exception as error:
+        told = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError([f"{key}: {node.get('_target_')} does not take this: {told}; correct it"]) from error

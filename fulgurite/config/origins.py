@@ -1,0 +1,140 @@
+"""Where each key of a composed config was set: the file and line, or the override of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fulgurite.core.project import project_root
+
+
+class Origins:
+    """Places by key; the last one that set a key wins, as in the composition itself.
+
+    Args:
+        places: Key path to place, e.g. `trainer.max_epochs` to `configs/trainer/default.yaml:5`.
+    """
+
+    def __init__(self, places: dict[str, str] | None = None) -> None:
+        self.places = places or {}
+
+    def find(self, key: str) -> str | None:
+        """Return where `key` was set, or else the nearest part of the config that holds it; None when unknown."""
+        while key:
+            if key in self.places:
+                return self.places[key]
+            # made by an override of something inside it: +callbacks.x.patience=1 makes callbacks.x
+            below = [place for other, place in self.places.items() if other.startswith((f"{key}.", f"{key}["))]
+            if below:
+                return below[-1]
+            key = key[: key.rindex("[")] if key.endswith("]") else key.rpartition(".")[0]
+        return None
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Origins:
+        """Trace the composed config of this process; without a living Hydra nothing is known and no place is told.
+
+        Args:
+            cfg: A config composed by `@hydra.main`, or by `compose(..., return_hydra_config=True)`.
+        """
+        if not GlobalHydra.instance().is_initialized():
+            return cls()
+        whole: DictConfig | None = cfg if "hydra" in cfg else HydraConfig.instance().cfg  # type: ignore[assignment]
+        hydra = whole.hydra if whole is not None else None
+        if not isinstance(hydra, DictConfig):
+            return cls()
+        name = OmegaConf.select(hydra, "job.config_name", throw_on_missing=False)
+        if name is None:
+            return cls()
+        # an override may itself be an interpolation: read them as they were written
+        given = OmegaConf.to_container(hydra.overrides, resolve=False)
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(given, dict)
+        assert isinstance(loader, ConfigLoaderImpl)
+        return cls.traced(loader, str(name), [*given.get("hydra", []), *given.get("task", [])])
+
+    @classmethod
+    def traced(cls, loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> Origins:
+        """Trace a composition by its defaults list.
+
+        Args:
+            loader: Hydra's loader of configs.
+            config_name: The primary config, e.g. `train`.
+            overrides: Those of the command line, hydra's own included.
+        """
+        places: dict[str, str] = {}
+        try:
+            composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
+            _, repository = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+            for default in composed.defaults:
+                file = file_of(default.config_path or "", repository.get_sources())
+                for key, line in _lines(file, default.package or "") if file else ():
+                    places[key] = f"{shown_path(file)}:{line}"
+            for override in composed.config_overrides:
+                place = f"{COMMAND_LINE}{override.input_line}"
+                for key in _keys_below(override.key_or_group, override.value()):
+                    places[key] = place
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+            return cls(places)  # a place is a kindness; never fail for it
+        return cls(places)
+
+
+def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
+    """Return the file a config was read from: the first source that has it, as Hydra looks them up."""
+    for source in sources:
+        if source.scheme() == "file":
+            file = Path(source.path) / f"{config_path}.yaml"
+            if file.is_file():
+                return file
+    return None
+
+
+def shown_path(file: Path | None) -> str:
+    """Return a file's path as messages show it: from the project's root where it lies there."""
+    if file is None:
+        return ""
+    return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
+
+
+def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:
+    """Yield each key path of a YAML file with the line it stands in, counted from 1."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    root = yaml.compose(file.read_text(encoding="utf-8"), Loader=loader)
+    yield from _walk(root, package)
+
+
+def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            if key_node.value == "defaults" and key_node.start_mark.column == 0:
+                continue
+            key = f"{prefix}.{key_node.value}" if prefix else str(key_node.value)
+            yield key, key_node.start_mark.line + 1
+            yield from _walk(value_node, key)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield f"{prefix}[{position}]", item.start_mark.line + 1
+            yield from _walk(item, f"{prefix}[{position}]")
+
+
+def _keys_below(key: str, value: Any) -> Iterator[str]:
+    yield key
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _keys_below(f"{key}.{name}", child)
+    elif isinstance(value, list):
+        for position, child in enumerate(value):
+            yield from _keys_below(f"{key}[{position}]", child)
+
+
+COMMAND_LINE = "command line: "

@@ -1,0 +1,61 @@
+"""The names a run is found by: a list, or a dictionary of switches that the command line can add to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from fulgurite.core.errors import UserError
+
+REMEDY = 'name the run with tags=["mnist","baseline"] or +tags.baseline=true, or set extras.enforce_tags=false'
+
+
+def tag_names(cfg: DictConfig) -> list[str]:
+    """Return the run's tags, in the order they were given.
+
+    Args:
+        cfg: A composed config; its `tags` are a list of strings or a dictionary of name to true or false.
+    """
+    tags = cfg.get("tags")
+    if isinstance(tags, ListConfig):
+        return [str(tag) for tag in tags]
+    if isinstance(tags, DictConfig):
+        return [str(name) for name, wanted in tags.items() if wanted]
+    return []
+
+
+def replace_tags(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with every `tags=[...]` written so that it takes the place of the dictionary.
+
+    The configs hold a dictionary, so that one tag can be added; OmegaConf does not put a list in the place of one.
+
+    Args:
+        overrides: Words of a command line.
+    """
+    words = (["tags=null", f"++{word}"] if word.startswith("tags=[") else [word] for word in overrides)
+    return [word for several in words for word in several]
+
+
+def require_tags(cfg: DictConfig) -> None:
+    """Ask for tags where `extras.enforce_tags` is true and there are none; they are written into the config.
+
+    Raises:
+        UserError: There is nobody to ask: standard input is no terminal, or the run is a job of a sweep.
+    """
+    if not OmegaConf.select(cfg, "extras.enforce_tags", default=False) or tag_names(cfg):
+        return
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep or not sys.stdin.isatty():
+        place = "in a sweep" if sweep else "where standard input is no terminal"
+        raise UserError(f"tags: empty, extras.enforce_tags is true, and nobody can be asked {place}; {REMEDY}")
+    from rich.prompt import Prompt
+
+    answer = Prompt.ask("This run has no tags. Tags, separated by commas", default="dev")
+    names = [name.strip() for name in answer.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"tags: none were given and extras.enforce_tags is true; {REMEDY}")
+    OmegaConf.update(cfg, "tags", names, merge=False)

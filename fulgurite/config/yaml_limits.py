@@ -1,0 +1,134 @@
+"""Config files are judged before they are parsed: one that would fill the memory or never end is refused in one line.
+
+OmegaConf 2.3 copies what an alias points at: 230 bytes of aliases of aliases take 8 s, and each further 50 bytes ten
+times as long. So a file is measured first, and where it holds aliases its nodes are counted without copying any.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+from fulgurite.config.hydra_targets import guard_hydra_part
+from fulgurite.core.errors import UserError
+
+MAX_BYTES = 200_000  # composing as much takes some 5 s; the largest config of this project has 3,000
+MAX_DEPTH = 100
+MAX_NODES = 10_000  # after every alias is replaced by what it stands for
+
+
+def guard_configs() -> None:
+    """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
+    guard_hydra_part()
+    if (plugins := str(Path(__file__).resolve().parents[1] / "plugins")) not in sys.path:
+        sys.path.append(plugins)  # Hydra finds plugins in packages called hydra_plugins only
+    Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
+    types = SourcesRegistry.instance().types
+    plain = types["file"]
+    if not hasattr(plain, "is_guarded"):
+        types["file"] = _guarded(plain)
+
+
+def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
+    class GuardedFiles(plain):  # type: ignore[valid-type,misc]  # Hydra loads its source classes at run time
+        is_guarded = True
+
+        def compose(self, config_path: str) -> ConfigResult:
+            path = Path(self.path) / self._normalize_file_name(config_path)
+            check_config_file(path)
+            try:
+                result: ConfigResult = super().compose(config_path)
+            except RecursionError as error:
+                raise _too_deep(path) from error
+            return result
+
+    GuardedFiles.__name__ = plain.__name__  # the registry takes a second of the same name for the same
+    return GuardedFiles
+
+
+def check_config_file(path: Path) -> None:
+    """Refuse a file that is too large, is no UTF-8, or grows too large when its aliases are replaced.
+
+    Args:
+        path: A YAML file. One that does not exist, or that YAML itself refuses, is left to whoever reads it.
+
+    Raises:
+        UserError: One line with the file, what is wrong with it, and the remedy.
+    """
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{path}: has {size:,} bytes, a config may have {MAX_BYTES:,}; keep data in a file of its own and name it"
+        )
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: byte {error.start} is no UTF-8 (0x{content[error.start]:02x}); save the file as UTF-8"
+        ) from error
+    if "*" in text and "&" in text:
+        _check_aliases(path, text)
+
+
+def _too_deep(path: Path) -> UserError:
+    return UserError(f"{path}: is nested too deeply to be read; make it flatter")
+
+
+def _check_aliases(path: Path, text: str) -> None:
+    try:
+        nodes = _count_nodes(text)
+    except yaml.YAMLError:
+        return  # OmegaConf stops at the same place, and its message is told with file and line
+    except KeyError as error:
+        raise UserError(
+            f"{path}: the alias *{error.args[0]} stands inside what it names; write out what is meant"
+        ) from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    if nodes > MAX_NODES:
+        shown = f"{nodes:,}" if nodes < 10**9 else "more than 10^9"
+        raise UserError(
+            f"{path}: its aliases stand for {shown} values, a config may have {MAX_NODES:,}; write out what is meant"
+        )
+
+
+def _count_nodes(text: str) -> int:
+    """Return how many nodes a document has, with every alias replaced.
+
+    Raises:
+        KeyError: An alias stands inside the node that it names.
+        RecursionError: It is deeper than MAX_DEPTH.
+    """
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor of each node around, its size so far
+
+    def add(anchor: str | None, size: int) -> None:
+        if anchor is not None:
+            sizes[anchor] = size
+        open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
+
+    # events, not nodes: a deep document would end the process in the parser's own recursion
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in {anchor for anchor, _ in open_nodes}:
+                raise KeyError(event.anchor)
+            add(None, sizes.get(str(event.anchor), 0))
+        elif isinstance(event, yaml.ScalarEvent):
+            add(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            sizes.pop(str(event.anchor), None)
+            open_nodes.append((event.anchor, 1))
+            if len(open_nodes) > MAX_DEPTH:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            add(*open_nodes.pop())
+    return open_nodes[0][1]

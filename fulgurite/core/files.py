@@ -1,0 +1,127 @@
+"""Files that are whole or absent: atomic writes, sums, locks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fulgurite.core.errors import UserError
+
+BLOCK = 1 << 20  # bytes read or written at a time
+LOCK_TIMEOUT = 600.0  # seconds to wait for another process that downloads or prepares the same thing
+
+
+@contextmanager
+def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when the block ends well; until then the old one stays.
+
+    The bytes are on the disk before the name is, so a crash or a power cut leaves the old file or the new one.
+
+    Args:
+        path: The file to make or replace; its folder must exist.
+
+    Yields:
+        The open binary file, under a temporary name in the same folder.
+    """
+    path = Path(path)
+    temporary = aside_of(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old content or the new one, never a part.
+
+    Args:
+        path: The file to make or replace; its folder must exist.
+        content: Text (written as UTF-8) or bytes.
+    """
+    with open_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def aside_of(path: Path) -> Path:
+    """Return a name beside a file under which it can be written, or be on its way out; `remove_leftovers` knows it."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+
+
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Remove what killed writers left of `open_atomic` in a folder that no other process writes to now.
+
+    Args:
+        folder: The folder of the files.
+        names: Pattern of the files that were being written, e.g. `*.ckpt`.
+    """
+    for temporary in folder.glob(f".{names}.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the hex SHA-256 of a file's content, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when its holder dies, however it dies.
+
+    Args:
+        path: The lock file; it and its folder are made when missing.
+        timeout: Seconds to wait for another holder.
+
+    Raises:
+        UserError: Another process still holds the lock after `timeout` seconds.
+        OSError: The lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = FileLock(path)
+    try:
+        handle.acquire(timeout=timeout)
+    except Timeout:
+        raise UserError(
+            f"{path}: still locked by another process after {timeout:g} s; wait for that process or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        handle.release()
+
+
+def unpack(packed: bytes) -> Any:
+    """Return what another process of the same sweep has pickled; nothing that a user gives comes here.
+
+    Args:
+        packed: A job, or what it returned.
+    """
+    return pickle.loads(packed)  # noqa: S301 - the sweep's own

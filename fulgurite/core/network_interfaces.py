@@ -1,0 +1,113 @@
+"""The network interfaces of this machine, and which of them gloo would use."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fulgurite.core.errors import UserError, did_you_mean
+
+_FLAGS, _ADDRESS = 0x8913, 0x8915  # SIOCGIFFLAGS, SIOCGIFADDR of Linux
+_UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One network interface.
+
+    Attributes:
+        name: As `ip link` shows it.
+        address: IPv4 address; None where it has none, or the system does not tell.
+        up: It is switched on, and its other end answers.
+        loopback: It leads to this machine only.
+    """
+
+    name: str
+    address: str | None
+    up: bool
+    loopback: bool
+
+
+def all_interfaces() -> list[Interface]:
+    """Return the interfaces of this machine (of this network namespace)."""
+    return [_look(name) for _, name in socket.if_nameindex()]
+
+
+def _look(name: str) -> Interface:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return Interface(name, None, up=True, loopback=False)
+    address, flags = None, _UP | _RUNNING
+    request = struct.pack("256s", name.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with suppress(OSError):
+            flags = struct.unpack("H", fcntl.ioctl(probe, _FLAGS, request)[16:18])[0]
+        with suppress(OSError):
+            address = socket.inet_ntoa(fcntl.ioctl(probe, _ADDRESS, request)[20:24])
+    up = bool(flags & _UP and flags & _RUNNING)
+    return Interface(name, address, up, loopback=bool(flags & _LOOPBACK))
+
+
+def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
+    """Return interfaces by name.
+
+    Args:
+        names: As a user gave them.
+        source: The option or variable that they were given by.
+
+    Raises:
+        UserError: One does not exist on this machine, is down or has no address.
+    """
+    there = {interface.name: interface for interface in all_interfaces()}
+    for name in names:
+        shown = ", ".join(f"{other.name} ({other.address or 'no address'})" for other in there.values())
+        if name not in there:
+            near = did_you_mean(name, there)
+            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface{near}; it has {shown}")
+        if not there[name].up:
+            raise UserError(
+                f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`"
+            )
+    return [there[name] for name in names]
+
+
+def chosen_by_gloo() -> tuple[str | None, str]:
+    """Return the interface and address that gloo takes when none is named: those of the host's own name.
+
+    Returns:
+        Interface, None when no interface has the address; and the address, 127.0.0.1 when the name does not lead here.
+    """
+    address = "127.0.0.1"
+    with suppress(OSError):
+        for *_, found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_STREAM):
+            with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.bind((str(found[0]), 0))
+                address = str(found[0])
+                break
+    name = next((interface.name for interface in all_interfaces() if interface.address == address), None)
+    return (name or ("lo" if address.startswith("127.") else None)), address
+
+
+def leading_to(host: str) -> Interface | None:
+    """Return the interface over which this machine reaches another, by its routes; no packet is sent."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        own = probe.getsockname()[0]
+        return next((interface for interface in all_interfaces() if interface.address == own), None)
+    return None
+
+
+def machine() -> str:
+    """Return what tells this machine from others: two containers may share a name, or a kernel."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = str(Path("/proc/self/ns/net").readlink())
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {namespace}"

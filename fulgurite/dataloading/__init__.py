@@ -1,0 +1,1 @@
+"""Timeouts and readable errors for DataLoader workers."""

@@ -1,0 +1,1 @@
+"""Processes that form one run: launcher detection, rendezvous, shared start, process group."""

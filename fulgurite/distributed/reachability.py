@@ -1,0 +1,73 @@
+"""Can processes reach one another? Asked before torch does, which says it late, at length, and not in all of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from fulgurite.core.errors import UserError
+
+INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's take patterns
+PAUSE = 0.2  # seconds between two tries
+
+
+def require_interfaces() -> None:
+    """Refuse an interface in the environment that this machine does not have.
+
+    Raises:
+        UserError: One line with those there are.
+    """
+    there = [name for _, name in socket.if_nameindex()]
+    for name in filter(None, os.environ.get(INTERFACES, "").split(",")):
+        if name not in there:
+            raise UserError(
+                f"{INTERFACES}={os.environ[INTERFACES]}: this machine has no interface {name!r}, it has "
+                f"{', '.join(there)}; name one of these, or unset it"
+            )
+
+
+def require_own_address() -> None:
+    """Refuse a MASTER_ADDR of another machine where this process starts all others itself.
+
+    Raises:
+        UserError: It is no address of this machine.
+    """
+    address = os.environ.get("MASTER_ADDR")
+    if address is None:
+        return
+    try:
+        family, kind, *_, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError as error:
+        raise UserError(
+            f"MASTER_ADDR={address}: is no address of this machine ({error.strerror}), on which all processes of the "
+            "run are started; unset it, or start the run with torchrun, srun or mpiexec"
+        ) from error
+
+
+def wait_for_master(address: str, port: int, timeout: float) -> None:
+    """Return as soon as somebody listens where the processes meet.
+
+    Args:
+        address: Host name or address.
+        port: Port.
+        timeout: Seconds to wait for that.
+
+    Raises:
+        UserError: Nobody does in that time.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=max(1.0, end - time.monotonic())).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{address}:{port}, where the processes meet: nobody answers within {timeout:g} s "
+                    f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or extras.init_method, see that "
+                    "rank 0 runs, or raise extras.rank_timeout"
+                ) from error
+        time.sleep(PAUSE)

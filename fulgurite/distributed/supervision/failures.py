@@ -1,0 +1,149 @@
+"""Several processes, one run: which of them failed, told by one line, and an end for those that wait for it.
+
+Rank 0 starts the others, watches them, and closes the record. A rank that fails leaves a word in the run directory:
+
+    ranks/<rank>.json    reason, exit_code, waited (true: it only lost the others, the fault is not its own), log
+
+A rank that was killed or stopped can leave none; the system knows that of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fulgurite.core.errors import RankFailed
+from fulgurite.core.files import write_atomic
+from fulgurite.core.proc import is_stopped
+from fulgurite.core.rank_logging import RankedLogger, rank
+from fulgurite.distributed.launch_env import Launch
+from fulgurite.runs.layout import RECORD
+
+FOLDER = "ranks"
+PATIENCE = 5.0  # seconds in which a failing rank leaves its word and ends
+LEAVE = 10.0  # seconds that rank 0 may take to close the record when all fail
+log = RankedLogger(__name__)
+Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
+
+# What gloo and NCCL say when another process is gone or late.
+_LOST = re.compile(
+    r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
+)
+
+
+def has_lost_others(error: BaseException) -> bool:
+    """Tell whether an error only says that another rank is gone or late."""
+    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
+        return True
+    return type(error) is RuntimeError and _LOST.search(str(error)) is not None
+
+
+def leave_word(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
+    """Write why this rank fails, for rank 0.
+
+    Args:
+        folder: The run directory.
+        reason: One line.
+        exit_code: What this process ends with.
+        waited: The rank only lost the others.
+    """
+    log = next(iter(folder.glob(f"*.rank{rank()}.log")), None)
+    word = {"reason": reason, "exit_code": exit_code, "waited": waited, "log": log.name if log else "the log"}
+    with suppress(OSError):  # a full disk must not hide the error that is being told
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_atomic(folder / FOLDER / f"{rank()}.json", json.dumps(word) + "\n")
+
+
+def read_words(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what failing ranks left, by rank."""
+    return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FOLDER).glob("[0-9]*.json"))}
+
+
+def forget_words(folder: Path) -> None:
+    """Remove what ranks of an earlier start left."""
+    for path in (folder / FOLDER).glob("*.json"):
+        path.unlink()
+    with suppress(OSError):
+        (folder / FOLDER).rmdir()
+
+
+def let_rank_zero_end(folder: Path) -> None:
+    """Wait until rank 0 has closed the record: a launcher that sees one process end ends the others amid that.
+
+    Does nothing where no launcher has started them, or where rank 0 waits for this process.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if Launch.current is None or (distributed is not None and distributed.is_initialized()):
+        return
+    end = time.monotonic() + LEAVE
+    while time.monotonic() < end and _status(folder) == "running":
+        time.sleep(0.1)
+
+
+def _status(folder: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        return str(json.loads((folder / RECORD).read_text())["status"])
+    return "running"
+
+
+def find_culprit(folder: Path) -> RankFailed | None:
+    """Return the failure of a rank of its own that a launcher ended the others for; None when none left a word."""
+    return has_failed({}, read_words(folder))
+
+
+def find_failed(processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE) -> RankFailed | None:
+    """Return which rank failed and why, or None when none of them did.
+
+    Args:
+        processes: Those that this process started, by rank.
+        folder: The run directory, where ranks leave words.
+        timeout: Seconds that ranks were allowed to wait for each other.
+        patience: Seconds to wait for evidence.
+    """
+    end = time.monotonic() + patience
+    while True:
+        words = read_words(folder)
+        if (failed := has_failed(processes, words)) is not None:
+            return failed
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    silent = [number for number, process in processes.items() if process.poll() is None and number not in words]
+    if silent:
+        names = ", ".join(f"{number} (pid {processes[number].pid})" for number in silent)
+        return RankFailed(
+            f"rank {names} did not answer within {timeout:g} s; if that long is right, raise extras.rank_timeout"
+        )
+    for number, word in words.items():
+        return RankFailed(f"rank {number} lost the others: {word['reason']}")
+    return None
+
+
+def has_failed(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+    """Return which rank has certainly failed by now and why, or None."""
+    for number, word in words.items():
+        if not word["waited"]:
+            return RankFailed(
+                f"rank {number} failed: {word['reason']}; {word['log']} has its traceback", word["exit_code"]
+            )
+    for number, process in processes.items():
+        code = process.poll()
+        if number in words or code == 0:
+            continue
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = "; the system does so when the memory is full" if name == "SIGKILL" else ""
+            return RankFailed(f"rank {number} (pid {process.pid}) was killed by {name}{hint}")
+        if code is not None:
+            return RankFailed(f"rank {number} (pid {process.pid}) ended itself with exit code {code}")
+        if is_stopped(process.pid):
+            return RankFailed(f"rank {number} (pid {process.pid}) is stopped (SIGSTOP) and does not answer")
+    return None

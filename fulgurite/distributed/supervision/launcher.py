@@ -1,0 +1,163 @@
+"""Starts the other processes of a run as Lightning does, and ends them all together, with a reason, when one fails.
+
+Lightning's own observer kills the main process five seconds after another has died: nothing is said, and the record
+goes on saying that the run is running.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed.constants import default_pg_timeout
+
+from fulgurite.core.errors import ConfigError
+from fulgurite.core.rank_logging import rank
+from fulgurite.distributed.launch_env import PARENT, Launch
+from fulgurite.distributed.ports import taken
+from fulgurite.distributed.process_group import hold_port, leave_group
+from fulgurite.distributed.reachability import require_interfaces, require_own_address
+from fulgurite.distributed.supervision.child_command import words_of_job
+from fulgurite.distributed.supervision.failures import find_failed, forget_words, has_lost_others
+from fulgurite.distributed.supervision.liveness import find_absent, noted
+from fulgurite.distributed.supervision.watcher import RankWatcher, follow, replace_stopped_parent
+
+LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
+LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
+
+
+def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> float:
+    """Watch the processes that a trainer is going to start, and let none wait for another for ever.
+
+    Args:
+        trainer: With any strategy; nothing is done for one that starts no processes.
+        folder: The run directory.
+        timeout: Seconds that processes wait for one another; a strategy that was given one keeps it.
+
+    Returns:
+        The seconds that they wait.
+
+    Raises:
+        ConfigError: The time is not above 0.
+    """
+    if timeout <= 0:
+        raise ConfigError([f"extras.rank_timeout={timeout:g}: is not above 0 seconds; the default is 600"])
+    strategy = trainer.strategy
+    given = getattr(strategy, "_timeout", None)
+    if given == default_pg_timeout:
+        strategy._timeout = timedelta(seconds=timeout)  # type: ignore[attr-defined]
+    elif isinstance(given, timedelta):
+        timeout = given.total_seconds()
+    launcher = strategy.launcher
+    if launcher is None and Launch.current is not None and isinstance(strategy, ParallelStrategy):
+        # where processes are there already some strategies have no launcher, and nobody to say which one failed
+        environment = strategy.cluster_environment
+        assert environment is not None
+        launcher = _SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        strategy._launcher = WatchedLauncher(launcher, folder, timeout)
+    return timeout
+
+
+class WatchedLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher of one process a device, with our watcher in place of its observer.
+
+    Args:
+        given: The launcher that the strategy made.
+        folder: The run directory.
+        timeout: Seconds that processes wait for one another.
+
+    Attributes:
+        started: Those of this process whose other processes may still live.
+    """
+
+    started: ClassVar[list[WatchedLauncher]] = []
+
+    def __init__(self, given: _SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
+        super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
+        self.folder = folder
+        self.timeout = timeout
+        self.watcher: RankWatcher | None = None
+        self.parent: int | None = None
+        self.failed = False
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        """Start the other processes unless they run already, and call the function.
+
+        Raises:
+            RankFailed: Another rank failed; the message names it.
+            UserError: The port at which the processes meet is taken.
+        """
+        require_interfaces()
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:
+            self._start()
+        elif parent := os.environ.pop(PARENT, None):
+            self.parent = int(parent)
+            follow(self.parent)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        try:
+            with noted(self.folder) if Launch.current is not None else nullcontext():
+                return function(*args, **kwargs)
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def _start(self) -> None:
+        require_own_address()
+        hold_port(self.num_processes * self.num_nodes, self.timeout)
+        forget_words(self.folder)
+        os.environ[PARENT] = str(os.getpid())
+        try:
+            with words_of_job():
+                self._call_children_scripts()
+        finally:
+            del os.environ[PARENT]
+        self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
+        self.watcher.start()
+        WatchedLauncher.started.append(self)
+        atexit.register(self._end_others)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """End all processes that were started and leave their group, so that this process can start others."""
+        while cls.started:
+            launcher = cls.started.pop()
+            atexit.unregister(launcher._end_others)
+            launcher._end_others()
+        leave_group()
+
+    def _end_others(self) -> None:
+        assert self.watcher is not None
+        self.watcher.end_others(LEAVE_FAILED if self.failed else LEAVE)
+
+    def _leave(self, error: BaseException) -> None:
+        """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""
+        self.failed = True
+        if self.watcher is not None:
+            self.watcher.leaving.set()
+        if "EADDRINUSE" in str(error):
+            raise taken(self.cluster_environment.main_port) from error
+        if not has_lost_others(error):
+            return
+        if self.parent is not None:
+            replace_stopped_parent(self.parent, self.folder)
+        if rank() == 0 and Launch.current is not None:
+            raise find_absent(self.folder, Launch.current.size, self.timeout) from error
+        if rank() == 0:
+            others = self.watcher.processes if self.watcher is not None else {}
+            failed = find_failed(others, self.folder, self.timeout)
+            if self.watcher is not None:
+                self.watcher.end_others(1.0)
+            if failed is not None:
+                raise failed from error

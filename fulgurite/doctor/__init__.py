@@ -1,0 +1,1 @@
+"""Cluster diagnostics: can these processes train together, and fast enough?"""

@@ -1,0 +1,85 @@
+"""Point-to-point messages by example: from one rank to one other. Each needs two ranks or more.
+
+`send` may return only when the other rank receives: if all ranks sent first, none would come to receive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
+
+
+def send_and_recv(ranks: Ranks) -> Iterator[Claim]:
+    """A token goes around: rank 0 sends first and receives last, every other adds itself to what it received."""
+    token = ranks.tensor(1000)
+    if ranks.rank == 0:
+        dist.send(token, ranks.next, group=ranks.group, tag=7)
+    dist.recv(token, ranks.previous, group=ranks.group, tag=7)
+    yield token, ranks.tensor(1000 + sum(range(ranks.rank or ranks.size)))
+    if ranks.rank != 0:
+        dist.send(token + ranks.rank, ranks.next, group=ranks.group, tag=7)
+
+
+def recv_from_any(ranks: Ranks) -> Iterator[Claim]:
+    """Rank 0 takes messages as they come; `recv` without a source returns who sent. Not on NCCL."""
+    if ranks.rank != 0:
+        dist.send(ranks.tensor(10 * ranks.rank), 0, group=ranks.group, tag=8)
+        return
+    heard = {}
+    for _ in range(ranks.size - 1):
+        message = torch.empty(1, device=ranks.device)
+        sender = dist.recv(message, group=ranks.group, tag=8)
+        heard[sender] = message.item()
+    yield heard, {rank: 10.0 * rank for rank in range(1, ranks.size)}
+
+
+def isend_and_irecv(ranks: Ranks) -> Iterator[Claim]:
+    """Both return at once, so all ranks may send and receive at a time; tensors are free only after `wait`."""
+    taken = torch.empty(2, device=ranks.device)
+    sending = dist.isend(ranks.tensor(ranks.rank, 0.25), ranks.next, group=ranks.group)
+    receiving = dist.irecv(taken, ranks.previous, group=ranks.group)
+    for work in (sending, receiving):
+        assert work is not None  # None is for processes outside the group
+        work.wait()
+    yield taken, ranks.tensor(ranks.previous, 0.25)
+
+
+def batched(ranks: Ranks) -> Iterator[Claim]:
+    """Several at once, in whatever order: how stages of a pipeline exchange with both neighbours."""
+    before, after = (torch.empty(1, device=ranks.device) for _ in range(2))
+    mine = ranks.tensor(ranks.rank)
+    works = dist.batch_isend_irecv(
+        [
+            dist.P2POp(dist.isend, mine, ranks.next, ranks.group, tag=1),
+            dist.P2POp(dist.irecv, before, ranks.previous, ranks.group, tag=1),
+            dist.P2POp(dist.isend, mine, ranks.previous, ranks.group, tag=2),
+            dist.P2POp(dist.irecv, after, ranks.next, ranks.group, tag=2),
+        ]
+    )
+    for work in works:
+        work.wait()
+    yield before, ranks.tensor(ranks.previous)
+    yield after, ranks.tensor(ranks.next)
+
+
+def objects(ranks: Ranks) -> Iterator[Claim]:
+    """Any object that can be pickled. Its sender can run code at its receiver: between trusted ranks only."""
+    if ranks.rank == 0:
+        dist.send_object_list([{"lr": 0.1}, "go"], dst=1, group=ranks.group, device=ranks.device)
+    elif ranks.rank == 1:
+        taken = [None, None]
+        dist.recv_object_list(taken, src=0, group=ranks.group, device=ranks.device)
+        yield taken, [{"lr": 0.1}, "go"]
+
+
+POINT_TO_POINT: dict[str, Example] = {
+    "send, recv": send_and_recv,
+    "recv from any": recv_from_any,
+    "isend, irecv": isend_and_irecv,
+    "batch_isend_irecv": batched,
+    "send, recv of objects": objects,
+}

@@ -1,0 +1,198 @@
+"""Run an entry point: error messages, signals, exit codes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import update_wrapper
+from typing import Any, cast, overload
+
+import hydra
+from omegaconf import DictConfig
+
+from fulgurite.config.hydra_compat import MAIN
+from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.cache_dirs import use_writable_caches
+from fulgurite.core.errors import FulguriteError, Stopped, find_stop
+from fulgurite.core.metric_names import metrics_of
+from fulgurite.core.project import prepare_environment, project_root
+from fulgurite.core.rank_logging import rank
+from fulgurite.distributed.launch_env import Launch, find_launch
+from fulgurite.distributed.supervision.job_isolation import alone
+from fulgurite.engine.oom_retry import run_with_backoff
+from fulgurite.engine.outcome import JobFailed, judge, tell_refusal
+from fulgurite.engine.record import RunRecord
+from fulgurite.engine.run_directory_callback import ReserveRunDirectory
+from fulgurite.engine.session import _sweep
+from fulgurite.resume.shorthand import written_out
+from fulgurite.shutdown.signals import signals
+
+Task = Callable[[DictConfig], dict[str, float]]
+
+
+def run_task(task: Task, cfg: DictConfig) -> float | list[float] | None:
+    """Run a door's task under Hydra and end a failed single run with its exit code.
+
+    Args:
+        task: Takes the config and returns metrics by name.
+        cfg: A composed config.
+
+    Returns:
+        The metric named by `optimized_metric`, for sweeps; a list for several. None too where a trial was pruned.
+
+    Raises:
+        JobFailed: A job of a sweep failed; the sweep decides whether to go on.
+        Stopped: A signal ended the run, and the sweep with it.
+        SystemExit: A single run failed.
+    """
+    gc.enable()
+    try:
+        with alone() if _sweep() is not None else nullcontext():
+            metrics = run_with_backoff(task, cfg)
+    except BaseException as error:
+        if (stop := find_stop(error)) is not None:
+            raise stop from None
+        outcome = judge(error, cfg)
+        if outcome.status == "pruned" and _sweep() is not None:
+            return None
+        # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
+        ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
+        if ends_job and _sweep() is not None:
+            raise JobFailed(outcome) from error
+        raise SystemExit(outcome.exit_code) from error
+    wanted = [metrics[name] for name in metrics_of(cfg)]
+    return wanted if len(wanted) > 1 else wanted[0] if wanted else None
+
+
+class EntryPoint:
+    """A task that is also a program.
+
+    Called without arguments it reads `sys.argv`, composes the config with Hydra, runs the task and exits with a code
+    that says how the run ended. Called with a composed config it only runs the task and returns its metrics.
+
+    Args:
+        task: Takes a composed config and returns metrics by name.
+        config_name: The config file in `configs/`, without `.yaml`.
+    """
+
+    def __init__(self, task: Task, config_name: str) -> None:
+        update_wrapper(self, task)
+        self.task = task
+        self.config_name = config_name
+
+    @overload
+    def __call__(self) -> None: ...
+    @overload
+    def __call__(self, cfg: DictConfig) -> dict[str, float]: ...
+    def __call__(self, cfg: DictConfig | None = None) -> dict[str, float] | None:
+        """Run the program, or the task alone when a config is given."""
+        if cfg is not None:
+            return self.task(cfg)
+        run_app(self)
+        return None
+
+    def run_job(self, cfg: DictConfig) -> float | list[float] | None:
+        """Run the task as a job of Hydra's."""
+        return run_task(self.task, cfg)
+
+
+def main(config_name: str) -> Callable[[Task], EntryPoint]:
+    """Make an entry point of a task: `hydra.main` with readable errors, signals, exit codes and resumable sweeps.
+
+    Args:
+        config_name: The config file in the project's `configs/`, without `.yaml`.
+
+    Example:
+        >>> @fulgurite.main(config_name="train")
+        ... def train(cfg: DictConfig) -> dict[str, float]:
+        ...     with fulgurite.session(cfg) as session:
+        ...         fulgurite.validate(cfg)
+        ...         run = fulgurite.build(cfg)
+        ...         run.trainer.fit(run.model, datamodule=run.datamodule)
+        ...         session.log_results(run.trainer.callback_metrics)
+        ...         return session.finish(cfg.optimized_metric)
+        >>> if __name__ == "__main__":
+        ...     train()
+    """
+    return lambda task: EntryPoint(task, config_name)
+
+
+def run_app(entry_point: EntryPoint) -> None:
+    """Compose the config from `sys.argv`, run the entry point under Hydra, and exit.
+
+    Raises:
+        SystemExit: The run failed or was stopped; the code says how.
+    """
+    # Hydra would otherwise print its own summary and end with 1; the errors are ours to tell
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
+    try:
+        prepare_environment()
+    except FulguriteError as error:
+        tell_refusal(error)
+        raise SystemExit(error.exit_code) from error
+    use_writable_caches(os.environ)
+    guard_configs()
+    RunRecord.typed = list(sys.argv)
+    Launch.current = find_launch(os.environ)
+    signals.install()
+    try:
+        sys.argv[1:] = written_out(sys.argv[1:], entry_point.config_name)
+        _hydra_main(entry_point)()
+    except Stopped as stop:
+        signals.end_ranks()
+        _tell_stop(stop)
+        raise SystemExit(stop.exit_code) from None
+    except FulguriteError as error:
+        if not isinstance(error, JobFailed):
+            tell_refusal(error)
+        raise SystemExit(error.outcome.exit_code if isinstance(error, JobFailed) else error.exit_code) from error
+    except Exception as error:
+        from fulgurite.validation.composition import explain_composition
+
+        explained = explain_composition(error, sys.argv[1:], entry_point.config_name)
+        if explained is None:
+            raise
+        tell_refusal(explained)
+        raise SystemExit(explained.exit_code) from error
+    finally:
+        signals.restore()
+        if "fulgurite.distributed.process_group" in sys.modules:
+            sys.modules["fulgurite.distributed.process_group"].leave_file()
+        if Launch.current is not None:
+            from fulgurite.distributed.rendezvous import end_meeting
+
+            end_meeting()
+        # Hydra's own hook for the end of a sweep is not called when a job has failed
+        if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:
+            from fulgurite.runs.sweep_summary import conclude_sweep
+
+            conclude_sweep(ReserveRunDirectory.sweep)
+
+
+def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
+    """Return Hydra's entry point for a task; Hydra takes the job's name from the file of the function it is given."""
+
+    def job(cfg: DictConfig) -> float | list[float] | None:
+        return entry_point.run_job(cfg)
+
+    update_wrapper(job, entry_point.task)
+    job.__code__ = job.__code__.replace(co_filename=entry_point.task.__code__.co_filename)
+    wrapped = hydra.main(**MAIN, config_path=str(project_root() / "configs"), config_name=entry_point.config_name)(job)
+    return cast("Callable[[], Any]", wrapped)
+
+
+def _tell_stop(stop: Stopped) -> None:
+    if rank() > 0:
+        return
+    if ReserveRunDirectory.sweep is not None:
+        from fulgurite.runs.sweep_summary import tell_stop
+
+        line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
+        goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
+        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.can_go_on else ''}\n")
+    elif not stop.told:
+        sys.stderr.write(f"{stop} before the run began\n")

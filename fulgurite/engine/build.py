@@ -1,0 +1,175 @@
+"""Config in, live objects out. The only file that calls `instantiate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.utils import instantiate
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from fulgurite.checkpoints.loading import given_weights, weights_to_test
+from fulgurite.checkpoints.setup import keep_checkpoints_whole
+from fulgurite.config.hydra_compat import let_partials_pickle, unchecked
+from fulgurite.config.target_policy import (
+    check_targets,
+)
+from fulgurite.core.console import show_config
+from fulgurite.core.errors import ConfigError
+from fulgurite.core.metric_names import metrics_of
+from fulgurite.core.rank_logging import RankedLogger, quiet_libraries
+from fulgurite.dataloading.timeout import LimitWaiting
+from fulgurite.distributed.process_group import launched_plugins, prepare_group
+from fulgurite.distributed.supervision.launcher import watch_ranks
+from fulgurite.engine.hardware import require_hardware
+from fulgurite.engine.idle_hooks import leave_out_idle_hooks
+from fulgurite.engine.objective import MetricNames
+from fulgurite.exact_resume.callback import apply_exact_resume
+from fulgurite.exact_resume.uneven_batches import share_ranks
+from fulgurite.loggers.adapters import go_on
+from fulgurite.loggers.delivery import Patience
+from fulgurite.loggers.guarded import make_tracker
+from fulgurite.loggers.metrics_csv import MetricsFile
+from fulgurite.resume.restore import Continued, find_continued, restore
+from fulgurite.shutdown.graceful_stop import stop_on_signals
+from fulgurite.study.pruning import reporter_of_job
+
+log = RankedLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The live objects of one run.
+
+    Attributes:
+        cfg: The composed config they were made from.
+        datamodule: What is learned from.
+        model: What is learned.
+        trainer: What brings the two together, with its callbacks and loggers.
+        earlier: What the run goes on with in the same directory; None for a new run.
+    """
+
+    cfg: DictConfig
+    datamodule: LightningDataModule
+    model: LightningModule
+    trainer: Trainer
+    earlier: Continued | None = None
+
+    def restore(self) -> str | None:
+        """Restore what the config asks for (`resume=`, `ckpt_path=`), and return the checkpoint to continue from.
+
+        Returns:
+            A path for `ckpt_path` of `Trainer.fit` or `Trainer.test`; None for a run that starts from step 0.
+
+        Raises:
+            UserError: The checkpoint is missing, damaged or of another model.
+        """
+        if "resume" not in self.cfg:
+            return given_weights(self.cfg, self.model)
+        return restore(self.cfg, self.model, self.trainer, self.earlier)
+
+    def checkpoint_to_test(self, ckpt_path: str | None = None) -> str | None:
+        """Return the checkpoint to test: the best one of this run, else its last one, else the one given.
+
+        Args:
+            ckpt_path: What `restore` returned.
+
+        Raises:
+            UserError: Nothing was trained and no checkpoint is given.
+        """
+        return weights_to_test(self.trainer, bool(self.cfg.get("train")), ckpt_path)
+
+
+def build(cfg: DictConfig) -> Run:
+    """Make the live objects of a run.
+
+    The trainer is made first: a machine without the asked hardware is known before any data is touched.
+
+    Args:
+        cfg: A composed and validated config.
+
+    Raises:
+        ConfigError: A target is not allowed, cannot be imported, or refuses its arguments.
+        UserError: The machine lacks what the trainer asks for.
+    """
+    quiet_libraries(ignore_warnings=bool(cfg.extras.get("ignore_warnings")))
+    check_targets(cfg)
+    require_hardware(cfg.trainer)
+    show_config(cfg)
+    if cfg.get("seed") is not None:  # 0 is a seed like any other
+        seed_everything(cfg.seed, workers=True, verbose=False)
+    log.debug("building trainer, data and model")
+    earlier = find_continued(cfg)
+    callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
+    loggers = _trackers(cfg, earlier)
+    metrics_file = MetricsFile(cfg.paths.output_dir)
+    callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
+    callbacks += [MetricNames(name) for name in metrics_of(cfg)]
+    if (reporter := reporter_of_job(cfg)) is not None:
+        callbacks.append(reporter)
+    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **launched_plugins(cfg)}
+    trainer = _instantiate(cfg.trainer, "trainer", **more)
+    timeout = watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    prepare_group(trainer, cfg, timeout)
+    datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    wanted = bool(cfg.extras.get("exact_resume"))
+    apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
+    share_ranks(trainer)
+    stop_on_signals(trainer, datamodule, cfg)
+    let_partials_pickle()
+    model: LightningModule = _instantiate(cfg.model, "model")
+    keep_checkpoints_whole(trainer, model, cfg)
+    leave_out_idle_hooks(vars(trainer)["callbacks"])
+    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
+
+
+def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
+    """Make only the data module or only the model of a run.
+
+    Args:
+        cfg: A composed config.
+        key: Which of the two.
+
+    Raises:
+        ConfigError: As `build`.
+    """
+    check_targets(cfg)
+    return _instantiate(cfg[key], key)
+
+
+def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:
+    try:
+        # plain lists and dicts: a ListConfig in the hyperparameters could not be loaded with weights_only=True
+        return instantiate(node, _convert_="all", **unchecked(), **extra)
+    except Exception as error:
+        raise _first_cause(error, key) from error
+
+
+def _first_cause(error: Exception, key: str) -> Exception:
+    """Return Hydra's wrapper as the error that it wraps, when that one is a plain refusal of arguments."""
+    cause = error.__cause__
+    if type(error).__name__ == "InstantiationException" and isinstance(cause, (TypeError, ValueError)):
+        return ConfigError([f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}"])
+    return cause if isinstance(cause, Exception) else error
+
+
+def _trackers(cfg: DictConfig, earlier: Continued | None) -> list[Logger]:
+    """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
+    group = cfg.get("logger") if earlier is None else go_on(cfg, earlier.loggers, earlier.step)
+    patience = Patience(float(cfg.extras.get("tracker_timeout", 30)))
+    made = [
+        make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, patience)
+        for key, node in (group or {}).items()
+        if node is not None
+    ]
+    return [tracker for tracker in made if tracker is not None]
+
+
+def _instantiate_each(group: DictConfig | None, name: str) -> list[Any]:
+    """Make every entry of a group of configs; entries that are null are switched off."""
+    return [_instantiate(node, f"{name}.{key!s}") for key, node in (group or {}).items() if node is not None]

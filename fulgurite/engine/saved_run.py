@@ -1,0 +1,98 @@
+"""Configs and finished runs in plain Python: notebooks, scripts, tests. Needs no Hydra context."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fulgurite.config.compose import _placed
+from fulgurite.config.yaml_limits import check_config_file
+from fulgurite.core.errors import UserError
+from fulgurite.core.project import prepare_environment
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run directory, read.
+
+    Attributes:
+        folder: The run directory.
+        cfg: The config it was made from.
+        record: `run.json`.
+        results: `results.json`; empty when the run did not get that far.
+        metrics: Rows of `metrics.csv`, oldest first; a metric that was not logged at a step is not in its row.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    record: dict[str, Any]
+    results: dict[str, Any]
+    metrics: list[dict[str, float]]
+
+    def model(self, weights: str | Path | None = None) -> LightningModule:
+        """Return the model in eval mode with trained weights.
+
+        Args:
+            weights: A checkpoint; the one the results were measured on when not given.
+
+        Raises:
+            UserError: The run has no checkpoint, or the checkpoint does not fit.
+        """
+        from fulgurite.checkpoints.loading import given_weights, load
+        from fulgurite.engine.build import build_part
+
+        path = weights or self.results.get("weights") or "checkpoints/last.ckpt"
+        cfg = self.cfg.copy()
+        with open_dict(cfg):
+            cfg.ckpt_path, cfg.ckpt_sha256 = str(self.folder / path), None
+        model = cast("LightningModule", build_part(cfg, "model"))
+        model.load_state_dict(load(Path(str(given_weights(cfg, model))))["state_dict"])
+        return model.eval()
+
+    def datamodule(self) -> LightningDataModule:
+        """Return the data module the run was trained with, prepared and set up."""
+        from fulgurite.engine.build import build_part
+
+        data = cast("LightningDataModule", build_part(self.cfg, "data"))
+        data.prepare_data()
+        data.setup("fit")
+        data.setup("test")
+        return data
+
+
+def load_run(folder: str | Path) -> SavedRun:
+    """Read a run directory.
+
+    Args:
+        folder: The directory that holds `run.json`.
+
+    Raises:
+        UserError: The folder is no run directory.
+    """
+    prepare_environment()
+    folder = Path(folder).resolve()
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: holds no run.json; give a run directory, e.g. logs/train/runs/<date>_<time>")
+    check_config_file(folder / ".hydra" / "config.yaml")
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    results, metrics = folder / "results.json", folder / "metrics.csv"
+    rows: list[dict[str, float]] = []
+    if metrics.is_file():
+        with metrics.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return SavedRun(
+        folder=folder,
+        cfg=_placed(cfg, folder),
+        record=json.loads((folder / "run.json").read_text()),
+        results=json.loads(results.read_text()) if results.is_file() else {},
+        metrics=rows,
+    )

@@ -1,0 +1,1 @@
+"""Prove exact resume: train straight through and killed, then compare everything bit by bit."""

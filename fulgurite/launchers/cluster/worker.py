@@ -1,0 +1,116 @@
+"""A job of a sweep where a scheduler has started it, for the first time or once more: it goes on from what it saved."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from omegaconf import OmegaConf, open_dict, read_write
+
+from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.errors import UserError
+from fulgurite.core.files import unpack
+from fulgurite.core.project import prepare_environment
+from fulgurite.engine.outcome import JobFailed, judge
+from fulgurite.launchers.job import RemoteJob, plain_of, typed_of
+from fulgurite.runs.run_directory import RunDirectory, status_now
+from fulgurite.shutdown.signals import signals
+from fulgurite.sweeps.jobs import KILLED, Job
+from fulgurite.sweeps.resume import continued
+
+
+def run_submitted(pickled: bytes) -> JobReturn:
+    """Run a job that submitit has started.
+
+    submitit has put handlers of its own where ours go: that of SIGUSR1 puts the job back into the queue and ends it at
+    once, amid a step. Ours win while the job runs, so it finishes its step and saves; then submitit's gets its turn.
+
+    Args:
+        pickled: A `RemoteJob`.
+    """
+    put_back: Any = signal.getsignal(signal.SIGUSR1)
+    environment_of_one_task()
+    returned = _run(pickled)
+    ended = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
+    if ended and isinstance(put_back, Callable):  # type: ignore[arg-type]
+        try:
+            put_back(signal.SIGUSR1, None)  # ends this process
+        except RuntimeError as error:  # the job was out of time too often
+            sys.stderr.write(f"{error}\n")
+    return returned
+
+
+def main(result: str) -> None:
+    """Run a job given on standard input, whose end asks the job to end too: the process that started it is gone.
+
+    Args:
+        result: File for the pickled `JobReturn`.
+    """
+    with os.fdopen(os.dup(0), "rb") as given:
+        pickled = given.read(int.from_bytes(given.read(8), "big"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    returned = _run(pickled)
+    temporary = Path(f"{result}.part")
+    temporary.write_bytes(pickle.dumps(returned))
+    temporary.rename(result)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(pickled: bytes) -> JobReturn:
+    prepare_environment()
+    guard_configs()
+    setup_globals()
+    Plugins.instance()  # registers the groups of Hydra's part, which a job that goes on is composed with
+    job: RemoteJob = unpack(pickled)
+    try:
+        return _gone_on(job).run()
+    except UserError as error:
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(judge(error)))
+
+
+def _gone_on(job: RemoteJob) -> RemoteJob:
+    """Return the job with the words that it goes on by, where an earlier start of it was ended by a signal.
+
+    Raises:
+        UserError: It cannot go on.
+    """
+    run = RunDirectory.of(job.folder)
+    if run is None or status_now(job.folder, run.record) != KILLED:
+        return job
+    before = typed_of(job.plain)
+    given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
+    assert isinstance(given, list)
+    words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start
+    loader = ConfigLoaderImpl(job.search_path)
+    again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
+    if problems := continued(again, before.copy()):
+        raise UserError("; ".join(problems))
+    if not again.more:
+        return job
+    config = loader.load_sweep_config(before, [*words, *again.more])
+    with read_write(config), open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
+    return replace(job, plain=plain_of(config))
+
+
+def environment_of_one_task() -> None:
+    """Take away what Slurm says of the tasks of a step that has one: the ranks of the job are not Slurm's, but ours."""
+    if os.environ.get("SLURM_NTASKS", "1") == "1":
+        for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):
+            os.environ.pop(name, None)

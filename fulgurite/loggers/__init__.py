@@ -1,0 +1,1 @@
+"""Loggers that cannot stop a run: guarded delivery, adapters for each service, and `metrics.csv`."""

@@ -1,0 +1,1 @@
+"""Tables and reports over finished runs and sweeps."""

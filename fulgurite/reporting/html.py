@@ -1,0 +1,216 @@
+"""A sweep as one HTML page that loads nothing: its policy forbids every request."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from fulgurite.reporting.collect import key_and_value
+from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
+from fulgurite.reporting.tables import shown_time
+from fulgurite.runs.sweep_summary import shown_value
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff }
+body { margin: 2rem auto; max-width: 86rem; padding: 0 1.5rem }
+h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem }
+.path { color: #616e7c; margin: 0 0 1rem }
+ul { padding-left: 1.2rem; margin: .5rem 0 } .wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100% }
+th, td { text-align: left; padding: .32rem .7rem; border-bottom: 1px solid #e4e7eb; vertical-align: top }
+td.number, th.number { text-align: right; white-space: nowrap }
+thead th { border-bottom: 2px solid #9aa5b1; white-space: nowrap }
+th button { all: unset; cursor: pointer; font-weight: 600 } th button:focus-visible { outline: 2px solid #3b6ea8 }
+th[aria-sort=ascending] button::after { content: " \\25B2" }
+th[aria-sort=descending] button::after { content: " \\25BC" }
+tbody tr:hover { background: #f5f7fa } tr.best { background: #fff4ec } tr.best:hover { background: #ffe8d9 }
+input { font: inherit; padding: .3rem .6rem; border: 1px solid #9aa5b1; border-radius: 4px }
+input { width: 20rem; margin-bottom: .5rem }
+img { display: block; max-width: 100% } .note { color: #616e7c; font-size: 13px }
+"""
+SCRIPT = """
+for (const box of document.querySelectorAll(".table")) {
+  const body = box.querySelector("tbody"), heads = [...box.querySelectorAll("th")];
+  box.querySelector("input").addEventListener("input", event => {
+    const words = event.target.value.toLowerCase().split(/\\s+/);
+    for (const row of body.rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+  });
+  heads.forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    heads.forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = row => row.cells[place].dataset.value;
+    const order = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");  // what has no value stays last
+      const by = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      return up ? by : -by;
+    };
+    body.append(...[...body.rows].sort(order));
+  }));
+}
+"""
+NOTE = (
+    "mean ± half the 95 % t interval over the runs of a group; click a head to sort. "
+    "In the pictures orange is the best, and of the others the darker is the better."
+)
+# What a cell shows, and what it is sorted by: empty for nothing.
+Cell = tuple[str, str]
+
+
+def page(summary: Summary, told: Sequence[str], pictures: Mapping[str, str]) -> str:
+    """Return the page of a sweep.
+
+    Args:
+        summary: Of the sweep.
+        told: Sentences that come first.
+        pictures: Title to SVG.
+    """
+    title = f"Sweep {summary.folder.name}"
+    parts = [
+        f"<h1>{escape(title)}</h1><p class=path>{escape(str(summary.folder))}</p>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>",
+        _section("Groups", _groups(summary)),
+        f"<p class=note>{NOTE}</p>",
+        *(_section(name, _picture(name, svg)) for name, svg in pictures.items()),
+        _failures(summary),
+        _section("Runs", _runs(summary)),
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style>'
+    )
+    body = "\n".join(filter(None, parts))
+    script = f"<script>{SCRIPT}</script>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n{script}</body></html>\n'
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _picture(title: str, svg: str) -> str:
+    # as an image, not inline: names inside one drawing must not meet those of another
+    encoded = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{escape(title)}" src="data:image/svg+xml;base64,{encoded}">'
+
+
+def _groups(summary: Summary) -> str:
+    names = _metrics(summary)
+    rows = [
+        [*_values(summary, group), _count(group), *(_spread(group, name) for name in names)] for group in summary.groups
+    ]
+    return _table("groups", [*_keys(summary), "jobs", *names], rows, best=0 if summary.best else None)
+
+
+def _keys(summary: Summary) -> list[str]:
+    return summary.keys or ["values"]
+
+
+def _values(summary: Summary, group: Group) -> list[Cell]:
+    """Return a cell for each key that tells groups apart; long numbers are shown short."""
+    values = dict(key_and_value(word) for word in group.values)
+    found = [values.get(key, DEFAULT) for key in summary.keys] or [group.name]
+    return [(shown_value(value), value) for value in found]
+
+
+def _metrics(summary: Summary) -> list[str]:
+    """Return the metric that decides, then those of test and validation."""
+    there = sorted({name for group in summary.groups for name in group.metrics})
+    others = [name for split in ("test/", "val/") for name in there if name.startswith(split)]
+    return [name for name in dict.fromkeys((summary.metric, *others)) if name in there]
+
+
+def _count(group: Group) -> Cell:
+    pruned = sum(run.status == "pruned" for run in group.runs)
+    failed = sum(run.status != "done" for run in group.runs) - pruned
+    parts = [f"{number} {what}" for number, what in ((pruned, "pruned"), (failed, "not done")) if number]
+    return f"{len(group.runs)}" + (f" ({', '.join(parts)})" if parts else ""), str(len(group.runs))
+
+
+def _spread(group: Group, name: str) -> Cell:
+    if (of := group.metrics.get(name)) is None:
+        return "-", ""
+    return f"{of.mean:.4g}" + (f" ± {of.half_width:.2g}" if of.half_width is not None else ""), repr(of.mean)
+
+
+def _failures(summary: Summary) -> str:
+    wrong = [(group, run) for group in summary.groups for run in group.runs if run.status != "done"]
+    if not wrong:
+        return ""
+    seed = _seed(summary)
+    rows = [
+        [
+            _text(Path(run.folder).name),
+            _text(run.status),
+            _text(run.reason),
+            *_values(summary, group),
+            *(_text(seed_of(run)) for _ in seed),
+        ]
+        for group, run in wrong
+    ]
+    return _section("Not done", _table("failures", ["job", "status", "reason", *_keys(summary), *seed], rows))
+
+
+def _runs(summary: Summary) -> str:
+    names, seed = _metrics(summary), _seed(summary)
+    rows = []
+    for group in summary.groups:
+        for run in group.runs:
+            numbers = [run.metrics.get(name) for name in names]
+            rows.append(
+                [
+                    _text(Path(run.folder).name),
+                    _text(run.status),
+                    *_values(summary, group),
+                    *(_text(seed_of(run)) for _ in seed),
+                    (shown_time(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
+                    *((f"{of:.4g}", repr(of)) if of is not None and of == of else ("-", "") for of in numbers),  # noqa: PLR0124
+                ]
+            )
+    return _table("runs", ["job", "status", *_keys(summary), *seed, "took", *names], rows)
+
+
+def _seed(summary: Summary) -> list[str]:
+    """Return the head of the column for seeds and folds; none where no run was given one."""
+    return ["seed"] if any(map(seed_of, summary.runs)) else []
+
+
+def _text(text: str) -> Cell:
+    return text, text
+
+
+def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best: int | None = None) -> str:
+    """Return a table with a filter box whose heads sort it."""
+    numbers = [
+        any(row[place][1] for row in rows) and all(_is_number(row[place][1]) for row in rows)
+        for place in range(len(heads))
+    ]
+    kinds = [" class=number" if number else "" for number in numbers]
+    head = "".join(
+        f"<th{kind}><button type=button>{escape(text)}</button></th>" for text, kind in zip(heads, kinds, strict=True)
+    )
+    body = "".join(
+        f"<tr{' class=best' if place == best else ''}>"
+        + "".join(
+            f'<td{kind} data-value="{escape(value)}">{escape(shown)}</td>'
+            for (shown, value), kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>\n"
+        for place, row in enumerate(rows)
+    )
+    box = f'<input type=search placeholder="filter rows" aria-label="filter {name}">'
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f"<div class=table id={name}>{box}<div class=wide>{table}</div></div>"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,220 @@
+"""What a sweep's runs come to: groups with intervals, the best two compared, what each value is worth, what failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fulgurite.core.errors import UserError, did_you_mean
+from fulgurite.core.metric_names import less_is_better
+from fulgurite.reporting.collect import LeftRun, key_and_value, read_runs
+from fulgurite.reporting.statistics import Paired, Spread, compare, spread
+from fulgurite.runs.sweep_summary import FOLDED, shown_values, summarise
+
+MODES = ("max", "min")
+FEWEST_FOR_IMPORTANCE = 10  # runs; below, chance explains as much as any value
+REPEATED = tuple(word.rstrip("=") for word in FOLDED)
+DEFAULT = "(default)"  # what a run has that was given no value for a key
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of a sweep that differ in their seed or fold only.
+
+    Attributes:
+        values: The overrides that tell it from the others.
+        runs: All of them, in the order of the jobs.
+        metrics: Name to spread, over the runs that are done.
+        by_seed: Seed (and fold) to the chosen metric.
+    """
+
+    values: tuple[str, ...]
+    runs: list[LeftRun]
+    metrics: dict[str, Spread]
+    by_seed: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """The values as one text, as tables show them."""
+        return shown_values(self.values)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep, summed up.
+
+    Attributes:
+        folder: The sweep's directory.
+        metric: The one that decides.
+        mode: `max` or `min`.
+        groups: The best first; those without a number last.
+        paired: The best two, compared over shared seeds; None when there are no two.
+        importance: Key to the share of the metric's variance that its values account for; empty for too few runs.
+    """
+
+    folder: Path
+    metric: str
+    mode: str
+    groups: list[Group]
+    paired: Paired | None
+    importance: dict[str, float]
+
+    @property
+    def runs(self) -> list[LeftRun]:
+        """All runs, in the order of the groups."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def best(self) -> Group | None:
+        """The best group; None when no run has a number."""
+        return self.groups[0] if self.groups and self.metric in self.groups[0].metrics else None
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys whose values tell the groups apart."""
+        return list(dict.fromkeys(key_and_value(word)[0] for group in self.groups for word in group.values))
+
+
+def sum_up(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:
+    """Sum up a sweep.
+
+    Args:
+        folder: Its directory, with one run directory a job.
+        metric: What decides; when not given, what the sweep optimised, else the best of the validation.
+        mode: `max` or `min`; when not given, what the sweep did, else judged by the metric's name.
+
+    Raises:
+        UserError: The folder holds no jobs, or no job has the metric.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; name a sweep's, e.g. logs/train/multiruns/<date>_<time>")
+    rows = [(row.values, read_runs(row.folders)) for row in summarise(folder)]
+    if not (runs := [run for _, found in rows for run in found]):
+        raise UserError(f"{folder}: holds no jobs with a run.json; name a sweep's folder, which has one folder a job")
+    there = sorted({name for run in runs if run.status == "done" for name in run.metrics})
+    optimised, direction = _searched(folder, runs[0])
+    chosen = metric or optimised or next((n for n in there if n.startswith("val/") and n.endswith("_best")), None)
+    chosen = chosen or next((n for n in (*there, "val/acc") if n.startswith("val/")), "")
+    if there and chosen not in there:
+        raise UserError(f"metric={chosen}: no job has it; choose from {', '.join(there)}{did_you_mean(chosen, there)}")
+    if mode is None:
+        mode = direction if direction and chosen == optimised else "min" if less_is_better(chosen) else "max"
+    groups = _ranked([_group(values, found, chosen) for values, found in rows], chosen, mode)
+    having = [group for group in groups if group.by_seed]
+    paired = compare(having[0].by_seed, having[1].by_seed) if len(having) > 1 else None
+    found = Summary(folder, chosen, mode, groups, paired, {})
+    return Summary(folder, chosen, mode, groups, paired, _importance(found))
+
+
+def _searched(folder: Path, run: LeftRun) -> tuple[str | None, str | None]:
+    """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
+    config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
+    direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
+    metric, direction = _first(config.get("optimized_metric")), _first(direction)
+    mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
+    return metric, mode
+
+
+def _first(given: Any) -> Any:
+    return given[0] if isinstance(given, list) and given else given
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    return content if isinstance(content, dict) else {}
+
+
+def _group(values: tuple[str, ...], runs: list[LeftRun], metric: str) -> Group:
+    done = [run for run in runs if run.status == "done"]
+    names = sorted({name for run in done for name in run.metrics})
+    numbers = {name: _finite(run.metrics.get(name) for run in done) for name in names}
+    by_seed: dict[str, list[float]] = {}
+    for run in done:
+        for value in _finite([run.metrics.get(metric)]):
+            by_seed.setdefault(seed_of(run), []).append(value)
+    spreads = {name: spread(of) for name, of in numbers.items() if of}
+    return Group(values, runs, spreads, {seed: mean(of) for seed, of in by_seed.items()})
+
+
+def _finite(values: object) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]  # type: ignore[attr-defined]
+
+
+def seed_of(run: LeftRun) -> str:
+    """Return the words that a group's runs differ in, e.g. `seed=3`."""
+    return " ".join(f"{key}={run.values[key]}" for key in REPEATED if key in run.values)
+
+
+def has_folds(summary: Summary) -> bool:
+    """Tell whether runs of one group were trained on different folds of the data."""
+    return any(len({run.values.get("data.fold") for run in group.runs}) > 1 for group in summary.groups)
+
+
+def _ranked(groups: list[Group], metric: str, mode: str) -> list[Group]:
+    sign = -1 if mode == "max" else 1
+    return sorted(groups, key=lambda of: sign * of.metrics[metric].mean if metric in of.metrics else math.inf)
+
+
+def points_of(summary: Summary) -> list[tuple[dict[str, str], float]]:
+    """Return values by key and the metric of each run that has one."""
+    return [
+        ({key: run.values.get(key, DEFAULT) for key in summary.keys}, run.metrics[summary.metric])
+        for run in summary.runs
+        if run.status == "done" and _finite([run.metrics.get(summary.metric)])
+    ]
+
+
+def numbers_of(values: Sequence[str]) -> list[float] | None:
+    """Return values as numbers; None when one is none, or there are too few different ones to draw a line through."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def spans_decades(numbers: Sequence[float]) -> bool:
+    """Tell whether numbers are better seen on a logarithmic scale."""
+    return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 50
+
+
+def _importance(summary: Summary) -> dict[str, float]:
+    """Return the share of the metric's variance that each key's values account for by themselves, largest first.
+
+    The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone: the
+    mean of each value, or a parabola where values are numbers and many, over their logarithm where they span decades.
+    It estimates the main effect of a functional ANOVA; what values do only together is in nobody's share. Optuna's own
+    importances need scikit-learn with the pinned line, and a study; this needs the runs' files only.
+    """
+    points = points_of(summary)
+    target = np.array([value for _, value in points])
+    n = len(points)
+    if n < FEWEST_FOR_IMPORTANCE or not (total := float(((target - target.mean()) ** 2).sum())):
+        return {}
+    shares = {}
+    for key in summary.keys:
+        values = [of[key] for of, _ in points]
+        fitted, terms = _fit(values, target)
+        if n - terms - 1 > 0:
+            unexplained = float(((target - fitted) ** 2).sum()) / total
+            shares[key] = max(0.0, 1 - unexplained * (n - 1) / (n - terms - 1))
+    return dict(sorted(shares.items(), key=lambda share: -share[1]))
+
+
+def _fit(values: list[str], target: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return what a key alone predicts, and how many terms that took."""
+    numbers, different = numbers_of(values), sorted(set(values))
+    if numbers is not None and len(different) > 4:
+        x = np.log(numbers) if spans_decades(numbers) else np.array(numbers)
+        x = (x - x.mean()) / x.std()
+        return np.polyval(np.polyfit(x, target, 2), x), 2
+    where = np.array([different.index(value) for value in values])
+    means = np.array([target[where == of].mean() for of in range(len(different))])
+    return means[where], len(different) - 1

@@ -1,0 +1,183 @@
+"""Rows of runs and of sweeps, and the forms they are written in: an aligned table, JSON, CSV, Markdown."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from fulgurite.core.errors import UserError, did_you_mean
+from fulgurite.core.metric_names import less_is_better
+from fulgurite.reporting.collect import LeftRun
+
+FORMATS = ("table", "json", "csv", "markdown")
+WIDEST = 80  # characters of a cell in a table
+Row = dict[str, Any]
+
+
+def chosen_metrics(
+    there: Sequence[LeftRun], shown: Sequence[LeftRun], wanted: Sequence[str], sorted_by: str
+) -> list[str]:
+    """Return the metrics that get a column.
+
+    Args:
+        there: All runs.
+        shown: The runs to be shown.
+        wanted: What the user asked for; when empty, the metrics of the test are chosen, else those of the validation.
+        sorted_by: What the rows are sorted by; a metric gets a column.
+
+    Raises:
+        UserError: No run at all has a metric that was asked for.
+    """
+    known = {name for run in there for name in run.metrics}
+    for name in wanted:
+        if there and name not in known:
+            raise UserError(f"metrics={name}: no run here has it{did_you_mean(name, known)}")
+    names = sorted({name for run in shown for name in run.metrics})
+    splits = ([name for name in names if name.startswith(split)] for split in ("test/", "val/"))
+    columns = list(wanted) or next(filter(None, splits), names)
+    return [sorted_by, *columns] if sorted_by in known and sorted_by not in columns else columns
+
+
+def rows_of_runs(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+    """Return a row for each run.
+
+    Args:
+        runs: In the order of the rows.
+        metrics: Each has a column of its own.
+        below: The folder that paths are relative to.
+    """
+    root = os.fspath(below).rstrip(os.sep) + os.sep
+    return [
+        {
+            "run": run.folder.removeprefix(root),
+            "status": run.status,
+            "task": run.record.get("task_name"),
+            "start": run.record.get("start"),
+            "seconds": run.seconds,
+            "tags": run.record.get("tags") or [],
+            "overrides": list(run.words),
+            **{name: run.metrics.get(name) for name in metrics},
+            "reason": run.reason,
+        }
+        for run in runs
+    ]
+
+
+def rows_of_sweeps(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+    """Return a row for each sweep that the runs are jobs of, with the best of each metric."""
+    root = os.fspath(below).rstrip(os.sep) + os.sep
+    sweeps: dict[str, list[LeftRun]] = {}
+    for run in runs:
+        if run.record.get("sweep"):
+            sweeps.setdefault(os.path.dirname(run.folder), []).append(run)  # noqa: PTH120 - as find_runs gave it
+    return [
+        {
+            "sweep": folder.removeprefix(root),
+            "task": jobs[0].record.get("task_name"),
+            "start": min(str(job.record.get("start")) for job in jobs),
+            "jobs": len(jobs),
+            "states": ", ".join(f"{n} {status}" for status, n in Counter(job.status for job in jobs).most_common()),
+            **{f"best {name}": _best(jobs, name) for name in metrics},
+        }
+        for folder, jobs in sweeps.items()
+    ]
+
+
+def _best(jobs: Sequence[LeftRun], name: str) -> float | None:
+    values = [job.metrics[name] for job in jobs if name in job.metrics and not math.isnan(job.metrics[name])]
+    return (min if less_is_better(name) else max)(values, default=None)
+
+
+def write(rows: Sequence[Row], form: str, out: TextIO) -> None:
+    """Write rows in one of `FORMATS`."""
+    writers: dict[str, Callable[[Sequence[Row], TextIO], None]] = {
+        "table": _write_table,
+        "json": _write_json,
+        "csv": _write_csv,
+        "markdown": _write_markdown,
+    }
+    writers[form](rows, out)
+
+
+def _write_json(rows: Sequence[Row], out: TextIO) -> None:
+    # JSON has no NaN and no infinity
+    json.dump([{name: _finite(value) for name, value in row.items()} for row in rows], out, indent=1)
+    out.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_csv(rows: Sequence[Row], out: TextIO) -> None:
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _joined(value) for name, value in row.items()} for row in rows)
+
+
+def _joined(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
+    names, cells = _cells(rows)
+    lines = (names, ["---"] * len(names), *cells)
+    out.writelines("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _write_table(rows: Sequence[Row], out: TextIO) -> None:
+    """Write aligned columns; by hand, because a table of ten thousand rows takes rich half a minute."""
+    names, cells = _cells(_telling(rows))
+    cut = [[cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…" for cell in line[1:]] for line in cells]
+    lines = [names, *([line[0], *rest] for line, rest in zip(cells, cut, strict=True))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """Return rows without the overrides that all of them share, when there are several: those tell nothing apart."""
+    words = [set(row.get("overrides", ())) for row in rows]
+    shared = set.intersection(*words) if len(rows) > 1 else set()
+    return [
+        {
+            name: [word for word in value if word not in shared] if name == "overrides" else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns that are not empty, and every cell as a person reads it."""
+    names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "", []) for row in rows)]
+    return [*map(_title, names)], [[_shown(name, row) for name in names] for row in rows]
+
+
+def _title(name: str) -> str:
+    return {"start": "start (UTC)", "seconds": "took"}.get(name, name)
+
+
+def _shown(name: str, row: Mapping[str, Any]) -> str:
+    value = row[name]
+    if value is None:
+        return "-"
+    if name == "start":
+        return str(value)[:16].replace("T", " ")
+    if name == "seconds":
+        return shown_time(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(str(_joined(value)).split())
+
+
+def shown_time(seconds: float) -> str:
+    """Return a duration as a person says it: `42 s`, `3 min`, `1.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,11 @@
+"""File and folder names inside a run directory."""
+
+from __future__ import annotations
+
+RECORD, RESULTS, METRICS, OWNER = "run.json", "results.json", "metrics.csv", ".owner"
+
+
+NEXT = ".hydra/next"  # where Hydra writes the config of a start that may yet be refused
+
+
+CONTINUE, HOTSTART, WEIGHTS = MODES = ("continue", "hotstart", "weights")

@@ -1,0 +1,1 @@
+"""Hyperparameter search with Optuna: settings, search space, preflight, trials, search loop."""

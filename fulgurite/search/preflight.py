@@ -1,0 +1,91 @@
+"""A search looked at before its first trial: its ends composed and checked, and whether it is the one that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig
+
+from fulgurite.core.console import show_plan
+from fulgurite.core.errors import ConfigError
+from fulgurite.core.redact import shown_word
+from fulgurite.runs.sweep_ledger import SEARCH, key_of, plan_of, read
+from fulgurite.search.settings import Settings, check_metrics
+from fulgurite.search.space import Space, ends_of
+from fulgurite.sweeps.jobs import KILLED, Job, check, varied
+from fulgurite.sweeps.resume import continued, only
+from fulgurite.validation.composition import explain_composition
+from fulgurite.validation.hydra_errors import Refusals
+
+
+def check_search(space: Space, settings: Settings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
+    """Refuse a search in which a value that it may try cannot be run.
+
+    Every choice and both ends of every interval are composed, each in one trial at least.
+
+    Raises:
+        ConfigError: All findings, each with the values that have it.
+    """
+    jobs = [Job(number, key_of(words), words) for number, words in enumerate(space.corners())]
+    prunes = bool(config.hydra.sweeper.get("pruner"))
+
+    def told(line: str, having: Sequence[Job], every: Sequence[Job]) -> str:
+        values = sorted({word for job in having for word in varied([every[0], job]) if word in job.words})
+        of_first = having[0] is every[0] and len(having) == 1
+        shown = [*map(shown_word, every[0].words[: len(space.distributions)] if of_first else values)]
+        return line if len(having) == len(every) or not shown else f"{', '.join(shown)}: {line}"
+
+    check(jobs, config, loader, lambda _, cfg: list(check_metrics(cfg, settings, prunes=prunes)), told)
+
+
+def compose_killed(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
+    """Find what the killed trials of a search go on from.
+
+    Raises:
+        ConfigError: What forbids that, one line each.
+    """
+    findings = []
+    for job in jobs:
+        if job.state != KILLED:
+            continue
+        try:
+            cfg = loader.load_sweep_config(config, list(job.words))
+        except Refusals as error:
+            explained = explain_composition(error, ["-m", *job.words], str(config.hydra.job.config_name))
+            findings += explained.findings if explained else [str(error)]
+        else:
+            findings += continued(job, cfg)
+    if findings:
+        raise ConfigError(findings)
+
+
+def require_same(space: Space, settings: Settings, folder: Path) -> None:
+    """Refuse to go on with a search whose space is another one; it may get more trials.
+
+    Raises:
+        ConfigError: In what it differs.
+    """
+    plan = plan_of(read(folder), SEARCH)
+    assert plan is not None
+    now = {*space.texts, *map(shown_word, space.fixed)}
+    then = {*plan["space"], *plan["fixed"]}
+    parts = [*only("only now", now - then), *only("only then", then - now)]
+    if list(settings.directions) != plan["directions"]:
+        parts.append(f"direction {','.join(settings.directions)} instead of {','.join(plan['directions'])}")
+    if parts:
+        told = f"the search is another one: {'; '.join(parts)}; give the same values"
+        raise ConfigError([f"sweep.resume={folder}: {told}, or start a search of its own without sweep.resume"])
+
+
+def show_search(space: Space, settings: Settings) -> None:
+    """Print what a search would try."""
+    rows = []
+    for text, distribution in zip(space.texts, space.distributions.values(), strict=True):
+        ends = ends_of(distribution)
+        what = f"{len(ends)} choices" if hasattr(distribution, "choices") else f"from {ends[0]} to {ends[-1]}"
+        rows.append((text.partition("=")[0], text.partition("=")[2], what))
+    at_once = f", {settings.n_jobs} at once at most" if settings.n_jobs else ""
+    title = f"Search: {settings.n_trials} trials{at_once}, {', '.join(settings.directions)}"
+    show_plan(rows, [*map(shown_word, space.fixed)], columns=("key", "space", "ends"), title=title)

@@ -1,0 +1,1 @@
+"""The Optuna study as a trial sees it: storage, sampler and pruner, pruning callback."""

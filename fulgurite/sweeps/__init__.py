@@ -1,0 +1,1 @@
+"""Grid sweeps: jobs validated before the first starts, dispatched to any launcher, resumable."""

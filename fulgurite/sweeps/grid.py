@@ -1,0 +1,215 @@
+"""A grid from its command line to its last job: planned and checked whole, then run, each job told in the ledger."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.config.override_text import quoted
+from fulgurite.core.console import show_plan
+from fulgurite.core.errors import FulguriteError, UserError
+from fulgurite.core.rank_logging import rank
+from fulgurite.core.redact import shown_word
+from fulgurite.distributed.agreement import wait_for_all
+from fulgurite.distributed.supervision.failures import forget_words
+from fulgurite.engine.record import RunRecord
+from fulgurite.engine.run_directory_callback import ReserveRunDirectory
+from fulgurite.runs.lock import owned
+from fulgurite.runs.sweep_ledger import append, known, note_failed, plan_of, read
+from fulgurite.sweeps.code_state import CodeState
+from fulgurite.sweeps.config_cache import Composed
+from fulgurite.sweeps.dispatch import Numbered, run_jobs
+from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
+from fulgurite.sweeps.resume import continued, find_sweep, is_other_config, set_aside, take_up, told_states
+
+STOP = "stop"
+MANY = 50  # jobs that take some seconds to compose and check
+
+
+def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobReturn]]:
+    """Run the jobs of a grid, or what is left of one.
+
+    Args:
+        sweeper: Holds the sweep's config, Hydra's context and the launcher.
+        words: The command line's, without those for Hydra itself.
+
+    Returns:
+        What the jobs returned, in their order, as Hydra wants it: in a list of batches.
+
+    Raises:
+        ConfigError: Findings about the jobs; nothing was run and no folder made.
+        UserError: The sweep that was named cannot go on.
+        Exception: What the first job that failed has raised, after the last job.
+    """
+    config, context = sweeper.config, sweeper.hydra_context
+    assert config is not None
+    assert context is not None
+    loader = context.config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    asked = config.get("sweep") or {}
+    jobs = split(words, loader)
+    earlier = find_sweep(str(asked["resume"]), config) if asked.get("resume") else None
+    if earlier is not None:
+        take_up(jobs, earlier)
+        jobs.sort(key=lambda job: job.number)
+    code = CodeState()
+    Composed(loader)
+    _check(jobs, config, loader)
+    retry = bool(asked.get("retry_failed"))
+    if rank() == 0 and earlier is not None:
+        _say(f"sweep: going on with {earlier}: {told_states(jobs, retry=retry)}")
+    if asked.get("dry_run"):
+        _show(jobs, retry=retry)
+        return []
+    folder = ReserveRunDirectory.take_sweep(config, earlier)
+    with owned(folder):
+        _open(folder, config, jobs, code)
+        return _Grid(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
+
+
+def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
+    """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
+    others: list[Job] = []
+    if len(jobs) >= MANY:
+        _say(f"sweep: checking {len(jobs)} jobs")
+
+    def look(job: Job, cfg: DictConfig) -> list[str]:
+        if job.state == KILLED:
+            return continued(job, cfg)
+        if job.state == DONE and is_other_config(job, cfg):
+            others.append(job)
+        return []
+
+    check(jobs, config, loader, look)
+    if others and rank() == 0:
+        _say(f"warning: sweep: {name_jobs(others, jobs)} done with another config: a file has changed since")
+
+
+def _open(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
+    """Write the plan into the ledger, and what it does not know yet of jobs that were killed."""
+    if rank() != 0:
+        return
+    OmegaConf.save(config, folder / "multirun.yaml")
+    events = read(folder)
+    before = plan_of(events)
+    if before is not None and before["code"] != code.digest:
+        _say("warning: sweep: src/ and configs/ are not as they were when the sweep began")
+    last = {event["job"]: event["event"] for event in events if "job" in event}
+    for job in jobs:
+        if last.get(job.number) == "started" and job.state in {KILLED, FAILED}:
+            append(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
+    planned = [{"job": job.number, "key": job.key, "words": [*map(shown_word, job.words)]} for job in jobs]
+    command = [shown_word(word) for word in RunRecord.typed or sys.argv]
+    append(folder, "plan", jobs=planned, code=code.digest, command=command)
+
+
+class _Grid:
+    """What the jobs of one start have in common."""
+
+    def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
+        assert sweeper.launcher is not None
+        self.launcher, self.at_once = sweeper.launcher, sweeper.max_batch_size
+        self.folder, self.jobs, self.code = folder, jobs, code
+        assert sweeper.config is not None
+        self.config = sweeper.config
+
+    def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
+        wanted = {NEW, KILLED, *([FAILED] if retry else [])}
+        todo = _ToDo([job for job in self.jobs if job.state in wanted], self._hand_out)
+        returned: dict[int, JobReturn] = {}
+        with closing(run_jobs(self.launcher, todo, self.at_once)) as running:
+            for number, ended in running:
+                returned[number] = ended
+                if ended.status == JobStatus.FAILED:
+                    self._note_silent(number, ended._return_value)
+                    todo.is_over = stop
+        if todo.is_over:
+            _say(f"sweep stopped by sweep.on_error={STOP}: {len(todo.left)} jobs not started")
+        in_order = [returned[number] for number in sorted(returned)]
+        for job in in_order:
+            if job.status == JobStatus.FAILED:
+                _ = job.return_value  # raises what the job has raised
+        left = [job for job in self.jobs if job.state == FAILED and not retry]
+        if left:
+            reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in left)
+            raise EarlierFailed(f"{reasons}; sweep.retry_failed=true tries again")
+        return [in_order]
+
+    def _look_at_code(self, job: Job) -> None:
+        if rank() == 0 and (files := self.code.changes()):
+            append(self.folder, "changed", before=job.number, files=files)
+            shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+            _say(
+                f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on "
+                "run code as it is now, with the configs that they were checked with"
+            )
+
+    def _hand_out(self, job: Job) -> Numbered:
+        """Return the words of a job that is to be run now."""
+        self._look_at_code(job)
+        if job.state != KILLED and job.folder is not None and rank() == 0:
+            kept = set_aside(job, self.folder)
+            where = str(kept.relative_to(self.folder)) if kept else None
+            append(self.folder, "again", job=job.number, key=job.key, kept=where)
+        if job.folder is not None and rank() == 0:
+            forget_words(job.folder)
+        known(self.folder)  # what is read here a job that is a copy of this process need not read
+        wait_for_all(self.config, "job")  # before a folder that rank 0 has set aside is made anew
+        return job.number, [*job.words, *job.more, *self._place(job)]
+
+    def _note_silent(self, number: int, error: BaseException) -> None:
+        """Tell of a job that failed before it had a record in which to say so."""
+        [job] = [job for job in self.jobs if job.number == number]
+        line = f"error: {name_jobs([job], self.jobs)}: {error}"
+        if rank() > 0 and isinstance(error, UserError):  # the ledger is rank 0's, for which this job may be right
+            sys.stderr.write(f"[rank {rank()}] {line}\n")
+        if rank() == 0 and note_failed(self.folder, job.number, job.key, error):
+            _say(line)
+
+    def _place(self, job: Job) -> Iterator[str]:
+        """Yield the word that keeps a job in its folder where that is not named by its number."""
+        if job.folder is not None and job.folder != self.folder / str(job.number):
+            yield f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.folder))}"
+
+
+class EarlierFailed(FulguriteError):
+    """Jobs failed in an earlier start of the sweep and were not asked for again."""
+
+
+class _ToDo(Iterator[Numbered]):
+    """The jobs that are left, looked at when they are asked for."""
+
+    def __init__(self, jobs: Sequence[Job], hand_out: Callable[[Job], Numbered]) -> None:
+        self.left, self.hand_out, self.is_over = deque(jobs), hand_out, False
+
+    def __next__(self) -> Numbered:
+        if self.is_over or not self.left:
+            raise StopIteration
+        return self.hand_out(self.left.popleft())
+
+    def __length_hint__(self) -> int:
+        return 0 if self.is_over else len(self.left)
+
+
+def _show(jobs: Sequence[Job], *, retry: bool) -> None:
+    differ = varied(jobs) if len(jobs) > 1 else set(jobs[0].words)
+    todo = {NEW: "to start", KILLED: "to go on", DONE: "done", FAILED: "to be tried again" if retry else "failed"}
+    rows: list[tuple[Any, ...]] = [
+        (str(job.number), " ".join(shown_word(word) for word in job.words if word in differ), todo[job.state])
+        for job in jobs
+    ]
+    show_plan(rows, [shown_word(word) for word in jobs[0].words if word not in differ])
+
+
+def _say(line: str) -> None:
+    if rank() == 0:
+        sys.stderr.write(f"{line}\n")

@@ -1,0 +1,130 @@
+"""Errors that Hydra meets in config files, told with file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.conf import HydraConf
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fulgurite.config.origins import file_of, shown_path
+from fulgurite.core.errors import did_you_mean
+from fulgurite.validation.findings import near_or_all
+from fulgurite.validation.overrides import groups_of, options_of, single, told
+
+Refusals = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+_FILE = re.compile(r"In '([^']+)'")
+_OPTION = re.compile(
+    # the last form is that of Hydra 1.4
+    r"Could not (?:find|load) '([^']+)'|Could not override '([^']+)'|Invalid Defaults List override '([^':]+)"
+)
+
+
+def compose_groups(
+    loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: list[Override], fixed: Sequence[str]
+) -> tuple[DictConfig | None, list[Override], list[str]]:
+    """Compose what the groups choose; an override whose file cannot be composed is told and left out."""
+    findings: list[str] = []
+    while True:
+        texts = [*fixed, *chosen(groups, repository)]
+        try:
+            return loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False), groups, findings
+        except Refusals as error:
+            guilty = _guilty(loader, repository, name, groups, fixed, str(error))
+            # what Hydra does not place lies in the file whose absence mends it
+            place, rule = _explain_file(error, repository, [guilty] if guilty else groups)
+            findings.append(told(guilty.input_line or "", rule) if guilty and not place else place + rule)
+            if guilty is None:
+                return None, groups, findings
+            groups = [group for group in groups if group is not guilty]
+
+
+def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[str]:
+    """Return the group overrides of one job: of a sweep over options, the first."""
+    return [single(group, repository.get_group_options(group.key_or_group)).input_line or "" for group in groups]
+
+
+def _guilty(
+    loader: ConfigLoaderImpl,
+    repository: IConfigRepository,
+    name: str,
+    groups: Sequence[Override],
+    fixed: Sequence[str],
+    message: str,
+) -> Override | None:
+    """Return the group override that brought the error: named in the message, or the one whose absence mends it."""
+    for group in groups:
+        if any(f"{group.key_or_group}/{option}" in message for option in options_of(group) or ()):
+            return group
+    for group in groups:
+        texts = [*fixed, *chosen([other for other in groups if other is not group], repository)]
+        try:
+            loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False)
+        except Refusals:
+            continue
+        return group
+    return None
+
+
+def _explain_file(error: Exception, repository: IConfigRepository, groups: Sequence[Override]) -> tuple[str, str]:
+    """Return place and rule of an error in a config file; the place is empty when it is not known."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{shown_path(Path(mark.name))}:{mark.line + 1}: " if mark else ""
+        return place, f"not valid YAML: {error.problem}; correct the line"
+    message = str(error)
+    wanted = next(((found[1] or found[2] or found[3]).lstrip("/") for found in _OPTION.finditer(message)), None)
+    place = _place(wanted, message, repository, groups)
+    if isinstance(error, MissingConfigException) and wanted:
+        group, _, option = wanted.rpartition("/")
+        near = near_or_all(option, repository.get_group_options(group), "there is")
+        return place, f"there is no {group or 'config'} {option!r}{near}"
+    if wanted and ("No match in the defaults list" in message or "Invalid Defaults List override" in message):
+        near = near_or_all(wanted, groups_of(repository), "there is")
+        return place, f"overrides a group that is not there: {wanted!r}{near}"
+    return place, one_line(error)
+
+
+def _place(word: str | None, message: str, repository: IConfigRepository, groups: Sequence[Override]) -> str:
+    """Return file and line that name `word`: of a file chosen on the command line, or of the one that Hydra blames."""
+    blamed = _FILE.search(message)
+    named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
+    last = "tags" if "Cannot merge" in message else (word or "").rpartition("/")[2]
+    for config in [*reversed(named), *([blamed[1]] if blamed else [])]:
+        file = file_of(config, repository.get_sources())
+        if file is None:
+            continue
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if last and re.search(rf"(?<![\w-]){re.escape(last)}(?![\w-])", line.partition("#")[0]):
+                return f"{shown_path(file)}:{number}: "
+        if blamed and config == blamed[1]:
+            return f"{shown_path(file)}: "
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """Return the first telling line of an error, and of its cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    message = re.sub(r"^In '[^']+': ", "", " ".join(lines) if lines[0].startswith("Could not") else lines[0])
+    if message.endswith("while composing config:") and len(lines) > 1:
+        message = lines[1]
+    if "Could not" not in message:
+        key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+        if "'HydraConf'" in message:
+            message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])
+        message = f"{key}: {message}" if key else message
+    if "Cannot merge DictConfig with ListConfig" in message or "Cannot merge incompatible container" in message:
+        message = "a list stands where the config has a dictionary; write tags, callbacks and loggers as {name: ...}"
+    cause = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return f"{message}: {cause}" if cause and cause not in message else message

@@ -1,0 +1,50 @@
+"""What a config leaves open: `???`, interpolations that lead nowhere, environment variables that are not set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import InterpolationToMissingValueError
+
+from fulgurite.config.view import ANSWERED_LATER, MISSING, View, is_interpolation, leaves, paths_of
+from fulgurite.core.errors import did_you_mean
+from fulgurite.validation.findings import Finding, nearest_path
+
+_VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
+_NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
+_NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
+
+
+def check_answers(view: View) -> Iterator[Finding]:
+    """Yield what the config leaves open, each once and where it stands; values are never shown.
+
+    Args:
+        view: The config.
+    """
+    for key, written in leaves(view.written):
+        if written == MISSING:
+            yield Finding(key, f"not answered; add {key}=<value>")
+        elif is_interpolation(written):
+            error = view.answer(written, key)
+            # a reference to a missing value: the missing value itself is told
+            if isinstance(error, Exception) and not isinstance(error, InterpolationToMissingValueError):
+                rule = _explain(str(error).splitlines()[0], written, view)
+                if rule:
+                    yield Finding(key, rule)
+
+
+def _explain(message: str, written: str, view: View) -> str | None:
+    """Return the rule that is broken; None when the fault stands further along the chain and is told there."""
+    if found := _VARIABLE.search(message):
+        rule = f"environment variable {found[1]} is not set; set it, or add it to .env"
+    elif found := _NO_KEY.search(message):
+        near = nearest_path(found[1], paths_of(view.written))
+        rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
+    elif found := _NO_RESOLVER.search(message):
+        near = did_you_mean(found[1], [*BaseContainer._resolvers, *ANSWERED_LATER])
+        rule = f"${{{found[1]}:...}} names no resolver{near}"
+    else:
+        return f"does not resolve: {message}"
+    return rule if found[1] in written else None

@@ -1,0 +1,229 @@
+"""Each override of a command line held to the config it changes: can it be read, is its option there, its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.config.origins import COMMAND_LINE
+from fulgurite.config.view import paths_of
+from fulgurite.core.errors import did_you_mean
+from fulgurite.validation.findings import Finding, near_or_all, nearest_path
+from fulgurite.validation.signatures.signature import Signature, read_signature
+
+
+def told(override: str, rule: str) -> str:
+    """Return the finding about one override as a line; what sounds like a secret is not shown."""
+    key = override.partition("=")[0].lstrip("+~")
+    return Finding(key, rule, place=COMMAND_LINE + override).line
+
+
+def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """Return the overrides that can be read, and a line for each of the others."""
+    parser = OverridesParser.create()
+    good: list[Override] = []
+    bad: list[str] = []
+    for text in texts:
+        if not text or text.startswith("="):
+            bad.append(told(text, "has no key; write <key>=<value>"))
+            continue
+        try:
+            good += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            bad.append(told(text, _explain_syntax(text, str(error))))
+        except HydraException as error:
+            bad.append(told(text, str(error).splitlines()[0]))
+    return good, bad
+
+
+def _explain_syntax(text: str, message: str) -> str:
+    if "=" not in text:
+        return f"has no value; write {text}=<value>, or ~{text} to remove it"
+    reason = next(
+        (line for line in message.splitlines() if line and not line.startswith(("Error parsing", "See "))), ""
+    )
+    position = f" ({reason})" if reason else ""
+    return f"cannot be read{position}; put a value with special characters in quotes: 'key=\"value\"'"
+
+
+def options_of(override: Override) -> list[str] | None:
+    """Return the options of a group that an override names; None when they are known only later, e.g. `glob(*)`."""
+    value: Any = override.value()
+    if override.is_delete() or isinstance(value, Glob):
+        return None
+    if override.is_sweep_override():
+        if not (override.is_choice_sweep() or override.is_range_sweep()):
+            return None
+        return [str(option).strip("'\"") for option in override.sweep_string_iterator()]
+    return [str(option) for option in (value if isinstance(value, list) else [value])]
+
+
+def check_groups(
+    overrides: Sequence[Override], repository: IConfigRepository
+) -> tuple[list[Override], list[Override], list[str]]:
+    """Split overrides into those of groups and those of keys, and tell which groups lack the option.
+
+    Returns:
+        The group overrides that can be composed, the overrides of keys, and a line for each group override that cannot.
+    """
+    groups: list[Override] = []
+    keys: list[Override] = []
+    bad: list[str] = []
+    for override in overrides:
+        group = override.key_or_group
+        if not repository.group_exists(group):
+            keys.append(override)
+            continue
+        known = repository.get_group_options(group)
+        rule = _missing_option(override, known)
+        if rule:
+            bad.append(told(override.input_line or "", rule))
+        else:
+            groups.append(override)
+    return groups, keys, bad
+
+
+def _missing_option(override: Override, known: Sequence[str]) -> str | None:
+    """Return why a group cannot be chosen so; None when it can."""
+    group, value = override.key_or_group, cast(Any, override.value())
+    if isinstance(value, Glob) and not value.filter(list(known)):
+        return f"no {group} matches{near_or_all('', known, 'there is')}"
+    if value is None and not override.is_delete():
+        return f"a group cannot be null; leave it out, or take {group} away with ~{group}"
+    missing = [option for option in options_of(override) or () if option not in known and "/" not in option]
+    return f"there is no {group} {missing[0]!r}{near_or_all(missing[0], known, 'there is')}" if missing else None
+
+
+def groups_of(repository: IConfigRepository) -> list[str]:
+    """Return the groups at the top of all config sources."""
+    return repository.get_group_options("", results_filter=ObjectType.GROUP)
+
+
+def single(override: Override, options: Sequence[str] = ()) -> Override:
+    """Return an override of one value: itself, or the first that a sweep would try."""
+    if not override.is_sweep_override():
+        return override
+    glob: Any = override.value()
+    if isinstance(glob, Glob):
+        return _with_value(override, glob.filter(list(options))[0])
+    try:
+        value = next(iter(override.sweep_string_iterator()))
+    except (HydraException, ValueError, StopIteration):
+        return override
+    return _with_value(override, value)
+
+
+def _with_value(override: Override, value: str) -> Override:
+    assert override.input_line is not None
+    return OverridesParser.create().parse_overrides([f"{override.input_line.partition('=')[0]}={value}"])[0]
+
+
+def apply(
+    overrides: Sequence[Override], cfg: DictConfig, repository: IConfigRepository, *, sweep: bool
+) -> tuple[list[str], list[str]]:
+    """Apply overrides of keys to a config, one by one.
+
+    Args:
+        overrides: Those of keys.
+        cfg: The config composed from the groups, in struct mode; it is changed.
+        repository: Knows the groups.
+        sweep: Several values are meant as several jobs.
+
+    Returns:
+        The overrides that were applied, and a line for each that was not.
+    """
+    good: list[str] = []
+    bad: list[str] = []
+    for override in overrides:
+        text = override.input_line or ""
+        if override.is_sweep_override() and not sweep:
+            bad.append(told(text, explain_several(override)))
+            continue
+        if rule := _blocked(override, cfg):
+            bad.append(told(text, rule))
+            continue
+        try:
+            one = single(override)
+            if not one.is_sweep_override():  # a range or an interval of a sweeper: its key alone can be judged
+                ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
+            elif not override.is_add() and OmegaConf.select(cfg, override.key_or_group) is None:
+                raise ConfigCompositionException("Could not override")
+            good.append(one.input_line or text)
+        except (ConfigCompositionException, ValueError) as error:
+            bad.append(told(text, _explain(override, error, cfg, repository)))
+    return good, bad
+
+
+def _blocked(override: Override, cfg: DictConfig) -> str | None:
+    """Return why nothing can be set below a key that holds a plain value; trying would change it to a dictionary."""
+    holder = override.key_or_group.rpartition(".")[0]
+    while holder and not override.is_delete():
+        node = OmegaConf.select(cfg, holder, default=..., throw_on_missing=False, throw_on_resolution_failure=False)
+        if node is not ... and OmegaConf.is_config(node):
+            return None
+        if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
+            kind, key = "null" if node is None else "a value", override.key_or_group[len(holder) + 1 :]
+            return f"{holder} is {kind}, so it has no {key!r}; give it whole, '{holder}={{{key}: ...}}'"
+        holder = holder.rpartition(".")[0]
+    return None
+
+
+def explain_several(override: Override, *, is_group: bool = False) -> str:
+    """Return why an override of several values cannot be used in a single run."""
+    key, _, value = (override.input_line or "").partition("=")
+    a_list = f", or write '{key}=[{value}]' for a list" if "(" not in value and not is_group else ""
+    return f"several values; add -m to run one job each{a_list}"
+
+
+def _explain(override: Override, error: Exception, cfg: DictConfig, repository: IConfigRepository) -> str:
+    """Return why an override could not be applied."""
+    message, key = str(error).splitlines()[0], override.key_or_group
+    if message.startswith("Could not append"):
+        return f"{key} is in the config already; leave out the +"
+    if message.startswith(("Could not override", "Could not delete")) or "looks like a config group" in message:
+        return _explain_key(override, cfg, repository)
+    cause = str(error.__cause__ or error).splitlines()[0]
+    if "Cannot merge DictConfig with ListConfig" in cause:
+        whole = f"'~{key}' '+{override.input_line}'"
+        return f"{key} is a dictionary; add to it with +{key}.<name>=<value>, or replace it with {whole}"
+    return cause[:1].lower() + cause[1:]
+
+
+def _explain_key(override: Override, cfg: DictConfig, repository: IConfigRepository) -> str:
+    key, text = override.key_or_group, (override.input_line or "").lstrip("+~")
+    holder, _, name = key.rpartition(".")
+    takes = _parameters(cfg, holder)
+    if name in takes and not override.is_delete():
+        return f"not in the config yet; add it with +{text}"
+    written = OmegaConf.to_container(cfg, resolve=False)
+    paths = [*paths_of(written), *(f"{holder}.{parameter}" for parameter in takes)]
+    if not holder:
+        paths += groups_of(repository)
+    near = nearest_path(key, paths)
+    here = OmegaConf.to_container(node, resolve=False) if (node := _at(cfg, holder)) is not None else None
+    if near or not isinstance(here, dict):
+        return f"there is no such key{near or did_you_mean(holder, paths)}"
+    new = {parameter for parameter in takes if parameter not in here}
+    return f"there is no such key{near_or_all(name, [*here, *sorted(new)], f'{holder} has') if holder else ''}"
+
+
+def _at(cfg: DictConfig, key: str) -> DictConfig | None:
+    node: Any = OmegaConf.select(cfg, key, throw_on_missing=False, throw_on_resolution_failure=False) if key else cfg
+    return node if isinstance(node, DictConfig) else None
+
+
+def _parameters(cfg: DictConfig, holder: str) -> list[str]:
+    """Return what the target of a block takes, beside what the config gives it."""
+    node = _at(cfg, holder) if holder else None
+    target = OmegaConf.to_container(node, resolve=False) if node is not None else {}
+    dotted = target.get("_target_") if isinstance(target, dict) else None
+    signature = read_signature(dotted) if isinstance(dotted, str) and "${" not in dotted and dotted != "???" else None
+    return list(signature.parameters) if isinstance(signature, Signature) else []

@@ -1,0 +1,54 @@
+"""What a config says about how processes find and reach one another, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+from fulgurite.config.view import UNKNOWN, View
+from fulgurite.distributed.comm_env import ENV, PREFIXES
+from fulgurite.validation.findings import Finding, near_or_all
+
+
+def check_processes(view: View) -> Iterator[Finding]:
+    """Yield a meeting place, interfaces and variables that cannot be used."""
+    extras = view.written.get("extras")
+    if not isinstance(extras, dict):
+        return
+    url = view.resolved(extras.get("init_method"), "extras.init_method")
+    if isinstance(url, str) and (rule := _wrong_url(url)):
+        yield Finding("extras.init_method", rule, extras["init_method"])
+    names = view.resolved(extras.get("interfaces"), "extras.interfaces")
+    there = [name for _, name in socket.if_nameindex()]
+    for name in names if isinstance(names, list) else ():
+        if name is not UNKNOWN and name not in there:
+            near = near_or_all(str(name), there, "there is")
+            yield Finding("extras.interfaces", f"this machine has no interface {name!r}{near}", extras["interfaces"])
+    for name, value in (extras.get("comm_env") or {}).items():
+        key = f"extras.comm_env.{name}"
+        if not str(name).startswith(PREFIXES):
+            rule = f"is for variables of the libraries that processes speak through ({', '.join(PREFIXES)})"
+            yield Finding(key, f"{rule}; set others in the shell or in .env", value)
+        elif isinstance(value, (dict, list)):
+            yield Finding(key, "must be text or a number", value)
+
+
+def _wrong_url(url: str) -> str:
+    """Return what is wrong with a meeting place; nothing when it is right."""
+    forms = "env://, tcp://<host of rank 0>:<port> or file:///<path that all machines see>"
+    try:
+        parsed = urlparse(url)
+        port = parsed.port
+    except ValueError:
+        return f"has no port from 1 to 65535; give {forms}"
+    if parsed.scheme == "tcp" and not (parsed.hostname and port):
+        return "names no host or no port from 1 to 65535; give tcp://<host of rank 0>:<port>"
+    if parsed.scheme == "file" and (parsed.netloc or not parsed.path.strip("/")):
+        return "names no file by its whole path; give file:///<path that all machines see>"
+    if parsed.scheme == "file" and Path(parsed.path).is_dir():
+        return "is a folder; name a file in it"
+    if parsed.scheme not in {"env", "tcp", "file"} or (parsed.scheme == "env" and url != ENV):
+        return f"is no place to meet; give {forms}"
+    return ""

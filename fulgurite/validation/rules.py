@@ -1,0 +1,263 @@
+"""What holds for a run's config as a whole, beside what each `_target_` takes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from fulgurite.config.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
+from fulgurite.core.download import is_secure
+from fulgurite.core.project import project_root
+from fulgurite.validation.findings import Finding, nearest_path
+from fulgurite.validation.signatures.annotations import Fit, describe, fit
+
+# What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
+# interpolation.
+KEYS = {
+    "task_name": "str",
+    "tags": "",
+    "train": "bool",
+    "test": "bool",
+    "seed": "int | None",
+    "ckpt_path": "str | None",
+    "ckpt_sha256": "str | None",
+    "optimized_metric": "str | list[str] | None",
+    "resume": "dict",
+    "sweep": "dict",
+    "run": "str | None",
+    "data": "dict",
+    "model": "dict",
+    "callbacks": "dict | None",
+    "logger": "dict | None",
+    "trainer": "dict",
+    "paths": "dict",
+    "extras": "dict",
+    "hydra": "",
+}
+# The same for the groups whose keys the project itself reads; which keys there are is read from configs/.
+NESTED = {
+    "extras": {
+        "ignore_warnings": "bool",
+        "enforce_tags": "bool",
+        "find_nan": "bool",
+        "print_config": "bool",
+        "allowed_targets": "list[str]",
+        "exact_resume": "bool",
+        "async_checkpoints": "bool",
+        "worker_timeout": "float",
+        "grace_seconds": "float",
+        "tracker_timeout": "float",
+        "rank_timeout": "float",
+        "init_method": "str | None",
+        "interfaces": "list[str] | None",
+        "comm_env": "dict | None",
+    },
+    "resume": {
+        "run": "str | None",
+        "mode": "Literal['continue', 'hotstart', 'weights']",
+        "reset": "list[Literal['optimizer', 'scheduler']]",
+        "apply": "list[str]",
+    },
+    "sweep": {
+        "resume": "str | None",
+        "retry_failed": "bool",
+        "on_error": "Literal['continue', 'stop']",
+        "dry_run": "bool",
+    },
+    "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
+}
+PARTS = ("data", "model", "trainer")
+GROUPS = {"callbacks": "callback", "logger": "logger"}
+LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+_INSIDE = re.compile(r"\$\{([^}]*)")
+_WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
+
+
+def check_keys(view: View) -> Iterator[Finding]:
+    """Yield the keys that nothing reads: at the top, in `paths` and in `extras`."""
+    raw = view.written
+    unread = [key for key in raw if key not in KEYS]
+    for group, types in NESTED.items():
+        known = {*group_keys(group), *types}
+        unread += [f"{group}.{name}" for name in raw.get(group) or {} if name not in known]
+    if not unread:
+        return
+    referred = _referred(view)
+    paths = [*KEYS, *paths_of({key: value for key, value in raw.items() if key not in unread})]
+    for key in unread:
+        if not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
+            group, _, name = key.rpartition(".")
+            choices = [path for path in paths if path not in unread]
+            near = nearest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
+            value = raw[key] if not group else raw[group][name]
+            yield Finding(key, f"nothing reads this key{near or '; remove it'}", value)
+
+
+def _referred(view: View) -> set[str]:
+    """Return every dotted word inside an interpolation of the config or of Hydra's own part."""
+    live = HydraConfig.instance().cfg
+    hydra = OmegaConf.to_container(live, resolve=False) if live is not None else {"hydra": view.hydra}
+    hydra = hydra.get("hydra") if isinstance(hydra, dict) else None
+    if isinstance(hydra, dict):  # what only repeats the command line refers to nothing
+        hydra = {key: value for key, value in hydra.items() if key not in {"overrides", "job"}}
+    words: set[str] = set()
+    for _, text in leaves([view.written, hydra]):
+        words.update(_words(text))
+    for group in NESTED:  # ${.x} inside the group is relative to it
+        for _, text in leaves(view.written.get(group) or {}):
+            words.update(f"{group}.{word}" for word in _words(text))
+    return words
+
+
+def _words(text: Any) -> list[str]:
+    inside = _INSIDE.findall(text) if is_interpolation(text) else []
+    return [word for part in inside for word in _WORD.findall(part)]
+
+
+@cache
+def group_keys(group: str) -> tuple[str, ...]:
+    """Return the keys that the files of a group of configs set, e.g. `early_stopping` of `callbacks`.
+
+    Args:
+        group: Folder below `configs/`.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    names: dict[str, None] = {}
+    for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
+        try:
+            content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
+        except yaml.YAMLError:
+            continue
+        names.update(dict.fromkeys(name for name in content or {} if name != "defaults"))
+    return tuple(names)
+
+
+def check_types(view: View) -> Iterator[Finding]:
+    """Yield the values of the wrong type among the keys the project itself reads."""
+    raw = view.written
+    declared = {key: KEYS[key] for key in raw if KEYS.get(key)}
+    for group, types in NESTED.items():
+        inside = raw.get(group)
+        declared |= (
+            {f"{group}.{name}": types[name] for name in inside if name in types} if isinstance(inside, dict) else {}
+        )
+    for key, annotation in declared.items():
+        group, _, name = key.rpartition(".")
+        written = raw[group][name] if group else raw[key]
+        value = written if isinstance(written, dict) else view.resolved(written, key)
+        syntax = ast.parse(annotation, mode="eval").body
+        if value is not UNKNOWN and not (isinstance(written, str) and isinstance(value, dict)):
+            if fit(value, syntax, None) is Fit.NO or (value is None and "None" not in annotation):
+                yield Finding(key, f"must be {describe(syntax, None)}", written)
+            elif key == "seed" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
+                yield Finding(key, f"must be between 0 and {LARGEST_SEED}", written)
+
+
+def check_tags(view: View) -> Iterator[Finding]:
+    """Yield tags that are neither a list of strings nor a dictionary of switches."""
+    raw = view.written
+    tags = view.resolved(raw.get("tags"), "tags")
+    rule = 'must be a list of text, e.g. tags=["mnist"], or a dictionary of switches, e.g. +tags.mnist=true'
+    if isinstance(tags, dict):
+        for name, wanted in tags.items():
+            if not isinstance(wanted, bool) and wanted is not None and wanted is not UNKNOWN:
+                yield Finding(f"tags.{name}", "a tag is switched on with true and off with false", raw["tags"][name])
+    elif isinstance(tags, list):
+        for position, tag in enumerate(tags):
+            if not isinstance(tag, str) and tag is not UNKNOWN:
+                yield Finding(join("tags", position), "a tag is text; put it in quotes", raw["tags"][position])
+    elif tags is not None and tags is not UNKNOWN:
+        yield Finding("tags", rule, raw["tags"])
+
+
+def check_checkpoint(view: View) -> Iterator[Finding]:
+    """Yield a checkpoint that is not there, or that is needed and not named."""
+    raw = view.written
+    written = raw.get("ckpt_path")
+    path = view.resolved(written, "ckpt_path")
+    if written == MISSING:
+        yield Finding("ckpt_path", "not given; eval scores a checkpoint; add ckpt_path=<file or https URL>")
+    elif isinstance(path, str):
+        if "://" in path and not is_secure(path):
+            yield Finding("ckpt_path", "must be a file or an https URL", written)
+        elif "://" not in path and not Path(path).expanduser().exists():
+            yield Finding("ckpt_path", f"no such file{_near_file(path)}", written)
+    elif path is None and raw.get("train") is False and raw.get("test") is True:
+        yield Finding(
+            "ckpt_path", "train=false tests a checkpoint and none is given; add ckpt_path=<file or https URL>", written
+        )
+    digest = view.resolved(raw.get("ckpt_sha256"), "ckpt_sha256")
+    if isinstance(digest, str) and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        yield Finding("ckpt_sha256", "must be 64 hex digits", raw["ckpt_sha256"])
+
+
+def check_resume(view: View) -> Iterator[Finding]:
+    """Yield what is asked of an earlier run where none is named."""
+    raw = view.written.get("resume")
+    if not isinstance(raw, dict) or raw.get("run"):
+        return
+    if raw.get("apply"):
+        rule = "is for resume=<run directory>, whose own config says what changed; add that"
+        yield Finding("resume.apply", rule, raw["apply"])
+    if raw.get("reset") and not view.written.get("ckpt_path"):
+        rule = "there is no state to begin anew; add resume=<run directory> or ckpt_path=<file>"
+        yield Finding("resume.reset", rule, raw["reset"])
+
+
+def _near_file(path: str) -> str:
+    """Say where the path stops to exist."""
+    file = Path(path).expanduser()
+    there = next((folder for folder in file.parents if folder.is_dir()), None)
+    if there is None or there == file.parent:
+        names = sorted(entry.name for entry in file.parent.glob(f"*{file.suffix}")) if there and file.suffix else []
+        return f"; {file.parent} has {', '.join(names[:5])}" if names else "; give an existing file or an https URL"
+    return f"; the folder {there} has no {file.relative_to(there).parts[0]!r}"
+
+
+def check_parts(view: View) -> Iterator[Finding]:
+    """Yield the parts of a run that are missing or that say no class."""
+    raw = view.written
+    for part in PARTS:
+        if raw.get(part) is None:
+            yield Finding(part, f"missing; choose one with {part}=<a file of configs/{part}>")
+        elif isinstance(raw[part], dict) and "_target_" not in raw[part]:
+            yield Finding(part, f"has no _target_; choose one with {part}=<a file of configs/{part}>")
+
+
+def check_groups(view: View) -> Iterator[Finding]:
+    """Yield the entries of `callbacks` and `logger` that name nothing to build."""
+    raw = view.written
+    for group, noun in GROUPS.items():
+        entries = raw.get(group)
+        if not isinstance(entries, dict):
+            continue
+        for name, entry in entries.items():
+            if entry is None or is_interpolation(entry) or (isinstance(entry, dict) and "_target_" in entry):
+                continue
+            key = f"{group}.{name}"
+            others = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
+            near = nearest_path(key, [f"{group}.{other}" for other in others])
+            remedy = near.replace(f"{group}.", "") or "; give it one, or set it to null"
+            yield Finding(key, f"has no _target_, so it is no {noun}{remedy}", entry)
+
+
+def check_epochs(view: View) -> Iterator[Finding]:
+    """Yield a floor of epochs or steps that lies above the ceiling."""
+    raw = view.written
+    trainer = raw.get("trainer")
+    if not isinstance(trainer, dict):
+        return
+    for unit in ("epochs", "steps"):
+        low, high = (view.resolved(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
+        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (low, high))
+        if numbers and high >= 0 and low > high:
+            rule = f"must not be more than trainer.max_{unit}={high}; lower it or raise trainer.max_{unit}"
+            yield Finding(f"trainer.min_{unit}", rule, low)

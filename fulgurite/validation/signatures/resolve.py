@@ -1,0 +1,171 @@
+"""What a name means in a module, through imports, aliases and bases, without running anything."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from fulgurite.validation.signatures.source import Absent, Binding, Definition, Found, Module, find_module, submodules
+
+# bases that bring no constructor of their own
+_EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}
+
+
+@cache
+def lookup(module: Module, name: str) -> Found | Absent | None:
+    """Return what `name` means in `module`, through imports and aliases; None when the source does not tell."""
+    return _lookup(module, name, frozenset())
+
+
+def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
+    if (module.name, name) in seen:  # `from package import part as part` in the package itself
+        return find_module(f"{module.name}.{name}")
+    seen = seen | {(module.name, name)}
+    bindings = module.names.get(name, [])
+    kinds = {b.spare for b in bindings if isinstance(b.node, (ast.ClassDef, ast.FunctionDef))}
+    if len(kinds) == 2:  # defined once in `if` and once in `else`: which one holds is known only at run time
+        return None
+    latest_first = bindings[::-1]
+    for binding in sorted(latest_first, key=lambda binding: binding.spare):
+        found = _follow(module, binding, seen)
+        if isinstance(found, (Definition, Module)):
+            return found
+    if bindings:
+        return None
+    unsure = module.dynamic
+    for star in reversed(module.stars):
+        source = find_module(star)
+        hidden = source is not None and (
+            name not in source.exported if source.exported is not None else name.startswith("_")
+        )
+        found = None if source is None else Absent(star, name) if hidden else _lookup(source, name, seen)
+        if isinstance(found, (Definition, Module)):
+            return found
+        unsure = unsure or found is None
+    return find_module(f"{module.name}.{name}") or (None if unsure else Absent(module.name, name, known_names(module)))
+
+
+def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
+    if binding.origin is not None:
+        source = find_module(binding.origin[0])
+        if source is None or not binding.origin[1]:
+            return source
+        return _lookup(source, binding.origin[1], seen)
+    if isinstance(binding.node, (ast.Name, ast.Attribute)):
+        found = resolve(module, binding.node, seen)
+        return found if isinstance(found, (Definition, Module)) else Definition(binding.node, module)
+    if isinstance(binding.node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.expr)):
+        return Definition(binding.node, module)
+    return None
+
+
+def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = frozenset()) -> Found | Absent | None:
+    """Return what a name or a dotted name written in `module` means there."""
+    if isinstance(node, ast.Name):
+        return _lookup(module, node.id, seen) if seen else lookup(module, node.id)
+    if isinstance(node, ast.Attribute):
+        holder = resolve(module, node.value, seen)
+        return lookup(holder, node.attr) if isinstance(holder, Module) else None
+    return None
+
+
+def known_names(module: Module) -> tuple[str, ...]:
+    """Return the public names a module is known to have, those of its star imports and its submodules included."""
+    names = {name for name in module.names if not name.startswith("_")}
+    names.update(name for name in submodules(module) if not name.startswith("_"))
+    for star in module.stars:
+        source = find_module(star)
+        if source is not None and source is not module:
+            names.update(
+                source.exported if source.exported is not None else (n for n in source.names if not n.startswith("_"))
+            )
+    return tuple(sorted(names))
+
+
+def locate(target: str) -> tuple[Definition, Definition | None] | Absent | None:
+    """Return the definition that a dotted path leads to, and the class that holds it when it is a method."""
+    first, *rest = target.split(".")
+    module = find_module(first)
+    if module is None:
+        return Absent("", first, is_module=True)
+    for position, part in enumerate(rest):
+        last = position == len(rest) - 1
+        module_here = None if last else find_module(f"{module.name}.{part}")
+        if module_here is not None:
+            module = module_here
+            continue
+        found = lookup(module, part)
+        if isinstance(found, Module):
+            module = found
+        elif isinstance(found, Definition):
+            return _member(found, rest[position + 1 :])
+        elif not last:
+            return _missing_module(module, part, sure=found is not None)
+        else:
+            return found
+    return None if module.opaque else Absent(module.name, "", known_names(module))
+
+
+def _missing_module(module: Module, part: str, *, sure: bool) -> Absent | None:
+    known = tuple(name for name in submodules(module) if not name.startswith("_"))
+    # a package that binds names at run time may have made this one, unless it never speaks of it
+    if sure or (known and part not in module.text and not module.opaque):
+        return Absent(module.name, part, known, is_module=True)
+    return None
+
+
+def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Definition | None] | Absent | None:
+    if not path:
+        return holder, None
+    if not isinstance(holder.node, ast.ClassDef) or len(path) > 1:
+        return None
+    known: list[str] = []
+    for cls in ancestry(holder):
+        if cls is None:
+            return None
+        for node in statements(cls):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                known.append(node.name)
+                if node.name == path[0]:
+                    inner = Definition(node, cls.module)
+                    return (inner, None) if inner.is_class else (inner, holder)
+            elif path[0] in ast.unparse(node).partition("=")[0]:
+                return None
+    return Absent(
+        f"{holder.module.name}.{holder.node.name}", path[0], tuple(name for name in known if not name.startswith("_"))
+    )
+
+
+def statements(cls: Definition) -> list[ast.stmt]:
+    """Return the statements of a class."""
+    return cls.node.body if isinstance(cls.node, ast.ClassDef) else []
+
+
+def ancestry(cls: Definition) -> list[Definition | None]:
+    """Return a class and its bases in the order Python looks them up; None is a base whose source is not known."""
+    order: list[Definition | None] = []
+    for ancestor in _depth_first(cls, depth=0):
+        if ancestor in order:  # shared by two bases: it comes after both
+            order.remove(ancestor)
+        order.append(ancestor)
+    return order
+
+
+def _depth_first(cls: Definition, depth: int) -> Iterator[Definition | None]:
+    yield cls
+    if not isinstance(cls.node, ast.ClassDef):
+        return
+    if depth > 30 or any(
+        k.arg == "metaclass" and not ast.unparse(k.value).endswith("ABCMeta") for k in cls.node.keywords
+    ):
+        yield None
+    for base in cls.node.bases:
+        written = base.value if isinstance(base, ast.Subscript) else base
+        if ast.unparse(written).rpartition(".")[2] in _EMPTY_BASES:
+            continue
+        found = resolve(cls.module, written)
+        if isinstance(found, Definition) and found.is_class:
+            yield from _depth_first(found, depth + 1)
+        else:
+            yield None

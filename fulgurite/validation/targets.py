@@ -1,0 +1,178 @@
+"""Every `_target_` of a config held to the signature of what it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from fulgurite.config.view import UNKNOWN, View, join
+from fulgurite.core.errors import did_you_mean
+from fulgurite.validation.findings import Finding, near_or_all
+from fulgurite.validation.signatures.annotations import choices, describe, refuses
+from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
+from fulgurite.validation.signatures.source import Absent, find_module
+
+SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+# Targets that once were, and what to say of them.
+_SUNSET = "Neptune has been sunset and Lightning no longer logs to it; choose another of configs/logger"
+RETIRED = dict.fromkeys(
+    ("lightning.pytorch.loggers.NeptuneLogger", "lightning.pytorch.loggers.neptune", "neptune"), _SUNSET
+)
+
+# Targets that need an optional package: (modules of which one must be there, extra of pyproject.toml).
+OPTIONAL = {
+    "lightning.pytorch.loggers.WandbLogger": (("wandb",), "wandb"),
+    "lightning.pytorch.loggers.MLFlowLogger": (("mlflow",), "mlflow"),
+    "lightning.pytorch.loggers.CometLogger": (("comet_ml",), "comet"),
+    "lightning.pytorch.loggers.TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "wandb": (("wandb",), "wandb"),
+    "mlflow": (("mlflow",), "mlflow"),
+    "comet_ml": (("comet_ml",), "comet"),
+    "aim": (("aim",), "aim"),
+    "tensorboard": (("tensorboard",), "tensorboard"),
+}
+
+# Well-known numbers: (smallest meaningful value, in words).
+RANGES: dict[str, tuple[float, str]] = {
+    **dict.fromkeys(("lr", "weight_decay", "momentum", "min_delta", "dropout"), (0, "0 or more")),
+    **dict.fromkeys(("min_epochs", "min_steps", "patience", "num_workers", "log_every_n_steps"), (0, "0 or more")),
+    **dict.fromkeys(("gradient_clip_val", "refresh_rate", "val_size", "test_size", "every_n_epochs"), (0, "0 or more")),
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), (0, "0 or more")),
+    **dict.fromkeys(("batch_size", "num_nodes", "num_classes", "accumulate_grad_batches"), (1, "1 or more")),
+    **dict.fromkeys(("check_val_every_n_epoch", "scheduler_frequency"), (1, "1 or more")),
+    **dict.fromkeys(("max_epochs", "max_steps"), (-1, "-1 (no limit) or more")),
+    **dict.fromkeys(("save_top_k", "max_depth"), (-1, "-1 (all) or more")),
+}  # fmt: skip
+
+
+def check_targets(view: View) -> Iterator[Finding]:
+    """Yield what is wrong with the targets of a config.
+
+    Args:
+        view: The config.
+    """
+    yield from _check_below(view, view.written, "", closed=True)
+
+
+def _check_below(view: View, written: Any, key: str, *, closed: bool) -> Iterator[Finding]:
+    # closed: nothing adds arguments later; below `_recursive_: false` the class that receives the config may
+    if isinstance(written, dict):
+        if "_target_" in written:
+            yield from _check_target(view, written, key, closed=closed)
+            closed = closed and written.get("_recursive_", True) is not False
+        for name, child in written.items():
+            yield from _check_below(view, child, join(key, str(name)), closed=closed)
+    elif isinstance(written, list):
+        for position, child in enumerate(written):
+            yield from _check_below(view, child, join(key, position), closed=closed)
+
+
+def _check_target(view: View, written: dict[str, Any], key: str, *, closed: bool) -> Iterator[Finding]:
+    target = view.resolved(written["_target_"], f"{key}._target_")
+    if target is UNKNOWN:
+        return
+    if not isinstance(target, str) or not target:
+        yield Finding(f"{key}._target_", "must be the dotted path of a class or a function", written["_target_"])
+        return
+    if rule := _unusable(target):
+        yield Finding(key, rule)
+        return
+    signature = read_signature(target)
+    if isinstance(signature, Absent):
+        yield Finding(f"{key}._target_", _explain_absent(signature), target)
+    elif isinstance(signature, Signature):
+        yield from _check_names(written, key, signature, closed=closed)
+        for name, parameter in signature.parameters.items():
+            path = join(key, name)
+            if name in written and not parameter.positional_only:
+                yield from _check_value(view.resolved(written[name], path), written[name], path, parameter, target)
+
+
+def _unusable(target: str) -> str | None:
+    """Return why a target cannot be used on this machine at all."""
+    for name, rule in RETIRED.items():
+        if target == name or target.startswith(f"{name}."):
+            return rule
+    for name, (modules, extra) in OPTIONAL.items():
+        if (target == name or target.startswith(f"{name}.")) and not any(is_installed(module) for module in modules):
+            last = target.rpartition(".")[2]
+            return f'{last} needs the package {modules[0]}, which is not installed; pip install -e ".[{extra}]"'
+    return None
+
+
+@cache
+def is_installed(package: str) -> bool:
+    """Tell whether a package can be imported, without importing it; a folder that only has its name does not count."""
+    module = find_module(package)
+    return module is not None and (module.file is not None or module.opaque)
+
+
+def _explain_absent(absent: Absent) -> str:
+    if not absent.holder:
+        import pkgutil
+
+        known = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
+        near = did_you_mean(absent.missing, sorted(known))
+        return f"there is no package {absent.missing!r}{near or '; install it or correct the name'}"
+    if not absent.missing:
+        return f"{absent.holder} is a module; name a class or a function in it"
+    kind = "module" if absent.is_module else "class or function"
+    return f"{absent.holder} has no {kind} {absent.missing!r}{near_or_all(absent.missing, absent.known, 'it has')}"
+
+
+def _check_names(written: dict[str, Any], key: str, signature: Signature, *, closed: bool) -> Iterator[Finding]:
+    target = signature.target.rpartition(".")[2]
+    takes = [name for name, parameter in signature.parameters.items() if not parameter.positional_only]
+    for name, value in written.items():
+        if name not in takes and name not in SPECIAL_KEYS and not signature.takes_any:
+            rule = f"{target} takes no argument {str(name)!r}"
+            if name_near := did_you_mean(str(name), [*takes, *SPECIAL_KEYS]):
+                yield Finding(join(key, str(name)), rule + name_near, value)
+            else:
+                yield Finding(join(key, str(name)), rule + (near_or_all(str(name), takes) or "; remove it"), value)
+    if not closed or written.get("_partial_"):
+        return
+    given = written.get("_args_") or []
+    filled = set(list(signature.parameters)[: len(given)]) if isinstance(given, list) else set(signature.parameters)
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in written and name not in filled:
+            remedy = (
+                "; add _partial_: true, the model adds it"
+                if name in {"params", "optimizer"}
+                else f"; add {join(key, name)}"
+            )
+            yield Finding(key, f"{target} needs {name!r}{remedy}")
+
+
+def _check_value(value: Any, written: Any, key: str, parameter: Parameter, target: str) -> Iterator[Finding]:
+    if value is UNKNOWN or (value is None and parameter.default_is_none):
+        return
+    name = target.rpartition(".")[2]
+    if isinstance(value, float) and math.isnan(value):
+        yield Finding(key, "not a number; give a number", written)
+        return
+    if refuses(value, parameter.annotation, parameter.module):
+        wanted = describe(parameter.annotation, parameter.module)
+        near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        quotes = "; put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
+        remedy = quotes or ("; give it by its _target_" if wanted.startswith("an object") else "")
+        yield Finding(key, f"no value that {name} knows{near}" if near else f"{name} wants {wanted}{remedy}", written)
+        return
+    yield from check_range(value, written, key)
+
+
+def check_range(value: Any, written: Any, key: str) -> Iterator[Finding]:
+    """Yield a finding for a well-known number that is meaninglessly small.
+
+    Args:
+        value: The resolved value.
+        written: The value as it stands in the config.
+        key: Its path.
+    """
+    limit = RANGES.get(key.rpartition(".")[2])
+    if limit is not None and isinstance(value, (int, float)) and not isinstance(value, bool) and value < limit[0]:
+        yield Finding(key, f"must be {limit[1]}", written)

@@ -1,0 +1,92 @@
+"""Every mistake of a config that can be known before anything heavy is imported, told all at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from fulgurite.config.origins import Origins
+from fulgurite.config.view import View
+from fulgurite.core.errors import ConfigError
+from fulgurite.validation.cross_validation import check_folds
+from fulgurite.validation.findings import Finding
+from fulgurite.validation.missing_values import check_answers
+from fulgurite.validation.parallelism import check_batch_size, check_cut, check_fused
+from fulgurite.validation.process_group import check_processes
+from fulgurite.validation.rules import (
+    check_checkpoint,
+    check_epochs,
+    check_groups,
+    check_keys,
+    check_parts,
+    check_resume,
+    check_tags,
+    check_types,
+)
+from fulgurite.validation.targets import check_targets
+
+CHECKS = (
+    check_keys,
+    check_types,
+    check_tags,
+    check_checkpoint,
+    check_resume,
+    check_parts,
+    check_groups,
+    check_epochs,
+    check_folds,
+    check_batch_size,
+    check_cut,
+    check_fused,
+    check_processes,
+    check_answers,
+    check_targets,
+)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuse a config that cannot lead to the run it describes.
+
+    Args:
+        cfg: A composed config; nothing in it is changed.
+
+    Raises:
+        ConfigError: All findings together, one line each.
+    """
+    findings = find_problems(cfg)
+    if findings:
+        raise ConfigError([finding.line for finding in findings])
+
+
+def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -> list[Finding]:
+    """Return what is wrong with a composed config, in the order of its keys.
+
+    Args:
+        cfg: A composed config, with or without its `hydra` part.
+        trace: Tells where each key was set; called only when there is a finding. Otherwise a living Hydra is asked.
+    """
+    view = View(cfg)
+    findings = list(_run_checks(view))
+    if not findings:
+        return []
+    origins = trace() if trace else Origins.of(cfg)
+    order = list(view.written)
+    findings.sort(key=lambda finding: _position(finding.key, order))
+    return [replace(finding, place=origins.find(finding.key)) for finding in findings]
+
+
+def _run_checks(view: View) -> Iterator[Finding]:
+    told: set[str] = set()
+    for check in CHECKS:
+        found = [finding for finding in check(view) if finding.key not in told]
+        # one rule a key: the first that it breaks is the one to mend; a class may lack several arguments
+        yield from found
+        told.update(finding.key for finding in found)
+
+
+def _position(key: str, order: list[str]) -> int:
+    top = re.split(r"[.\[]", key, maxsplit=1)[0]
+    return order.index(top) if top in order else len(order)

@@ -1,1 +1,0 @@
-"""The ground: root, errors, logs, files. Imports nothing else of ours."""

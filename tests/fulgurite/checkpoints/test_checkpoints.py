@@ -1,0 +1,363 @@
+"""Checkpoint files are whole or absent: described, kept in two generations, safe from kills and full disks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from torch import nn
+
+from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
+from fulgurite.checkpoints.io import CheckpointFiles
+from fulgurite.checkpoints.loading import weights_to_test
+from fulgurite.checkpoints.manifest import find_damage, manifest_of, newest_whole
+from fulgurite.checkpoints.setup import keep_checkpoints_whole
+from fulgurite.core.errors import DiskFull, UserError
+from fulgurite.core.files import sha256_of
+from fulgurite.engine.build import build
+from fulgurite.runs.provenance import config_hash
+from src.eval import evaluate
+from src.models.classifier import Classifier
+from src.train import train
+from tests.conftest import ComposeSmall
+from tests.support.cli import only_run, read_json
+from tests.support.disk_full import largest_file
+from tests.support.project import ROOT
+from tests.support.run_if import RunIf
+
+posix = RunIf(posix=True)
+
+
+def checkpoint(step: int, numbers: int = 1000) -> dict[str, Any]:
+    """Return a small checkpoint."""
+    return {"state_dict": {"w": torch.full((numbers,), float(step))}, "global_step": step, "epoch": step // 10}
+
+
+def step_of(path: Path) -> int:
+    """Return the step a checkpoint was saved at."""
+    return int(torch.load(path, weights_only=True)["global_step"])
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return every name in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_manifest_describes_the_file_and_the_run_it_is_of(small: ComposeSmall, tmp_path: Path) -> None:
+    cfg = small("trainer.max_epochs=2", "test=false")
+    train(cfg)
+    folder = tmp_path / "run/checkpoints"
+    best = next(folder.glob("best-*.ckpt"))
+    for path, step, epoch in ((folder / "last.ckpt", 8, 1), (folder / "last-previous.ckpt", 4, 0), (best, None, None)):
+        told = read_json(manifest_of(path))
+        assert (told["sha256"], told["size"]) == (sha256_of(path), path.stat().st_size)
+        assert (told["step"], told["epoch"]) == (step or step_of(path), told["epoch"] if epoch is None else epoch)
+        assert told["config_hash"] == config_hash(cfg) == read_json(tmp_path / "run/run.json")["config_hash"]
+        assert told["versions"]["torch"] == torch.__version__
+    assert [step_of(folder / name) for name in ("last.ckpt", "last-previous.ckpt")] == [8, 4]
+    assert len(names_in(folder)) == 6  # nothing else, nothing temporary
+
+
+def test_what_is_removed_takes_its_manifest_along(tmp_path: Path) -> None:
+    files = CheckpointFiles()
+    for name in ("a.ckpt", "b.ckpt"):
+        files.save_checkpoint(checkpoint(1), tmp_path / name)
+    files.remove_checkpoint(tmp_path / "a.ckpt")
+    assert names_in(tmp_path) == ["b.ckpt", "b.ckpt.json"]
+
+
+def test_of_the_last_one_two_generations_stay_and_of_others_one(tmp_path: Path) -> None:
+    files = CheckpointFiles({"note": "x"})
+    for step in (1, 2, 3):
+        files.save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+        files.save_checkpoint(checkpoint(step), tmp_path / "best.ckpt")
+    whole = [path for path in tmp_path.glob("*.ckpt") if not find_damage(path) and manifest_of(path).exists()]
+    assert {path.name: step_of(path) for path in whole} == {"last.ckpt": 3, "last-previous.ckpt": 2, "best.ckpt": 3}
+    assert read_json(tmp_path / "last.ckpt.json")["note"] == "x"
+
+
+def test_a_file_system_without_links_keeps_two_generations_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in (1, 2, 3):
+        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+    assert [step_of(tmp_path / name) for name in ("last.ckpt", "last-previous.ckpt")] == [3, 2]
+    assert not find_damage(tmp_path / "last-previous.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "newest", "described"),
+    [
+        ("os.link", 1, 2, True),
+        ("pathlib.Path.replace", 1, 2, True),  # of the old manifest
+        ("pathlib.Path.replace", 2, 2, False),  # of the new file
+        ("fulgurite.checkpoints.io.write_atomic", 1, 3, False),
+    ],
+)
+def test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_another(
+    place: str, call: int, newest: int, described: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+    calls, real = [], Path.replace
+
+    class Stop(BaseException):
+        pass
+
+    def stop(*words: Any) -> object:  # where a kill could come
+        calls.append(words)
+        if len(calls) == call:
+            raise Stop
+        return real(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, stop)
+        with pytest.raises(Stop):
+            CheckpointFiles().save_checkpoint(checkpoint(3), tmp_path / "last.ckpt")
+    assert step_of(tmp_path / "last.ckpt") == newest
+    assert not any(find_damage(path) for path in tmp_path.glob("*.ckpt"))
+    CheckpointFiles().save_checkpoint(checkpoint(4), tmp_path / "last.ckpt")
+    more = ["last-previous.ckpt.json"] if described else []  # the manifest had gone before the stop
+    assert names_in(tmp_path) == ["last-previous.ckpt", *more, "last.ckpt", "last.ckpt.json"]
+
+
+def damage(path: Path, how: str) -> None:
+    """Cut a checkpoint short, flip one bit of it, or spoil its manifest."""
+    if how == "manifest":
+        manifest_of(path).write_text("{")
+        return
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content if how == "flipped" else content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("cut", r"it has \d+ bytes, last.ckpt.json says \d+"),
+        ("flipped", r"its sha256 is \w{12}..., last.ckpt.json says \w{12}..."),
+        ("manifest", "its manifest last.ckpt.json cannot be read"),
+    ],
+)
+def test_a_damaged_one_is_refused_and_the_older_one_is_named(
+    how: str, told: str, small: ComposeSmall, tmp_path: Path
+) -> None:
+    train(small("trainer.max_epochs=2", "test=false", "callbacks.model_checkpoint=null"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    damage(last, how)
+    with pytest.raises(UserError, match=told) as caught:
+        evaluate(small(f"ckpt_path={last}", config_name="eval", folder=tmp_path / "eval"))
+    line = str(caught.value)
+    assert f"take {last.with_name('last-previous.ckpt')}, which is whole (step 4)" in line
+    assert "\n" not in line
+    assert read_json(tmp_path / "eval/run.json")["exit_code"] == 2
+
+
+def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+    for path in tmp_path.glob("*.ckpt"):
+        damage(path, "flipped")
+    trainer = Trainer(logger=False, accelerator="cpu", callbacks=[best := ModelCheckpoint(monitor="x")])
+    best.best_model_path = str(tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="none beside it is known to be whole"):  # nor are damaged weights ever scored
+        weights_to_test(trainer, trained=True, given=None)
+
+
+def test_a_best_checkpoint_that_is_gone_leaves_the_next_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best, last = ModelCheckpoint(tmp_path, monitor="val/acc"), ModelCheckpoint(tmp_path)
+    CheckpointFiles().save_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
+    best.best_model_path, last.best_model_path = str(tmp_path / "best.ckpt"), str(tmp_path / "last.ckpt")
+    trainer = Trainer(callbacks=[best, last], logger=False, accelerator="cpu")
+    assert weights_to_test(trainer, trained=True, given=None) == str(tmp_path / "last.ckpt")
+    assert "best.ckpt: the best checkpoint is gone" in caplog.text
+
+
+def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "last-previous.ckpt"
+    assert newest_whole(tmp_path / "not there") == newest_whole(tmp_path) == (None, [])
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), last)
+    CheckpointFiles().save_checkpoint(checkpoint(9), tmp_path / "best.ckpt")  # is none to go on from
+    assert newest_whole(tmp_path) == (last, [])
+    damage(last, "flipped")
+    found, (line,) = newest_whole(tmp_path)
+    assert found == previous
+    assert line.startswith(f"{last}: its sha256 is ")
+    damage(previous, "cut")
+    found, lines = newest_whole(tmp_path)
+    assert found is None
+    assert [line.partition(":")[0] for line in lines] == [str(last), str(previous)]
+
+
+@pytest.mark.parametrize(("how", "told"), [("flipped", "its part "), ("cut", "it is not a whole checkpoint")])
+def test_to_go_on_a_file_without_a_manifest_is_read_through(how: str, told: str, tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    for step in (1, 2):
+        CheckpointFiles().save_checkpoint(checkpoint(step), last)
+    manifest_of(last).unlink()  # a kill right after the file took its name
+    assert newest_whole(tmp_path) == (last, [])
+    damage(last, how)
+    found, (line,) = newest_whole(tmp_path)
+    assert found == last.with_name("last-previous.ckpt")
+    assert told in line
+
+
+def test_a_file_without_a_manifest_is_taken(small: ComposeSmall, tmp_path: Path) -> None:
+    metrics = train(small())
+    weights = tmp_path / "run" / read_json(tmp_path / "run/results.json")["weights"]
+    alone = shutil.copy(weights, tmp_path / "alone.ckpt")
+    assert (
+        evaluate(small(f"ckpt_path={alone}", config_name="eval", folder=tmp_path / "eval"))["test/acc"]
+        == metrics["test/acc"]
+    )
+
+
+def test_a_writer_of_the_users_own_is_kept_and_ours_is_the_default(small: ComposeSmall) -> None:
+    cfg = small()
+    assert type(build(cfg).trainer.strategy.checkpoint_io) is CheckpointFiles
+    own = Trainer(logger=False, accelerator="cpu", plugins=AsyncCheckpointIO(TorchCheckpointIO()))
+    keep_checkpoints_whole(own, Classifier(nn.Linear(2, 2), 2, torch.optim.SGD), cfg)
+    assert isinstance(own.strategy.checkpoint_io, AsyncCheckpointIO)
+
+
+def test_a_remote_path_is_left_to_lightning() -> None:
+    import fsspec  # type: ignore[import-untyped]
+
+    CheckpointFiles().save_checkpoint(checkpoint(1), "memory://far/last.ckpt")
+    files = fsspec.filesystem("memory")
+    assert files.ls("/far", detail=False) == ["/far/last.ckpt"]
+    CheckpointFiles().remove_checkpoint("memory://far/last.ckpt")
+    assert not files.exists("/far/last.ckpt")
+
+
+def killed(
+    folder: Path, kills: int, megabytes: int, *, temporary: str | None = None, writer: str = "CheckpointFiles"
+) -> list[dict[str, Any]]:
+    """Run `killed_saver.py` and return what each kill left."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **({"TMPDIR": temporary} if temporary else {})}
+    command = [sys.executable, str(ROOT / "tests/killed_saver.py"), str(folder), str(kills), str(megabytes), writer]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    looks: list[dict[str, Any]] = json.loads(done.stdout)
+    assert len(looks) == kills
+    for look in looks:
+        assert look["last"] is not None  # it loads, and is of one piece
+        assert look["last"] >= look["before"]
+        assert (look["damage"], look["previous_damage"]) == ("", "")
+    assert sum(look["left"] for look in looks) > 0  # some were hit while they wrote
+    assert not list(folder.glob(".*")), "the next save takes away what killed ones left"
+    return looks
+
+
+@posix
+@pytest.mark.parametrize("writer", ["CheckpointFiles", pytest.param("BackgroundFiles", marks=pytest.mark.slow)])
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(writer: str, tmp_path: Path) -> None:
+    killed(tmp_path, kills=2, megabytes=20, writer=writer)
+
+
+@pytest.mark.slow
+@RunIf(posix=True, path="/dev/shm")
+@pytest.mark.parametrize("writer", ["CheckpointFiles", "BackgroundFiles"])
+def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(writer: str, tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is the same file system")
+    before = {path.name for path in shared.iterdir()}
+    looks = killed(tmp_path, kills=20, megabytes=200, temporary="/dev/shm", writer=writer)
+    assert sum(look["left"] == 1 for look in looks) >= 10
+    assert not [path for path in shared.iterdir() if path.name not in before and path.stat().st_size > 1e6]
+
+
+@posix
+@pytest.mark.parametrize("numbers", [10_000, 1_000_000], ids=["at the end", "in the midst"])
+def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp_path: Path) -> None:
+    files, path = CheckpointFiles(), tmp_path / "last.ckpt"
+    for step in (1, 2):
+        files.save_checkpoint(checkpoint(step), path)
+    before = {file.name: sha256_of(file) for file in tmp_path.iterdir()}
+    with largest_file(20_000), pytest.raises(DiskFull, match="no room for a checkpoint of") as caught:
+        files.save_checkpoint(checkpoint(3, numbers), path)
+    assert {file.name: sha256_of(file) for file in tmp_path.iterdir()} == before
+    line = str(caught.value)
+    assert "File too large" in line
+    assert "free space or write elsewhere with paths.log_dir=<folder on another disk>" in line
+    assert line.endswith(f"the one before is whole, go on with ckpt_path={path}")
+    assert "\n" not in line
+
+
+@posix
+@pytest.mark.parametrize(
+    "option", ["extras.async_checkpoints=false", pytest.param("extras.async_checkpoints=true", marks=pytest.mark.slow)]
+)
+def test_a_run_on_a_full_disk_ends_with_one_line_and_2(option: str, tmp_path: Path) -> None:
+    words = [option, "+trainer.limit_train_batches=4", "extras.print_config=false", f"paths.log_dir={tmp_path}"]
+    command = f'ulimit -f 400 && exec "{sys.executable}" src/train.py {" ".join(words)}'
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("no room for a checkpoint of 8") == 1  # 8xx KiB
+    assert "Traceback" not in said
+    run = only_run(tmp_path)
+    record = read_json(run / "run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+    assert "ulimit -f" in record["reason"]
+    assert names_in(run / "checkpoints") == []
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import errno
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fulgurite.engine.record.RunRecord.close", full)
+    with pytest.raises(UserError, match="train=false tests a checkpoint"):
+        train(small("train=false"))
+    assert "how the run ended cannot be written (No space left on device)" in caplog.text
+
+
+def test_little_space_is_told_before_the_run(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = shutil.disk_usage(ROOT)
+    caplog.set_level(logging.WARNING)
+    build(small())
+    assert "free, and a checkpoint will take about" not in caplog.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
+    build(small())
+    assert "2 MiB free, and a checkpoint will take about 799 KiB, three of them" in caplog.text
+    caplog.clear()
+    build(small("train=false", "ckpt_path=x.ckpt"))
+    assert "free, and" not in caplog.text
+
+
+def test_the_expected_size_is_that_of_the_file(small: ComposeSmall, tmp_path: Path) -> None:
+    cfg = small("test=false", "extras.exact_resume=false")
+    train(cfg)
+    real = (tmp_path / "run/checkpoints/last.ckpt").stat().st_size
+    run = build(cfg)
+    assert expected_size(run.model) == pytest.approx(real, rel=0.05)  # Adam's two moments
+
+
+def test_the_folder_need_not_exist_to_be_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_little_space(tmp_path / "not" / "yet", size=10**18)
+    assert f"{tmp_path}/not/yet" in caplog.text

@@ -1,0 +1,89 @@
+"""The project's logger: ranks, arguments, call sites, and a quiet terminal."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import suppress
+
+import pytest
+
+from fulgurite.core.rank_logging import RankedLogger, quiet_libraries, rank, tell_failure_once
+from tests.support.run_if import RunIf
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "RANK",
+        "SLURM_PROCID",
+        "PMI_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "SLURM_NTASKS",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("every_rank", [False, True])
+def test_arguments_and_call_sites_are_kept(every_rank: bool, caplog: pytest.LogCaptureFixture) -> None:
+    log = RankedLogger("a.b", every_rank=every_rank)
+    with caplog.at_level(logging.INFO):
+        log.info("value %s of %d", "x", 5)
+    [record] = caplog.records
+    assert record.getMessage() == "value x of 5"
+    assert record.filename == "test_logs.py"
+    assert record.funcName == "test_arguments_and_call_sites_are_kept"
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"])
+def test_other_ranks_are_silent_unless_every_rank_speaks(
+    variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert rank() == 1
+    with caplog.at_level(logging.INFO):
+        RankedLogger("one").info("from rank zero only")
+        RankedLogger("all", every_rank=True).info("from %s", "everyone")
+    assert caplog.messages == ["[rank 1] from everyone"]
+
+
+def test_rank_zero_of_several_says_its_rank(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with caplog.at_level(logging.INFO):
+        RankedLogger("all", every_rank=True).info("hello")
+    assert caplog.messages == ["[rank 0] hello"]
+
+
+def test_tips_and_warnings_without_a_remedy_are_dropped_and_others_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger().addHandler(caplog.handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        quiet_libraries()
+        logging.getLogger("lightning.pytorch").warning("💡 Tip: buy this")
+        warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
+        warnings.warn("your labels are empty", stacklevel=1)
+    assert not [message for message in caplog.messages if "Tip" in message or "many workers" in message]
+    assert any("your labels are empty" in message for message in caplog.messages)
+
+
+def test_warnings_can_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        quiet_libraries(ignore_warnings=True)
+        warnings.warn("anything", stacklevel=1)
+    assert "anything" not in caplog.text
+
+
+@RunIf(path="/dev/full")
+def test_a_log_file_without_room_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.FileHandler("/dev/full")
+    tell_failure_once(handler)
+    for number in range(3):
+        handler.handle(logging.LogRecord("x", logging.INFO, __file__, number, "text", (), None))
+    said = capsys.readouterr().err
+    assert said == "warning: /dev/full: cannot be written ([Errno 28] No space left on device); the run goes on\n"
+    with suppress(OSError):  # what is left in its buffer has no room either
+        handler.close()

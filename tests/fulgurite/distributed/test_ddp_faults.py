@@ -1,0 +1,146 @@
+"""Runs of two real processes of which one is killed, stopped or fails; ports that are taken; two runs at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import SMALL
+from tests.support.cli import only_run, read_json, run_door
+from tests.support.faults import processes_with, with_fault
+from tests.support.project import ROOT
+
+TWO = ("trainer=ddp_sim", "+trainer.limit_train_batches=6", "+trainer.limit_val_batches=2", "extras.print_config=false")
+
+
+def failed_run(tmp_path: Path, *words: str) -> tuple[str, Path]:
+    """Run two processes that must fail, hold what is promised of every such end, and return the reason and the run."""
+    done = run_door("train", *TWO, *words, "trainer.max_epochs=4", logs=tmp_path, timeout=200)
+    assert done.returncode == 1, done.stderr
+    assert processes_with(str(tmp_path)) == []
+    assert "Traceback" not in done.stderr
+    assert "terminate called" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
+    record = read_json(only_run(tmp_path) / "run.json")
+    assert (record["status"], record["exit_code"], record["ranks"]) == ("failed", 1, 2)
+    assert line.endswith(record["reason"])
+    return record["reason"], only_run(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Path) -> None:
+    reason, run = failed_run(tmp_path, *with_fault("SIGKILL", rank=1, step=8))
+    assert "was killed by SIGKILL" in reason
+    last = run / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 6
+    done = run_door("train", *SMALL[1:], f"ckpt_path={last}", "trainer.max_epochs=2", logs=tmp_path / "on")
+    assert done.returncode == 0, done.stderr
+    resumed = only_run(tmp_path / "on") / "checkpoints" / "last.ckpt"
+    assert torch.load(resumed, weights_only=True)["global_step"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback(tmp_path: Path) -> None:
+    reason, run = failed_run(tmp_path, *with_fault("ValueError", rank=1, step=8))
+    assert reason.startswith("rank 1 failed: ValueError: a fault of this process alone")
+    assert reason.endswith("; train.rank1.log has its traceback")
+    text = (run / "train.rank1.log").read_text()
+    assert 'raise getattr(builtins, self.what)("a fault of this process alone")' in text
+    assert read_json(run / "ranks" / "1.json")["waited"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_rank_that_ends_without_a_word_ends_the_run(tmp_path: Path) -> None:
+    reason, _ = failed_run(tmp_path, *with_fault("exit", rank=1, step=8))
+    assert "rank 1 (pid " in reason
+    assert "ended itself with exit code 7" in reason
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
+def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
+    # the time holds for the start too, where the second process imports torch on a loaded machine
+    reason, _ = failed_run(tmp_path, *with_fault("SIGSTOP", rank=1, step=8), "extras.rank_timeout=40")
+    assert reason.startswith("rank 1 (pid ")
+    assert reason.endswith("is stopped (SIGSTOP) and does not answer")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
+    reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "extras.rank_timeout=40")
+    assert re.fullmatch(
+        r"rank 1 \(pid \d+\) did not answer within 40 s; if that long is right, raise extras.rank_timeout", reason
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
+@pytest.mark.parametrize(
+    ("sent", "status", "reason"),
+    [("SIGKILL", "running", ""), ("SIGSTOP", "failed", "is stopped (SIGSTOP) and does not answer")],
+)
+def test_without_rank_zero_nobody_goes_on(sent: str, status: str, reason: str, tmp_path: Path) -> None:
+    words = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "extras.rank_timeout=40")
+    done = run_door("train", *words, logs=tmp_path, timeout=200)
+    assert done.returncode == -signal.SIGKILL
+    assert processes_with(str(tmp_path)) == []
+    record = read_json(only_run(tmp_path) / "run.json")
+    assert record["status"] == status
+    assert reason in (record["reason"] or "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(record["pid"], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        done = run_door("train", *TWO, logs=tmp_path, timeout=100)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
+    assert f"MASTER_PORT={port}: another process listens there" in line
+    assert "Traceback" not in done.stderr
+    record = read_json(only_run(tmp_path) / "run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_runs_of_two_processes_at_once_do_not_meet(tmp_path: Path) -> None:
+    command = [sys.executable, "src/train.py", *TWO, "trainer.max_epochs=1", f"paths.log_dir={tmp_path}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [*command, f"seed={seed}"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for seed in (1, 2)
+    ]
+    said = [process.communicate(timeout=200)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "terminate called" not in "".join(said)
+    runs = sorted((tmp_path / "train" / "runs").iterdir())
+    assert [read_json(run / "run.json")["status"] for run in runs] == ["done", "done"]
+    assert {read_json(run / "run.json")["seed"] for run in runs} == {1, 2}
+    assert not any((run / "ranks").exists() for run in runs)
+    assert processes_with(str(tmp_path)) == []

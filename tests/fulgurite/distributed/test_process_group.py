@@ -1,0 +1,242 @@
+"""Where the processes of a run find one another, over what they speak, and what is refused before one waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.distributed.launch_env import Launch, find_launch
+from fulgurite.distributed.rendezvous import Files, Meeting
+from fulgurite.engine.build import build
+from fulgurite.validation.validate import validate
+from tests.conftest import SMALL, ComposeSmall
+from tests.support.cli import only_run, read_json, run_door
+from tests.support.launcher_env import TWO, free_port, run_two
+
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
+NOTE = (
+    "extras.allowed_targets=[tests]",
+    "+callbacks.note._target_=tests.fulgurite.distributed.test_process_group.NoteGroup",
+)
+
+
+class NoteGroup(Callback):
+    """Writes down what the group of processes is, for the tests below."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, a file a rank."""
+        names = sorted(name for name in os.environ if name.startswith(("GLOO_", "NCCL_")))
+        facts = [torch.distributed.get_backend(), *(f"{name}={os.environ[name]}" for name in names)]
+        Path(trainer.default_root_dir, f"group{trainer.global_rank}.txt").write_text("\n".join(facts))
+
+
+def place(scheme: str, folder: Path) -> str:
+    """Return a meeting place of a kind that nobody has used."""
+    return {"env": "env://", "tcp": f"tcp://127.0.0.1:{free_port()}", "file": f"file://{folder}/meet"}[scheme]
+
+
+@pytest.mark.parametrize(("launcher", "scheme"), [("torchrun", "tcp"), SLOW("torchrun", "file"), SLOW("srun", "file")])
+def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme: str, tmp_path: Path) -> None:
+    words = (*TWO, *NOTE, f"extras.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
+    both = run_two(launcher, tmp_path, *words)
+    assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
+    run = only_run(tmp_path / "logs")
+    assert {(run / f"group{rank}.txt").read_text() for rank in (0, 1)} == {"gloo"}
+    assert f"started by {launcher}, backend gloo (the default for cpu), meeting at {scheme}://" in both[0].stderr
+    assert not list(tmp_path.glob("meet*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "scheme"), [("popen", "file"), ("spawn", "tcp"), ("fork", "file")])
+def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, scheme: str, tmp_path: Path) -> None:
+    more = (f"trainer.strategy.start_method={method}", f"extras.init_method={place(scheme, tmp_path)}")
+    asked = "trainer.strategy.process_group_backend=gloo"
+    done = run_door("train", *TWO, *NOTE, *more, asked, logs=tmp_path / "logs")
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path / "logs")
+    assert {(run / f"group{rank}.txt").read_text() for rank in (0, 1)} == {"gloo"}
+    assert read_json(run / "run.json")["ranks"] == 2
+    assert not list(tmp_path.glob("meet*"))
+
+
+@pytest.mark.slow
+def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_path: Path) -> None:
+    words = (
+        "extras.interfaces=[lo]",
+        "++extras.comm_env.NCCL_DEBUG=INFO,null",
+        "seed=1",
+        f"paths.log_dir={tmp_path}/logs",
+    )
+    both = run_two("by_hand", tmp_path, "-m", *TWO, *NOTE, *words)
+    assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
+    [sweep] = (tmp_path / "logs/train/multiruns").iterdir()
+    told = [[(sweep / job / f"group{rank}.txt").read_text().split("\n") for rank in (0, 1)] for job in "01"]
+    interfaces = ["GLOO_SOCKET_IFNAME=lo", "NCCL_SOCKET_IFNAME==lo"]
+    assert told == [[["gloo", interfaces[0], "NCCL_DEBUG=INFO", interfaces[1]]] * 2, [["gloo", *interfaces]] * 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("extras.init_method=tcp://127.0.0.1", r"names no host or no port from 1 to 65535; give tcp://"),
+        ("extras.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535; give env://, tcp://"),
+        ("extras.init_method=file://meet/here", r"names no file by its whole path; give file:///"),
+        ("extras.init_method=file:///tmp", r"is a folder; name a file in it"),
+        ("extras.init_method=mpi://", r"is no place to meet; give env://, tcp://"),
+        ("extras.interfaces=[lo,nope0]", r"this machine has no interface 'nope0'.*lo"),
+        ("+extras.comm_env.LD_PRELOAD=x", r"is for variables of the libraries .*GLOO_, NCCL_.*; set others in the"),
+    ],
+)
+def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, line: str, small: ComposeSmall) -> None:
+    with pytest.raises(ConfigError, match=rf"^{words.lstrip('+').split('=')[0].replace('.', '[.]')}.*: {line}") as told:
+        validate(small(words))
+    assert len(told.value.findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("trainer.strategy.process_group_backend=ucc",), r"is built without ucc, it has gloo; use .*=gloo"),
+        (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo; use .*=gloo"),
+        (("trainer.strategy.process_group_backend=glo",), r"is no backend; did you mean 'gloo'\?"),
+        (("trainer.num_nodes=2",), r"trainer.num_nodes=2: nothing has started the run on several machines; start it"),
+        (("extras.init_method=file:///proc/meet",), r"cannot be made \(.*\); name a file in a folder all machines see"),
+    ],
+)
+def test_what_this_build_or_machine_lacks_is_one_line(words: tuple[str, ...], line: str, small: ComposeSmall) -> None:
+    with pytest.raises(UserError, match=line) as told:
+        build(small("trainer=ddp_sim", *words))
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_backend_for_gpus_is_refused_for_processes_on_the_cpu(small: ComposeSmall) -> None:
+    rule = "is built without nccl" if not torch.distributed.is_nccl_available() else "moves cuda tensors"
+    with pytest.raises(UserError, match=f"process_group_backend=nccl: .*{rule}.*; use .*process_group_backend=gloo"):
+        build(small("trainer=ddp_sim", "trainer.strategy.process_group_backend=nccl"))
+
+
+def refused(both: list[subprocess.CompletedProcess[str]]) -> str:
+    """Hold that all ranks have ended with 2 and without a traceback, and return the one line that was said."""
+    assert [one.returncode for one in both] == [2, 2], both[0].stderr + both[1].stderr
+    said = "".join(one.stderr for one in both)
+    assert "Traceback" not in said
+    [line] = [line for line in said.splitlines() if "error" in line.lower()]
+    return line
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", SLOW("by_hand")])
+def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_run(
+    launcher: str, tmp_path: Path
+) -> None:
+    of_rank = {0: ("seed=1",), 1: ("seed=2", "+tags.other=true")}
+    both = run_two(launcher, tmp_path, *TWO, f"paths.log_dir={tmp_path}/logs", of_rank=of_rank)
+    rule = "and 1 more keys differ; give all processes the same words and files"
+    assert refused(both) in {f"error: rank 1: {key}, {rule}" for key in ("seed=2 where rank 0 has seed=1",)} | {
+        f"error: rank 1: tags.other=True where rank 0 has tags.other=(absent), {rule}"
+    }
+    assert not list((tmp_path / "logs").rglob("run.json"))
+    assert not (tmp_path / "logs/train").exists()
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", SLOW("srun")])
+def test_a_trainer_that_counts_other_processes_than_were_started_says_what_to_set(
+    launcher: str, tmp_path: Path
+) -> None:
+    both = run_two(launcher, tmp_path, *SMALL, f"paths.log_dir={tmp_path}/logs")
+    line = refused(both)
+    assert f"trainer.devices=1 trainer.num_nodes=1: {launcher} has started 2 processes, 2 on this machine" in line
+    assert "use trainer.devices=2 trainer.num_nodes=1" in line
+    record = read_json(only_run(tmp_path / "logs") / "run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+
+
+def test_a_typo_under_a_launcher_is_one_line_and_no_run(tmp_path: Path) -> None:
+    both = run_two("torchrun", tmp_path, *TWO, "+data.batchsize=3", f"paths.log_dir={tmp_path}/logs")
+    assert "data.batchsize" in refused(both)
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("hydra/sweeper=search", "each process would search for itself; start the search without it: each of its jobs"),
+        ("hydra/launcher=local", "each process would start all jobs; start the sweep without it: each of its jobs"),
+    ],
+)
+def test_a_sweep_that_each_process_would_run_for_itself_is_refused(word: str, line: str, tmp_path: Path) -> None:
+    sweep = ("-m", *TWO, word, "model.optimizer.lr=choice(0.1,0.2)", f"paths.log_dir={tmp_path}/logs")
+    part = word.partition("=")[0]
+    assert refused(run_two("torchrun", tmp_path, *sweep)).startswith(f"error: {part}: under torchrun {line}")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: Path) -> None:
+    of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "extras.rank_timeout=4") for rank in (0, 1)}
+    both = run_two("srun", tmp_path, *TWO, of_rank=of_rank)
+    assert [one.returncode for one in both] == [2, 2]
+    assert f"error: rank 1 of 2: did not come to {tmp_path}/logs0/.meeting/" in both[0].stderr
+    assert both[0].stderr.strip().endswith("a folder that all machines see")
+    assert not list(tmp_path.glob("logs*/train"))
+
+
+@pytest.mark.parametrize("scheme", ["env", SLOW("tcp")])
+def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        url = "env://" if scheme == "env" else f"tcp://127.0.0.1:{port}"
+        words = (f"extras.init_method={url}", f"paths.log_dir={tmp_path}/logs")
+        line = refused(run_two("by_hand", tmp_path, *TWO, *words, port=str(port)))
+    asked = f"MASTER_PORT={port}" if scheme == "env" else f"extras.init_method={url}"
+    assert f"{asked}: another process listens there; name another port" in line
+    assert read_json(only_run(tmp_path / "logs") / "run.json")["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("rank", "note"), [(0, "1-begin-call"), (1, "1-begin-1")])
+def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
+    rank: int, note: str, tmp_path: Path
+) -> None:
+    board = Files(tmp_path)
+    board.put("1-begin-call", earlier := "left by an earlier start")
+    meeting = Meeting(Launch("mpiexec", rank, 2, None, None, None, "key"), board, 20)
+    with ThreadPoolExecutor(1) as pool:
+        ours = pool.submit(meeting.hold, "begin", "ours", lambda said: said)
+        while (said := board.get(note) or earlier) == earlier:
+            time.sleep(0.01)
+        board.put(note, json.dumps({**json.loads(said), "word": "other"}) if rank else "other")
+        with pytest.raises(UserError, match=f"{tmp_path}: another start of the same command meets there .*MASTER_PORT"):
+            ours.result()
+
+
+def test_the_processes_of_one_mpiexec_meet_at_one_place_on_whichever_machine_they_are() -> None:
+    place = {"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}
+    told = [
+        {**place, "PMI_RANK": str(rank), "PMI_ID": str(rank), "MPI_LOCALRANKID": str(rank % 2)} for rank in range(4)
+    ]
+    assert len({find_launch(env).key for env in told}) == 1  # type: ignore[union-attr]
+    other = find_launch({**told[0], "MASTER_PORT": "29501"})
+    assert other is not None
+    assert other.key != find_launch(told[0]).key  # type: ignore[union-attr]
+
+
+def test_more_processes_than_cores_are_said_in_one_line(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    build(small("trainer=ddp_sim"))
+    assert "take turns" not in caplog.text
+    build(small("trainer=ddp_sim", "trainer.devices=4"))
+    assert "4 processes on 2 cores take turns: not faster than trainer.devices=2" in caplog.text

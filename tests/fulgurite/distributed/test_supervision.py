@@ -1,0 +1,204 @@
+"""A process of a run that is killed, stopped or fails ends the run on all of them, and is named."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fulgurite.config.hydra_compat import unchecked
+from fulgurite.core.errors import UserError
+from fulgurite.core.proc import is_stopped
+from fulgurite.distributed.ports import require_free_port
+from fulgurite.distributed.supervision import watcher
+from fulgurite.distributed.supervision.failures import (
+    find_failed,
+    forget_words,
+    has_lost_others,
+    leave_word,
+    read_words,
+)
+from fulgurite.distributed.supervision.launcher import watch_ranks
+from tests.conftest import ComposeSmall
+from tests.support.cli import read_json
+from tests.support.project import ROOT
+from tests.support.run_if import RunIf
+
+
+@pytest.fixture
+def sleepers() -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+    """Two processes that stand for ranks 1 and 2."""
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    processes = {number: subprocess.Popen(command) for number in (1, 2)}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and wait until it is."""
+    process.send_signal(signal.SIGSTOP)
+    while not is_stopped(process.pid):
+        time.sleep(0.01)
+
+
+@RunIf(posix=True)
+def test_the_rank_that_was_killed_is_named_not_those_that_lost_it(
+    sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    leave_word(tmp_path, "RuntimeError: Connection closed by peer", 1, waited=True)
+    sleepers[2].kill()
+    sleepers[2].wait()
+    failed = find_failed(sleepers, tmp_path, 60)
+    assert str(failed).startswith(f"rank 2 (pid {sleepers[2].pid}) was killed by SIGKILL")
+    assert failed is not None
+    assert failed.exit_code == 1
+
+
+@RunIf(posix=True)
+def test_a_rank_that_failed_itself_ends_the_run_with_its_reason_and_code(
+    sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    leave_word(tmp_path, "data/x.bin: is not there", 2, waited=False)
+    failed = find_failed(sleepers, tmp_path, 60)
+    assert failed is not None
+    assert (str(failed).split(";")[0], failed.exit_code) == ("rank 2 failed: data/x.bin: is not there", 2)
+    forget_words(tmp_path)
+    assert read_words(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
+def test_a_stopped_rank_is_told_from_one_that_does_not_answer(
+    sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    silent = find_failed(sleepers, tmp_path, 8, patience=0.1)
+    assert "did not answer within 8 s; if that long is right, raise extras.rank_timeout" in str(silent)
+    assert str(sleepers[1].pid) in str(silent)
+    stop(sleepers[2])
+    failed = find_failed(sleepers, tmp_path, 8)
+    assert str(failed) == f"rank 2 (pid {sleepers[2].pid}) is stopped (SIGSTOP) and does not answer"
+
+
+@RunIf(posix=True)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
+def test_ending_the_others_ends_a_stopped_one_too(sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    stop(sleepers[1])
+    watcher.RankWatcher(sleepers, tmp_path, 60).end_others(0.1)
+    assert [process.returncode for process in sleepers.values()] == [-9, -9]
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[/x/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.1.1]:28912", True),
+        ("Application timeout caused pair closure", True),
+        ("Timed out waiting 8000ms for recv operation to complete", True),
+        ("DataLoader timed out after 120 seconds", False),
+        ("DataLoader worker (pid 4) is killed by signal: Killed.", False),
+        ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", False),
+    ],
+)
+def test_only_errors_of_talking_to_others_are_blamed_on_others(message: str, lost: bool) -> None:
+    assert has_lost_others(RuntimeError(message)) is lost
+    assert has_lost_others(torch.distributed.DistBackendError(message))
+    assert not has_lost_others(ValueError(message))
+
+
+HANGING = """
+import subprocess, sys, time
+from pathlib import Path
+from fulgurite.distributed.supervision import watcher
+watcher.POLL, watcher.GRACE = 0.05, 0.3
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+watcher.RankWatcher({1: child}, Path(sys.argv[1]), 60).start()
+child.kill()
+time.sleep(60)
+"""
+
+
+@RunIf(posix=True)
+@pytest.mark.parametrize(("status", "code"), [("running", 1), ("done", 0)])
+def test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed(
+    status: str, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"status": status, "seed": 42}))
+    program = HANGING if code else HANGING.replace("time.sleep(60)\n", "time.sleep(1)\n")
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, timeout=40, check=False)
+    assert done.returncode == code
+    record = read_json(tmp_path / "run.json")
+    if status == "running":
+        assert (record["status"], record["exit_code"], record["seed"]) == ("failed", 1, 42)
+        assert "was killed by SIGKILL" in record["reason"]
+    else:
+        assert record == {"status": "done", "seed": 42}
+
+
+FOLLOWING = """
+import subprocess, sys, time
+rank = (
+    "import os, time; from fulgurite.distributed.supervision.watcher import follow; "
+    "follow(os.getppid()); print(0, flush=True); time.sleep(60)"
+)
+child = subprocess.Popen([sys.executable, "-c", rank], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the orphan in /proc")
+def test_a_rank_ends_when_rank_zero_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", FOLLOWING], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        rank = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 20
+    while is_running(rank) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(rank)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(UserError, match=f"MASTER_PORT={port}: another process listens there; name another port"):
+            require_free_port()
+    require_free_port()
+    monkeypatch.setenv("MASTER_PORT", "no")
+    with pytest.raises(UserError, match="MASTER_PORT=no: is no port; give a number from 1 to 65535"):
+        require_free_port()
+
+
+def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSmall) -> None:
+    from hydra.utils import instantiate
+
+    trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False, **unchecked())
+    with pytest.raises(UserError, match=r"extras.rank_timeout=0: is not above 0 seconds"):
+        watch_ranks(trainer, Path(), 0.0)
+    watch_ranks(trainer, Path(), 8.0)
+    assert trainer.strategy._timeout.total_seconds() == 8
+    watch_ranks(trainer, Path(), 5.0)  # now one that was given
+    assert trainer.strategy._timeout.total_seconds() == trainer.strategy.launcher.timeout == 8

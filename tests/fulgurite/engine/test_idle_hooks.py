@@ -1,0 +1,41 @@
+"""A callback costs a training step nothing at the hooks it does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, LambdaCallback
+
+from fulgurite.engine.build import build
+from fulgurite.engine.idle_hooks import AT_EVERY_STEP, leave_out_idle_hooks
+from tests.conftest import ComposeSmall, callbacks_of
+
+
+class Counts(Callback):
+    """Counts at one hook."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def on_after_backward(self, *_: Any) -> None:
+        """Count."""
+        self.seen += 1
+
+
+def test_hooks_that_are_only_inherited_are_left_out_and_all_others_called(small: ComposeSmall) -> None:
+    seen: list[int] = []
+    counts, given = Counts(), LambdaCallback(on_before_backward=lambda *_: seen.append(1))
+    leave_out_idle_hooks([counts, given])
+    assert [name for name in AT_EVERY_STEP if callable(getattr(counts, name))] == ["on_after_backward"]
+    assert [name for name in AT_EVERY_STEP if callable(getattr(given, name))] == ["on_before_backward"]
+    assert callable(Counts().on_train_batch_end)  # others of the class are as they were
+    run = build(small())
+    callbacks_of(run.trainer).extend([counts, given])
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    assert counts.seen == len(seen) == 4
+
+
+def test_every_callback_of_a_run_is_relieved_of_its_idle_hooks(small: ComposeSmall) -> None:
+    for callback in callbacks_of(build(small()).trainer):
+        own = {name for name in AT_EVERY_STEP if getattr(type(callback), name) is not getattr(Callback, name)}
+        assert {name for name in AT_EVERY_STEP if callable(getattr(callback, name))} == own

@@ -1,0 +1,127 @@
+"""What launchers of schedulers take, refuse and hand over, and what they make of jobs that are lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fulgurite.core.errors import UserError
+from fulgurite.launchers.cluster import ray as on_ray
+from fulgurite.launchers.cluster import slurm as on_slurm
+from fulgurite.launchers.cluster.envelope import Sent
+from fulgurite.launchers.cluster.slurm import make_executor
+from fulgurite.launchers.cluster.worker import environment_of_one_task
+from tests.support.project import ROOT
+from tests.support.run_if import RunIf
+
+MODULES = {"slurm": on_slurm, "ray": on_ray}
+
+
+def keys_of(launcher: str, **changed: Any) -> dict[str, Any]:
+    """Return the keys of a launcher's config, some of them changed."""
+    given: dict[str, Any] = yaml.safe_load((ROOT / f"configs/hydra/launcher/{launcher}.yaml").read_text())
+    del given["_target_"]
+    return {**given, **changed}
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have both packages found."""
+    for module in MODULES.values():
+        monkeypatch.setattr(module, "require", lambda *_: None)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/sbatch")
+    for name in ("SUBMITIT_PREEMPT_SIGNAL", "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "")  # set by what is tested
+
+
+@pytest.mark.parametrize("launcher", MODULES)
+@pytest.mark.usefixtures("installed")
+def test_a_launchers_own_config_is_taken(launcher: str) -> None:
+    given = keys_of(launcher)
+    assert MODULES[launcher].checked(given) == given
+    assert set(MODULES[launcher].SETTINGS) == set(given)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "changed", "said"),
+    [
+        ("slurm", {"slotz": 2}, "hydra.launcher.slotz=2: hydra/launcher=slurm has no such key; did you mean 'slots'?"),
+        ("slurm", {"slots": 0}, "hydra.launcher.slots=0: must be above 0"),
+        ("slurm", {"slots": True}, "hydra.launcher.slots=True: must be int"),
+        ("slurm", {"mem_gb": "8GB"}, "hydra.launcher.mem_gb=8GB: must be int or float or null"),
+        ("slurm", {"cluster": "sge"}, "hydra.launcher.cluster=sge: must be one of slurm, local"),
+        (
+            "slurm",
+            {"timeout_min": 2},
+            "hydra.launcher.signal_delay_s=120: is not below the time of a job, hydra.launcher.timeout_min=2; ",
+        ),
+        ("slurm", {"cluster": "local", "nodes": 2}, "hydra.launcher.nodes=2: hydra.launcher.cluster=local has one"),
+        ("ray", {"slots": -1, "num_gpus": "all"}, "hydra.launcher.slots=-1: must be above 0\nhydra.launcher.num_gpus="),
+        ("ray", {"num_cpus": 0}, "hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job must take one of them"),
+    ],
+)
+@pytest.mark.usefixtures("installed")
+def test_a_key_that_a_launcher_cannot_use_is_one_line(launcher: str, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        MODULES[launcher].checked(keys_of(launcher, **changed))
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_installs_it(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("SUBMITIT_PREEMPT_SIGNAL", "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(UserError) as refused:
+        MODULES[launcher].checked(keys_of(launcher))
+    assert str(refused.value) == (
+        f"hydra/launcher={launcher}: needs the package {package}, which is not installed; "
+        f'pip install -e ".[{launcher}]"'
+    )
+
+
+def test_without_sbatch_it_is_said_where_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_slurm, "require", lambda *_: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "")
+    with pytest.raises(UserError, match="this machine has no sbatch; start the sweep where jobs can be submitted"):
+        on_slurm.checked(keys_of("slurm"))
+
+
+@RunIf(package="submitit", posix=True)
+def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = {"partition": "gpu", "account": "me", "gpus_per_node": 2, "mem_gb": 12.5, "setup": ["module load cuda"]}
+    more = {"additional_parameters": {"reservation": "mine"}, "cpus_per_task": 6, "timeout_min": 90, "qos": "high"}
+    executor = make_executor(keys_of("slurm", **asked, **more), tmp_path / "2026-01-01_10-00-00")._executor
+    text = executor._make_submission_file_text("python job", "1").splitlines()
+    assert {line.removeprefix("#SBATCH --") for line in text if line.startswith("#SBATCH")} >= {
+        *("partition=gpu", "account=me", "gpus-per-node=2", "mem=12800MB", "cpus-per-task=6", "time=90", "qos=high"),
+        *("nodes=1", "ntasks-per-node=1", "reservation=mine", "job-name=2026-01-01_10-00-00"),
+    }
+    assert any(line.startswith("#SBATCH --signal=") and line.endswith("@120") for line in text)
+    assert text.index("export SUBMITIT_PREEMPT_SIGNAL=USR1") < text.index("module load cuda")
+    assert executor.max_num_timeout == 20
+
+
+def test_a_machine_that_does_not_see_the_folders_says_so(tmp_path: Path) -> None:
+    line = Sent(str(tmp_path / "no"), str(tmp_path), b"")()
+    assert f"does not see {tmp_path}/no/src; jobs need the project and paths.log_dir on a file system that" in line
+    assert Sent(str(ROOT), str(tmp_path), b"").missing() == ""
+
+
+def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tasks, left in (("1", None), ("2", "1")):
+        monkeypatch.setenv("SLURM_NTASKS", tasks)
+        monkeypatch.setenv("SLURM_PROCID", "1")
+        environment_of_one_task()
+        assert os.environ.get("SLURM_PROCID") == left

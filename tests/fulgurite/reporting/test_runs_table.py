@@ -1,0 +1,200 @@
+"""The table of runs: what is found, filtered, sorted and written, and how long ten thousand take."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fulgurite.core.metric_names import less_is_better
+from fulgurite.reporting.collect import find_runs, read_run
+from fulgurite.reporting.runs_cli import main
+from tests.support.fake_sweep import leave_run, leave_sweep
+from tests.support.project import ROOT
+
+MANY = 10_000
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Three runs of their own and a sweep of twenty."""
+    runs = tmp_path / "train" / "runs"
+    leave_run(runs / "a", ["model.optimizer.lr=1e-3"], {"test/acc": 0.9, "test/loss": 0.3}, tags=["baseline"])
+    leave_run(runs / "b", ["model.optimizer.lr=0.1"], {"test/acc": 0.8, "test/loss": float("nan")})
+    leave_run(runs / "c", ["+logger.wandb.api_key=s3cret"], None, reason="no room", task_name="other")
+    leave_sweep(tmp_path / "train" / "multiruns" / "2026")
+    return tmp_path
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
+    """Return the rows that a command line shows as JSON."""
+    assert main([*words, "format=json"]) == 0
+    rows: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def names(rows: list[dict[str, object]]) -> list[str]:
+    return [str(row["run"]).rpartition("/")[2] for row in rows]
+
+
+def test_runs_are_filtered_by_tag_task_status_and_override(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(shown(capsys, str(logs))) == 23
+    assert names(shown(capsys, str(logs), "tag=baseline")) == ["a"]
+    assert names(shown(capsys, str(logs), "task=other")) == ["c"]
+    assert sorted(names(shown(capsys, str(logs), "status=failed"))) == ["19", "c"]
+    # numbers by what they are, several values by either
+    assert names(shown(capsys, str(logs), "model.optimizer.lr=0.001")) == ["a"]
+    wanted = ("model.optimizer.lr=0.01", "seed=1,3", "model.net.lin1_size=128", "order=asc", "sort=run")
+    assert names(shown(capsys, str(logs), *wanted)) == ["16", "18"]
+
+
+def test_runs_are_sorted_best_first_and_those_without_a_number_last(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = str(logs / "train" / "runs")
+    assert names(shown(capsys, runs, "sort=test/acc")) == ["a", "b", "c"]
+    assert names(shown(capsys, runs, "sort=test/acc", "order=asc", "top=2")) == ["b", "a"]
+    assert names(shown(capsys, runs, "sort=test/loss"))[0] == "a"
+    assert less_is_better("val/loss_best")
+    assert not less_is_better("val/acc_best")
+
+
+def test_every_form_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(logs / "train" / "runs"), "sort=test/acc", "top=2", "metrics=test/acc"]
+    assert main([*words, "format=csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["run"], row["test/acc"]) for row in rows] == [("a", "0.9"), ("b", "0.8")]
+    assert main([*words, "format=markdown"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| a |"))
+    assert "| model.optimizer.lr=1e-3 | 0.9 |" in line
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0].split() == [
+        "run",
+        "status",
+        "task",
+        "start",
+        "(UTC)",
+        "took",
+        "tags",
+        "overrides",
+        "test/acc",
+    ]
+    assert "2 of 3 runs shown" in told.err
+    assert shown(capsys, *words, "status=pruned") == []
+
+
+def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = shown(capsys, str(logs), "show=sweeps", "metrics=val/loss,test/acc")
+    assert (row["jobs"], row["states"]) == (20, "19 done, 1 failed")
+    assert row["best val/loss"] == pytest.approx(0.11)
+    assert row["best test/acc"] == pytest.approx(0.88)
+
+
+def test_a_run_that_nobody_is_at_was_killed_and_a_secret_is_not_shown(tmp_path: Path) -> None:
+    folder = leave_run(tmp_path / "a", ["+logger.wandb.api_key=s3cret"], None, status="running", end=None)
+    run = read_run(folder)
+    assert run is not None
+    assert (run.status, run.words, run.seconds) == ("killed", ("+logger.wandb.api_key=***",), None)
+    assert "killed" in run.reason
+
+
+def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (logs / "train/runs/a/run.json").write_text('{"status": ')
+    (logs / "train/runs/b/.hydra/overrides.yaml").write_text('- \'tags=["x: y"]\'\n- "a=\\t"\n')
+    assert main([str(logs / "train" / "runs"), "format=json"]) == 0
+    told = capsys.readouterr()
+    assert "a: left out, its run.json cannot be read" in told.err
+    rows = json.loads(told.out)
+    assert sorted(names(rows)) == ["b", "c"]
+    assert next(row for row in rows if row["run"] == "b")["overrides"] == ['tags=["x: y"]', "a=\t"]
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        (
+            "status=failedd",
+            "status=failedd: choose from running, done, failed, killed, pruned; did you mean 'failed' or 'killed'?",
+        ),
+        ("sort=tset/acc", "did you mean 'test/acc'?"),
+        ("metrics=tset/acc", "metrics=tset/acc: no run here has it; did you mean 'test/acc'?"),
+        ("model.optimizer.rl=1", "no run here was started with a value for it; did you mean 'model.optimizer.lr'?"),
+        ("top=some", "top=some: is a number of rows"),
+        ("--frobnicate", "--frobnicate: is no word of this command"),
+        ("/nowhere", "/nowhere: there is no such folder"),
+    ],
+)
+def test_a_word_that_cannot_be_used_is_one_line(
+    logs: Path, word: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(logs), word]) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_table_of_ten_thousand_runs_takes_less_than_three_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(MANY):
+        leave_run(
+            tmp_path / f"train/runs/{number:05}",
+            ["experiment=example", f"model.optimizer.lr={number / MANY}", f"seed={number}"],
+            {"test/acc": number / MANY, "test/loss": 1.0, "train/loss": 1.0, "val/acc_best": 0.5},
+            command=["train.py", *["some.word=1"] * 10],
+            versions=dict.fromkeys(("python", "torch", "lightning", "numpy", "torchmetrics"), "1.2.3"),
+        )
+
+    def read_only() -> None:
+        for folder in find_runs(tmp_path):
+            for name in ("run.json", "results.json", ".hydra/overrides.yaml"):
+                (Path(folder) / name).read_bytes()
+
+    def table() -> None:
+        assert main([str(tmp_path), "sort=test/acc", "status=done"]) == 0
+        assert capsys.readouterr().out.count("\n") == MANY + 1
+
+    costs: dict[str, list[float]] = {"read_only": [], "table": []}
+    for _ in range(5):
+        for work in (read_only, table):
+            start = time.process_time()
+            work()
+            costs[work.__name__].append(time.process_time() - start)
+    reading, whole = (sorted(costs[name])[2] for name in ("read_only", "table"))
+    assert whole < 3, f"{whole:.2f} s of CPU"
+    assert whole < 4 * reading, f"{whole:.2f} s, reading alone {reading:.2f} s"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from fulgurite.runs.run_directory import owned
+with owned(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_is_at_is_running(tmp_path: Path) -> None:
+    folder = leave_run(tmp_path / "a", [], None, status="running")
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        held = read_run(folder)
+        assert held is not None
+        assert (held.status, held.reason) == ("running", "")
+        process.communicate("")
+    left = read_run(folder)
+    assert left is not None
+    assert left.status == "killed"

@@ -1,0 +1,353 @@
+"""A run goes on by one word, in its own directory; what a changed config comes to is told first."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from fulgurite.core.errors import UserError
+from fulgurite.loggers.metrics_csv import cut_rows
+from fulgurite.resume.config_diff import compare, holder_of
+from fulgurite.resume.shorthand import written_out
+from fulgurite.runs.lock import is_owned, owned
+from fulgurite.runs.run_directory import RunDirectory
+from tests.support.cli import Started, only_run, read_json
+from tests.support.project import ROOT
+from tests.support.signals import members
+
+QUICK = (
+    "+trainer.limit_train_batches=3",
+    "+trainer.limit_val_batches=1",
+    "+trainer.limit_test_batches=1",
+    "extras.print_config=false",
+    "extras.exact_resume=true",
+    "callbacks.progress_bar=null",
+    "callbacks.model_summary=null",
+    "trainer.enable_progress_bar=false",
+    "callbacks.last_checkpoint.every_n_train_steps=1",
+)
+
+
+def door(tmp_path: Path, *words: str, name: str = "train") -> Started:
+    """Start a command whose runs go below the test's folder; warnings are errors nowhere but in tests."""
+    return Started(name, [*words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_at(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's weights as bytes."""
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {name: value.numpy().tobytes() for name, value in state.items()}
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    """Wait until a file is there."""
+    for _ in range(int(seconds * 100)):
+        if path.is_file():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} did not appear")
+
+
+def killed(tmp_path: Path, *words: str) -> Path:
+    """Kill a run of many epochs once it has saved, and return its directory."""
+    started = door(tmp_path, *QUICK, *words)
+    saved: list[Path] = []
+    for _ in range(6000):
+        saved = list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json"))
+        if saved:
+            break
+        time.sleep(0.01)
+    os.kill(started.pid, signal.SIGKILL)
+    assert started.end().returncode == -signal.SIGKILL
+    return saved[0].parents[1]
+
+
+def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(tmp_path: Path) -> None:
+    straight = door(tmp_path / "straight", *QUICK, "trainer.max_epochs=8").end()
+    assert straight.returncode == 0, straight.stderr
+    run = killed(tmp_path, "trainer.max_epochs=8", "+trainer.limit_predict_batches=1")  # another hash: not the same run
+    assert door(tmp_path, *QUICK, "trainer.max_epochs=8", "resume=auto").end().returncode == 0
+    assert len(list(tmp_path.glob("logs/train/runs/*"))) == 2
+    assert read_json(run / "run.json")["status"] == "running"  # nobody could write that it was killed
+
+    done = door(tmp_path, *QUICK, "trainer.max_epochs=8", "+trainer.limit_predict_batches=1", "resume=auto").end()
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("logs/train/runs/*"))) == 2
+    other = only_run(tmp_path / "straight/logs")
+    assert rows_of(run) == rows_of(other)
+    assert read_json(run / "results.json") == read_json(other / "results.json")
+    for name in ("last.ckpt", Path(read_json(run / "results.json")["weights"]).name):
+        assert weights_at(run / "checkpoints" / name) == weights_at(other / "checkpoints" / name)
+    record = read_json(run / "run.json")
+    assert (record["status"], record["exit_code"]) == ("done", 0)
+    [again] = record["resumed"]
+    assert again["step"] > 0
+    assert again["checkpoint"] == "last.ckpt"
+    assert again["command"][-2] == "resume=auto"
+    assert "going on with" in (run / "train.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+    words = [*QUICK, "trainer.max_epochs=100", "~callbacks.early_stopping", "resume=auto"]
+    straight = door(tmp_path / "straight", *words).end()
+    assert straight.returncode == 0, straight.stderr
+
+    command = ["make", "train", "ARGS=" + shlex.join([*words, f"paths.log_dir={tmp_path}/logs"])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as made:
+        for _ in range(6000):
+            if list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json")):
+                break
+            time.sleep(0.01)
+        made.terminate()
+    while members(made.pid):  # make does not wait for what it started
+        time.sleep(0.01)
+    run = only_run(tmp_path / "logs")
+    record = read_json(run / "run.json")
+    assert (record["status"], record["exit_code"]) == ("killed", 143)
+    step = read_json(run / "checkpoints/last.ckpt.json")["step"]
+    assert record["reason"] == f"terminated (SIGTERM), saved at step {step} in checkpoints/last.ckpt"
+    assert 0 < step < 300
+
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=240)
+    assert only_run(tmp_path / "logs") == run
+    other = only_run(tmp_path / "straight/logs")
+    assert [int(row["step"]) for row in rows_of(run)] == [*range(2, 300, 3), 300]
+    assert rows_of(run) == rows_of(other)
+    assert read_json(run / "results.json") == read_json(other / "results.json")
+    assert weights_at(run / "checkpoints/last.ckpt") == weights_at(other / "checkpoints/last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train for two epochs; the folder holds `logs/`."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = door(folder, *QUICK, "trainer.max_epochs=2", "+tags.old=true", "~callbacks.early_stopping").end()
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: Path) -> None:
+    run = only_run(finished / "logs")
+    before = rows_of(run)
+    record = read_json(run / "run.json")
+    record["git"] = {"commit": "0" * 40, "dirty": False}
+    (run / "run.json").write_text(json.dumps(record))
+    done = Started("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).end()
+    assert done.returncode == 0, done.stderr
+    assert "resume: the code is other code than the run's: commit 000000000000 -> " in done.stderr
+    assert "resume: trainer.max_epochs 2 -> 3 takes effect" in done.stderr
+    cfg = OmegaConf.load(run / ".hydra/config.yaml")
+    assert (cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.tags.old) == (3, 3, True)
+    assert "early_stopping" not in cfg.callbacks
+    assert not (run / ".hydra/next").exists()
+    rows = rows_of(run)
+    assert rows[:2] == before[:2]
+    assert [int(row["step"]) for row in rows] == [2, 5, 8, 9]
+    # words that a person adds later win over those of the run, also where the run added them with a plus
+    words = written_out([f"resume={run}", "trainer.limit_train_batches=1", "tags.old=false"], "train")
+    assert "++trainer.limit_train_batches=1" in words
+    assert "++tags.old=false" in words
+    assert not [word for word in words if word in {"+trainer.limit_train_batches=3", "+tags.old=true"}]
+
+
+def test_eval_takes_config_and_best_weights_of_a_run(finished: Path, tmp_path: Path) -> None:
+    run = only_run(finished / "logs")
+    done = door(tmp_path, f"run={run}", name="eval").end()
+    assert done.returncode == 0, done.stderr
+    results = read_json(only_run(tmp_path / "logs", "eval") / "results.json")
+    assert results["metrics"]["test/acc"] == read_json(run / "results.json")["metrics"]["test/acc"]
+    assert results["weights"] == str(run / read_json(run / "results.json")["weights"])
+
+
+@pytest.mark.parametrize("mode", ["weights", "hotstart"])
+def test_a_new_run_starts_from_the_weights_of_another(mode: str, finished: Path, tmp_path: Path) -> None:
+    run = only_run(finished / "logs")
+    words = [f"resume={run}", f"resume.mode={mode}", "trainer.max_epochs=1", "model.optimizer.lr=0.0", "test=false"]
+    done = door(tmp_path, *words).end()
+    assert done.returncode == 0, done.stderr
+    new = only_run(tmp_path / "logs")
+    source = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    made = torch.load(new / "checkpoints/last.ckpt", weights_only=True)
+    best = torch.load(run / read_json(run / "results.json")["weights"], weights_only=True)
+    expected = source if mode == "hotstart" else best
+    for name, value in made["state_dict"].items():
+        if name.startswith("net.") and "running" not in name and "num_batches" not in name:
+            assert torch.equal(value, expected["state_dict"][name]), name  # a learning rate of 0 left them as they came
+    steps = int(made["optimizer_states"][0]["state"][0]["step"])
+    assert made["global_step"] == 3
+    assert steps == (source["global_step"] + 3 if mode == "hotstart" else 3)
+    assert read_json(new / "run.json")["resumed"] == []
+
+
+REFUSED = [
+    ("model.optimizer.lr=0.5", "model.optimizer.lr 0.001 -> 0.5: would be ignored, the checkpoint holds the old value"),
+    ("seed=7", "seed 42 -> 7: is incompatible"),
+    ("data.batch_size=32", "data.batch_size 64 -> 32: is incompatible"),
+    ("resume.apply=[trainer.max_epochs]", "resume.apply=[trainer.max_epochs]: is no setting of an optimizer"),
+    ("model.optimizer._target_=torch.optim.SGD", "add resume.reset=[optimizer]"),
+]
+
+
+def test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was(finished: Path, tmp_path: Path) -> None:
+    run = only_run(finished / "logs")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
+    done = Started("train", [f"resume={run}", *(word for word, _ in REFUSED)], tmp_path).end()
+    assert done.returncode == 2
+    for _, line in REFUSED:
+        assert line in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -> None:
+    assert door(tmp_path, *QUICK, "trainer.max_epochs=1", "test=false").end().returncode == 0
+    run = only_run(tmp_path / "logs")
+    again = [f"resume={run}", "trainer.max_epochs=2", "model.optimizer.lr=0.5", "resume.apply=[model.optimizer.lr]"]
+    done = Started("train", again, tmp_path / "said").end()
+    assert done.returncode == 0, done.stderr
+    [group] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == 0.5
+    # said once more, as a job script does: it is the run's own by now
+    done = Started("train", [*again, "trainer.max_epochs=3"], tmp_path / "said").end()
+    assert done.returncode == 0, done.stderr
+    assert "model.optimizer.lr" not in done.stderr
+    reset = [f"resume={run}", "trainer.max_epochs=4", "resume.reset=[optimizer]"]
+    assert Started("train", reset, tmp_path / "said").end().returncode == 0
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert int(state[0]["step"]) == 3  # of 12: it began anew
+
+
+def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named(tmp_path: Path) -> None:
+    assert door(tmp_path, *QUICK, "trainer.max_epochs=2").end().returncode == 0
+    run = only_run(tmp_path / "logs")
+    record = read_json(run / "run.json")
+    (run / "run.json").write_text(json.dumps({**record, "status": "running", "exit_code": None}))
+    last = run / "checkpoints/last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    done = Started("train", [f"resume={run}"], tmp_path / "said").end()
+    assert done.returncode == 2
+    assert f"{last}: its sha256 is" in done.stderr
+    assert "last-previous.ckpt" in done.stderr
+    done = door(tmp_path, *QUICK, "trainer.max_epochs=2", "resume=auto").end()
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {last}: its sha256 is" in done.stderr
+    [again] = read_json(run / "run.json")["resumed"]
+    assert again["checkpoint"] == "last-previous.ckpt"
+    assert [int(row["step"]) for row in rows_of(run)] == [2, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["resume=nowhere"], "resume=nowhere: there is no such folder; name a run directory"),
+        (["resume=last"], "holds no run that stopped before its end"),
+        (["-m", "resume=last", "seed=1,2"], "resume=last: is for one run, and -m starts several"),
+        (["resume=auto", "resume.mode=weights"], "name the run whose weights it takes"),
+        (["resume=auto", "resume.mode=weigts"], "must be 'continue', 'hotstart' or 'weights'"),
+        (["resume=auto", "resume.reset=[optimiser]"], "must be a list ('optimizer' or 'scheduler')"),
+        (["resume=auto", "resume.appli=[x]"], "did you mean 'resume.apply'?"),
+    ],
+)
+def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+    done = door(tmp_path, *words).end()
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "logs").glob("*/*/*"))
+
+
+def test_a_run_that_a_living_process_writes_to_is_not_gone_on_from(tmp_path: Path) -> None:
+    first = door(tmp_path, *QUICK, "trainer.max_epochs=100000", "hydra.run.dir=" + str(tmp_path / "run"))
+    wait_for(tmp_path / "run/checkpoints/last.ckpt.json")
+    done = Started("train", [f"resume={tmp_path}/run"], tmp_path / "second").end()
+    os.kill(first.pid, signal.SIGKILL)
+    first.end()
+    assert done.returncode == 2
+    assert f"another process is at it (pid {first.pid})" in done.stderr
+    assert not is_owned(tmp_path / "run")
+
+
+def test_a_run_directory_has_one_owner_and_a_dead_one_has_none(tmp_path: Path) -> None:
+    with owned(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if is_owned(tmp_path) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        child = os.fork()
+        if child == 0:
+            try:
+                with owned(tmp_path):
+                    os._exit(1)
+            except UserError as error:
+                os._exit(0 if str(os.getppid()) in str(error) else 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not is_owned(tmp_path)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Four runs, oldest first: done, killed, diverged, running and dead."""
+    ends = [("done", 0), ("killed", 143), ("failed", 3), ("running", None)]
+    for number, (status, code) in enumerate(ends):
+        folder = tmp_path / "runs" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(
+            f'{{"status": "{status}", "exit_code": {code if code is not None else "null"}}}'
+        )
+        os.utime(folder / "run.json", (number, number))
+    (tmp_path / "runs/broken").mkdir()
+    (tmp_path / "runs/broken/run.json").write_text("{")
+    return tmp_path / "runs"
+
+
+def test_open_runs_are_those_that_stopped_for_a_reason_that_may_be_gone(runs: Path) -> None:
+    found = list(RunDirectory.newest_first(runs))
+    assert [run.folder.name for run in found] == ["3", "2", "1", "0"]
+    assert [run.is_open() for run in found] == [True, False, True, False]
+
+
+def test_rows_from_the_step_on_are_cut_and_a_torn_line_too(tmp_path: Path) -> None:
+    text = "epoch,step,a\n0,2,1.5\n1,5,2.5\n2,8,3.5\n2,"
+    (tmp_path / "metrics.csv").write_text(text)
+    assert cut_rows(tmp_path, 6) == 2
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,step,a\n0,2,1.5\n1,5,2.5\n"
+    assert cut_rows(tmp_path, 0) == 2
+    assert not (tmp_path / "metrics.csv").exists()
+    assert cut_rows(tmp_path, 0) == 0
+
+
+def test_what_a_checkpoint_holds_is_known_by_the_part_it_belongs_to() -> None:
+    adam = {"_target_": "torch.optim.Adam", "lr": 0.1}
+    plateau = {"_target_": "torch.optim.lr_scheduler.StepLR", "gamma": 0.1}
+    config = {"model": {"critic": {"optim": adam}, "scheduler": plateau, "lr": 3}}
+    assert holder_of("model.critic.optim.lr", config) == "optimizer"
+    assert holder_of("model.scheduler.gamma", config) == "scheduler"
+    assert holder_of("model.lr", config) is None
+
+
+def test_secrets_are_not_told_in_a_difference() -> None:
+    saved = OmegaConf.create({"logger": {"comet": {"api_key": "abc"}}, "resume": {}})
+    now = OmegaConf.create({"logger": {"comet": {"api_key": "xyz"}}, "resume": {"reset": [], "apply": []}})
+    assert compare(saved, now).takes_effect == ["logger.comet.api_key *** -> *** takes effect"]

@@ -1,0 +1,124 @@
+"""What a search may be told beside its space: any sampler, the space in older forms, a function that suggests more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from omegaconf import DictConfig
+
+from fulgurite.config.hydra_compat import IS_1_3
+from tests.support.cli import run_door
+from tests.support.search import SPACE, only_sweep, search, start, told, values_of
+
+RATES = ("model.optimizer.lr=interval(0.001,0.05)", "model.optimizer.weight_decay=interval(0.0,0.01)")
+CHOICES = ("model.optimizer.lr=choice(0.001,0.01)", "data.batch_size=choice(16,32)")
+
+
+def suggest_decay(cfg: DictConfig, trial: Any) -> None:
+    """Suggest a weight decay, the larger the more of the data is held out."""
+    trial.suggest_float("model.optimizer.weight_decay", 0.001, 0.001 * (cfg.hydra.sweeper.n_trials + 1))
+
+
+def without_sampler(given: list[str]) -> list[str]:
+    """Return a command without the values for the sampler that searches have by default."""
+    return [word for word in given if not word.startswith("hydra.sweeper.sampler.")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("sampler", "words", "mark"),
+    [
+        (("hydra/sweeper/sampler=cmaes", "hydra.sweeper.sampler.seed=7"), RATES, "cma"),
+        (("hydra/sweeper/sampler=nsgaii", "hydra.sweeper.sampler.population_size=2"), SPACE, "generation"),
+        (("hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=7"), SPACE, None),
+        (("hydra/sweeper/sampler=grid",), CHOICES, "grid_id"),
+    ],
+    ids=["cmaes", "nsgaii", "random", "grid"],
+)
+def test_a_search_has_the_sampler_that_its_config_names(
+    tmp_path: Path, sampler: tuple[str, ...], words: tuple[str, ...], mark: str | None
+) -> None:
+    given = without_sampler(search(tmp_path, *words, "trainer.max_epochs=1", n_trials=4))
+    end = start(tmp_path, [*given, *sampler])
+    assert end.returncode == 0, end.stderr
+    sweep = only_sweep(tmp_path)
+    assert [state for state, _ in told(sweep).values()] == ["COMPLETE"] * 4
+    study = optuna.load_study(study_name=f"train/{sweep.name}", storage=f"sqlite:///{sweep}/study.db")
+    notes = {name for trial in study.trials for name in trial.system_attrs}
+    if mark is not None:
+        assert any(mark in name for name in notes), notes
+        return
+    plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+    space = dict(sorted(study.trials[0].distributions.items()))
+    assert [trial.params for trial in study.trials] == [plain.ask(space).params for _ in range(4)]
+
+
+@pytest.mark.slow
+def test_a_grid_sampler_tries_each_combination_once(tmp_path: Path) -> None:
+    given = search(tmp_path, *CHOICES, "hydra/sweeper/sampler=grid", "trainer.max_epochs=1", n_trials=9)
+    end = start(tmp_path, without_sampler(given))
+    assert end.returncode == 0, end.stderr
+    sweep = only_sweep(tmp_path)
+    tried = {tuple(sorted(values_of(sweep / str(job)).items())) for job in range(4)}
+    assert len(tried) == 4
+    assert sorted(told(sweep)) == [0, 1, 2, 3], "nine were asked for, and there are four"
+
+
+@pytest.mark.slow
+def test_a_function_suggests_more_values_for_a_trial_also_when_its_search_goes_on(tmp_path: Path) -> None:
+    named = "hydra.sweeper.custom_search_space=tests.fulgurite.search.test_search_settings.suggest_decay"
+    given = search(tmp_path, named, n_trials=3, t1="SIGKILL")
+    start(tmp_path, given)
+    end = start(tmp_path, given, "sweep.resume=last")
+    assert end.returncode == 0, end.stderr
+    sweep = only_sweep(tmp_path)
+    decays = []
+    for job in range(3):
+        config = yaml.safe_load((sweep / str(job) / ".hydra/config.yaml").read_text())
+        decays.append(config["model"]["optimizer"]["weight_decay"])
+    assert all(0.001 <= decay <= 0.004 for decay in decays)
+    assert len(set(decays)) == 3
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())["best_params"]
+    assert best["model.optimizer.weight_decay"] in decays
+
+
+def test_a_function_outside_of_what_configs_may_name_is_refused(tmp_path: Path) -> None:
+    end = start(tmp_path, search(tmp_path, "hydra.sweeper.custom_search_space=os.path.join"))
+    assert end.returncode == 2
+    assert end.stderr.startswith(
+        "error: hydra.sweeper.custom_search_space=os.path.join: must be a function (cfg, trial) of src, tests; "
+    )
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_1_3, reason="gone with Hydra 1.4")
+def test_a_space_in_the_older_form_is_searched(tmp_path: Path) -> None:
+    space = "{model.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}, "
+    space += "data.batch_size: {type: categorical, choices: [16, 32]}}"
+    given = [word for word in search(tmp_path, n_trials=2) if word not in SPACE]
+    end = start(tmp_path, [*given, f"hydra.sweeper.search_space={space}", "trainer.max_epochs=1"])
+    assert end.returncode == 0, end.stderr
+    values = [values_of(only_sweep(tmp_path) / job) for job in "01"]
+    assert all(0.001 <= float(of["model.optimizer.lr"]) <= 0.1 for of in values)
+    assert {of["data.batch_size"] for of in values} <= {"16", "32"}
+
+
+@pytest.mark.slow
+def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_go_on(tmp_path: Path) -> None:
+    given = [word for word in search(tmp_path, n_trials=2) if word != "hydra/sweeper=search"]
+    given.insert(1, "hydra/sweeper=optuna")
+    end = run_door("train", *given, "trainer.max_epochs=1", logs=tmp_path / "logs")
+    assert end.returncode == 0, end.stderr
+    sweep = only_sweep(tmp_path)
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    assert set(best["best_params"]) == {"model.optimizer.lr", "data.batch_size"}
+    again = run_door("train", *given, "sweep.resume=last", logs=tmp_path / "logs")
+    rule = "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
+    assert (again.returncode, again.stderr) == (2, f"error: sweep.resume=last: {rule}\n")

@@ -1,0 +1,219 @@
+"""A sweep that goes on: real grids that fail, are killed and changed, and are done in the end, each job once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fulgurite.runs.sweep_ledger import read
+from tests.fulgurite.resume.test_resume import QUICK, rows_of, weights_at
+from tests.support.cli import Started, read_json, run_door
+from tests.support.project import ROOT
+
+
+def words(tmp_path: Path, **trouble: str) -> list[str]:
+    """Return the command of a grid of six seeds, each a training of six steps, with what befalls some of them."""
+    marks = tmp_path / "marks"
+    marks.mkdir(exist_ok=True)
+    what = ", ".join(f"{seed}: {kind}" for seed, kind in trouble.items())
+    target = "tests.support.fault_once.TroubleOnce"
+    callback = f"{{_target_: {target}, what: {{{what}}}, seed: '${{seed}}', step: 4, marks: {marks}}}"
+    return [
+        "-m",
+        *QUICK,
+        "seed=1,2,3,4,5,6",
+        "trainer.max_epochs=2",
+        "test=false",
+        f"+callbacks.trouble={callback}",
+        "extras.allowed_targets=[tests]",
+    ]
+
+
+def start(tmp_path: Path, given: list[str], *more: str) -> Any:
+    """Run a sweep to its end."""
+    return Started("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end(240)
+
+
+def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
+    """Return the ledger's events of some kinds, with the number of the job."""
+    return [(event["event"], event["job"]) for event in read(sweep) if event["event"] in names]
+
+
+def only_sweep(tmp_path: Path) -> Path:
+    """Return the one sweep directory."""
+    [sweep] = (tmp_path / "logs/train/multiruns").iterdir()
+    return sweep
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(tmp_path: Path) -> None:
+    given = words(tmp_path, s2="raise", s4="spoil", s6="SIGTERM")
+    first = start(tmp_path, given)
+    sweep = only_sweep(tmp_path)
+    records = [read_json(sweep / str(job) / "run.json") for job in range(6)]
+    assert [record["status"] for record in records] == ["done", "failed", "done", "failed", "done", "killed"]
+    assert records[1]["reason"] == "ValueError: a fault that passes"
+    assert "the weights hold NaN or infinity" in records[3]["reason"]
+    assert records[5]["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
+    told = {event["job"]: event for event in read(sweep) if event["event"] in {"failed", "killed"}}
+    assert {job: (event["event"], event["reason"]) for job, event in told.items()} == {
+        job: (records[job]["status"], records[job]["reason"]) for job in (1, 3, 5)
+    }
+    assert first.returncode == 143
+    assert f"job 1 failed: {records[1]['reason']}\n" in first.stdout
+    assert f"0 not started; to go on: the same command with sweep.resume={sweep}" in first.stderr
+
+    before = len(read(sweep))
+    again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert "3 done, job 5 (seed=6) to go on, jobs 1, 3 to be tried again" in again.stderr
+    then = [(event["event"], event.get("job")) for event in read(sweep)[before:]]
+    started = [job for event, job in then if event == "started"]
+    assert started == [1, 3, 5]
+    assert [job for event, job in then if event == "done"] == [1, 3, 5]
+    assert sorted(path.name for path in sweep.iterdir() if path.name.isdigit()) == [*"012345"]
+    assert [read_json(sweep / str(job) / "run.json")["status"] for job in range(6)] == ["done"] * 6
+    assert [entry["step"] for entry in read_json(sweep / "5/run.json")["resumed"]] == [4]
+    assert read_json(sweep / "earlier/1-1/run.json")["reason"] == "ValueError: a fault that passes"
+    summary = (sweep / "summary.csv").read_text().splitlines()
+    assert summary[1].startswith(",6,0,"), "seeds are folded, and what a job went on from is no value of the grid"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six(tmp_path: Path) -> None:
+    given = words(tmp_path, s3="SIGKILL")
+    assert start(tmp_path, given).returncode == -signal.SIGKILL
+    sweep = only_sweep(tmp_path)
+    assert events(sweep, "started", "done", "killed") == [
+        *(("started", 0), ("done", 0), ("started", 1), ("done", 1), ("started", 2)),
+    ]
+    again = start(tmp_path, given, "sweep.resume=last")
+    assert again.returncode == 0, again.stderr
+    assert Counter(events(sweep, "done")) == {("done", job): 1 for job in range(6)}
+    assert ("killed", 2) in events(sweep, "killed")
+    keys = [event["key"] for event in read(sweep) if event["event"] == "done"]
+    assert len(set(keys)) == 6
+    assert [read_json(sweep / str(job) / "run.json")["seed"] for job in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == [*"012345"]
+
+    # the killed job ended as one that was never killed
+    assert [entry["step"] for entry in read_json(sweep / "2/run.json")["resumed"]] == [3]
+    straight = tmp_path / "straight"
+    alone = [word.replace("seed=1,2,3,4,5,6", "seed=3") for word in given if word != "-m"]
+    assert Started("train", [*alone, f"hydra.run.dir={straight}"], tmp_path / "alone").end().returncode == 0
+    assert weights_at(sweep / "2/checkpoints/last.ckpt") == weights_at(straight / "checkpoints/last.ckpt")
+    assert rows_of(sweep / "2") == rows_of(straight)
+
+    done = start(tmp_path, given, "sweep.resume=last")
+    assert done.returncode == 0
+    assert len(events(sweep, "started")) == 7, "nothing is left to do"
+
+
+@pytest.mark.slow
+def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(tmp_path: Path) -> None:
+    given = words(tmp_path, s2="raise")
+    end = start(tmp_path, given, "sweep.on_error=stop")
+    sweep = only_sweep(tmp_path)
+    assert end.returncode == 1
+    assert "sweep stopped by sweep.on_error=stop: 4 jobs not started\n" in end.stderr
+    assert events(sweep, "done", "failed") == [("done", 0), ("failed", 1)]
+    again = start(tmp_path, given, f"sweep.resume={sweep}")
+    assert again.returncode == 1
+    assert events(sweep, "done", "failed")[2:] == [("done", job) for job in (2, 3, 4, 5)]
+    told = "error: job 1 failed: ValueError: a fault that passes; sweep.retry_failed=true tries again\n"
+    assert again.stderr.endswith(told)
+    with_same_folder = start(tmp_path, given, f"hydra.sweep.dir={sweep}")
+    assert with_same_folder.returncode == 2
+    assert f"holds a sweep; go on with it by sweep.resume={sweep}" in with_same_folder.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_path: Path) -> None:
+    given = [word.replace("=1,2,3,4,5,6", "=1,2") for word in words(tmp_path, s2="SIGKILL")]
+    first = run_door("train", *given, "trainer=ddp_sim", logs=tmp_path / "logs")
+    assert first.returncode == -signal.SIGKILL
+    again = run_door("train", *given, "trainer=ddp_sim", "sweep.resume=last", logs=tmp_path / "logs")
+    assert again.returncode == 0, again.stderr
+    sweep = only_sweep(tmp_path)
+    assert events(sweep, "started", "done") == [
+        ("started", 0),
+        ("done", 0),
+        ("started", 1),
+        ("started", 1),
+        ("done", 1),
+    ]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    assert [read_json(sweep / job / "run.json")["ranks"] for job in "01"] == [2, 2]
+    assert [entry["step"] for entry in read_json(sweep / "1/run.json")["resumed"]] == [3]
+    marks = sorted(path.name for path in (tmp_path / "marks").iterdir())
+    assert marks == ["1-rank0", "1-rank1", "2", "2-rank0", "2-rank1"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind(ranks: int, tmp_path: Path) -> None:
+    noted = f"+callbacks.noted={{_target_: tests.support.job_probe.Noted, folder: '{tmp_path}'}}"
+    several = ("trainer=ddp_sim", f"trainer.devices={ranks}", "data.batch_size=60", "extras.allowed_targets=[tests]")
+    jobs = ("seed=1,2,3", "model.optimizer.lr=0.01")
+    few = (*QUICK, "test=false", "trainer.max_epochs=1")
+    done = run_door("train", "-m", *several, *jobs, *few, noted, logs=tmp_path / "logs", timeout=300)
+    assert done.returncode == 0, done.stderr
+    [task] = (tmp_path / "logs").iterdir()
+    assert [folder.name for folder in task.iterdir()] == ["multiruns"]
+    [sweep] = (task / "multiruns").iterdir()
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2"]
+    found = {path.stem: read_json(path) for path in tmp_path.glob("*.json")}
+    assert sorted(found) == [f"{job}-{rank}" for job in range(3) for rank in range(ranks)]
+    for job in range(3):
+        of_job = [found[f"{job}-{rank}"] for rank in range(ranks)]
+        assert [(one["seed"], one["lr"]) for one in of_job] == [(str(job + 1), 0.01)] * ranks
+        assert len({one["weight"] for one in of_job}) == 1
+    assert len({found[f"{job}-0"]["weight"] for job in range(3)}) == 3
+    # what rank 0 finds before a job is what it found before the first one
+    first, *later = (found[f"{job}-0"] for job in range(3))
+    assert not any(one["in_group"] for one in (first, *later))
+    changed = {name for one in later for name, _ in {*one["environment"].items()} ^ {*first["environment"].items()}}
+    assert changed <= {"PL_GLOBAL_SEED"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_config_that_changes_while_a_sweep_runs_is_told_and_changes_no_job(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("src", "configs", "data/mnist_sample", ".project-root"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, project / name)
+    given = ["-m", *QUICK, "seed=1,2", "test=false", "trainer.max_epochs=1"]
+    process = subprocess.Popen(
+        [sys.executable, "src/train.py", *given],
+        cwd=project,
+        env={**os.environ, "PROJECT_ROOT": str(project)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(project.glob("logs/train/multiruns/*/0/run.json")):
+        time.sleep(0.01)
+    (project / "configs/model/mnist.yaml").write_text("net: [")
+    _, said = process.communicate(timeout=120)
+    [sweep] = (project / "logs/train/multiruns").iterdir()
+    assert "warning: sweep: changed while it runs: configs/model/mnist.yaml; jobs from 1 on run code as it is" in said
+    [changed] = [event for event in read(sweep) if event["event"] == "changed"]
+    assert (changed["before"], changed["files"]) == (1, ["configs/model/mnist.yaml"])
+    assert events(sweep, "done", "failed") == [("done", 0), ("done", 1)]
+    configs = [(sweep / job / ".hydra/config.yaml").read_text() for job in "01"]
+    assert configs[0].replace("seed: 1", "seed: 2") == configs[1]
+    assert process.returncode == 0, said

@@ -1,0 +1,79 @@
+"""A callback that does to a process of a run, at one step, what can happen to it; and who is left afterwards."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class Fault(Callback):
+    """Ends, stops or spoils one rank after a step.
+
+    Args:
+        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, name of an exception or signal.
+        rank: Which process of the run.
+        step: Optimizer steps after which it happens.
+
+    Under torchrun it happens to the first start alone.
+    """
+
+    def __init__(self, what: str, rank: int = 0, step: int = 2) -> None:
+        self.rank, self.step = rank, step
+        self.what = what if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else "none"
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let it happen."""
+        if trainer.global_rank != self.rank or trainer.global_step != self.step or self.what == "none":
+            return
+        if self.what == "spoil":
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.fill_(float("nan"))
+        elif self.what == "exit":
+            os._exit(7)
+        elif self.what == "late":
+            time.sleep(300)
+        elif self.what.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.what))
+        else:
+            raise getattr(builtins, self.what)("a fault of this process alone")
+
+
+def with_fault(what: str, *, rank: int = 0, step: int = 2) -> tuple[str, str]:
+    """Return the overrides that put a fault into a run."""
+    entry = f"+callbacks.fault={{_target_: tests.support.faults.Fault, what: {what}, rank: {rank}, step: {step}}}"
+    return entry, "extras.allowed_targets=[tests]"
+
+
+def processes_with(text: str, *, within: float = 10) -> list[int]:
+    """Return the processes that still have a text on their command line after so many seconds.
+
+    Args:
+        text: Something only they have, e.g. a temporary folder.
+        within: Seconds to wait for them to end.
+    """
+    end = time.monotonic() + within
+    while (found := [pid for pid in _pids() if text in _words(pid)]) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and int(path.name) != os.getpid()]
+
+
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")  # empty for one that has ended
+    except OSError:
+        return ""

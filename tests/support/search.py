@@ -1,0 +1,71 @@
+"""A quick search as a command line: trials of six steps, in which some come to grief."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fulgurite.runs.sweep_ledger import read
+from tests.fulgurite.resume.test_resume import QUICK
+from tests.support.cli import Started
+
+SPACE = ("model.optimizer.lr=interval(0.001,0.05)", "data.batch_size=choice(16,32,64)")
+
+
+def search(tmp_path: Path, *more: str, n_trials: int = 6, **trouble: str) -> list[str]:
+    """Return the command of a search; `t2="raise"` befalls trial 2 in its fourth step, and once only."""
+    marks = tmp_path / "marks"
+    marks.mkdir(exist_ok=True, parents=True)
+    what = ", ".join(f"s{key[1:]}: {kind}" for key, kind in trouble.items())
+    callback = (
+        f"{{_target_: tests.support.fault_once.TroubleOnce, what: {{{what}}}, seed: '${{hydra:job.num}}', "
+        f"step: 4, marks: {marks}}}"
+    )
+    words = [
+        "-m",
+        *QUICK,
+        "hydra/sweeper=search",
+        f"hydra.sweeper.n_trials={n_trials}",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.sampler.seed=7",
+        "hydra.sweeper.sampler.n_startup_trials=3",
+        "optimized_metric=val/acc",
+        "trainer.max_epochs=2",
+        "test=false",
+        f"+callbacks.trouble={callback}",
+        "extras.allowed_targets=[tests]",
+    ]
+    if not any(word.startswith("model.optimizer.lr=") for word in more):
+        words += SPACE
+    return [*words, *more]
+
+
+def start(tmp_path: Path, given: list[str], *more: str) -> Any:
+    """Run a command to its end."""
+    return Started("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end(240)
+
+
+def only_sweep(tmp_path: Path) -> Path:
+    """Return the one sweep directory."""
+    [sweep] = (tmp_path / "logs/train/multiruns").iterdir()
+    return sweep
+
+
+def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
+    """Return the ledger's events of some kinds, with the number of the trial."""
+    return [(event["event"], event["job"]) for event in read(sweep) if event["event"] in names]
+
+
+def told(sweep: Path) -> dict[int, tuple[str, Any]]:
+    """Return what the study was told of each trial: state and values, or the reason."""
+    last = {event["job"]: event for event in read(sweep) if event["event"] == "told"}
+    return {job: (event["state"], event["values"] or event["reason"]) for job, event in sorted(last.items())}
+
+
+def values_of(job: Path) -> dict[str, str]:
+    """Return what a trial was given for the keys of the space."""
+    words = yaml.safe_load((job / ".hydra/overrides.yaml").read_text())
+    keys = [word.partition("=")[0] for word in SPACE]
+    return {key: value for key, _, value in (word.partition("=") for word in words) if key in keys}

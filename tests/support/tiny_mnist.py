@@ -1,0 +1,58 @@
+"""A data set of MNIST's form, small and made from a seed, with its pins: stands in for the published files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fulgurite.data.idx import IdxFile, prepare
+
+if TYPE_CHECKING:
+    from src.data.mnist import Family
+
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """Return a uint8 array as the content of an IDX file."""
+    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return head + array.tobytes()
+
+
+def tiny_arrays(num_train: int = 200, num_test: int = 50) -> dict[str, np.ndarray]:
+    """Return random images [N, 28, 28] and labels [N], both uint8, under the names of the four files."""
+    rng = np.random.default_rng(0)
+    shapes = [(num_train, 28, 28), (num_train,), (num_test, 28, 28), (num_test,)]
+    return {
+        name: rng.integers(0, 256 if len(shape) == 3 else 10, shape, dtype=np.uint8)
+        for name, shape in zip(NAMES, shapes, strict=True)
+    }
+
+
+def tiny_files(num_train: int = 200, num_test: int = 50) -> tuple[tuple[IdxFile, ...], dict[str, bytes]]:
+    """Return the pins of `tiny_arrays`, and the files they are published in: `{name.gz: content}`."""
+    contents = {name: idx_bytes(array) for name, array in tiny_arrays(num_train, num_test).items()}
+    packed = {name: gzip.compress(content, compresslevel=1, mtime=0) for name, content in contents.items()}
+    pins = tuple(
+        IdxFile(name, hashlib.sha256(contents[name]).hexdigest(), hashlib.sha256(packed[name]).hexdigest())
+        for name in NAMES
+    )
+    return pins, {f"{name}.gz": content for name, content in packed.items()}
+
+
+def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[Family, dict[str, bytes]]:
+    """Return a family whose files are `tiny_files`, and these."""
+    from src.data.mnist import Family  # imports Lightning, which a process that only prepares does not need
+
+    pins, files = tiny_files(num_train, num_test)
+    return Family(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files
+
+
+def prepare_tiny(folder: Path, mirror: str) -> None:
+    """Prepare `tiny_files` from a mirror."""
+    prepare(folder, tiny_files()[0], [mirror])
