@@ -22,7 +22,7 @@ log = RankedLogger(__name__, every_rank=True)
 
 
 @dataclass
-class _OnItsWay:
+class _PendingVerdict:
     """A verdict that the device is still working out: 1 when the loss of some rank was not finite.
 
     Attributes:
@@ -36,7 +36,7 @@ class _OnItsWay:
     batch: int
 
 
-class NanGuard(Callback):
+class NaNGuard(Callback):
     """Ends a run with exit code 3 when a training loss, or a weight about to be saved, is NaN or infinite.
 
     The loss of every batch is looked at, those that only gather gradients too, on all ranks together. On a CPU that
@@ -50,7 +50,7 @@ class NanGuard(Callback):
 
     def __init__(self, find_nan: bool = False) -> None:
         self.find_nan = find_nan
-        self._pending: list[_OnItsWay] = []
+        self._pending: list[_PendingVerdict] = []
         self._hooks: list[RemovableHandle] = []
         self._first: str | None = None
 
@@ -91,7 +91,7 @@ class NanGuard(Callback):
         if bad.is_cuda:
             verdict, ready = bad.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
-            self._pending.append(_OnItsWay(verdict, ready, batch))
+            self._pending.append(_PendingVerdict(verdict, ready, batch))
         elif bad.item():
             self._stop(trainer, batch, _told(loss))
 

@@ -20,7 +20,7 @@ from fulgurite.core.files import write_atomic
 PATIENCE = 30.0  # seconds that a rank waits for rank 0 to end it; one that dies at once has the launcher end all
 
 
-class OomBackoff(Callback):
+class OOMBackoff(Callback):
     """Leaves a note when a fit runs out of memory; run/backoff.py reads it and halves the batch.
 
     Keeps in each checkpoint of which size the batches were that it counts, and counts them anew for a run that goes on
@@ -29,19 +29,19 @@ class OomBackoff(Callback):
     Args:
         folder: The run's directory.
         batch_size: Of the data.
-        happened: What the run was asked for before its batches were halved; None when they were not.
+        halved_from: What the run was asked for before its batches were halved; None when they were not.
     """
 
     NOTE = ".out-of-memory.json"
 
-    def __init__(self, folder: str | Path, batch_size: int, happened: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: str | Path, batch_size: int, halved_from: Mapping[str, Any] | None = None) -> None:
         self.note = Path(folder) / self.NOTE
         self.batch_size = batch_size
-        self.happened = happened
+        self.halved_from = halved_from
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the note, whichever rank this is."""
-        if self.happened or trainer.state.fn != "fit" or not is_out_of_memory(exception):
+        if self.halved_from or trainer.state.fn != "fit" or not is_out_of_memory(exception):
             return
         launcher = trainer.strategy.launcher
         by_script = isinstance(launcher, _SubprocessScriptLauncher)
@@ -52,6 +52,11 @@ class OomBackoff(Callback):
         end = time.monotonic() + PATIENCE
         while by_script and trainer.global_rank > 0 and self.note.exists() and time.monotonic() < end:
             time.sleep(0.1)
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints; the name that the class had first, so that older checkpoints load."""
+        return "OomBackoff"
 
     def state_dict(self) -> dict[str, int]:
         """Return the size of the batches that are counted."""

@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from fulgurite.checkpoints.io import CheckpointFiles
+from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
 
 
-class BackgroundFiles(CheckpointFiles):
+class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
     """Writes in a thread what a checkpoint was when it was asked for: training waits for the copy to host memory only.
 
     One save at a time: the next one waits for it, and so do loading a checkpoint and the end of training. What was to
     be removed for a save stays until that save has succeeded. An error is raised where the next one waits.
 
     Args:
-        facts: As `CheckpointFiles`.
+        facts: As `VerifiedCheckpointIO`.
     """
 
     def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
@@ -43,7 +43,7 @@ class BackgroundFiles(CheckpointFiles):
             DiskFull: The save before had no room; this one is not begun.
         """
         self.finish()
-        copy = on_host(checkpoint)
+        copy = copy_to_host(checkpoint)
         self._thread = Thread(target=self._write, args=(copy, path, storage_options), name="checkpoint-writer")
         self._thread.start()
 
@@ -93,7 +93,7 @@ class BackgroundFiles(CheckpointFiles):
             self._error = error
 
 
-def on_host(checkpoint: Any) -> Any:
+def copy_to_host(checkpoint: Any) -> Any:
     """Return a copy that training does not change: tensors in host memory, containers of their own.
 
     Args:

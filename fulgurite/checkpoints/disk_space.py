@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.nn.parameter import is_lazy
 
-from fulgurite.checkpoints.manifest import another_whole
+from fulgurite.checkpoints.manifest import suggest_intact
 from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
@@ -62,7 +62,7 @@ def explain_no_room(path: Path, error: OSError, size: int) -> str:
         size: Bytes that were written, or tried to be.
     """
     limit = "; the limit is on one file: ulimit -f" if error.errno == errno.EFBIG else ""
-    before = f"the one before is whole, go on with ckpt_path={path}" if path.exists() else another_whole(path)
+    before = f"the one before is whole, go on with ckpt_path={path}" if path.exists() else suggest_intact(path)
     free = shown_bytes(free_bytes(path.parent))
     return (
         f"{path}: no room for a checkpoint of {shown_bytes(size)} ({error.strerror}; {free} free{limit}); "

@@ -28,7 +28,7 @@ BLOCK = 1 << 18  # bytes summed up at a time: they stay in the processor's own m
 LARGE = 16 << 20  # bytes from which on the file system takes longer to free a file than it takes to start a thread
 
 
-class CheckpointFiles(TorchCheckpointIO):
+class VerifiedCheckpointIO(TorchCheckpointIO):
     """Writes, replaces and removes checkpoints together with their manifests.
 
     Args:
@@ -60,12 +60,12 @@ class CheckpointFiles(TorchCheckpointIO):
         if path.parent not in self._swept:  # what a killed process left; a folder of checkpoints belongs to one run
             remove_leftovers(path.parent, "*.ckpt*")
             self._swept.add(path.parent)
-        written: _Summed | None = None
+        written: _HashingWriter | None = None
         try:
             with open_atomic(path) as file:
-                written = _Summed(file)
+                written = _HashingWriter(file)
                 digest = _serialise(checkpoint, written)  # on the disk: the generation before moves only then
-                _make_way(path)
+                _rotate(path)
             facts = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch"), **self.facts}
             content = {"sha256": digest, "size": written.size, **facts}
             write_atomic(manifest_of(path), json.dumps(content, indent=2) + "\n")
@@ -84,7 +84,7 @@ class CheckpointFiles(TorchCheckpointIO):
         super().remove_checkpoint(path)
 
 
-class _Summed:
+class _HashingWriter:
     """A file that is summed up by a second thread while it is written, so that neither waits for the other.
 
     The thread reads behind the writer what the system still has in memory. It cannot be given the blocks themselves:
@@ -150,7 +150,7 @@ class _Summed:
             self._failure = error
 
 
-def _serialise(checkpoint: Mapping[str, Any], target: _Summed) -> str:
+def _serialise(checkpoint: Mapping[str, Any], target: _HashingWriter) -> str:
     """Write a checkpoint to the disk and return its hex sha256."""
     try:
         torch.save(checkpoint, target)  # type: ignore[arg-type]  # it calls write and flush alone
@@ -159,7 +159,7 @@ def _serialise(checkpoint: Mapping[str, Any], target: _Summed) -> str:
     return digest
 
 
-def _make_way(path: Path) -> None:
+def _rotate(path: Path) -> None:
     """Take the manifest away from a file that is about to be replaced, and keep a `last.ckpt` as the one before."""
     manifest = manifest_of(path)
     if path.name != LAST or not path.exists():

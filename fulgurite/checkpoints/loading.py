@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from fulgurite.checkpoints.manifest import another_whole, require_whole
+from fulgurite.checkpoints.manifest import require_intact, suggest_intact
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import sha256_of
@@ -24,7 +24,7 @@ log = RankedLogger(__name__)
 SHOWN = 3  # differing parameters that an error names; a wrong net differs in all of them
 
 
-def given_weights(cfg: DictConfig, model: LightningModule) -> str | None:
+def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
     """Return the local path of the checkpoint that the config names, after a look inside; None when it names none.
 
     Args:
@@ -42,13 +42,13 @@ def given_weights(cfg: DictConfig, model: LightningModule) -> str | None:
     return str(path)
 
 
-def weights_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:
+def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:
     """Return the checkpoint whose weights the test scores; None means the trained weights in memory.
 
     Args:
         trainer: The trainer, after fit where there was one.
         trained: Whether this run has trained the model.
-        given: What `given_weights` returned; used only when nothing was trained.
+        given: What `resolve_checkpoint` returned; used only when nothing was trained.
 
     Raises:
         UserError: Nothing was trained and no checkpoint was given, or the best one was damaged since it was saved.
@@ -69,7 +69,7 @@ def weights_to_test(trainer: Trainer, trained: bool, given: str | None) -> str |
             log.warning("%s: the best checkpoint is gone, the test scores the next best that is known", path)
             continue
         if path:
-            require_whole(Path(path))
+            require_intact(Path(path))
             return path
     log.warning("no checkpoint was saved: the test scores the weights of the last step")
     return None
@@ -94,7 +94,7 @@ def load(path: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
         raise UserError(
-            f"ckpt_path={path}: is no checkpoint or is damaged ({size} bytes); {another_whole(path)}"
+            f"ckpt_path={path}: is no checkpoint or is damaged ({size} bytes); {suggest_intact(path)}"
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise UserError(f"ckpt_path={path}: has no state_dict; give a checkpoint that Lightning wrote")
@@ -110,7 +110,7 @@ def _local(source: str, sha256: str | None, cache: Path) -> Path:
         raise UserError(f"ckpt_path={source}: there is no such file; give a checkpoint's path or an https URL")
     if sha256 and (found := sha256_of(path)) != sha256:
         raise UserError(f"ckpt_path={source}: its sha256 is {found}, ckpt_sha256 says {sha256}; take the right file")
-    require_whole(path)
+    require_intact(path)
     return path
 
 

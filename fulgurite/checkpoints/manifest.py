@@ -31,7 +31,7 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
-def find_damage(path: Path) -> str:
+def verify(path: Path) -> str:
     """Return how a checkpoint differs from its manifest; an empty string when it does not, or when it has none.
 
     Args:
@@ -61,29 +61,29 @@ def _sum_of(path: Path) -> str:
     return _sums[key]
 
 
-def require_whole(path: Path) -> None:
+def require_intact(path: Path) -> None:
     """Refuse a checkpoint that is not the file its manifest describes.
 
     Raises:
         UserError: It differs; the newest other one of its folder that is whole is named.
     """
-    if damage := find_damage(path):
+    if damage := verify(path):
         raise UserError(
-            f"{path}: is damaged or was changed after it was saved ({damage}); {another_whole(path)}, "
+            f"{path}: is damaged or was changed after it was saved ({damage}); {suggest_intact(path)}, "
             f"or remove {manifest_of(path).name} to load it unchecked"
         )
 
 
-def another_whole(path: Path) -> str:
+def suggest_intact(path: Path) -> str:
     """Return advice which other checkpoint of the same folder to take: the newest one that its manifest vouches for."""
     others = [other for other in path.parent.glob("*.ckpt") if other != path and manifest_of(other).is_file()]
-    for other in sorted(others, key=told_step, reverse=True):
-        if not find_damage(other):
-            return f"take {other}, which is whole (step {told_step(other)})"
+    for other in sorted(others, key=manifest_step, reverse=True):
+        if not verify(other):
+            return f"take {other}, which is whole (step {manifest_step(other)})"
     return "take another one; none beside it is known to be whole"
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """Find what a run can go on from: the newest of `last.ckpt` and the generation before it that is whole.
 
     A file without a manifest, as a kill right after it took its name leaves one, is read through to find out.
@@ -99,12 +99,12 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     # the two can only stand the other way round where a person has moved them; sorting is stable
     for path in sorted(
         (last, previous_of(last)),
-        key=lambda path: told_step(path, unknown=math.inf if path == last else 0),
+        key=lambda path: manifest_step(path, unknown=math.inf if path == last else 0),
         reverse=True,
     ):
         if not path.is_file():
             continue
-        damage = find_damage(path) if manifest_of(path).is_file() else _find_gap(path)
+        damage = verify(path) if manifest_of(path).is_file() else _find_gap(path)
         if not damage:
             return path, passed_over
         passed_over.append(f"{path}: {damage}")
@@ -120,7 +120,7 @@ def _find_gap(path: Path) -> str:
         return f"it is not a whole checkpoint ({error})"
 
 
-def told_step(path: Path, *, unknown: float = 0) -> float:
+def manifest_step(path: Path, *, unknown: float = 0) -> float:
     """Return the step that a checkpoint's manifest tells."""
     with suppress(ValueError, OSError, AttributeError, TypeError):
         return int(json.loads(manifest_of(path).read_text()).get("step") or 0)

@@ -9,7 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from fulgurite.config.hydra_compat import VERSION_BASE
+from fulgurite.compat.hydra import VERSION_BASE
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root

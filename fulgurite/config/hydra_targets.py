@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.config.hydra_compat import LOADS, unchecked
+from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, unchecked
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")

@@ -12,15 +12,22 @@ LAST, AUTO = "last", "auto"
 
 
 # What one start of a run says and the next does not: where it writes, what it goes on from.
-OF_ONE_START = ("resume", "ckpt_path", "ckpt_sha256")
+NOT_INHERITED = ("resume", "ckpt_path", "ckpt_sha256")
 
 
 # What a training says and the scoring of its weights does not.
-OF_TRAINING = (*OF_ONE_START, "train", "test", "task_name", "optimized_metric", "hparams_search")
+OF_TRAINING = (*NOT_INHERITED, "train", "test", "task_name", "optimized_metric", "hparams_search")
 
 
 # Folders and sweeps are those of each start; Hydra's other settings belong to the run.
-OF_HYDRA = ("hydra.run.", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra.output_subdir", "hydra.mode")
+NOT_INHERITED_HYDRA = (
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra.sweeper",
+    "hydra.launcher",
+    "hydra.output_subdir",
+    "hydra.mode",
+)
 
 
 def quoted(path: Path) -> str:
@@ -46,7 +53,7 @@ def _value_of(words: Sequence[str], key: str) -> str | None:
     return values[-1] if values else None
 
 
-def put(config: DictConfig, key: str, value: Any) -> None:
+def set_config_value(config: DictConfig, key: str, value: Any) -> None:
     """Set a key of a composed config, also one that Hydra protects."""
     holder = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
     with read_write(holder), open_dict(holder):

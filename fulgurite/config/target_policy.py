@@ -44,7 +44,7 @@ def check_targets(cfg: DictConfig) -> None:
     findings = []
     for key, target in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
         try:
-            problem = _judge(_locate(target), allowed)
+            problem = _rejection(_locate(target), allowed)
         except _NotFoundError as error:
             problem = str(error)
         if problem:
@@ -101,7 +101,7 @@ def _locate(target: str) -> Any:
     return found
 
 
-def _judge(found: Any, allowed: Sequence[str]) -> str:
+def _rejection(found: Any, allowed: Sequence[str]) -> str:
     """Return why the object may not be called from a config, or an empty string."""
     if isinstance(found, ModuleType) or not callable(found):
         return "is not something that can be called; name a class or a function"

@@ -11,19 +11,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 MISSING = "???"
 # resolvers that answer only while a run lives, or that must not be asked before a value is used
-ANSWERED_LATER = ("hydra", "now", "secret", "data_attr")
-_ASKS_LATER = re.compile(r"\$\{\s*(" + "|".join(ANSWERED_LATER) + r")\s*:")
+RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr")
+_ASKS_LATER = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 
 
-class Unknown:
+class Unresolved:
     """Stands for a value that is not known before the run, or that is told as a mistake of its own."""
 
 
-UNKNOWN = Unknown()
+UNKNOWN = Unresolved()
 
 
-class View:
+class ConfigView:
     """A composed config, written and resolved.
 
     Args:

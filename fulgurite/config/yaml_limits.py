@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
+from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.core.errors import UserError
 
@@ -38,11 +38,11 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
     class GuardedFiles(plain):  # type: ignore[valid-type,misc]  # Hydra loads its source classes at run time
         is_guarded = True
 
-        def compose(self, config_path: str) -> ConfigResult:
+        def load_config(self, config_path: str) -> ConfigResult:
             path = Path(self.path) / self._normalize_file_name(config_path)
             check_config_file(path)
             try:
-                result: ConfigResult = super().compose(config_path)
+                result: ConfigResult = super().load_config(config_path)
             except RecursionError as error:
                 raise _too_deep(path) from error
             return result

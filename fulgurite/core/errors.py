@@ -75,7 +75,7 @@ class Pruned(FulguriteError):
     exit_code = EXIT_DONE
 
 
-class Stopped(BaseException):
+class Interrupted(BaseException):
     """A signal ended the run.
 
     Args:
@@ -100,14 +100,14 @@ class Stopped(BaseException):
         return f"{told}, {self.saved}" if self.saved else told
 
 
-def find_stop(error: BaseException | None) -> Stopped | None:
-    """Return the `Stopped` that an error is, or that was being handled when the error came up."""
-    while error is not None and not isinstance(error, Stopped):
+def find_interrupt(error: BaseException | None) -> Interrupted | None:
+    """Return the `PartialComposition` that an error is, or that was being handled when the error came up."""
+    while error is not None and not isinstance(error, Interrupted):
         error = error.__context__
     return error
 
 
-class Refused(FulguriteError):
+class RefusedByRankZero(FulguriteError):
     """Rank 0 has refused what several processes were started for, and tells why.
 
     Args:

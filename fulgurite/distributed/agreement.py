@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.distributed.rendezvous import agree
+from fulgurite.distributed.rendezvous import broadcast_decision
 
 
-def wait_for_all(config: DictConfig, name: str) -> None:
+def barrier(config: DictConfig, name: str) -> None:
     """Return when all processes that a launcher has started have come here.
 
     Args:
@@ -21,7 +21,7 @@ def wait_for_all(config: DictConfig, name: str) -> None:
     _agree(config, name, None, lambda _: None)
 
 
-def decide_for_all(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
+def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
     """Return what rank 0 decides; a process that is alone, or that rank 0 starts others from, decides for itself.
 
     Args:
@@ -34,4 +34,4 @@ def decide_for_all(config: DictConfig, name: str, decide: Callable[[], Any]) -> 
 
 def _agree(config: DictConfig, name: str, say: Any, decide: Callable[[list[Any]], Any]) -> Any:
     timeout = float(OmegaConf.select(config, "extras.rank_timeout", default=600))
-    return agree(Path(str(config.paths.log_dir)), timeout, name, say, decide)
+    return broadcast_decision(Path(str(config.paths.log_dir)), timeout, name, say, decide)

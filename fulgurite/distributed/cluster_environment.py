@@ -7,10 +7,10 @@ import os
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 from fulgurite.core.errors import ConfigError
-from fulgurite.distributed.launch_env import Launch
+from fulgurite.distributed.launch_env import LaunchInfo
 
 
-class LaunchedProcesses(ClusterEnvironment):
+class ExternalLaunchEnvironment(ClusterEnvironment):
     """The processes of torchrun, srun, mpiexec, or of whoever set RANK; they have met, so where and who is known.
 
     Lightning has a class for each; that of MPI needs mpi4py, that of SLURM more variables than srun must set, and a
@@ -20,7 +20,7 @@ class LaunchedProcesses(ClusterEnvironment):
         launch: Of this process, complete.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: LaunchInfo) -> None:
         super().__init__()
         self.launch = launch
 

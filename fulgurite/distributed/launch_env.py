@@ -17,11 +17,11 @@ from fulgurite.core.proc import stat_of
 
 PARENT = "FULGURITE_RANK_ZERO"  # set for processes that rank 0 has started: its process id
 # Each tells a start from others; without any, two of the same command at once meet at one place, and say so.
-TELL_STARTS = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "MASTER_PORT")
+LAUNCH_ID_VARIABLES = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchInfo:
     """What a launcher tells one of the processes that it has started.
 
     Attributes:
@@ -43,10 +43,10 @@ class Launch:
     local_size: int | None
     key: str
 
-    current: ClassVar[Launch | None] = None
+    current: ClassVar[LaunchInfo | None] = None
 
     @property
-    def speaks(self) -> bool:
+    def is_local_leader(self) -> bool:
         """Whether this process says what all of its machine would say: a typo is one line a machine, not one a rank."""
         return (self.rank if self.local_rank is None else self.local_rank) == 0
 
@@ -56,7 +56,7 @@ class Launch:
         return "" if self.rank == 0 else f"[rank {self.rank}] "
 
 
-def find_launch(env: Mapping[str, str]) -> Launch | None:
+def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:
     """Return what a launcher has told this process; None when it is alone, or rank 0 has started it.
 
     Args:
@@ -64,21 +64,21 @@ def find_launch(env: Mapping[str, str]) -> Launch | None:
     """
     if PARENT in env:
         return None
-    for find in (_torchrun, _by_hand, _mpiexec, _srun):
+    for find in (_torchrun, _from_rank_variables, _mpiexec, _srun):
         launch = find(env)
         if launch is not None:
             return launch if launch.size > 1 else None
     return None
 
 
-def _torchrun(env: Mapping[str, str]) -> Launch | None:
+def _torchrun(env: Mapping[str, str]) -> LaunchInfo | None:
     if "TORCHELASTIC_RUN_ID" not in env:
         return None
     names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
     return _launch("torchrun", env, "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", names)
 
 
-def _by_hand(env: Mapping[str, str]) -> Launch | None:
+def _from_rank_variables(env: Mapping[str, str]) -> LaunchInfo | None:
     if not _is_number(env, "WORLD_SIZE"):
         return None
     rank = "RANK" if "RANK" in env else "LOCAL_RANK"  # Lightning takes the second alone, on one machine
@@ -86,7 +86,7 @@ def _by_hand(env: Mapping[str, str]) -> Launch | None:
     return _launch("RANK", env, rank, "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", names)
 
 
-def _mpiexec(env: Mapping[str, str]) -> Launch | None:
+def _mpiexec(env: Mapping[str, str]) -> LaunchInfo | None:
     if "OMPI_COMM_WORLD_SIZE" in env:
         of = "OMPI_COMM_WORLD_"
         own = f"{of}LOCAL_RANK", f"{of}NODE_RANK", f"{of}LOCAL_SIZE"
@@ -97,7 +97,7 @@ def _mpiexec(env: Mapping[str, str]) -> Launch | None:
     return _launch("mpiexec", env, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "", "MPI_LOCALNRANKS", names)
 
 
-def _srun(env: Mapping[str, str]) -> Launch | None:
+def _srun(env: Mapping[str, str]) -> LaunchInfo | None:
     if "SLURM_STEP_ID" not in env:  # a batch script has the other variables too, but is one process
         return None
     size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in env else "SLURM_NTASKS"
@@ -114,7 +114,7 @@ def _launch(
     node: str,
     local_size: str,
     names: tuple[str, ...],
-) -> Launch | None:
+) -> LaunchInfo | None:
     if not (_is_number(env, rank) and _is_number(env, size)):
         return None
     on_node, of_node, size_here = (
@@ -123,10 +123,10 @@ def _launch(
     words = [by, *(env.get(name, "") for name in names)]
     if by == "mpiexec" and size_here == int(env[size]):  # all on this machine, children of one process
         words.append(_parent())
-    elif not any(env.get(name) for name in TELL_STARTS):
+    elif not any(env.get(name) for name in LAUNCH_ID_VARIABLES):
         words += sys.argv
     key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-    return Launch(by, int(env[rank]), int(env[size]), on_node, of_node, size_here, key)
+    return LaunchInfo(by, int(env[rank]), int(env[size]), on_node, of_node, size_here, key)
 
 
 def _is_number(env: Mapping[str, str], name: str) -> bool:
@@ -139,7 +139,7 @@ def _parent() -> str:
     return " ".join([str(parent), *stat_of(parent)[19:20]])
 
 
-def restarts() -> tuple[bool, str | None]:
+def torchrun_restart() -> tuple[bool, str | None]:
     """Return whether torchrun has started this process in the place of one that failed, and what names that torchrun.
 
     Its name is the same for all starts that it makes on this machine, and of no other one; None outside torchrun.

@@ -23,11 +23,11 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.distributed.agreement import decide_for_all
+from fulgurite.distributed.agreement import rank_zero_decides
 from fulgurite.distributed.backend import choose_backend
-from fulgurite.distributed.cluster_environment import LaunchedProcesses
+from fulgurite.distributed.cluster_environment import ExternalLaunchEnvironment
 from fulgurite.distributed.comm_env import ENV, set_variables
-from fulgurite.distributed.launch_env import PARENT, Launch
+from fulgurite.distributed.launch_env import PARENT, LaunchInfo
 from fulgurite.distributed.ports import MASTER, require_free, require_free_port
 from fulgurite.distributed.reachability import wait_for_master
 
@@ -36,7 +36,7 @@ log = RankedLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Meet:
+class InitMethod:
     """Where the processes of a run find one another.
 
     Attributes:
@@ -58,7 +58,7 @@ class Meet:
 
     servers: ClassVar[dict[str, TCPStore]] = {}
     file: ClassVar[str | None] = None
-    holds: ClassVar[bool] = False
+    reserves_port: ClassVar[bool] = False
 
     def store(self, rank: int, size: int, phase: str) -> Store:
         """Return the store in which the processes leave their addresses."""
@@ -73,15 +73,15 @@ class Meet:
 
     def _connect(self, address: str, port: int, size: int, *, serves: bool) -> TCPStore:
         where = f"{address}:{port}"
-        if where not in Meet.servers:
+        if where not in InitMethod.servers:
             if not serves:
                 wait_for_master(address, port, self.timeout)
             # it serves at all addresses; that the one told leads here is for the others to find out
             own = "127.0.0.1" if serves else address
-            Meet.servers[where] = TCPStore(
+            InitMethod.servers[where] = TCPStore(
                 own, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
             )
-        return Meet.servers[where]
+        return InitMethod.servers[where]
 
     def require_free(self) -> None:
         """Refuse a port that another process listens at; rank 0 asks for all.
@@ -91,21 +91,21 @@ class Meet:
         """
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
-        if not any(where.endswith(f":{port}") for where in Meet.servers):  # of an earlier job
+        if not any(where.endswith(f":{port}") for where in InitMethod.servers):  # of an earlier job
             require_free(port, asked=f"extras.init_method={self.url}" if parsed.port else MASTER)
 
 
-def launched_plugins(cfg: DictConfig) -> dict[str, Any]:
+def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
     """Return the argument that tells a Trainer of processes that were started from outside; none where it is alone."""
-    if Launch.current is None:
+    if LaunchInfo.current is None:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
     if given:
-        raise ConfigError([f"trainer.plugins={given}: cannot be given under {Launch.current.by}; leave it out"])
-    return {"plugins": [LaunchedProcesses(Launch.current)]}
+        raise ConfigError([f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.by}; leave it out"])
+    return {"plugins": [ExternalLaunchEnvironment(LaunchInfo.current)]}
 
 
-def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
+def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     """Check how the processes of a run are to form their group, and have them do so.
 
     Args:
@@ -117,7 +117,7 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
         UserError: Processes, backend or store cannot be had as asked; on all ranks before any waits for another.
     """
     strategy: Any = trainer.strategy
-    launch = Launch.current
+    launch = LaunchInfo.current
     starts = str(getattr(strategy, "_start_method", "popen"))
     _require_started(trainer, starts)
     if not hasattr(strategy, "_get_process_group_backend"):
@@ -128,22 +128,22 @@ def prepare_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
     by = launch.by if launch is not None else f"rank 0 ({starts})"
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
     if strategy.root_device.type == "cpu":
-        _say_crowded(trainer.num_devices)
+        _warn_oversubscribed(trainer.num_devices)
     if url == ENV and launch is None and starts != "popen":
         return
     if url.startswith("file://"):
-        Meet.file = url = os.environ.get(FILE) or decide_for_all(cfg, "file", lambda: _fresh_file(url))
+        InitMethod.file = url = os.environ.get(FILE) or rank_zero_decides(cfg, "file", lambda: _fresh_file(url))
         if launch is None:
             os.environ[FILE] = url  # for the processes that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    meet = Meet(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
+    meet = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
     if launch is None and url == ENV:
-        Meet.holds = True
+        InitMethod.reserves_port = True
     elif not url.startswith("file://") and not (agent and url == ENV) and PARENT not in os.environ:
-        decide_for_all(cfg, "port", meet.require_free)
+        rank_zero_decides(cfg, "port", meet.require_free)
     # not a class of its own: spawn pickles the strategy
-    strategy.setup_environment = partial(form_group, strategy, meet)
+    strategy.setup_environment = partial(init_process_group, strategy, meet)
 
 
 def _require_started(trainer: Trainer, starts: str) -> None:
@@ -156,33 +156,33 @@ def _require_started(trainer: Trainer, starts: str) -> None:
     Raises:
         ConfigError: One line with what to set.
     """
-    launch = Launch.current
+    launch = LaunchInfo.current
     if launch is None:
         if trainer.num_nodes > 1 and PARENT not in os.environ:
             rule = "nothing has started the run on several machines"
             remedy = "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
             raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}; {remedy}"])
         return
-    LaunchedProcesses(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
+    ExternalLaunchEnvironment(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
     if starts != "popen" and hasattr(trainer.strategy, "_get_process_group_backend"):
         rule = f"starts processes itself, and {launch.by} has started {launch.size} already"
         raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}; use popen, e.g. trainer=ddp_sim"])
 
 
-def _say_crowded(processes: int) -> None:
+def _warn_oversubscribed(processes: int) -> None:
     """Warn of more processes on this machine than cores that they may use.
 
     Args:
         processes: On this machine, each of which computes on the CPU.
     """
     # srun may bind each process to cores of its own; those that rank 0 starts have what it has
-    bound = Launch.current is None and hasattr(os, "sched_getaffinity")
+    bound = LaunchInfo.current is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
     if processes > cores and PARENT not in os.environ:
         log.warning("%d processes on %d cores take turns: not faster than trainer.devices=%d", processes, cores, cores)
 
 
-def form_group(strategy: Any, meet: Meet) -> None:
+def init_process_group(strategy: Any, meet: InitMethod) -> None:
     """Form the group in the way that was asked, then do what the strategy does.
 
     Args:
@@ -204,11 +204,11 @@ def form_group(strategy: Any, meet: Meet) -> None:
             device_id=strategy.root_device if strategy.root_device.type != "cpu" else None,
         )
         if backend == "nccl":
-            atexit.register(leave_group)
+            atexit.register(destroy_process_group)
     type(strategy).setup_environment(strategy)
 
 
-def hold_port(size: int, timeout: float) -> None:
+def reserve_master_port(size: int, timeout: float) -> None:
     """Listen at the port at which processes will meet, before they are told of it: a port only chosen may be lost.
 
     Args:
@@ -219,20 +219,20 @@ def hold_port(size: int, timeout: float) -> None:
         UserError: The one that was asked for is taken.
     """
     require_free_port()
-    if not Meet.holds:
+    if not InitMethod.reserves_port:
         return
-    Meet.holds = False
+    InitMethod.reserves_port = False
     asked = int(os.environ.get("MASTER_PORT", "0"))
     store = TCPStore("127.0.0.1", asked, size, True, timeout=timedelta(seconds=timeout), wait_for_workers=False)
     os.environ["MASTER_PORT"] = str(store.port)
-    Meet.servers[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
+    InitMethod.servers[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
 
 
-def leave_group() -> None:
+def destroy_process_group() -> None:
     """Leave the group of all processes, if there is one; the last to leave removes the file at which they have met."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    file, Meet.file = Meet.file, None
+    file, InitMethod.file = InitMethod.file, None
     os.environ.pop(FILE, None)
     if file is not None:
         path = Path(urlparse(file).path)
@@ -240,10 +240,10 @@ def leave_group() -> None:
             left.unlink(missing_ok=True)
 
 
-def leave_file() -> None:
+def remove_init_file() -> None:
     """Leave the group of processes that have met at a file, at the end of the program."""
-    if Meet.file is not None:
-        leave_group()
+    if InitMethod.file is not None:
+        destroy_process_group()
 
 
 def _fresh_file(url: str) -> str:

@@ -21,9 +21,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from fulgurite.core.errors import EXIT_CRASH, FulguriteError, Refused, UserError
+from fulgurite.core.errors import EXIT_CRASH, FulguriteError, RefusedByRankZero, UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.distributed.launch_env import Launch
+from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.distributed.reachability import wait_for_master
 
 FIRST, MOST = 0.01, 0.2  # seconds between two looks, at first and after a while
@@ -31,7 +31,7 @@ LEAVE = 5.0  # seconds that the others may take to read the last answer
 Decide = Callable[[list[Any]], Any]
 
 
-class Board(Protocol):
+class KeyValueStore(Protocol):
     """Where processes leave notes for one another."""
 
     def put(self, name: str, text: str) -> None:
@@ -47,7 +47,7 @@ class Board(Protocol):
         """Leave nothing behind."""
 
 
-class Files:
+class DirectoryStore:
     """Notes in files of a folder that all machines see.
 
     Args:
@@ -91,7 +91,7 @@ class Files:
             self.folder.parent.rmdir()
 
 
-class AgentStore:
+class TorchElasticStore:
     """Notes in the store that torchrun's agent keeps."""
 
     def __init__(self, timeout: float) -> None:
@@ -122,7 +122,7 @@ class AgentStore:
         """Do nothing: it ends with torchrun."""
 
 
-class Meeting:
+class Rendezvous:
     """Rounds in which all processes of a start say something, and rank 0 decides for all.
 
     Args:
@@ -134,9 +134,9 @@ class Meeting:
         current: Of this process; None before the first and in a process that is alone.
     """
 
-    current: ClassVar[Meeting | None] = None
+    current: ClassVar[Rendezvous | None] = None
 
-    def __init__(self, launch: Launch, board: Board, timeout: float) -> None:
+    def __init__(self, launch: LaunchInfo, board: KeyValueStore, timeout: float) -> None:
         self.launch, self.board, self.timeout = launch, board, timeout
         self.rounds = 0
 
@@ -169,7 +169,7 @@ class Meeting:
                     if note.get("call") == call:
                         came[rank] = note
                 if self.board.get(f"{name}-call") != call:
-                    raise self._twice()
+                    raise self._duplicate_launch()
                 if len(came) < self.launch.size - 1 and not wait.again():
                     raise self._missing(came)
             answer = {"answer": decide([say, *(came[rank]["say"] for rank in sorted(came))])}
@@ -192,7 +192,7 @@ class Meeting:
             "all processes of a run need the same paths.log_dir, in a folder that all machines see"
         )
 
-    def _twice(self) -> UserError:
+    def _duplicate_launch(self) -> UserError:
         return UserError(
             f"{self.board}: another start of the same command meets there at this moment; give each start a "
             "MASTER_PORT or a paths.log_dir of its own"
@@ -209,7 +209,7 @@ class Meeting:
             if word in found.get("words", ()):
                 break
             if json.loads(self.board.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
-                raise self._twice()
+                raise self._duplicate_launch()
             if not wait.again():
                 raise UserError(
                     f"rank 0: did not come to {self.board} within {self.timeout:g} s (extras.rank_timeout); "
@@ -217,7 +217,7 @@ class Meeting:
                 )
         self.board.drop(f"{name}-{self.launch.rank}")
         if "refused" in found:
-            raise Refused(found["refused"], found["exit_code"])
+            raise RefusedByRankZero(found["refused"], found["exit_code"])
         return found["answer"]
 
 
@@ -235,7 +235,7 @@ class _Wait:
         return True
 
 
-def agree(log_dir: Path, timeout: float, name: str, say: Any, decide: Decide) -> Any:
+def broadcast_decision(log_dir: Path, timeout: float, name: str, say: Any, decide: Decide) -> Any:
     """Return what rank 0 decides for all processes that a launcher has started; a process alone decides for itself.
 
     Args:
@@ -248,20 +248,20 @@ def agree(log_dir: Path, timeout: float, name: str, say: Any, decide: Decide) ->
     Raises:
         Exception: As `Meeting.hold`.
     """
-    launch = Launch.current
+    launch = LaunchInfo.current
     if launch is None:
         return decide([say])
-    if Meeting.current is None:
+    if Rendezvous.current is None:
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and launch.by == "torchrun":
-            board: Board = AgentStore(timeout)
+            board: KeyValueStore = TorchElasticStore(timeout)
         else:
-            board = Files(log_dir / ".meeting" / launch.key)
-        Meeting.current = Meeting(launch, board, timeout)
-    return Meeting.current.hold(name, say, decide)
+            board = DirectoryStore(log_dir / ".meeting" / launch.key)
+        Rendezvous.current = Rendezvous(launch, board, timeout)
+    return Rendezvous.current.hold(name, say, decide)
 
 
-def end_meeting() -> None:
+def close_rendezvous() -> None:
     """Leave no notes behind; rank 0 does so when the others have read them."""
-    meeting, Meeting.current = Meeting.current, None
+    meeting, Rendezvous.current = Rendezvous.current, None
     if meeting is not None and meeting.launch.rank == 0:
         meeting.board.close()

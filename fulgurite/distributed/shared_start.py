@@ -13,11 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fulgurite.config.override_text import put
+from fulgurite.config.override_text import set_config_value
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
 from fulgurite.distributed.agreement import _agree
-from fulgurite.distributed.launch_env import Launch
+from fulgurite.distributed.launch_env import LaunchInfo
 
 # What rank 0 decides about a run before it begins: where, and what it goes on from.
 DECIDED = ("hydra.run.dir", "resume", "ckpt_path")
@@ -25,7 +25,7 @@ SEEN = 10.0  # seconds that a file may take to be seen on another machine
 ABSENT = "(absent)"
 
 
-def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
+def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> None:
     """Have rank 0 begin a run, and all other processes of it take what it has put into the config.
 
     Args:
@@ -35,7 +35,7 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
     Raises:
         UserError: The processes have other configs, or do not see one another's files; nothing is left behind.
     """
-    launch = Launch.current
+    launch = LaunchInfo.current
     assert launch is not None
 
     def decide() -> dict[str, Any]:
@@ -45,11 +45,11 @@ def begin_together(config: DictConfig, begin: Callable[[], None]) -> None:
     decided = _as_one(config, "begin", decide)
     if launch.rank > 0:
         for key, value in decided.items():
-            put(config, key, value)
-    _require_one_folder(config, Path(str(config.hydra.run.dir)))
+            set_config_value(config, key, value)
+    _require_shared_filesystem(config, Path(str(config.hydra.run.dir)))
 
 
-def sweep_together(config: DictConfig, reserve: Callable[[], Path]) -> Path:
+def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
     """Have rank 0 reserve the directory of a sweep, and return it in all processes.
 
     Args:
@@ -57,10 +57,10 @@ def sweep_together(config: DictConfig, reserve: Callable[[], Path]) -> Path:
         reserve: Returns the directory.
 
     Raises:
-        UserError: As `begin_together`.
+        UserError: As `start_run_on_all_ranks`.
     """
     folder = Path(_as_one(config, "sweep", lambda: str(reserve())))
-    _require_one_folder(config, folder)
+    _require_shared_filesystem(config, folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def _as_one(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
     """Return what rank 0 decides when all have shown the same config; each then knows its place among the others."""
 
     def judge(said: list[dict[str, Any]]) -> dict[str, Any]:
-        _require_one_config([one["config"] for one in said])
+        _require_same_config([one["config"] for one in said])
         hosts = [one["host"] for one in said]
         return {"decided": decide(), "hosts": hosts, "master": _master(hosts)}
 
@@ -84,7 +84,7 @@ def _place(hosts: list[str], master: Mapping[str, str]) -> None:
         hosts: Of the ranks, in their order.
         master: `MASTER_ADDR` and `MASTER_PORT`.
     """
-    launch = Launch.current
+    launch = LaunchInfo.current
     assert launch is not None
     machines = list(dict.fromkeys(hosts))
     here = [rank for rank, host in enumerate(hosts) if host == hosts[launch.rank]]
@@ -94,12 +94,12 @@ def _place(hosts: list[str], master: Mapping[str, str]) -> None:
         "local_size": len(here),
     }
     told = {name: value for name in found if (value := getattr(launch, name)) is not None}
-    Launch.current = Launch(launch.by, launch.rank, launch.size, key=launch.key, **{**found, **told})
+    LaunchInfo.current = LaunchInfo(launch.by, launch.rank, launch.size, key=launch.key, **{**found, **told})
     for name, value in master.items():
         os.environ.setdefault(name, value)
 
 
-def _require_one_config(configs: list[dict[str, Any]]) -> None:
+def _require_same_config(configs: list[dict[str, Any]]) -> None:
     """Refuse ranks that were started with other words, or read other files, than rank 0."""
     for rank, config in enumerate(configs):
         keys = [key for key in {**configs[0], **config} if configs[0].get(key, ABSENT) != config.get(key, ABSENT)]
@@ -112,9 +112,9 @@ def _require_one_config(configs: list[dict[str, Any]]) -> None:
             )
 
 
-def _require_one_folder(config: DictConfig, folder: Path) -> None:
+def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
     """Refuse to begin where a process does not see the folder that rank 0 has made."""
-    launch = Launch.current
+    launch = LaunchInfo.current
     assert launch is not None
 
     def leave_token(_: list[Any]) -> str:

@@ -143,7 +143,7 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
     Raises:
         FulguriteError: This rank could not come to the others.
     """
-    from fulgurite.doctor.cluster.rendezvous import LINGER, Absent, Meeting, Refused
+    from fulgurite.doctor.cluster.rendezvous import LINGER, Meeting, MissingRanks, Refused
     from fulgurite.doctor.cluster.watchdog import Watchdog
 
     watch = Watchdog(2 * asked.timeout + 15, EXIT_CRASH, show=place.rank == 0 and sys.stderr.isatty())
@@ -159,7 +159,7 @@ def examine(asked: argparse.Namespace, place: Place) -> int:
         return EXIT_FINDING if report.findings else 0
     except FulguriteError as error:
         _tell(error, place)
-        linger = LINGER if isinstance(error, Absent) else linger  # who has not come until now will not
+        linger = LINGER if isinstance(error, MissingRanks) else linger  # who has not come until now will not
         if isinstance(error, UserError) and not isinstance(error, Refused):
             with suppress(Refused):
                 meeting.refuse(str(error))

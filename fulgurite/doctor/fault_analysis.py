@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fulgurite.doctor.cluster.reachability import down, told, unreached
-from fulgurite.doctor.cluster.rendezvous import Absent
+from fulgurite.doctor.cluster.reachability import describe_unreachable, down, unreached
+from fulgurite.doctor.cluster.rendezvous import MissingRanks
 from fulgurite.doctor.preflight import Preflight
 from fulgurite.doctor.report import Report
 
@@ -35,7 +35,7 @@ def find_fault(preflight: Preflight, report: Report, error: BaseException) -> No
         preflight.meeting.tell("broken", {"down": gone, "unreached": unreached(own, report.facts, PATIENCE)})
         words, silent = preflight.meeting.collect("broken")
     except RuntimeError as unheard:
-        raise Absent([0], f"{lost}, and {place.address}:{place.port} too, where they meet") from unheard
+        raise MissingRanks([0], f"{lost}, and {place.address}:{place.port} too, where they meet") from unheard
     report.add("group", [f"{step}: the ranks lost one another ({said})"])
     report.add("at fault", _seen(report, words, silent, timeout), "every rank answers and reaches every other again")
 
@@ -52,5 +52,5 @@ def _seen(report: Report, words: list[Any], silent: list[int], timeout: float) -
         for one in map(report.facts.__getitem__, silent)
     ]
     for one in filter(None, words):
-        lines += told([tuple(pair) for pair in one["unreached"]], report.facts)
+        lines += describe_unreachable([tuple(pair) for pair in one["unreached"]], report.facts)
     return lines

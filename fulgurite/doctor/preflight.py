@@ -25,7 +25,7 @@ from fulgurite.doctor.cluster.facts import (
     FINDING,
     LEFT_OUT,
     Check,
-    Facts,
+    RankInfo,
     as_plain,
     chosen_interfaces,
     compare,
@@ -33,7 +33,7 @@ from fulgurite.doctor.cluster.facts import (
 )
 from fulgurite.doctor.cluster.groups import INTERFACES, device_for
 from fulgurite.doctor.cluster.rank_group import Ranks
-from fulgurite.doctor.cluster.reachability import Doorbell, told, unreached
+from fulgurite.doctor.cluster.reachability import ProbeListener, describe_unreachable, unreached
 from fulgurite.doctor.cluster.rendezvous import Meeting
 from fulgurite.doctor.cluster.watchdog import Watchdog
 from fulgurite.doctor.conformance.fault_drills import DRILLS
@@ -103,12 +103,12 @@ class Preflight:
         self.backend = choose_backend(wanted.backend)
         self.interfaces = chosen_interfaces(self.backend, wanted.interface)
         self.device = device_for(self.backend, self.place.local_rank)
-        self.bell = Doorbell(self.interfaces)
+        self.bell = ProbeListener(self.interfaces)
         device = (
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"cpu, {os.cpu_count()} cores"
         )
         own = own_facts(self.place, device, self.interfaces, wanted.folder, told)
-        self.own = Facts(**{**as_plain(own), "ports": self.bell.ports()})
+        self.own = RankInfo(**{**as_plain(own), "ports": self.bell.ports()})
 
     def look(self) -> Report:
         """Compare what the ranks say of themselves.
@@ -119,11 +119,11 @@ class Preflight:
         """
         self.watch.begin("meeting the other ranks")
         self.meeting.same_size()
-        facts = [Facts(**plain) for plain in self.meeting.gather("facts", as_plain(self.own))]
+        facts = [RankInfo(**plain) for plain in self.meeting.gather("facts", as_plain(self.own))]
         self._share_folder(facts)
         return Report(self.backend, facts, compare(facts, self.wanted.min_free))
 
-    def _share_folder(self, facts: list[Facts]) -> None:
+    def _share_folder(self, facts: list[RankInfo]) -> None:
         """Refuse a folder that rank 0 writes to and another rank does not see."""
         folder, rank = self.wanted.folder, self.place.rank
         self.watch.begin(f"looking for {folder}")
@@ -162,7 +162,7 @@ class Preflight:
         of_all = self.meeting.gather("unreached", unreached(self.own, report.facts))
         broken = [(source, target, place) for one in of_all for source, target, place in one]
         size = self.place.world_size
-        if not report.add("connections", told(broken, report.facts), f"{size * (size - 1)}, all open"):
+        if not report.add("connections", describe_unreachable(broken, report.facts), f"{size * (size - 1)}, all open"):
             return None
         self.watch.begin("making the group")
         if self.wanted.interface:

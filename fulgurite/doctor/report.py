@@ -10,7 +10,7 @@ from fulgurite.doctor.cluster.facts import (
     FINDING,
     FINE,
     Check,
-    Facts,
+    RankInfo,
     spans_machines,
 )
 
@@ -29,7 +29,7 @@ class Report:
     """
 
     backend: str
-    facts: list[Facts]
+    facts: list[RankInfo]
     checks: list[Check] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)

@@ -12,8 +12,8 @@ from fulgurite.doctor.bench.collectives import Measured, measure_all, sizes
 from fulgurite.doctor.bench.links import (
     Link,
     Slow,
+    gemm_rate,
     links_to_measure,
-    multiply,
     ranks_of_slow_links,
     slow_links,
     slow_ranks,
@@ -72,7 +72,7 @@ def measure_speed(bench: Bench, ranks: Ranks, report: Report, watch: Watchdog, t
     rates = []
     for _ in range(2):  # a neighbour on the machine may disturb one round
         watch.begin("multiplying on each rank")
-        rates.append(multiply(ranks))
+        rates.append(gemm_rate(ranks))
     report.slow += slow_ranks([max(both) for both in zip(*rates, strict=True)], report.facts)
     if bench.links:
         _measure_links(bench, ranks, report, watch, timeout)

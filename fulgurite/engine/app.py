@@ -13,27 +13,27 @@ from typing import Any, cast, overload
 import hydra
 from omegaconf import DictConfig
 
-from fulgurite.config.hydra_compat import MAIN
+from fulgurite.compat.hydra import MAIN
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.cache_dirs import use_writable_caches
-from fulgurite.core.errors import FulguriteError, Stopped, find_stop
+from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.project import prepare_environment, project_root
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import Launch, find_launch
-from fulgurite.distributed.supervision.job_isolation import alone
+from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
+from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
-from fulgurite.engine.outcome import JobFailed, judge, tell_refusal
+from fulgurite.engine.outcome import JobFailed, classify_error, print_error
 from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
-from fulgurite.engine.session import _sweep
-from fulgurite.resume.shorthand import written_out
+from fulgurite.engine.session import _current_job
+from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signals
 
 Task = Callable[[DictConfig], dict[str, float]]
 
 
-def run_task(task: Task, cfg: DictConfig) -> float | list[float] | None:
+def run_job(task: Task, cfg: DictConfig) -> float | list[float] | None:
     """Run a door's task under Hydra and end a failed single run with its exit code.
 
     Args:
@@ -50,17 +50,17 @@ def run_task(task: Task, cfg: DictConfig) -> float | list[float] | None:
     """
     gc.enable()
     try:
-        with alone() if _sweep() is not None else nullcontext():
+        with isolated_job() if _current_job() is not None else nullcontext():
             metrics = run_with_backoff(task, cfg)
     except BaseException as error:
-        if (stop := find_stop(error)) is not None:
+        if (stop := find_interrupt(error)) is not None:
             raise stop from None
-        outcome = judge(error, cfg)
-        if outcome.status == "pruned" and _sweep() is not None:
+        outcome = classify_error(error, cfg)
+        if outcome.status == "pruned" and _current_job() is not None:
             return None
         # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
         ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
-        if ends_job and _sweep() is not None:
+        if ends_job and _current_job() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
     wanted = [metrics[name] for name in metrics_of(cfg)]
@@ -96,7 +96,7 @@ class EntryPoint:
 
     def run_job(self, cfg: DictConfig) -> float | list[float] | None:
         """Run the task as a job of Hydra's."""
-        return run_task(self.task, cfg)
+        return run_job(self.task, cfg)
 
 
 def main(config_name: str) -> Callable[[Task], EntryPoint]:
@@ -132,23 +132,23 @@ def run_app(entry_point: EntryPoint) -> None:
     try:
         prepare_environment()
     except FulguriteError as error:
-        tell_refusal(error)
+        print_error(error)
         raise SystemExit(error.exit_code) from error
     use_writable_caches(os.environ)
     guard_configs()
     RunRecord.typed = list(sys.argv)
-    Launch.current = find_launch(os.environ)
+    LaunchInfo.current = detect_launch(os.environ)
     signals.install()
     try:
-        sys.argv[1:] = written_out(sys.argv[1:], entry_point.config_name)
+        sys.argv[1:] = expand_shorthands(sys.argv[1:], entry_point.config_name)
         _hydra_main(entry_point)()
-    except Stopped as stop:
+    except Interrupted as stop:
         signals.end_ranks()
         _tell_stop(stop)
         raise SystemExit(stop.exit_code) from None
     except FulguriteError as error:
         if not isinstance(error, JobFailed):
-            tell_refusal(error)
+            print_error(error)
         raise SystemExit(error.outcome.exit_code if isinstance(error, JobFailed) else error.exit_code) from error
     except Exception as error:
         from fulgurite.validation.composition import explain_composition
@@ -156,16 +156,16 @@ def run_app(entry_point: EntryPoint) -> None:
         explained = explain_composition(error, sys.argv[1:], entry_point.config_name)
         if explained is None:
             raise
-        tell_refusal(explained)
+        print_error(explained)
         raise SystemExit(explained.exit_code) from error
     finally:
         signals.restore()
         if "fulgurite.distributed.process_group" in sys.modules:
-            sys.modules["fulgurite.distributed.process_group"].leave_file()
-        if Launch.current is not None:
-            from fulgurite.distributed.rendezvous import end_meeting
+            sys.modules["fulgurite.distributed.process_group"].remove_init_file()
+        if LaunchInfo.current is not None:
+            from fulgurite.distributed.rendezvous import close_rendezvous
 
-            end_meeting()
+            close_rendezvous()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
         if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:
             from fulgurite.runs.sweep_summary import conclude_sweep
@@ -185,7 +185,7 @@ def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
     return cast("Callable[[], Any]", wrapped)
 
 
-def _tell_stop(stop: Stopped) -> None:
+def _tell_stop(stop: Interrupted) -> None:
     if rank() > 0:
         return
     if ReserveRunDirectory.sweep is not None:
@@ -193,6 +193,6 @@ def _tell_stop(stop: Stopped) -> None:
 
         line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
         goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
-        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.can_go_on else ''}\n")
+        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_resumable else ''}\n")
     elif not stop.told:
         sys.stderr.write(f"{stop} before the run began\n")

@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from fulgurite.checkpoints.loading import given_weights, weights_to_test
-from fulgurite.checkpoints.setup import keep_checkpoints_whole
-from fulgurite.config.hydra_compat import let_partials_pickle, unchecked
+from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
+from fulgurite.checkpoints.setup import install_checkpoint_io
+from fulgurite.compat.hydra import let_partials_pickle, unchecked
 from fulgurite.config.target_policy import (
     check_targets,
 )
@@ -24,20 +24,20 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.rank_logging import RankedLogger, quiet_libraries
 from fulgurite.dataloading.timeout import LimitWaiting
-from fulgurite.distributed.process_group import launched_plugins, prepare_group
-from fulgurite.distributed.supervision.launcher import watch_ranks
+from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
+from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.hardware import require_hardware
 from fulgurite.engine.idle_hooks import leave_out_idle_hooks
 from fulgurite.engine.objective import MetricNames
 from fulgurite.exact_resume.callback import apply_exact_resume
-from fulgurite.exact_resume.uneven_batches import share_ranks
-from fulgurite.loggers.adapters import go_on
-from fulgurite.loggers.delivery import Patience
+from fulgurite.exact_resume.uneven_batches import install_uneven_batches
+from fulgurite.loggers.adapters import resume_loggers
+from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import make_tracker
 from fulgurite.loggers.metrics_csv import MetricsFile
-from fulgurite.resume.restore import Continued, find_continued, restore
+from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.shutdown.graceful_stop import stop_on_signals
-from fulgurite.study.pruning import reporter_of_job
+from fulgurite.study.pruning import pruning_callback
 
 log = RankedLogger(__name__)
 
@@ -58,7 +58,7 @@ class Run:
     datamodule: LightningDataModule
     model: LightningModule
     trainer: Trainer
-    earlier: Continued | None = None
+    resumed_from: ResumedRun | None = None
 
     def restore(self) -> str | None:
         """Restore what the config asks for (`resume=`, `ckpt_path=`), and return the checkpoint to continue from.
@@ -70,8 +70,8 @@ class Run:
             UserError: The checkpoint is missing, damaged or of another model.
         """
         if "resume" not in self.cfg:
-            return given_weights(self.cfg, self.model)
-        return restore(self.cfg, self.model, self.trainer, self.earlier)
+            return resolve_checkpoint(self.cfg, self.model)
+        return restore(self.cfg, self.model, self.trainer, self.resumed_from)
 
     def checkpoint_to_test(self, ckpt_path: str | None = None) -> str | None:
         """Return the checkpoint to test: the best one of this run, else its last one, else the one given.
@@ -82,7 +82,7 @@ class Run:
         Raises:
             UserError: Nothing was trained and no checkpoint is given.
         """
-        return weights_to_test(self.trainer, bool(self.cfg.get("train")), ckpt_path)
+        return checkpoint_to_test(self.trainer, bool(self.cfg.get("train")), ckpt_path)
 
 
 def build(cfg: DictConfig) -> Run:
@@ -104,31 +104,31 @@ def build(cfg: DictConfig) -> Run:
     if cfg.get("seed") is not None:  # 0 is a seed like any other
         seed_everything(cfg.seed, workers=True, verbose=False)
     log.debug("building trainer, data and model")
-    earlier = find_continued(cfg)
+    earlier = find_resumed_run(cfg)
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
-    loggers = _trackers(cfg, earlier)
+    loggers = _build_loggers(cfg, earlier)
     metrics_file = MetricsFile(cfg.paths.output_dir)
     callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
     callbacks += [MetricNames(name) for name in metrics_of(cfg)]
-    if (reporter := reporter_of_job(cfg)) is not None:
+    if (reporter := pruning_callback(cfg)) is not None:
         callbacks.append(reporter)
-    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **launched_plugins(cfg)}
+    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **cluster_environment_plugin(cfg)}
     trainer = _instantiate(cfg.trainer, "trainer", **more)
-    timeout = watch_ranks(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
-    prepare_group(trainer, cfg, timeout)
+    timeout = install_supervision(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    configure_process_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     wanted = bool(cfg.extras.get("exact_resume"))
     apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
-    share_ranks(trainer)
+    install_uneven_batches(trainer)
     stop_on_signals(trainer, datamodule, cfg)
     let_partials_pickle()
     model: LightningModule = _instantiate(cfg.model, "model")
-    keep_checkpoints_whole(trainer, model, cfg)
+    install_checkpoint_io(trainer, model, cfg)
     leave_out_idle_hooks(vars(trainer)["callbacks"])
-    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, earlier=earlier)
+    return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, resumed_from=earlier)
 
 
-def build_part(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
+def build_component(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
     """Make only the data module or only the model of a run.
 
     Args:
@@ -158,10 +158,10 @@ def _first_cause(error: Exception, key: str) -> Exception:
     return cause if isinstance(cause, Exception) else error
 
 
-def _trackers(cfg: DictConfig, earlier: Continued | None) -> list[Logger]:
+def _build_loggers(cfg: DictConfig, earlier: ResumedRun | None) -> list[Logger]:
     """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
-    group = cfg.get("logger") if earlier is None else go_on(cfg, earlier.loggers, earlier.step)
-    patience = Patience(float(cfg.extras.get("tracker_timeout", 30)))
+    group = cfg.get("logger") if earlier is None else resume_loggers(cfg, earlier.loggers, earlier.step)
+    patience = WaitBudget(float(cfg.extras.get("tracker_timeout", 30)))
     made = [
         make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, patience)
         for key, node in (group or {}).items()

@@ -35,10 +35,10 @@ NOTE = ".out-of-memory.json"
 IN_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "overfit_batches")
 LOOK, GRACE = 0.5, 5.0  # seconds between two looks for a note; seconds that rank 0 has to come to an end by itself
 
-_attended: set[str] = set()  # directories of the runs that `run_with_backoff` is at
+_managed_runs: set[str] = set()  # directories of the runs that `run_with_backoff` is at
 
 
-class BeginAgain(FulguriteError):
+class RetryWithSmallerBatch(FulguriteError):
     """A run that ran out of memory is to begin again.
 
     Args:
@@ -62,16 +62,16 @@ def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictCo
     if not _wanted(cfg):
         return task(cfg)
     folder = Path(cfg.paths.output_dir)
-    _attended.add(str(folder))
+    _managed_runs.add(str(folder))
     if rank() == 0:
         (folder / NOTE).unlink(missing_ok=True)  # of a run that was killed
     try:
         with _watched(cfg):
             return task(cfg)
-    except BeginAgain as again:
+    except RetryWithSmallerBatch as again:
         changed, changes, restart = again.cfg, again.changes, again.restart
     finally:
-        _attended.discard(str(folder))
+        _managed_runs.discard(str(folder))
     # out of the handler: the traceback held what filled the memory
     if restart:
         _restart(changes, folder)
@@ -79,7 +79,7 @@ def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictCo
     return task(changed)
 
 
-def begin_again(cfg: DictConfig) -> BeginAgain | None:
+def plan_retry(cfg: DictConfig) -> RetryWithSmallerBatch | None:
     """Return how a run that just failed begins again; None when it does not.
 
     Args:
@@ -94,17 +94,17 @@ def begin_again(cfg: DictConfig) -> BeginAgain | None:
         if why := _why_not(cfg, told):
             log.warning("callbacks.oom_backoff does nothing here: %s", why)
             return None
-        return _smaller(cfg, restart=told["restart"])
+        return _halve_batch(cfg, restart=told["restart"])
     return None
 
 
 def _wanted(cfg: DictConfig) -> bool:
-    return OmegaConf.select(cfg, NODE) is not None and not OmegaConf.select(cfg, f"{NODE}.happened")
+    return OmegaConf.select(cfg, NODE) is not None and not OmegaConf.select(cfg, f"{NODE}.halved_from")
 
 
 def _why_not(cfg: DictConfig, told: dict[str, Any]) -> str:
     size = OmegaConf.select(cfg, "data.batch_size")
-    if str(Path(cfg.paths.output_dir)) not in _attended:
+    if str(Path(cfg.paths.output_dir)) not in _managed_runs:
         return "the run was called from Python, call it again with half the data.batch_size"
     if told["foreign"]:
         return "the processes were started by another program or on several machines, only that can start them again"
@@ -117,16 +117,16 @@ def _why_not(cfg: DictConfig, told: dict[str, Any]) -> str:
     return ""
 
 
-def _smaller(cfg: DictConfig, *, restart: bool) -> BeginAgain:
-    from fulgurite.checkpoints.manifest import newest_whole, told_step
+def _halve_batch(cfg: DictConfig, *, restart: bool) -> RetryWithSmallerBatch:
+    from fulgurite.checkpoints.manifest import manifest_step, newest_intact
     from fulgurite.runs.provenance import config_hash
 
     folder, size, trainer = Path(cfg.paths.output_dir), cfg.data.batch_size, cfg.trainer
     gathered = trainer.get("accumulate_grad_batches") or 1
     changes: dict[str, Any] = {"data.batch_size": size // 2, "trainer.accumulate_grad_batches": gathered * 2}
     changes |= {f"trainer.{key}": trainer[key] * 2 for key in IN_BATCHES if type(trainer.get(key)) is int}
-    changes[f"{NODE}.happened"] = {"batch_size": size, "config_hash": config_hash(cfg)}
-    checkpoint, damaged = newest_whole(folder / "checkpoints")
+    changes[f"{NODE}.halved_from"] = {"batch_size": size, "config_hash": config_hash(cfg)}
+    checkpoint, damaged = newest_intact(folder / "checkpoints")
     for line in damaged:
         log.warning("%s", line)
     if checkpoint is not None:
@@ -137,7 +137,7 @@ def _smaller(cfg: DictConfig, *, restart: bool) -> BeginAgain:
         size,
         size // 2,
         gathered * 2,
-        f"{checkpoint}, step {told_step(checkpoint):.0f}" if checkpoint else "its beginning",
+        f"{checkpoint}, step {manifest_step(checkpoint):.0f}" if checkpoint else "its beginning",
     )
     changed = cfg.copy()
     with read_write(changed), open_dict(changed):
@@ -145,7 +145,7 @@ def _smaller(cfg: DictConfig, *, restart: bool) -> BeginAgain:
             OmegaConf.update(changed, key, value, force_add=True)
         if "resume" in changed and (checkpoint is not None or not changed.resume.run):
             changed.resume = {"run": str(folder), "mode": "continue", "reset": [], "apply": []}
-    return BeginAgain(changed, changes, restart=restart)
+    return RetryWithSmallerBatch(changed, changes, restart=restart)
 
 
 def _free() -> None:
@@ -165,7 +165,7 @@ def _watched(cfg: DictConfig) -> Iterator[None]:
         note, seen = Path(cfg.paths.output_dir) / NOTE, 0.0
         while not ended.wait(LOOK):
             seen = seen + LOOK if note.exists() else 0.0
-            if seen >= GRACE and json.loads(note.read_text())["restart"] and (again := begin_again(cfg)) is not None:
+            if seen >= GRACE and json.loads(note.read_text())["restart"] and (again := plan_retry(cfg)) is not None:
                 _restart(again.changes, note.parent)
 
     if rank() == 0:
@@ -179,13 +179,13 @@ def _watched(cfg: DictConfig) -> Iterator[None]:
 def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
     """End all other processes of the run and become its command, with changed words, in the same directory."""
     import __main__
-    from fulgurite.checkpoints.manifest import told_step
+    from fulgurite.checkpoints.manifest import manifest_step
     from fulgurite.loggers.metrics_csv import cut_rows
 
     for child in _children():
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-    cut_rows(folder, int(told_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
+    cut_rows(folder, int(manifest_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
     start = [sys.argv[0]] if __main__.__spec__ is None else ["-m", __main__.__spec__.name]
     replaced = ["hydra.run.dir", "hydra.output_subdir", *changes]
     if "ckpt_path" in changes or not _takes_weights(sys.argv):

@@ -17,14 +17,14 @@ from fulgurite.core.errors import (
     FulguriteError,
     Pruned,
     RankFailed,
-    Refused,
-    find_stop,
+    RefusedByRankZero,
+    find_interrupt,
     is_disk_full,
     is_out_of_memory,
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_lost_worker
-from fulgurite.distributed.launch_env import Launch
+from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 
 log = RankedLogger(__name__)
@@ -50,7 +50,7 @@ class JobFailed(FulguriteError):
         return type(self), (self.outcome,)
 
 
-def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
+def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
     """Return what an error that ended a run means.
 
     Args:
@@ -78,7 +78,7 @@ def judge(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
 
 def _killed(error: BaseException) -> Outcome | None:
     """Return the outcome of a run that a signal has ended, else None."""
-    if (stop := find_stop(error)) is not None:
+    if (stop := find_interrupt(error)) is not None:
         return Outcome("killed", str(stop), stop.exit_code)
     # in a process that does not listen to signals by our rules, Lightning ends the program itself
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
@@ -88,7 +88,7 @@ def _killed(error: BaseException) -> Outcome | None:
     return None
 
 
-def tell(error: BaseException, outcome: Outcome, advice: str) -> None:
+def log_outcome(error: BaseException, outcome: Outcome, advice: str) -> None:
     """Log how a run ended.
 
     Args:
@@ -96,7 +96,7 @@ def tell(error: BaseException, outcome: Outcome, advice: str) -> None:
         outcome: What that means.
         advice: How a run that a signal has stopped goes on.
     """
-    if (stop := find_stop(error)) is not None:
+    if (stop := find_interrupt(error)) is not None:
         stop.told = True
         log.error("%s%s", outcome.reason, advice)
     elif isinstance(error, Pruned):
@@ -113,13 +113,13 @@ def tell(error: BaseException, outcome: Outcome, advice: str) -> None:
         log.error("%s", outcome.reason)
 
 
-def tell_refusal(error: FulguriteError) -> None:
+def print_error(error: FulguriteError) -> None:
     """Say at the terminal what ended this process before there was a run, a line a finding; once a machine.
 
     Args:
         error: What the user got wrong; what rank 0 has refused is said by rank 0.
     """
-    launch = Launch.current
-    if launch is None or (launch.speaks and not isinstance(error, Refused)):
+    launch = LaunchInfo.current
+    if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():
             sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")

@@ -40,20 +40,20 @@ from fulgurite.core.metric_names import names_of
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import masked, shown_word
-from fulgurite.distributed.launch_env import restarts
+from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import RECORD, RESULTS
 from fulgurite.runs.provenance import config_hash, git_state, versions
-from fulgurite.runs.run_directory import continued_run
+from fulgurite.runs.run_directory import resumed_run
 from fulgurite.runs.run_json import _now
-from fulgurite.runs.sweep_ledger import note_job
+from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signals
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from fulgurite.engine.build import Run
-    from fulgurite.resume.restore import Continued
-    from fulgurite.study.pruning import Reporter
+    from fulgurite.resume.restore import ResumedRun
+    from fulgurite.study.pruning import PruningCallback
 
 log = RankedLogger(__name__)
 
@@ -76,7 +76,7 @@ class RunRecord:
         self.folder = Path(cfg.paths.output_dir)
         typed = RunRecord.typed or sys.argv
         self.loggers: list[Logger] = []
-        self.pruning: Reporter | None = None
+        self.pruning: PruningCallback | None = None
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
         self.facts: dict[str, Any] = {
             "task_name": cfg.get("task_name"),
@@ -88,7 +88,7 @@ class RunRecord:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "ranks": 1,
-            "torchrun": restarts()[1],
+            "torchrun": torchrun_restart()[1],
             "command": [Path(typed[0]).name, *map(shown_word, typed[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
@@ -102,11 +102,11 @@ class RunRecord:
             "resumed": [],
         }
         self._of_this_start: dict[str, Any] = {}
-        if (earlier := continued_run(cfg)) is not None:
+        if (earlier := resumed_run(cfg)) is not None:
             self._of_this_start = {name: self.facts[name] for name in OF_TRAINING}
             self.facts |= {name: value for name, value in earlier.record.items() if name not in OF_START}
         self.write()
-        note_job(self.facts["sweep"], "started", run=self.folder)
+        record_event(self.facts["sweep"], "started", run=self.folder)
 
     def write(self, **facts: Any) -> None:
         """Set some facts and write the file, whole; other ranks than 0 write nothing."""
@@ -125,11 +125,11 @@ class RunRecord:
             shown = [_shown_commit(facts["git"]) for facts in (self.facts, self._of_this_start)]
             log.warning("resume: the code is other code than the run's: commit %s -> %s", *shown)
         self.facts |= self._of_this_start
-        if run.earlier is not None:
-            self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.earlier, run.cfg.ckpt_path)]
+        if run.resumed_from is not None:
+            self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.resumed_from, run.cfg.ckpt_path)]
         self.write(ranks=trainer.world_size, parameters=parameters, loggers=self._ids())
         hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
-        trackers.describe(trainer.loggers, hyperparameters, self.facts["tags"])
+        trackers.log_hyperparameters(trainer.loggers, hyperparameters, self.facts["tags"])
 
     def _ids(self) -> dict[str, str]:
         """Return the ids of the trackers' runs; of one that is not there now, the id it had before."""
@@ -137,7 +137,7 @@ class RunRecord:
 
         return {**self.facts["loggers"], **trackers.ids(self.loggers)}
 
-    def _resumed(self, earlier: Continued, checkpoint: str | None) -> dict[str, Any]:
+    def _resumed(self, earlier: ResumedRun, checkpoint: str | None) -> dict[str, Any]:
         name = Path(checkpoint).name if checkpoint else None
         return {"start": _now(), "step": earlier.step, "checkpoint": name, "command": self.facts["command"]}
 
@@ -194,7 +194,7 @@ class RunRecord:
     def close(self, status: str, reason: str | None, exit_code: int) -> None:
         """Write how the run ended."""
         self.write(status=status, reason=reason, exit_code=exit_code, end=_now())
-        note_job(self.facts["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
+        record_event(self.facts["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
 
 
 def count_parameters(run: Run) -> dict[str, int]:
@@ -204,7 +204,7 @@ def count_parameters(run: Run) -> dict[str, int]:
 
 
 def _halved(cfg: DictConfig) -> dict[str, list[int]] | None:
-    asked = OmegaConf.select(cfg, "callbacks.oom_backoff.happened.batch_size")
+    asked = OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.batch_size")
     return {"batch_size": [asked, cfg.data.batch_size]} if asked else None
 
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import put
+from fulgurite.config.override_text import set_config_value
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import Launch
-from fulgurite.distributed.supervision.failures import forget_words
-from fulgurite.engine.outcome import tell_refusal
-from fulgurite.resume.plan import choose_start
+from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.supervision.failures import clear_failures
+from fulgurite.engine.outcome import print_error
+from fulgurite.resume.plan import plan_resume
 from fulgurite.runs.layout import CONTINUE
 from fulgurite.runs.sweep_ledger import LEDGER
 from fulgurite.validation.validate import validate
@@ -57,49 +57,49 @@ class ReserveRunDirectory(Callback):
 
     sweep: ClassVar[Path | None] = None
     config: ClassVar[DictConfig | None] = None
-    can_go_on: ClassVar[bool] = False
+    is_resumable: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run, or go on in that of an earlier one; rank 0 does so for all."""
 
         def begin() -> None:
-            choose_start(config)
+            plan_resume(config)
             if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
                 _reserve_key(config, "hydra.run.dir")
-            if Launch.current is not None:
-                forget_words(Path(str(config.hydra.run.dir)))
+            if LaunchInfo.current is not None:
+                clear_failures(Path(str(config.hydra.run.dir)))
 
-        with _told():
+        with _exit_on_user_error():
             _refuse_for(config, "is for sweeps; add -m")
-            if Launch.current is None:
+            if LaunchInfo.current is None:
                 begin()
             else:
-                from fulgurite.distributed.shared_start import begin_together  # not for a process that is alone
+                from fulgurite.distributed.shared_start import start_run_on_all_ranks  # not for a process that is alone
 
                 validate(config)  # before the processes meet, for which torch is imported
-                begin_together(config, begin)
-        for key, value in _of_rank(config):
-            put(config, key, value)
+                start_run_on_all_ranks(config, begin)
+        for key, value in _rank_overrides(config):
+            set_config_value(config, key, value)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a sweep; ours do so themselves, when all its jobs were found right."""
-        with _told():
+        with _exit_on_user_error():
             if asked := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
-            ReserveRunDirectory.can_go_on = _is_ours(config)
-            if not self.can_go_on:
+            ReserveRunDirectory.is_resumable = _is_ours(config)
+            if not self.is_resumable:
                 _refuse_for(
                     config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
                 )
-            if Launch.current is not None:
-                _refuse_together(config, Launch.current.by)
+            if LaunchInfo.current is not None:
+                _refuse_together(config, LaunchInfo.current.by)
         ReserveRunDirectory.config = config
-        if not self.can_go_on:
-            with _told():
-                self.take_sweep(config)
+        if not self.is_resumable:
+            with _exit_on_user_error():
+                self.reserve_sweep(config)
 
     @classmethod
-    def take_sweep(cls, config: DictConfig, earlier: Path | None = None) -> Path:
+    def reserve_sweep(cls, config: DictConfig, earlier: Path | None = None) -> Path:
         """Reserve the directory of a sweep, or take that of an earlier one; its jobs are told it as an override.
 
         Args:
@@ -112,20 +112,20 @@ class ReserveRunDirectory(Callback):
 
         def reserve_sweep() -> Path:
             path = earlier or _reserve_key(config, "hydra.sweep.dir") or Path(str(config.hydra.sweep.dir))
-            if earlier is None and cls.can_go_on and (path / LEDGER).is_file():
+            if earlier is None and cls.is_resumable and (path / LEDGER).is_file():
                 raise UserError(f"hydra.sweep.dir={path}: holds a sweep; go on with it by sweep.resume={path}")
             path.mkdir(parents=True, exist_ok=True)
             return path
 
-        if Launch.current is None:
+        if LaunchInfo.current is None:
             cls.sweep = reserve_sweep()
         else:
-            from fulgurite.distributed.shared_start import sweep_together
+            from fulgurite.distributed.shared_start import share_sweep_dir
 
-            cls.sweep = sweep_together(config, reserve_sweep)
-        put(config, "hydra.sweep.dir", str(cls.sweep))
+            cls.sweep = share_sweep_dir(config, reserve_sweep)
+        set_config_value(config, "hydra.sweep.dir", str(cls.sweep))
         words = [f"hydra.sweep.dir='{cls.sweep}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
-        words += [f"{key}={'null' if value is None else value}" for key, value in _of_rank(config)]
+        words += [f"{key}={'null' if value is None else value}" for key, value in _rank_overrides(config)]
         with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
             config.hydra.overrides.hydra.extend(words)  # each job composes anew
         return cls.sweep
@@ -161,12 +161,12 @@ def _refuse_for(config: DictConfig, rule: str) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _exit_on_user_error() -> Iterator[None]:
     """Tell what the user got wrong and end the program: Hydra would turn the exception into a warning and go on."""
     try:
         yield
     except FulguriteError as error:
-        tell_refusal(error)
+        print_error(error)
         raise SystemExit(error.exit_code) from error
 
 
@@ -174,7 +174,7 @@ def _reserve_key(config: DictConfig, key: str) -> Path | None:
     if _is_named(config, key):
         return None
     path = reserve(Path(str(OmegaConf.select(config, key))))
-    put(config, key, str(path))
+    set_config_value(config, key, str(path))
     return path
 
 
@@ -182,11 +182,11 @@ def _is_named(config: DictConfig, key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
 
 
-def _of_rank(config: DictConfig) -> list[tuple[str, str | None]]:
+def _rank_overrides(config: DictConfig) -> list[tuple[str, str | None]]:
     """Return what another process than rank 0 has of its own: its log; what rank 0 writes it does not write too."""
     if rank() == 0:
         return []
-    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if Launch.current else []
+    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if LaunchInfo.current else []
     if OmegaConf.select(config, "hydra.job_logging.handlers.file"):
         file = "${hydra.runtime.output_dir}/${task_name}" + f".rank{rank()}.log"
         own.append(("hydra.job_logging.handlers.file.filename", file))

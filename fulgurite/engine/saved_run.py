@@ -46,22 +46,22 @@ class SavedRun:
         Raises:
             UserError: The run has no checkpoint, or the checkpoint does not fit.
         """
-        from fulgurite.checkpoints.loading import given_weights, load
-        from fulgurite.engine.build import build_part
+        from fulgurite.checkpoints.loading import load, resolve_checkpoint
+        from fulgurite.engine.build import build_component
 
         path = weights or self.results.get("weights") or "checkpoints/last.ckpt"
         cfg = self.cfg.copy()
         with open_dict(cfg):
             cfg.ckpt_path, cfg.ckpt_sha256 = str(self.folder / path), None
-        model = cast("LightningModule", build_part(cfg, "model"))
-        model.load_state_dict(load(Path(str(given_weights(cfg, model))))["state_dict"])
+        model = cast("LightningModule", build_component(cfg, "model"))
+        model.load_state_dict(load(Path(str(resolve_checkpoint(cfg, model))))["state_dict"])
         return model.eval()
 
     def datamodule(self) -> LightningDataModule:
         """Return the data module the run was trained with, prepared and set up."""
-        from fulgurite.engine.build import build_part
+        from fulgurite.engine.build import build_component
 
-        data = cast("LightningDataModule", build_part(self.cfg, "data"))
+        data = cast("LightningDataModule", build_component(self.cfg, "data"))
         data.prepare_data()
         data.setup("fit")
         data.setup("test")

@@ -13,15 +13,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fulgurite.config.tags import require_tags, tag_names
-from fulgurite.core.errors import find_stop
+from fulgurite.core.errors import find_interrupt
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.distributed.launch_env import Launch
-from fulgurite.distributed.supervision.failures import find_culprit, has_lost_others, leave_word, let_rank_zero_end
+from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.supervision.failures import is_peer_loss, root_cause, wait_for_rank_zero, write_failure
 from fulgurite.engine.oom_errors import keep_traceback
-from fulgurite.engine.oom_retry import begin_again
-from fulgurite.engine.outcome import judge, tell
+from fulgurite.engine.oom_retry import plan_retry
+from fulgurite.engine.outcome import classify_error, log_outcome
 from fulgurite.engine.record import RunRecord
-from fulgurite.runs.lock import owned
+from fulgurite.runs.lock import run_lock
 from fulgurite.shutdown.signals import signals
 
 log = RankedLogger(__name__)
@@ -37,45 +37,45 @@ def session(cfg: DictConfig) -> Iterator[RunRecord]:
     Yields:
         The run's record.
     """
-    with owned(Path(cfg.paths.output_dir)):
-        yield from _recorded(cfg)
+    with run_lock(Path(cfg.paths.output_dir)):
+        yield from _managed_run(cfg)
 
 
-def _recorded(cfg: DictConfig) -> Iterator[RunRecord]:
+def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     signals.begin_run()
     signals.hold()
-    record = RunRecord(cfg, sweep=_sweep())
+    record = RunRecord(cfg, sweep=_current_job())
     try:
-        signals.heed()
+        signals.check()
         with warnings.catch_warnings():
             require_tags(cfg)
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
-        if find_stop(error) is None and (again := begin_again(cfg)) is not None:
+        if find_interrupt(error) is None and (again := plan_retry(cfg)) is not None:
             keep_traceback(error)
             record.close_loggers(failed=True)
             raise again from error
-        with signals.held():
-            culprit = find_culprit(record.folder) if Launch.current is not None and find_stop(error) else None
-            outcome = judge(culprit or error, cfg)
-            tell(error, outcome, _advice(cfg))
-            if rank() > 0 and find_stop(error) is None and outcome.status == "failed":
+        with signals.deferred():
+            culprit = root_cause(record.folder) if LaunchInfo.current is not None and find_interrupt(error) else None
+            outcome = classify_error(culprit or error, cfg)
+            log_outcome(error, outcome, _resume_hint(cfg))
+            if rank() > 0 and find_interrupt(error) is None and outcome.status == "failed":
                 keep_traceback(error)
-                leave_word(record.folder, outcome.reason, outcome.exit_code, waited=has_lost_others(error))
-                let_rank_zero_end(record.folder)
+                write_failure(record.folder, outcome.reason, outcome.exit_code, waited=is_peer_loss(error))
+                wait_for_rank_zero(record.folder)
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
                 log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
         record.close_loggers(failed=outcome.status != "pruned")
         raise
-    with signals.held():
+    with signals.deferred():
         record.close("done", None, 0)
     record.close_loggers(failed=False)
 
 
-def _sweep() -> dict[str, Any] | None:
+def _current_job() -> dict[str, Any] | None:
     """Return directory and job number of the sweep this job belongs to; None in a single run or without Hydra."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
@@ -83,10 +83,10 @@ def _sweep() -> dict[str, Any] | None:
     return {"dir": str(hydra.sweep.dir), "job": hydra.job.num}
 
 
-def _advice(cfg: DictConfig) -> str:
+def _resume_hint(cfg: DictConfig) -> str:
     """Return how a stopped run goes on, a part of a sentence; empty where nothing was trained."""
     if "resume" not in cfg:
         return ""
-    if _sweep() is None:
+    if _current_job() is None:
         return "; to go on, give the same command with resume=auto"
     return f"; to go on: python src/train.py resume={cfg.paths.output_dir}"

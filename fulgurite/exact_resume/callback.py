@@ -13,14 +13,14 @@ from torchmetrics import Metric
 
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
-from fulgurite.exact_resume.loader import Share, make_exact
-from fulgurite.exact_resume.numerics import differences, switches
-from fulgurite.exact_resume.rng import Lending, generator_states, restore_generators, seed_of
+from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.numerics import differences, numerics_settings
+from fulgurite.exact_resume.rng import ScopedRng, derive_seed, generator_states, restore_generators
 
 log = RankedLogger(__name__)
 
 # Where in a run a checkpoint holds all that a resumed run needs; at other places Lightning is amid its own work.
-PLACES = ("epoch start", "step", "end")
+RESUMABLE_POINTS = ("epoch start", "step", "end")
 
 
 MARK = "is_exact"  # on a loader method that was wrapped
@@ -40,9 +40,9 @@ class ExactResume(Callback):
         self.seed = seed if seed is not None else torch.seed() % 2**32
         self._place = ""
         self._state: dict[str, Any] | None = None
-        self._means: dict[str, dict[str, torch.Tensor]] = {}
+        self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
-        self._lending = Lending()
+        self._lending = ScopedRng()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on a seed and wrap the data module; here, in the process that trains, which may be a spawned one."""
@@ -79,21 +79,26 @@ class ExactResume(Callback):
             for loader in each_loader(loaders):
                 if loader.generator is None:
                     # workers that live on draw once a process, so a resumed run would draw once more
-                    loader.generator = torch.Generator().manual_seed(seed_of("validation", self.seed))
+                    loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
             return loaders
 
         setattr(train_dataloader, MARK, True)
         # an attribute of the object, not of the class: other data modules stay as they are
         vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
 
-    def _share(self, trainer: Trainer) -> Share:
+    def _share(self, trainer: Trainer) -> ShardSpec:
         """Return which part of an epoch this process trains on."""
         shares = trainer.distributed_sampler_kwargs or {}
         if not trainer._accelerator_connector.use_distributed_sampler:
             shares = {}  # the data module shares out by itself
-        return Share(self.seed, self.restore, self._lending, shares.get("rank", 0), shares.get("num_replicas", 1))
+        return ShardSpec(self.seed, self.restore, self._lending, shares.get("rank", 0), shares.get("num_replicas", 1))
 
     # what is saved
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints, fixed against renames of the class."""
+        return "ExactResume"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seed and, at a place a run can go on from exactly, the state of every rank.
@@ -101,7 +106,7 @@ class ExactResume(Callback):
         Called on all ranks, of which the first one writes the checkpoint.
         """
         trainer = self._trainer
-        if trainer is None or self._place not in PLACES:
+        if trainer is None or self._place not in RESUMABLE_POINTS:
             return {"seed": self.seed}
         means = trainer.fit_loop.epoch_loop._results if self._place == "step" else {}
         own = {
@@ -120,7 +125,7 @@ class ExactResume(Callback):
             # a run that was stopped early has its end there, as long as it is not asked for more
             "ended": _limits(trainer) if self._place == "end" and trainer.should_stop else None,
         }
-        return {"seed": self.seed, "switches": switches(trainer), "ranks": _from_all_ranks(own, trainer)}
+        return {"seed": self.seed, "switches": numerics_settings(trainer), "ranks": _from_all_ranks(own, trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the score of the newest best checkpoint, which Lightning saves and does not read."""
@@ -140,7 +145,7 @@ class ExactResume(Callback):
         if ranks is None:
             log.warning("the checkpoint was saved where a run cannot go on exactly; checkpoints/last.ckpt always can")
             return
-        for line in differences(state_dict["switches"], switches(trainer)):
+        for line in differences(state_dict["switches"], numerics_settings(trainer)):
             log.warning("exact resume: %s", line)
         self._state = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
         if len(ranks) != trainer.world_size:
@@ -157,7 +162,7 @@ class ExactResume(Callback):
                     setattr(metric, attribute, _moved(value, metric.device))
                 metric._update_count = saved["updates"]
                 metric._computed = None
-        self._means = dict(state["means"])
+        self._epoch_means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
         self._lending.load_state_dict(state["lending"])
         if "generators" in state:
@@ -186,7 +191,7 @@ class ExactResume(Callback):
     ) -> None:
         """Add to the means of the epoch what was there before the run stopped."""
         self._place = "step"
-        if self._means:
+        if self._epoch_means:
             self._add_means(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,8 +216,8 @@ class ExactResume(Callback):
     def _add_means(self, trainer: Trainer) -> None:
         """Add each saved mean to the one that was begun anew, as soon as the model logs it again."""
         begun = trainer.fit_loop.epoch_loop._results
-        for key in [key for key in self._means if key in begun]:
-            mean, saved = begun[key], self._means.pop(key)
+        for key in [key for key in self._epoch_means if key in begun]:
+            mean, saved = begun[key], self._epoch_means.pop(key)
             value = saved["value"].to(mean.value.device)
             if mean.meta.is_mean_reduction:
                 mean.value = value + mean.value
@@ -224,7 +229,7 @@ class ExactResume(Callback):
             mean._computed = None
 
 
-class ForgetOrder(Callback):
+class DropLoaderState(Callback):
     """Drops the place of the loaders from a checkpoint that an exact run saved: this run's loaders know of none."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -246,7 +251,7 @@ def apply_exact_resume(trainer: Trainer, seed: int | None, *, wanted: bool, resu
         # Lightning has sorted its callbacks by now: those that save are last
         callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed))
     elif resumes:
-        callbacks.insert(0, ForgetOrder())
+        callbacks.insert(0, DropLoaderState())
 
 
 def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:

@@ -23,14 +23,14 @@ from torch.utils.data import (
 )
 
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.rng import Lending, seed_all, seed_of
-from fulgurite.exact_resume.sharding import Sharing
+from fulgurite.exact_resume.rng import ScopedRng, derive_seed, seed_all
+from fulgurite.exact_resume.sharding import BatchSharding
 
 Keyed = tuple[int, list[int]]  # the seed of a batch and its indices
 
 
 @dataclass(frozen=True)
-class Share:
+class ShardSpec:
     """Whose share of each epoch a loader hands out, and what it is made with.
 
     Attributes:
@@ -43,7 +43,7 @@ class Share:
 
     seed: int
     on_start: Callable[[], None]
-    lending: Lending = field(default_factory=Lending)
+    lending: ScopedRng = field(default_factory=ScopedRng)
     rank: int = 0
     ranks: int = 1
 
@@ -52,7 +52,7 @@ class Share:
 SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-class EpochOrder(DistributedSampler[int]):
+class EpochSampler(DistributedSampler[int]):
     """The order of a sampler, drawn anew for each epoch as a function of seed and epoch, and one rank's share of it.
 
     The order is that of the whole data set, whatever the number of ranks. Lightning leaves the loader alone because
@@ -64,17 +64,17 @@ class EpochOrder(DistributedSampler[int]):
         sharing: Which of it is this rank's.
     """
 
-    def __init__(self, sampler: Any, seed: int, sharing: Sharing) -> None:
+    def __init__(self, sampler: Any, seed: int, sharing: BatchSharding) -> None:
         super().__init__(sampler, num_replicas=sharing.ranks, rank=sharing.rank)
         own = getattr(sampler, "generator", None)
         self.sampler = copy(sampler)  # gets a generator of each epoch; the one given may be used again
-        self.seed = seed if own is None else seed_of(seed, own.initial_seed())
+        self.seed = seed if own is None else derive_seed(seed, own.initial_seed())
         self.sharing = sharing
 
     def whole(self) -> list[int]:
         """Return the epoch's order, of all ranks together."""
         if not isinstance(self.sampler, SequentialSampler):
-            self.sampler.generator = torch.Generator().manual_seed(seed_of("order", self.seed, self.epoch))
+            self.sampler.generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
         return list(self.sampler)
 
     def __len__(self) -> int:
@@ -88,14 +88,14 @@ class EpochOrder(DistributedSampler[int]):
         return iter([index for batch in range(self.sharing.batches) for index in self.sharing.part(order, batch)])
 
 
-class KeyedBatches(Sampler[Any]):
+class SeededBatchSampler(Sampler[Any]):
     """Batches of indices, each with the seed of its random changes.
 
     Args:
         sampler: The order, and how it is shared.
     """
 
-    def __init__(self, sampler: EpochOrder) -> None:
+    def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
         self.sharing = sampler.sharing
         self.first = 0  # batches that are skipped
@@ -106,10 +106,10 @@ class KeyedBatches(Sampler[Any]):
     def __iter__(self) -> Iterator[Keyed]:
         order, place = self.sampler.whole(), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
         for batch in range(self.first, len(self)):
-            yield seed_of("batch", *place, batch), self.sharing.part(order, batch)
+            yield derive_seed("batch", *place, batch), self.sharing.part(order, batch)
 
 
-class SeededFetch(Dataset[Any]):
+class SeededDataset(Dataset[Any]):
     """A data set that makes a whole batch, collated, on generators seeded for it. All else is the wrapped data set's.
 
     Args:
@@ -118,7 +118,7 @@ class SeededFetch(Dataset[Any]):
         lending: Where batches are made in the training process.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any], lending: Lending) -> None:
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], lending: ScopedRng) -> None:
         self._wrapped = dataset
         self._collate = collate
         self._lending = lending
@@ -162,18 +162,18 @@ class ExactLoader(DataLoader[Any]):
         share: Whose batches they are.
     """
 
-    def __init__(self, loader: DataLoader[Any], share: Share) -> None:
-        sharing = Sharing(
+    def __init__(self, loader: DataLoader[Any], share: ShardSpec) -> None:
+        sharing = BatchSharding(
             len(cast("Sized", loader.sampler)),
             int(loader.batch_size or 1),
             share.rank,
             share.ranks,
             drop_last=loader.drop_last,
         )
-        order = EpochOrder(loader.sampler, share.seed, sharing)
-        self.batches = KeyedBatches(order)
+        order = EpochSampler(loader.sampler, share.seed, sharing)
+        self.batches = SeededBatchSampler(order)
         super().__init__(
-            SeededFetch(loader.dataset, loader.collate_fn, share.lending),
+            SeededDataset(loader.dataset, loader.collate_fn, share.lending),
             batch_sampler=self.batches,
             collate_fn=_as_is,
             num_workers=loader.num_workers,
@@ -197,7 +197,7 @@ class ExactLoader(DataLoader[Any]):
         self._epoch = order.epoch
         self.batches.first = self._handed_out = batches if epoch == order.epoch else 0
         self._restored = (0, 0)
-        self.generator.manual_seed(seed_of("workers", order.seed, order.epoch))
+        self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
         for batch in super().__iter__():
             self._handed_out += 1
             yield batch
@@ -230,7 +230,7 @@ class ExactLoader(DataLoader[Any]):
         }
 
 
-def make_exact(loaders: Any, share: Share) -> tuple[Any, list[str]]:
+def make_exact(loaders: Any, share: ShardSpec) -> tuple[Any, list[str]]:
     """Return the loaders made exact, and why some were left as they are.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 
-def switches(trainer: Trainer) -> dict[str, str | int | bool]:
+def numerics_settings(trainer: Trainer) -> dict[str, str | int | bool]:
     """Return them by name, as plain values.
 
     Args:

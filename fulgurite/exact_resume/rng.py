@@ -19,7 +19,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def seed_of(*place: int | str) -> int:
+def derive_seed(*place: int | str) -> int:
     """Return a seed, 0 to 2**32 - 1, that is a function of its place, e.g. of seed, epoch and batch."""
     digest = blake2b("/".join(map(str, place)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
@@ -36,7 +36,7 @@ def seed_all(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-class Lending:
+class ScopedRng:
     """Lends python's, numpy's and torch's CPU generator, seeded, to the making of a batch; then all is as before.
 
     In the first batches of a run all three are lent and looked at. One that no batch drew from is left alone from

@@ -11,7 +11,7 @@ LEAST = 2
 
 
 @dataclass(frozen=True)
-class Sharing:
+class BatchSharding:
     """Which examples of each batch are one rank's.
 
     A batch of all ranks together is what one process would see in a batch `ranks` times as large. Rank r takes every
@@ -56,7 +56,7 @@ class Sharing:
         """
         return [order[place] for place in self.places(batch)] or list(order[: LEAST if self.fill else 0])
 
-    def is_filler(self, batch: int) -> bool:
+    def is_padding(self, batch: int) -> bool:
         """Tell whether this rank has no example of a batch of its own."""
         return not self.places(batch)
 

@@ -19,15 +19,15 @@ from torchmetrics import Metric
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.ddp_buckets import settle_buckets
-from fulgurite.exact_resume.loader import EpochOrder, ExactLoader
-from fulgurite.exact_resume.sharding import Sharing
+from fulgurite.exact_resume.loader import EpochSampler, ExactLoader
+from fulgurite.exact_resume.sharding import BatchSharding
 
 log = RankedLogger(__name__)
 MARK = "is_shared"  # on a loader method that was wrapped
 Values = dict[str, Any]
 
 
-class EqualRanks(Callback):
+class UnevenBatches(Callback):
     """Counts every example once, over all ranks, and weighs a last batch whose parts are not equally large.
 
     Lightning's own sampler repeats examples until all ranks have equally many, and counts them twice. Here the ranks
@@ -109,13 +109,13 @@ class EqualRanks(Callback):
         if loaders is None or (loaders._mode != "sequential" and len(loaders.flattened) > 1):
             return
         order = getattr(loaders.flattened[dataloader_idx], "sampler", None)
-        if isinstance(order, EpochOrder):
+        if isinstance(order, EpochSampler):
             self._note(trainer, order.sharing, batch_idx)
 
-    def _note(self, trainer: Trainer, sharing: Sharing, batch_idx: int) -> None:
+    def _note(self, trainer: Trainer, sharing: BatchSharding, batch_idx: int) -> None:
         if batch_idx == sharing.batches - 1:
             self._is_last = True
-            if sharing.is_filler(batch_idx):
+            if sharing.is_padding(batch_idx):
                 self._before = [(metric, _values(metric)) for metric in _metrics(trainer)]
 
     def _end_batch(self, trainer: Trainer) -> None:
@@ -137,14 +137,14 @@ class EqualRanks(Callback):
                 mean.cumulated_batch_size = mean.cumulated_batch_size.float()
 
 
-def share_ranks(trainer: Trainer) -> None:
+def install_uneven_batches(trainer: Trainer) -> None:
     """Have the processes of a trainer share their batches; nothing is done for one process.
 
     Args:
         trainer: Gets a callback more, before those that look at metrics.
     """
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-        vars(trainer)["callbacks"].insert(0, EqualRanks())
+        vars(trainer)["callbacks"].insert(0, UnevenBatches())
 
 
 def _shared(make: Callable[[], Any], datamodule: LightningDataModule) -> Callable[[], Any]:
@@ -170,7 +170,7 @@ def _share(loader: DataLoader[Any], trainer: Trainer, *, fill: bool) -> str:
         fill: Whether a rank without a part of the last batch gets a filler; predictions would be those of nobody.
     """
     sampler, batches = loader.sampler, loader.batch_sampler
-    if isinstance(sampler, EpochOrder):
+    if isinstance(sampler, EpochSampler):
         sampler.sharing = replace(sampler.sharing, fill=fill)  # the data module gave this loader before
         return ""
     if isinstance(sampler, DistributedSampler):
@@ -180,7 +180,7 @@ def _share(loader: DataLoader[Any], trainer: Trainer, *, fill: bool) -> str:
     if type(batches) is not BatchSampler:
         return "the loader has a batch sampler of its own, or none"
     ranks = trainer.distributed_sampler_kwargs or {}
-    sharing = Sharing(
+    sharing = BatchSharding(
         len(cast("Sized", sampler)),
         batches.batch_size,
         ranks.get("rank", 0),
@@ -189,7 +189,7 @@ def _share(loader: DataLoader[Any], trainer: Trainer, *, fill: bool) -> str:
         fill=fill,
     )
     # as Lightning seeds the one it would put in
-    order = EpochOrder(sampler, int(os.getenv("PL_GLOBAL_SEED", "0")), sharing)
+    order = EpochSampler(sampler, int(os.getenv("PL_GLOBAL_SEED", "0")), sharing)
     vars(loader)["sampler"] = order  # set behind the back of a loader that would refuse it
     batches.sampler = order
     return ""

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
@@ -24,12 +22,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.cache_dirs import use_writable_caches
-from fulgurite.core.errors import Stopped, UserError
+from fulgurite.core.errors import Interrupted, UserError
 from fulgurite.core.project import prepare_environment, project_root
 from fulgurite.engine.app import EntryPoint
-from fulgurite.engine.outcome import JobFailed, judge
+from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.engine.record import RunRecord
 from fulgurite.shutdown.signals import signals
 
@@ -92,7 +91,7 @@ class RemoteJob:
             number,
             sweep,
             sweep / str(config.hydra.sweep.subdir),
-            plain_of(config),
+            to_plain(config),
             _named(given.task_function),
             tuple(sys.argv),
             tuple(RunRecord.typed or sys.argv),
@@ -109,7 +108,7 @@ class RemoteJob:
         its `outcome`. The traceback is in the job's log.
         """
         self._enter()
-        config = typed_of(self.plain) if self.config is None else self.config
+        config = to_hydra_config(self.plain) if self.config is None else self.config
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
         try:
@@ -120,7 +119,7 @@ class RemoteJob:
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
-        except Stopped as stop:
+        except Interrupted as stop:
             signals.end_ranks()
             returned = JobReturn(status=JobStatus.FAILED, _return_value=stop)
         return portable(returned)
@@ -147,14 +146,14 @@ class RemoteJob:
         return found.run_job if isinstance(found, EntryPoint) else getattr(found, "__wrapped__", found)
 
 
-def plain_of(config: DictConfig) -> dict[str, Any]:
+def to_plain(config: DictConfig) -> dict[str, Any]:
     """Return a config with Hydra's part as plain values, unresolved."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def typed_of(plain: dict[str, Any]) -> DictConfig:
+def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
     """Return a config that Hydra takes for one it has composed: of a fixed structure, its own part checked by type."""
     hydra = OmegaConf.structured(HydraConf)
     with open_dict(hydra):  # groups add keys of their own
@@ -169,7 +168,7 @@ def portable(returned: JobReturn) -> JobReturn:
     error = returned._return_value
     if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
         return returned
-    return replace(returned, _return_value=JobFailed(judge(error)))
+    return replace(returned, _return_value=JobFailed(classify_error(error)))
 
 
 def _named(task: Callable[..., Any]) -> tuple[str, str]:

@@ -29,14 +29,14 @@ from fulgurite.core.errors import EXIT_CRASH, UserError
 from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
-from fulgurite.launchers.slots import Place
+from fulgurite.launchers.slots import Slot
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.provenance import versions
-from fulgurite.runs.run_json import end_record
-from fulgurite.runs.sweep_ledger import note_job
+from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signals
-from fulgurite.sweeps.dispatch import Ended, Numbered, refused
-from fulgurite.validation.hydra_errors import Refusals
+from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 CONSOLE = "console.log"  # in a job's folder: what it would have said at the terminal
 PRELOADED = ("fulgurite.engine.build", "fulgurite.resume.restore", "fulgurite.checkpoints.loading", "torchmetrics")
@@ -55,7 +55,7 @@ class Running:
     """
 
     job: RemoteJob
-    place: Place
+    place: Slot
     process: BaseProcess
     receiver: Connection
     returned: JobReturn | None = None
@@ -76,13 +76,13 @@ class Pool:
         places: One or more.
     """
 
-    def __init__(self, launcher: Launcher, places: Sequence[Place]) -> None:
+    def __init__(self, launcher: Launcher, places: Sequence[Slot]) -> None:
         self.launcher = launcher
         self.free = list(places)
         self.running: list[Running] = []
         self.progress = Progress(launcher.config, len(places))  # type: ignore[attr-defined]  # every launcher has it
 
-    def stream(self, jobs: Iterator[Numbered]) -> Generator[Ended, None, None]:
+    def stream(self, jobs: Iterator[NumberedJob]) -> Generator[JobResult, None, None]:
         """Run jobs and yield each as it ends; `Streaming` in streaming.py says how.
 
         Args:
@@ -106,11 +106,11 @@ class Pool:
             if self.running:
                 self._end()
 
-    def _start(self, number: int, words: Sequence[str]) -> Ended | None:
+    def _start(self, number: int, words: Sequence[str]) -> JobResult | None:
         try:
             job = RemoteJob.compose(self.launcher, number, words)
-        except (*Refusals, UserError) as error:
-            return number, refused(error)
+        except (*HYDRA_ERRORS, UserError) as error:
+            return number, composition_failure(error)
         place = self.free.pop(0)
         receiver, sender = multiprocessing.Pipe(duplex=False)
         sys.stdout.flush()
@@ -125,7 +125,7 @@ class Pool:
         self.progress.started(number, words)
         return None
 
-    def _ended(self) -> list[Ended]:
+    def _ended(self) -> list[JobResult]:
         """Wait a moment for jobs to end and return those that did, their places free again."""
         # of one that has returned, the end of its process; of the others a result, or none and a look at the process
         wait([job.receiver if job.returned is None else job.process.sentinel for job in self.running], LOOK)
@@ -165,8 +165,8 @@ class Pool:
         else:
             outcome = Outcome("failed", f"the process ended with code {code} and no word", code or EXIT_CRASH)
         folder, number = job.job.folder, job.job.number
-        if end_record(folder, *vars(outcome).values()) or not (folder / RECORD).is_file():
-            note_job(
+        if mark_ended(folder, *vars(outcome).values()) or not (folder / RECORD).is_file():
+            record_event(
                 {"dir": str(job.job.sweep), "job": number},
                 outcome.status,
                 run=folder,
@@ -177,7 +177,7 @@ class Pool:
 
     def _end(self) -> None:
         """Tell all jobs to end, wait for each as long as its grace lasts, and leave none."""
-        with signals.held():
+        with signals.deferred():
             self._tell()
             told_again = False
             for job in self.running:
@@ -211,7 +211,7 @@ def _preload() -> None:
     gc.enable()
 
 
-def _run(job: RemoteJob, place: Place, sender: Connection, parent: int) -> None:
+def _run(job: RemoteJob, place: Slot, sender: Connection, parent: int) -> None:
     """Run a job in the process that was started for it."""
     os.setpgid(0, 0)
     _end_with(parent)

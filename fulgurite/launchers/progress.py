@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.metric_names import less_is_better
 from fulgurite.core.redact import shown_word
-from fulgurite.sweeps.dispatch import Numbered
+from fulgurite.sweeps.dispatch import NumberedJob
 
 OF_GOING_ON = ("hydra.", "resume.", "ckpt_")  # words that are no values of a job
 
@@ -74,7 +74,7 @@ class Progress:
         if self._live is None:
             self._say(f"sweep: job {number} {how}{self._values(number)}")
 
-    def ended(self, number: int, returned: JobReturn, jobs: Iterator[Numbered]) -> None:
+    def ended(self, number: int, returned: JobReturn, jobs: Iterator[NumberedJob]) -> None:
         """Tell how a job ended.
 
         Args:
@@ -94,7 +94,7 @@ class Progress:
             how = f"{outcome.status}: {outcome.reason}"
         self._say(f"sweep: job {number} {how}{values}, {_duration(seconds)}; {self.summary(jobs)}")
 
-    def show(self, jobs: Iterator[Numbered]) -> None:
+    def show(self, jobs: Iterator[NumberedJob]) -> None:
         """Draw the table, where there is one."""
         if self._live is None:
             return
@@ -107,7 +107,7 @@ class Progress:
             table.add_row(str(number), now.values, _duration(time.monotonic() - now.start))
         self._live.update(Group(Text(self.summary(jobs), style="bold"), table), refresh=True)
 
-    def summary(self, jobs: Iterator[Numbered]) -> str:
+    def summary(self, jobs: Iterator[NumberedJob]) -> str:
         """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.9312 (job 2), 40 s left`."""
         to_come = length_hint(jobs) + self.waiting
         total = len(self.seconds) + self.failed + len(self.now) + to_come

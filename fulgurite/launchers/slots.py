@@ -18,7 +18,7 @@ DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """What one job at a time has to itself.
 
     Attributes:
@@ -48,12 +48,12 @@ class Place:
         torch.set_num_threads(threads)
 
 
-def share_out(
+def allocate_slots(
     slots: int | None = None,
     gpus: int | None = None,
     cpus: int | None = None,
     found: tuple[Sequence[str], Sequence[int]] | None = None,
-) -> list[Place]:
+) -> list[Slot]:
     """Return the places that a machine gives.
 
     Args:
@@ -72,7 +72,7 @@ def share_out(
     of_gpus = _shares(visible, slots, gpus) if visible else [()] * slots
     of_cores = [()] * slots if cpus == 0 else _shares(cores, slots, cpus)
     has_none_to_hide = not visible and gpus != 0
-    return [Place(number, None if has_none_to_hide else of_gpus[number], of_cores[number]) for number in range(slots)]
+    return [Slot(number, None if has_none_to_hide else of_gpus[number], of_cores[number]) for number in range(slots)]
 
 
 def visible_gpus(env: Mapping[str, str]) -> list[str]:

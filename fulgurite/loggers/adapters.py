@@ -13,12 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.loggers.guarded import call_in_turn, close_all, identify
+from fulgurite.loggers.guarded import close_all, enqueue, run_id
 
 log = RankedLogger(__name__)
 
 
-def go_on(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
+def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
     """Return the `logger` group with what each tracker needs to go on with its own run.
 
     MLflow, W&B, Comet and Aim open the run of that id again; what they hold of `step` and later stays there, and comes
@@ -42,10 +42,10 @@ def go_on(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | No
 
 def _go_on_with(name: str, config: Any, known: str | None, step: int) -> None:
     kind = str(config.get("_target_")).rpartition(".")[2] if isinstance(config, DictConfig) else ""
-    if kind not in CONTINUES or config.get("_partial_"):
+    if kind not in RESUME_ARGUMENT or config.get("_partial_"):
         log.info("%s: how this tracker goes on with its own run is not known; it starts as its config says", name)
         return
-    argument = CONTINUES[kind]
+    argument = RESUME_ARGUMENT[kind]
     if known and argument and config.get(argument) is None:
         config[argument] = int(known) if argument == "version" and known.isdigit() else known
     if kind == "WandbLogger":
@@ -56,7 +56,7 @@ def _go_on_with(name: str, config: Any, known: str | None, step: int) -> None:
         config._target_, config.before = "fulgurite.loggers.appending_csv.ContinuedCSVLogger", step
 
 
-def describe(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
+def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
     """Tell every tracker the same hyperparameters, and the tags in the form it has for them.
 
     Args:
@@ -67,9 +67,9 @@ def describe(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags
     for logger in loggers:
         tell = HYPERPARAMETERS.get(type(logger).__name__, _log_hyperparameters)
         content = {"call": "log_hyperparams", "params": dict(hyperparameters)}
-        call_in_turn(logger, partial(tell, hyperparameters=dict(hyperparameters)), content)
+        enqueue(logger, partial(tell, hyperparameters=dict(hyperparameters)), content)
         if setter := TAGS.get(type(logger).__name__):
-            call_in_turn(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
+            enqueue(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
 
 
 def ids(loggers: Sequence[Logger]) -> dict[str, str]:
@@ -78,7 +78,7 @@ def ids(loggers: Sequence[Logger]) -> dict[str, str]:
     Args:
         loggers: The trainer's loggers.
     """
-    return dict(known for logger in loggers if (known := identify(logger)))
+    return dict(known for logger in loggers if (known := run_id(logger)))
 
 
 def close(loggers: Sequence[Logger], *, failed: bool) -> None:
@@ -86,13 +86,13 @@ def close(loggers: Sequence[Logger], *, failed: bool) -> None:
     for logger in loggers:
         # a tracker that cannot be closed must not hide how the run ended
         with suppress(Exception):
-            call_in_turn(logger, partial(_end, status="failed" if failed else "success"))
+            enqueue(logger, partial(_end, status="failed" if failed else "success"))
     close_all(loggers)
 
 
 def _end(logger: Any, status: str) -> None:
     logger.finalize(status)
-    if ending := ENDINGS.get(type(logger).__name__):
+    if ending := CLOSE_METHOD.get(type(logger).__name__):
         getattr(logger.experiment, ending)()
 
 
@@ -129,7 +129,7 @@ def _set_aim_tags(logger: Any, tags: Sequence[str]) -> None:
 
 
 # The argument with which a tracker opens a run of its own again.
-CONTINUES = {
+RESUME_ARGUMENT = {
     "MLFlowLogger": "run_id",
     "WandbLogger": "id",
     "CometLogger": "experiment_key",
@@ -146,4 +146,4 @@ TAGS: dict[str, Callable[[Any, Sequence[str]], None]] = {
     "AimLogger": _set_aim_tags,
 }
 # How a tracker's own run is ended; the others end with `finalize`.
-ENDINGS = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}
+CLOSE_METHOD = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}

@@ -2,7 +2,7 @@
 
 One thread speaks to one tracker: calls wait in a queue, are made in their order, and are tried again when the tracker
 cannot be reached. The training loop never waits for them. A run waits in four places only (the tracker's opening, the
-ends of training and of the test, its own end), together no longer than `Patience` allows. What was not delivered by
+ends of training and of the test, its own end), together no longer than `WaitBudget` allows. What was not delivered by
 then is left in `undelivered-<name>.jsonl`, one call a line.
 """
 
@@ -24,12 +24,12 @@ from fulgurite.core.rank_logging import RankedLogger
 TRIES = 3  # of a call that a tracker refuses; a tracker that cannot be reached is tried for as long as the run lasts
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; each pause is twice the one before
 SLOWLY = 10  # how many times as long as for silence a run waits while answers come
-WAITING = 10_000  # calls that wait in memory; of more, the oldest go to the file
+MAX_PENDING = 10_000  # calls that wait in memory; of more, the oldest go to the file
 
 log = RankedLogger(__name__)
 
 
-class Patience:
+class WaitBudget:
     """How long one run waits for its trackers: all of them, and all waits together.
 
     What counts is silence; a tracker that answers, but slowly, gets `SLOWLY` times as long.
@@ -70,7 +70,7 @@ class Patience:
 
 
 @dataclass
-class Call:
+class PendingCall:
     """One call of a tracker.
 
     Attributes:
@@ -84,7 +84,7 @@ class Call:
     opens: bool = False
 
 
-class Line:
+class DeliveryQueue:
     """The way to one tracker: a queue, and the thread that makes its calls one after the other.
 
     Args:
@@ -93,7 +93,7 @@ class Line:
         patience: Shared by all trackers of the run.
     """
 
-    def __init__(self, name: str, folder: Path, patience: Patience) -> None:
+    def __init__(self, name: str, folder: Path, patience: WaitBudget) -> None:
         self.name = name
         self.folder = folder
         self.patience = patience
@@ -106,7 +106,7 @@ class Line:
     def _start(self) -> None:
         self.process = os.getpid()
         self.changed = threading.Condition()
-        self.calls: deque[Call] = deque()  # the first is being made
+        self.calls: deque[PendingCall] = deque()  # the first is being made
         self.open = False  # the tracker's own run is there
         self.answers = 0  # calls that were made
         self.awaited = False  # the run has waited for it once
@@ -124,7 +124,7 @@ class Line:
         self._start()
 
     @property
-    def is_here(self) -> bool:
+    def in_worker_thread(self) -> bool:
         """Whether this is the tracker's own thread."""
         return threading.current_thread() is self.thread
 
@@ -138,24 +138,24 @@ class Line:
             self._start()  # forked: threads stay behind
         with self.changed:
             if self.thread is None and not self.over:
-                self.calls.append(Call(opening, opens=True))
+                self.calls.append(PendingCall(opening, opens=True))
                 self.thread = threading.Thread(target=self._work, name=f"tracker-{self.name}", daemon=True)
                 self.thread.start()
 
-    def send(self, call: Call) -> None:
+    def send(self, call: PendingCall) -> None:
         """Put a call at the end of the queue; costs the caller no time."""
         with self.changed:
             if self.over:
                 self._keep(call)
                 return
             self.calls.append(call)
-            if len(self.calls) > WAITING:
+            if len(self.calls) > MAX_PENDING:
                 being_made = self.calls.popleft()
                 self._keep(self.calls.popleft())
                 self.calls.appendleft(being_made)
             self.changed.notify_all()
 
-    def opened(self) -> bool:
+    def wait_connected(self) -> bool:
         """Tell whether the tracker's own run is there; the first time, wait for it."""
         with self.changed:
             if not self.awaited:
@@ -224,7 +224,7 @@ class Line:
                         self._give_up()
                 self.changed.notify_all()
 
-    def _deliver(self, call: Call) -> bool:
+    def _deliver(self, call: PendingCall) -> bool:
         """Make one call, again and again where that can help, and tell whether it was made."""
         refused, pause = 0, FIRST_PAUSE
         while not self.over:
@@ -258,7 +258,7 @@ class Line:
             self._keep(self.calls.popleft())
         self.changed.notify_all()
 
-    def _keep(self, call: Call) -> None:
+    def _keep(self, call: PendingCall) -> None:
         if call.content is None:
             return
         self.kept += 1

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.loggers.delivery import Call, Line, Patience, one_line
+from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, one_line
 
 SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"})
 CONNECTS_WHEN_MADE = frozenset({"CometLogger"})
@@ -37,7 +37,7 @@ log = RankedLogger(__name__)
 
 
 def make_tracker(
-    name: str, node: Mapping[str, Any], make: Callable[[], Logger], folder: str | Path, patience: Patience
+    name: str, node: Mapping[str, Any], make: Callable[[], Logger], folder: str | Path, patience: WaitBudget
 ) -> Logger | None:
     """Make one tracker and guard it; None when it is a service that cannot be had now.
 
@@ -64,7 +64,7 @@ def make_tracker(
     return guard(logger, name, folder, patience)
 
 
-def guard(logger: Logger, name: str, folder: str | Path, patience: Patience) -> Logger:
+def guard(logger: Logger, name: str, folder: str | Path, patience: WaitBudget) -> Logger:
     """Guard a tracker, in place, and return it.
 
     Args:
@@ -74,24 +74,24 @@ def guard(logger: Logger, name: str, folder: str | Path, patience: Patience) -> 
         patience: How long the run waits for its trackers.
     """
     own = type(logger)
-    kind = _Service if any(base.__name__ in SERVICES for base in own.__mro__) else _Files
-    line = Line(name, Path(folder), patience)
+    kind = _RemoteLogger if any(base.__name__ in SERVICES for base in own.__mro__) else _FileLogger
+    line = DeliveryQueue(name, Path(folder), patience)
     logger.__class__ = _guarded(kind, own)
     vars(logger)["line"] = line
     return logger
 
 
-def identify(logger: Logger) -> tuple[str, str] | None:
+def run_id(logger: Logger) -> tuple[str, str] | None:
     """Return a tracker's name in the config and the id of its own run; None when it has none or is not guarded."""
-    if not isinstance(logger, _Guard):
+    if not isinstance(logger, _GuardedLogger):
         return None
     # services know their id when their run is open; those that write files need not be opened for it
-    if isinstance(logger, _Service) and isinstance(logger.experiment, DummyExperiment):
+    if isinstance(logger, _RemoteLogger) and isinstance(logger.experiment, DummyExperiment):
         return None
     return None if logger.version is None else (logger.line.name, str(logger.version))
 
 
-def call_in_turn(logger: Logger, function: Callable[[Any], None], content: dict[str, Any] | None = None) -> None:
+def enqueue(logger: Logger, function: Callable[[Any], None], content: dict[str, Any] | None = None) -> None:
     """Call a function with a tracker when all earlier calls are made, and where its failing stops nothing.
 
     Args:
@@ -99,7 +99,7 @@ def call_in_turn(logger: Logger, function: Callable[[Any], None], content: dict[
         function: Takes the logger.
         content: What is kept of the call when it cannot be delivered.
     """
-    if isinstance(logger, _Guard):
+    if isinstance(logger, _GuardedLogger):
         logger._call(partial(function, logger), content)
     else:
         function(logger)
@@ -107,17 +107,17 @@ def call_in_turn(logger: Logger, function: Callable[[Any], None], content: dict[
 
 def close_all(loggers: Sequence[Logger]) -> None:
     """Wait for the last calls of all trackers, together, and keep what is not delivered."""
-    lines = [logger.line for logger in loggers if isinstance(logger, _Service) and logger.line.thread]
+    lines = [logger.line for logger in loggers if isinstance(logger, _RemoteLogger) and logger.line.thread]
     for line in lines:
         line.begin_close()
     for line in lines:
         line.close()
 
 
-class _Guard(Logger):
+class _GuardedLogger(Logger):
     """What both guards are: a way to call the methods of the class below."""
 
-    line: Line
+    line: DeliveryQueue
     own: type[Logger]
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
@@ -148,16 +148,16 @@ class _Guard(Logger):
         return _restore, (type(self).__mro__[1], self.own, state)
 
 
-class _Service(_Guard):
+class _RemoteLogger(_GuardedLogger):
     """Everything is said by the tracker's thread, on rank 0."""
 
     @property
     def experiment(self) -> Any:
         """The tracker's own client or run; what swallows every call while there is none."""
-        if self.line.is_here or not _speaks():
+        if self.line.in_worker_thread or not _speaks():
             return self._own_experiment()
         self.line.begin(self._own_experiment)
-        return self._own_experiment() if self.line.opened() else DummyExperiment()
+        return self._own_experiment() if self.line.wait_connected() else DummyExperiment()
 
     def _own_experiment(self) -> Any:
         return super().experiment  # type: ignore[misc]
@@ -165,21 +165,21 @@ class _Service(_Guard):
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
         if not _speaks():
             return
-        if self.line.is_here:
+        if self.line.in_worker_thread:
             function()
         else:
             self.line.begin(self._own_experiment)
-            self.line.send(Call(function, content))
+            self.line.send(PendingCall(function, content))
 
     def finalize(self, status: str) -> None:
         if self.line.thread is None:
             return  # nothing was said: there is nothing to end
         super().finalize(status)
-        if _speaks() and not self.line.is_here:
+        if _speaks() and not self.line.in_worker_thread:
             self.line.end_stage()
 
 
-class _Files(_Guard):
+class _FileLogger(_GuardedLogger):
     """An error of the system is told once; any other is raised, as it would be without a guard."""
 
     @property
@@ -218,11 +218,11 @@ class _Files(_Guard):
 
 
 @cache
-def _guarded(kind: type[_Guard], own: type[Logger]) -> type[Logger]:
+def _guarded(kind: type[_GuardedLogger], own: type[Logger]) -> type[Logger]:
     return type(own.__name__, (kind, own), {"__module__": own.__module__, "__doc__": own.__doc__, "own": own})
 
 
-def _restore(kind: type[_Guard], own: type[Logger], state: dict[str, Any]) -> Logger:
+def _restore(kind: type[_GuardedLogger], own: type[Logger], state: dict[str, Any]) -> Logger:
     logger: Logger = copyreg.__newobj__(_guarded(kind, own))  # type: ignore[attr-defined]
     set_state = getattr(logger, "__setstate__", None)
     set_state(state) if set_state else vars(logger).update(state)
@@ -260,7 +260,7 @@ def _may_fail(kind: str, error: Exception) -> bool:
     return type(error).__name__ != "MisconfigurationException" and not isinstance(error, ImportError)
 
 
-def _within(patience: Patience, name: str, make: Callable[[], Logger]) -> Logger:
+def _within(patience: WaitBudget, name: str, make: Callable[[], Logger]) -> Logger:
     """Call `make` in a thread and wait no longer than the run has patience for.
 
     Raises:

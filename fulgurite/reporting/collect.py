@@ -19,7 +19,7 @@ from typing import Any
 
 from fulgurite.core.redact import shown_word
 from fulgurite.runs.layout import METRICS, RECORD, RESULTS
-from fulgurite.runs.run_directory import status_now
+from fulgurite.runs.run_directory import effective_status
 
 # Folders of a run or of a project that hold no runs.
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
@@ -28,7 +28,7 @@ _PLAIN_WORDS = re.compile(r"""(?:- [A-Za-z+~][^\n:#'"\\]*\n)*\Z""")
 
 
 @dataclass(frozen=True)
-class LeftRun:
+class RunSummary:
     """One run directory, read.
 
     Attributes:
@@ -46,7 +46,7 @@ class LeftRun:
     @cached_property
     def status(self) -> str:
         """The status in the record; `killed` for a run that is recorded as running, but that nobody is at."""
-        return status_now(Path(self.folder), self.record)
+        return effective_status(Path(self.folder), self.record)
 
     @property
     def reason(self) -> str:
@@ -92,7 +92,7 @@ def find_runs(root: str | Path) -> Iterator[str]:
         waiting += below
 
 
-def read_run(folder: str | Path) -> LeftRun | None:
+def read_run(folder: str | Path) -> RunSummary | None:
     """Read one run directory; None, and a warning, when its record cannot be read."""
     try:
         record = _read_object(f"{folder}/{RECORD}")
@@ -107,10 +107,10 @@ def read_run(folder: str | Path) -> LeftRun | None:
         sys.stderr.write(f"warning: {folder}: its {RESULTS} cannot be read ({error})\n")
         metrics = {}
     words = tuple(map(shown_word, _read_words(f"{folder}/.hydra/overrides.yaml")))
-    return LeftRun(str(folder), record, metrics, words)
+    return RunSummary(str(folder), record, metrics, words)
 
 
-def read_runs(folders: Iterable[str | Path]) -> list[LeftRun]:
+def read_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     """Read run directories, those that can be read."""
     return [run for folder in folders if (run := read_run(folder)) is not None]
 

@@ -21,7 +21,7 @@ from statistics import mean
 
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, has_folds, sum_up
+from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sweep, has_folds
 from fulgurite.reporting.tables import shown_time
 
 PAGE, BEST = "report.html", "best.yaml"
@@ -42,7 +42,7 @@ def read_words(words: Sequence[str]) -> tuple[Path, str | None, str | None]:
     return Path(others[0]).expanduser().absolute(), own.get("metric"), mode
 
 
-def told(summary: Summary) -> list[str]:
+def headline(summary: Summary) -> list[str]:
     """Return what the sweep came to, a sentence each."""
     runs = summary.runs
     failed = sum(run.status not in {"done", "running", "pruned"} for run in runs)
@@ -108,7 +108,7 @@ def write_report(summary: Summary) -> list[Path]:
     from fulgurite.reporting.html import page
     from fulgurite.reporting.plots import draw_all
 
-    texts = {PAGE: page(summary, told(summary), draw_all(summary))}
+    texts = {PAGE: page(summary, headline(summary), draw_all(summary))}
     if summary.best is not None:
         texts[BEST] = best_text(summary, summary.best)
     try:
@@ -127,11 +127,11 @@ def main(words: Sequence[str]) -> int:
         print(__doc__)
         return 0
     try:
-        summary = sum_up(*read_words(words))
+        summary = analyse_sweep(*read_words(words))
         paths = write_report(summary)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    for line in (*told(summary), *map(str, paths)):
+    for line in (*headline(summary), *map(str, paths)):
         print(line)
     return 0

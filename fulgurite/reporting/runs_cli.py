@@ -32,12 +32,12 @@ from typing import Any
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean
 from fulgurite.core.metric_names import less_is_better
 from fulgurite.core.project import project_root
-from fulgurite.reporting.collect import LeftRun, find_runs, key_and_value, read_runs
+from fulgurite.reporting.collect import RunSummary, find_runs, key_and_value, read_runs
 from fulgurite.reporting.tables import FORMATS, chosen_metrics, rows_of_runs, rows_of_sweeps, write
 
 STATUSES = ("running", "done", "failed", "killed", "pruned")
 OWN = ("status", "tag", "task", "sort", "order", "top", "metrics", "show", "format")
-FIELDS: dict[str, Callable[[LeftRun], float | str | None]] = {
+FIELDS: dict[str, Callable[[RunSummary], float | str | None]] = {
     "start": lambda run: run.record.get("start"),
     "seconds": lambda run: run.seconds,
     "run": lambda run: run.folder,
@@ -45,7 +45,7 @@ FIELDS: dict[str, Callable[[LeftRun], float | str | None]] = {
 
 
 @dataclass
-class Asked:
+class Query:
     """What the words of a command line ask for.
 
     Attributes:
@@ -63,13 +63,13 @@ class Asked:
         return [part for part in self.own.get(name, "").split(",") if part]
 
 
-def read_words(words: Sequence[str]) -> Asked:
+def read_words(words: Sequence[str]) -> Query:
     """Return what a command line asks for.
 
     Raises:
         UserError: A word cannot be used.
     """
-    asked = Asked()
+    asked = Query()
     for word in words:
         key, equals, value = word.partition("=")
         if not equals and not key.startswith(("~", "-")):
@@ -97,7 +97,7 @@ def _require(name: str, given: Iterable[str], known: Sequence[str]) -> None:
             raise UserError(f"{name}={value}: choose from {', '.join(known)}{did_you_mean(value, known)}")
 
 
-def chosen(runs: Sequence[LeftRun], asked: Asked) -> list[LeftRun]:
+def chosen(runs: Sequence[RunSummary], asked: Query) -> list[RunSummary]:
     """Return the runs that every filter lets pass.
 
     Raises:
@@ -130,7 +130,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def in_order(runs: Sequence[LeftRun], by: str, order: str | None) -> list[LeftRun]:
+def in_order(runs: Sequence[RunSummary], by: str, order: str | None) -> list[RunSummary]:
     """Return the runs sorted; those that lack what is sorted by come last.
 
     Args:
@@ -139,7 +139,7 @@ def in_order(runs: Sequence[LeftRun], by: str, order: str | None) -> list[LeftRu
         order: `asc` or `desc`; None puts the best, the newest or the first name in front.
     """
 
-    def value(run: LeftRun) -> Any:
+    def value(run: RunSummary) -> Any:
         of = FIELDS[by](run) if by in FIELDS else run.metrics.get(by)
         return None if isinstance(of, float) and math.isnan(of) else of
 
@@ -148,7 +148,7 @@ def in_order(runs: Sequence[LeftRun], by: str, order: str | None) -> list[LeftRu
     return having + [run for run in runs if value(run) is None]
 
 
-def sorted_by(asked: Asked, runs: Sequence[LeftRun]) -> str:
+def sorted_by(asked: Query, runs: Sequence[RunSummary]) -> str:
     """Return what to sort by.
 
     Raises:

@@ -14,7 +14,7 @@ import yaml
 
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.metric_names import less_is_better
-from fulgurite.reporting.collect import LeftRun, key_and_value, read_runs
+from fulgurite.reporting.collect import RunSummary, key_and_value, read_runs
 from fulgurite.reporting.statistics import Paired, Spread, compare, spread
 from fulgurite.runs.sweep_summary import FOLDED, shown_values, summarise
 
@@ -36,7 +36,7 @@ class Group:
     """
 
     values: tuple[str, ...]
-    runs: list[LeftRun]
+    runs: list[RunSummary]
     metrics: dict[str, Spread]
     by_seed: dict[str, float]
 
@@ -67,7 +67,7 @@ class Summary:
     importance: dict[str, float]
 
     @property
-    def runs(self) -> list[LeftRun]:
+    def runs(self) -> list[RunSummary]:
         """All runs, in the order of the groups."""
         return [run for group in self.groups for run in group.runs]
 
@@ -82,7 +82,7 @@ class Summary:
         return list(dict.fromkeys(key_and_value(word)[0] for group in self.groups for word in group.values))
 
 
-def sum_up(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:
+def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:
     """Sum up a sweep.
 
     Args:
@@ -113,7 +113,7 @@ def sum_up(folder: Path, metric: str | None = None, mode: str | None = None) -> 
     return Summary(folder, chosen, mode, groups, paired, _importance(found))
 
 
-def _searched(folder: Path, run: LeftRun) -> tuple[str | None, str | None]:
+def _searched(folder: Path, run: RunSummary) -> tuple[str | None, str | None]:
     """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
     config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
     direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
@@ -131,7 +131,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _group(values: tuple[str, ...], runs: list[LeftRun], metric: str) -> Group:
+def _group(values: tuple[str, ...], runs: list[RunSummary], metric: str) -> Group:
     done = [run for run in runs if run.status == "done"]
     names = sorted({name for run in done for name in run.metrics})
     numbers = {name: _finite(run.metrics.get(name) for run in done) for name in names}
@@ -147,7 +147,7 @@ def _finite(values: object) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]  # type: ignore[attr-defined]
 
 
-def seed_of(run: LeftRun) -> str:
+def seed_of(run: RunSummary) -> str:
     """Return the words that a group's runs differ in, e.g. `seed=3`."""
     return " ".join(f"{key}={run.values[key]}" for key in REPEATED if key in run.values)
 

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.metric_names import less_is_better
-from fulgurite.reporting.collect import LeftRun
+from fulgurite.reporting.collect import RunSummary
 
 FORMATS = ("table", "json", "csv", "markdown")
 WIDEST = 80  # characters of a cell in a table
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def chosen_metrics(
-    there: Sequence[LeftRun], shown: Sequence[LeftRun], wanted: Sequence[str], sorted_by: str
+    there: Sequence[RunSummary], shown: Sequence[RunSummary], wanted: Sequence[str], sorted_by: str
 ) -> list[str]:
     """Return the metrics that get a column.
 
@@ -43,7 +43,7 @@ def chosen_metrics(
     return [sorted_by, *columns] if sorted_by in known and sorted_by not in columns else columns
 
 
-def rows_of_runs(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+def rows_of_runs(runs: Sequence[RunSummary], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
     """Return a row for each run.
 
     Args:
@@ -68,10 +68,10 @@ def rows_of_runs(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | o
     ]
 
 
-def rows_of_sweeps(runs: Sequence[LeftRun], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+def rows_of_sweeps(runs: Sequence[RunSummary], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
     """Return a row for each sweep that the runs are jobs of, with the best of each metric."""
     root = os.fspath(below).rstrip(os.sep) + os.sep
-    sweeps: dict[str, list[LeftRun]] = {}
+    sweeps: dict[str, list[RunSummary]] = {}
     for run in runs:
         if run.record.get("sweep"):
             sweeps.setdefault(os.path.dirname(run.folder), []).append(run)  # noqa: PTH120 - as find_runs gave it
@@ -88,7 +88,7 @@ def rows_of_sweeps(runs: Sequence[LeftRun], metrics: Sequence[str], below: str |
     ]
 
 
-def _best(jobs: Sequence[LeftRun], name: str) -> float | None:
+def _best(jobs: Sequence[RunSummary], name: str) -> float | None:
     values = [job.metrics[name] for job in jobs if name in job.metrics and not math.isnan(job.metrics[name])]
     return (min if less_is_better(name) else max)(values, default=None)
 

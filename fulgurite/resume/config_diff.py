@@ -27,7 +27,7 @@ ABSENT = object()
 
 
 @dataclass
-class Drift:
+class ConfigDiff:
     """What differs between the config of a run and the one it is to go on with.
 
     Attributes:
@@ -41,7 +41,7 @@ class Drift:
     applied: list[str] = field(default_factory=list)
 
 
-def compare(saved: DictConfig, now: DictConfig) -> Drift:
+def diff_configs(saved: DictConfig, now: DictConfig) -> ConfigDiff:
     """Return what differs between the config that a run was saved with and the one given now.
 
     Args:
@@ -50,12 +50,12 @@ def compare(saved: DictConfig, now: DictConfig) -> Drift:
     """
     before, after = (_plain(cfg) for cfg in (saved, now))
     reset, apply = (list(now.resume.get(name) or ()) for name in ("reset", "apply"))
-    drift = Drift()
+    drift = ConfigDiff()
     for key, old, new in _differences(before, after):
         change = f"{key} {_shown(key, old)} -> {_shown(key, new)}"
-        holder = holder_of(key, before, after)
+        holder = checkpoint_owner(key, before, after)
         if holder is not None:
-            _judge_held(drift, key, change, holder, new, reset=reset, apply=apply)
+            _classify_checkpointed(drift, key, change, holder, new, reset=reset, apply=apply)
         elif key == "seed" or (key.startswith("data.") and key.rpartition(".")[2] not in HOW_DATA_COMES):
             drift.refused.append(
                 f"{change}: is incompatible, the batches would be others than those the run has counted; "
@@ -73,12 +73,12 @@ def compare(saved: DictConfig, now: DictConfig) -> Drift:
         f"resume.apply=[{key}]: is no setting of an optimizer, a scheduler or the patience of early stopping; "
         "what else is given takes effect, or is refused, without it"
         for key in apply
-        if holder_of(key, before, after) is None
+        if checkpoint_owner(key, before, after) is None
     ]
     return drift
 
 
-def holder_of(key: str, *configs: Mapping[str, Any]) -> str | None:
+def checkpoint_owner(key: str, *configs: Mapping[str, Any]) -> str | None:
     """Return what of a checkpoint holds the value of a key: `optimizer`, `scheduler`, `callback`, or None.
 
     Args:
@@ -100,8 +100,8 @@ def holder_of(key: str, *configs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _judge_held(
-    drift: Drift, key: str, change: str, holder: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
+def _classify_checkpointed(
+    drift: ConfigDiff, key: str, change: str, holder: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
 ) -> None:
     if holder in reset:
         drift.takes_effect.append(f"{change} takes effect, the {holder} begins anew (resume.reset)")

@@ -15,7 +15,7 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__)
 
 
-class KeepSettings(Callback):
+class OverrideRestoredSettings(Callback):
     """Goes on from a checkpoint, but with some settings, or the whole state, of the optimizers and schedulers as built.
 
     Lightning restores both between `on_fit_start` and `on_train_start`: the first sees them as the config made them.
@@ -68,7 +68,7 @@ class KeepSettings(Callback):
         return [*names, "base_lrs"] if "lr" in self.apply and "base_lrs" in fresh else names
 
 
-class StartWarm(Callback):
+class LoadOptimizerState(Callback):
     """Gives the optimizers of a new run the state of those in a checkpoint; their settings stay the config's.
 
     Args:
@@ -112,7 +112,7 @@ def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
 NOT_OF_OPTIMIZERS = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 
 
-class SameOptimizer(Callback):
+class RequireSameOptimizer(Callback):
     """Refuses to go on from a checkpoint whose optimizer was another one, before its state is taken.
 
     Args:

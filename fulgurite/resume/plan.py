@@ -7,19 +7,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import AUTO, put
+from fulgurite.config.override_text import AUTO, set_config_value
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import restarts
-from fulgurite.resume.config_diff import Drift, compare
-from fulgurite.runs.layout import CONTINUE, HOTSTART, NEXT
-from fulgurite.runs.lock import is_owned
+from fulgurite.distributed.launch_env import torchrun_restart
+from fulgurite.resume.config_diff import ConfigDiff, diff_configs
+from fulgurite.runs.layout import CONTINUE, HOTSTART, STAGED_CONFIG_DIR
+from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
-from fulgurite.runs.run_directory import RunDirectory, weights_of
+from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 from fulgurite.validation.validate import validate
 
 
-def choose_start(config: DictConfig) -> None:
+def plan_resume(config: DictConfig) -> None:
     """Put into a composed config what the run goes on from: its directory and its checkpoint.
 
     Does nothing where `resume.run` is null, unless torchrun starts the run again after a failure: it then goes on with
@@ -33,17 +33,21 @@ def choose_start(config: DictConfig) -> None:
         ConfigError: Findings about the config, or about its differences from the run's own.
         UserError: The run cannot be gone on from.
     """
-    asked, restarted = OmegaConf.select(config, "resume.run"), restarts()
+    asked, restarted = OmegaConf.select(config, "resume.run"), torchrun_restart()
     if not asked and not (restarted[0] and "resume" in config):
         return
     validate(config)
     task = _without_hydra(config)
     mode = str(config.resume.mode)
     if mode == CONTINUE and not asked:
-        go_on(config, task, _same_run(config, task, torchrun=restarted[1]), explicit=False)
+        resume_in_place(config, task, _find_matching_run(config, task, torchrun=restarted[1]), explicit=False)
     elif mode == CONTINUE:
-        run = _same_run(config, task) if asked == AUTO else RunDirectory.read(Path(asked), asked=f"resume={asked}")
-        go_on(config, task, run, explicit=asked != AUTO)
+        run = (
+            _find_matching_run(config, task)
+            if asked == AUTO
+            else RunDirectory.read(Path(asked), asked=f"resume={asked}")
+        )
+        resume_in_place(config, task, run, explicit=asked != AUTO)
     elif asked == AUTO:
         raise UserError(
             f"resume={AUTO} resume.mode={mode}: a new run is not gone on with; name the run whose weights it takes"
@@ -53,10 +57,12 @@ def choose_start(config: DictConfig) -> None:
         if not config.get("ckpt_path"):
             # a run starts warm from where the optimizer's state belongs to the weights, and is tuned from the best
             last = run.folder / "checkpoints" / "last.ckpt"
-            put(config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else weights_of(run)))
+            set_config_value(
+                config, "ckpt_path", str(last if mode == HOTSTART and last.is_file() else best_checkpoint(run))
+            )
 
 
-def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
+def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, explicit: bool) -> None:
     """Put into a config that it goes on with a run in the same directory.
 
     Args:
@@ -71,25 +77,25 @@ def go_on(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, exp
     """
     if run is None:
         for key, nothing in (("run", None), ("reset", []), ("apply", [])):  # a new run has nothing to begin anew
-            put(config, f"resume.{key}", nothing)
+            set_config_value(config, f"resume.{key}", nothing)
         return
-    if rank() == 0 and is_owned(run.folder):
+    if rank() == 0 and is_locked(run.folder):
         pid = run.record.get("pid")
         raise UserError(f"resume={run.folder}: another process is at it (pid {pid}); wait for its end, or end it")
-    drift = compare(_saved_config(run.folder), task)
+    drift = diff_configs(_saved_config(run.folder), task)
     if drift.refused:
         raise ConfigError([f"resume={run.folder}: {line}" for line in (*drift.refused, *drift.takes_effect)])
-    put(config, "resume.apply", drift.applied)
-    put(config, "resume.run", str(run.folder))
-    put(config, "hydra.run.dir", str(run.folder))
+    set_config_value(config, "resume.apply", drift.applied)
+    set_config_value(config, "resume.run", str(run.folder))
+    set_config_value(config, "hydra.run.dir", str(run.folder))
     if config.hydra.output_subdir is not None:
-        put(config, "hydra.output_subdir", NEXT)
+        set_config_value(config, "hydra.output_subdir", STAGED_CONFIG_DIR)
     if not config.get("ckpt_path"):
-        put(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
+        set_config_value(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
     _say(drift)
 
 
-def _same_run(config: DictConfig, task: DictConfig, torchrun: str | None = None) -> RunDirectory | None:
+def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None = None) -> RunDirectory | None:
     """Return the newest open run with the same config; None when there is none.
 
     Args:
@@ -106,7 +112,7 @@ def _same_run(config: DictConfig, task: DictConfig, torchrun: str | None = None)
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
     if not any(word.lstrip("+").startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra):
         runs = RunDirectory.newest_first(folder.parent)
-        same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_open())
+        same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_resumable())
         return next((run for run in same if torchrun is None or run.record.get("torchrun") == torchrun), None)
     run = RunDirectory.of(folder.absolute())
     if run is not None and run.record.get("config_hash") != wanted:
@@ -123,11 +129,11 @@ def _checkpoint_of(folder: Path, *, explicit: bool) -> str | None:
     Raises:
         UserError: The last one is damaged, and the run was named, so it is for the user to say what to do.
     """
-    from fulgurite.checkpoints.manifest import find_damage, newest_whole  # imports torch
+    from fulgurite.checkpoints.manifest import newest_intact, verify  # imports torch
 
-    path, damaged = newest_whole(folder / "checkpoints")
+    path, damaged = newest_intact(folder / "checkpoints")
     last = folder / "checkpoints" / "last.ckpt"
-    if explicit and path is not None and path != last and find_damage(last):
+    if explicit and path is not None and path != last and verify(last):
         raise UserError(
             f"resume={folder}: {damaged[0]}; the one before is whole, go on with it: "
             f"add ckpt_path={path}, or take resume={AUTO}"
@@ -141,7 +147,7 @@ def _checkpoint_of(folder: Path, *, explicit: bool) -> str | None:
     return str(path) if path is not None else None
 
 
-def _say(drift: Drift) -> None:
+def _say(drift: ConfigDiff) -> None:
     if rank() == 0:
         for line in drift.takes_effect:
             sys.stderr.write(f"resume: {line}\n")

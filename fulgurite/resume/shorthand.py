@@ -18,8 +18,8 @@ from fulgurite.config.compose import compose
 from fulgurite.config.override_text import (
     AUTO,
     LAST,
-    OF_HYDRA,
-    OF_ONE_START,
+    NOT_INHERITED,
+    NOT_INHERITED_HYDRA,
     OF_TRAINING,
     _is_of,
     _key,
@@ -29,10 +29,10 @@ from fulgurite.config.override_text import (
 )
 from fulgurite.config.tags import replace_tags
 from fulgurite.core.errors import UserError
-from fulgurite.runs.run_directory import RunDirectory, weights_of
+from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 
 
-def written_out(words: Sequence[str], door: str) -> list[str]:
+def expand_shorthands(words: Sequence[str], door: str) -> list[str]:
     """Return the words of a command line with the shorthands of this project written out.
 
     Args:
@@ -50,7 +50,7 @@ def written_out(words: Sequence[str], door: str) -> list[str]:
     named = words[place].removeprefix(short).strip("'\"")
     others = [*words[:place], *words[place + 1 :]]
     if door == "eval":
-        return _scored(named, others) if named not in {"", "null"} else words
+        return _eval_overrides(named, others) if named not in {"", "null"} else words
     if named in {"", "null"}:
         return others
     if any(word in {"-m", "--multirun"} for word in others):
@@ -59,9 +59,9 @@ def written_out(words: Sequence[str], door: str) -> list[str]:
         return [*others, f"resume.run={AUTO}"]
     run = _found(named, others)
     if _value_of(others, "resume.mode") not in {None, "continue"}:
-        return [*_merged(run, others, OF_ONE_START), f"resume.run={quoted(run.folder)}"]
+        return [*_merge_overrides(run, others, NOT_INHERITED), f"resume.run={quoted(run.folder)}"]
     return [
-        *_merged(run, others, OF_ONE_START),
+        *_merge_overrides(run, others, NOT_INHERITED),
         f"resume.run={quoted(run.folder)}",
         f"hydra.run.dir={quoted(run.folder)}",
     ]
@@ -72,7 +72,7 @@ def _found(named: str, others: Sequence[str]) -> RunDirectory:
         return RunDirectory.read(Path(named).expanduser().resolve(), asked=f"resume={named}")
     cfg = compose([word for word in others if not word.startswith(("-", "resume"))])
     runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
-    run = next((run for run in RunDirectory.newest_first(runs) if run.is_open()), None)
+    run = next((run for run in RunDirectory.newest_first(runs) if run.is_resumable()), None)
     if run is None:
         raise UserError(
             f"resume={LAST}: {runs} holds no run that stopped before its end; "
@@ -81,32 +81,35 @@ def _found(named: str, others: Sequence[str]) -> RunDirectory:
     return run
 
 
-def _scored(named: str, others: Sequence[str]) -> list[str]:
+def _eval_overrides(named: str, others: Sequence[str]) -> list[str]:
     """Return the words that score the weights of a run."""
     run = RunDirectory.read(Path(named).expanduser().resolve(), asked=f"run={named}")
-    words = _merged(run, others, OF_TRAINING)
+    words = _merge_overrides(run, others, OF_TRAINING)
     if _value_of(others, "ckpt_path") is None:
-        words.append(f"ckpt_path={quoted(weights_of(run))}")
+        words.append(f"ckpt_path={quoted(best_checkpoint(run))}")
     return [*words, f"run={quoted(run.folder)}"]
 
 
-def _merged(run: RunDirectory, given: Sequence[str], left_out: Sequence[str]) -> list[str]:
+def _merge_overrides(run: RunDirectory, given: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """Return the words of a run, without those for one start only, and behind them the words given now.
 
     A key that both have is taken from those given now. Where the run added it with a plus, it is not in the configs, so
     the new word needs one too.
     """
     given_keys = {_key(word) for word in given}
-    before = [word for word in _words_of(run) if not _is_of(_key(word), left_out)]
+    before = [word for word in _overrides_of(run) if not _is_of(_key(word), left_out)]
     added = {_key(word) for word in before if word.startswith("+")}
     kept = [word for word in before if _key(word) not in given_keys]
     return [*kept, *(_with_plus(word) if _key(word) in added else word for word in given)]
 
 
-def _words_of(run: RunDirectory) -> list[str]:
+def _overrides_of(run: RunDirectory) -> list[str]:
     words, hydra = (_as_written(run.folder / ".hydra" / name) for name in ("overrides.yaml", "hydra.yaml"))
     its_own = [str(word) for word in hydra["hydra"]["overrides"]["hydra"]]
-    return [*words, *(word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(OF_HYDRA))]
+    return [
+        *words,
+        *(word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(NOT_INHERITED_HYDRA)),
+    ]
 
 
 def _as_written(path: Path) -> Any:

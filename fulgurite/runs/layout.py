@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-RECORD, RESULTS, METRICS, OWNER = "run.json", "results.json", "metrics.csv", ".owner"
+RECORD, RESULTS, METRICS, LOCK_FILE = "run.json", "results.json", "metrics.csv", ".owner"
 
 
-NEXT = ".hydra/next"  # where Hydra writes the config of a start that may yet be refused
+STAGED_CONFIG_DIR = ".hydra/next"  # where Hydra writes the config of a start that may yet be refused
 
 
 CONTINUE, HOTSTART, WEIGHTS = MODES = ("continue", "hotstart", "weights")

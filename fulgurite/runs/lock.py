@@ -9,11 +9,11 @@ from pathlib import Path
 
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import rank
-from fulgurite.runs.layout import OWNER
+from fulgurite.runs.layout import LOCK_FILE
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Be the one process that writes to a run directory; the system ends that when the process dies, however it dies.
 
     Other ranks than 0 write nothing of their own and are let pass.
@@ -24,7 +24,7 @@ def owned(folder: Path) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    handle = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _take(handle):
             pid = os.pread(handle, 32, 0).decode().strip() if hasattr(os, "pread") else ""
@@ -39,10 +39,10 @@ def owned(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def is_owned(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Tell whether a living process of this or another program has the run directory."""
     try:
-        handle = os.open(folder / OWNER, os.O_RDWR)
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:
         return False
     try:

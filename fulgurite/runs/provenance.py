@@ -32,7 +32,7 @@ def config_hash(cfg: DictConfig) -> str:
 
     A run whose batches were halved when memory ran out keeps the hash of what it was asked for.
     """
-    if asked := OmegaConf.select(cfg, "callbacks.oom_backoff.happened.config_hash"):
+    if asked := OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.config_hash"):
         return str(asked)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import EXIT_DIVERGED, UserError
 from fulgurite.runs.layout import CONTINUE, RECORD, RESULTS
-from fulgurite.runs.lock import is_owned
+from fulgurite.runs.lock import is_locked
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class RunDirectory:
             if (run := cls.of(path.parent)) is not None:
                 yield run
 
-    def is_open(self) -> bool:
+    def is_resumable(self) -> bool:
         """Tell whether the run stopped before its end, for a reason that may be gone, and nobody is at it now."""
         diverged = self.record.get("exit_code") == EXIT_DIVERGED  # it would go the same way again
-        status = status_now(self.folder, self.record)
-        return status in {"killed", "failed"} and not diverged and not is_owned(self.folder)
+        status = effective_status(self.folder, self.record)
+        return status in {"killed", "failed"} and not diverged and not is_locked(self.folder)
 
 
-def status_now(folder: Path, record: Mapping[str, Any]) -> str:
+def effective_status(folder: Path, record: Mapping[str, Any]) -> str:
     """Return a run's status; `killed` for one that is recorded as running, but that nobody is at.
 
     Args:
@@ -78,10 +78,10 @@ def status_now(folder: Path, record: Mapping[str, Any]) -> str:
         record: Its `run.json`.
     """
     status = str(record.get("status"))
-    return "killed" if status == "running" and not is_owned(folder) else status
+    return "killed" if status == "running" and not is_locked(folder) else status
 
 
-def continued_run(cfg: DictConfig) -> RunDirectory | None:
+def resumed_run(cfg: DictConfig) -> RunDirectory | None:
     """Return the run that a config goes on with in the same directory; None for a new run.
 
     Args:
@@ -91,7 +91,7 @@ def continued_run(cfg: DictConfig) -> RunDirectory | None:
     return RunDirectory.of(Path(folder)) if folder and cfg.resume.mode == CONTINUE else None
 
 
-def weights_of(run: RunDirectory) -> Path:
+def best_checkpoint(run: RunDirectory) -> Path:
     """Return the checkpoint that stands for a run: the one its results were measured on, else its best, else its last.
 
     Raises:

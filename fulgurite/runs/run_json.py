@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = RankedLogger(__name__)
 
 
-def end_record(folder: Path, status: str, reason: str, exit_code: int) -> bool:
+def mark_ended(folder: Path, status: str, reason: str, exit_code: int) -> bool:
     """Write into the run.json of a run that cannot do so itself how it ended.
 
     Returns:

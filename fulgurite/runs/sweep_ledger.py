@@ -72,7 +72,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 @dataclass
-class Known:
+class LedgerState:
     """What this process knows from a ledger; a fork begins with what its parent knew.
 
     Attributes:
@@ -86,20 +86,20 @@ class Known:
     last: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-_known: dict[Path, Known] = {}
+_known: dict[Path, LedgerState] = {}
 
 
-def known(folder: Path) -> Known:
+def ledger_state(folder: Path) -> LedgerState:
     """Return what a ledger says of its jobs; only the lines since the last call are read.
 
     Args:
         folder: The sweep's directory.
     """
     path = folder / LEDGER
-    found = _known.setdefault(path, Known())
+    found = _known.setdefault(path, LedgerState())
     size = path.stat().st_size if path.is_file() else 0
     if size < found.until:  # another ledger in its place
-        found = _known[path] = Known()
+        found = _known[path] = LedgerState()
     if size == found.until:
         return found
     with path.open("rb") as file:
@@ -121,12 +121,12 @@ def plan_of(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[st
     return next((event for event in events if event["event"] == kind), None)
 
 
-def key_of(words: Sequence[str]) -> str:
+def job_key(words: Sequence[str]) -> str:
     """Return the hash of a job's words, whatever their order."""
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:16]
 
 
-def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
+def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
     """Write into the ledger what became of a job.
 
     Args:
@@ -138,11 +138,11 @@ def note_job(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts:
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
     folder, number, words = Path(sweep["dir"]), sweep["job"], _words()
-    ledger = known(folder)
+    ledger = ledger_state(folder)
     key = ledger.planned.get(number)
     if key is None and event != "started":  # of a job that could not say so itself the sweep tells, and has other words
         key = ledger.last.get(number, {}).get("key")
-    key = key or key_of(words)
+    key = key or job_key(words)
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run
@@ -162,7 +162,7 @@ def note_failed(folder: Path, number: int, key: str, error: BaseException) -> bo
         key: Of the job.
         error: What it has raised.
     """
-    if known(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
+    if ledger_state(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
         return False
     code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
     append(folder, "failed", job=number, key=key, reason=str(error), exit_code=code)

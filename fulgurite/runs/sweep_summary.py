@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.core.console import show_sweep
 
 SUMMARY = "summary.csv"

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
+from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.core.console import show_plan
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.redact import shown_word
-from fulgurite.runs.sweep_ledger import SEARCH, key_of, plan_of, read
+from fulgurite.runs.sweep_ledger import SEARCH, job_key, plan_of, read
 from fulgurite.search.settings import Settings, check_metrics
-from fulgurite.search.space import Space, ends_of
-from fulgurite.sweeps.jobs import KILLED, Job, check, varied
-from fulgurite.sweeps.resume import continued, only
+from fulgurite.search.space import Space, bounds
+from fulgurite.sweeps.jobs import KILLED, Job, check, varying_overrides
+from fulgurite.sweeps.resume import only, resume_overrides
 from fulgurite.validation.composition import explain_composition
-from fulgurite.validation.hydra_errors import Refusals
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
 def check_search(space: Space, settings: Settings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
@@ -28,11 +28,11 @@ def check_search(space: Space, settings: Settings, config: DictConfig, loader: C
     Raises:
         ConfigError: All findings, each with the values that have it.
     """
-    jobs = [Job(number, key_of(words), words) for number, words in enumerate(space.corners())]
+    jobs = [Job(number, job_key(words), words) for number, words in enumerate(space.boundary_points())]
     prunes = bool(config.hydra.sweeper.get("pruner"))
 
     def told(line: str, having: Sequence[Job], every: Sequence[Job]) -> str:
-        values = sorted({word for job in having for word in varied([every[0], job]) if word in job.words})
+        values = sorted({word for job in having for word in varying_overrides([every[0], job]) if word in job.words})
         of_first = having[0] is every[0] and len(having) == 1
         shown = [*map(shown_word, every[0].words[: len(space.distributions)] if of_first else values)]
         return line if len(having) == len(every) or not shown else f"{', '.join(shown)}: {line}"
@@ -52,11 +52,11 @@ def compose_killed(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoader
             continue
         try:
             cfg = loader.load_sweep_config(config, list(job.words))
-        except Refusals as error:
+        except HYDRA_ERRORS as error:
             explained = explain_composition(error, ["-m", *job.words], str(config.hydra.job.config_name))
             findings += explained.findings if explained else [str(error)]
         else:
-            findings += continued(job, cfg)
+            findings += resume_overrides(job, cfg)
     if findings:
         raise ConfigError(findings)
 
@@ -83,7 +83,7 @@ def show_search(space: Space, settings: Settings) -> None:
     """Print what a search would try."""
     rows = []
     for text, distribution in zip(space.texts, space.distributions.values(), strict=True):
-        ends = ends_of(distribution)
+        ends = bounds(distribution)
         what = f"{len(ends)} choices" if hasattr(distribution, "choices") else f"from {ends[0]} to {ends[-1]}"
         rows.append((text.partition("=")[0], text.partition("=")[2], what))
     at_once = f", {settings.n_jobs} at once at most" if settings.n_jobs else ""

@@ -8,27 +8,27 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.override_text import quoted
 from fulgurite.core.errors import FulguriteError
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import shown_word
 from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
-from fulgurite.runs.lock import owned
+from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append, plan_of, read
 from fulgurite.search.preflight import check_search, compose_killed, require_same, show_search
 from fulgurite.search.settings import Settings
 from fulgurite.search.space import Space, read_space
 from fulgurite.search.trials import Told, Trials
-from fulgurite.study.storage import StoredStudy, make_judges, name_of, open_storage
+from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, name_of, open_storage
 from fulgurite.sweeps.code_state import CodeState
-from fulgurite.sweeps.dispatch import Numbered, Streaming, run_jobs
+from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
 from fulgurite.sweeps.jobs import KILLED, Job
 from fulgurite.sweeps.resume import find_sweep
 
@@ -56,7 +56,7 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
         require_same(space, settings, earlier)
     check_search(space, settings, config, loader)
     sweeper = config.hydra.sweeper
-    sampler, pruner, combinations = make_judges(sweeper, space.grid)
+    sampler, pruner, combinations = make_sampler_and_pruner(sweeper, space.grid)
     if combinations is not None:
         settings = replace(settings, n_trials=min(settings.n_trials, combinations))
     if asked.get("dry_run"):
@@ -64,8 +64,8 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
         return
     code = CodeState()
     storage = open_storage(sweeper, Path()) if sweeper.get("storage") else None
-    folder = ReserveRunDirectory.take_sweep(config, earlier)
-    with owned(folder):
+    folder = ReserveRunDirectory.reserve_sweep(config, earlier)
+    with run_lock(folder):
         stored = StoredStudy(storage or open_storage(sweeper, folder), name_of(config, folder), sampler, pruner)
         trials = Trials(folder, settings, space, stored, config, goes_on=earlier is not None)
         trials.open()
@@ -108,7 +108,7 @@ class _Search:
             _say(f"sweep: going on with {self.trials.folder}: {self.trials.told_states(left, retry=retry)}")
         jobs = _Wanted(self._jobs(left, retry=retry), self.trials)
         # a launcher that would be given all at once has no room of its own to tell how many that should be
-        at_once = self.trials.settings.n_jobs or (None if isinstance(self.launcher, Streaming) else 1)
+        at_once = self.trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
         with closing(run_jobs(self.launcher, jobs, at_once)) as running:
             for number, ended in running:
                 if self.trials.end(number, ended) in {Told.FAILED, Told.NOTHING}:
@@ -124,7 +124,7 @@ class _Search:
             again = "" if retry else "; sweep.retry_failed=true tries again"
             raise TrialsFailed("; ".join(reasons) + again)
 
-    def _jobs(self, left: Sequence[Job], *, retry: bool) -> Iterator[Numbered]:
+    def _jobs(self, left: Sequence[Job], *, retry: bool) -> Iterator[NumberedJob]:
         """Yield the number and the words of each job when there is room for it; only then is the study asked."""
         for job in left:
             yield self._next(job)
@@ -133,7 +133,7 @@ class _Search:
         while self.trials.to_ask():
             yield self._next(self.trials.ask())
 
-    def _next(self, job: Job) -> Numbered:
+    def _next(self, job: Job) -> NumberedJob:
         if files := self.code.changes():
             append(self.trials.folder, "changed", before=job.number, files=files)
             _say(f"warning: sweep: changed while it runs: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}")
@@ -144,13 +144,13 @@ class _Search:
         return job.number, [*job.words, *job.more, *where]
 
 
-class _Wanted(Iterator[Numbered]):
+class _Wanted(Iterator[NumberedJob]):
     """Jobs that are made when they are asked for; how many more there may be is what launchers show as time left."""
 
-    def __init__(self, jobs: Iterator[Numbered], trials: Trials) -> None:
+    def __init__(self, jobs: Iterator[NumberedJob], trials: Trials) -> None:
         self.jobs, self.trials = jobs, trials
 
-    def __next__(self) -> Numbered:
+    def __next__(self) -> NumberedJob:
         return next(self.jobs)
 
     def __length_hint__(self) -> int:

@@ -10,9 +10,9 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.config.hydra_compat import IS_1_3
+from fulgurite.compat.hydra import IS_1_3
 from fulgurite.core.errors import ConfigError
-from fulgurite.validation.overrides import parse, told
+from fulgurite.validation.overrides import describe_override, parse
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -37,12 +37,12 @@ class Space:
         names = [*(name for name in self.distributions if name in params), *params]
         return (*(f"{name}={_shown(params[name])}" for name in dict.fromkeys(names)), *self.fixed)
 
-    def corners(self) -> list[tuple[str, ...]]:
+    def boundary_points(self) -> list[tuple[str, ...]]:
         """Return the words of trials that together have every choice and both ends of every interval.
 
         Each trial but the first differs from it in one value.
         """
-        ends = {name: ends_of(distribution) for name, distribution in self.distributions.items()}
+        ends = {name: bounds(distribution) for name, distribution in self.distributions.items()}
         first = {name: values[0] for name, values in ends.items()}
         others = ({**first, name: value} for name, values in ends.items() for value in values[1:])
         return [self.words(params) for params in (first, *others)]
@@ -89,7 +89,9 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
             distributions[name], texts[name] = _distribution(override), text
         except (AssertionError, ValueError, NotImplementedError, HydraException) as error:
             findings.append(
-                told(text, f"{str(error) or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)")
+                describe_override(
+                    text, f"{str(error) or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)"
+                )
             )
     if findings:
         raise ConfigError(findings)
@@ -130,7 +132,7 @@ def _older_form(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistr
     return found
 
 
-def ends_of(distribution: BaseDistribution) -> list[Any]:
+def bounds(distribution: BaseDistribution) -> list[Any]:
     """Return every choice, or the ends of an interval or range."""
     of: Any = distribution
     if hasattr(of, "choices"):

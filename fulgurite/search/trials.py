@@ -22,13 +22,13 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.redact import shown_word
 from fulgurite.runs.layout import RESULTS
-from fulgurite.runs.lock import is_owned
-from fulgurite.runs.run_directory import RunDirectory, status_now
-from fulgurite.runs.run_json import end_record
-from fulgurite.runs.sweep_ledger import append, key_of, note_failed, read
+from fulgurite.runs.lock import is_locked
+from fulgurite.runs.run_directory import RunDirectory, effective_status
+from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.sweep_ledger import append, job_key, note_failed, read
 from fulgurite.search.settings import Settings
 from fulgurite.search.space import Space
-from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, bring_up
+from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, replay_sampler
 from fulgurite.sweeps.jobs import FAILED, KILLED, NEW, Job
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Trials:
             UserError: There is no such study to go on with, or already one of that name.
         """
         if self.goes_on:
-            bring_up(self.stored, self._propose)
+            replay_sampler(self.stored, self._propose)
         else:
             self.stored.begin(self.settings.directions, self.folder)
 
@@ -105,11 +105,11 @@ class Trials:
 
     def _settled(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
         """Tell the study what a job came to that had ended, or nearly so, when the search was killed; else False."""
-        if is_owned(run.folder):
+        if is_locked(run.folder):
             raise UserError(f"{run.folder}: another process is at trial {job.number}; wait for its end, or end it")
-        status, reason = status_now(run.folder, run.record), run.record.get("reason")
+        status, reason = effective_status(run.folder, run.record), run.record.get("reason")
         if why := trial.user_attrs.get(PRUNED):
-            end_record(run.folder, "pruned", why, 0)
+            mark_ended(run.folder, "pruned", why, 0)
             self._tell(job.number, Told.PRUNED, reason=why)
         elif status == "done":
             file = run.folder / RESULTS
@@ -163,7 +163,7 @@ class Trials:
 
     def _job(self, number: int, params: dict[str, Any]) -> Job:
         words = self.space.words(params)
-        self.keys[number] = key_of(words)
+        self.keys[number] = job_key(words)
         return Job(number, self.keys[number], words)
 
     def end(self, number: int, ended: JobReturn) -> Told:

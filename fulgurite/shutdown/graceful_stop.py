@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from fulgurite.checkpoints.async_io import BackgroundFiles
-from fulgurite.core.errors import Stopped
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.core.errors import Interrupted
 from fulgurite.dataloading.patch import change_loaders
-from fulgurite.shutdown.signals import Shielded, signals
+from fulgurite.shutdown.signals import IgnoreInWorker, signals
 
 SECONDS = 1.0  # between two agreements of the ranks
 MOST = 1000  # batches between them
@@ -88,7 +88,7 @@ class StopOnSignal(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what stands saved when the end came at once, and end the ranks that know nothing of it."""
         signals.training = False
-        if not isinstance(exception, Stopped) or self._told:
+        if not isinstance(exception, Interrupted) or self._told:
             return
         if not signals.saved and self.saver is not None and self.saver.newest is not None:
             saved = f"last saved at {self._where(self.saver.newest)}"
@@ -124,7 +124,7 @@ class StopOnSignal(Callback):
         elif self.saver is None:
             saved = "nothing saved: the run has no callbacks.last_checkpoint"
         elif self.saver.save_here(trainer, pl_module, between_epochs=between_epochs):
-            if isinstance(files := trainer.strategy.checkpoint_io, BackgroundFiles):
+            if isinstance(files := trainer.strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
                 files.finish()  # said to be saved when it is
             saved = f"saved at {self._where(trainer.global_step)}"
         else:
@@ -163,10 +163,10 @@ def stop_on_signals(trainer: Trainer, datamodule: LightningDataModule, cfg: Dict
 
 
 def _shield(loader: DataLoader[Any]) -> None:
-    if loader.num_workers and not isinstance(loader.worker_init_fn, Shielded):
+    if loader.num_workers and not isinstance(loader.worker_init_fn, IgnoreInWorker):
         # what Lightning gives to a loader that has none of its own
         seeded = pl_worker_init_function if os.environ.get("PL_SEED_WORKERS", "0") != "0" else None
-        loader.worker_init_fn = Shielded(loader.worker_init_fn or seeded)
+        loader.worker_init_fn = IgnoreInWorker(loader.worker_init_fn or seeded)
 
 
 def _nothing() -> None:

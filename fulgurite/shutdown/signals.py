@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from fulgurite.core.errors import EXIT_DONE, Stopped
+from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
 
 # Windows has no SIGUSR1
-HEEDED = {int(number): number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGUSR1"}}
+HANDLED = {int(number): number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGUSR1"}}
 # Seconds within which signals are one: timeout(1) sends two, and a terminal's Ctrl-C also comes by way of other ranks.
-ONE = 1.0
+DEBOUNCE = 1.0
 
 
 class Signals:
@@ -60,7 +60,7 @@ class Signals:
         """Listen; processes forked from here on do not, and in another thread than the main one nothing can."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in HEEDED:
+        for number in HANDLED:
             self._before[number] = signal.signal(number, self._receive)
         if hasattr(signal, "SIGALRM"):
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
@@ -95,7 +95,7 @@ class Signals:
         """
         assert self.asked is not None
         # a rank that ended with another code would have Lightning kill the one that started it
-        raise Stopped(self.asked.name, saved or self.saved, EXIT_DONE if self.together and rank() > 0 else None)
+        raise Interrupted(self.asked.name, saved or self.saved, EXIT_DONE if self.together and rank() > 0 else None)
 
     def stop_if_asked(self) -> None:
         """End the run between two of its parts, if a signal came in the one before.
@@ -128,7 +128,7 @@ class Signals:
         self._end_grace()
         self._held, self._late = True, False
 
-    def heed(self) -> None:
+    def check(self) -> None:
         """End the run if a signal came since `hold`.
 
         Raises:
@@ -139,7 +139,7 @@ class Signals:
             self.stop()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Let nothing interrupt the block; a signal that comes in it is heeded after it.
 
         Raises:
@@ -149,13 +149,13 @@ class Signals:
         try:
             yield
         finally:
-            self.heed()
+            self.check()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # without a call in between, so that no second signal gets in
-        first, self.asked = self.asked is None, self.asked or HEEDED[number]
+        first, self.asked = self.asked is None, self.asked or HANDLED[number]
         now = time.monotonic()
-        if not first and now - self._last < ONE:
+        if not first and now - self._last < DEBOUNCE:
             return
         self._last = now
         if self.parent is not None and not (first and self.training):
@@ -205,7 +205,7 @@ class Signals:
             _ignore_what_is_the_parents()
 
 
-class Shielded:
+class IgnoreInWorker:
     """The first thing a data loader's worker does: leave signals to the training process.
 
     A signal to a whole process group or container would otherwise end the workers amid the step that is to be finished.
@@ -231,7 +231,7 @@ def _end_next_time(number: int, _: FrameType | None) -> None:
 
 
 def _ignore_what_is_the_parents() -> None:
-    for number in HEEDED:
+    for number in HANDLED:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
 

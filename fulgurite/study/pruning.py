@@ -22,7 +22,7 @@ from fulgurite.study.storage import PRUNED, StoredStudy, name_of, open_storage
 log = RankedLogger(__name__)
 
 
-class Reporter(Callback):
+class PruningCallback(Callback):
     """Reports the metric after each validation; rank 0 asks whether to go on, and all ranks stop after that epoch.
 
     A database that cannot be reached costs the reports, not the run.
@@ -53,6 +53,11 @@ class Reporter(Callback):
         self.reason = trainer.strategy.broadcast(reason)
         if self.reason is not None:
             trainer.should_stop = True
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints; the name that the class had first, so that older checkpoints load."""
+        return "Reporter"
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many validations were reported, so that a trial that goes on counts on."""
@@ -109,7 +114,7 @@ class Reporter(Callback):
         return StoredStudy(open_storage(self.sweeper, self.folder), self.study, pruner=pruner)
 
 
-def reporter_of_job(cfg: DictConfig) -> Reporter | None:
+def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
     """Return the callback of a job that is a trial of a search which prunes; None for any other run.
 
     Args:
@@ -126,9 +131,9 @@ def reporter_of_job(cfg: DictConfig) -> Reporter | None:
     folder = Path(str(hydra.sweep.dir))
     # a copy, since the processes of ddp_spawn get it pickled, and without its parent it could not resolve
     whole = OmegaConf.create({"hydra": {"sweeper": hydra.sweeper}, "task_name": cfg.get("task_name")})
-    return Reporter(metrics_of(cfg)[0], int(hydra.job.num), name_of(whole, folder), hydra.sweeper, folder)
+    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), name_of(whole, folder), hydra.sweeper, folder)
 
 
-def find_reporter(trainer: Trainer) -> Reporter | None:
+def find_reporter(trainer: Trainer) -> PruningCallback | None:
     """Return a trainer's reporter; None where it has none."""
-    return next((callback for callback in vars(trainer)["callbacks"] if isinstance(callback, Reporter)), None)
+    return next((callback for callback in vars(trainer)["callbacks"] if isinstance(callback, PruningCallback)), None)

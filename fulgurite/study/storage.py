@@ -29,7 +29,9 @@ def name_of(config: DictConfig, folder: Path) -> str:
     return str(config.hydra.sweeper.get("study_name") or f"{config.get('task_name')}/{folder.name}")
 
 
-def make_judges(sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]) -> tuple[Any, Any, int | None]:
+def make_sampler_and_pruner(
+    sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]
+) -> tuple[Any, Any, int | None]:
     """Make the sampler and the pruner of a search.
 
     Args:
@@ -175,7 +177,7 @@ def _finish(study: Study, number: int, state: TrialState, values: list[float] | 
             raise
 
 
-def bring_up(stored: StoredStudy, propose: Callable[[Study], Trial]) -> None:
+def replay_sampler(stored: StoredStudy, propose: Callable[[Study], Trial]) -> None:
     """Bring the new sampler of a study to the state of one that has made all its proposals.
 
     A sampler that begins anew with the same seed would propose what was tried before. So in a study in memory it is

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.compat.hydra import ConfigLoaderImpl, get_overrides_dirname
 from fulgurite.core.files import unpack
 
 
-class Composed:
+class ConfigCache:
     """Answers in place of a loader, which sweepers and launchers ask for the config of a job.
 
     Jobs that choose the same files differ in values alone, so these are set in a copy of what the files came to. That
@@ -48,7 +48,7 @@ class Composed:
         cfg: DictConfig = unpack(packed)
         since = OverridesParser.create().parse_overrides(of_hydra[known:])
         ConfigLoaderImpl._apply_overrides_to_config([*since, *values], cfg)
-        _tell_words(cfg, words, known, of_hydra)
+        _record_overrides(cfg, words, known, of_hydra)
         OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the sweep's ${now:...} is that of its jobs
         return cfg
 
@@ -59,7 +59,7 @@ class Composed:
         return isinstance(word.value(), dict) or not self._loader.repository.group_exists(word.key_or_group)
 
 
-def _tell_words(cfg: DictConfig, words: Sequence[Override], known: int, of_hydra: Sequence[str]) -> None:
+def _record_overrides(cfg: DictConfig, words: Sequence[Override], known: int, of_hydra: Sequence[str]) -> None:
     """Have a config tell the words of its job, as Hydra does."""
     own = [word for word in words if not word.is_hydra_override()]
     told, how = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname

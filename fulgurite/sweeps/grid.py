@@ -9,27 +9,33 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
 from fulgurite.config.override_text import quoted
 from fulgurite.core.console import show_plan
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import shown_word
-from fulgurite.distributed.agreement import wait_for_all
-from fulgurite.distributed.supervision.failures import forget_words
+from fulgurite.distributed.agreement import barrier
+from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
-from fulgurite.runs.lock import owned
-from fulgurite.runs.sweep_ledger import append, known, note_failed, plan_of, read
+from fulgurite.runs.lock import run_lock
+from fulgurite.runs.sweep_ledger import append, ledger_state, note_failed, plan_of, read
 from fulgurite.sweeps.code_state import CodeState
-from fulgurite.sweeps.config_cache import Composed
-from fulgurite.sweeps.dispatch import Numbered, run_jobs
-from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varied
-from fulgurite.sweeps.resume import continued, find_sweep, is_other_config, set_aside, take_up, told_states
+from fulgurite.sweeps.config_cache import ConfigCache
+from fulgurite.sweeps.dispatch import NumberedJob, run_jobs
+from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varying_overrides
+from fulgurite.sweeps.resume import (
+    archive_failed_job,
+    describe_states,
+    find_sweep,
+    is_other_config,
+    restore_job_states,
+    resume_overrides,
+)
 
 STOP = "stop"
 MANY = 50  # jobs that take some seconds to compose and check
@@ -59,19 +65,19 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
     jobs = split(words, loader)
     earlier = find_sweep(str(asked["resume"]), config) if asked.get("resume") else None
     if earlier is not None:
-        take_up(jobs, earlier)
+        restore_job_states(jobs, earlier)
         jobs.sort(key=lambda job: job.number)
     code = CodeState()
-    Composed(loader)
+    ConfigCache(loader)
     _check(jobs, config, loader)
     retry = bool(asked.get("retry_failed"))
     if rank() == 0 and earlier is not None:
-        _say(f"sweep: going on with {earlier}: {told_states(jobs, retry=retry)}")
+        _say(f"sweep: going on with {earlier}: {describe_states(jobs, retry=retry)}")
     if asked.get("dry_run"):
         _show(jobs, retry=retry)
         return []
-    folder = ReserveRunDirectory.take_sweep(config, earlier)
-    with owned(folder):
+    folder = ReserveRunDirectory.reserve_sweep(config, earlier)
+    with run_lock(folder):
         _open(folder, config, jobs, code)
         return _Grid(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
 
@@ -84,7 +90,7 @@ def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) ->
 
     def look(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
-            return continued(job, cfg)
+            return resume_overrides(job, cfg)
         if job.state == DONE and is_other_config(job, cfg):
             others.append(job)
         return []
@@ -124,7 +130,7 @@ class _Grid:
 
     def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
         wanted = {NEW, KILLED, *([FAILED] if retry else [])}
-        todo = _ToDo([job for job in self.jobs if job.state in wanted], self._hand_out)
+        todo = _JobQueue([job for job in self.jobs if job.state in wanted], self._next_job)
         returned: dict[int, JobReturn] = {}
         with closing(run_jobs(self.launcher, todo, self.at_once)) as running:
             for number, ended in running:
@@ -141,7 +147,7 @@ class _Grid:
         left = [job for job in self.jobs if job.state == FAILED and not retry]
         if left:
             reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in left)
-            raise EarlierFailed(f"{reasons}; sweep.retry_failed=true tries again")
+            raise PreviousFailures(f"{reasons}; sweep.retry_failed=true tries again")
         return [in_order]
 
     def _look_at_code(self, job: Job) -> None:
@@ -153,17 +159,17 @@ class _Grid:
                 "run code as it is now, with the configs that they were checked with"
             )
 
-    def _hand_out(self, job: Job) -> Numbered:
+    def _next_job(self, job: Job) -> NumberedJob:
         """Return the words of a job that is to be run now."""
         self._look_at_code(job)
         if job.state != KILLED and job.folder is not None and rank() == 0:
-            kept = set_aside(job, self.folder)
+            kept = archive_failed_job(job, self.folder)
             where = str(kept.relative_to(self.folder)) if kept else None
             append(self.folder, "again", job=job.number, key=job.key, kept=where)
         if job.folder is not None and rank() == 0:
-            forget_words(job.folder)
-        known(self.folder)  # what is read here a job that is a copy of this process need not read
-        wait_for_all(self.config, "job")  # before a folder that rank 0 has set aside is made anew
+            clear_failures(job.folder)
+        ledger_state(self.folder)  # what is read here a job that is a copy of this process need not read
+        barrier(self.config, "job")  # before a folder that rank 0 has set aside is made anew
         return job.number, [*job.words, *job.more, *self._place(job)]
 
     def _note_silent(self, number: int, error: BaseException) -> None:
@@ -181,17 +187,17 @@ class _Grid:
             yield f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.folder))}"
 
 
-class EarlierFailed(FulguriteError):
+class PreviousFailures(FulguriteError):
     """Jobs failed in an earlier start of the sweep and were not asked for again."""
 
 
-class _ToDo(Iterator[Numbered]):
+class _JobQueue(Iterator[NumberedJob]):
     """The jobs that are left, looked at when they are asked for."""
 
-    def __init__(self, jobs: Sequence[Job], hand_out: Callable[[Job], Numbered]) -> None:
+    def __init__(self, jobs: Sequence[Job], hand_out: Callable[[Job], NumberedJob]) -> None:
         self.left, self.hand_out, self.is_over = deque(jobs), hand_out, False
 
-    def __next__(self) -> Numbered:
+    def __next__(self) -> NumberedJob:
         if self.is_over or not self.left:
             raise StopIteration
         return self.hand_out(self.left.popleft())
@@ -201,7 +207,7 @@ class _ToDo(Iterator[Numbered]):
 
 
 def _show(jobs: Sequence[Job], *, retry: bool) -> None:
-    differ = varied(jobs) if len(jobs) > 1 else set(jobs[0].words)
+    differ = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].words)
     todo = {NEW: "to start", KILLED: "to go on", DONE: "done", FAILED: "to be tried again" if retry else "failed"}
     rows: list[tuple[Any, ...]] = [
         (str(job.number), " ".join(shown_word(word) for word in job.words if word in differ), todo[job.state])

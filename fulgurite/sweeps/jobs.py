@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
-from fulgurite.runs.sweep_ledger import key_of
+from fulgurite.runs.sweep_ledger import job_key
 from fulgurite.validation.composition import explain_composition
-from fulgurite.validation.hydra_errors import Refusals
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 from fulgurite.validation.validate import find_problems
 
 NEW, DONE, KILLED, FAILED = "new", "done", "killed", "failed"
@@ -65,7 +64,7 @@ def split(words: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
     seen: Counter[str] = Counter()
     jobs = []
     for number, values in enumerate(sets):
-        key = key_of(values)
+        key = job_key(values)
         seen[key] += 1
         jobs.append(Job(number, key if seen[key] == 1 else f"{key}-{seen[key]}", tuple(values)))
     return jobs
@@ -96,7 +95,7 @@ def check(
     for job in jobs:
         try:
             cfg = loader.load_sweep_config(config, list(job.words))
-        except Refusals as error:
+        except HYDRA_ERRORS as error:
             explained = explain_composition(error, _command_line(config, job), str(config.hydra.job.config_name))
             if explained is None:
                 raise
@@ -110,7 +109,7 @@ def check(
         raise ConfigError([*(line for line in refused if line not in found), *told])
 
 
-def varied(jobs: Sequence[Job]) -> set[str]:
+def varying_overrides(jobs: Sequence[Job]) -> set[str]:
     """Return the words that not all jobs have."""
     return set().union(*(job.words for job in jobs)) - set(jobs[0].words).intersection(*(job.words for job in jobs))
 
@@ -118,7 +117,7 @@ def varied(jobs: Sequence[Job]) -> set[str]:
 def name_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
     """Return e.g. `jobs 1, 3 (seed=1)`: numbers, and the words that tell these from the others."""
     numbers = ", ".join(str(job.number) for job in some)
-    theirs = varied(jobs).intersection(*(job.words for job in some))
+    theirs = varying_overrides(jobs).intersection(*(job.words for job in some))
     words = " ".join(shown_word(word) for word in some[0].words if word in theirs)
     return f"job{'s' * (len(some) > 1)} {numbers}{f' ({words})' if words else ''}"
 

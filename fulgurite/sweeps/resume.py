@@ -11,9 +11,9 @@ from omegaconf import DictConfig, open_dict, read_write
 from fulgurite.config.override_text import LAST, quoted
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
-from fulgurite.resume.plan import go_on
-from fulgurite.runs.layout import NEXT
-from fulgurite.runs.lock import is_owned
+from fulgurite.resume.plan import resume_in_place
+from fulgurite.runs.layout import STAGED_CONFIG_DIR
+from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.sweep_ledger import GRID, LEDGER, plan_of, read
@@ -50,12 +50,12 @@ def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
     if plan_of(read(folder), kind) is None:
         wrong = f"holds no {LEDGER} of a {what}" if folder.is_dir() else "there is no such folder"
         raise UserError(f"sweep.resume={asked}: {wrong}; name a sweep, e.g. logs/train/multiruns/<date>_<time>")
-    if is_owned(folder):
+    if is_locked(folder):
         raise UserError(f"sweep.resume={folder}: another process is at it; wait for its end, or end it")
     return folder
 
 
-def take_up(jobs: Sequence[Job], folder: Path) -> None:
+def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     """Give the jobs of a command line the numbers they had, and say what became of them.
 
     Args:
@@ -85,7 +85,7 @@ def take_up(jobs: Sequence[Job], folder: Path) -> None:
             _judge(job, told[job.number])
 
 
-def continued(job: Job, cfg: DictConfig) -> list[str]:
+def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
     """Find what a killed job goes on from and put the words for it into the job.
 
     Args:
@@ -105,10 +105,10 @@ def continued(job: Job, cfg: DictConfig) -> list[str]:
         task = cfg.copy()
         del task["hydra"]
     try:
-        go_on(cfg, task, run, explicit=False)
+        resume_in_place(cfg, task, run, explicit=False)
     except UserError as error:
         return str(error).splitlines()
-    job.more = [f"resume.run={quoted(job.folder)}", f"hydra.output_subdir={NEXT}"]
+    job.more = [f"resume.run={quoted(job.folder)}", f"hydra.output_subdir={STAGED_CONFIG_DIR}"]
     if cfg.ckpt_path or not given:
         job.more += [f"ckpt_path={quoted(Path(cfg.ckpt_path)) if cfg.ckpt_path else 'null'}", "ckpt_sha256=null"]
     return []
@@ -120,7 +120,7 @@ def is_other_config(job: Job, cfg: DictConfig) -> bool:
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
 
 
-def set_aside(job: Job, folder: Path) -> Path | None:
+def archive_failed_job(job: Job, folder: Path) -> Path | None:
     """Move what a job has left to `earlier/<job>-<n>`, so that it can be run anew; None where it has left nothing.
 
     Args:
@@ -143,7 +143,7 @@ def _judge(job: Job, event: Mapping[str, Any]) -> None:
     status = run.record.get("status") if run is not None else event["event"]
     job.reason = str((run.record.get("reason") if run is not None else event.get("reason")) or "")
     if status == "running":
-        if is_owned(job.folder):
+        if is_locked(job.folder):
             raise UserError(f"{job.folder}: another process is at job {job.number}; wait for its end, or end it")
         job.reason = "ended without a word, as by kill -9"
     job.state = {"done": DONE, "pruned": DONE, FAILED: FAILED, KILLED: KILLED, "running": KILLED}.get(str(status), NEW)
@@ -168,7 +168,7 @@ def only(when: str, words: set[str]) -> Iterator[str]:
         yield f"{when} {' '.join(sorted(words)[:SHOWN])}{more}"
 
 
-def told_states(jobs: Sequence[Job], *, retry: bool) -> str:
+def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
     """Return what is to be done about the jobs of a sweep that goes on, e.g. `3 done, job 3 goes on, 2 to start`."""
     done = sum(job.state == DONE for job in jobs)
     new = sum(job.state == NEW for job in jobs)

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException, SearchPathException
@@ -17,16 +14,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fulgurite.config.hydra_compat import VERSION_BASE
+from fulgurite.compat.hydra import VERSION_BASE, ConfigLoaderImpl, IConfigRepository, get_args_parser
 from fulgurite.config.origins import Origins
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
-from fulgurite.validation.hydra_errors import Refusals, chosen, compose_groups, one_line
-from fulgurite.validation.overrides import apply, check_groups, explain_several, parse, told
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS, chosen, compose_groups, one_line
+from fulgurite.validation.overrides import apply, check_groups, describe_override, explain_several, parse
 from fulgurite.validation.validate import find_problems
 
 
-class Stopped(NamedTuple):
+class PartialComposition(NamedTuple):
     """A composition that Hydra left half done.
 
     Args:
@@ -53,7 +50,7 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
     Returns:
         All findings; None when the error did not come from composing a config.
     """
-    if not isinstance(error, Refusals) or isinstance(error, InstantiationException):
+    if not isinstance(error, HYDRA_ERRORS) or isinstance(error, InstantiationException):
         return None
     if isinstance(error, SearchPathException):
         return ConfigError([one_line(error)])
@@ -63,7 +60,7 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
         return None
     name = flags.config_name or config_name
     sweep = bool(flags.multirun) or any(text.lstrip("+") == "hydra.mode=MULTIRUN" for text in flags.overrides)
-    stopped = _find_stopped(error)
+    stopped = _partial_composition(error)
     with _loader(stopped) as loader:
         findings = _examine(loader, name, flags.overrides, stopped, sweep=sweep)
     if not findings:
@@ -71,14 +68,14 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
     return ConfigError(findings)
 
 
-def _find_stopped(error: Exception) -> Stopped | None:
+def _partial_composition(error: Exception) -> PartialComposition | None:
     """Take Hydra's loader, and the config it was changing, out of the traceback: composing again costs 0.1 s of CPU."""
-    found: Stopped | None = None
+    found: PartialComposition | None = None
     trace = error.__traceback__
     while trace is not None:
         code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
         if code is ConfigLoaderImpl._load_configuration_impl.__code__:
-            found = Stopped(names["self"], names.get("caching_repo"), names.get("cfg"), None)
+            found = PartialComposition(names["self"], names.get("caching_repo"), names.get("cfg"), None)
         elif code is ConfigLoaderImpl._apply_overrides_to_config.__code__ and found is not None:
             override = names.get("override")
             found = found._replace(refused=override.input_line if isinstance(override, Override) else None)
@@ -87,7 +84,7 @@ def _find_stopped(error: Exception) -> Stopped | None:
 
 
 @contextmanager
-def _loader(stopped: Stopped | None) -> Iterator[ConfigLoaderImpl]:
+def _loader(stopped: PartialComposition | None) -> Iterator[ConfigLoaderImpl]:
     """Give Hydra's config loader: the one that stopped, the living one, or a new one for the time of the block."""
     state = GlobalHydra.instance()
     if stopped is not None:
@@ -106,7 +103,7 @@ def _of(state: GlobalHydra) -> ConfigLoaderImpl:
 
 
 def _examine(
-    loader: ConfigLoaderImpl, name: str, texts: Sequence[str], stopped: Stopped | None, *, sweep: bool
+    loader: ConfigLoaderImpl, name: str, texts: Sequence[str], stopped: PartialComposition | None, *, sweep: bool
 ) -> list[str]:
     parsed, findings = parse(texts)
     repository = stopped.repository if stopped is not None else None
@@ -130,7 +127,7 @@ def _examine(
         cfg, good = fresh, []
     sweep = sweep or OmegaConf.select(cfg, "hydra.mode") == RunMode.MULTIRUN
     several = [one for one in groups if one.is_sweep_override() and not sweep]
-    findings += [told(one.input_line or "", explain_several(one, is_group=True)) for one in several]
+    findings += [describe_override(one.input_line or "", explain_several(one, is_group=True)) for one in several]
     applied, bad = apply(keys, cfg, repository, sweep=sweep)
     findings += bad
     used = [*chosen(groups, repository), *good, *applied]
@@ -138,7 +135,7 @@ def _examine(
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
 
 
-def _usable(stopped: Stopped | None) -> DictConfig | None:
+def _usable(stopped: PartialComposition | None) -> DictConfig | None:
     """Return the config that was being changed, unless trying has made a plain value in it a dictionary."""
     if stopped is None or stopped.cfg is None or stopped.refused is None:
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fulgurite.config.view import UNKNOWN, View
+from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.validation.findings import Finding
 
 
-def check_folds(view: View) -> Iterator[Finding]:
+def check_folds(view: ConfigView) -> Iterator[Finding]:
     """Yield what is wrong with `fold`, `num_folds` and `val_size` of a data module that has the first two.
 
     Args:

@@ -8,8 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -17,12 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import file_of, shown_path
 from fulgurite.core.errors import did_you_mean
 from fulgurite.validation.findings import near_or_all
-from fulgurite.validation.overrides import groups_of, options_of, single, told
+from fulgurite.validation.overrides import describe_override, groups_of, options_of, single
 
-Refusals = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILE = re.compile(r"In '([^']+)'")
 _OPTION = re.compile(
     # the last form is that of Hydra 1.4
@@ -39,11 +38,11 @@ def compose_groups(
         texts = [*fixed, *chosen(groups, repository)]
         try:
             return loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False), groups, findings
-        except Refusals as error:
-            guilty = _guilty(loader, repository, name, groups, fixed, str(error))
+        except HYDRA_ERRORS as error:
+            guilty = _offending_override(loader, repository, name, groups, fixed, str(error))
             # what Hydra does not place lies in the file whose absence mends it
             place, rule = _explain_file(error, repository, [guilty] if guilty else groups)
-            findings.append(told(guilty.input_line or "", rule) if guilty and not place else place + rule)
+            findings.append(describe_override(guilty.input_line or "", rule) if guilty and not place else place + rule)
             if guilty is None:
                 return None, groups, findings
             groups = [group for group in groups if group is not guilty]
@@ -54,7 +53,7 @@ def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[st
     return [single(group, repository.get_group_options(group.key_or_group)).input_line or "" for group in groups]
 
 
-def _guilty(
+def _offending_override(
     loader: ConfigLoaderImpl,
     repository: IConfigRepository,
     name: str,
@@ -70,7 +69,7 @@ def _guilty(
         texts = [*fixed, *chosen([other for other in groups if other is not group], repository)]
         try:
             loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False)
-        except Refusals:
+        except HYDRA_ERRORS:
             continue
         return group
     return None

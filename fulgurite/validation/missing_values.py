@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationToMissingValueError
 
-from fulgurite.config.view import ANSWERED_LATER, MISSING, View, is_interpolation, leaves, paths_of
+from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
 from fulgurite.core.errors import did_you_mean
 from fulgurite.validation.findings import Finding, nearest_path
 
@@ -17,7 +17,7 @@ _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
 _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
-def check_answers(view: View) -> Iterator[Finding]:
+def check_answers(view: ConfigView) -> Iterator[Finding]:
     """Yield what the config leaves open, each once and where it stands; values are never shown.
 
     Args:
@@ -35,7 +35,7 @@ def check_answers(view: View) -> Iterator[Finding]:
                     yield Finding(key, rule)
 
 
-def _explain(message: str, written: str, view: View) -> str | None:
+def _explain(message: str, written: str, view: ConfigView) -> str | None:
     """Return the rule that is broken; None when the fault stands further along the chain and is told there."""
     if found := _VARIABLE.search(message):
         rule = f"environment variable {found[1]} is not set; set it, or add it to .env"
@@ -43,7 +43,7 @@ def _explain(message: str, written: str, view: View) -> str | None:
         near = nearest_path(found[1], paths_of(view.written))
         rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
     elif found := _NO_RESOLVER.search(message):
-        near = did_you_mean(found[1], [*BaseContainer._resolvers, *ANSWERED_LATER])
+        near = did_you_mean(found[1], [*BaseContainer._resolvers, *RUNTIME_RESOLVERS])
         rule = f"${{{found[1]}:...}} names no resolver{near}"
     else:
         return f"does not resolve: {message}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import COMMAND_LINE
 from fulgurite.config.view import paths_of
 from fulgurite.core.errors import did_you_mean
@@ -20,7 +19,7 @@ from fulgurite.validation.findings import Finding, near_or_all, nearest_path
 from fulgurite.validation.signatures.signature import Signature, read_signature
 
 
-def told(override: str, rule: str) -> str:
+def describe_override(override: str, rule: str) -> str:
     """Return the finding about one override as a line; what sounds like a secret is not shown."""
     key = override.partition("=")[0].lstrip("+~")
     return Finding(key, rule, place=COMMAND_LINE + override).line
@@ -33,14 +32,14 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     bad: list[str] = []
     for text in texts:
         if not text or text.startswith("="):
-            bad.append(told(text, "has no key; write <key>=<value>"))
+            bad.append(describe_override(text, "has no key; write <key>=<value>"))
             continue
         try:
             good += parser.parse_overrides([text])
         except OverrideParseException as error:
-            bad.append(told(text, _explain_syntax(text, str(error))))
+            bad.append(describe_override(text, _explain_syntax(text, str(error))))
         except HydraException as error:
-            bad.append(told(text, str(error).splitlines()[0]))
+            bad.append(describe_override(text, str(error).splitlines()[0]))
     return good, bad
 
 
@@ -85,7 +84,7 @@ def check_groups(
         known = repository.get_group_options(group)
         rule = _missing_option(override, known)
         if rule:
-            bad.append(told(override.input_line or "", rule))
+            bad.append(describe_override(override.input_line or "", rule))
         else:
             groups.append(override)
     return groups, keys, bad
@@ -145,10 +144,10 @@ def apply(
     for override in overrides:
         text = override.input_line or ""
         if override.is_sweep_override() and not sweep:
-            bad.append(told(text, explain_several(override)))
+            bad.append(describe_override(text, explain_several(override)))
             continue
         if rule := _blocked(override, cfg):
-            bad.append(told(text, rule))
+            bad.append(describe_override(text, rule))
             continue
         try:
             one = single(override)
@@ -158,7 +157,7 @@ def apply(
                 raise ConfigCompositionException("Could not override")
             good.append(one.input_line or text)
         except (ConfigCompositionException, ValueError) as error:
-            bad.append(told(text, _explain(override, error, cfg, repository)))
+            bad.append(describe_override(text, _explain(override, error, cfg, repository)))
     return good, bad
 
 

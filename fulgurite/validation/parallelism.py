@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fulgurite.config.view import UNKNOWN, View
+from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.validation.findings import Finding
 
 CUTS = "ModelParallelStrategy"  # several processes may share a batch of its trainers
@@ -38,7 +38,7 @@ class Processes:
         return f"{self.number} processes" + (f" ({self.nodes} nodes of {self.devices})" if self.nodes > 1 else "")
 
 
-def check_batch_size(view: View) -> Iterator[Finding]:
+def check_batch_size(view: ConfigView) -> Iterator[Finding]:
     """Yield a `data.batch_size` that does not divide over the processes that have batches of their own.
 
     Nothing is said where their number is not known yet (`devices: auto`); the data module finds that.
@@ -59,7 +59,7 @@ def check_batch_size(view: View) -> Iterator[Finding]:
         yield Finding("data.batch_size", f"{rule}, e.g. data.batch_size={near}", data["batch_size"])
 
 
-def check_cut(view: View) -> Iterator[Finding]:
+def check_cut(view: ConfigView) -> Iterator[Finding]:
     """Yield sizes of a strategy that cuts the model, where their product is not the number of processes.
 
     Args:
@@ -76,7 +76,7 @@ def check_cut(view: View) -> Iterator[Finding]:
         yield Finding("trainer.strategy.data_parallel_size", rule, data)
 
 
-def check_fused(view: View) -> Iterator[Finding]:
+def check_fused(view: ConfigView) -> Iterator[Finding]:
     """Yield a fused optimizer that torch does not have for a model that is cut over devices.
 
     Args:
@@ -98,7 +98,7 @@ def _cuts(strategy: Any) -> bool:
     return isinstance(strategy, Mapping) and str(strategy.get("_target_")).endswith(f".{CUTS}")
 
 
-def _processes(view: View) -> Processes | None:
+def _processes(view: ConfigView) -> Processes | None:
     """Return the processes that a trainer asks for; None where that is not known yet."""
     trainer = view.written.get("trainer")
     if not isinstance(trainer, dict):

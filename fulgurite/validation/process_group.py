@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
-from fulgurite.config.view import UNKNOWN, View
+from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.distributed.comm_env import ENV, PREFIXES
 from fulgurite.validation.findings import Finding, near_or_all
 
 
-def check_processes(view: View) -> Iterator[Finding]:
+def check_processes(view: ConfigView) -> Iterator[Finding]:
     """Yield a meeting place, interfaces and variables that cannot be used."""
     extras = view.written.get("extras")
     if not isinstance(extras, dict):

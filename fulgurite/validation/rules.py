@@ -13,11 +13,11 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from fulgurite.config.view import MISSING, UNKNOWN, View, is_interpolation, join, leaves, paths_of
+from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
 from fulgurite.core.download import is_secure
 from fulgurite.core.project import project_root
 from fulgurite.validation.findings import Finding, nearest_path
-from fulgurite.validation.signatures.annotations import Fit, describe, fit
+from fulgurite.validation.signatures.annotations import Match, describe, match
 
 # What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
 # interpolation.
@@ -81,7 +81,7 @@ _INSIDE = re.compile(r"\$\{([^}]*)")
 _WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 
 
-def check_keys(view: View) -> Iterator[Finding]:
+def check_keys(view: ConfigView) -> Iterator[Finding]:
     """Yield the keys that nothing reads: at the top, in `paths` and in `extras`."""
     raw = view.written
     unread = [key for key in raw if key not in KEYS]
@@ -101,7 +101,7 @@ def check_keys(view: View) -> Iterator[Finding]:
             yield Finding(key, f"nothing reads this key{near or '; remove it'}", value)
 
 
-def _referred(view: View) -> set[str]:
+def _referred(view: ConfigView) -> set[str]:
     """Return every dotted word inside an interpolation of the config or of Hydra's own part."""
     live = HydraConfig.instance().cfg
     hydra = OmegaConf.to_container(live, resolve=False) if live is not None else {"hydra": view.hydra}
@@ -140,7 +140,7 @@ def group_keys(group: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_types(view: View) -> Iterator[Finding]:
+def check_types(view: ConfigView) -> Iterator[Finding]:
     """Yield the values of the wrong type among the keys the project itself reads."""
     raw = view.written
     declared = {key: KEYS[key] for key in raw if KEYS.get(key)}
@@ -155,13 +155,13 @@ def check_types(view: View) -> Iterator[Finding]:
         value = written if isinstance(written, dict) else view.resolved(written, key)
         syntax = ast.parse(annotation, mode="eval").body
         if value is not UNKNOWN and not (isinstance(written, str) and isinstance(value, dict)):
-            if fit(value, syntax, None) is Fit.NO or (value is None and "None" not in annotation):
+            if match(value, syntax, None) is Match.NO or (value is None and "None" not in annotation):
                 yield Finding(key, f"must be {describe(syntax, None)}", written)
             elif key == "seed" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
                 yield Finding(key, f"must be between 0 and {LARGEST_SEED}", written)
 
 
-def check_tags(view: View) -> Iterator[Finding]:
+def check_tags(view: ConfigView) -> Iterator[Finding]:
     """Yield tags that are neither a list of strings nor a dictionary of switches."""
     raw = view.written
     tags = view.resolved(raw.get("tags"), "tags")
@@ -178,7 +178,7 @@ def check_tags(view: View) -> Iterator[Finding]:
         yield Finding("tags", rule, raw["tags"])
 
 
-def check_checkpoint(view: View) -> Iterator[Finding]:
+def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
     """Yield a checkpoint that is not there, or that is needed and not named."""
     raw = view.written
     written = raw.get("ckpt_path")
@@ -199,7 +199,7 @@ def check_checkpoint(view: View) -> Iterator[Finding]:
         yield Finding("ckpt_sha256", "must be 64 hex digits", raw["ckpt_sha256"])
 
 
-def check_resume(view: View) -> Iterator[Finding]:
+def check_resume(view: ConfigView) -> Iterator[Finding]:
     """Yield what is asked of an earlier run where none is named."""
     raw = view.written.get("resume")
     if not isinstance(raw, dict) or raw.get("run"):
@@ -222,7 +222,7 @@ def _near_file(path: str) -> str:
     return f"; the folder {there} has no {file.relative_to(there).parts[0]!r}"
 
 
-def check_parts(view: View) -> Iterator[Finding]:
+def check_parts(view: ConfigView) -> Iterator[Finding]:
     """Yield the parts of a run that are missing or that say no class."""
     raw = view.written
     for part in PARTS:
@@ -232,7 +232,7 @@ def check_parts(view: View) -> Iterator[Finding]:
             yield Finding(part, f"has no _target_; choose one with {part}=<a file of configs/{part}>")
 
 
-def check_groups(view: View) -> Iterator[Finding]:
+def check_groups(view: ConfigView) -> Iterator[Finding]:
     """Yield the entries of `callbacks` and `logger` that name nothing to build."""
     raw = view.written
     for group, noun in GROUPS.items():
@@ -249,7 +249,7 @@ def check_groups(view: View) -> Iterator[Finding]:
             yield Finding(key, f"has no _target_, so it is no {noun}{remedy}", entry)
 
 
-def check_epochs(view: View) -> Iterator[Finding]:
+def check_epochs(view: ConfigView) -> Iterator[Finding]:
     """Yield a floor of epochs or steps that lies above the ceiling."""
     raw = view.written
     trainer = raw.get("trainer")

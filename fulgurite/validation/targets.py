@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from fulgurite.config.view import UNKNOWN, View, join
+from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean
 from fulgurite.validation.findings import Finding, near_or_all
-from fulgurite.validation.signatures.annotations import choices, describe, refuses
+from fulgurite.validation.signatures.annotations import choices, describe, rejects
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
-from fulgurite.validation.signatures.source import Absent, find_module
+from fulgurite.validation.signatures.source import NotFound, find_module
 
 SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -48,7 +48,7 @@ RANGES: dict[str, tuple[float, str]] = {
 }  # fmt: skip
 
 
-def check_targets(view: View) -> Iterator[Finding]:
+def check_targets(view: ConfigView) -> Iterator[Finding]:
     """Yield what is wrong with the targets of a config.
 
     Args:
@@ -57,7 +57,7 @@ def check_targets(view: View) -> Iterator[Finding]:
     yield from _check_below(view, view.written, "", closed=True)
 
 
-def _check_below(view: View, written: Any, key: str, *, closed: bool) -> Iterator[Finding]:
+def _check_below(view: ConfigView, written: Any, key: str, *, closed: bool) -> Iterator[Finding]:
     # closed: nothing adds arguments later; below `_recursive_: false` the class that receives the config may
     if isinstance(written, dict):
         if "_target_" in written:
@@ -70,7 +70,7 @@ def _check_below(view: View, written: Any, key: str, *, closed: bool) -> Iterato
             yield from _check_below(view, child, join(key, position), closed=closed)
 
 
-def _check_target(view: View, written: dict[str, Any], key: str, *, closed: bool) -> Iterator[Finding]:
+def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed: bool) -> Iterator[Finding]:
     target = view.resolved(written["_target_"], f"{key}._target_")
     if target is UNKNOWN:
         return
@@ -81,7 +81,7 @@ def _check_target(view: View, written: dict[str, Any], key: str, *, closed: bool
         yield Finding(key, rule)
         return
     signature = read_signature(target)
-    if isinstance(signature, Absent):
+    if isinstance(signature, NotFound):
         yield Finding(f"{key}._target_", _explain_absent(signature), target)
     elif isinstance(signature, Signature):
         yield from _check_names(written, key, signature, closed=closed)
@@ -110,7 +110,7 @@ def is_installed(package: str) -> bool:
     return module is not None and (module.file is not None or module.opaque)
 
 
-def _explain_absent(absent: Absent) -> str:
+def _explain_absent(absent: NotFound) -> str:
     if not absent.holder:
         import pkgutil
 
@@ -154,7 +154,7 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
     if isinstance(value, float) and math.isnan(value):
         yield Finding(key, "not a number; give a number", written)
         return
-    if refuses(value, parameter.annotation, parameter.module):
+    if rejects(value, parameter.annotation, parameter.module):
         wanted = describe(parameter.annotation, parameter.module)
         near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from fulgurite.config.origins import Origins
-from fulgurite.config.view import View
+from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
@@ -68,7 +68,7 @@ def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -
         cfg: A composed config, with or without its `hydra` part.
         trace: Tells where each key was set; called only when there is a finding. Otherwise a living Hydra is asked.
     """
-    view = View(cfg)
+    view = ConfigView(cfg)
     findings = list(_run_checks(view))
     if not findings:
         return []
@@ -78,7 +78,7 @@ def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -
     return [replace(finding, place=origins.find(finding.key)) for finding in findings]
 
 
-def _run_checks(view: View) -> Iterator[Finding]:
+def _run_checks(view: ConfigView) -> Iterator[Finding]:
     told: set[str] = set()
     for check in CHECKS:
         found = [finding for finding in check(view) if finding.key not in told]

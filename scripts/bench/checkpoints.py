@@ -9,9 +9,9 @@ from time import perf_counter
 
 import torch
 
-from fulgurite.checkpoints.async_io import BackgroundFiles
-from fulgurite.checkpoints.io import CheckpointFiles
-from fulgurite.checkpoints.manifest import find_damage
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.checkpoints.io import VerifiedCheckpointIO
+from fulgurite.checkpoints.manifest import verify
 from scripts.bench.measure import Bar, Row, alternate, ratios
 
 PARTS = 20  # tensors
@@ -30,7 +30,7 @@ def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
     """
     tensors = {f"part{number}": torch.randn(size // 4 // PARTS) for number in range(PARTS)}
     checkpoint = {"state_dict": tensors, "global_step": 1, "epoch": 0}
-    last, files, numbers = folder / "last.ckpt", CheckpointFiles(), count()
+    last, files, numbers = folder / "last.ckpt", VerifiedCheckpointIO(), count()
 
     def save_plain() -> float:
         number = next(numbers)
@@ -49,12 +49,12 @@ def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
         files.save_checkpoint(checkpoint, last)
         return perf_counter() - start
 
-    def verify() -> float:
+    def verify_ours() -> float:
         start = perf_counter()
-        assert not find_damage(last)
+        assert not verify(last)
         return perf_counter() - start
 
-    behind = BackgroundFiles()
+    behind = AsyncVerifiedCheckpointIO()
 
     def save_behind() -> float:
         start = perf_counter()
@@ -70,7 +70,7 @@ def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
         assert len(copies) == PARTS
         return seconds
 
-    found = alternate({"plain": save_plain, "ours": save_ours, "verify": verify}, repeats)
+    found = alternate({"plain": save_plain, "ours": save_ours, "verify": verify_ours}, repeats)
     parts = {f"{name}, s": seconds for name, seconds in found.items()}
     blocked = alternate({"copy": copy, "blocked": save_behind}, repeats)
     blocked_parts = {f"{name}, s": seconds for name, seconds in blocked.items()}

@@ -13,7 +13,7 @@ Batch = tuple[Tensor, Tensor]  # images [B, 1, H, W] float32 normalised, labels 
 Augment = Callable[[Tensor], Tensor]  # [B, 1, H, W] float32 to the same
 
 
-class Store:
+class ArrayStore:
     """Images and labels that live in files; pickled as the way to read them, never as their bytes.
 
     Args:
@@ -24,8 +24,8 @@ class Store:
         self.read = read
         self.images, self.labels = read()
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Callable[[], tuple[Tensor, Tensor]]]]:
-        return Store, (self.read,)
+    def __reduce__(self) -> tuple[type[ArrayStore], tuple[Callable[[], tuple[Tensor, Tensor]]]]:
+        return ArrayStore, (self.read,)
 
 
 class ImageSet(Dataset[Batch]):
@@ -39,7 +39,9 @@ class ImageSet(Dataset[Batch]):
         augment: Applied to each batch of normalised images; None applies nothing.
     """
 
-    def __init__(self, store: Store, rows: Tensor, *, mean: float, std: float, augment: Augment | None = None) -> None:
+    def __init__(
+        self, store: ArrayStore, rows: Tensor, *, mean: float, std: float, augment: Augment | None = None
+    ) -> None:
         self.store = store
         self.rows = rows
         self.augment = augment
@@ -65,6 +67,6 @@ class ImageSet(Dataset[Batch]):
         return images[0], labels[0]
 
 
-def as_is(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """Collate nothing: `ImageSet` makes whole batches."""
     return batch

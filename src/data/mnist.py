@@ -21,7 +21,7 @@ from fulgurite.data.batch_size import device_batch_size
 from fulgurite.data.folds import fold_findings, split_fold
 from fulgurite.data.idx import IdxFile, map_idx, prepare
 from fulgurite.data.splits import stratified_split
-from src.data.batches import Augment, Batch, ImageSet, Store, as_is
+from src.data.batches import ArrayStore, Augment, Batch, ImageSet, identity_collate
 
 Name = Literal["mnist_sample", "mnist", "fashion_mnist"]
 CLASSES = 10
@@ -214,11 +214,11 @@ class MNISTDataModule(LightningDataModule):
         if hasattr(self, "test_set"):
             return
         if self.family.files:
-            train, test = (Store(partial(read_idx, images, labels)) for images, labels in self._paths())
+            train, test = (ArrayStore(partial(read_idx, images, labels)) for images, labels in self._paths())
             val_rows, train_rows = stratified_split(train.labels, [self.val_size], self.split_seed)
             test_rows = torch.arange(len(test.labels))
         else:
-            train = test = Store(partial(read_sample, self.data_dir / SAMPLE))
+            train = test = ArrayStore(partial(read_sample, self.data_dir / SAMPLE))
             sizes = [self.val_size, self.test_size or 0]
             val_rows, test_rows, train_rows = stratified_split(train.labels, sizes, self.split_seed)
         if self.fold is not None:  # the images of the test are those of the cut without folds
@@ -240,7 +240,7 @@ class MNISTDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            collate_fn=as_is,
+            collate_fn=identity_collate,
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

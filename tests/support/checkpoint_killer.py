@@ -1,6 +1,6 @@
 """Saves checkpoints in children that are killed at chosen moments, and tells what each kill left behind.
 
-    python tests/killed_saver.py <folder> <kills> <MB of a checkpoint> <CheckpointFiles or BackgroundFiles>
+    python tests/support/checkpoint_killer.py <folder> <kills> <MB of a checkpoint> <name of a CheckpointIO>
 
 Every tensor of generation n is filled with n, so a mixture of two generations would be seen. Writes one JSON list to
 standard output.
@@ -22,12 +22,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import torch  # noqa: E402
 
-from fulgurite.checkpoints.async_io import BackgroundFiles  # noqa: E402
-from fulgurite.checkpoints.io import CheckpointFiles  # noqa: E402
-from fulgurite.checkpoints.manifest import find_damage  # noqa: E402
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO  # noqa: E402
+from fulgurite.checkpoints.io import VerifiedCheckpointIO  # noqa: E402
+from fulgurite.checkpoints.manifest import verify  # noqa: E402
 
 PARTS = 10
-WRITERS = {kind.__name__: kind for kind in (CheckpointFiles, BackgroundFiles)}
+WRITERS = {kind.__name__: kind for kind in (VerifiedCheckpointIO, AsyncVerifiedCheckpointIO)}
 
 
 def checkpoint(generation: int, size: int) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def checkpoint(generation: int, size: int) -> dict[str, Any]:
     return {"state_dict": values, "global_step": generation, "epoch": 0}
 
 
-def save_for_ever(files: CheckpointFiles, path: Path, generation: int, size: int) -> None:
+def save_for_ever(files: VerifiedCheckpointIO, path: Path, generation: int, size: int) -> None:
     """Save one generation after the other."""
     while True:
         files.save_checkpoint(checkpoint(generation, size), path)
@@ -64,7 +64,7 @@ def main(folder: Path, kills: int, size: int, writer: str) -> list[dict[str, Any
     """Kill that many children and return what stood in the folder after each."""
     torch.set_num_threads(1)
     last, looks = folder / "last.ckpt", []
-    CheckpointFiles().save_checkpoint(checkpoint(0, size), last)
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(0, size), last)
     for kill in range(kills):
         before = generation_in(last)
         assert before is not None
@@ -81,13 +81,13 @@ def main(folder: Path, kills: int, size: int, writer: str) -> list[dict[str, Any
             {
                 "before": before,
                 "last": generation_in(last),
-                "damage": find_damage(last),
+                "damage": verify(last),
                 "previous": generation_in(previous) if previous.exists() else None,
-                "previous_damage": find_damage(previous) if previous.exists() else "",
+                "previous_damage": verify(previous) if previous.exists() else "",
                 "left": len(list(folder.glob(".*.tmp"))),
             }
         )
-    CheckpointFiles().save_checkpoint(checkpoint(0, size), last)
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(0, size), last)
     return looks
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from fulgurite.core.project import prepare_environment
 from fulgurite.validation.composition import explain_composition
-from fulgurite.validation.hydra_errors import Refusals
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 from fulgurite.validation.validate import find_problems
 from tests.support.project import ROOT
 
@@ -28,7 +28,7 @@ def findings(*overrides: str, config_name: str = "train") -> list[str]:
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         try:
             cfg = compose(config_name, overrides=list(overrides), return_hydra_config=True)
-        except Refusals as error:
+        except HYDRA_ERRORS as error:
             explained = explain_composition(error, overrides, config_name)
             assert explained is not None
             return explained.findings

@@ -111,7 +111,7 @@ class Node:
         words = ("root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms")
         _run("tc", "-n", self.namespace, "qdisc", "replace", "dev", link, *words)
 
-    def end_all(self) -> None:
+    def terminate_all(self) -> None:
         """End whatever runs on this node."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
@@ -147,7 +147,7 @@ def two_nodes(folder: Path) -> Iterator[tuple[Node, Node]]:
         yield nodes[0], nodes[1]
     finally:
         for node in nodes:
-            node.end_all()
+            node.terminate_all()
             _run("ip", "netns", "delete", node.namespace)
 
 

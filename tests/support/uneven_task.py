@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.data.batch_size import device_batch_size
 from fulgurite.exact_resume.callback import apply_exact_resume
-from fulgurite.exact_resume.uneven_batches import share_ranks
+from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from src.models.metrics import ExampleMean
 
 CLASSES = 5
@@ -142,7 +142,7 @@ def run(folder: Path, ranks: int, data: PlainData, *, method: str = "fit", **set
     model = PlainModel(folder, batch_norm=settings.pop("batch_norm", False))
     trainer = Trainer(accelerator="cpu", **several, **quiet, **settings)  # type: ignore[arg-type]
     apply_exact_resume(trainer, 7, wanted=True, resumes=False)
-    share_ranks(trainer)
+    install_uneven_batches(trainer)
     quietly = {} if method in {"fit", "predict"} else {"verbose": False}
     getattr(trainer, method)(model, datamodule=data, **quietly)
 

@@ -11,14 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import OF_HYDRA
+from fulgurite.config.override_text import NOT_INHERITED_HYDRA
 
 # A sweeper's words stay: by them each process of a trial knows that its ranks decide together about an early end.
-NOT_FOR_RANKS = (*(start for start in OF_HYDRA if start != "hydra.sweeper"), "hydra.job.")
+NOT_FOR_RANKS = (*(start for start in NOT_INHERITED_HYDRA if start != "hydra.sweeper"), "hydra.job.")
 
 
 @contextmanager
-def words_of_job() -> Iterator[None]:
+def job_command_line() -> Iterator[None]:
     """Have Lightning start processes with the words of the job: by those of the command line each would be a sweep."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         yield

@@ -24,7 +24,7 @@ from fulgurite.core.errors import RankFailed
 from fulgurite.core.files import write_atomic
 from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.distributed.launch_env import Launch
+from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.runs.layout import RECORD
 
 FOLDER = "ranks"
@@ -39,14 +39,14 @@ _LOST = re.compile(
 )
 
 
-def has_lost_others(error: BaseException) -> bool:
+def is_peer_loss(error: BaseException) -> bool:
     """Tell whether an error only says that another rank is gone or late."""
     if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
         return True
     return type(error) is RuntimeError and _LOST.search(str(error)) is not None
 
 
-def leave_word(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
+def write_failure(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
     """Write why this rank fails, for rank 0.
 
     Args:
@@ -62,12 +62,12 @@ def leave_word(folder: Path, reason: str, exit_code: int, *, waited: bool) -> No
         write_atomic(folder / FOLDER / f"{rank()}.json", json.dumps(word) + "\n")
 
 
-def read_words(folder: Path) -> dict[int, dict[str, Any]]:
+def read_failures(folder: Path) -> dict[int, dict[str, Any]]:
     """Return what failing ranks left, by rank."""
     return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FOLDER).glob("[0-9]*.json"))}
 
 
-def forget_words(folder: Path) -> None:
+def clear_failures(folder: Path) -> None:
     """Remove what ranks of an earlier start left."""
     for path in (folder / FOLDER).glob("*.json"):
         path.unlink()
@@ -75,13 +75,13 @@ def forget_words(folder: Path) -> None:
         (folder / FOLDER).rmdir()
 
 
-def let_rank_zero_end(folder: Path) -> None:
+def wait_for_rank_zero(folder: Path) -> None:
     """Wait until rank 0 has closed the record: a launcher that sees one process end ends the others amid that.
 
     Does nothing where no launcher has started them, or where rank 0 waits for this process.
     """
     distributed = sys.modules.get("torch.distributed")
-    if Launch.current is None or (distributed is not None and distributed.is_initialized()):
+    if LaunchInfo.current is None or (distributed is not None and distributed.is_initialized()):
         return
     end = time.monotonic() + LEAVE
     while time.monotonic() < end and _status(folder) == "running":
@@ -94,12 +94,14 @@ def _status(folder: Path) -> str | None:
     return "running"
 
 
-def find_culprit(folder: Path) -> RankFailed | None:
+def root_cause(folder: Path) -> RankFailed | None:
     """Return the failure of a rank of its own that a launcher ended the others for; None when none left a word."""
-    return has_failed({}, read_words(folder))
+    return first_failure({}, read_failures(folder))
 
 
-def find_failed(processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE) -> RankFailed | None:
+def diagnose_failure(
+    processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE
+) -> RankFailed | None:
     """Return which rank failed and why, or None when none of them did.
 
     Args:
@@ -110,8 +112,8 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     """
     end = time.monotonic() + patience
     while True:
-        words = read_words(folder)
-        if (failed := has_failed(processes, words)) is not None:
+        words = read_failures(folder)
+        if (failed := first_failure(processes, words)) is not None:
             return failed
         if time.monotonic() > end:
             break
@@ -127,7 +129,7 @@ def find_failed(processes: Processes, folder: Path, timeout: float, patience: fl
     return None
 
 
-def has_failed(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+def first_failure(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
     """Return which rank has certainly failed by now and why, or None."""
     for number, word in words.items():
         if not word["waited"]:

@@ -22,20 +22,20 @@ from torch.distributed.constants import default_pg_timeout
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import PARENT, Launch
+from fulgurite.distributed.launch_env import PARENT, LaunchInfo
 from fulgurite.distributed.ports import taken
-from fulgurite.distributed.process_group import hold_port, leave_group
+from fulgurite.distributed.process_group import destroy_process_group, reserve_master_port
 from fulgurite.distributed.reachability import require_interfaces, require_own_address
-from fulgurite.distributed.supervision.child_command import words_of_job
-from fulgurite.distributed.supervision.failures import find_failed, forget_words, has_lost_others
-from fulgurite.distributed.supervision.liveness import find_absent, noted
-from fulgurite.distributed.supervision.watcher import RankWatcher, follow, replace_stopped_parent
+from fulgurite.distributed.supervision.child_command import job_command_line
+from fulgurite.distributed.supervision.failures import clear_failures, diagnose_failure, is_peer_loss
+from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
+from fulgurite.distributed.supervision.watcher import RankWatcher, exit_with_parent, take_over_from_stopped_rank_zero
 
 LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
 LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
 
 
-def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> float:
+def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float:
     """Watch the processes that a trainer is going to start, and let none wait for another for ever.
 
     Args:
@@ -58,17 +58,17 @@ def watch_ranks(trainer: Trainer, folder: Path, timeout: float) -> float:
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
     launcher = strategy.launcher
-    if launcher is None and Launch.current is not None and isinstance(strategy, ParallelStrategy):
+    if launcher is None and LaunchInfo.current is not None and isinstance(strategy, ParallelStrategy):
         # where processes are there already some strategies have no launcher, and nobody to say which one failed
         environment = strategy.cluster_environment
         assert environment is not None
         launcher = _SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
     if isinstance(launcher, _SubprocessScriptLauncher):
-        strategy._launcher = WatchedLauncher(launcher, folder, timeout)
+        strategy._launcher = SupervisedLauncher(launcher, folder, timeout)
     return timeout
 
 
-class WatchedLauncher(_SubprocessScriptLauncher):
+class SupervisedLauncher(_SubprocessScriptLauncher):
     """Lightning's launcher of one process a device, with our watcher in place of its observer.
 
     Args:
@@ -80,7 +80,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         started: Those of this process whose other processes may still live.
     """
 
-    started: ClassVar[list[WatchedLauncher]] = []
+    started: ClassVar[list[SupervisedLauncher]] = []
 
     def __init__(self, given: _SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
@@ -104,59 +104,59 @@ class WatchedLauncher(_SubprocessScriptLauncher):
             self._start()
         elif parent := os.environ.pop(PARENT, None):
             self.parent = int(parent)
-            follow(self.parent)
+            exit_with_parent(self.parent)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
-            with noted(self.folder) if Launch.current is not None else nullcontext():
+            with registered_pid(self.folder) if LaunchInfo.current is not None else nullcontext():
                 return function(*args, **kwargs)
         except BaseException as error:
-            self._leave(error)
+            self._raise_root_cause(error)
             raise
 
     def _start(self) -> None:
         require_own_address()
-        hold_port(self.num_processes * self.num_nodes, self.timeout)
-        forget_words(self.folder)
+        reserve_master_port(self.num_processes * self.num_nodes, self.timeout)
+        clear_failures(self.folder)
         os.environ[PARENT] = str(os.getpid())
         try:
-            with words_of_job():
+            with job_command_line():
                 self._call_children_scripts()
         finally:
             del os.environ[PARENT]
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
-        WatchedLauncher.started.append(self)
+        SupervisedLauncher.started.append(self)
         atexit.register(self._end_others)
 
     @classmethod
-    def end_all(cls) -> None:
+    def terminate_all(cls) -> None:
         """End all processes that were started and leave their group, so that this process can start others."""
         while cls.started:
             launcher = cls.started.pop()
             atexit.unregister(launcher._end_others)
             launcher._end_others()
-        leave_group()
+        destroy_process_group()
 
     def _end_others(self) -> None:
         assert self.watcher is not None
         self.watcher.end_others(LEAVE_FAILED if self.failed else LEAVE)
 
-    def _leave(self, error: BaseException) -> None:
+    def _raise_root_cause(self, error: BaseException) -> None:
         """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""
         self.failed = True
         if self.watcher is not None:
             self.watcher.leaving.set()
         if "EADDRINUSE" in str(error):
             raise taken(self.cluster_environment.main_port) from error
-        if not has_lost_others(error):
+        if not is_peer_loss(error):
             return
         if self.parent is not None:
-            replace_stopped_parent(self.parent, self.folder)
-        if rank() == 0 and Launch.current is not None:
-            raise find_absent(self.folder, Launch.current.size, self.timeout) from error
+            take_over_from_stopped_rank_zero(self.parent, self.folder)
+        if rank() == 0 and LaunchInfo.current is not None:
+            raise diagnose_missing_ranks(self.folder, LaunchInfo.current.size, self.timeout) from error
         if rank() == 0:
             others = self.watcher.processes if self.watcher is not None else {}
-            failed = find_failed(others, self.folder, self.timeout)
+            failed = diagnose_failure(others, self.folder, self.timeout)
             if self.watcher is not None:
                 self.watcher.end_others(1.0)
             if failed is not None:

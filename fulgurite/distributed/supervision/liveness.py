@@ -15,11 +15,11 @@ from pathlib import Path
 from fulgurite.core.errors import EXIT_CRASH, RankFailed
 from fulgurite.core.proc import is_gone, is_stopped
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.supervision.failures import FOLDER, PATIENCE, has_failed, read_words
+from fulgurite.distributed.supervision.failures import FOLDER, PATIENCE, first_failure, read_failures
 
 
 @contextmanager
-def noted(folder: Path) -> Iterator[None]:
+def registered_pid(folder: Path) -> Iterator[None]:
     """Have this process be known to the other ranks while it works.
 
     Args:
@@ -37,7 +37,7 @@ def noted(folder: Path) -> Iterator[None]:
             note.parent.rmdir()
 
 
-def find_absent(folder: Path, size: int, timeout: float, patience: float = PATIENCE) -> RankFailed:
+def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: float = PATIENCE) -> RankFailed:
     """Return which other rank made this one fail, which has only lost the others.
 
     Args:
@@ -48,8 +48,8 @@ def find_absent(folder: Path, size: int, timeout: float, patience: float = PATIE
     """
     end = time.monotonic() + patience
     while True:
-        words = read_words(folder)
-        if (failed := has_failed({}, words)) is not None:
+        words = read_failures(folder)
+        if (failed := first_failure({}, words)) is not None:
             return failed
         silent = [number for number in range(size) if number != rank() and number not in words]
         for number in silent:

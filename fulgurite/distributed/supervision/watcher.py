@@ -15,9 +15,9 @@ from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.supervision.failures import (
     Processes,
-    find_failed,
+    diagnose_failure,
 )
-from fulgurite.runs.run_json import end_record
+from fulgurite.runs.run_json import mark_ended
 
 log = RankedLogger(__name__)
 
@@ -60,8 +60,8 @@ class RankWatcher(threading.Thread):
                 return
 
     def _end_rank_zero(self) -> None:
-        failed = find_failed(self.processes, self.folder, self.timeout)
-        if failed is None or not end_record(self.folder, "failed", str(failed), failed.exit_code):
+        failed = diagnose_failure(self.processes, self.folder, self.timeout)
+        if failed is None or not mark_ended(self.folder, "failed", str(failed), failed.exit_code):
             return  # the run has ended well before
         log.error("%s", failed)
         self.end_others(0)
@@ -78,7 +78,7 @@ class RankWatcher(threading.Thread):
             process.wait()
 
 
-def follow(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process, a rank that rank 0 started, as soon as rank 0 is gone.
 
     Args:
@@ -93,7 +93,7 @@ def follow(parent: int) -> None:
     threading.Thread(target=look, daemon=True, name="parent-watcher").start()
 
 
-def replace_stopped_parent(parent: int, folder: Path) -> None:
+def take_over_from_stopped_rank_zero(parent: int, folder: Path) -> None:
     """Close the record of a rank 0 that is stopped, and end it: nobody else would. Rank 1 does it.
 
     Args:
@@ -102,6 +102,6 @@ def replace_stopped_parent(parent: int, folder: Path) -> None:
     """
     if rank() != 1 or not is_stopped(parent):
         return
-    end_record(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
+    mark_ended(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
     with suppress(ProcessLookupError):
         os.kill(parent, signal.SIGKILL)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from fulgurite.doctor.bench.bandwidth import slow_ones
-from fulgurite.doctor.cluster.facts import Facts
+from fulgurite.doctor.cluster.facts import RankInfo
 from fulgurite.doctor.cluster.rank_group import Ranks
 
 MANY = 16  # ranks; above it, one rank a machine stands for all of it
@@ -61,7 +61,7 @@ class Slow:
         return self.share < SERIOUS and not self.borrowed
 
 
-def pairs(facts: Sequence[Facts]) -> list[tuple[int, int]]:
+def pairs(facts: Sequence[RankInfo]) -> list[tuple[int, int]]:
     """Return which ranks are measured with which: all, or of many ranks the first of each machine."""
     chosen = [one.rank for one in facts]
     if len(chosen) > MANY:
@@ -109,7 +109,7 @@ def _there_and_back(ranks: Ranks, there: torch.Tensor, back: torch.Tensor, peer:
 
 
 def links_to_measure(
-    facts: Sequence[Facts], groups: Mapping[int, Ranks], num_bytes: int, only: Sequence[Link] | None = None
+    facts: Sequence[RankInfo], groups: Mapping[int, Ranks], num_bytes: int, only: Sequence[Link] | None = None
 ) -> Iterator[tuple[str, Callable[[], list[Link]]]]:
     """Yield what is measured next, and how; each call returns the same links on all ranks.
 
@@ -144,7 +144,7 @@ def _both_ways(ranks: Ranks, place: int, one: int, other: int, num_bytes: int) -
     return [Link(one, other, place, latency, there), Link(other, one, place, also, back)]
 
 
-def slow_links(links: Sequence[Link], facts: Sequence[Facts]) -> list[tuple[Link, Slow]]:
+def slow_links(links: Sequence[Link], facts: Sequence[RankInfo]) -> list[tuple[Link, Slow]]:
     """Return the links that fall short of those of their kind: within a machine, or between machines."""
     found = []
     for between in (False, True):
@@ -154,7 +154,7 @@ def slow_links(links: Sequence[Link], facts: Sequence[Facts]) -> list[tuple[Link
     return found
 
 
-def _slow_link(one: Link, rates: Sequence[float], facts: Sequence[Facts]) -> Slow:
+def _slow_link(one: Link, rates: Sequence[float], facts: Sequence[RankInfo]) -> Slow:
     middle = sorted(rates)[len(rates) // 2]
     source, target = facts[one.source], facts[one.target]
     what = f"{source.name} -> {target.name} over {source.interfaces[one.interface]}"
@@ -163,7 +163,7 @@ def _slow_link(one: Link, rates: Sequence[float], facts: Sequence[Facts]) -> Slo
     return Slow(what, one.rate / middle, told, source.machine == target.machine and source.device.startswith("cpu"))
 
 
-def slow_ranks(rates: Sequence[float], facts: Sequence[Facts]) -> list[Slow]:
+def slow_ranks(rates: Sequence[float], facts: Sequence[RankInfo]) -> list[Slow]:
     """Return the ranks whose processor falls short.
 
     Args:
@@ -179,7 +179,7 @@ def slow_ranks(rates: Sequence[float], facts: Sequence[Facts]) -> list[Slow]:
     return found
 
 
-def ranks_of_slow_links(links: Sequence[Link], slow: Sequence[Link], facts: Sequence[Facts]) -> list[str]:
+def ranks_of_slow_links(links: Sequence[Link], slow: Sequence[Link], facts: Sequence[RankInfo]) -> list[str]:
     """Return the ranks of which every link is slow while others are not: the rank is at fault, not its links."""
     named = []
     for one in facts:
@@ -190,7 +190,7 @@ def ranks_of_slow_links(links: Sequence[Link], slow: Sequence[Link], facts: Sequ
     return named
 
 
-def multiply(ranks: Ranks, size: int = 512, rounds: int = 7) -> list[float]:
+def gemm_rate(ranks: Ranks, size: int = 512, rounds: int = 7) -> list[float]:
     """Return the GFLOP/s at which each rank multiplies two matrices, one rank after the other."""
     factor = torch.ones(size, size, device=ranks.device)
     rates = torch.zeros(ranks.size, dtype=torch.float64, device=ranks.device)

@@ -34,7 +34,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RankInfo:
     """One rank.
 
     Attributes:
@@ -97,7 +97,7 @@ def chosen_interfaces(backend: str, named: str | None) -> list[Interface]:
 
 def own_facts(
     place: Place, device: str, interfaces: Sequence[Interface], folder: Path, told: Mapping[str, Any]
-) -> Facts:
+) -> RankInfo:
     """Return this rank's facts.
 
     Args:
@@ -108,7 +108,7 @@ def own_facts(
         told: `versions`, `commit` and `config`.
     """
     route = leading_to(place.address)
-    return Facts(
+    return RankInfo(
         rank=place.rank,
         host=socket.gethostname(),
         machine=machine(),
@@ -124,7 +124,7 @@ def own_facts(
     )
 
 
-def compare(ranks: Sequence[Facts], min_free: float) -> list[Check]:
+def compare(ranks: Sequence[RankInfo], min_free: float) -> list[Check]:
     """Return what is found when the ranks' facts are laid beside one another.
 
     Args:
@@ -146,7 +146,7 @@ def compare(ranks: Sequence[Facts], min_free: float) -> list[Check]:
     return checks
 
 
-def _same(name: str, ranks: Sequence[Facts], values: Sequence[str | None]) -> Check:
+def _same(name: str, ranks: Sequence[RankInfo], values: Sequence[str | None]) -> Check:
     holders: dict[str | None, list[int]] = defaultdict(list)
     for facts, value in zip(ranks, values, strict=True):
         holders[value].append(facts.rank)
@@ -156,12 +156,12 @@ def _same(name: str, ranks: Sequence[Facts], values: Sequence[str | None]) -> Ch
     return Check(name, FINDING, f"differs: {told}; must be the same on all ranks")
 
 
-def spans_machines(ranks: Sequence[Facts]) -> bool:
+def spans_machines(ranks: Sequence[RankInfo]) -> bool:
     """Tell whether the ranks are on several machines."""
     return len({facts.machine for facts in ranks}) > 1
 
 
-def _addresses(ranks: Sequence[Facts]) -> Check:
+def _addresses(ranks: Sequence[RankInfo]) -> Check:
     name = "interfaces"
     if len({len(facts.interfaces) for facts in ranks}) > 1:
         told = "; ".join(f"{','.join(facts.interfaces)} on {facts.name}" for facts in ranks)
@@ -183,6 +183,6 @@ def _addresses(ranks: Sequence[Facts]) -> Check:
     return Check(name, FINE, " / ".join(over))
 
 
-def as_plain(facts: Facts) -> dict[str, Any]:
+def as_plain(facts: RankInfo) -> dict[str, Any]:
     """Return facts as JSON can hold them."""
     return asdict(facts)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from fulgurite.core.errors import UserError
-from fulgurite.distributed.launch_env import Launch, find_launch
+from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
 from fulgurite.doctor.cluster.placement import Place
 
 DEFAULT_PORT = 29500
@@ -22,7 +22,7 @@ def read_place(env: Mapping[str, str] = os.environ) -> Place:
     Raises:
         UserError: The variables contradict themselves or one is missing.
     """
-    launch = find_launch(env)
+    launch = detect_launch(env)
     if launch is None:
         _require_alone(env)
         return Place()
@@ -65,7 +65,7 @@ def _port(env: Mapping[str, str]) -> int:
     return int(port)
 
 
-def _address(launch: Launch, env: Mapping[str, str]) -> str:
+def _address(launch: LaunchInfo, env: Mapping[str, str]) -> str:
     if address := env.get("MASTER_ADDR"):
         return address
     if launch.by == "srun" and (nodes := env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST"))):

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from fulgurite.core.network_interfaces import Interface, all_interfaces
-from fulgurite.doctor.cluster.facts import Facts
+from fulgurite.doctor.cluster.facts import RankInfo
 
 PATIENCE = 3.0  # seconds for one connection
 BACKLOG = 4096  # connections that the system accepts for us
 Broken = tuple[int, int, int]  # from rank, to rank, over which of the interfaces
 
 
-class Doorbell:
+class ProbeListener:
     """Sockets that listen on a rank's interfaces and answer nothing: that the system takes a connection is enough.
 
     Args:
@@ -41,7 +41,7 @@ class Doorbell:
             listener.close()
 
 
-def unreached(own: Facts, ranks: Sequence[Facts], patience: float = PATIENCE) -> list[Broken]:
+def unreached(own: RankInfo, ranks: Sequence[RankInfo], patience: float = PATIENCE) -> list[Broken]:
     """Return whom this rank cannot reach.
 
     Args:
@@ -55,7 +55,7 @@ def unreached(own: Facts, ranks: Sequence[Facts], patience: float = PATIENCE) ->
     return [(own.rank, other.rank, place) for (other, place), fine in zip(asked, reached, strict=True) if not fine]
 
 
-def _rings(own: Facts, other: Facts, place: int, patience: float) -> bool:
+def _rings(own: RankInfo, other: RankInfo, place: int, patience: float) -> bool:
     try:
         with socket.create_connection(
             (other.addresses[place], other.ports[place]), patience, source_address=(own.addresses[place], 0)
@@ -65,7 +65,7 @@ def _rings(own: Facts, other: Facts, place: int, patience: float) -> bool:
         return False
 
 
-def told(broken: Sequence[Broken], ranks: Sequence[Facts]) -> list[str]:
+def describe_unreachable(broken: Sequence[Broken], ranks: Sequence[RankInfo]) -> list[str]:
     """Return a line for each pair that has no connection."""
     lines = []
     for source, target, place in broken:
@@ -77,7 +77,7 @@ def told(broken: Sequence[Broken], ranks: Sequence[Facts]) -> list[str]:
     return lines
 
 
-def down(own: Facts) -> list[str]:
+def down(own: RankInfo) -> list[str]:
     """Return those of a rank's interfaces that are gone or down now."""
     up = {interface.name for interface in all_interfaces() if interface.up}
     return [name for name in own.interfaces if name not in up and name != "?"]

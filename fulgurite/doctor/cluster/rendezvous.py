@@ -23,7 +23,7 @@ POLL = 0.05  # seconds
 LINGER = 2.0  # seconds that a rank waits for others to read what it has told
 
 
-class Absent(FulguriteError):
+class MissingRanks(FulguriteError):
     """Ranks did not come within the timeout; an error that ends the doctor with a finding.
 
     Args:
@@ -77,7 +77,7 @@ class Meeting:
                 raise UserError(
                     f"MASTER_PORT={place.port}: another process listens there; name another port"
                 ) from error
-            raise Absent(
+            raise MissingRanks(
                 [0],
                 f"{asked}: rank {place.rank} ({socket.gethostname()}) did not reach it within {self.timeout:g} s; "
                 "is rank 0 started there, is the address one that this machine can reach, is the port open?",
@@ -127,9 +127,9 @@ class Meeting:
             raise self._absent(late)
         return values
 
-    def _absent(self, ranks: Sequence[int]) -> Absent:
+    def _absent(self, ranks: Sequence[int]) -> MissingRanks:
         names = ", ".join(map(str, ranks))
-        return Absent(
+        return MissingRanks(
             ranks, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?"
         )
 
@@ -141,7 +141,7 @@ class Meeting:
         for rank in range(self.place.world_size):
             try:
                 values.append(self.ask(name, rank, until - time.monotonic()))
-            except Absent:  # noqa: PERF203 - all of those that are late are named
+            except MissingRanks:  # noqa: PERF203 - all of those that are late are named
                 values.append(None)
                 late.append(rank)
         return values, late

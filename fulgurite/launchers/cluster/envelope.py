@@ -22,7 +22,7 @@ START = (
 )
 
 
-class Sent:
+class JobEnvelope:
     """One job as bytes, and the folders that it needs to see where it arrives.
 
     Args:
@@ -39,9 +39,9 @@ class Sent:
         if missing := self.missing():
             return missing
         sys.path.insert(0, self.root)
-        from fulgurite.launchers.cluster.worker import run_submitted
+        from fulgurite.launchers.cluster.worker import run_submitted_job
 
-        return run_submitted(self.job)
+        return run_submitted_job(self.job)
 
     def checkpoint(self) -> Any:
         """Return what submitit puts back into the queue: the same job, which finds what it has saved by itself."""
@@ -59,7 +59,7 @@ class Sent:
             "on a file system that all machines share"
         )
 
-    def run_apart(self, log: str, patience: float) -> bytes | str:
+    def run_in_subprocess(self, log: str, patience: float) -> bytes | str:
         """Run the job in a process of its own, which ends with this one, and return its pickled `JobReturn`.
 
         Ray interrupts this process to cancel the job; the job's is then asked to end by SIGTERM, and saves.

@@ -15,15 +15,15 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from fulgurite.core.errors import UserError, find_stop
+from fulgurite.core.errors import UserError, find_interrupt
 from fulgurite.core.files import unpack
-from fulgurite.launchers.cluster.envelope import Sent
-from fulgurite.launchers.cluster.scheduler import Lost, Scheduler, hand_out, read_settings, require
+from fulgurite.launchers.cluster.envelope import JobEnvelope
+from fulgurite.launchers.cluster.scheduler import JobLost, Scheduler, read_settings, require, submit_jobs
 from fulgurite.launchers.job import RemoteJob
-from fulgurite.runs.layout import OWNER
-from fulgurite.runs.lock import is_owned, owned
-from fulgurite.shutdown.signals import HEEDED
-from fulgurite.sweeps.dispatch import Numbered
+from fulgurite.runs.layout import LOCK_FILE
+from fulgurite.runs.lock import is_locked, run_lock
+from fulgurite.shutdown.signals import HANDLED
+from fulgurite.sweeps.dispatch import NumberedJob
 
 LOG = "console.log"  # in a job's folder
 FOLDERS = "ray-"  # of the system's folder for temporary files, each the folder of a Ray that a sweep has started
@@ -43,7 +43,7 @@ SILENT = {"log_to_driver": False, "configure_logging": False}
 
 
 def stream(
-    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
+    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Ray, as `streaming.Streaming` says.
 
@@ -63,7 +63,7 @@ def stream(
     except BaseException:
         ray.close()
         raise
-    yield from hand_out(ray, launcher, jobs, slots)
+    yield from submit_jobs(ray, launcher, jobs, slots)
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
@@ -108,12 +108,12 @@ class Ray(Scheduler):
         if settings["address"] is None:
             clear_left_behind()
             self.folder = tempfile.mkdtemp(prefix=FOLDERS)  # a short path: Ray makes sockets below it
-            self.owned.enter_context(owned(Path(self.folder)))
+            self.owned.enter_context(run_lock(Path(self.folder)))
             started = {**STARTED, "_temp_dir": self.folder}
         given = {**SILENT, **started, **(settings["init"] or {})}
         if settings["runtime_env"]:
             given["runtime_env"] = settings["runtime_env"]
-        handlers = {number: signal.getsignal(number) for number in HEEDED}
+        handlers = {number: signal.getsignal(number) for number in HANDLED}
         try:
             ray.init(address=settings["address"], **given)
         except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
@@ -144,11 +144,11 @@ class Ray(Scheduler):
             )
         return min(int(have[name] / number) for name, number in wanted.items() if number)
 
-    def submit(self, job: RemoteJob, sent: Sent) -> Any:
+    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Any:
         """Hand over a job."""
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
         # a worker for one job, and a job that is lost is not begun again behind the sweep's back
-        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(Sent.run_apart)
+        task = self.ray.remote(max_retries=0, max_calls=1, **needs)(JobEnvelope.run_in_subprocess)
         return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), job.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
@@ -162,7 +162,7 @@ class Ray(Scheduler):
         try:
             found: list[Any] = self.ray.wait(list(handles), num_returns=len(handles), timeout=0)[0]
         except SystemError as error:  # what a signal's handler raises inside of Ray's own code comes out as this
-            raise (find_stop(error) or error) from None
+            raise (find_interrupt(error) or error) from None
         if not found:
             time.sleep(0.3)
         return found
@@ -177,7 +177,7 @@ class Ray(Scheduler):
             returned = self.ray.get(handle)
         except self.ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise Lost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
+            raise JobLost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
         return unpack(returned) if isinstance(returned, bytes) else str(returned)
 
     def ask(self, handles: Sequence[Any]) -> None:
@@ -204,5 +204,5 @@ class Ray(Scheduler):
 def clear_left_behind() -> None:
     """Remove the folders of sweeps that SIGKILL has ended: each holds up to hundreds of megabytes."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
-        if (folder / OWNER).is_file() and not is_owned(folder):
+        if (folder / LOCK_FILE).is_file() and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,15 +16,15 @@ from hydra.plugins.launcher import Launcher
 from fulgurite.core.errors import EXIT_CRASH, UserError, did_you_mean
 from fulgurite.core.project import project_root
 from fulgurite.engine.outcome import JobFailed, Outcome
-from fulgurite.launchers.cluster.envelope import Sent
+from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
 from fulgurite.runs.layout import RECORD
-from fulgurite.runs.run_json import end_record
-from fulgurite.runs.sweep_ledger import note_job
+from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signals
-from fulgurite.sweeps.dispatch import Numbered, refused
-from fulgurite.validation.hydra_errors import Refusals
+from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
+from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 BEGIN = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
 TRY_AGAIN = 30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
@@ -32,18 +32,18 @@ ROOM_WITHIN = 1800.0  # seconds that a scheduler which has no job of the sweep m
 AT_ONCE = 10.0  # seconds that jobs which were ended at once may take to be gone
 
 
-class Lost(Exception):
+class JobLost(Exception):
     """A job ended and left no result; the message says what the scheduler knows of it."""
 
 
-class NoRoom(Exception):
+class QueueFull(Exception):
     """The scheduler takes no job for now; the message says why."""
 
 
 class Scheduler(Protocol):
     """What the jobs of one sweep are handed to; a job is known by what `submit` returned."""
 
-    def submit(self, job: RemoteJob, sent: Sent) -> Hashable:
+    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Hashable:
         """Hand over a job.
 
         Raises:
@@ -76,8 +76,8 @@ class Scheduler(Protocol):
         ...
 
 
-def hand_out(
-    scheduler: Scheduler, launcher: Launcher, jobs: Iterator[Numbered], slots: int
+def submit_jobs(
+    scheduler: Scheduler, launcher: Launcher, jobs: Iterator[NumberedJob], slots: int
 ) -> Iterator[tuple[int, JobReturn]]:
     """Hand jobs over as there is room for them and yield each as it ends; closed, it has them all ended.
 
@@ -91,7 +91,7 @@ def hand_out(
         Number and `JobReturn` of each, in the order in which they end.
     """
     config: Any = launcher.config  # type: ignore[attr-defined]
-    handed = _Handed(scheduler)
+    handed = _SubmittedJobs(scheduler)
     try:
         with Progress(config, slots) as progress:
             more, given = True, None  # given: a job that may have to wait for room
@@ -104,8 +104,8 @@ def hand_out(
                         if not handed.over(RemoteJob.compose(launcher, *given)):
                             continue
                         progress.started(*given, "handed over")
-                    except Refusals as error:
-                        yield given[0], refused(error)
+                    except HYDRA_ERRORS as error:
+                        yield given[0], composition_failure(error)
                     given = None
                 progress.waiting = int(given is not None)
                 progress.show(jobs)
@@ -119,7 +119,7 @@ def hand_out(
             scheduler.close()
 
 
-class _Handed:
+class _SubmittedJobs:
     """The jobs that a scheduler has of a sweep.
 
     Args:
@@ -143,11 +143,11 @@ class _Handed:
         Raises:
             UserError: There was no room for too long, or for the first job already.
         """
-        sent = Sent(str(project_root()), str(job.sweep), pickle.dumps(job))
+        sent = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
-            with signals.held():  # a job that was handed over and is not known here would be nobody's
+            with signals.deferred():  # a job that was handed over and is not known here would be nobody's
                 self.jobs[self.scheduler.submit(job, sent)] = job
-        except NoRoom as error:
+        except QueueFull as error:
             now = time.monotonic()
             self.without_room = self.without_room or now
             if not self.has_taken or (not self.jobs and now - self.without_room > ROOM_WITHIN):
@@ -176,7 +176,7 @@ class _Handed:
         patience = max(job.grace for job in self.jobs.values()) + BEGIN
         told = ", ".join(str(job.number) for job in self.jobs.values())
         sys.stderr.write(f"sweep: asking jobs {told} to save and end, within {patience:g} s; again ends them at once\n")
-        with signals.held():
+        with signals.deferred():
             self.scheduler.ask(list(self.jobs))
             self._wait(patience, heeding=True)
             if self.jobs:
@@ -195,7 +195,7 @@ class _Handed:
         """Return what became of a job, and write it down where the job could not."""
         try:
             returned = self.scheduler.result(handle)
-        except Lost as error:
+        except JobLost as error:
             returned = str(error)
         return returned if isinstance(returned, JobReturn) else self._lost(job, returned)
 
@@ -203,9 +203,9 @@ class _Handed:
         """Tell of a job that ended without a word: one that had begun was killed and can go on, any other failed."""
         begun = (job.folder / RECORD).is_file()
         outcome = Outcome("killed" if begun else "failed", reason, EXIT_CRASH)
-        if begun and end_record(job.folder, outcome.status, reason, EXIT_CRASH):
+        if begun and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):
             sweep = {"dir": str(job.sweep), "job": job.number}
-            note_job(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
+            record_event(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
 

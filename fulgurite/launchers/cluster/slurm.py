@@ -16,11 +16,11 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from fulgurite.core.errors import UserError
-from fulgurite.launchers.cluster.envelope import Sent
-from fulgurite.launchers.cluster.scheduler import Lost, NoRoom, Scheduler, hand_out, read_settings, require
+from fulgurite.launchers.cluster.envelope import JobEnvelope
+from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, Scheduler, read_settings, require, submit_jobs
 from fulgurite.launchers.job import RemoteJob
-from fulgurite.runs.sweep_ledger import known, note_job
-from fulgurite.sweeps.dispatch import Numbered
+from fulgurite.runs.sweep_ledger import ledger_state, record_event
+from fulgurite.sweeps.dispatch import NumberedJob
 
 FOLDER = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
@@ -55,7 +55,7 @@ TIME_IS_OVER = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
 def stream(
-    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[Numbered], at_once: int | None = None
+    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Slurm, as `streaming.Streaming` says.
 
@@ -67,7 +67,7 @@ def stream(
     """
     scheduler = Slurm(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
     slots = settings["slots"]
-    yield from hand_out(scheduler, launcher, jobs, min(slots, at_once or slots))
+    yield from submit_jobs(scheduler, launcher, jobs, min(slots, at_once or slots))
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
@@ -145,14 +145,14 @@ class Slurm(Scheduler):
         # where the files of another machine may be seen some seconds late
         self.late = 0.0 if self.local else 15.0
 
-    def submit(self, job: RemoteJob, sent: Sent) -> Any:
+    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Any:
         """Hand over a job; one of an earlier start of the sweep that still waits in the queue is taken out of it.
 
         Raises:
             NoRoom: Slurm takes no job for now: it has as many of the user's as it may, or does not answer.
             UserError: Slurm does not take this job.
         """
-        told = known(self.folder).last.get(job.number, {})
+        told = ledger_state(self.folder).last.get(job.number, {})
         if not self.local and told.get("event") == "queued":
             subprocess.run(["scancel", str(told["id"])], check=False)
         try:
@@ -160,9 +160,9 @@ class Slurm(Scheduler):
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             last = str(error).strip().splitlines()[-1]
             if FOR_NOW.search(str(error)):
-                raise NoRoom(last) from error
+                raise QueueFull(last) from error
             raise UserError(f"hydra/launcher=slurm: job {job.number} was not taken by sbatch: {last}") from error
-        note_job({"dir": self.folder, "job": job.number}, "queued", run=job.folder, id=submitted.job_id)
+        record_event({"dir": self.folder, "job": job.number}, "queued", run=job.folder, id=submitted.job_id)
         return submitted
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
@@ -188,7 +188,7 @@ class Slurm(Scheduler):
         while not handle.paths.result_pickle.exists() and time.monotonic() < until:
             time.sleep(0.5)
         if not handle.paths.result_pickle.exists():
-            raise Lost(self._told(handle))
+            raise JobLost(self._told(handle))
         first = handle.task(0)  # the others have ended with it, or will
         if (error := first.exception()) is not None:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(("---", "You can check"))]

@@ -13,24 +13,24 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import OmegaConf, open_dict, read_write
 
+from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import unpack
 from fulgurite.core.project import prepare_environment
-from fulgurite.engine.outcome import JobFailed, judge
-from fulgurite.launchers.job import RemoteJob, plain_of, typed_of
-from fulgurite.runs.run_directory import RunDirectory, status_now
+from fulgurite.engine.outcome import JobFailed, classify_error
+from fulgurite.launchers.job import RemoteJob, to_hydra_config, to_plain
+from fulgurite.runs.run_directory import RunDirectory, effective_status
 from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.jobs import KILLED, Job
-from fulgurite.sweeps.resume import continued
+from fulgurite.sweeps.resume import resume_overrides
 
 
-def run_submitted(pickled: bytes) -> JobReturn:
+def run_submitted_job(pickled: bytes) -> JobReturn:
     """Run a job that submitit has started.
 
     submitit has put handlers of its own where ours go: that of SIGUSR1 puts the job back into the queue and ends it at
@@ -79,34 +79,34 @@ def _run(pickled: bytes) -> JobReturn:
     Plugins.instance()  # registers the groups of Hydra's part, which a job that goes on is composed with
     job: RemoteJob = unpack(pickled)
     try:
-        return _gone_on(job).run()
+        return _resume_if_interrupted(job).run()
     except UserError as error:
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(judge(error)))
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(classify_error(error)))
 
 
-def _gone_on(job: RemoteJob) -> RemoteJob:
+def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
     """Return the job with the words that it goes on by, where an earlier start of it was ended by a signal.
 
     Raises:
         UserError: It cannot go on.
     """
     run = RunDirectory.of(job.folder)
-    if run is None or status_now(job.folder, run.record) != KILLED:
+    if run is None or effective_status(job.folder, run.record) != KILLED:
         return job
-    before = typed_of(job.plain)
+    before = to_hydra_config(job.plain)
     given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
     assert isinstance(given, list)
     words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start
     loader = ConfigLoaderImpl(job.search_path)
     again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
-    if problems := continued(again, before.copy()):
+    if problems := resume_overrides(again, before.copy()):
         raise UserError("; ".join(problems))
     if not again.more:
         return job
     config = loader.load_sweep_config(before, [*words, *again.more])
     with read_write(config), open_dict(config):
         config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
-    return replace(job, plain=plain_of(config))
+    return replace(job, plain=to_plain(config))
 
 
 def environment_of_one_task() -> None:

@@ -13,7 +13,7 @@ from fulgurite.validation.signatures.source import Definition, Module
 Value = object  # null, bool, int, float, str, list or dict, as YAML gives them
 
 
-class Fit(Enum):
+class Match(Enum):
     """How a value stands to an annotation."""
 
     YES = "fits"
@@ -71,7 +71,7 @@ _SPECIAL_BASES = {
 }
 
 
-def fit(value: Value, annotation: ast.expr | None, module: Module | None, depth: int = 0) -> Fit:
+def match(value: Value, annotation: ast.expr | None, module: Module | None, depth: int = 0) -> Match:
     """Judge a value by an annotation.
 
     Args:
@@ -81,7 +81,7 @@ def fit(value: Value, annotation: ast.expr | None, module: Module | None, depth:
         depth: How many aliases led here.
     """
     if annotation is None or depth > 8 or (isinstance(value, dict) and "_target_" in value):
-        return Fit.UNKNOWN
+        return Match.UNKNOWN
     if isinstance(annotation, ast.Constant):
         return _fit_constant(value, annotation, module, depth)
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
@@ -90,82 +90,82 @@ def fit(value: Value, annotation: ast.expr | None, module: Module | None, depth:
         return _fit_subscript(value, annotation, module, depth)
     if isinstance(annotation, (ast.Name, ast.Attribute)):
         return _fit_name(value, annotation, module, depth)
-    return Fit.UNKNOWN
+    return Match.UNKNOWN
 
 
-def _fit_constant(value: Value, annotation: ast.Constant, module: Module | None, depth: int) -> Fit:
+def _fit_constant(value: Value, annotation: ast.Constant, module: Module | None, depth: int) -> Match:
     if annotation.value is None:
-        return Fit.YES if value is None else Fit.OBJECT
+        return Match.YES if value is None else Match.OBJECT
     if isinstance(annotation.value, str):
         try:
-            return fit(value, ast.parse(annotation.value, mode="eval").body, module, depth + 1)
+            return match(value, ast.parse(annotation.value, mode="eval").body, module, depth + 1)
         except SyntaxError:
-            return Fit.UNKNOWN
-    return Fit.UNKNOWN
+            return Match.UNKNOWN
+    return Match.UNKNOWN
 
 
-def _fit_any(value: Value, members: list[ast.expr], module: Module | None, depth: int) -> Fit:
+def _fit_any(value: Value, members: list[ast.expr], module: Module | None, depth: int) -> Match:
     fits = set()
     for member in members:  # plain members come first in most unions, and stop the search before sources are read
-        fits.add(fit(value, member, module, depth + 1))
-        if Fit.YES in fits:
-            return Fit.YES
-    return next((kind for kind in (Fit.UNKNOWN, Fit.NO) if kind in fits), Fit.OBJECT)
+        fits.add(match(value, member, module, depth + 1))
+        if Match.YES in fits:
+            return Match.YES
+    return next((kind for kind in (Match.UNKNOWN, Match.NO) if kind in fits), Match.OBJECT)
 
 
-def _fit_subscript(value: Value, annotation: ast.Subscript, module: Module | None, depth: int) -> Fit:
+def _fit_subscript(value: Value, annotation: ast.Subscript, module: Module | None, depth: int) -> Match:
     name = ast.unparse(annotation.value).rpartition(".")[2]
     inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
     if name == "Literal":
-        return Fit.YES if any(_is_literal(value, item) for item in inner) else Fit.NO
+        return Match.YES if any(_is_literal(value, item) for item in inner) else Match.NO
     if name == "Optional":
-        return Fit.YES if value is None else fit(value, inner[0], module, depth + 1)
+        return Match.YES if value is None else match(value, inner[0], module, depth + 1)
     if name == "Union":
         return _fit_any(value, inner, module, depth)
     if name in _TRANSPARENT:
-        return fit(value, inner[0], module, depth + 1)
+        return match(value, inner[0], module, depth + 1)
     if name in _NEVER_IN_YAML:
-        return Fit.OBJECT
+        return Match.OBJECT
     if name not in _PLAIN:
-        return Fit.UNKNOWN
+        return Match.UNKNOWN
     if not _PLAIN[name][0](value):
-        return Fit.NO
+        return Match.NO
     return _fit_items(value, name, inner, module, depth)
 
 
-def _fit_items(value: Value, name: str, inner: list[ast.expr], module: Module | None, depth: int) -> Fit:
+def _fit_items(value: Value, name: str, inner: list[ast.expr], module: Module | None, depth: int) -> Match:
     if isinstance(value, dict):
         pairs = [(item, inner[-1]) for item in value.values()]
     elif isinstance(value, list) and name in {"tuple", "Tuple"} and ast.unparse(inner[-1]) != "...":
         if len(value) != len(inner):
-            return Fit.NO
+            return Match.NO
         pairs = list(zip(value, inner, strict=True))
     else:
         pairs = [(item, inner[0]) for item in value] if isinstance(value, list) else []
-    fits = {fit(item, kind, module, depth + 1) for item, kind in pairs}
-    return Fit.NO if Fit.NO in fits else Fit.UNKNOWN if fits - {Fit.YES} else Fit.YES
+    fits = {match(item, kind, module, depth + 1) for item, kind in pairs}
+    return Match.NO if Match.NO in fits else Match.UNKNOWN if fits - {Match.YES} else Match.YES
 
 
 def _is_literal(value: Value, item: ast.expr) -> bool:
     return isinstance(item, ast.Constant) and type(item.value) is type(value) and item.value == value
 
 
-def _fit_name(value: Value, annotation: ast.Name | ast.Attribute, module: Module | None, depth: int) -> Fit:
+def _fit_name(value: Value, annotation: ast.Name | ast.Attribute, module: Module | None, depth: int) -> Match:
     name = ast.unparse(annotation).rpartition(".")[2]
     if name in _ANYTHING:
-        return Fit.UNKNOWN
+        return Match.UNKNOWN
     if name in _NEVER_IN_YAML:
-        return Fit.OBJECT
+        return Match.OBJECT
     if name in _PLAIN:
-        return Fit.YES if _PLAIN[name][0](value) else Fit.NO
+        return Match.YES if _PLAIN[name][0](value) else Match.NO
     meant = resolve(module, annotation) if module is not None else None
     if not isinstance(meant, Definition):
-        return Fit.UNKNOWN
+        return Match.UNKNOWN
     if isinstance(meant.node, ast.expr):  # an alias: Number = Union[int, float]
-        return fit(value, meant.node, meant.module, depth + 1)
+        return match(value, meant.node, meant.module, depth + 1)
     if isinstance(meant.node, ast.ClassDef) and not _may_be_plain(meant, 0):
-        return Fit.OBJECT
-    return Fit.UNKNOWN
+        return Match.OBJECT
+    return Match.UNKNOWN
 
 
 def _may_be_plain(cls: Definition, depth: int) -> bool:
@@ -185,10 +185,10 @@ def _may_be_plain(cls: Definition, depth: int) -> bool:
     return False
 
 
-def refuses(value: Value, annotation: ast.expr | None, module: Module | None) -> bool:
+def rejects(value: Value, annotation: ast.expr | None, module: Module | None) -> bool:
     """Tell whether a value surely does not fit: a plain one where an object is wanted included, dictionaries not."""
-    kind = fit(value, annotation, module)
-    return kind is Fit.NO or (kind is Fit.OBJECT and value is not None and not isinstance(value, dict))
+    kind = match(value, annotation, module)
+    return kind is Match.NO or (kind is Match.OBJECT and value is not None and not isinstance(value, dict))
 
 
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:

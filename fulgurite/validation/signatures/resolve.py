@@ -6,28 +6,28 @@ import ast
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from fulgurite.validation.signatures.source import Absent, Binding, Definition, Found, Module, find_module, submodules
+from fulgurite.validation.signatures.source import Binding, Definition, Found, Module, NotFound, find_module, submodules
 
 # bases that bring no constructor of their own
 _EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}
 
 
 @cache
-def lookup(module: Module, name: str) -> Found | Absent | None:
+def lookup(module: Module, name: str) -> Found | NotFound | None:
     """Return what `name` means in `module`, through imports and aliases; None when the source does not tell."""
     return _lookup(module, name, frozenset())
 
 
-def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
+def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Found | NotFound | None:
     if (module.name, name) in seen:  # `from package import part as part` in the package itself
         return find_module(f"{module.name}.{name}")
     seen = seen | {(module.name, name)}
     bindings = module.names.get(name, [])
-    kinds = {b.spare for b in bindings if isinstance(b.node, (ast.ClassDef, ast.FunctionDef))}
+    kinds = {b.fallback for b in bindings if isinstance(b.node, (ast.ClassDef, ast.FunctionDef))}
     if len(kinds) == 2:  # defined once in `if` and once in `else`: which one holds is known only at run time
         return None
     latest_first = bindings[::-1]
-    for binding in sorted(latest_first, key=lambda binding: binding.spare):
+    for binding in sorted(latest_first, key=lambda binding: binding.fallback):
         found = _follow(module, binding, seen)
         if isinstance(found, (Definition, Module)):
             return found
@@ -39,14 +39,16 @@ def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Foun
         hidden = source is not None and (
             name not in source.exported if source.exported is not None else name.startswith("_")
         )
-        found = None if source is None else Absent(star, name) if hidden else _lookup(source, name, seen)
+        found = None if source is None else NotFound(star, name) if hidden else _lookup(source, name, seen)
         if isinstance(found, (Definition, Module)):
             return found
         unsure = unsure or found is None
-    return find_module(f"{module.name}.{name}") or (None if unsure else Absent(module.name, name, known_names(module)))
+    return find_module(f"{module.name}.{name}") or (
+        None if unsure else NotFound(module.name, name, known_names(module))
+    )
 
 
-def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) -> Found | Absent | None:
+def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) -> Found | NotFound | None:
     if binding.origin is not None:
         source = find_module(binding.origin[0])
         if source is None or not binding.origin[1]:
@@ -60,7 +62,7 @@ def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) 
     return None
 
 
-def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = frozenset()) -> Found | Absent | None:
+def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = frozenset()) -> Found | NotFound | None:
     """Return what a name or a dotted name written in `module` means there."""
     if isinstance(node, ast.Name):
         return _lookup(module, node.id, seen) if seen else lookup(module, node.id)
@@ -83,12 +85,12 @@ def known_names(module: Module) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def locate(target: str) -> tuple[Definition, Definition | None] | Absent | None:
+def locate(target: str) -> tuple[Definition, Definition | None] | NotFound | None:
     """Return the definition that a dotted path leads to, and the class that holds it when it is a method."""
     first, *rest = target.split(".")
     module = find_module(first)
     if module is None:
-        return Absent("", first, is_module=True)
+        return NotFound("", first, is_module=True)
     for position, part in enumerate(rest):
         last = position == len(rest) - 1
         module_here = None if last else find_module(f"{module.name}.{part}")
@@ -104,18 +106,18 @@ def locate(target: str) -> tuple[Definition, Definition | None] | Absent | None:
             return _missing_module(module, part, sure=found is not None)
         else:
             return found
-    return None if module.opaque else Absent(module.name, "", known_names(module))
+    return None if module.opaque else NotFound(module.name, "", known_names(module))
 
 
-def _missing_module(module: Module, part: str, *, sure: bool) -> Absent | None:
+def _missing_module(module: Module, part: str, *, sure: bool) -> NotFound | None:
     known = tuple(name for name in submodules(module) if not name.startswith("_"))
     # a package that binds names at run time may have made this one, unless it never speaks of it
     if sure or (known and part not in module.text and not module.opaque):
-        return Absent(module.name, part, known, is_module=True)
+        return NotFound(module.name, part, known, is_module=True)
     return None
 
 
-def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Definition | None] | Absent | None:
+def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Definition | None] | NotFound | None:
     if not path:
         return holder, None
     if not isinstance(holder.node, ast.ClassDef) or len(path) > 1:
@@ -132,7 +134,7 @@ def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Defini
                     return (inner, None) if inner.is_class else (inner, holder)
             elif path[0] in ast.unparse(node).partition("=")[0]:
                 return None
-    return Absent(
+    return NotFound(
         f"{holder.module.name}.{holder.node.name}", path[0], tuple(name for name in known if not name.startswith("_"))
     )
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from fulgurite.validation.signatures.kwargs import trace_kwargs
 from fulgurite.validation.signatures.resolve import ancestry, locate, resolve, statements
-from fulgurite.validation.signatures.source import Absent, Definition, Module, is_overload
+from fulgurite.validation.signatures.source import Definition, Module, NotFound, is_overload
 
 # decorators after which a function or a class still takes what its source says
 _TRANSPARENT = {
@@ -57,17 +57,17 @@ class Signature:
 
 
 @cache
-def read_signature(target: str) -> Signature | Absent | None:
+def read_signature(target: str) -> Signature | NotFound | None:
     """Return what a target takes, without importing it; None when its source does not tell.
 
     Args:
         target: Dotted path of a class, a function or a class method.
 
     Returns:
-        The signature; `Absent` when the target surely does not exist; None when that cannot be known from source.
+        The signature; `MissingRanks` when the target surely does not exist; None when that cannot be known from source.
     """
     found = locate(target)
-    if isinstance(found, Absent) or found is None:
+    if isinstance(found, NotFound) or found is None:
         return found
     definition, owner = found
     if owner is not None:

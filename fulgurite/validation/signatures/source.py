@@ -29,7 +29,7 @@ _BLOCKS = (ast.If, ast.Try, ast.With, ast.For, ast.While)
 
 
 @dataclass(frozen=True)
-class Absent:
+class NotFound:
     """A name that surely does not exist.
 
     Args:
@@ -64,7 +64,7 @@ class Binding:
 
     node: ast.AST | None = None
     origin: tuple[str, str] | None = None  # (module, name in it, or "" for the module itself)
-    spare: bool = False
+    fallback: bool = False
 
 
 @dataclass(eq=False)

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fulgurite.callbacks.nan_guard import NanGuard
-from fulgurite.checkpoints.manifest import find_damage
-from fulgurite.checkpoints.setup import keep_checkpoints_whole
+from fulgurite.callbacks.nan_guard import NaNGuard
+from fulgurite.checkpoints.manifest import verify
+from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.core.errors import Diverged
 from src.models.classifier import Batch, Classifier
 from src.train import train
@@ -55,9 +55,9 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
 
     def add(trainer: Trainer, *rest: Any) -> None:
         callbacks_of(trainer).append(seen)
-        keep_checkpoints_whole(trainer, *rest)
+        install_checkpoint_io(trainer, *rest)
 
-    monkeypatch.setattr("fulgurite.engine.build.keep_checkpoints_whole", add)
+    monkeypatch.setattr("fulgurite.engine.build.install_checkpoint_io", add)
     return seen
 
 
@@ -66,7 +66,7 @@ def finite_checkpoints(folder: Path) -> dict[str, int]:
     steps = {}
     for path in sorted(folder.glob("*.ckpt")):
         content = torch.load(path, weights_only=True)
-        assert not find_damage(path)
+        assert not verify(path)
         assert all(value.isfinite().all() for name, value in content["state_dict"].items() if name.startswith("net"))
         steps[path.name] = content["global_step"]
     return steps
@@ -209,9 +209,9 @@ def test_ranks_decide_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer.strategy, "reduce", reduce)
     model = Classifier(torch.nn.Linear(2, 2), 2, torch.optim.SGD)
     with pytest.raises(Diverged, match="the training loss is not finite on another rank"):
-        NanGuard().on_before_backward(trainer, model, torch.tensor(1.0))
+        NaNGuard().on_before_backward(trainer, model, torch.tensor(1.0))
     with pytest.raises(Diverged, match="the training loss is nan"):
-        NanGuard().on_before_backward(trainer, model, torch.tensor(float("nan")))
+        NaNGuard().on_before_backward(trainer, model, torch.tensor(float("nan")))
     assert asked == [(0.0, "sum"), (1.0, "sum")]
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from fulgurite.callbacks.oom_backoff import recount
 from fulgurite.core.errors import EXIT_CRASH
-from fulgurite.engine.app import run_task
+from fulgurite.engine.app import run_job
 from fulgurite.runs.provenance import config_hash
 from src.train import train
 from tests.conftest import ComposeSmall
@@ -36,7 +36,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def run(cfg: DictConfig) -> int:
     """Run as the command does and return the exit code."""
     try:
-        run_task(train, cfg)
+        run_job(train, cfg)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

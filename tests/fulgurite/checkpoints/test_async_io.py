@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from fulgurite.checkpoints.async_io import BackgroundFiles, on_host
-from fulgurite.checkpoints.io import CheckpointFiles
-from fulgurite.checkpoints.manifest import find_damage, manifest_of
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO, copy_to_host
+from fulgurite.checkpoints.io import VerifiedCheckpointIO
+from fulgurite.checkpoints.manifest import manifest_of, verify
 from fulgurite.core.errors import DiskFull
 from fulgurite.core.files import sha256_of
 from fulgurite.engine.build import build
@@ -32,7 +32,7 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.open = threading.Event()
-        real = CheckpointFiles.save_checkpoint
+        real = VerifiedCheckpointIO.save_checkpoint
 
         def save(*words: Any) -> None:
             assert self.open.wait(60)
@@ -40,7 +40,7 @@ class Gate:
                 raise failure
             real(*words)
 
-        monkeypatch.setattr(CheckpointFiles, "save_checkpoint", save)
+        monkeypatch.setattr(VerifiedCheckpointIO, "save_checkpoint", save)
 
 
 def checkpoint(step: int, weight: torch.Tensor) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_a_run_leaves_the_same_weights_and_manifests_as_one_that_waits(small: Co
         results[name] = train(cfg)
     assert results["true"] == results["false"]
     cfg = small("extras.async_checkpoints=true", folder=tmp_path / "third")
-    assert type(build(cfg).trainer.strategy.checkpoint_io) is BackgroundFiles
+    assert type(build(cfg).trainer.strategy.checkpoint_io) is AsyncVerifiedCheckpointIO
     for file in (tmp_path / "false/checkpoints").glob("*.ckpt"):
         other = tmp_path / "true/checkpoints" / file.name
         waited, behind = (torch.load(path, weights_only=True)["state_dict"] for path in (file, other))
@@ -76,17 +76,17 @@ def test_a_run_leaves_the_same_weights_and_manifests_as_one_that_waits(small: Co
 def test_what_is_written_is_what_was_to_be_saved_whatever_training_does_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, files, weight = Gate(monkeypatch), BackgroundFiles(), torch.ones(())
+    gate, files, weight = Gate(monkeypatch), AsyncVerifiedCheckpointIO(), torch.ones(())
     files.save_checkpoint(checkpoint(1, weight), tmp_path / "last.ckpt")
     weight.fill_(7)
     assert not (tmp_path / "last.ckpt").exists()  # and yet the call has returned
     gate.open.set()
     assert files.load_checkpoint(tmp_path / "last.ckpt")["state_dict"]["w"] == 1  # waits
-    assert not find_damage(tmp_path / "last.ckpt")
+    assert not verify(tmp_path / "last.ckpt")
 
 
 def test_a_second_save_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, files = Gate(monkeypatch), BackgroundFiles()
+    gate, files = Gate(monkeypatch), AsyncVerifiedCheckpointIO()
     files.save_checkpoint(checkpoint(1, torch.ones(())), tmp_path / "last.ckpt")
     second = threading.Thread(
         target=files.save_checkpoint, args=(checkpoint(2, torch.zeros(())), tmp_path / "last.ckpt")
@@ -103,9 +103,9 @@ def test_a_second_save_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.M
 def test_what_a_save_replaces_stays_until_that_save_has_succeeded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, old = BackgroundFiles(), tmp_path / "best-000.ckpt"
+    files, old = AsyncVerifiedCheckpointIO(), tmp_path / "best-000.ckpt"
     for failure in (OSError("no"), None):
-        CheckpointFiles().save_checkpoint(checkpoint(1, torch.ones(())), old)
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(1, torch.ones(())), old)
         with monkeypatch.context() as patch:
             gate = Gate(patch, failure)
             files.save_checkpoint(checkpoint(2, torch.ones(())), tmp_path / "best-001.ckpt")
@@ -125,7 +125,7 @@ def test_an_error_is_raised_once_at_the_next_save_or_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Gate(monkeypatch, DiskFull("no room for it")).open.set()
-    files, value = BackgroundFiles(), checkpoint(1, torch.ones(()))
+    files, value = AsyncVerifiedCheckpointIO(), checkpoint(1, torch.ones(()))
     files.save_checkpoint(value, tmp_path / "last.ckpt")
     with pytest.raises(DiskFull, match="no room for it"):
         files.save_checkpoint(value, tmp_path / "last.ckpt")
@@ -146,7 +146,7 @@ def test_the_copy_keeps_types_attributes_and_tied_tensors_and_shares_nothing_els
     state = OrderedDict(a=weight, tied=weight.detach(), part=weight[2:])
     state._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
     given: dict[str, Any] = {"state_dict": state, "list": [weight, {"x": 1}], "pair": (1, None), "none": torch.empty(0)}
-    copy = on_host(given)
+    copy = copy_to_host(given)
     assert vars(copy["state_dict"]) == {"_metadata": {"": {"version": 2}}}
     assert type(copy["state_dict"]) is OrderedDict
     assert copy["state_dict"]["a"].data_ptr() == copy["state_dict"]["tied"].data_ptr() != weight.data_ptr()

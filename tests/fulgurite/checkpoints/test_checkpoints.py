@@ -20,10 +20,10 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 
 from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
-from fulgurite.checkpoints.io import CheckpointFiles
-from fulgurite.checkpoints.loading import weights_to_test
-from fulgurite.checkpoints.manifest import find_damage, manifest_of, newest_whole
-from fulgurite.checkpoints.setup import keep_checkpoints_whole
+from fulgurite.checkpoints.io import VerifiedCheckpointIO
+from fulgurite.checkpoints.loading import checkpoint_to_test
+from fulgurite.checkpoints.manifest import manifest_of, newest_intact, verify
+from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.core.errors import DiskFull, UserError
 from fulgurite.core.files import sha256_of
 from fulgurite.engine.build import build
@@ -71,7 +71,7 @@ def test_a_manifest_describes_the_file_and_the_run_it_is_of(small: ComposeSmall,
 
 
 def test_what_is_removed_takes_its_manifest_along(tmp_path: Path) -> None:
-    files = CheckpointFiles()
+    files = VerifiedCheckpointIO()
     for name in ("a.ckpt", "b.ckpt"):
         files.save_checkpoint(checkpoint(1), tmp_path / name)
     files.remove_checkpoint(tmp_path / "a.ckpt")
@@ -79,11 +79,11 @@ def test_what_is_removed_takes_its_manifest_along(tmp_path: Path) -> None:
 
 
 def test_of_the_last_one_two_generations_stay_and_of_others_one(tmp_path: Path) -> None:
-    files = CheckpointFiles({"note": "x"})
+    files = VerifiedCheckpointIO({"note": "x"})
     for step in (1, 2, 3):
         files.save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
         files.save_checkpoint(checkpoint(step), tmp_path / "best.ckpt")
-    whole = [path for path in tmp_path.glob("*.ckpt") if not find_damage(path) and manifest_of(path).exists()]
+    whole = [path for path in tmp_path.glob("*.ckpt") if not verify(path) and manifest_of(path).exists()]
     assert {path.name: step_of(path) for path in whole} == {"last.ckpt": 3, "last-previous.ckpt": 2, "best.ckpt": 3}
     assert read_json(tmp_path / "last.ckpt.json")["note"] == "x"
 
@@ -94,9 +94,9 @@ def test_a_file_system_without_links_keeps_two_generations_too(tmp_path: Path, m
 
     monkeypatch.setattr(os, "link", refuse)
     for step in (1, 2, 3):
-        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
     assert [step_of(tmp_path / name) for name in ("last.ckpt", "last-previous.ckpt")] == [3, 2]
-    assert not find_damage(tmp_path / "last-previous.ckpt")
+    assert not verify(tmp_path / "last-previous.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_ano
     place: str, call: int, newest: int, described: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (1, 2):
-        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
     calls, real = [], Path.replace
 
     class Stop(BaseException):
@@ -127,10 +127,10 @@ def test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_ano
     with monkeypatch.context() as patch:
         patch.setattr(place, stop)
         with pytest.raises(Stop):
-            CheckpointFiles().save_checkpoint(checkpoint(3), tmp_path / "last.ckpt")
+            VerifiedCheckpointIO().save_checkpoint(checkpoint(3), tmp_path / "last.ckpt")
     assert step_of(tmp_path / "last.ckpt") == newest
-    assert not any(find_damage(path) for path in tmp_path.glob("*.ckpt"))
-    CheckpointFiles().save_checkpoint(checkpoint(4), tmp_path / "last.ckpt")
+    assert not any(verify(path) for path in tmp_path.glob("*.ckpt"))
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(4), tmp_path / "last.ckpt")
     more = ["last-previous.ckpt.json"] if described else []  # the manifest had gone before the stop
     assert names_in(tmp_path) == ["last-previous.ckpt", *more, "last.ckpt", "last.ckpt.json"]
 
@@ -170,37 +170,37 @@ def test_a_damaged_one_is_refused_and_the_older_one_is_named(
 
 def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
     for step in (1, 2):
-        CheckpointFiles().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
     for path in tmp_path.glob("*.ckpt"):
         damage(path, "flipped")
     trainer = Trainer(logger=False, accelerator="cpu", callbacks=[best := ModelCheckpoint(monitor="x")])
     best.best_model_path = str(tmp_path / "last.ckpt")
     with pytest.raises(UserError, match="none beside it is known to be whole"):  # nor are damaged weights ever scored
-        weights_to_test(trainer, trained=True, given=None)
+        checkpoint_to_test(trainer, trained=True, given=None)
 
 
 def test_a_best_checkpoint_that_is_gone_leaves_the_next_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     best, last = ModelCheckpoint(tmp_path, monitor="val/acc"), ModelCheckpoint(tmp_path)
-    CheckpointFiles().save_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
     best.best_model_path, last.best_model_path = str(tmp_path / "best.ckpt"), str(tmp_path / "last.ckpt")
     trainer = Trainer(callbacks=[best, last], logger=False, accelerator="cpu")
-    assert weights_to_test(trainer, trained=True, given=None) == str(tmp_path / "last.ckpt")
+    assert checkpoint_to_test(trainer, trained=True, given=None) == str(tmp_path / "last.ckpt")
     assert "best.ckpt: the best checkpoint is gone" in caplog.text
 
 
 def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "last-previous.ckpt"
-    assert newest_whole(tmp_path / "not there") == newest_whole(tmp_path) == (None, [])
+    assert newest_intact(tmp_path / "not there") == newest_intact(tmp_path) == (None, [])
     for step in (1, 2):
-        CheckpointFiles().save_checkpoint(checkpoint(step), last)
-    CheckpointFiles().save_checkpoint(checkpoint(9), tmp_path / "best.ckpt")  # is none to go on from
-    assert newest_whole(tmp_path) == (last, [])
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(step), last)
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(9), tmp_path / "best.ckpt")  # is none to go on from
+    assert newest_intact(tmp_path) == (last, [])
     damage(last, "flipped")
-    found, (line,) = newest_whole(tmp_path)
+    found, (line,) = newest_intact(tmp_path)
     assert found == previous
     assert line.startswith(f"{last}: its sha256 is ")
     damage(previous, "cut")
-    found, lines = newest_whole(tmp_path)
+    found, lines = newest_intact(tmp_path)
     assert found is None
     assert [line.partition(":")[0] for line in lines] == [str(last), str(previous)]
 
@@ -209,11 +209,11 @@ def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_name
 def test_to_go_on_a_file_without_a_manifest_is_read_through(how: str, told: str, tmp_path: Path) -> None:
     last = tmp_path / "last.ckpt"
     for step in (1, 2):
-        CheckpointFiles().save_checkpoint(checkpoint(step), last)
+        VerifiedCheckpointIO().save_checkpoint(checkpoint(step), last)
     manifest_of(last).unlink()  # a kill right after the file took its name
-    assert newest_whole(tmp_path) == (last, [])
+    assert newest_intact(tmp_path) == (last, [])
     damage(last, how)
-    found, (line,) = newest_whole(tmp_path)
+    found, (line,) = newest_intact(tmp_path)
     assert found == last.with_name("last-previous.ckpt")
     assert told in line
 
@@ -230,28 +230,35 @@ def test_a_file_without_a_manifest_is_taken(small: ComposeSmall, tmp_path: Path)
 
 def test_a_writer_of_the_users_own_is_kept_and_ours_is_the_default(small: ComposeSmall) -> None:
     cfg = small()
-    assert type(build(cfg).trainer.strategy.checkpoint_io) is CheckpointFiles
+    assert type(build(cfg).trainer.strategy.checkpoint_io) is VerifiedCheckpointIO
     own = Trainer(logger=False, accelerator="cpu", plugins=AsyncCheckpointIO(TorchCheckpointIO()))
-    keep_checkpoints_whole(own, Classifier(nn.Linear(2, 2), 2, torch.optim.SGD), cfg)
+    install_checkpoint_io(own, Classifier(nn.Linear(2, 2), 2, torch.optim.SGD), cfg)
     assert isinstance(own.strategy.checkpoint_io, AsyncCheckpointIO)
 
 
 def test_a_remote_path_is_left_to_lightning() -> None:
     import fsspec  # type: ignore[import-untyped]
 
-    CheckpointFiles().save_checkpoint(checkpoint(1), "memory://far/last.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(1), "memory://far/last.ckpt")
     files = fsspec.filesystem("memory")
     assert files.ls("/far", detail=False) == ["/far/last.ckpt"]
-    CheckpointFiles().remove_checkpoint("memory://far/last.ckpt")
+    VerifiedCheckpointIO().remove_checkpoint("memory://far/last.ckpt")
     assert not files.exists("/far/last.ckpt")
 
 
 def killed(
-    folder: Path, kills: int, megabytes: int, *, temporary: str | None = None, writer: str = "CheckpointFiles"
+    folder: Path, kills: int, megabytes: int, *, temporary: str | None = None, writer: str = "VerifiedCheckpointIO"
 ) -> list[dict[str, Any]]:
-    """Run `killed_saver.py` and return what each kill left."""
+    """Run `checkpoint_killer.py` and return what each kill left."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **({"TMPDIR": temporary} if temporary else {})}
-    command = [sys.executable, str(ROOT / "tests/killed_saver.py"), str(folder), str(kills), str(megabytes), writer]
+    command = [
+        sys.executable,
+        str(ROOT / "tests/support/checkpoint_killer.py"),
+        str(folder),
+        str(kills),
+        str(megabytes),
+        writer,
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     looks: list[dict[str, Any]] = json.loads(done.stdout)
@@ -266,14 +273,16 @@ def killed(
 
 
 @posix
-@pytest.mark.parametrize("writer", ["CheckpointFiles", pytest.param("BackgroundFiles", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "writer", ["VerifiedCheckpointIO", pytest.param("AsyncVerifiedCheckpointIO", marks=pytest.mark.slow)]
+)
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(writer: str, tmp_path: Path) -> None:
     killed(tmp_path, kills=2, megabytes=20, writer=writer)
 
 
 @pytest.mark.slow
 @RunIf(posix=True, path="/dev/shm")
-@pytest.mark.parametrize("writer", ["CheckpointFiles", "BackgroundFiles"])
+@pytest.mark.parametrize("writer", ["VerifiedCheckpointIO", "AsyncVerifiedCheckpointIO"])
 def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(writer: str, tmp_path: Path) -> None:
     shared = Path("/dev/shm")
     if shared.stat().st_dev == tmp_path.stat().st_dev:
@@ -287,7 +296,7 @@ def test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system(write
 @posix
 @pytest.mark.parametrize("numbers", [10_000, 1_000_000], ids=["at the end", "in the midst"])
 def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp_path: Path) -> None:
-    files, path = CheckpointFiles(), tmp_path / "last.ckpt"
+    files, path = VerifiedCheckpointIO(), tmp_path / "last.ckpt"
     for step in (1, 2):
         files.save_checkpoint(checkpoint(step), path)
     before = {file.name: sha256_of(file) for file in tmp_path.iterdir()}

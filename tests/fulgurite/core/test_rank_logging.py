@@ -33,7 +33,7 @@ def test_arguments_and_call_sites_are_kept(every_rank: bool, caplog: pytest.LogC
         log.info("value %s of %d", "x", 5)
     [record] = caplog.records
     assert record.getMessage() == "value x of 5"
-    assert record.filename == "test_logs.py"
+    assert record.filename == "test_rank_logging.py"
     assert record.funcName == "test_arguments_and_call_sites_are_kept"
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fulgurite.config.view import View
+from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.data import folds
 from fulgurite.data.folds import split_fold
@@ -189,7 +189,7 @@ def test_what_a_config_says_wrong_of_folds_is_told_together(words: list[str], sa
 
 
 def test_a_data_module_with_folds_of_another_kind_is_left_alone() -> None:
-    assert list(check_folds(View(OmegaConf.create({"data": {"fold": 3, "val_size": 10}})))) == []
+    assert list(check_folds(ConfigView(OmegaConf.create({"data": {"fold": 3, "val_size": 10}})))) == []
 
 
 @pytest.mark.parametrize("data", DATA)

@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from fulgurite.checkpoints.manifest import find_damage
+from fulgurite.checkpoints.manifest import verify
 from fulgurite.dataloading.timeout import limit_waiting
 from fulgurite.dataloading.worker_errors import explain_lost_worker
 from fulgurite.engine.build import build
-from fulgurite.engine.outcome import judge
+from fulgurite.engine.outcome import classify_error
 from fulgurite.exact_resume.loader import ExactLoader
 from tests.conftest import ComposeSmall
 from tests.support.cli import only_run, read_json, run_door
@@ -64,7 +64,7 @@ def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
     assert (record["status"], record["exit_code"]) == ("failed", 1)
     assert re.match(told, record["reason"])
     last = folder / "checkpoints/last.ckpt"
-    assert not find_damage(last)
+    assert not verify(last)
     assert torch.load(last, weights_only=True)["global_step"] >= 8  # 11 batches came before the trouble
 
 
@@ -110,5 +110,5 @@ def test_a_run_waits_ten_minutes_for_a_batch_by_default_in_exact_order_too(
     ],
 )
 def test_what_torch_says_of_a_lost_worker_is_known(error: str, told: str) -> None:
-    assert told in judge(RuntimeError(error)).reason
+    assert told in classify_error(RuntimeError(error)).reason
     assert explain_lost_worker(ValueError(error)) == ""

@@ -17,8 +17,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.distributed.launch_env import Launch, find_launch
-from fulgurite.distributed.rendezvous import Files, Meeting
+from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
+from fulgurite.distributed.rendezvous import DirectoryStore, Rendezvous
 from fulgurite.engine.build import build
 from fulgurite.validation.validate import validate
 from tests.conftest import SMALL, ComposeSmall
@@ -209,9 +209,9 @@ def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path
 def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
     rank: int, note: str, tmp_path: Path
 ) -> None:
-    board = Files(tmp_path)
+    board = DirectoryStore(tmp_path)
     board.put("1-begin-call", earlier := "left by an earlier start")
-    meeting = Meeting(Launch("mpiexec", rank, 2, None, None, None, "key"), board, 20)
+    meeting = Rendezvous(LaunchInfo("mpiexec", rank, 2, None, None, None, "key"), board, 20)
     with ThreadPoolExecutor(1) as pool:
         ours = pool.submit(meeting.hold, "begin", "ours", lambda said: said)
         while (said := board.get(note) or earlier) == earlier:
@@ -226,10 +226,10 @@ def test_the_processes_of_one_mpiexec_meet_at_one_place_on_whichever_machine_the
     told = [
         {**place, "PMI_RANK": str(rank), "PMI_ID": str(rank), "MPI_LOCALRANKID": str(rank % 2)} for rank in range(4)
     ]
-    assert len({find_launch(env).key for env in told}) == 1  # type: ignore[union-attr]
-    other = find_launch({**told[0], "MASTER_PORT": "29501"})
+    assert len({detect_launch(env).key for env in told}) == 1  # type: ignore[union-attr]
+    other = detect_launch({**told[0], "MASTER_PORT": "29501"})
     assert other is not None
-    assert other.key != find_launch(told[0]).key  # type: ignore[union-attr]
+    assert other.key != detect_launch(told[0]).key  # type: ignore[union-attr]
 
 
 def test_more_processes_than_cores_are_said_in_one_line(

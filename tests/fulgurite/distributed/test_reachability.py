@@ -14,8 +14,8 @@ import pytest
 
 from fulgurite.core.errors import UserError
 from fulgurite.distributed.reachability import require_interfaces, require_own_address, wait_for_master
-from fulgurite.distributed.supervision.failures import leave_word
-from fulgurite.distributed.supervision.liveness import find_absent, noted
+from fulgurite.distributed.supervision.failures import write_failure
+from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
 from tests.support.cli import only_run, read_json, run_door
 from tests.support.faults import processes_with
 from tests.support.launcher_env import free_port
@@ -68,17 +68,17 @@ def test_a_rank_that_another_process_has_started_is_named_when_it_is_gone(
 ) -> None:
     (tmp_path / "ranks").mkdir()
     (tmp_path / "ranks" / "1.pid").write_text(f"{socket.gethostname()} {sleeper.pid}")
-    late = find_absent(tmp_path, 3, 8, patience=0)
+    late = diagnose_missing_ranks(tmp_path, 3, 8, patience=0)
     assert str(late).startswith(f"rank 1 ({socket.gethostname()}, pid {sleeper.pid}), 2 did not answer within 8 s")
     sleeper.kill()
-    with noted(tmp_path):  # rank 0 itself
+    with registered_pid(tmp_path):  # rank 0 itself
         assert (tmp_path / "ranks" / "0.pid").read_text() == f"{socket.gethostname()} {os.getpid()}"
-        gone = find_absent(tmp_path, 3, 8)
+        gone = diagnose_missing_ranks(tmp_path, 3, 8)
     assert str(gone).startswith(f"rank 1 (pid {sleeper.pid}) is gone without a word")
     monkeypatch.setenv("RANK", "2")
-    leave_word(tmp_path, "data/x.bin: is not there", 2, waited=False)
+    write_failure(tmp_path, "data/x.bin: is not there", 2, waited=False)
     monkeypatch.delenv("RANK")
-    failed = find_absent(tmp_path, 3, 8)
+    failed = diagnose_missing_ranks(tmp_path, 3, 8)
     assert (str(failed).split(";")[0], failed.exit_code) == ("rank 2 failed: data/x.bin: is not there", 2)
 
 

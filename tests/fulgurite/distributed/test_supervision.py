@@ -14,19 +14,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from fulgurite.config.hydra_compat import unchecked
+from fulgurite.compat.hydra import unchecked
 from fulgurite.core.errors import UserError
 from fulgurite.core.proc import is_stopped
 from fulgurite.distributed.ports import require_free_port
 from fulgurite.distributed.supervision import watcher
 from fulgurite.distributed.supervision.failures import (
-    find_failed,
-    forget_words,
-    has_lost_others,
-    leave_word,
-    read_words,
+    clear_failures,
+    diagnose_failure,
+    is_peer_loss,
+    read_failures,
+    write_failure,
 )
-from fulgurite.distributed.supervision.launcher import watch_ranks
+from fulgurite.distributed.supervision.launcher import install_supervision
 from tests.conftest import ComposeSmall
 from tests.support.cli import read_json
 from tests.support.project import ROOT
@@ -56,10 +56,10 @@ def test_the_rank_that_was_killed_is_named_not_those_that_lost_it(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    leave_word(tmp_path, "RuntimeError: Connection closed by peer", 1, waited=True)
+    write_failure(tmp_path, "RuntimeError: Connection closed by peer", 1, waited=True)
     sleepers[2].kill()
     sleepers[2].wait()
-    failed = find_failed(sleepers, tmp_path, 60)
+    failed = diagnose_failure(sleepers, tmp_path, 60)
     assert str(failed).startswith(f"rank 2 (pid {sleepers[2].pid}) was killed by SIGKILL")
     assert failed is not None
     assert failed.exit_code == 1
@@ -70,12 +70,12 @@ def test_a_rank_that_failed_itself_ends_the_run_with_its_reason_and_code(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
-    leave_word(tmp_path, "data/x.bin: is not there", 2, waited=False)
-    failed = find_failed(sleepers, tmp_path, 60)
+    write_failure(tmp_path, "data/x.bin: is not there", 2, waited=False)
+    failed = diagnose_failure(sleepers, tmp_path, 60)
     assert failed is not None
     assert (str(failed).split(";")[0], failed.exit_code) == ("rank 2 failed: data/x.bin: is not there", 2)
-    forget_words(tmp_path)
-    assert read_words(tmp_path) == {}
+    clear_failures(tmp_path)
+    assert read_failures(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,11 +83,11 @@ def test_a_rank_that_failed_itself_ends_the_run_with_its_reason_and_code(
 def test_a_stopped_rank_is_told_from_one_that_does_not_answer(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    silent = find_failed(sleepers, tmp_path, 8, patience=0.1)
+    silent = diagnose_failure(sleepers, tmp_path, 8, patience=0.1)
     assert "did not answer within 8 s; if that long is right, raise extras.rank_timeout" in str(silent)
     assert str(sleepers[1].pid) in str(silent)
     stop(sleepers[2])
-    failed = find_failed(sleepers, tmp_path, 8)
+    failed = diagnose_failure(sleepers, tmp_path, 8)
     assert str(failed) == f"rank 2 (pid {sleepers[2].pid}) is stopped (SIGSTOP) and does not answer"
 
 
@@ -111,9 +111,9 @@ def test_ending_the_others_ends_a_stopped_one_too(sleepers: dict[int, subprocess
     ],
 )
 def test_only_errors_of_talking_to_others_are_blamed_on_others(message: str, lost: bool) -> None:
-    assert has_lost_others(RuntimeError(message)) is lost
-    assert has_lost_others(torch.distributed.DistBackendError(message))
-    assert not has_lost_others(ValueError(message))
+    assert is_peer_loss(RuntimeError(message)) is lost
+    assert is_peer_loss(torch.distributed.DistBackendError(message))
+    assert not is_peer_loss(ValueError(message))
 
 
 HANGING = """
@@ -197,8 +197,8 @@ def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSma
 
     trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False, **unchecked())
     with pytest.raises(UserError, match=r"extras.rank_timeout=0: is not above 0 seconds"):
-        watch_ranks(trainer, Path(), 0.0)
-    watch_ranks(trainer, Path(), 8.0)
+        install_supervision(trainer, Path(), 0.0)
+    install_supervision(trainer, Path(), 8.0)
     assert trainer.strategy._timeout.total_seconds() == 8
-    watch_ranks(trainer, Path(), 5.0)  # now one that was given
+    install_supervision(trainer, Path(), 5.0)  # now one that was given
     assert trainer.strategy._timeout.total_seconds() == trainer.strategy.launcher.timeout == 8

@@ -18,7 +18,7 @@ from fulgurite.doctor.bench.bandwidth import (
 from fulgurite.doctor.bench.collectives import Measured, sizes
 from fulgurite.doctor.bench.links import Link, pairs, ranks_of_slow_links, slow_links
 from fulgurite.doctor.bench.thresholds import read_bytes, read_threshold
-from fulgurite.doctor.cluster.facts import FINDING, FINE, Facts
+from fulgurite.doctor.cluster.facts import FINDING, FINE, RankInfo
 from fulgurite.doctor.report import Report
 from fulgurite.doctor.speed import below
 
@@ -75,8 +75,10 @@ def test_slow_is_what_falls_short_by_more_than_the_deviation_and_a_tenth(rates: 
     assert slow_ones(rates) == slow
 
 
-def facts(rank: int, host: str) -> Facts:
-    return Facts(rank, host, host, 100 + rank, "torchrun", 0, "cpu", ["eth0"], ["10.0.0.1"], None, {}, None, None, None)
+def facts(rank: int, host: str) -> RankInfo:
+    return RankInfo(
+        rank, host, host, 100 + rank, "torchrun", 0, "cpu", ["eth0"], ["10.0.0.1"], None, {}, None, None, None
+    )
 
 
 def test_links_are_compared_with_those_of_their_kind_and_a_rank_is_named_when_all_of_its_are_slow() -> None:

@@ -15,20 +15,20 @@ import pytest
 
 from fulgurite.core.errors import UserError
 from fulgurite.doctor.cli import main, read_words
-from fulgurite.doctor.cluster.facts import FINDING, FINE, LEFT_OUT, Check, Facts, compare
+from fulgurite.doctor.cluster.facts import FINDING, FINE, LEFT_OUT, Check, RankInfo, compare
 from fulgurite.doctor.cluster.launcher_placement import first_host, read_place
 from fulgurite.doctor.cluster.placement import Place
 from tests.support.multirank import Doctors, each_rank, free_port
 from tests.support.project import ROOT
 
 
-def facts(rank: int, **other: object) -> Facts:
+def facts(rank: int, **other: object) -> RankInfo:
     known: dict[str, object] = {
         "rank": rank, "host": f"n{rank}", "machine": f"m{rank}", "pid": 100, "launcher": "srun", "local_rank": 0,
         "device": "cpu", "interfaces": ["eth0"], "addresses": [f"10.0.0.{rank + 1}"], "leads_to_rank_0": "eth0",
         "versions": {"torch": "2.13.0"}, "commit": "abc", "config": "f" * 64, "free": 2**34,
     }  # fmt: skip
-    return Facts(**{**known, **other})  # type: ignore[arg-type]
+    return RankInfo(**{**known, **other})  # type: ignore[arg-type]
 
 
 def test_ranks_that_agree_are_fine() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fulgurite.core.errors import EXIT_CRASH, is_out_of_memory
-from fulgurite.engine.outcome import judge
+from fulgurite.engine.outcome import classify_error
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.support.cli import only_run, read_json, run_door
@@ -47,7 +47,7 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
     ],
 )
 def test_nothing_is_advised_that_is_done_already(overrides: tuple[str, ...], told: str, small: ComposeSmall) -> None:
-    assert told in judge(MemoryError(), small(*overrides)).reason
+    assert told in classify_error(MemoryError(), small(*overrides)).reason
 
 
 def test_what_hosts_and_devices_say_is_known_and_other_errors_are_not_taken_for_it() -> None:

@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.loader import EpochOrder, ExactLoader, KeyedBatches, Share, make_exact
+from fulgurite.exact_resume.loader import EpochSampler, ExactLoader, SeededBatchSampler, ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import differences
 from fulgurite.exact_resume.proof.cli import PLACES, Proof, main, prove, start_process, steps_of
-from fulgurite.exact_resume.rng import LOOKS, Lending, generator_states, restore_generators
-from fulgurite.exact_resume.sharding import Sharing
+from fulgurite.exact_resume.rng import LOOKS, ScopedRng, generator_states, restore_generators
+from fulgurite.exact_resume.sharding import BatchSharding
 from tests.support.proof_runs import start_warm
 from tests.support.toy_task import Noisy
 
@@ -194,13 +194,13 @@ def test_a_step_that_the_run_does_not_reach_is_refused_with_the_steps_it_has(
 
 
 def test_ranks_change_their_examples_each_in_its_own_way() -> None:
-    orders = [EpochOrder(SequentialSampler(range(8)), 7, Sharing(8, 4, rank, 2)) for rank in (0, 1)]
-    (first, _), (second, _) = (next(iter(KeyedBatches(order))) for order in orders)
+    orders = [EpochSampler(SequentialSampler(range(8)), 7, BatchSharding(8, 4, rank, 2)) for rank in (0, 1)]
+    (first, _), (second, _) = (next(iter(SeededBatchSampler(order))) for order in orders)
     assert first != second
 
 
 def _loader(**settings: Any) -> ExactLoader:
-    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), Share(7, lambda: None))
+    exact, _ = make_exact(DataLoader(Noisy(1.0), batch_size=8, **settings), ShardSpec(7, lambda: None))
     assert isinstance(exact, ExactLoader)
     return exact
 
@@ -258,7 +258,7 @@ class OwnBatches(BatchSampler):
     ],
 )
 def test_a_loader_whose_order_is_not_known_is_left_as_it_is_and_the_reason_told(loader: Any, reason: str) -> None:
-    same, reasons = make_exact(loader, Share(7, lambda: None))
+    same, reasons = make_exact(loader, ShardSpec(7, lambda: None))
     assert same == loader
     assert reason in reasons[0]
 
@@ -269,7 +269,7 @@ def _draw(_: object = None) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("batches", [1, LOOKS + 1])
 def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were(batches: int) -> None:
-    before, lending = generator_states(), Lending()
+    before, lending = generator_states(), ScopedRng()
     inside = [lending.run(5, _draw, None) for _ in range(batches)]
     assert set(inside) == {inside[0]}
     after = _draw()
@@ -282,7 +282,7 @@ def test_a_generator_that_no_batch_draws_from_is_left_alone_and_a_resumed_run_kn
     def torch_only(_: None) -> float:
         return float(torch.rand(()))
 
-    lending, again = Lending(), Lending()
+    lending, again = ScopedRng(), ScopedRng()
     for _ in range(LOOKS):
         lending.run(5, torch_only, None)
     assert lending.state_dict() == {"looks": 0, "drawn": ["torch"]}

@@ -21,8 +21,8 @@ from torch.utils.data import (
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.exact_resume import uneven_batches as equal
-from fulgurite.exact_resume.loader import EpochOrder, KeyedBatches
-from fulgurite.exact_resume.sharding import Sharing
+from fulgurite.exact_resume.loader import EpochSampler, SeededBatchSampler
+from fulgurite.exact_resume.sharding import BatchSharding
 from fulgurite.validation.validate import validate
 from tests.conftest import ComposeSmall
 from tests.support.cli import only_run, read_json, run_door
@@ -36,10 +36,10 @@ def test_the_parts_of_all_ranks_are_the_batches_of_one_process(ranks: int) -> No
     for examples, drop_last in product((*range(1, 31), 96, 103), (False, True)):
         order = torch.randperm(examples).tolist()
         one = list(BatchSampler(order, 12, drop_last))
-        parts = [Sharing(examples, 12 // ranks, rank, ranks, drop_last) for rank in range(ranks)]
+        parts = [BatchSharding(examples, 12 // ranks, rank, ranks, drop_last) for rank in range(ranks)]
         assert {part.batches for part in parts} == {len(one)}
         for batch, together in enumerate(one):
-            own = [[] if part.is_filler(batch) else part.part(order, batch) for part in parts]
+            own = [[] if part.is_padding(batch) else part.part(order, batch) for part in parts]
             assert sorted(chain.from_iterable(own)) == sorted(together)
             assert sum(part.weight(batch) for part in parts) == pytest.approx(ranks)
             assert max(map(len, own)) <= 12 // ranks
@@ -50,11 +50,16 @@ def test_the_parts_of_all_ranks_are_the_batches_of_one_process(ranks: int) -> No
 
 def test_a_share_is_as_long_as_it_says() -> None:
     for rank in range(3):
-        order = EpochOrder(RandomSampler(range(25)), 7, Sharing(25, 4, rank, 3))
-        batches = [indices for _, indices in KeyedBatches(order)]
+        order = EpochSampler(RandomSampler(range(25)), 7, BatchSharding(25, 4, rank, 3))
+        batches = [indices for _, indices in SeededBatchSampler(order)]
         assert len(order) == len(list(order)) == sum(map(len, batches))
         assert [index for indices in batches for index in indices] == list(order)
-    assert list(EpochOrder(SequentialSampler(range(5)), 7, Sharing(5, 2, 1, 2))) == [1, 3, 0, 1]  # 4 is rank 0's
+    assert list(EpochSampler(SequentialSampler(range(5)), 7, BatchSharding(5, 2, 1, 2))) == [
+        1,
+        3,
+        0,
+        1,
+    ]  # 4 is rank 0's
 
 
 @pytest.mark.filterwarnings(FORKED)

@@ -13,7 +13,7 @@ import yaml
 from fulgurite.core.errors import UserError
 from fulgurite.launchers.cluster import ray as on_ray
 from fulgurite.launchers.cluster import slurm as on_slurm
-from fulgurite.launchers.cluster.envelope import Sent
+from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.cluster.slurm import make_executor
 from fulgurite.launchers.cluster.worker import environment_of_one_task
 from tests.support.project import ROOT
@@ -114,9 +114,9 @@ def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_machine_that_does_not_see_the_folders_says_so(tmp_path: Path) -> None:
-    line = Sent(str(tmp_path / "no"), str(tmp_path), b"")()
+    line = JobEnvelope(str(tmp_path / "no"), str(tmp_path), b"")()
     assert f"does not see {tmp_path}/no/src; jobs need the project and paths.log_dir on a file system that" in line
-    assert Sent(str(ROOT), str(tmp_path), b"").missing() == ""
+    assert JobEnvelope(str(ROOT), str(tmp_path), b"").missing() == ""
 
 
 def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.MonkeyPatch) -> None:

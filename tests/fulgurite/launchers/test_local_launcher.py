@@ -20,10 +20,10 @@ from hydra.types import HydraContext
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.launchers.local_pool import PRELOADED
-from fulgurite.launchers.slots import THREADS, VISIBLE, share_out, visible_gpus
+from fulgurite.launchers.slots import THREADS, VISIBLE, allocate_slots, visible_gpus
 from fulgurite.plugins.hydra_plugins.fulgurite.local import LocalLauncher
 from fulgurite.runs.sweep_ledger import read
-from fulgurite.sweeps.config_cache import Composed
+from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.dispatch import run_jobs
 from tests.conftest import SMALL
 from tests.fulgurite.resume.test_resume import weights_at
@@ -117,7 +117,7 @@ def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(
     launchers: list[tuple[str, Launcher]] = [("slots", LocalLauncher(slots=2)), ("serial", BasicLauncher())]
     for name, launcher in launchers:
         with planned(*few, f"paths.log_dir={tmp_path}", f"hydra.sweep.dir={tmp_path}/{name}") as (_, config, loader):
-            Composed(loader)
+            ConfigCache(loader)
             context = HydraContext(config_loader=loader, callbacks=Callbacks())
             launcher.setup(hydra_context=context, task_function=nap, config=config)
             begin = sum(os.times()[:4])
@@ -266,7 +266,7 @@ def test_jobs_of_several_processes_run_side_by_side(tmp_path: Path) -> None:
 def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() -> None:
     def shares(there: int, cores: int, **asked: Any) -> list[tuple[tuple[str, ...] | None, tuple[int, ...]]]:
         found = [f"{number}" for number in range(there)], list(range(cores))
-        return [(place.gpus, place.cores) for place in share_out(**asked, found=found)]
+        return [(place.gpus, place.cores) for place in allocate_slots(**asked, found=found)]
 
     assert shares(0, 8, slots=2) == [(None, (0, 1, 2, 3)), (None, (4, 5, 6, 7))]
     assert shares(0, 5, slots=2) == [(None, (0, 1)), (None, (2, 3))], "equal ones, so that results do not differ"
@@ -295,7 +295,7 @@ def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() ->
 )
 def test_a_number_that_is_none_is_refused(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
-        share_out(**asked, found=(["0"], [0]))
+        allocate_slots(**asked, found=(["0"], [0]))
 
 
 def test_the_variable_of_cuda_is_read_as_cuda_reads_it() -> None:

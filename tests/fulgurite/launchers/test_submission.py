@@ -16,12 +16,12 @@ from fulgurite.core.errors import UserError
 from fulgurite.engine.outcome import JobFailed
 from fulgurite.launchers.cluster import ray as on_ray
 from fulgurite.launchers.cluster import scheduler as scheduled
-from fulgurite.launchers.cluster.envelope import Sent
-from fulgurite.launchers.cluster.scheduler import Lost, NoRoom, hand_out
+from fulgurite.launchers.cluster.envelope import JobEnvelope
+from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, submit_jobs
 from fulgurite.launchers.cluster.slurm import FOR_NOW
 from fulgurite.launchers.job import RemoteJob
-from fulgurite.runs.lock import owned
-from fulgurite.runs.sweep_ledger import LEDGER, append, known, note_job, read
+from fulgurite.runs.lock import run_lock
+from fulgurite.runs.sweep_ledger import LEDGER, append, ledger_state, read, record_event
 from tests.conftest import SMALL
 from tests.fulgurite.sweeps.test_grid import planned
 from tests.support.run_if import RunIf
@@ -39,11 +39,11 @@ class Noted:
         self.told: list[tuple[str, list[int]]] = []
         self.asked = False
 
-    def submit(self, job: RemoteJob, sent: Sent) -> int:
+    def submit(self, job: RemoteJob, sent: JobEnvelope) -> int:
         """Begin all but job 2."""
         if self.there >= self.room:
             self.refused += 1
-            raise NoRoom("QOSMaxSubmitJobPerUserLimit")
+            raise QueueFull("QOSMaxSubmitJobPerUserLimit")
         self.there += 1
         if job.number != 2:
             job.folder.mkdir(parents=True)
@@ -59,7 +59,7 @@ class Noted:
         """Return what a job has left."""
         self.there -= 1
         if handle in {1, 2}:
-            raise Lost("node lost")
+            raise JobLost("node lost")
         return JobReturn(overrides=[str(handle)], status=JobStatus.COMPLETED)
 
     def ask(self, handles: Sequence[int]) -> None:
@@ -82,7 +82,7 @@ def handed(folder: Path, scheduler: Noted, jobs: Iterator[tuple[int, Sequence[st
         launcher = SimpleNamespace(
             config=config, hydra_context=SimpleNamespace(config_loader=loader), task_function=len
         )
-        yield from hand_out(scheduler, launcher, jobs, 2)  # type: ignore[arg-type]
+        yield from submit_jobs(scheduler, launcher, jobs, 2)  # type: ignore[arg-type]
 
 
 def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
@@ -196,7 +196,7 @@ def test_what_a_killed_sweep_has_left_of_its_ray_is_removed_and_nothing_else(
 
 def own(folder: Path, begun: Any, over: Any) -> None:
     """Have a folder as its sweep has it."""
-    with owned(folder):
+    with run_lock(folder):
         begun.set()
         over.wait(10)
 
@@ -213,7 +213,7 @@ def test_a_ledger_is_read_once_however_many_events_are_noted(tmp_path: Path, mon
 
     monkeypatch.setattr("fulgurite.runs.sweep_ledger.json.loads", counted)
     for job in range(200):
-        note_job({"dir": str(tmp_path), "job": job}, "done", run=tmp_path / str(job), reason=None, exit_code=0)
+        record_event({"dir": str(tmp_path), "job": job}, "done", run=tmp_path / str(job), reason=None, exit_code=0)
     assert parsed == 200, "the plan and all events but the last"
     monkeypatch.undo()
     assert [event["key"] for event in read(tmp_path)[1:]] == [f"key-{job}" for job in range(200)]
@@ -224,11 +224,11 @@ def test_half_a_line_of_a_ledger_is_read_when_it_is_whole(tmp_path: Path) -> Non
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"event": "started", ')
         file.flush()
-        assert known(tmp_path).last == {1: read(tmp_path)[0]}
+        assert ledger_state(tmp_path).last == {1: read(tmp_path)[0]}
         file.write('"job": 1, "key": "a"}\n')
-    assert known(tmp_path).last[1]["event"] == "started"
+    assert ledger_state(tmp_path).last[1]["event"] == "started"
     (tmp_path / LEDGER).write_text("")
-    assert known(tmp_path).last == {}
+    assert ledger_state(tmp_path).last == {}
 
 
 @RunIf(posix=True)

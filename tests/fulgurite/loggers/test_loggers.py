@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from fulgurite.loggers import delivery
-from fulgurite.loggers.delivery import Line, Patience
+from fulgurite.loggers.delivery import DeliveryQueue, WaitBudget
 from fulgurite.loggers.guarded import close_all, guard, make_tracker
 from src.train import train
 from tests.conftest import SMALL, ComposeSmall
@@ -28,7 +28,7 @@ TESTS = "extras.allowed_targets=[tests]"
 
 
 def _tracker(folder: Path, port: int, seconds: float = 20.0) -> Logger:
-    return guard(AimLogger(port), "posting", folder, Patience(seconds))
+    return guard(AimLogger(port), "posting", folder, WaitBudget(seconds))
 
 
 def _undelivered(folder: Path, name: str = "posting") -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def test_a_slow_tracker_is_waited_for_as_long_as_it_answers(tmp_path: Path) -> N
 
 
 def test_more_calls_than_may_wait_go_to_the_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "WAITING", 5)
+    monkeypatch.setattr(delivery, "MAX_PENDING", 5)
     with silent_port() as port:
         tracker = _tracker(tmp_path, port, seconds=0.1)
         for step in range(8):
@@ -217,7 +217,7 @@ def test_a_tracker_that_cannot_be_made_is_left_out(
         port = closed_port() if answers else silent
         start = time.monotonic()
         node = {"_target_": "tests.support.fake_loggers.CometLogger"}
-        made = make_tracker("comet", node, lambda: CometLogger(port), tmp_path, Patience(0.4))
+        made = make_tracker("comet", node, lambda: CometLogger(port), tmp_path, WaitBudget(0.4))
         assert made is None
         assert time.monotonic() - start < 0.4 + SLACK
     (line,) = _warnings(caplog, "comet")
@@ -243,14 +243,14 @@ def test_a_mistake_in_a_logger_that_writes_files_keeps_its_traceback(tmp_path: P
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:
             raise ZeroDivisionError
 
-    tracker = guard(Mistaken(tmp_path), "mistaken", tmp_path, Patience(1.0))
+    tracker = guard(Mistaken(tmp_path), "mistaken", tmp_path, WaitBudget(1.0))
     with pytest.raises(ZeroDivisionError):
         tracker.log_metrics({"loss": 1.0}, step=0)
 
 
 def test_waits_of_all_trackers_together_stay_within_the_time() -> None:
-    patience = Patience(0.3)
-    line = Line("x", Path(), patience)
+    patience = WaitBudget(0.3)
+    line = DeliveryQueue("x", Path(), patience)
     start = time.monotonic()
     with line.changed:
         for share in (0.5, 0.5, 1.0, 1.0):
@@ -290,4 +290,4 @@ def test_an_error_that_is_raised_again_from_its_wrapper_is_told_and_not_followed
 
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
     with pytest.raises(KeyError, match="before"):
-        make_tracker("csv", node, make, tmp_path, Patience(1))
+        make_tracker("csv", node, make, tmp_path, WaitBudget(1))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.loggers.adapters import go_on
+from fulgurite.loggers.adapters import resume_loggers
 from tests.support.cli import Started, only_run, read_json
 from tests.support.http_server import PostServer
 from tests.support.run_if import RunIf
@@ -120,16 +120,16 @@ def _group(name: str, **config: Any) -> DictConfig:
 )
 def test_each_tracker_is_told_in_its_own_words(kind: str, known: str, added: dict[str, Any]) -> None:
     group = _group(kind)
-    told = go_on(OmegaConf.create({"logger": group}), {"mine": known, "other": "x"}, step=7)
+    told = resume_loggers(OmegaConf.create({"logger": group}), {"mine": known, "other": "x"}, step=7)
     assert told == {"mine": {"_target_": kind, **added}}
     assert group == _group(kind)
 
 
 def test_what_the_user_says_of_a_tracker_stays(caplog: pytest.LogCaptureFixture) -> None:
     group = _group("lightning.pytorch.loggers.WandbLogger", id="mine", resume="must")
-    assert go_on(OmegaConf.create({"logger": group}), {"mine": "abc"}, step=7) == group
-    assert go_on(OmegaConf.create({"logger": None}), {}, step=7) is None
+    assert resume_loggers(OmegaConf.create({"logger": group}), {"mine": "abc"}, step=7) == group
+    assert resume_loggers(OmegaConf.create({"logger": None}), {}, step=7) is None
     with caplog.at_level("INFO"):
         own = _group("my.OwnLogger", id=None)
-        assert go_on(OmegaConf.create({"logger": own}), {"mine": "abc"}, step=7) == own
+        assert resume_loggers(OmegaConf.create({"logger": own}), {"mine": "abc"}, step=7) == own
     assert "mine: how this tracker goes on with its own run is not known" in caplog.text

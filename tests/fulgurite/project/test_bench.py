@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fulgurite.checkpoints.manifest import find_damage
+from fulgurite.checkpoints.manifest import verify
 from scripts.bench.checkpoints import checkpoint_rows
 from scripts.bench.epochs import window_medians
 from scripts.bench.measure import Bar, Row, alternate, differences, ratios, run_child
@@ -163,7 +163,7 @@ def test_a_short_run_measures_a_checkpoint_beside_a_plain_one(tmp_path: Path) ->
     promises = [("P9", "x", "<= 1.5"), ("P9", "x", "<= 1.25"), ("P9", "s", "None")]
     assert [(row.key, row.unit, str(row.bar)) for row in rows] == promises
     assert rows[1].samples == ratios(rows[1].parts["blocked, s"], rows[1].parts["copy, s"])
-    assert not find_damage(tmp_path / "behind.ckpt")
+    assert not verify(tmp_path / "behind.ckpt")
     assert set(rows[0].parts) == {"plain, s", "ours, s", "verify, s"}
     assert rows[0].samples == ratios(rows[0].parts["ours, s"], rows[0].parts["plain, s"])
     # both wrote the same: a name of each record stands in the file

@@ -12,53 +12,53 @@ TESTS = Path(__file__).parents[2]
 # fault: where it is proven, file::function; all of it runs in `make test-full`, what is not slow in `make test` too
 PROOFS: dict[str, list[str]] = {
     "kill -9 mid-epoch, at the last batch of an epoch, at the first of the next": [
-        "exact_resume/test_exact_resume.py::test_the_default_run_killed_amid_an_epoch_ends_as_if_it_had_not_been",
-        "exact_resume/test_exact_resume.py::test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_weights_resumes_exactly",
-        "exact_resume/test_exact_resume.py::test_without_exact_resume_the_comparison_finds_other_batches_and_other_weights",
-        "resume/test_resume.py::test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double",
+        "fulgurite/exact_resume/test_exact_resume.py::test_the_default_run_killed_amid_an_epoch_ends_as_if_it_had_not_been",
+        "fulgurite/exact_resume/test_exact_resume.py::test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_weights_resumes_exactly",
+        "fulgurite/exact_resume/test_exact_resume.py::test_without_exact_resume_the_comparison_finds_other_batches_and_other_weights",
+        "fulgurite/resume/test_resume.py::test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double",
     ],
     "kill -9 while a checkpoint is written": [
-        "checkpoints/test_checkpoints.py::test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before",
-        "checkpoints/test_checkpoints.py::test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_another",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before",
+        "fulgurite/checkpoints/test_checkpoints.py::test_between_any_two_steps_of_a_save_no_file_lies_beside_the_manifest_of_another",
     ],
     "kill -9 while a checkpoint is written, with TMPDIR on another file system": [
-        "checkpoints/test_checkpoints.py::test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system",
+        "fulgurite/checkpoints/test_checkpoints.py::test_twenty_kills_at_twenty_moments_with_tmpdir_on_another_file_system",
     ],
     "SIGTERM, SIGINT, SIGUSR1": [
-        "shutdown/test_signals.py::test_sigterm_amid_an_epoch_finishes_the_step_and_saves_it",
-        "shutdown/test_signals.py::test_the_other_signals_do_the_same_with_their_exit_codes",
-        "shutdown/test_signals.py::test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been",
+        "fulgurite/shutdown/test_signals.py::test_sigterm_amid_an_epoch_finishes_the_step_and_saves_it",
+        "fulgurite/shutdown/test_signals.py::test_the_other_signals_do_the_same_with_their_exit_codes",
+        "fulgurite/shutdown/test_signals.py::test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been",
     ],
     "a signal in a sweep": [
-        "shutdown/test_signals.py::test_a_signal_ends_the_job_and_the_sweep",
+        "fulgurite/shutdown/test_signals.py::test_a_signal_ends_the_job_and_the_sweep",
     ],
     "a signal under DDP": [
-        "shutdown/test_signals.py::test_ranks_stop_at_the_same_step_whichever_of_them_the_signal_reaches",
-        "shutdown/test_signals.py::test_ranks_that_do_not_train_end_with_the_first_one",
+        "fulgurite/shutdown/test_signals.py::test_ranks_stop_at_the_same_step_whichever_of_them_the_signal_reaches",
+        "fulgurite/shutdown/test_signals.py::test_ranks_that_do_not_train_end_with_the_first_one",
     ],
     "disk full": [
-        "checkpoints/test_checkpoints.py::test_a_full_disk_leaves_the_one_before_and_says_what_to_do",
-        "checkpoints/test_checkpoints.py::test_a_run_on_a_full_disk_ends_with_one_line_and_2",
-        "checkpoints/test_checkpoints.py::test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended",
-        "checkpoints/test_checkpoints.py::test_little_space_is_told_before_the_run",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_full_disk_leaves_the_one_before_and_says_what_to_do",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_run_on_a_full_disk_ends_with_one_line_and_2",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended",
+        "fulgurite/checkpoints/test_checkpoints.py::test_little_space_is_told_before_the_run",
     ],
     "log folder not writable": [
-        "validation/test_bad_input.py::test_a_log_folder_that_cannot_be_made",
+        "fulgurite/validation/test_bad_input.py::test_a_log_folder_that_cannot_be_made",
     ],
     "checkpoint truncated": [
-        "validation/test_bad_input.py::test_a_truncated_checkpoint",
-        "checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
+        "fulgurite/validation/test_bad_input.py::test_a_truncated_checkpoint",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
     ],
     "checkpoint bit-flipped": [
-        "resume/test_resume.py::test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named",
-        "checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
+        "fulgurite/resume/test_resume.py::test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
     ],
     "checkpoint from another model": [
-        "validation/test_bad_input.py::test_a_checkpoint_of_another_net",
+        "fulgurite/validation/test_bad_input.py::test_a_checkpoint_of_another_net",
     ],
     "checkpoint from another config": [
-        "exact_resume/test_exact_resume.py::test_another_batch_size_amid_an_epoch_is_refused_in_one_line",
-        "resume/test_resume.py::test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was",
+        "fulgurite/exact_resume/test_exact_resume.py::test_another_batch_size_amid_an_epoch_is_refused_in_one_line",
+        "fulgurite/resume/test_resume.py::test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was",
     ],
     "data file corrupt": [
         "test_data.py::test_a_flipped_bit_in_the_sample_is_not_trained_on",
@@ -66,95 +66,95 @@ PROOFS: dict[str, list[str]] = {
         "test_data.py::test_damage_to_prepared_files_is_found_set_aside_and_mended",
     ],
     "data file half-downloaded": [
-        "core/test_download.py::test_a_cut_file_is_continued_where_it_stopped",
-        "core/test_download.py::test_a_cut_file_without_a_sum_is_refused_and_never_pieced_together",
+        "fulgurite/core/test_download.py::test_a_cut_file_is_continued_where_it_stopped",
+        "fulgurite/core/test_download.py::test_a_cut_file_without_a_sum_is_refused_and_never_pieced_together",
     ],
     "dataloader worker killed": [
-        "dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
+        "fulgurite/dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
     ],
     "dataloader worker hung": [
-        "dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
+        "fulgurite/dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
     ],
     "NaN loss": [
-        "callbacks/test_nan_guard.py::test_a_bad_loss_stops_before_its_step_and_leaves_the_checkpoints_of_before",
-        "callbacks/test_nan_guard.py::test_a_diverging_run_ends_with_one_line_and_3",
-        "callbacks/test_nan_guard.py::test_a_diverging_run_of_two_processes_ends_with_3_and_hangs_nowhere",
+        "fulgurite/callbacks/test_nan_guard.py::test_a_bad_loss_stops_before_its_step_and_leaves_the_checkpoints_of_before",
+        "fulgurite/callbacks/test_nan_guard.py::test_a_diverging_run_ends_with_one_line_and_3",
+        "fulgurite/callbacks/test_nan_guard.py::test_a_diverging_run_of_two_processes_ends_with_3_and_hangs_nowhere",
     ],
     "out of memory": [
-        "engine/test_oom_errors.py::test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try",
-        "engine/test_oom_errors.py::test_the_terminal_gets_one_line_and_the_log_the_traceback",
-        "callbacks/test_oom_backoff.py::test_one_that_has_saved_goes_on_from_there",
-        "callbacks/test_oom_backoff.py::test_two_processes_begin_again_together_whichever_ran_out_of_memory",
+        "fulgurite/engine/test_oom_errors.py::test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try",
+        "fulgurite/engine/test_oom_errors.py::test_the_terminal_gets_one_line_and_the_log_the_traceback",
+        "fulgurite/callbacks/test_oom_backoff.py::test_one_that_has_saved_goes_on_from_there",
+        "fulgurite/callbacks/test_oom_backoff.py::test_two_processes_begin_again_together_whichever_ran_out_of_memory",
     ],
     "a DDP rank killed": [
-        "distributed/test_ddp_faults.py::test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on",
-        "exact_resume/test_exact_resume.py::test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see",
-        "distributed/test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
-        "distributed/test_supervision.py::test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed",
-        "distributed/test_supervision.py::test_a_rank_ends_when_rank_zero_is_killed",
+        "fulgurite/distributed/test_ddp_faults.py::test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on",
+        "fulgurite/exact_resume/test_exact_resume.py::test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see",
+        "fulgurite/distributed/test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
+        "fulgurite/distributed/test_supervision.py::test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed",
+        "fulgurite/distributed/test_supervision.py::test_a_rank_ends_when_rank_zero_is_killed",
     ],
     "a DDP rank stopped": [
-        "distributed/test_ddp_faults.py::test_a_stopped_rank_ends_the_run_after_the_configured_time",
-        "distributed/test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
+        "fulgurite/distributed/test_ddp_faults.py::test_a_stopped_rank_ends_the_run_after_the_configured_time",
+        "fulgurite/distributed/test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
     ],
     "a DDP rank raising": [
-        "distributed/test_ddp_faults.py::test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback",
-        "distributed/test_ddp_faults.py::test_a_rank_that_ends_without_a_word_ends_the_run",
+        "fulgurite/distributed/test_ddp_faults.py::test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback",
+        "fulgurite/distributed/test_ddp_faults.py::test_a_rank_that_ends_without_a_word_ends_the_run",
     ],
     "port taken": [
-        "distributed/test_ddp_faults.py::test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2",
-        "distributed/test_ddp_faults.py::test_two_runs_of_two_processes_at_once_do_not_meet",
-        "distributed/test_supervision.py::test_a_port_that_is_taken_is_refused_before_a_process_waits_there",
+        "fulgurite/distributed/test_ddp_faults.py::test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2",
+        "fulgurite/distributed/test_ddp_faults.py::test_two_runs_of_two_processes_at_once_do_not_meet",
+        "fulgurite/distributed/test_supervision.py::test_a_port_that_is_taken_is_refused_before_a_process_waits_there",
     ],
     "a sweep trial failing in each of these ways": [
-        "sweeps/test_sweep_faults.py::test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run",
-        "engine/test_commands.py::test_a_failed_job_of_a_sweep_does_not_hide_the_others",
+        "fulgurite/sweeps/test_sweep_faults.py::test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run",
+        "fulgurite/engine/test_commands.py::test_a_failed_job_of_a_sweep_does_not_hide_the_others",
     ],
     "the sweep process killed": [
-        "sweeps/test_sweep_faults.py::test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was",
-        "sweeps/test_sweep_resume.py::test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six",
+        "fulgurite/sweeps/test_sweep_faults.py::test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was",
+        "fulgurite/sweeps/test_sweep_resume.py::test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six",
     ],
     "eight runs started in the same second": [
-        "engine/test_commands.py::test_eight_starts_in_one_second_leave_eight_directories",
+        "fulgurite/engine/test_commands.py::test_eight_starts_in_one_second_leave_eight_directories",
     ],
     "four runs preparing the same data set, one killed": [
         "test_data.py::test_four_processes_prepare_once_even_when_one_is_killed",
-        "core/test_download.py::test_many_processes_download_once_even_when_one_is_killed",
+        "fulgurite/core/test_download.py::test_many_processes_download_once_even_when_one_is_killed",
     ],
     "tracker refused": [
-        "loggers/test_loggers.py::test_a_tracker_that_refuses_the_connection_is_told_once_and_keeps_everything",
+        "fulgurite/loggers/test_loggers.py::test_a_tracker_that_refuses_the_connection_is_told_once_and_keeps_everything",
     ],
     "tracker hanging": [
-        "loggers/test_loggers.py::test_a_tracker_that_never_answers_costs_no_more_than_its_time",
+        "fulgurite/loggers/test_loggers.py::test_a_tracker_that_never_answers_costs_no_more_than_its_time",
     ],
     "tracker gone in mid-run": [
-        "loggers/test_loggers.py::test_a_tracker_killed_in_mid_run_changes_nothing_of_the_run",
+        "fulgurite/loggers/test_loggers.py::test_a_tracker_killed_in_mid_run_changes_nothing_of_the_run",
     ],
     "cache folder not writable": [
-        "core/test_cache_dirs.py::test_a_run_without_a_home_or_a_cache_ends_well",
-        "core/test_cache_dirs.py::test_what_cannot_is_replaced_by_a_folder_that_only_this_user_enters",
+        "fulgurite/core/test_cache_dirs.py::test_a_run_without_a_home_or_a_cache_ends_well",
+        "fulgurite/core/test_cache_dirs.py::test_what_cannot_is_replaced_by_a_folder_that_only_this_user_enters",
     ],
     "every kind of config mistake": [
-        "validation/test_bad_input.py::test_a_misspelled_word_on_the_command_line",
-        "validation/test_bad_input.py::test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line",
-        "validation/test_bad_input.py::test_all_mistakes_of_one_command_are_told_together",
-        "validation/test_typos.py::test_a_mistyped_override_is_refused_with_the_right_name",
-        "validation/test_typos.py::test_a_mistake_in_a_file_is_refused_with_file_line_and_the_right_name",
-        "validation/test_validation.py::test_each_rule_has_its_message",
-        "config/test_yaml_limits.py::test_a_file_is_refused_in_one_line_before_it_is_parsed",
+        "fulgurite/validation/test_bad_input.py::test_a_misspelled_word_on_the_command_line",
+        "fulgurite/validation/test_bad_input.py::test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line",
+        "fulgurite/validation/test_bad_input.py::test_all_mistakes_of_one_command_are_told_together",
+        "fulgurite/validation/test_typos.py::test_a_mistyped_override_is_refused_with_the_right_name",
+        "fulgurite/validation/test_typos.py::test_a_mistake_in_a_file_is_refused_with_file_line_and_the_right_name",
+        "fulgurite/validation/test_validation.py::test_each_rule_has_its_message",
+        "fulgurite/config/test_yaml_limits.py::test_a_file_is_refused_in_one_line_before_it_is_parsed",
     ],
     "hostile checkpoint": [
-        "validation/test_bad_input.py::test_a_checkpoint_that_would_run_code",
+        "fulgurite/validation/test_bad_input.py::test_a_checkpoint_that_would_run_code",
         "test_layers.py::test_nothing_loads_a_checkpoint_that_could_run_code",
     ],
     "hostile config": [
-        "config/test_yaml_limits.py::test_nothing_but_the_objects_of_allowed_packages_is_called_whatever_the_name",
-        "config/test_yaml_limits.py::test_hydra_makes_only_classes_of_known_packages",
-        "config/test_yaml_limits.py::test_a_hostile_hydra_callback_is_refused_before_it_is_made",
+        "fulgurite/config/test_yaml_limits.py::test_nothing_but_the_objects_of_allowed_packages_is_called_whatever_the_name",
+        "fulgurite/config/test_yaml_limits.py::test_hydra_makes_only_classes_of_known_packages",
+        "fulgurite/config/test_yaml_limits.py::test_a_hostile_hydra_callback_is_refused_before_it_is_made",
     ],
     "alias bomb in YAML": [
-        "config/test_yaml_limits.py::test_a_file_is_refused_in_one_line_before_it_is_parsed",
-        "config/test_yaml_limits.py::test_the_command_refuses_it_in_one_line_at_once",
+        "fulgurite/config/test_yaml_limits.py::test_a_file_is_refused_in_one_line_before_it_is_parsed",
+        "fulgurite/config/test_yaml_limits.py::test_the_command_refuses_it_in_one_line_at_once",
     ],
 }
 

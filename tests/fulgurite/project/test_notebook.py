@@ -83,6 +83,8 @@ def test_without_runs_the_notebook_says_how_to_make_one(tmp_path: Path, monkeypa
     (tmp_path / "notebooks").mkdir()
     (tmp_path / ".project-root").touch()
     shutil.copy(EXPLORE, tmp_path / "notebooks")
+    (tmp_path / ".project-root").touch()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.setenv("PROJECT_ROOT", str(tmp_path))
     with pytest.raises(CellExecutionError, match="holds no finished run; make one with: make train"):
         execute(tmp_path / "notebooks" / EXPLORE.name)

@@ -14,7 +14,7 @@ from fulgurite.doctor import cli as doctor
 from fulgurite.exact_resume.proof import cli as prove_resume
 from fulgurite.reporting import report_cli as report
 from fulgurite.reporting import runs_cli as runs
-from fulgurite.resume.shorthand import written_out
+from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.validate import find_problems
 from src.train import train
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_path: Path) -> None:
     door, *words = words_of(command, finished)
-    overrides = written_out([word for word in words if not word.startswith("-")], Path(door).stem)
+    overrides = expand_shorthands([word for word in words if not word.startswith("-")], Path(door).stem)
     # of a space, a trial has one value
     overrides = [re.sub(r"=(?:choice|interval|tag)\(.*?([\d.]+)\D*$", r"=\1", word) for word in overrides]
     if any("glob(" in word or re.search(r"=[^\[]*,", word) for word in overrides):

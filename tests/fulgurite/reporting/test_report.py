@@ -15,9 +15,9 @@ from omegaconf import open_dict
 
 from fulgurite.config.compose import compose
 from fulgurite.reporting.best_config import experiment_text
-from fulgurite.reporting.report_cli import main, told
+from fulgurite.reporting.report_cli import headline, main
 from fulgurite.reporting.statistics import compare, seeds_needed, spread, t_cdf, t_quantile
-from fulgurite.reporting.sweep_analysis import sum_up
+from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.runs.provenance import config_hash
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.cli import read_json, run_door
@@ -73,7 +73,7 @@ def test_the_seeds_asked_for_find_the_difference_with_the_power_promised() -> No
 
 
 def test_groups_are_ranked_and_the_best_two_compared(sweep: Path) -> None:
-    summary = sum_up(sweep)
+    summary = analyse_sweep(sweep)
     assert (summary.metric, summary.mode) == ("val/acc_best", "max")
     assert [group.name for group in summary.groups] == [
         f"model.net.lin1_size={size} model.optimizer.lr={lr}" for size in (128, 64) for lr in (0.01, 0.1)
@@ -83,12 +83,12 @@ def test_groups_are_ranked_and_the_best_two_compared(sweep: Path) -> None:
     assert summary.paired is not None
     assert summary.paired.n == 4
     assert summary.paired.difference == pytest.approx(0.0175)
-    lines = told(summary)
+    lines = headline(summary)
     assert lines[0] == "20 jobs in 4 groups, 1 of them failed or killed"
     assert re.search(r"over 4 shared seeds \(95 %\): not yet apart, needs \d+ more seeds", lines[2])
-    assert sum_up(sweep, "val/loss").mode == "min"
-    assert sum_up(sweep, "val/loss").groups[0].name == best.name
-    assert sum_up(sweep, mode="min").groups[0].values != best.values
+    assert analyse_sweep(sweep, "val/loss").mode == "min"
+    assert analyse_sweep(sweep, "val/loss").groups[0].name == best.name
+    assert analyse_sweep(sweep, mode="min").groups[0].values != best.values
 
 
 def test_importance_is_the_share_of_variance_and_chance_gets_none(tmp_path: Path) -> None:
@@ -97,21 +97,21 @@ def test_importance_is_the_share_of_variance_and_chance_gets_none(tmp_path: Path
         leave_run(
             tmp_path / str(job), [f"lr={lr}", f"width={width}", f"seed={job}"], {"val/acc": -((job % 6 - 2) ** 2)}
         )
-    importance = sum_up(tmp_path).importance
+    importance = analyse_sweep(tmp_path).importance
     assert importance["lr"] == pytest.approx(1, abs=1e-6)
     assert importance["width"] == 0
     for job in range(9, 24):
         shutil.rmtree(tmp_path / str(job))
-    assert sum_up(tmp_path).importance == {}
+    assert analyse_sweep(tmp_path).importance == {}
 
 
 def test_folds_are_folded_as_seeds_are_and_said_to_share_data(tmp_path: Path) -> None:
     for job in range(6):
         leave_run(tmp_path / str(job), [f"lr={job // 3}", f"data.fold={job % 3}"], {"val/acc": 0.5 + job / 10})
-    summary = sum_up(tmp_path)
+    summary = analyse_sweep(tmp_path)
     assert [group.values for group in summary.groups] == [("lr=1",), ("lr=0",)]
     assert summary.groups[0].metrics["val/acc"].mean == pytest.approx(0.9)
-    assert "too narrow" in told(summary)[-1]
+    assert "too narrow" in headline(summary)[-1]
 
 
 def test_a_sweep_in_which_nothing_worked_has_a_report(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_real_sweep_is_summed_up_and_its_best_runs_again(tmp_path: Path) -> No
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("4 jobs in 2 groups, 0 of them failed or killed\nbest: model.optimizer.lr=")
     assert "over 2 shared seeds" in said.stdout
-    summary = sum_up(sweep)
+    summary = analyse_sweep(sweep)
     assert summary.best is not None
     winner = summary.best.runs[0]
     (tmp_path / "experiment").mkdir()

@@ -178,8 +178,8 @@ def test_a_table_of_ten_thousand_runs_takes_less_than_three_seconds(
 HOLD = """
 import sys
 from pathlib import Path
-from fulgurite.runs.run_directory import owned
-with owned(Path(sys.argv[1])):
+from fulgurite.runs.lock import run_lock
+with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fulgurite.reporting.report_cli import main
-from fulgurite.reporting.sweep_analysis import sum_up
+from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.runs.sweep_ledger import read
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.fake_sweep import leave_run
@@ -91,6 +91,6 @@ def test_the_direction_of_a_search_wins_over_what_the_name_of_its_metric_says(
         (run / ".hydra/config.yaml").write_text(yaml.safe_dump({"optimized_metric": metric}))
     sweeper = {"direction": direction} if direction else {}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"sweeper": sweeper}}))
-    summary = sum_up(tmp_path)
+    summary = analyse_sweep(tmp_path)
     assert summary.best is not None
     assert (summary.mode, summary.best.name) == (mode, best)

@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 
 from fulgurite.core.errors import UserError
 from fulgurite.loggers.metrics_csv import cut_rows
-from fulgurite.resume.config_diff import compare, holder_of
-from fulgurite.resume.shorthand import written_out
-from fulgurite.runs.lock import is_owned, owned
+from fulgurite.resume.config_diff import checkpoint_owner, diff_configs
+from fulgurite.resume.shorthand import expand_shorthands
+from fulgurite.runs.lock import is_locked, run_lock
 from fulgurite.runs.run_directory import RunDirectory
 from tests.support.cli import Started, only_run, read_json
 from tests.support.project import ROOT
@@ -165,7 +165,7 @@ def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: 
     assert rows[:2] == before[:2]
     assert [int(row["step"]) for row in rows] == [2, 5, 8, 9]
     # words that a person adds later win over those of the run, also where the run added them with a plus
-    words = written_out([f"resume={run}", "trainer.limit_train_batches=1", "tags.old=false"], "train")
+    words = expand_shorthands([f"resume={run}", "trainer.limit_train_batches=1", "tags.old=false"], "train")
     assert "++trainer.limit_train_batches=1" in words
     assert "++tags.old=false" in words
     assert not [word for word in words if word in {"+trainer.limit_train_batches=3", "+tags.old=true"}]
@@ -286,24 +286,24 @@ def test_a_run_that_a_living_process_writes_to_is_not_gone_on_from(tmp_path: Pat
     first.end()
     assert done.returncode == 2
     assert f"another process is at it (pid {first.pid})" in done.stderr
-    assert not is_owned(tmp_path / "run")
+    assert not is_locked(tmp_path / "run")
 
 
 def test_a_run_directory_has_one_owner_and_a_dead_one_has_none(tmp_path: Path) -> None:
-    with owned(tmp_path):
+    with run_lock(tmp_path):
         child = os.fork()
         if child == 0:
-            os._exit(0 if is_owned(tmp_path) else 1)
+            os._exit(0 if is_locked(tmp_path) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         child = os.fork()
         if child == 0:
             try:
-                with owned(tmp_path):
+                with run_lock(tmp_path):
                     os._exit(1)
             except UserError as error:
                 os._exit(0 if str(os.getppid()) in str(error) else 2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not is_owned(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ def runs(tmp_path: Path) -> Path:
 def test_open_runs_are_those_that_stopped_for_a_reason_that_may_be_gone(runs: Path) -> None:
     found = list(RunDirectory.newest_first(runs))
     assert [run.folder.name for run in found] == ["3", "2", "1", "0"]
-    assert [run.is_open() for run in found] == [True, False, True, False]
+    assert [run.is_resumable() for run in found] == [True, False, True, False]
 
 
 def test_rows_from_the_step_on_are_cut_and_a_torn_line_too(tmp_path: Path) -> None:
@@ -342,12 +342,12 @@ def test_what_a_checkpoint_holds_is_known_by_the_part_it_belongs_to() -> None:
     adam = {"_target_": "torch.optim.Adam", "lr": 0.1}
     plateau = {"_target_": "torch.optim.lr_scheduler.StepLR", "gamma": 0.1}
     config = {"model": {"critic": {"optim": adam}, "scheduler": plateau, "lr": 3}}
-    assert holder_of("model.critic.optim.lr", config) == "optimizer"
-    assert holder_of("model.scheduler.gamma", config) == "scheduler"
-    assert holder_of("model.lr", config) is None
+    assert checkpoint_owner("model.critic.optim.lr", config) == "optimizer"
+    assert checkpoint_owner("model.scheduler.gamma", config) == "scheduler"
+    assert checkpoint_owner("model.lr", config) is None
 
 
 def test_secrets_are_not_told_in_a_difference() -> None:
     saved = OmegaConf.create({"logger": {"comet": {"api_key": "abc"}}, "resume": {}})
     now = OmegaConf.create({"logger": {"comet": {"api_key": "xyz"}}, "resume": {"reset": [], "apply": []}})
-    assert compare(saved, now).takes_effect == ["logger.comet.api_key *** -> *** takes effect"]
+    assert diff_configs(saved, now).takes_effect == ["logger.comet.api_key *** -> *** takes effect"]

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import ConfigError
-from fulgurite.reporting.sweep_analysis import sum_up
+from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.search.space import Space, read_space
 from tests.support import postgres
 from tests.support.cli import read_json, run_door
@@ -27,15 +27,17 @@ def space(*words: str, **params: str) -> Space:
 def test_a_space_has_each_choice_and_both_ends_of_an_interval_in_one_of_few_trials() -> None:
     found = space("a=choice(1,y,x)", "b=interval(1,9)", "seed=3", "sweep.resume=last", c="range(0,10,4)", b="7")
     assert found.fixed == ("seed=3",)
-    assert found.corners() == [
+    assert found.boundary_points() == [
         ("c=0", "a=1", "b=1.0", "seed=3"),
         ("c=8", "a=1", "b=1.0", "seed=3"),
         ("c=0", "a=y", "b=1.0", "seed=3"),
         ("c=0", "a=x", "b=1.0", "seed=3"),
         ("c=0", "a=1", "b=9.0", "seed=3"),
     ]
-    assert space("b=7", b="interval(1,9)").corners() == [("b=7",)], "a value on the command line wins over the space"
-    assert space("lr=tag(log,interval(0.1,1))").corners() == [("lr=0.1",), ("lr=1.0",)]
+    assert space("b=7", b="interval(1,9)").boundary_points() == [("b=7",)], (
+        "a value on the command line wins over the space"
+    )
+    assert space("lr=tag(log,interval(0.1,1))").boundary_points() == [("lr=0.1",), ("lr=1.0",)]
 
 
 def test_a_grid_of_all_values_is_taken_from_choices_and_ranges_only() -> None:
@@ -114,7 +116,7 @@ def test_the_search_of_the_template_writes_its_best(tmp_path: Path) -> None:
     sweep = only_sweep(tmp_path)
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     values = [read_json(sweep / str(job) / "results.json")["metrics"]["val/acc_best"] for job in range(3)]
-    assert (sum_up(sweep).metric, sum_up(sweep).mode) == ("val/acc_best", "max")
+    assert (analyse_sweep(sweep).metric, analyse_sweep(sweep).mode) == ("val/acc_best", "max")
     assert best["name"] == "optuna"
     assert best["best_value"] == max(values)
     assert set(best["best_params"]) == {

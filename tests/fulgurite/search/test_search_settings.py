@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from fulgurite.config.hydra_compat import IS_1_3
+from fulgurite.compat.hydra import IS_1_3
 from tests.support.cli import run_door
 from tests.support.search import SPACE, only_sweep, search, start, told, values_of
 

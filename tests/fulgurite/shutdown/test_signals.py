@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.core.errors import Diverged, Stopped, find_stop
+from fulgurite.core.errors import Diverged, Interrupted, find_interrupt
 from fulgurite.exact_resume.proof.diff import differences
 from tests.fulgurite.exact_resume.test_exact_resume import DATA, EPOCH, HARD
 from tests.fulgurite.exact_resume.test_exact_resume import SMALL as TESTED
@@ -216,11 +216,11 @@ def test_a_signal_ends_the_job_and_the_sweep(tmp_path: Path) -> None:
 def test_a_stop_is_found_behind_an_error_of_closing_down() -> None:
     try:
         try:
-            raise Stopped("SIGINT", "saved at step 3")
+            raise Interrupted("SIGINT", "saved at step 3")
         finally:
             raise Diverged("while closing")
     except Diverged as error:
-        stop = find_stop(error)
+        stop = find_interrupt(error)
     assert stop is not None
     assert (str(stop), stop.exit_code) == ("interrupted (SIGINT), saved at step 3", 130)
-    assert find_stop(Diverged("alone")) is None
+    assert find_interrupt(Diverged("alone")) is None

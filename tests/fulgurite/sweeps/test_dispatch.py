@@ -19,7 +19,7 @@ from fulgurite.core.errors import Diverged, UserError
 from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob, portable
 from fulgurite.sweeps.dispatch import run_jobs
-from fulgurite.sweeps.grid import _ToDo
+from fulgurite.sweeps.grid import _JobQueue
 from fulgurite.sweeps.jobs import Job
 from src.train import train
 from tests.conftest import SMALL
@@ -102,7 +102,7 @@ def test_no_more_jobs_run_at_once_than_a_sweep_allows_whatever_places_there_are(
 
 
 def test_a_grid_that_stops_hands_out_no_more_and_says_how_many_are_left() -> None:
-    todo = _ToDo([Job(number, str(number), ()) for number in range(3)], lambda job: (job.number, []))
+    todo = _JobQueue([Job(number, str(number), ()) for number in range(3)], lambda job: (job.number, []))
     assert (next(todo)[0], length_hint(todo)) == (0, 2)
     todo.is_over = True
     assert (list(todo), len(todo.left)) == ([], 2)

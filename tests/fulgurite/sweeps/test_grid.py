@@ -14,14 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.config.hydra_compat import VERSION_BASE
+from fulgurite.compat.hydra import VERSION_BASE
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.project import prepare_environment
-from fulgurite.runs.sweep_ledger import LEDGER, append, key_of, read
+from fulgurite.runs.sweep_ledger import LEDGER, append, job_key, read
 from fulgurite.sweeps.code_state import CodeState
-from fulgurite.sweeps.config_cache import Composed
+from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.jobs import Job, check, split
-from fulgurite.sweeps.resume import find_sweep, take_up
+from fulgurite.sweeps.resume import find_sweep, restore_job_states
 from tests.fulgurite.sweeps.test_sweep_resume import start
 from tests.support.project import ROOT
 
@@ -64,7 +64,7 @@ def test_every_job_is_checked_and_each_finding_names_the_jobs_that_have_it() -> 
 )
 def test_a_job_has_the_config_that_hydra_would_compose_with_the_words_the_sweep_got_since(words: Sequence[str]) -> None:
     with planned("seed=1,2", "hydra/launcher=local") as (_, config, loader):
-        composed = Composed(loader)
+        composed = ConfigCache(loader)
         composed.load(config, [word for word in words if word.partition("=")[0] in GROUPS or "hydra" in word])
         config.hydra.overrides.hydra += ["hydra.sweep.dir='/a b/c'", "hydra.output_subdir=null"]
         job = loader.load_sweep_config(config, list(words))
@@ -77,7 +77,7 @@ def test_a_job_has_the_config_that_hydra_would_compose_with_the_words_the_sweep_
 
 def test_files_are_read_once_for_all_jobs_that_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with planned("seed=range(4)", "trainer=cpu,ddp_sim") as (jobs, config, loader):
-        composed, read_for = Composed(loader), []
+        composed, read_for = ConfigCache(loader), []
         plain = composed._compose
 
         def noted(cfg: DictConfig, words: list[str]) -> DictConfig:
@@ -103,7 +103,7 @@ def test_options_that_hydra_refuses_are_told_beside_what_is_wrong_with_other_job
 def test_words_for_the_sweep_are_no_values_of_its_jobs_and_equal_jobs_stay_two() -> None:
     with planned("seed=null,null", "sweep.resume=null", "test=false") as (jobs, _, _):
         assert [job.words for job in jobs] == [("seed=null", "test=False")] * 2
-        assert [job.key for job in jobs] == [key_of(jobs[0].words), f"{key_of(jobs[0].words)}-2"]
+        assert [job.key for job in jobs] == [job_key(jobs[0].words), f"{job_key(jobs[0].words)}-2"]
 
 
 def test_a_pattern_that_matches_nothing_is_no_sweep() -> None:
@@ -133,7 +133,7 @@ def test_jobs_keep_their_numbers_whatever_the_order_of_the_words(tmp_path: Path)
         plan(tmp_path, jobs)
     append(tmp_path, "failed", job=2, key=jobs[2].key, reason="no memory")
     with planned("test=false,true", "seed=2,1") as (again, _, _):
-        take_up(again, tmp_path)
+        restore_job_states(again, tmp_path)
     assert [(job.number, set(job.words), job.state) for job in again] == [
         (3, {"seed=2", "test=False"}, "new"),
         (1, {"seed=1", "test=False"}, "new"),
@@ -147,7 +147,7 @@ def test_another_grid_is_refused_and_the_difference_is_named(tmp_path: Path) -> 
     with planned("seed=1,2", "trainer.max_epochs=5") as (jobs, _, _):
         plan(tmp_path, jobs)
     with planned("seed=1,2,3", "trainer.max_epochs=6") as (other, _, _), pytest.raises(ConfigError) as refused:
-        take_up(other, tmp_path)
+        restore_job_states(other, tmp_path)
     assert "the grid is another one: 3 jobs instead of 2; only now seed=3 trainer.max_epochs=6; " in str(refused.value)
     assert "only then trainer.max_epochs=5; give the same values" in str(refused.value)
 

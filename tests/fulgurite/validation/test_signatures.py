@@ -15,9 +15,9 @@ from hydra.utils import get_object
 from fulgurite.validation.signatures import resolve as names
 from fulgurite.validation.signatures import signature as signatures
 from fulgurite.validation.signatures import source
-from fulgurite.validation.signatures.annotations import Fit, describe, fit
+from fulgurite.validation.signatures.annotations import Match, describe, match
 from fulgurite.validation.signatures.signature import Signature, read_signature
-from fulgurite.validation.signatures.source import Absent
+from fulgurite.validation.signatures.source import NotFound
 
 CLOSED = [
     "lightning.Trainer",
@@ -145,7 +145,7 @@ def test_reading_imports_nothing_and_follows_every_kind_of_import(package: Calla
         assert list(read(target).parameters) == ["a", "b"]
     assert list(read("zoo.Shown").parameters) == ["c"]
     assert list(read("zoo.late.Tool").parameters) == ["slow"]
-    assert isinstance(read_signature("zoo.Hidden"), Absent)
+    assert isinstance(read_signature("zoo.Hidden"), NotFound)
     assert "zoo" not in sys.modules
 
 
@@ -214,7 +214,7 @@ def test_constructors_come_from_bases_dataclasses_new_and_class_methods(
 )
 def test_a_missing_package_module_class_and_method_are_told_apart(target: str, absent: tuple[str, str, bool]) -> None:
     found = read_signature(target)
-    assert isinstance(found, Absent)
+    assert isinstance(found, NotFound)
     assert (found.holder, found.missing, found.is_module) == absent
 
 
@@ -226,31 +226,31 @@ def test_what_source_does_not_tell_is_not_called_wrong(target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "name", "value", "expected"),
     [
-        ("lightning.Trainer", "max_epochs", 3, Fit.YES),
-        ("lightning.Trainer", "max_epochs", None, Fit.YES),
-        ("lightning.Trainer", "max_epochs", "3", Fit.NO),
-        ("lightning.Trainer", "max_epochs", 1.5, Fit.NO),
-        ("lightning.Trainer", "max_epochs", True, Fit.NO),
-        ("lightning.Trainer", "deterministic", "warn", Fit.YES),
-        ("lightning.Trainer", "deterministic", "yes", Fit.NO),
-        ("lightning.Trainer", "devices", [0, 1], Fit.YES),
-        ("lightning.Trainer", "devices", ["a"], Fit.NO),
-        ("lightning.Trainer", "precision", "16-mixed", Fit.YES),
-        ("lightning.Trainer", "precision", "16-mixd", Fit.NO),
-        ("lightning.Trainer", "strategy", {"_target_": "x"}, Fit.UNKNOWN),
-        ("lightning.Trainer", "max_time", "00:12:00:00", Fit.YES),
-        ("torch.optim.Adam", "lr", 1, Fit.YES),
-        ("torch.optim.Adam", "lr", "abc", Fit.NO),
-        ("torch.optim.Adam", "betas", [0.9, 0.999], Fit.YES),
-        ("torch.optim.Adam", "betas", [0.9], Fit.NO),
-        ("torch.optim.lr_scheduler.ReduceLROnPlateau", "mode", "min", Fit.YES),
-        ("torch.optim.lr_scheduler.ReduceLROnPlateau", "mode", "mn", Fit.NO),
-        ("src.models.classifier.Classifier", "net", "a name", Fit.OBJECT),
+        ("lightning.Trainer", "max_epochs", 3, Match.YES),
+        ("lightning.Trainer", "max_epochs", None, Match.YES),
+        ("lightning.Trainer", "max_epochs", "3", Match.NO),
+        ("lightning.Trainer", "max_epochs", 1.5, Match.NO),
+        ("lightning.Trainer", "max_epochs", True, Match.NO),
+        ("lightning.Trainer", "deterministic", "warn", Match.YES),
+        ("lightning.Trainer", "deterministic", "yes", Match.NO),
+        ("lightning.Trainer", "devices", [0, 1], Match.YES),
+        ("lightning.Trainer", "devices", ["a"], Match.NO),
+        ("lightning.Trainer", "precision", "16-mixed", Match.YES),
+        ("lightning.Trainer", "precision", "16-mixd", Match.NO),
+        ("lightning.Trainer", "strategy", {"_target_": "x"}, Match.UNKNOWN),
+        ("lightning.Trainer", "max_time", "00:12:00:00", Match.YES),
+        ("torch.optim.Adam", "lr", 1, Match.YES),
+        ("torch.optim.Adam", "lr", "abc", Match.NO),
+        ("torch.optim.Adam", "betas", [0.9, 0.999], Match.YES),
+        ("torch.optim.Adam", "betas", [0.9], Match.NO),
+        ("torch.optim.lr_scheduler.ReduceLROnPlateau", "mode", "min", Match.YES),
+        ("torch.optim.lr_scheduler.ReduceLROnPlateau", "mode", "mn", Match.NO),
+        ("src.models.classifier.Classifier", "net", "a name", Match.OBJECT),
     ],
 )
-def test_values_are_judged_by_annotations_aliases_included(target: str, name: str, value: Any, expected: Fit) -> None:
+def test_values_are_judged_by_annotations_aliases_included(target: str, name: str, value: Any, expected: Match) -> None:
     parameter = read(target).parameters[name]
-    assert fit(value, parameter.annotation, parameter.module) is expected
+    assert match(value, parameter.annotation, parameter.module) is expected
 
 
 def test_an_annotation_is_described_in_words() -> None:

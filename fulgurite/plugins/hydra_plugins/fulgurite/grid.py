@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from fulgurite.compat.hydra import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from fulgurite.launchers.slots import Place
+    from fulgurite.launchers.slots import Slot
 
 
 class LocalLauncher(Launcher):
@@ -26,7 +26,7 @@ class LocalLauncher(Launcher):
 
     def __init__(self, slots: int | None = None, gpus: int | None = None, cpus: int | None = None) -> None:
         self.slots, self.gpus, self.cpus = slots, gpus, cpus
-        self.places: list[Place] = []
+        self.places: list[Slot] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Find the places that this machine has.
@@ -37,13 +37,13 @@ class LocalLauncher(Launcher):
         """
         # Hydra imports every plugin at every start, also to complete a word
         from fulgurite.core.errors import UserError
-        from fulgurite.launchers.slots import share_out
+        from fulgurite.launchers.slots import allocate_slots
 
         if not hasattr(os, "fork"):
             raise UserError("hydra/launcher=local: needs a system that can fork, as Linux; leave it out here")
 
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
-        self.places = share_out(self.slots, self.gpus, self.cpus)
+        self.places = allocate_slots(self.slots, self.gpus, self.cpus)
 
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None

@@ -8,6 +8,25 @@ from typing import Any
 
 import hydra
 import hydra.utils
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import get_args_parser
+
+# private names of Hydra that this library uses, imported from here only
+__all__ = [
+    "BasicLauncher",
+    "BasicSweeper",
+    "Callbacks",
+    "ConfigLoaderImpl",
+    "IConfigRepository",
+    "SourcesRegistry",
+    "get_args_parser",
+    "get_overrides_dirname",
+]
 
 IS_1_3 = hydra.__version__.startswith("1.3.")
 # 1.4 has one behaviour only and warns when another is asked for; 1.3 warns when none is.
