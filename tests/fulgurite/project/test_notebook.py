@@ -78,13 +78,11 @@ def test_the_notebook_shows_the_run_it_is_given(run_dir: Path, monkeypatch: pyte
 
 def test_without_runs_the_notebook_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUN_DIR", raising=False)
-    for name in ("src", "configs"):
+    for name in ("src", "fulgurite", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / ".project-root").touch()
     shutil.copy(EXPLORE, tmp_path / "notebooks")
-    (tmp_path / ".project-root").touch()
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.setenv("PROJECT_ROOT", str(tmp_path))
     with pytest.raises(CellExecutionError, match="holds no finished run; make one with: make train"):
         execute(tmp_path / "notebooks" / EXPLORE.name)
