@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
+import tempfile
+from collections.abc import MutableMapping
 from functools import cache
 from pathlib import Path
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.rank_logging import rank
 
 MARK = ".project-root"
 VARIABLE = "PROJECT_ROOT"
+# Variable that names a library's cache -> the default folder; None: the default is always writable.
+CACHES = {
+    "XDG_CACHE_HOME": "~/.cache",
+    "TORCH_HOME": "~/.cache/torch",
+    "TORCHINDUCTOR_CACHE_DIR": None,
+    "TRITON_CACHE_DIR": "~/.triton",
+    "MPLCONFIGDIR": "~/.config/matplotlib",
+    "HF_HOME": "~/.cache/huggingface",
+}
 
 
 @cache
@@ -65,3 +78,45 @@ def prepare_environment() -> None:
         from dotenv import load_dotenv
 
         load_dotenv(root / ".env")
+
+
+def use_writable_caches(env: MutableMapping[str, str]) -> None:
+    """Redirect cache folders that are not writable to a private temporary folder, with one warning.
+
+    Args:
+        env: The environment; changed.
+    """
+    unwritable = {}
+    for name, default in CACHES.items():
+        folder = env.get(name) or default
+        if folder is not None and not _is_writable(Path(os.path.expanduser(folder))):  # noqa: PTH111 - never fails
+            unwritable[name] = folder
+    if not unwritable:
+        return
+    private = _private_folder()
+    for name in unwritable:
+        env[name] = str(private / name.lower())
+    shown = [f"{name}={folder}" for name, folder in unwritable.items() if folder != CACHES[name]] or ["HOME"]
+    if rank() == 0:
+        sys.stderr.write(f"warning: {', '.join(shown)}: not writable. Caches go to {private}.\n")
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether the folder, or the nearest existing folder above it, is writable."""
+    for existing in (folder, *folder.parents):
+        if os.path.lexists(existing):
+            return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return False
+
+
+def _private_folder() -> Path:
+    """Return a folder that only this user can enter, the same at each start."""
+    wanted = Path(tempfile.gettempdir()) / f"fulgurite-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    try:
+        wanted.mkdir(mode=0o700, exist_ok=True)
+        found = wanted.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="fulgurite-cache-"))
+    # another user can create the folder first, to read or plant cache entries
+    is_private = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0)
+    return wanted if is_private and stat.S_ISDIR(found.st_mode) else Path(tempfile.mkdtemp(prefix="fulgurite-cache-"))

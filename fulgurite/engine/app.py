@@ -15,10 +15,9 @@ from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN
 from fulgurite.config.yaml_limits import guard_configs
-from fulgurite.core.cache_dirs import use_writable_caches
 from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
 from fulgurite.core.metric_names import metrics_of
-from fulgurite.core.project import prepare_environment, project_root
+from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job

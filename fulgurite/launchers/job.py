@@ -24,9 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl
 from fulgurite.config.yaml_limits import guard_configs
-from fulgurite.core.cache_dirs import use_writable_caches
 from fulgurite.core.errors import Interrupted, UserError
-from fulgurite.core.project import prepare_environment, project_root
+from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.engine.record import RunRecord

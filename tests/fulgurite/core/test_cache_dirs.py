@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.core.cache_dirs import CACHES, use_writable_caches
+from fulgurite.core.project import CACHES, use_writable_caches
 from tests.conftest import SMALL
 from tests.support.cli import only_run, read_json, run_door
 from tests.support.run_if import RunIf
@@ -46,7 +46,7 @@ def test_what_cannot_is_replaced_by_a_folder_that_only_this_user_enters(
     [made] = (tmp_path / "tmp").iterdir()
     assert made.stat().st_mode & 0o777 == 0o700
     assert env == {"TORCH_HOME": str(tmp_path / "home" / "torch"), "XDG_CACHE_HOME": f"{made}/xdg_cache_home"}
-    line = f"warning: XDG_CACHE_HOME={tmp_path}/file/cache: cannot be written; caches go to {made}\n"
+    line = f"warning: XDG_CACHE_HOME={tmp_path}/file/cache: not writable. Caches go to {made}.\n"
     assert capsys.readouterr().err == line
 
 
@@ -73,6 +73,6 @@ def test_a_run_without_a_home_or_a_cache_ends_well(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     done = run_door("train", *SMALL, logs=tmp_path / "logs", timeout=150)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("cannot be written; caches go to ") == 1
+    assert done.stderr.count("not writable. Caches go to ") == 1
     record = read_json(only_run(tmp_path / "logs") / "run.json")
     assert (record["status"], record["exit_code"]) == ("done", 0)

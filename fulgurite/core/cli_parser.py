@@ -1,0 +1,70 @@
+"""Parse a command line: errors are `UserError`s in one line, unknown options get a suggestion."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from fulgurite.core.errors import UserError, did_you_mean
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command of `python -m fulgurite`.
+
+    Args:
+        command: The command, e.g. `runs`.
+        description: The help text above the options.
+    """
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(
+            f"python -m fulgurite {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the options and positional arguments, in any order on the command line.
+
+        Raises:
+            UserError: An option is unknown, or a value is invalid.
+        """
+        namespace, unknown = self.parse_known_intermixed_args(list(argv))
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            hint = did_you_mean(option, self._option_string_actions) or "; --help lists the options"
+            raise UserError(f"{option}: not an option of {self.prog}{hint}")
+        return namespace
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UserError`; argparse would print its usage and exit."""
+        raise UserError(f"{message.removeprefix('argument ')}; --help lists the options")
+
+
+def one_of(option: str, choices: Sequence[str]) -> Callable[[str], str]:
+    """Return an argparse `type` that accepts one of `choices`.
+
+    Args:
+        option: E.g. `--format`, for the error message.
+        choices: The valid values.
+    """
+
+    def convert(value: str) -> str:
+        if value not in choices:
+            raise UserError(f"{option}={value}: choose from {', '.join(choices)}{did_you_mean(value, choices)}")
+        return value
+
+    return convert
+
+
+def list_of(option: str, choices: Sequence[str] | None = None) -> Callable[[str], list[str]]:
+    """Return an argparse `type` for comma-separated values.
+
+    Args:
+        option: E.g. `--status`, for the error message.
+        choices: The valid values; None accepts any.
+    """
+    convert = one_of(option, choices) if choices is not None else str
+    return lambda text: [convert(part) for part in text.split(",") if part]
