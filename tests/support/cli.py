@@ -1,4 +1,4 @@
-"""Starts the real commands as a user does, in processes of their own."""
+"""Run the real commands as a user does, each in its own process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 from tests.support.project import ROOT
 
 
-def run_door(
-    door: str,
+def run_cli(
+    entry_point: str,
     *overrides: str,
     logs: Path | None = None,
     cwd: Path = ROOT,
@@ -25,32 +25,29 @@ def run_door(
     cold: bool = False,
     timeout: float = 240,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python src/<door>.py <overrides>` in a process of its own and return what it said.
+    """Run `python src/<entry_point>.py <overrides>` in its own process and return its output.
 
     Args:
-        door: `train` or `eval`.
-        overrides: Words of the command line.
-        logs: Folder that stands in for `logs/`.
-        cwd: Folder the command is started in.
-        module: Start it as `python -m src.<door>` instead.
-        cold: Start a new interpreter; else the process finds torch and Lightning imported, as `Started` does.
+        entry_point: `train` or `eval`.
+        overrides: Overrides and options.
+        logs: Replaces `logs/`.
+        cwd: Working directory of the command.
+        module: Run `python -m src.<entry_point>` instead.
+        cold: Start a new interpreter instead of a `WarmProcess`.
         timeout: Seconds after which the test fails.
     """
-    launches = any(word.startswith(("trainer=ddp", "trainer=fsdp", "trainer=tensor")) for word in overrides)
-    if not (cold or module or launches):
-        with TemporaryDirectory() as folder:
-            words = [*overrides, *([f"paths.log_dir={logs}"] if logs else [])]
-            options = [word for word in words if word.startswith("-")]
-            return Started(door, [*options, *(word for word in words if word not in options)], Path(folder), cwd).end(
-                timeout
-            )
-    start = ["-m", f"src.{door}"] if module else [str(ROOT / "src" / f"{door}.py")]
-    where = [f"paths.log_dir={logs}"] if logs else []
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    # Hydra reads options like -m only before or after all overrides
     options = [word for word in overrides if word.startswith("-")]
-    words = [word for word in overrides if not word.startswith("-")]
-    command = [sys.executable, *start, *options, *words, *where]
+    # Hydra reads options like -m only before or after all overrides
+    arguments = [*options, *(word for word in overrides if word not in options)]
+    if logs:
+        arguments.append(f"paths.log_dir={logs}")
+    starts_ranks = any(word.startswith(("trainer=ddp", "trainer=fsdp", "trainer=tensor")) for word in overrides)
+    if not (cold or module or starts_ranks):
+        with TemporaryDirectory() as folder:
+            return WarmProcess(entry_point, arguments, Path(folder), cwd).wait(timeout)
+    program = ["-m", f"src.{entry_point}"] if module else [str(ROOT / "src" / f"{entry_point}.py")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, *program, *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -73,33 +70,38 @@ WARM.set_forkserver_preload(
 )
 
 
-class Started:
-    """A door's command in a process of its own that found torch and Lightning imported: a second instead of five.
+class WarmProcess:
+    """An entry point in its own process, with torch and Lightning imported: one second to start instead of five.
 
     Args:
-        door: `train` or `eval`.
-        words: Words of the command line.
-        folder: Gets what the process says, in `out` and `err`.
-        cwd: Folder the command is started in.
+        entry_point: `train` or `eval`.
+        arguments: Overrides and options.
+        folder: Receives the output, in `out` and `err`.
+        cwd: Working directory of the command.
         env: Variables beside those of this process.
     """
 
     def __init__(
-        self, door: str, words: Sequence[str], folder: Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+        self,
+        entry_point: str,
+        arguments: Sequence[str],
+        folder: Path,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.args = [door, *words]
+        self.args = [entry_point, *arguments]
         self.out, self.err = folder / "out", folder / "err"
+        environment = {**os.environ, **(env or {})}
         self.process = WARM.Process(
-            target=_enter,
-            args=(door, list(words), str(self.out), str(self.err), str(cwd), {**os.environ, **(env or {})}),
+            target=_run, args=(entry_point, list(arguments), str(self.out), str(self.err), str(cwd), environment)
         )
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
 
-    def end(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Wait for the process and return what it said."""
+    def wait(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Wait for the process and return its output."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -107,13 +109,20 @@ class Started:
         return subprocess.CompletedProcess(self.args, self.process.exitcode, self.out.read_text(), self.err.read_text())
 
 
-def _enter(door: str, words: list[str], out: str, err: str, cwd: str, env: dict[str, str]) -> None:
+def run_warm_proof(overrides: Sequence[str], output: Path) -> int:
+    """Train in a warm process, in the place of `fulgurite.exact_resume.proof.cli.start_process`."""
+    done = WarmProcess("train", overrides, output.with_suffix("")).wait(timeout=240)
+    output.write_text(done.stdout + done.stderr)
+    return done.returncode
+
+
+def _run(entry_point: str, arguments: list[str], out: str, err: str, cwd: str, env: dict[str, str]) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update({**env, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
-    multiprocessing.set_start_method("fork", force=True)  # workers of a loader must be children of this process
+    multiprocessing.set_start_method("fork", force=True)  # DataLoader workers must be children of this process
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
-    sys.argv = [str(ROOT / "src" / f"{door}.py"), *words]
-    entry_points = importlib.import_module(f"src.{door}")
-    entry_points.train() if door == "train" else entry_points.evaluate()
+    sys.argv = [str(ROOT / "src" / f"{entry_point}.py"), *arguments]
+    module = importlib.import_module(f"src.{entry_point}")
+    module.train() if entry_point == "train" else module.evaluate()

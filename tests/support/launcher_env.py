@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
 from tests.conftest import SMALL
-from tests.support.cli import Started
+from tests.support.cli import WarmProcess
 
 TWO = ("trainer=ddp_sim", *SMALL)
 Environment = Mapping[str, str]
@@ -96,5 +96,5 @@ def run_two(
         for rank, environment in enumerate(environments):
             where = folder / f"rank{rank}-{secrets.token_hex(2)}"
             more = (of_rank or {}).get(rank, ())
-            started.append(Started("train", [*words, *more], where, env=environment))
-        return [one.end() for one in started]
+            started.append(WarmProcess("train", [*words, *more], where, env=environment))
+        return [one.wait() for one in started]

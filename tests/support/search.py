@@ -9,7 +9,7 @@ import yaml
 
 from fulgurite.runs.sweep_ledger import read
 from tests.fulgurite.resume.test_resume import QUICK
-from tests.support.cli import Started
+from tests.support.cli import WarmProcess
 
 SPACE = ("model.optimizer.lr=interval(0.001,0.05)", "data.batch_size=choice(16,32,64)")
 
@@ -44,7 +44,7 @@ def search(tmp_path: Path, *more: str, n_trials: int = 6, **trouble: str) -> lis
 
 def start(tmp_path: Path, given: list[str], *more: str) -> Any:
     """Run a command to its end."""
-    return Started("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end(240)
+    return WarmProcess("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait(240)
 
 
 def only_sweep(tmp_path: Path) -> Path:

@@ -18,7 +18,7 @@ from fulgurite.core.errors import Diverged
 from src.models.classifier import Batch, Classifier
 from src.train import train
 from tests.conftest import ComposeSmall, callbacks_of
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 
 Spoil = Callable[[Classifier, Batch, int], None]
 
@@ -216,7 +216,7 @@ def test_ranks_decide_together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_diverging_run_ends_with_one_line_and_3(tmp_path: Path) -> None:
-    done = run_door("train", "model.optimizer.lr=1e30", "extras.print_config=false", logs=tmp_path)
+    done = run_cli("train", "model.optimizer.lr=1e30", "extras.print_config=false", logs=tmp_path)
     assert done.returncode == 3, done.stderr
     said = done.stdout + done.stderr
     assert said.count("the training loss is") == 1
@@ -229,6 +229,6 @@ def test_a_diverging_run_ends_with_one_line_and_3(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_diverging_run_of_two_processes_ends_with_3_and_hangs_nowhere(tmp_path: Path) -> None:
     words = ("trainer=ddp_sim", "model.optimizer.lr=1e30", "extras.print_config=false")
-    done = run_door("train", *words, logs=tmp_path, timeout=120)
+    done = run_cli("train", *words, logs=tmp_path, timeout=120)
     assert done.returncode == 3, done.stderr
     assert read_json(only_run(tmp_path) / "run.json")["exit_code"] == 3

@@ -16,7 +16,7 @@ from fulgurite.engine.app import run_job
 from fulgurite.runs.provenance import config_hash
 from src.train import train
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.run_if import RunIf
 
 DEVICE = "+callbacks.device={{_target_: tests.support.fake_oom.SmallDevice, largest: {}, from_step: {}, rank: {}}}"
@@ -113,7 +113,7 @@ def test_batches_are_counted_anew_in_another_size(before: int, now: int, done: i
 @pytest.mark.parametrize("rank", ["null", "0", "1"])
 def test_two_processes_begin_again_together_whichever_ran_out_of_memory(rank: str, tmp_path: Path) -> None:
     few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=2", "test=false"]
-    done = run_door("train", "trainer=ddp_sim", "data.batch_size=64", *few, *words(16, rank=rank), logs=tmp_path)
+    done = run_cli("train", "trainer=ddp_sim", "data.batch_size=64", *few, *words(16, rank=rank), logs=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = only_run(tmp_path)
     record = read_json(folder / "run.json")
@@ -129,7 +129,7 @@ def test_two_processes_begin_again_together_whichever_ran_out_of_memory(rank: st
 @pytest.mark.slow
 def test_a_job_of_a_sweep_begins_again_by_itself(tmp_path: Path) -> None:
     few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=2", "test=false"]
-    done = run_door("train", "-m", "data.batch_size=32,64", *few, *words(largest=32), logs=tmp_path)
+    done = run_cli("train", "-m", "data.batch_size=32,64", *few, *words(largest=32), logs=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = next((tmp_path / "train/multiruns").iterdir())
     records = [read_json(sweep / job / "run.json") for job in ("0", "1")]

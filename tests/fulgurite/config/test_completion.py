@@ -21,18 +21,18 @@ EXPERIMENTS = {f"experiment={path.stem}" for path in (ROOT / "configs/experiment
 WELL_UNDER_A_SECOND = 0.8  # seconds of CPU, so that a busy machine does not count; the benchmark holds it to 0.5
 
 
-def ask(line: str, *, shell: str = "bash", door: str = "train", imports: bool = False) -> Child:
-    """Ask a door for completions of `line`, as the shell's completion function does."""
+def ask(line: str, *, shell: str = "bash", entry_point: str = "train", imports: bool = False) -> Child:
+    """Ask a entry_point for completions of `line`, as the shell's completion function does."""
     watch = ["-X", "importtime"] if imports else []
-    command = [sys.executable, *watch, f"src/{door}.py", "-sc", f"query={shell}"]
+    command = [sys.executable, *watch, f"src/{entry_point}.py", "-sc", f"query={shell}"]
     return run_child(command, env={"COMP_LINE": line, "COMP_POINT": str(len(line))})
 
 
 # Hydra's zsh uses the answers for bash
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize("door", ["train", "eval"])
-def test_every_experiment_is_offered(shell: str, door: str) -> None:
-    answer = ask(f"python src/{door}.py experiment=", shell=shell, door=door)
+@pytest.mark.parametrize("entry_point", ["train", "eval"])
+def test_every_experiment_is_offered(shell: str, entry_point: str) -> None:
+    answer = ask(f"python src/{entry_point}.py experiment=", shell=shell, entry_point=entry_point)
     assert answer.exit_code == 0, answer.err
     assert set(answer.out.split()) == EXPERIMENTS
     assert answer.cpu < WELL_UNDER_A_SECOND

@@ -15,7 +15,7 @@ from fulgurite.config.target_policy import check_targets
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import ConfigError, UserError
 from tests.conftest import ComposeSmall
-from tests.support.cli import run_door
+from tests.support.cli import run_cli
 from tests.support.compose import compose_raw
 from tests.support.project import ROOT
 
@@ -88,7 +88,7 @@ def test_the_command_refuses_it_in_one_line_at_once(name: str, tmp_path: Path) -
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "spoilt.yaml").write_bytes(b"# @package _global_\n" + SPOILT[name][0])
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run_door("train", f"--config-dir={tmp_path}/mine", "experiment=spoilt", logs=tmp_path / "logs", timeout=60)
+    done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=spoilt", logs=tmp_path / "logs", timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
@@ -155,7 +155,7 @@ def test_a_hostile_hydra_callback_is_refused_before_it_is_made(tmp_path: Path) -
     (tmp_path / "mine" / "experiment" / "evil.yaml").write_text(
         f"# @package hydra.callbacks.evil\n_target_: shutil.copy\nsrc: {tmp_path}/file\ndst: {tmp_path}/taken\n"
     )
-    done = run_door("train", f"--config-dir={tmp_path}/mine", "experiment=evil", logs=tmp_path / "logs", timeout=60)
+    done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=evil", logs=tmp_path / "logs", timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("error: hydra.callbacks.evil._target_: 'shutil.copy' is no class of ")
     assert not (tmp_path / "taken").exists()

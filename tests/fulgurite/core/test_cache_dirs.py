@@ -10,7 +10,7 @@ import pytest
 
 from fulgurite.core.project import CACHES, use_writable_caches
 from tests.conftest import SMALL
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.run_if import RunIf
 
 
@@ -71,7 +71,7 @@ def test_a_run_without_a_home_or_a_cache_ends_well(
     for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.setenv(name, f"{tmp_path}/file/{name}")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    done = run_door("train", *SMALL, logs=tmp_path / "logs", timeout=150)
+    done = run_cli("train", *SMALL, logs=tmp_path / "logs", timeout=150)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("not writable. Caches go to ") == 1
     record = read_json(only_run(tmp_path / "logs") / "run.json")

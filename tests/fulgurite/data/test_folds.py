@@ -23,7 +23,7 @@ from fulgurite.validation.validate import find_problems
 from src.data.mnist import FAMILIES, MNISTDataModule
 from tests.conftest import SMALL
 from tests.fulgurite.runs.test_sweep_summary import job
-from tests.support.cli import read_json, run_door
+from tests.support.cli import read_json, run_cli
 from tests.support.compose import compose_raw
 from tests.support.project import ROOT
 from tests.support.tiny_mnist import tiny_family
@@ -219,7 +219,7 @@ def test_one_fold_for_all_jobs_is_no_cross_validation(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_over_folds_ends_with_one_row_of_the_mean_of_their_validation(tmp_path: Path) -> None:
-    done = run_door("train", *SMALL, "-m", "data.num_folds=3", "data.fold=range(3)", logs=tmp_path)
+    done = run_cli("train", *SMALL, "-m", "data.num_folds=3", "data.fold=range(3)", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     [sweep] = (tmp_path / "train" / "multiruns").iterdir()
     accuracies = [read_json(sweep / name / "results.json")["metrics"]["val/acc"] for name in "012"]

@@ -20,7 +20,7 @@ from fulgurite.engine.build import build
 from fulgurite.engine.outcome import classify_error
 from fulgurite.exact_resume.loader import ExactLoader
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.run_if import RunIf
 from tests.support.toy_task import Noisy
 
@@ -53,7 +53,7 @@ def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
     data = f"+data={{_target_: tests.support.faulty_dataset.TroubledData, trouble: {trouble}}}"
     # a hung worker is ended when the interpreter is, which a process that starts warm goes past
     cold = trouble == "hung"
-    done = run_door("train", *WORDS, data, "extras.worker_timeout=2", logs=tmp_path, cold=cold, timeout=100)
+    done = run_cli("train", *WORDS, data, "extras.worker_timeout=2", logs=tmp_path, cold=cold, timeout=100)
     assert done.returncode == 1, done.stderr
     said = done.stdout + done.stderr
     assert len(re.findall(told, said)) == 1

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.faults import processes_with, with_fault
 from tests.support.project import ROOT
 
@@ -23,7 +23,7 @@ TWO = ("trainer=ddp_sim", "+trainer.limit_train_batches=6", "+trainer.limit_val_
 
 def failed_run(tmp_path: Path, *words: str) -> tuple[str, Path]:
     """Run two processes that must fail, hold what is promised of every such end, and return the reason and the run."""
-    done = run_door("train", *TWO, *words, "trainer.max_epochs=4", logs=tmp_path, timeout=200)
+    done = run_cli("train", *TWO, *words, "trainer.max_epochs=4", logs=tmp_path, timeout=200)
     assert done.returncode == 1, done.stderr
     assert processes_with(str(tmp_path)) == []
     assert "Traceback" not in done.stderr
@@ -42,7 +42,7 @@ def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Pa
     assert "was killed by SIGKILL" in reason
     last = run / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 6
-    done = run_door("train", *SMALL[1:], f"ckpt_path={last}", "trainer.max_epochs=2", logs=tmp_path / "on")
+    done = run_cli("train", *SMALL[1:], f"ckpt_path={last}", "trainer.max_epochs=2", logs=tmp_path / "on")
     assert done.returncode == 0, done.stderr
     resumed = only_run(tmp_path / "on") / "checkpoints" / "last.ckpt"
     assert torch.load(resumed, weights_only=True)["global_step"] == 10
@@ -95,7 +95,7 @@ def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path:
 )
 def test_without_rank_zero_nobody_goes_on(sent: str, status: str, reason: str, tmp_path: Path) -> None:
     words = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "extras.rank_timeout=40")
-    done = run_door("train", *words, logs=tmp_path, timeout=200)
+    done = run_cli("train", *words, logs=tmp_path, timeout=200)
     assert done.returncode == -signal.SIGKILL
     assert processes_with(str(tmp_path)) == []
     record = read_json(only_run(tmp_path) / "run.json")
@@ -115,7 +115,7 @@ def test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2(
         holder.listen()
         port = holder.getsockname()[1]
         monkeypatch.setenv("MASTER_PORT", str(port))
-        done = run_door("train", *TWO, logs=tmp_path, timeout=100)
+        done = run_cli("train", *TWO, logs=tmp_path, timeout=100)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
     assert f"MASTER_PORT={port}: another process listens there" in line

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from tests.support.cli import Started, only_run, read_json, run_door
+from tests.support.cli import WarmProcess, only_run, read_json, run_cli
 from tests.support.launcher_env import TWO, run_two
 from tests.support.project import ROOT
 
@@ -46,7 +46,7 @@ def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["popen", "spawn", "fork"])
 def test_processes_that_rank_zero_starts_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
-    done = run_door("train", *TWO, f"trainer.strategy.start_method={method}", logs=tmp_path)
+    done = run_cli("train", *TWO, f"trainer.strategy.start_method={method}", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_json(only_run(tmp_path) / "run.json")["ranks"] == 2
     assert read_json(only_run(tmp_path) / "results.json") == read_json(plain / "results.json")
@@ -65,7 +65,7 @@ def test_what_each_process_of_a_launcher_would_do_for_itself_is_refused_in_a_lin
     of_rank_0 = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
     torchrun = {**of_rank_0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29591", "TORCHELASTIC_RUN_ID": "none"}
     given = ["-m", word, "seed=1,2", f"paths.log_dir={tmp_path}/logs"]
-    done = Started("train", given, tmp_path, env=torchrun).end()
+    done = WarmProcess("train", given, tmp_path, env=torchrun).wait()
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
     group = word.partition("=")[0]

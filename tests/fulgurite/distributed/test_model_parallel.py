@@ -13,7 +13,7 @@ from fulgurite.validation.validate import validate
 from src.models.nets.convnet import SimpleConvNet
 from src.models.nets.dense import SimpleDenseNet
 from tests.conftest import SMALL, ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 
 # plain gradient descent: Adam makes a step of full length of a gradient that is only rounding
 SGD = ("model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.05", "model.optimizer.fused=false")
@@ -25,7 +25,7 @@ def test_cut_within_its_layers_the_metrics_are_those_of_one_process(tmp_path: Pa
     results = {}
     for name in ("cpu", "tensor_parallel"):
         words = (f"trainer={name}", "trainer.accelerator=cpu", *SMALL, *SGD)
-        done = run_door("train", *words, logs=tmp_path / name, cold=True)
+        done = run_cli("train", *words, logs=tmp_path / name, cold=True)
         assert done.returncode == 0, done.stderr
         results[name] = read_json(only_run(tmp_path / name) / "results.json")["metrics"]
     assert results["tensor_parallel"] == pytest.approx(results["cpu"], abs=1e-5)
@@ -35,7 +35,7 @@ def test_cut_within_its_layers_the_metrics_are_those_of_one_process(tmp_path: Pa
 @pytest.mark.timeout(200)
 def test_a_net_that_does_not_say_how_it_is_cut_is_refused(tmp_path: Path) -> None:
     words = ("trainer=tensor_parallel", "trainer.accelerator=cpu", "model=mnist_convnet", *SMALL)
-    done = run_door("train", *words, logs=tmp_path, cold=True)
+    done = run_cli("train", *words, logs=tmp_path, cold=True)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
     assert "trainer.strategy.tensor_parallel_size=2: SimpleConvNet does not say how its layers are cut; add a" in line

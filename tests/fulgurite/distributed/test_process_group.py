@@ -22,7 +22,7 @@ from fulgurite.distributed.rendezvous import DirectoryStore, Rendezvous
 from fulgurite.engine.build import build
 from fulgurite.validation.validate import validate
 from tests.conftest import SMALL, ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.launcher_env import TWO, free_port, run_two
 
 SLOW = partial(pytest.param, marks=pytest.mark.slow)
@@ -63,7 +63,7 @@ def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme:
 def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, scheme: str, tmp_path: Path) -> None:
     more = (f"trainer.strategy.start_method={method}", f"extras.init_method={place(scheme, tmp_path)}")
     asked = "trainer.strategy.process_group_backend=gloo"
-    done = run_door("train", *TWO, *NOTE, *more, asked, logs=tmp_path / "logs")
+    done = run_cli("train", *TWO, *NOTE, *more, asked, logs=tmp_path / "logs")
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path / "logs")
     assert {(run / f"group{rank}.txt").read_text() for rank in (0, 1)} == {"gloo"}

@@ -16,7 +16,7 @@ from fulgurite.core.errors import UserError
 from fulgurite.distributed.reachability import require_interfaces, require_own_address, wait_for_master
 from fulgurite.distributed.supervision.failures import write_failure
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.faults import processes_with
 from tests.support.launcher_env import free_port
 from tests.support.run_if import RunIf
@@ -86,7 +86,7 @@ def test_a_rank_that_another_process_has_started_is_named_when_it_is_gone(
 @pytest.mark.timeout(200)
 def test_a_run_over_an_interface_that_is_not_there_ends_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nope0")
-    done = run_door("train", "trainer=ddp_sim", "extras.print_config=false", logs=tmp_path)
+    done = run_cli("train", "trainer=ddp_sim", "extras.print_config=false", logs=tmp_path)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
     assert "GLOO_SOCKET_IFNAME=nope0: this machine has no interface 'nope0'" in line
@@ -103,7 +103,7 @@ def test_a_rank_whose_torchrun_is_gone_ends_within_the_timeout_with_2(
     elastic = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_USE_AGENT_STORE": "True"}
     for name, value in {**told, **elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, str(value))
-    done = run_door("train", "trainer=ddp_sim", "extras.rank_timeout=5", logs=tmp_path, timeout=100)
+    done = run_cli("train", "trainer=ddp_sim", "extras.rank_timeout=5", logs=tmp_path, timeout=100)
     assert done.returncode == 2, done.stderr
     assert "where the processes meet: nobody answers within 5 s (Connection refused)" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import SMALL
-from tests.support.cli import Started, only_run, read_json, run_door
+from tests.support.cli import WarmProcess, only_run, read_json, run_cli
 from tests.support.project import ROOT
 
 
@@ -21,9 +21,9 @@ def results_of(folder: Path) -> dict[str, float]:
     return metrics
 
 
-def ok(*overrides: str, logs: Path, door: str = "train", **kwargs: object) -> subprocess.CompletedProcess[str]:
+def ok(*overrides: str, logs: Path, entry_point: str = "train", **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Run a small run that must succeed."""
-    done = run_door(door, *SMALL, *overrides, logs=logs, **kwargs)  # type: ignore[arg-type]
+    done = run_cli(entry_point, *SMALL, *overrides, logs=logs, **kwargs)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -69,8 +69,8 @@ def test_help_and_a_refused_typo_import_no_torch(tmp_path: Path) -> None:
 
 def test_eight_starts_in_one_second_leave_eight_directories(tmp_path: Path) -> None:
     words = [f"paths.log_dir={tmp_path}/logs", "train=false", "test=false"]
-    running = [Started("train", [*words, f"seed={seed}"], tmp_path / str(seed)) for seed in range(8)]
-    ended = [started.end(timeout=240) for started in running]
+    running = [WarmProcess("train", [*words, f"seed={seed}"], tmp_path / str(seed)) for seed in range(8)]
+    ended = [started.wait(timeout=240) for started in running]
     assert [done.returncode for done in ended] == [0] * 8, [done.stderr for done in ended]
     folders = sorted((tmp_path / "logs/train/runs").iterdir())
     assert len(folders) == 8
@@ -86,7 +86,7 @@ def test_train_false_and_eval_print_the_same_accuracy(tmp_path: Path) -> None:
     folder = only_run(tmp_path)
     weights = folder / read_json(folder / "results.json")["weights"]
     again = ok("train=false", f"ckpt_path={weights}", logs=tmp_path / "again")
-    scored = ok(f"ckpt_path={weights}", logs=tmp_path / "eval", door="eval")
+    scored = ok(f"ckpt_path={weights}", logs=tmp_path / "eval", entry_point="eval")
     lines = [[line for line in done.stdout.splitlines() if "test/acc" in line] for done in (again, scored)]
     assert len(lines[0]) == 1
     assert lines[0] == lines[1]
@@ -111,7 +111,7 @@ def test_every_debug_recipe_runs_in_its_own_folder(recipe: str, tmp_path: Path) 
     faster += {"default": ["+trainer.limit_train_batches=3"], "profiler": ["+trainer.limit_train_batches=3"]}.get(
         recipe, []
     )
-    done = run_door("train", f"debug={recipe}", "experiment=example", *faster, logs=tmp_path)
+    done = run_cli("train", f"debug={recipe}", "experiment=example", *faster, logs=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = only_run(tmp_path, "debug")
     assert "test/acc" in results_of(folder)
@@ -158,7 +158,7 @@ def test_seeds_in_a_sweep_with_a_list_of_tags(tmp_path: Path) -> None:
 
 
 def test_a_failed_job_of_a_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
-    done = run_door("train", *SMALL, "-m", "data.val_size=500,5000", "test=false", logs=tmp_path)
+    done = run_cli("train", *SMALL, "-m", "data.val_size=500,5000", "test=false", logs=tmp_path)
     assert done.returncode == 2
     [sweep] = (tmp_path / "train/multiruns").iterdir()
     assert [read_json(sweep / job / "run.json")["status"] for job in "01"] == ["done", "failed"]

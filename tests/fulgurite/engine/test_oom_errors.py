@@ -12,7 +12,7 @@ from fulgurite.core.errors import EXIT_CRASH, is_out_of_memory
 from fulgurite.engine.outcome import classify_error
 from src.train import train
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 
 
 def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
@@ -63,7 +63,7 @@ def test_what_hosts_and_devices_say_is_known_and_other_errors_are_not_taken_for_
 
 
 def test_the_terminal_gets_one_line_and_the_log_the_traceback(tmp_path: Path) -> None:
-    done = run_door("train", "model.net.lin1_size=1000000000000", "extras.print_config=false", logs=tmp_path)
+    done = run_cli("train", "model.net.lin1_size=1000000000000", "extras.print_config=false", logs=tmp_path)
     assert done.returncode == EXIT_CRASH
     said = done.stdout + done.stderr
     assert "out of memory with data.batch_size=" in said

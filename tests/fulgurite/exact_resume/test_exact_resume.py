@@ -18,7 +18,7 @@ from fulgurite.exact_resume.numerics import differences
 from fulgurite.exact_resume.proof.cli import PLACES, Proof, main, prove, start_process, steps_of
 from fulgurite.exact_resume.rng import LOOKS, ScopedRng, generator_states, restore_generators
 from fulgurite.exact_resume.sharding import BatchSharding
-from tests.support.proof_runs import start_warm
+from tests.support.cli import run_warm_proof
 from tests.support.toy_task import Noisy
 
 QUIET = (
@@ -56,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Proof]]:
     folder = tmp_path_factory.mktemp("small")
     # the best so far never falls: its lowest is the first, so no best checkpoint is saved after the kill
     first = ("callbacks.model_checkpoint.monitor=val/acc_best", "callbacks.model_checkpoint.mode=min")
-    return folder, prove([*SMALL, *first], folder, kill_at=["middle"], start=start_warm)
+    return folder, prove([*SMALL, *first], folder, kill_at=["middle"], start=run_warm_proof)
 
 
 def test_the_default_run_killed_amid_an_epoch_ends_as_if_it_had_not_been(small: tuple[Path, list[Proof]]) -> None:
@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_after_its_training_is_scored_as_if_it_had_not_bee
     results, rows = ((straight / name).read_bytes() for name in ("results.json", "metrics.csv"))
     batches = (straight / "probe" / "batches-0.jsonl").read_bytes()
     (straight / "results.json").unlink()
-    assert start_warm([f"resume={straight}"], small[0] / "scored.log") == 0
+    assert run_warm_proof([f"resume={straight}"], small[0] / "scored.log") == 0
     assert (straight / "probe" / "batches-0.jsonl").read_bytes() == batches, "a step was made"
     assert (straight / "results.json").read_bytes() == results
     assert len((straight / "metrics.csv").read_bytes().splitlines()) == len(rows.splitlines())
@@ -89,14 +89,14 @@ def test_a_run_that_was_killed_after_its_training_is_scored_as_if_it_had_not_bee
 def test_a_run_that_had_stopped_early_trains_no_further_unless_it_is_asked_for_more(tmp_path: Path) -> None:
     early = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"]
     run = tmp_path / "run"
-    assert start_warm([*SMALL, *early, "trainer.max_epochs=9", f"hydra.run.dir={run}"], tmp_path / "first.log") == 0
+    assert run_warm_proof([*SMALL, *early, "trainer.max_epochs=9", f"hydra.run.dir={run}"], tmp_path / "first.log") == 0
     results = (run / "results.json").read_bytes()
     assert b'"test/acc"' in results
-    assert start_warm([f"resume={run}"], tmp_path / "again.log") == 0
+    assert run_warm_proof([f"resume={run}"], tmp_path / "again.log") == 0
     assert (run / "results.json").read_bytes() == results
     assert "stopped early, before trainer.max_epochs=9; raise that" in (run / "train.log").read_text()
     step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert start_warm([f"resume={run}", "trainer.max_epochs=10"], tmp_path / "more.log") == 0
+    assert run_warm_proof([f"resume={run}", "trainer.max_epochs=10"], tmp_path / "more.log") == 0
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step + EPOCH
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_had_stopped_early_trains_no_further_unless_it_is_asked_for_m
 def test_saves_far_apart_repeat_the_steps_in_between_bit_by_bit(tmp_path: Path) -> None:
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=4"]
     kill_at = ["2", "first", "last", "next"]
-    found = prove(words, tmp_path, kill_at=kill_at, control=False, start=start_warm)
+    found = prove(words, tmp_path, kill_at=kill_at, control=False, start=run_warm_proof)
     assert [proof.differs for proof in found] == [{}] * 4
     assert [proof.from_step for proof in found] == [None, EPOCH, EPOCH + 4, 2 * EPOCH]
 
@@ -116,7 +116,7 @@ def test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_
     workers: int, persistent: bool, more: list[str], tmp_path: Path
 ) -> None:
     words = [*HARD, "callbacks=[default,ema]", DATA.format(workers, str(persistent).lower()), *more]
-    found = prove(words, tmp_path, start=start_warm)
+    found = prove(words, tmp_path, start=run_warm_proof)
     assert [proof.place for proof in found] == [*PLACES, "control"]
     assert [proof.differs for proof in found[:-1]] == [{}] * 4
     assert {"batches", "weights"} <= found[-1].differs.keys()
@@ -161,7 +161,7 @@ def test_the_command_ends_with_1_and_names_what_differs_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*SMALL, "extras.exact_resume=false", "kill_at=9", "control=false", f"folder={tmp_path}/proof"]
-    assert main(words, start_warm) == 1
+    assert main(words, run_warm_proof) == 1
     told = " ".join(capsys.readouterr().out.split())
     assert "went on from" in told
     assert "batches: epoch 1, batch" in told

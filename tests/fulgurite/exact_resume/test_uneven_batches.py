@@ -25,7 +25,7 @@ from fulgurite.exact_resume.loader import EpochSampler, SeededBatchSampler
 from fulgurite.exact_resume.sharding import BatchSharding
 from fulgurite.validation.validate import validate
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.uneven_task import PlainData, numbers, run, seen
 
 FORKED = "ignore:.*multi-threaded, use of fork.*:DeprecationWarning"
@@ -173,7 +173,7 @@ def test_sizes_whose_product_is_not_the_number_of_processes_are_one_line(small: 
 @pytest.mark.timeout(300)
 def test_evaluation_by_three_processes_equals_that_by_one_to_the_last_digit(tmp_path: Path) -> None:
     words = ("trainer.max_epochs=1", "data.batch_size=63", "data.test_size=485", "extras.print_config=false")
-    done = run_door("train", *words, logs=tmp_path / "train")
+    done = run_cli("train", *words, logs=tmp_path / "train")
     assert done.returncode == 0, done.stderr
     trained = only_run(tmp_path / "train")
     weights = f"ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"
@@ -185,7 +185,7 @@ def test_evaluation_by_three_processes_equals_that_by_one_to_the_last_digit(tmp_
         ("trainer=ddp_sim", "trainer.devices=1"),
     ):
         logs = tmp_path / str(len(found))
-        done = run_door("eval", *trainer, *words[1:], weights, logs=logs, timeout=200)
+        done = run_cli("eval", *trainer, *words[1:], weights, logs=logs, timeout=200)
         assert done.returncode == 0, done.stderr
         assert "terminate called" not in done.stderr
         assert "DistributedSampler" not in done.stderr

@@ -13,7 +13,7 @@ import pytest
 from fulgurite.runs.sweep_ledger import read
 from tests.fulgurite.resume.test_resume import weights_at
 from tests.fulgurite.sweeps.test_sweep_resume import events, only_sweep, start, words
-from tests.support.cli import Started, read_json
+from tests.support.cli import WarmProcess, read_json
 from tests.support.faults import processes_with
 from tests.support.run_if import RunIf
 from tests.support.slurm import CONTROLLER, DAEMON, STEP, slurm
@@ -66,10 +66,10 @@ def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
     given = ["-m", *words(tmp_path)[1:], *launcher, slow, "trainer.max_epochs=20"]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=1,2,3"
     given.remove("trainer.max_epochs=2")
-    started = Started("train", [*given, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
+    started = WarmProcess("train", [*given, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
     sweep = wait_until_saved(tmp_path, jobs=2)
     os.kill(started.pid, signal.SIGTERM)
-    ended = started.end()
+    ended = started.wait()
     assert ended.returncode == 143, ended.stderr
     records = [read_json(sweep / str(job) / "run.json") for job in range(2)]
     assert [record["status"] for record in records] == ["killed", "killed"]

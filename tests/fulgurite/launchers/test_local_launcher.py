@@ -29,7 +29,7 @@ from tests.conftest import SMALL
 from tests.fulgurite.resume.test_resume import weights_at
 from tests.fulgurite.sweeps.test_grid import planned
 from tests.fulgurite.sweeps.test_sweep_resume import events, only_sweep, start, words
-from tests.support.cli import Started, read_json, run_door
+from tests.support.cli import WarmProcess, read_json, run_cli
 from tests.support.faults import processes_with
 from tests.support.run_if import RunIf
 from tests.support.slot_probe import nap
@@ -164,11 +164,11 @@ def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_ot
     assert [entry["step"] for entry in read_json(sweep / "5/run.json")["resumed"]] == [3]
 
 
-def under_way(tmp_path: Path, *more: str) -> tuple[Started, list[str]]:
+def under_way(tmp_path: Path, *more: str) -> tuple[WarmProcess, list[str]]:
     """Start a grid of four on two slots, return it when two jobs train, and the words it was started with."""
     hurry = f"+callbacks.seen.hurry={tmp_path}/hurry"
     given = ["-m", *LONG, *LOCAL, *SEEN, hurry, "test=false", "seed=1,2,3,4", *more, f"paths.log_dir={tmp_path}/logs"]
-    sweep = Started("train", given, tmp_path / "first")
+    sweep = WarmProcess("train", given, tmp_path / "first")
     within = time.monotonic() + 60
     while len(list(tmp_path.glob("logs/train/multiruns/*/*/place.json"))) < 2:
         there = sweep.process.is_alive() and time.monotonic() < within
@@ -195,7 +195,7 @@ def test_a_signal_to_the_sweep_saves_every_job_and_exactly_those_go_on(
 ) -> None:
     first, given = under_way(tmp_path)
     os.kill(first.pid, number)
-    ended = first.end(60)
+    ended = first.wait(60)
     sweep = only_sweep(tmp_path)
     assert ended.returncode == code, ended.stderr
     records = jobs_in(sweep, "run.json")
@@ -207,7 +207,7 @@ def test_a_signal_to_the_sweep_saves_every_job_and_exactly_those_go_on(
     assert f"sweep stopped by {number.name}: 0 jobs done, job 0 killed, job 1 killed, 2 not started" in ended.stderr
 
     (tmp_path / "hurry").touch()
-    again = Started("train", [*given, "sweep.resume=last"], tmp_path / "again").end()
+    again = WarmProcess("train", [*given, "sweep.resume=last"], tmp_path / "again").wait()
     assert again.returncode == 0, again.stderr
     records = jobs_in(sweep, "run.json")
     assert [record["status"] for record in records] == ["done"] * 4
@@ -240,7 +240,7 @@ def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Pat
     [stuck, other] = [record["pid"] for record in jobs_in(sweep, "run.json")]
     os.kill(stuck, signal.SIGSTOP)
     os.kill(first.pid, signal.SIGTERM)
-    assert first.end(60).returncode == 143
+    assert first.wait(60).returncode == 143
     assert living([stuck, other]) == []
     reasons = [record["reason"] for record in jobs_in(sweep, "run.json")]
     assert reasons[0] == "killed by SIGKILL: it had not ended 1 s after SIGTERM (extras.grace_seconds)"
@@ -250,7 +250,7 @@ def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_jobs_of_several_processes_run_side_by_side(tmp_path: Path) -> None:
-    done = run_door(
+    done = run_cli(
         "train", "-m", *SMALL, *LOCAL, *SEEN, "trainer=ddp_sim", "seed=1,2,3", "test=false", logs=tmp_path / "logs"
     )
     assert done.returncode == 0, done.stderr

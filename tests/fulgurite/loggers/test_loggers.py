@@ -18,7 +18,7 @@ from fulgurite.loggers.delivery import DeliveryQueue, WaitBudget
 from fulgurite.loggers.guarded import close_all, guard, make_tracker
 from src.train import train
 from tests.conftest import SMALL, ComposeSmall
-from tests.support.cli import Started, only_run, read_json
+from tests.support.cli import WarmProcess, only_run, read_json
 from tests.support.fake_loggers import AimLogger, CometLogger, KillServer
 from tests.support.http_server import PostServer, closed_port, silent_port
 from tests.support.run_if import RunIf
@@ -266,7 +266,7 @@ def test_a_run_ends_well_beside_a_real_client_that_finds_no_server(answers: bool
     with silent_port() as silent:
         port = closed_port() if answers else silent
         words = ["logger=mlflow", f"logger.mlflow.tracking_uri=http://127.0.0.1:{port}", "extras.tracker_timeout=4"]
-        done = Started("train", [*SMALL, *words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end()
+        done = WarmProcess("train", [*SMALL, *words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait()
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path / "logs")
     told = [

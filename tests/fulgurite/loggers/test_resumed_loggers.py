@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.loggers.adapters import resume_loggers
-from tests.support.cli import Started, only_run, read_json
+from tests.support.cli import WarmProcess, only_run, read_json
 from tests.support.http_server import PostServer
 from tests.support.run_if import RunIf
 
@@ -32,10 +32,10 @@ STEP = 8
 
 
 def _failed_and_gone_on(folder: Path, *words: str) -> Path:
-    failed = Started("train", [*WORDS, *words, f"paths.log_dir={folder}/logs"], folder / "said").end()
+    failed = WarmProcess("train", [*WORDS, *words, f"paths.log_dir={folder}/logs"], folder / "said").wait()
     assert failed.returncode == 1, failed.stderr
     run = only_run(folder / "logs")
-    done = Started("train", [f"resume={run}", "callbacks.fail.step=100"], folder / "said").end()
+    done = WarmProcess("train", [f"resume={run}", "callbacks.fail.step=100"], folder / "said").wait()
     assert done.returncode == 0, done.stderr
     assert read_json(run / "run.json")["resumed"][0]["step"] == STEP
     return run

@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.project import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -39,7 +39,7 @@ def execute(path: Path) -> dict[str, str]:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made by the command a user types."""
     logs = tmp_path_factory.mktemp("logs")
-    done = run_door("train", *SMALL_RUN, logs=logs)
+    done = run_cli("train", *SMALL_RUN, logs=logs)
     assert done.returncode == 0, done.stderr
     return only_run(logs)
 

@@ -19,7 +19,7 @@ from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.validate import find_problems
 from src.train import train
 from tests.conftest import ComposeSmall
-from tests.support.cli import run_door
+from tests.support.cli import run_cli
 from tests.support.project import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -55,15 +55,15 @@ def test_every_line_of_every_block_is_a_command_that_some_test_runs() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a run that commands can go on from."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run_door("train", *SHORT, f"hydra.run.dir={folder}/run")
+    done = run_cli("train", *SHORT, f"hydra.run.dir={folder}/run")
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_path: Path) -> None:
-    door, *words = words_of(command, finished)
-    overrides = expand_shorthands([word for word in words if not word.startswith("-")], Path(door).stem)
+    entry_point, *words = words_of(command, finished)
+    overrides = expand_shorthands([word for word in words if not word.startswith("-")], Path(entry_point).stem)
     # of a space, a trial has one value
     overrides = [re.sub(r"=(?:choice|interval|tag)\(.*?([\d.]+)\D*$", r"=\1", word) for word in overrides]
     if any("glob(" in word or re.search(r"=[^\[]*,", word) for word in overrides):
@@ -71,21 +71,21 @@ def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_p
         overrides = [re.sub(r"=([^\[(]*?),.*", r"=\1", word) for word in overrides if "glob(" not in word]
     overrides = [re.sub(r"=range\(\d+\)", "=0", word) for word in overrides]
     try:
-        cfg = compose(overrides, config_name=Path(door).stem, output_dir=tmp_path)
+        cfg = compose(overrides, config_name=Path(entry_point).stem, output_dir=tmp_path)
     except Exception as error:  # noqa: BLE001 - whatever it is, the reader of the README would see it
-        pytest.fail(str(explain_composition(error, overrides, Path(door).stem)))
+        pytest.fail(str(explain_composition(error, overrides, Path(entry_point).stem)))
     assert [problem.line for problem in find_problems(cfg)] == []
 
 
 def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
     assert {words_of(command, tmp_path)[2] for command in TOOLS} == COMMANDS_OF_LIBRARY.keys()
     for command in TOOLS:
-        _, _, door, *words = words_of(command.replace("logs/train/multiruns/<sweep>", str(tmp_path)), tmp_path)
-        if door == "runs":
+        _, _, entry_point, *words = words_of(command.replace("logs/train/multiruns/<sweep>", str(tmp_path)), tmp_path)
+        if entry_point == "runs":
             assert runs.read_words(words).folder == ROOT / "logs"
-        elif door == "report":
+        elif entry_point == "report":
             assert report.read_words(words) == (tmp_path, "val/acc_best", None)
-        elif door == "doctor":
+        elif entry_point == "doctor":
             assert doctor.read_words(words).bench == ("--bench" in words)
         else:
             overrides, places, control, _ = prove_resume.read_words(words)
@@ -96,14 +96,14 @@ def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(command: str, finished: Path, tmp_path: Path) -> None:
-    door, *words = words_of(command, finished)
+    entry_point, *words = words_of(command, finished)
     if "data=fashion_mnist" in words and not FASHION.is_dir():
         pytest.skip(f"needs {FASHION}, or the network")
     short = [word for word in SHORT if "debug=" not in command or "epochs" not in word]
     short += ["hydra.sweeper.n_trials=2"] if "search" in command else []
-    if ("ckpt_path" in command or "resume=logs" in command) and door.endswith("train.py"):
+    if ("ckpt_path" in command or "resume=logs" in command) and entry_point.endswith("train.py"):
         short[0] = "++trainer.max_epochs=2"
-    done = run_door(Path(door).stem, *words, *short, logs=tmp_path)
+    done = run_cli(Path(entry_point).stem, *words, *short, logs=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     # jobs side by side say what they come to in their own console.log
     told = "Sweep: 6 jobs" if "--dry-run" in command else "Sweep: mean" if "launcher=" in command else "Results"

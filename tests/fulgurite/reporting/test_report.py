@@ -20,7 +20,7 @@ from fulgurite.reporting.statistics import compare, seeds_needed, spread, t_cdf,
 from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.runs.provenance import config_hash
 from tests.support.browser import CHROMIUM, Browser
-from tests.support.cli import read_json, run_door
+from tests.support.cli import read_json, run_cli
 from tests.support.fake_sweep import leave_run, leave_sweep
 
 
@@ -216,7 +216,7 @@ def test_the_page_renders_sorts_and_filters_in_a_browser_and_asks_for_nothing(sw
 def test_a_real_sweep_is_summed_up_and_its_best_runs_again(tmp_path: Path) -> None:
     short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=2"]
     more = ["+trainer.limit_test_batches=2", "extras.print_config=false"]
-    done = run_door("train", "-m", "model.optimizer.lr=0.001,0.01", "seed=1,2", *short, *more, logs=tmp_path)
+    done = run_cli("train", "-m", "model.optimizer.lr=0.001,0.01", "seed=1,2", *short, *more, logs=tmp_path)
     assert done.returncode == 0, done.stderr
     [sweep] = (tmp_path / "train" / "multiruns").iterdir()
     command = [sys.executable, "-m", "fulgurite", "report", str(sweep)]
@@ -230,7 +230,7 @@ def test_a_real_sweep_is_summed_up_and_its_best_runs_again(tmp_path: Path) -> No
     (tmp_path / "experiment").mkdir()
     shutil.copy(sweep / "best.yaml", tmp_path / "experiment" / "best.yaml")
     words = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=best", f"seed={winner.values['seed']}"]
-    again = run_door("train", *words, "extras.print_config=false", f"hydra.run.dir={tmp_path}/again")
+    again = run_cli("train", *words, "extras.print_config=false", f"hydra.run.dir={tmp_path}/again")
     assert again.returncode == 0, again.stderr
     assert read_json(tmp_path / "again" / "run.json")["config_hash"] == winner.record["config_hash"]
     assert read_json(tmp_path / "again" / "results.json")["metrics"] == winner.metrics

@@ -23,7 +23,7 @@ from fulgurite.resume.config_diff import checkpoint_owner, diff_configs
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.runs.lock import is_locked, run_lock
 from fulgurite.runs.run_directory import RunDirectory
-from tests.support.cli import Started, only_run, read_json
+from tests.support.cli import WarmProcess, only_run, read_json
 from tests.support.project import ROOT
 from tests.support.signals import members
 
@@ -40,9 +40,9 @@ QUICK = (
 )
 
 
-def door(tmp_path: Path, *words: str, name: str = "train") -> Started:
+def start_cli(tmp_path: Path, *words: str, name: str = "train") -> WarmProcess:
     """Start a command whose runs go below the test's folder; warnings are errors nowhere but in tests."""
-    return Started(name, [*words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
+    return WarmProcess(name, [*words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -68,7 +68,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
 
 def killed(tmp_path: Path, *words: str) -> Path:
     """Kill a run of many epochs once it has saved, and return its directory."""
-    started = door(tmp_path, *QUICK, *words)
+    started = start_cli(tmp_path, *QUICK, *words)
     saved: list[Path] = []
     for _ in range(6000):
         saved = list(tmp_path.glob("logs/train/runs/*/checkpoints/last-previous.ckpt.json"))
@@ -76,19 +76,19 @@ def killed(tmp_path: Path, *words: str) -> Path:
             break
         time.sleep(0.01)
     os.kill(started.pid, signal.SIGKILL)
-    assert started.end().returncode == -signal.SIGKILL
+    assert started.wait().returncode == -signal.SIGKILL
     return saved[0].parents[1]
 
 
 def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(tmp_path: Path) -> None:
-    straight = door(tmp_path / "straight", *QUICK, "trainer.max_epochs=8").end()
+    straight = start_cli(tmp_path / "straight", *QUICK, "trainer.max_epochs=8").wait()
     assert straight.returncode == 0, straight.stderr
     run = killed(tmp_path, "trainer.max_epochs=8", "+trainer.limit_predict_batches=1")  # another hash: not the same run
-    assert door(tmp_path, *QUICK, "trainer.max_epochs=8", "resume=auto").end().returncode == 0
+    assert start_cli(tmp_path, *QUICK, "trainer.max_epochs=8", "resume=auto").wait().returncode == 0
     assert len(list(tmp_path.glob("logs/train/runs/*"))) == 2
     assert read_json(run / "run.json")["status"] == "running"  # nobody could write that it was killed
 
-    done = door(tmp_path, *QUICK, "trainer.max_epochs=8", "+trainer.limit_predict_batches=1", "resume=auto").end()
+    done = start_cli(tmp_path, *QUICK, "trainer.max_epochs=8", "+trainer.limit_predict_batches=1", "resume=auto").wait()
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("logs/train/runs/*"))) == 2
     other = only_run(tmp_path / "straight/logs")
@@ -109,7 +109,7 @@ def test_killed_and_the_same_command_with_auto_is_one_run_without_gap_or_double(
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     words = [*QUICK, "trainer.max_epochs=100", "~callbacks.early_stopping", "resume=auto"]
-    straight = door(tmp_path / "straight", *words).end()
+    straight = start_cli(tmp_path / "straight", *words).wait()
     assert straight.returncode == 0, straight.stderr
 
     command = ["make", "train", "ARGS=" + shlex.join([*words, f"paths.log_dir={tmp_path}/logs"])]
@@ -142,7 +142,7 @@ def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_no
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train for two epochs; the folder holds `logs/`."""
     folder = tmp_path_factory.mktemp("finished")
-    done = door(folder, *QUICK, "trainer.max_epochs=2", "+tags.old=true", "~callbacks.early_stopping").end()
+    done = start_cli(folder, *QUICK, "trainer.max_epochs=2", "+tags.old=true", "~callbacks.early_stopping").wait()
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -153,7 +153,7 @@ def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: 
     record = read_json(run / "run.json")
     record["git"] = {"commit": "0" * 40, "dirty": False}
     (run / "run.json").write_text(json.dumps(record))
-    done = Started("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).end()
+    done = WarmProcess("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert "resume: the code is other code than the run's: commit 000000000000 -> " in done.stderr
     assert "resume: trainer.max_epochs 2 -> 3 takes effect" in done.stderr
@@ -173,7 +173,7 @@ def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: 
 
 def test_eval_takes_config_and_best_weights_of_a_run(finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
-    done = door(tmp_path, f"run={run}", name="eval").end()
+    done = start_cli(tmp_path, f"run={run}", name="eval").wait()
     assert done.returncode == 0, done.stderr
     results = read_json(only_run(tmp_path / "logs", "eval") / "results.json")
     assert results["metrics"]["test/acc"] == read_json(run / "results.json")["metrics"]["test/acc"]
@@ -184,7 +184,7 @@ def test_eval_takes_config_and_best_weights_of_a_run(finished: Path, tmp_path: P
 def test_a_new_run_starts_from_the_weights_of_another(mode: str, finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
     words = [f"resume={run}", f"resume.mode={mode}", "trainer.max_epochs=1", "model.optimizer.lr=0.0", "test=false"]
-    done = door(tmp_path, *words).end()
+    done = start_cli(tmp_path, *words).wait()
     assert done.returncode == 0, done.stderr
     new = only_run(tmp_path / "logs")
     source = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -212,7 +212,7 @@ REFUSED = [
 def test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was(finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
-    done = Started("train", [f"resume={run}", *(word for word, _ in REFUSED)], tmp_path).end()
+    done = WarmProcess("train", [f"resume={run}", *(word for word, _ in REFUSED)], tmp_path).wait()
     assert done.returncode == 2
     for _, line in REFUSED:
         assert line in done.stderr
@@ -220,25 +220,25 @@ def test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was(fin
 
 
 def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -> None:
-    assert door(tmp_path, *QUICK, "trainer.max_epochs=1", "test=false").end().returncode == 0
+    assert start_cli(tmp_path, *QUICK, "trainer.max_epochs=1", "test=false").wait().returncode == 0
     run = only_run(tmp_path / "logs")
     again = [f"resume={run}", "trainer.max_epochs=2", "model.optimizer.lr=0.5", "resume.apply=[model.optimizer.lr]"]
-    done = Started("train", again, tmp_path / "said").end()
+    done = WarmProcess("train", again, tmp_path / "said").wait()
     assert done.returncode == 0, done.stderr
     [group] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert group["lr"] == 0.5
     # said once more, as a job script does: it is the run's own by now
-    done = Started("train", [*again, "trainer.max_epochs=3"], tmp_path / "said").end()
+    done = WarmProcess("train", [*again, "trainer.max_epochs=3"], tmp_path / "said").wait()
     assert done.returncode == 0, done.stderr
     assert "model.optimizer.lr" not in done.stderr
     reset = [f"resume={run}", "trainer.max_epochs=4", "resume.reset=[optimizer]"]
-    assert Started("train", reset, tmp_path / "said").end().returncode == 0
+    assert WarmProcess("train", reset, tmp_path / "said").wait().returncode == 0
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     assert int(state[0]["step"]) == 3  # of 12: it began anew
 
 
 def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named(tmp_path: Path) -> None:
-    assert door(tmp_path, *QUICK, "trainer.max_epochs=2").end().returncode == 0
+    assert start_cli(tmp_path, *QUICK, "trainer.max_epochs=2").wait().returncode == 0
     run = only_run(tmp_path / "logs")
     record = read_json(run / "run.json")
     (run / "run.json").write_text(json.dumps({**record, "status": "running", "exit_code": None}))
@@ -246,11 +246,11 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    done = Started("train", [f"resume={run}"], tmp_path / "said").end()
+    done = WarmProcess("train", [f"resume={run}"], tmp_path / "said").wait()
     assert done.returncode == 2
     assert f"{last}: its sha256 is" in done.stderr
     assert "last-previous.ckpt" in done.stderr
-    done = door(tmp_path, *QUICK, "trainer.max_epochs=2", "resume=auto").end()
+    done = start_cli(tmp_path, *QUICK, "trainer.max_epochs=2", "resume=auto").wait()
     assert done.returncode == 0, done.stderr
     assert f"warning: {last}: its sha256 is" in done.stderr
     [again] = read_json(run / "run.json")["resumed"]
@@ -271,7 +271,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
     ],
 )
 def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
-    done = door(tmp_path, *words).end()
+    done = start_cli(tmp_path, *words).wait()
     assert done.returncode == 2
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -279,11 +279,11 @@ def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_pa
 
 
 def test_a_run_that_a_living_process_writes_to_is_not_gone_on_from(tmp_path: Path) -> None:
-    first = door(tmp_path, *QUICK, "trainer.max_epochs=100000", "hydra.run.dir=" + str(tmp_path / "run"))
+    first = start_cli(tmp_path, *QUICK, "trainer.max_epochs=100000", "hydra.run.dir=" + str(tmp_path / "run"))
     wait_for(tmp_path / "run/checkpoints/last.ckpt.json")
-    done = Started("train", [f"resume={tmp_path}/run"], tmp_path / "second").end()
+    done = WarmProcess("train", [f"resume={tmp_path}/run"], tmp_path / "second").wait()
     os.kill(first.pid, signal.SIGKILL)
-    first.end()
+    first.wait()
     assert done.returncode == 2
     assert f"another process is at it (pid {first.pid})" in done.stderr
     assert not is_locked(tmp_path / "run")

@@ -15,7 +15,7 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.search.space import Space, read_space
 from tests.support import postgres
-from tests.support.cli import read_json, run_door
+from tests.support.cli import read_json, run_cli
 from tests.support.search import events, only_sweep, search, start, told, values_of
 
 
@@ -169,7 +169,7 @@ def test_a_trial_that_promises_little_is_ended_early(tmp_path: Path, trainer: st
         word.replace("val/acc", "val/loss").replace("maximize", "minimize") for word in given if "sampler." not in word
     ]
     given = [*given, "trainer.max_epochs=4", "seed=3"]
-    end = run_door("train", *given, logs=tmp_path / "logs")
+    end = run_cli("train", *given, logs=tmp_path / "logs")
     assert end.returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
     by_lr = {values_of(sweep / job)["model.optimizer.lr"]: job for job in "01"}
@@ -204,7 +204,7 @@ def test_a_search_with_two_aims_writes_those_that_none_beats_in_both(tmp_path: P
 @pytest.mark.slow
 def test_two_processes_of_a_trial_have_its_values(tmp_path: Path) -> None:
     given = search(tmp_path, "trainer=ddp_sim", n_trials=2)
-    end = run_door("train", *given, logs=tmp_path / "logs")
+    end = run_cli("train", *given, logs=tmp_path / "logs")
     assert end.returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
     assert [read_json(sweep / job / "run.json")["ranks"] for job in "01"] == [2, 2]

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import IS_1_3
-from tests.support.cli import run_door
+from tests.support.cli import run_cli
 from tests.support.search import SPACE, only_sweep, search, start, told, values_of
 
 RATES = ("model.optimizer.lr=interval(0.001,0.05)", "model.optimizer.weight_decay=interval(0.0,0.01)")
@@ -113,12 +113,12 @@ def test_a_space_in_the_older_form_is_searched(tmp_path: Path) -> None:
 def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_go_on(tmp_path: Path) -> None:
     given = [word for word in search(tmp_path, n_trials=2) if word != "hydra/sweeper=search"]
     given.insert(1, "hydra/sweeper=optuna")
-    end = run_door("train", *given, "trainer.max_epochs=1", logs=tmp_path / "logs")
+    end = run_cli("train", *given, "trainer.max_epochs=1", logs=tmp_path / "logs")
     assert end.returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     assert set(best["best_params"]) == {"model.optimizer.lr", "data.batch_size"}
-    again = run_door("train", *given, "sweep.resume=last", logs=tmp_path / "logs")
+    again = run_cli("train", *given, "sweep.resume=last", logs=tmp_path / "logs")
     rule = "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
     assert (again.returncode, again.stderr) == (2, f"error: sweep.resume=last: {rule}\n")

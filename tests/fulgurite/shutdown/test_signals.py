@@ -13,8 +13,7 @@ from fulgurite.core.errors import Diverged, Interrupted, find_interrupt
 from fulgurite.exact_resume.proof.diff import differences
 from tests.fulgurite.exact_resume.test_exact_resume import DATA, EPOCH, HARD
 from tests.fulgurite.exact_resume.test_exact_resume import SMALL as TESTED
-from tests.support.cli import read_json
-from tests.support.proof_runs import start_warm
+from tests.support.cli import read_json, run_warm_proof
 from tests.support.signals import command, record_of, step_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
@@ -31,7 +30,7 @@ ADVICE = "; to go on, give the same command with resume=auto"
 
 def straight_run(folder: Path, words: Sequence[str]) -> Path:
     """Make a run that is not stopped and return its folder."""
-    assert start_warm([*words, *PROBE, f"hydra.run.dir={folder}"], folder.with_name("straight.log")) == 0
+    assert run_warm_proof([*words, *PROBE, f"hydra.run.dir={folder}"], folder.with_name("straight.log")) == 0
     return folder
 
 
@@ -44,7 +43,7 @@ def stopped(folder: Path, words: Sequence[str], send: str) -> Path:
 
 def gone_on(folder: Path) -> Path:
     """Go on with a run and return its folder."""
-    assert start_warm([f"resume={folder}", "callbacks.send=null"], folder.with_name("resumed.log")) == 0
+    assert run_warm_proof([f"resume={folder}", "callbacks.send=null"], folder.with_name("resumed.log")) == 0
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from tests.support.cli import read_json, run_door
+from tests.support.cli import read_json, run_cli
 from tests.support.faults import processes_with, with_fault
 from tests.support.project import ROOT
 from tests.support.run_if import RunIf
@@ -24,7 +24,7 @@ from tests.support.run_if import RunIf
 @pytest.mark.timeout(300)
 def test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run(tmp_path: Path) -> None:
     kinds = "ValueError,spoil,MemoryError,SystemExit,none"
-    done = run_door(
+    done = run_cli(
         "train", *SMALL, *with_fault("none"), "-m", f"callbacks.fault.what={kinds}", "test=false", logs=tmp_path
     )
     [sweep] = (tmp_path / "train" / "multiruns").iterdir()

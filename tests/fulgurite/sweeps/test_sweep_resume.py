@@ -16,7 +16,7 @@ import pytest
 
 from fulgurite.runs.sweep_ledger import read
 from tests.fulgurite.resume.test_resume import QUICK, rows_of, weights_at
-from tests.support.cli import Started, read_json, run_door
+from tests.support.cli import WarmProcess, read_json, run_cli
 from tests.support.project import ROOT
 
 
@@ -40,7 +40,7 @@ def words(tmp_path: Path, **trouble: str) -> list[str]:
 
 def start(tmp_path: Path, given: list[str], *more: str) -> Any:
     """Run a sweep to its end."""
-    return Started("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").end(240)
+    return WarmProcess("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait(240)
 
 
 def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
@@ -111,7 +111,7 @@ def test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six(tmp_path: Path) 
     assert [entry["step"] for entry in read_json(sweep / "2/run.json")["resumed"]] == [3]
     straight = tmp_path / "straight"
     alone = [word.replace("seed=1,2,3,4,5,6", "seed=3") for word in given if word != "-m"]
-    assert Started("train", [*alone, f"hydra.run.dir={straight}"], tmp_path / "alone").end().returncode == 0
+    assert WarmProcess("train", [*alone, f"hydra.run.dir={straight}"], tmp_path / "alone").wait().returncode == 0
     assert weights_at(sweep / "2/checkpoints/last.ckpt") == weights_at(straight / "checkpoints/last.ckpt")
     assert rows_of(sweep / "2") == rows_of(straight)
 
@@ -142,9 +142,9 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
 @pytest.mark.timeout(400)
 def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_path: Path) -> None:
     given = [word.replace("=1,2,3,4,5,6", "=1,2") for word in words(tmp_path, s2="SIGKILL")]
-    first = run_door("train", *given, "trainer=ddp_sim", logs=tmp_path / "logs")
+    first = run_cli("train", *given, "trainer=ddp_sim", logs=tmp_path / "logs")
     assert first.returncode == -signal.SIGKILL
-    again = run_door("train", *given, "trainer=ddp_sim", "sweep.resume=last", logs=tmp_path / "logs")
+    again = run_cli("train", *given, "trainer=ddp_sim", "sweep.resume=last", logs=tmp_path / "logs")
     assert again.returncode == 0, again.stderr
     sweep = only_sweep(tmp_path)
     assert events(sweep, "started", "done") == [
@@ -169,7 +169,7 @@ def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind
     several = ("trainer=ddp_sim", f"trainer.devices={ranks}", "data.batch_size=60", "extras.allowed_targets=[tests]")
     jobs = ("seed=1,2,3", "model.optimizer.lr=0.01")
     few = (*QUICK, "test=false", "trainer.max_epochs=1")
-    done = run_door("train", "-m", *several, *jobs, *few, noted, logs=tmp_path / "logs", timeout=300)
+    done = run_cli("train", "-m", *several, *jobs, *few, noted, logs=tmp_path / "logs", timeout=300)
     assert done.returncode == 0, done.stderr
     [task] = (tmp_path / "logs").iterdir()
     assert [folder.name for folder in task.iterdir()] == ["multiruns"]

@@ -10,25 +10,25 @@ import torch
 
 from src.train import train
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json, run_door
+from tests.support.cli import only_run, read_json, run_cli
 from tests.support.run_if import RunIf
 
 QUIET = "extras.print_config=false"
 
 
-def refused(tmp_path: Path, *overrides: str, door: str = "train", recorded: bool = True) -> str:
+def refused(tmp_path: Path, *overrides: str, entry_point: str = "train", recorded: bool = True) -> str:
     """Run the command, hold what is promised of every refusal, and return the line it ended with."""
-    done = run_door(door, *overrides, QUIET, logs=tmp_path / "logs")
+    done = run_cli(entry_point, *overrides, QUIET, logs=tmp_path / "logs")
     told = [line for line in done.stderr.splitlines() if "[ERROR]" in line or line.startswith("error:")]
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert len(told) == 1, done.stderr
     if recorded:
-        folder = only_run(tmp_path / "logs", door)
+        folder = only_run(tmp_path / "logs", entry_point)
         record = read_json(folder / "run.json")
         assert (record["status"], record["exit_code"]) == ("failed", 2)
         assert record["reason"] in told[0]
-        assert {path.name for path in folder.iterdir()} == {".hydra", ".owner", "run.json", f"{door}.log"}
+        assert {path.name for path in folder.iterdir()} == {".hydra", ".owner", "run.json", f"{entry_point}.log"}
     else:
         assert not (tmp_path / "logs").exists()
     return told[0]
@@ -102,17 +102,17 @@ def test_the_three_ways_a_target_can_be_wrong_are_told_apart(tmp_path: Path) -> 
 
 
 def test_eval_without_a_checkpoint(tmp_path: Path) -> None:
-    line = refused(tmp_path, door="eval")
+    line = refused(tmp_path, entry_point="eval")
     assert "ckpt_path: not given; eval scores a checkpoint; add ckpt_path=<file or https URL>" in line
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
-    assert "nowhere.ckpt" in refused(tmp_path, "ckpt_path=nowhere.ckpt", door="eval")
+    assert "nowhere.ckpt" in refused(tmp_path, "ckpt_path=nowhere.ckpt", entry_point="eval")
 
 
 def test_a_checkpoint_of_another_net(tmp_path: Path, small: ComposeSmall) -> None:
     train(small("test=false", "model.net.lin1_size=8"))
-    line = refused(tmp_path, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", door="eval")
+    line = refused(tmp_path, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", entry_point="eval")
     assert "was saved from another net (net.layers.1.weight is (8, 784) there, (64, 784) here" in line
 
 
@@ -122,7 +122,8 @@ def test_a_truncated_checkpoint(kept: float, tmp_path: Path, small: ComposeSmall
     whole = (tmp_path / "run/checkpoints/last.ckpt").read_bytes()
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(whole[: int(len(whole) * kept)])
-    assert f"ckpt_path={cut}: is no checkpoint or is damaged" in refused(tmp_path, f"ckpt_path={cut}", door="eval")
+    line = refused(tmp_path, f"ckpt_path={cut}", entry_point="eval")
+    assert f"ckpt_path={cut}: is no checkpoint or is damaged" in line
 
 
 def test_a_checkpoint_that_would_run_code(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_checkpoint_that_would_run_code(tmp_path: Path) -> None:
 
     evil = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {"net": Payload()}}, evil)
-    assert "could run code" in refused(tmp_path, f"ckpt_path={evil}", door="eval")
+    assert "could run code" in refused(tmp_path, f"ckpt_path={evil}", entry_point="eval")
     assert not touched.exists()
 
 
@@ -149,7 +150,7 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
 def test_a_data_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     # a file stands where the folder should be: holds for root too
     (tmp_path / "file").write_text("")
-    done = run_door("train", QUIET, "data=mnist", f"data.data_dir={tmp_path}/file/mnist", logs=tmp_path / "logs")
+    done = run_cli("train", QUIET, "data=mnist", f"data.data_dir={tmp_path}/file/mnist", logs=tmp_path / "logs")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     [line] = [line for line in done.stderr.splitlines() if "ERROR" in line]
@@ -165,7 +166,7 @@ def test_a_home_and_caches_that_cannot_be_written_cost_no_run(tmp_path: Path, mo
     monkeypatch.setenv("HOME", "/nonexistent")
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, f"{tmp_path}/file/{name}")
-    done = run_door("train", "debug=fdr", "logger=[csv,tensorboard]", logs=tmp_path)
+    done = run_cli("train", "debug=fdr", "logger=[csv,tensorboard]", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "file").read_text() == ""
 
@@ -175,7 +176,7 @@ def test_no_tags_and_nobody_to_ask(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_of_one_command_are_told_together(tmp_path: Path) -> None:
-    done = run_door("train", QUIET, "trainer.max_epoch=3", "experiment=exmple", "data.batch_sise=2", logs=tmp_path)
+    done = run_cli("train", QUIET, "trainer.max_epoch=3", "experiment=exmple", "data.batch_sise=2", logs=tmp_path)
     told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2
     assert len(told) == 3, done.stderr
@@ -184,7 +185,7 @@ def test_all_mistakes_of_one_command_are_told_together(tmp_path: Path) -> None:
 @RunIf(posix=True)
 def test_a_log_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = run_door("train", logs=tmp_path / "file")
+    done = run_cli("train", logs=tmp_path / "file")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "set paths.log_dir=<folder>" in done.stderr
