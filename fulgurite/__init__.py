@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fulgurite.core.project import project_root
     from fulgurite.engine.app import main
     from fulgurite.engine.build import Run, build
+    from fulgurite.engine.instrument import harden
     from fulgurite.engine.record import RunRecord
     from fulgurite.engine.saved_run import SavedRun, load_run
     from fulgurite.engine.session import session
@@ -45,6 +46,7 @@ _EXPORTS = {
     "compose": "fulgurite.config.compose",
     "load_run": "fulgurite.engine.saved_run",
     "SavedRun": "fulgurite.engine.saved_run",
+    "harden": "fulgurite.engine.instrument",
     "project_root": "fulgurite.core.project",
     "errors": "fulgurite.core.errors",
     "UserError": "fulgurite.core.errors",
@@ -69,6 +71,7 @@ __all__ = [
     "data",
     "errors",
     "exact_resume",
+    "harden",
     "load_run",
     "loggers",
     "main",

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
 from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
-from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.runs.provenance import config_hash, versions
-
-log = RankedLogger(__name__)
 
 
-def install_checkpoint_io(trainer: Trainer, model: LightningModule, cfg: DictConfig) -> None:
-    """Have a trainer write checkpoints as checkpoint_files.py does, and warn when the disk has little room for them.
+def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asynchronous: bool = False) -> None:
+    """Make a trainer write verified checkpoints.
 
-    Strategies that bring a writer of their own (TPU, a plugin in the config) keep it.
+    A strategy with a CheckpointIO of its own (TPU, a plugin in the config) keeps it.
 
     Args:
-        trainer: The trainer of the run.
-        model: What it will train.
-        cfg: The run's config; `extras.async_checkpoints` asks for `AsyncVerifiedCheckpointIO`.
+        trainer: Its strategy is changed in place.
+        metadata: Plain values for each manifest.
+        asynchronous: Write in a thread.
     """
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        kind = AsyncVerifiedCheckpointIO if cfg.extras.get("async_checkpoints") else VerifiedCheckpointIO
-        trainer.strategy.checkpoint_io = kind({"config_hash": config_hash(cfg), "versions": versions()})
-    if cfg.get("train") and not getattr(trainer, "fast_dev_run", False):
-        for callback in trainer.checkpoint_callbacks:
-            folder = str(getattr(callback, "dirpath", None) or cfg.paths.output_dir)
-            if isinstance(callback, ModelCheckpoint) and "://" not in folder:
-                warn_of_little_space(Path(folder), expected_size(model))
-                return
+        kind = AsyncVerifiedCheckpointIO if asynchronous else VerifiedCheckpointIO
+        trainer.strategy.checkpoint_io = kind(dict(metadata))
+
+
+def warn_if_disk_is_small(trainer: Trainer, model: LightningModule, run_dir: Path) -> None:
+    """Warn when the disk has little space for the checkpoints of a model.
+
+    Args:
+        trainer: Its checkpoint callbacks say where they save.
+        model: Its parameters give the size.
+        run_dir: Folder of a callback that names none.
+    """
+    if getattr(trainer, "fast_dev_run", False):
+        return
+    for callback in trainer.checkpoint_callbacks:
+        folder = str(getattr(callback, "dirpath", None) or run_dir)
+        if isinstance(callback, ModelCheckpoint) and "://" not in folder:
+            warn_of_little_space(Path(folder), expected_size(model))
+            return

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
-from fulgurite.checkpoints.setup import install_checkpoint_io
+from fulgurite.checkpoints.setup import warn_if_disk_is_small
 from fulgurite.compat.hydra import let_partials_pickle, unchecked
 from fulgurite.config.target_policy import (
     check_targets,
@@ -23,20 +23,18 @@ from fulgurite.core.console import show_config
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.rank_logging import RankedLogger, quiet_libraries
-from fulgurite.dataloading.timeout import LimitWaiting
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.hardware import require_hardware
-from fulgurite.engine.idle_hooks import leave_out_idle_hooks
+from fulgurite.engine.instrument import harden
 from fulgurite.engine.objective import MetricNames
-from fulgurite.exact_resume.callback import apply_exact_resume
-from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import make_tracker
 from fulgurite.loggers.metrics_csv import MetricsFile
 from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
-from fulgurite.shutdown.graceful_stop import stop_on_signals
+from fulgurite.runs.provenance import config_hash
+from fulgurite.shutdown.signals import signals
 from fulgurite.study.pruning import pruning_callback
 
 log = RankedLogger(__name__)
@@ -106,25 +104,34 @@ def build(cfg: DictConfig) -> Run:
     log.debug("building trainer, data and model")
     earlier = find_resumed_run(cfg)
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
-    loggers = _build_loggers(cfg, earlier)
-    metrics_file = MetricsFile(cfg.paths.output_dir)
-    callbacks.append(LimitWaiting(cfg.extras.get("worker_timeout") or 0))
     callbacks += [MetricNames(name) for name in metrics_of(cfg)]
-    if (reporter := pruning_callback(cfg)) is not None:
-        callbacks.append(reporter)
-    more = {"callbacks": callbacks, "logger": [metrics_file, *loggers], **cluster_environment_plugin(cfg)}
-    trainer = _instantiate(cfg.trainer, "trainer", **more)
-    timeout = install_supervision(trainer, Path(cfg.paths.output_dir), float(cfg.extras.get("rank_timeout", 600)))
+    if (pruning := pruning_callback(cfg)) is not None:
+        callbacks.append(pruning)
+    loggers = [MetricsFile(cfg.paths.output_dir), *_build_loggers(cfg, earlier)]
+    arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
+    trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
+    run_dir = Path(cfg.paths.output_dir)
+    timeout = install_supervision(trainer, run_dir, float(cfg.extras.get("rank_timeout", 600)))
     configure_process_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
-    wanted = bool(cfg.extras.get("exact_resume"))
-    apply_exact_resume(trainer, cfg.get("seed"), wanted=wanted, resumes=bool(cfg.get("ckpt_path")))
-    install_uneven_batches(trainer)
-    stop_on_signals(trainer, datamodule, cfg)
+    harden(
+        trainer,
+        datamodule,
+        run_dir=run_dir,
+        seed=cfg.get("seed"),
+        exact_resume=bool(cfg.extras.get("exact_resume")),
+        resumes=bool(cfg.get("ckpt_path")),
+        async_checkpoints=bool(cfg.extras.get("async_checkpoints")),
+        checkpoint_metadata={"config_hash": config_hash(cfg)},
+        handle_signals=signals.installed,  # a notebook or a test keeps its own handlers
+        grace_seconds=float(cfg.extras.get("grace_seconds", 60)),
+        worker_timeout_seconds=cfg.extras.get("worker_timeout") or 0,
+        supervise_ranks=False,  # done above: the process group depends on it
+    )
     let_partials_pickle()
     model: LightningModule = _instantiate(cfg.model, "model")
-    install_checkpoint_io(trainer, model, cfg)
-    leave_out_idle_hooks(vars(trainer)["callbacks"])
+    if cfg.get("train"):
+        warn_if_disk_is_small(trainer, model, run_dir)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, resumed_from=earlier)
 
 

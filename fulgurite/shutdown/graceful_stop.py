@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -11,7 +13,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
@@ -41,12 +42,14 @@ class StopOnSignal(Callback):
 
     Args:
         saver: Saves the run; None when it has no such callback: the run then ends unsaved.
-        folder: The run's directory.
+        folder: The run directory.
+        announce: Write to standard error what was saved.
     """
 
-    def __init__(self, saver: Saver | None, folder: str) -> None:
+    def __init__(self, saver: Saver | None, folder: Path, *, announce: bool = False) -> None:
         self.saver = saver
         self.folder = folder
+        self.announce = announce
         self._every = self._left = 1  # batches between two agreements, and to the next
         self._agreed_at = 0.0
         self._stop = self._told = False
@@ -130,6 +133,8 @@ class StopOnSignal(Callback):
         else:
             return
         self._told, signals.together = True, trainer.world_size > 1
+        if self.announce and trainer.is_global_zero and signals.asked is not None:
+            sys.stderr.write(f"{signals.asked.name}: {saved}\n")
         signals.stop(saved)
 
     def _where(self, step: int) -> str:
@@ -137,17 +142,21 @@ class StopOnSignal(Callback):
         return f"step {step} in {os.path.relpath(self.saver.best_model_path, self.folder)}"
 
 
-def stop_on_signals(trainer: Trainer, datamodule: LightningDataModule, cfg: DictConfig) -> None:
+def stop_on_signals(
+    trainer: Trainer, datamodule: LightningDataModule, folder: Path, grace_seconds: float, *, announce: bool = False
+) -> None:
     """Make a run end by our rules when a signal asks for it; does nothing in processes that do not listen by them.
 
     Args:
         trainer: Gets a callback more; Lightning installs no handlers of its own for it.
         datamodule: Its loaders' workers leave signals to this process.
-        cfg: The run's config.
+        folder: The run directory.
+        grace_seconds: Seconds that training may take to come to a step that can be saved.
+        announce: Write to standard error what was saved; nobody else reports the stop.
     """
     if not signals.installed:
         return
-    signals.grace = float(cfg.extras.get("grace_seconds", signals.grace))
+    signals.grace = grace_seconds
     signals.launcher = trainer.strategy.launcher
     cast("Any", trainer._signal_connector).register_signal_handlers = _nothing
     launcher = signals.launcher
@@ -158,7 +167,7 @@ def stop_on_signals(trainer: Trainer, datamodule: LightningDataModule, cfg: Dict
         signals.parent = os.getppid()
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     saver = next((cast("Saver", callback) for callback in callbacks if hasattr(callback, "save_here")), None)
-    callbacks.append(StopOnSignal(saver, cfg.paths.output_dir))
+    callbacks.append(StopOnSignal(saver, folder, announce=announce))
     change_loaders(datamodule, _shield, "is_shielded")
 
 

@@ -17,7 +17,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from torch import nn
 
 from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
@@ -29,7 +28,6 @@ from fulgurite.core.files import sha256_of
 from fulgurite.engine.build import build
 from fulgurite.runs.provenance import config_hash
 from src.eval import evaluate
-from src.models.classifier import Classifier
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.support.cli import only_run, read_json
@@ -232,7 +230,7 @@ def test_a_writer_of_the_users_own_is_kept_and_ours_is_the_default(small: Compos
     cfg = small()
     assert type(build(cfg).trainer.strategy.checkpoint_io) is VerifiedCheckpointIO
     own = Trainer(logger=False, accelerator="cpu", plugins=AsyncCheckpointIO(TorchCheckpointIO()))
-    install_checkpoint_io(own, Classifier(nn.Linear(2, 2), 2, torch.optim.SGD), cfg)
+    install_checkpoint_io(own, {})
     assert isinstance(own.strategy.checkpoint_io, AsyncCheckpointIO)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LambdaCallback
 
+from fulgurite.compat.idle_hooks import HOOKS_OF_A_STEP, skip_idle_hooks
 from fulgurite.engine.build import build
-from fulgurite.engine.idle_hooks import AT_EVERY_STEP, leave_out_idle_hooks
 from tests.conftest import ComposeSmall, callbacks_of
 
 
@@ -25,9 +25,9 @@ class Counts(Callback):
 def test_hooks_that_are_only_inherited_are_left_out_and_all_others_called(small: ComposeSmall) -> None:
     seen: list[int] = []
     counts, given = Counts(), LambdaCallback(on_before_backward=lambda *_: seen.append(1))
-    leave_out_idle_hooks([counts, given])
-    assert [name for name in AT_EVERY_STEP if callable(getattr(counts, name))] == ["on_after_backward"]
-    assert [name for name in AT_EVERY_STEP if callable(getattr(given, name))] == ["on_before_backward"]
+    skip_idle_hooks([counts, given])
+    assert [name for name in HOOKS_OF_A_STEP if callable(getattr(counts, name))] == ["on_after_backward"]
+    assert [name for name in HOOKS_OF_A_STEP if callable(getattr(given, name))] == ["on_before_backward"]
     assert callable(Counts().on_train_batch_end)  # others of the class are as they were
     run = build(small())
     callbacks_of(run.trainer).extend([counts, given])
@@ -37,5 +37,5 @@ def test_hooks_that_are_only_inherited_are_left_out_and_all_others_called(small:
 
 def test_every_callback_of_a_run_is_relieved_of_its_idle_hooks(small: ComposeSmall) -> None:
     for callback in callbacks_of(build(small()).trainer):
-        own = {name for name in AT_EVERY_STEP if getattr(type(callback), name) is not getattr(Callback, name)}
-        assert {name for name in AT_EVERY_STEP if callable(getattr(callback, name))} == own
+        own = {name for name in HOOKS_OF_A_STEP if getattr(type(callback), name) is not getattr(Callback, name)}
+        assert {name for name in HOOKS_OF_A_STEP if callable(getattr(callback, name))} == own

@@ -1,0 +1,100 @@
+"""Add the library's guarantees to a Lightning Trainer, with or without Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from fulgurite.checkpoints.setup import install_checkpoint_io
+from fulgurite.compat import idle_hooks
+from fulgurite.dataloading.timeout import LimitWaiting
+from fulgurite.distributed.supervision.launcher import install_supervision
+from fulgurite.exact_resume.callback import apply_exact_resume
+from fulgurite.exact_resume.uneven_batches import install_uneven_batches
+from fulgurite.runs.provenance import versions
+from fulgurite.shutdown.graceful_stop import stop_on_signals
+from fulgurite.shutdown.signals import signals
+
+
+def harden(
+    trainer: Trainer,
+    datamodule: LightningDataModule,
+    *,
+    run_dir: str | Path,
+    seed: int | None,
+    exact_resume: bool = True,
+    resumes: bool = False,
+    uneven_batches: bool = True,
+    verified_checkpoints: bool = True,
+    async_checkpoints: bool = False,
+    checkpoint_metadata: Mapping[str, Any] | None = None,
+    handle_signals: bool = True,
+    grace_seconds: float = 60,
+    worker_timeout_seconds: float = 600,
+    supervise_ranks: bool = True,
+    rank_timeout_seconds: float = 600,
+    skip_idle_hooks: bool = True,
+) -> Trainer:
+    """Make a Trainer resume exactly, save intact checkpoints, stop cleanly and name the rank that fails.
+
+    Works in any Lightning script. Call it once, after both objects are built and before `trainer.fit`. Give the trainer
+    a `fulgurite.callbacks.LastCheckpoint`: a killed run resumes from its file, and a signal saves to it.
+
+    Args:
+        trainer: Changed in place: callbacks, checkpoint IO and launcher.
+        datamodule: The data that `trainer.fit` is given. Its DataLoaders are made deterministic when they are created.
+        run_dir: Folder of the run; failure notes of ranks are written there.
+        seed: Seed of the data order and of random augmentation. None draws one, which is kept in the checkpoint.
+        exact_resume: A resumed run is bit-identical to an uninterrupted one. False leaves the data order to Lightning.
+        resumes: With `exact_resume=False`: the checkpoint may hold the data order of an exact run, which is dropped.
+        uneven_batches: Several ranks see the batches of one process and count each example once.
+        verified_checkpoints: Checkpoints are written atomically, with a sha256 manifest beside each.
+        async_checkpoints: A thread writes them; training waits only for the copy to host memory.
+        checkpoint_metadata: Plain values for each manifest, beside the package versions.
+        handle_signals: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and exit with 143, 138 or 130.
+        grace_seconds: Seconds from the signal to the exit, if no step can be saved before.
+        worker_timeout_seconds: Seconds without a batch after which a DataLoader with workers fails; 0 waits forever.
+        supervise_ranks: Rank 0 reports the rank that failed and terminates the others.
+        rank_timeout_seconds: Seconds that ranks wait for one another.
+        skip_idle_hooks: Lightning calls no hook that a callback only inherits; saves time at each step.
+
+    Returns:
+        The same trainer.
+
+    Raises:
+        ConfigError: `rank_timeout_seconds` is not above 0.
+
+    Example:
+        >>> trainer = Trainer(max_epochs=3, callbacks=[fulgurite.callbacks.LastCheckpoint("run/checkpoints")])
+        >>> fulgurite.harden(trainer, datamodule, run_dir="run", seed=1)
+        >>> last = fulgurite.checkpoints.newest_intact("run/checkpoints")
+        >>> trainer.fit(model, datamodule=datamodule, ckpt_path=last, weights_only=True)
+    """
+    folder = Path(run_dir)
+    if supervise_ranks:
+        install_supervision(trainer, folder, rank_timeout_seconds)
+    _add(trainer, LimitWaiting(worker_timeout_seconds))
+    apply_exact_resume(trainer, seed, wanted=exact_resume, resumes=resumes)
+    if uneven_batches:
+        install_uneven_batches(trainer)
+    if handle_signals:
+        alone = not signals.installed  # a script without `fulgurite.main`, which installs them for its runs
+        if alone:
+            signals.install()
+        stop_on_signals(trainer, datamodule, folder, grace_seconds, announce=alone)
+    if verified_checkpoints:
+        metadata = {**(checkpoint_metadata or {}), "versions": versions()}
+        install_checkpoint_io(trainer, metadata, asynchronous=async_checkpoints)
+    if skip_idle_hooks:
+        idle_hooks.skip_idle_hooks(vars(trainer)["callbacks"])
+    return trainer
+
+
+def _add(trainer: Trainer, callback: Callback) -> None:
+    """Insert a callback before those that save: Lightning has sorted them to the end."""
+    callbacks: list[Callback] = vars(trainer)["callbacks"]
+    callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), callback)
