@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copyreg
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import hydra.utils
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+
+if TYPE_CHECKING:
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 # private names of Hydra that this library uses, imported from here only
 __all__ = [
@@ -27,6 +30,20 @@ __all__ = [
     "get_args_parser",
     "get_overrides_dirname",
 ]
+
+# Hydra 1.3 executes the modules of its core plugins a second time when it looks for plugins: a class imported before
+# that is another one than its own methods refer to, so these are imported at each use.
+_CORE_PLUGINS = {
+    "BasicLauncher": "hydra._internal.core_plugins.basic_launcher",
+    "BasicSweeper": "hydra._internal.core_plugins.basic_sweeper",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CORE_PLUGINS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_CORE_PLUGINS[name]), name)
+
 
 IS_1_3 = hydra.__version__.startswith("1.3.")
 # 1.4 has one behaviour only and warns when another is asked for; 1.3 warns when none is.

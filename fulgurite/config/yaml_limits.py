@@ -25,8 +25,11 @@ MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 def guard_configs() -> None:
     """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
     guard_hydra_part()
-    if (plugins := str(Path(__file__).resolve().parents[1] / "plugins")) not in sys.path:
-        sys.path.append(plugins)  # Hydra finds plugins in packages called hydra_plugins only
+    # Hydra finds plugins in packages named hydra_plugins only; first on the path, so that a vendored library wins over
+    # an installed one, which has no such folder
+    plugins = Path(__file__).resolve().parents[1] / "plugins"
+    if plugins.is_dir() and str(plugins) not in sys.path:
+        sys.path.insert(0, str(plugins))
     Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
     types = SourcesRegistry.instance().types
     plain = types["file"]

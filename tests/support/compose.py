@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
@@ -18,6 +19,7 @@ from tests.support.project import ROOT
 def compose_raw(*overrides: str, config_name: str = "train") -> DictConfig:
     """Compose a config with its `hydra` part."""
     prepare_environment()
+    guard_configs()
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         return compose(config_name, overrides=list(overrides), return_hydra_config=True)
 
@@ -25,6 +27,7 @@ def compose_raw(*overrides: str, config_name: str = "train") -> DictConfig:
 def findings(*overrides: str, config_name: str = "train") -> list[str]:
     """Return the lines that an entry point reports for a command line, whoever finds them: Hydra or the checks."""
     prepare_environment()
+    guard_configs()
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         try:
             cfg = compose(config_name, overrides=list(overrides), return_hydra_config=True)

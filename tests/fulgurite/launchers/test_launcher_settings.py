@@ -24,7 +24,7 @@ MODULES = {"slurm": on_slurm, "ray": on_ray}
 
 def keys_of(launcher: str, **changed: Any) -> dict[str, Any]:
     """Return the keys of a launcher's config, some of them changed."""
-    given: dict[str, Any] = yaml.safe_load((ROOT / f"configs/hydra/launcher/{launcher}.yaml").read_text())
+    given: dict[str, Any] = yaml.safe_load((ROOT / f"fulgurite/conf/hydra/launcher/{launcher}.yaml").read_text())
     del given["_target_"]
     return {**given, **changed}
 

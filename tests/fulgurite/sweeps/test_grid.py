@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import VERSION_BASE
+from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.project import prepare_environment
 from fulgurite.runs.sweep_ledger import LEDGER, append, job_key, read
@@ -32,6 +33,7 @@ GROUPS = ("trainer", "logger", "experiment")
 def planned(*given: str) -> Iterator[tuple[list[Job], DictConfig, ConfigLoaderImpl]]:
     """Give the jobs of a command line, the sweep's config and Hydra's loader."""
     prepare_environment()
+    guard_configs()
     with initialize_config_dir(config_dir=str(ROOT / "configs"), **VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)

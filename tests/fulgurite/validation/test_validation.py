@@ -232,7 +232,9 @@ COST = """
     from fulgurite.core.project import prepare_environment
     prepare_environment()
     from hydra import compose, initialize_config_dir
+    from fulgurite.config.yaml_limits import guard_configs
     from fulgurite.validation.validate import find_problems
+    guard_configs()
     with initialize_config_dir(config_dir={root!r} + "/configs", version_base="1.3"):
         cfg = compose("train", overrides={overrides!r}, return_hydra_config=True)
         start = time.process_time()

@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class RayLauncher(ScheduledLauncher):
-    """Its keys stand in `configs/hydra/launcher/ray.yaml`."""
+    """Its keys stand in `fulgurite/conf/hydra/launcher/ray.yaml`."""
 
     runs_on = "fulgurite.launchers.cluster.ray"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Takes what Hydra's own sweeper with Optuna takes, and `pruner`: see configs/hydra/sweeper/search.yaml.
+    """Takes what Hydra's own sweeper with Optuna takes, and `pruner`: see fulgurite/conf/hydra/sweeper/search.yaml.
 
     Args:
         settings: Those keys; they are read from the sweep's config, which is not resolved yet.

@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class SlurmLauncher(ScheduledLauncher):
-    """Its keys stand in `configs/hydra/launcher/slurm.yaml`."""
+    """Its keys stand in `fulgurite/conf/hydra/launcher/slurm.yaml`."""
 
     runs_on = "fulgurite.launchers.cluster.slurm"
