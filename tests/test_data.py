@@ -505,7 +505,7 @@ print(*epoch(60_000, {str(tmp_path / "large")!r}))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "fashion_mnits"}, r"data\.name=fashion_mnits: no such data set, .*did you mean 'fashion_mnist'"),
+        ({"name": "fashion_mnits"}, r"data\.name=fashion_mnits: no such data set, .*Did you mean 'fashion_mnist'"),
         ({"batch_size": 0}, r"data\.batch_size=0: must be a whole number, 1 or more"),
         ({"batch_size": 12.5}, r"data\.batch_size=12\.5: must be a whole number"),
         ({"num_workers": -1}, r"data\.num_workers=-1: must be a whole number, 0 or more"),

@@ -79,7 +79,7 @@ def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
             continue
         for key in map(str, content):
             if key not in takes and not key.startswith("_"):
-                near = did_you_mean(key, takes) or f"; it takes {', '.join(takes) or 'none'}"
+                near = did_you_mean(key, takes) or f". It takes {', '.join(takes) or 'none'}"
                 yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
 
 

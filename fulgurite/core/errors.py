@@ -146,11 +146,53 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x' or 'y'?` for the known names nearest to `wrong`, or an empty string.
+    """Return `. Did you mean 'x' or 'y'?` with the names nearest to `wrong`, or an empty string.
 
     Args:
-        wrong: The name that was given.
-        known: The names that would have been right.
+        wrong: The name that the user wrote.
+        known: The valid names.
     """
-    near = get_close_matches(wrong, list(known), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return _question(get_close_matches(wrong, list(known), n=2, cutoff=0.6))
+
+
+def _question(names: Sequence[str]) -> str:
+    return f". Did you mean {' or '.join(map(repr, names))}?" if names else ""
+
+
+def suggest_or_list(wrong: str, known: Iterable[str], intro: str = "It takes") -> str:
+    """Return the question of `did_you_mean`, or the list of valid names when none is near.
+
+    Args:
+        wrong: The name that the user wrote.
+        known: The valid names.
+        intro: Text before the list.
+    """
+    names = list(dict.fromkeys(known))
+    near = did_you_mean(wrong, names)
+    if near or not names:
+        return near
+    return f". {intro} {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+
+
+def suggest_path(wrong: str, paths: Iterable[str]) -> str:
+    """Return the question of `did_you_mean` for a dotted path: siblings first, then the same last part anywhere.
+
+    Args:
+        wrong: Dotted path that does not exist.
+        paths: Dotted paths that exist.
+    """
+    known = list(dict.fromkeys(paths))
+    parent, _, last = wrong.rpartition(".")
+    siblings = [path for path in known if path.rpartition(".")[0] == parent]
+    near = get_close_matches(wrong, siblings, n=2, cutoff=0.6)
+    if near and parent:  # a long common prefix makes every path look near: compare the last parts
+        names = get_close_matches(last, [path.rpartition(".")[2] for path in siblings], n=2, cutoff=0.6)
+        near = [f"{parent}.{name}" for name in names]
+    if not near:
+        by_last: dict[str, list[str]] = {}
+        for path in known:
+            by_last.setdefault(path.rpartition(".")[2], []).append(path)
+        names = get_close_matches(last, list(by_last), n=1, cutoff=0.75)
+        # one name under several parents: take the most similar full paths
+        near = get_close_matches(wrong, [path for name in names for path in by_last[name]], n=2, cutoff=0.0)
+    return _question(near)

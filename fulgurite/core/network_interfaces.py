@@ -68,7 +68,7 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
         shown = ", ".join(f"{other.name} ({other.address or 'no address'})" for other in there.values())
         if name not in there:
             near = did_you_mean(name, there)
-            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface{near}; it has {shown}")
+            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface. It has {shown}{near}")
         if not there[name].up:
             raise UserError(
                 f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`"

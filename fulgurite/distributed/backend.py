@@ -42,7 +42,7 @@ def _require(name: str, device: str, backend: str, *, mixed: bool) -> None:
     built = [other for other, is_built in IS_BUILT.items() if is_built()]
     use = f"use {KEY}={'gloo' if device == 'cpu' else 'null'}"
     if name not in known:
-        near = did_you_mean(name, sorted(known)) or f"; there are {', '.join(sorted(known))}"
+        near = did_you_mean(name, sorted(known)) or f". There are {', '.join(sorted(known))}"
         raise ConfigError([f"{KEY}={backend}: is no backend{near}"])
     if name in IS_BUILT and not IS_BUILT[name]():
         raise ConfigError(

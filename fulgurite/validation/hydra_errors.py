@@ -17,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import file_of, shown_path
-from fulgurite.core.errors import did_you_mean
-from fulgurite.validation.findings import near_or_all
+from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.overrides import describe_override, groups_of, options_of, single
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
@@ -86,10 +85,10 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
     place = _place(wanted, message, repository, groups)
     if isinstance(error, MissingConfigException) and wanted:
         group, _, option = wanted.rpartition("/")
-        near = near_or_all(option, repository.get_group_options(group), "there is")
+        near = suggest_or_list(option, repository.get_group_options(group), "There is")
         return place, f"there is no {group or 'config'} {option!r}{near}"
     if wanted and ("No match in the defaults list" in message or "Invalid Defaults List override" in message):
-        near = near_or_all(wanted, groups_of(repository), "there is")
+        near = suggest_or_list(wanted, groups_of(repository), "There is")
         return place, f"overrides a group that is not there: {wanted!r}{near}"
     return place, one_line(error)
 

@@ -9,8 +9,8 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationToMissingValueError
 
 from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
-from fulgurite.core.errors import did_you_mean
-from fulgurite.validation.findings import Finding, nearest_path
+from fulgurite.core.errors import did_you_mean, suggest_path
+from fulgurite.validation.findings import Finding
 
 _VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
 _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
@@ -40,7 +40,7 @@ def _explain(message: str, written: str, view: ConfigView) -> str | None:
     if found := _VARIABLE.search(message):
         rule = f"environment variable {found[1]} is not set; set it, or add it to .env"
     elif found := _NO_KEY.search(message):
-        near = nearest_path(found[1], paths_of(view.written))
+        near = suggest_path(found[1], paths_of(view.written))
         rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
     elif found := _NO_RESOLVER.search(message):
         near = did_you_mean(found[1], [*BaseContainer._resolvers, *RUNTIME_RESOLVERS])

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import COMMAND_LINE
 from fulgurite.config.view import paths_of
-from fulgurite.core.errors import did_you_mean
-from fulgurite.validation.findings import Finding, near_or_all, nearest_path
+from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
+from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.signature import Signature, read_signature
 
 
@@ -94,11 +94,11 @@ def _missing_option(override: Override, known: Sequence[str]) -> str | None:
     """Return why a group cannot be chosen so; None when it can."""
     group, value = override.key_or_group, cast(Any, override.value())
     if isinstance(value, Glob) and not value.filter(list(known)):
-        return f"no {group} matches{near_or_all('', known, 'there is')}"
+        return f"no {group} matches{suggest_or_list('', known, 'There is')}"
     if value is None and not override.is_delete():
         return f"a group cannot be null; leave it out, or take {group} away with ~{group}"
     missing = [option for option in options_of(override) or () if option not in known and "/" not in option]
-    return f"there is no {group} {missing[0]!r}{near_or_all(missing[0], known, 'there is')}" if missing else None
+    return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], known, 'There is')}" if missing else None
 
 
 def groups_of(repository: IConfigRepository) -> list[str]:
@@ -206,12 +206,12 @@ def _explain_key(override: Override, cfg: DictConfig, repository: IConfigReposit
     paths = [*paths_of(written), *(f"{holder}.{parameter}" for parameter in takes)]
     if not holder:
         paths += groups_of(repository)
-    near = nearest_path(key, paths)
+    near = suggest_path(key, paths)
     here = OmegaConf.to_container(node, resolve=False) if (node := _at(cfg, holder)) is not None else None
     if near or not isinstance(here, dict):
         return f"there is no such key{near or did_you_mean(holder, paths)}"
     new = {parameter for parameter in takes if parameter not in here}
-    return f"there is no such key{near_or_all(name, [*here, *sorted(new)], f'{holder} has') if holder else ''}"
+    return f"there is no such key{suggest_or_list(name, [*here, *sorted(new)], f'{holder} has') if holder else ''}"
 
 
 def _at(cfg: DictConfig, key: str) -> DictConfig | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from fulgurite.config.view import UNKNOWN, ConfigView
+from fulgurite.core.errors import suggest_or_list
 from fulgurite.distributed.comm_env import ENV, PREFIXES
-from fulgurite.validation.findings import Finding, near_or_all
+from fulgurite.validation.findings import Finding
 
 
 def check_processes(view: ConfigView) -> Iterator[Finding]:
@@ -24,7 +25,7 @@ def check_processes(view: ConfigView) -> Iterator[Finding]:
     there = [name for _, name in socket.if_nameindex()]
     for name in names if isinstance(names, list) else ():
         if name is not UNKNOWN and name not in there:
-            near = near_or_all(str(name), there, "there is")
+            near = suggest_or_list(str(name), there, "There is")
             yield Finding("extras.interfaces", f"this machine has no interface {name!r}{near}", extras["interfaces"])
     for name, value in (extras.get("comm_env") or {}).items():
         key = f"extras.comm_env.{name}"

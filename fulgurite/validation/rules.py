@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
 from fulgurite.core.download import is_secure
+from fulgurite.core.errors import suggest_path
 from fulgurite.core.project import project_root
-from fulgurite.validation.findings import Finding, nearest_path
+from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 # What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
@@ -96,7 +97,7 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
         if not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             group, _, name = key.rpartition(".")
             choices = [path for path in paths if path not in unread]
-            near = nearest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
+            near = suggest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
             value = raw[key] if not group else raw[group][name]
             yield Finding(key, f"nothing reads this key{near or '; remove it'}", value)
 
@@ -244,7 +245,7 @@ def check_groups(view: ConfigView) -> Iterator[Finding]:
                 continue
             key = f"{group}.{name}"
             others = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
-            near = nearest_path(key, [f"{group}.{other}" for other in others])
+            near = suggest_path(key, [f"{group}.{other}" for other in others])
             remedy = near.replace(f"{group}.", "") or "; give it one, or set it to null"
             yield Finding(key, f"has no _target_, so it is no {noun}{remedy}", entry)
 

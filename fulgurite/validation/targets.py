@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from fulgurite.config.view import UNKNOWN, ConfigView, join
-from fulgurite.core.errors import did_you_mean
-from fulgurite.validation.findings import Finding, near_or_all
+from fulgurite.core.errors import did_you_mean, suggest_or_list
+from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import choices, describe, rejects
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound, find_module
@@ -120,7 +120,7 @@ def _explain_absent(absent: NotFound) -> str:
     if not absent.missing:
         return f"{absent.holder} is a module; name a class or a function in it"
     kind = "module" if absent.is_module else "class or function"
-    return f"{absent.holder} has no {kind} {absent.missing!r}{near_or_all(absent.missing, absent.known, 'it has')}"
+    return f"{absent.holder} has no {kind} {absent.missing!r}{suggest_or_list(absent.missing, absent.known, 'It has')}"
 
 
 def _check_names(written: dict[str, Any], key: str, signature: Signature, *, closed: bool) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _check_names(written: dict[str, Any], key: str, signature: Signature, *, clo
             if name_near := did_you_mean(str(name), [*takes, *SPECIAL_KEYS]):
                 yield Finding(join(key, str(name)), rule + name_near, value)
             else:
-                yield Finding(join(key, str(name)), rule + (near_or_all(str(name), takes) or "; remove it"), value)
+                yield Finding(join(key, str(name)), rule + (suggest_or_list(str(name), takes) or ". Remove it."), value)
     if not closed or written.get("_partial_"):
         return
     given = written.get("_args_") or []

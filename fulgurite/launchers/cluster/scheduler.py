@@ -239,7 +239,7 @@ def read_settings(given: dict[str, Any], types: dict[str, tuple[type, ...]], lau
     for key, value in given.items():
         place = f"hydra.launcher.{key}={value}"
         if key not in types:
-            near = did_you_mean(key, types) or f"; it has {', '.join(types)}"
+            near = did_you_mean(key, types) or f". It has {', '.join(types)}"
             wrong.append(f"{place}: hydra/launcher={launcher} has no such key{near}")
         elif not isinstance(value, types[key]) or (isinstance(value, bool) and bool not in types[key]):
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types[key])

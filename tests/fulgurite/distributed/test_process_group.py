@@ -110,7 +110,7 @@ def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, lin
     [
         (("trainer.strategy.process_group_backend=ucc",), r"is built without ucc, it has gloo; use .*=gloo"),
         (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo; use .*=gloo"),
-        (("trainer.strategy.process_group_backend=glo",), r"is no backend; did you mean 'gloo'\?"),
+        (("trainer.strategy.process_group_backend=glo",), r"is no backend. Did you mean 'gloo'\?"),
         (("trainer.num_nodes=2",), r"trainer.num_nodes=2: nothing has started the run on several machines; start it"),
         (("extras.init_method=file:///proc/meet",), r"cannot be made \(.*\); name a file in a folder all machines see"),
     ],

@@ -126,7 +126,7 @@ def test_a_threshold_holds_from_its_size_up_to_the_next_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("all_reduc: {1MiB: 1}", "all_reduc: is no collective; did you mean 'all_reduce' or 'reduce'?"),
+        ("all_reduc: {1MiB: 1}", "all_reduc: is no collective. Did you mean 'all_reduce' or 'reduce'?"),
         ("all_reduce: 3", "all_reduce=3: must give GB/s by size, e.g. {1MiB: 0.5}"),
         ("all_reduce: {big: 3}", "all_reduce: big: is no number of bytes; e.g. 65536, 64KiB, 16MiB"),
         ("all_reduce: {8: -1}", "all_reduce: 8=-1: is no number of GB/s above 0"),

@@ -208,7 +208,7 @@ def test_alone_it_says_what_it_left_out(tmp_path: Path) -> None:
     [
         (["--backend", "nccl"], "--backend nccl: torch "),
         (["--interface", "nope0"], "--interface=nope0: "),
-        (["model.net.lin1_sise=3"], "command line: model.net.lin1_sise=3: there is no such key; did you mean "),
+        (["model.net.lin1_sise=3"], "command line: model.net.lin1_sise=3: there is no such key. Did you mean "),
     ],
 )
 def test_input_that_one_rank_cannot_use_ends_both_with_2_and_one_line(

@@ -57,7 +57,7 @@ def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_metric_is_named_with_the_nearest_one() -> None:
     assert require_metric("val/acc", {"val/acc": 0.5}) == 0.5
-    with pytest.raises(UserError, match=r"optimized_metric=val/acc_bst: .* did you mean 'val/acc_best'"):
+    with pytest.raises(UserError, match=r"optimized_metric=val/acc_bst: .* Did you mean 'val/acc_best'"):
         require_metric("val/acc_bst", {"val/acc_best": 0.5})
 
 

@@ -50,7 +50,7 @@ def test_a_launchers_own_config_is_taken(launcher: str) -> None:
 @pytest.mark.parametrize(
     ("launcher", "changed", "said"),
     [
-        ("slurm", {"slotz": 2}, "hydra.launcher.slotz=2: hydra/launcher=slurm has no such key; did you mean 'slots'?"),
+        ("slurm", {"slotz": 2}, "hydra.launcher.slotz=2: hydra/launcher=slurm has no such key. Did you mean 'slots'?"),
         ("slurm", {"slots": 0}, "hydra.launcher.slots=0: must be above 0"),
         ("slurm", {"slots": True}, "hydra.launcher.slots=True: must be int"),
         ("slurm", {"mem_gb": "8GB"}, "hydra.launcher.mem_gb=8GB: must be int or float or null"),

@@ -310,7 +310,7 @@ def test_a_key_that_launcher_or_sweeper_do_not_take_is_refused_in_a_line(tmp_pat
     assert (done.returncode, done.stderr.splitlines()) == (
         2,
         [
-            "error: hydra.launcher.slot: LocalLauncher takes no such argument; did you mean 'slots'?",
-            "error: hydra.sweeper.foo: GridSweeper takes no such argument; it takes max_batch_size, params",
+            "error: hydra.launcher.slot: LocalLauncher takes no such argument. Did you mean 'slots'?",
+            "error: hydra.sweeper.foo: GridSweeper takes no such argument. It takes max_batch_size, params",
         ],
     )

@@ -123,11 +123,11 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
     [
         (
             "status=failedd",
-            "status=failedd: choose from running, done, failed, killed, pruned; did you mean 'failed' or 'killed'?",
+            "status=failedd: choose from running, done, failed, killed, pruned. Did you mean 'failed' or 'killed'?",
         ),
-        ("sort=tset/acc", "did you mean 'test/acc'?"),
-        ("metrics=tset/acc", "metrics=tset/acc: no run here has it; did you mean 'test/acc'?"),
-        ("model.optimizer.rl=1", "no run here was started with a value for it; did you mean 'model.optimizer.lr'?"),
+        ("sort=tset/acc", "Did you mean 'test/acc'?"),
+        ("metrics=tset/acc", "metrics=tset/acc: no run here has it. Did you mean 'test/acc'?"),
+        ("model.optimizer.rl=1", "no run here was started with a value for it. Did you mean 'model.optimizer.lr'?"),
         ("top=some", "top=some: is a number of rows"),
         ("--frobnicate", "--frobnicate: is no word of this command"),
         ("/nowhere", "/nowhere: there is no such folder"),

@@ -267,7 +267,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
         (["resume=auto", "resume.mode=weights"], "name the run whose weights it takes"),
         (["resume=auto", "resume.mode=weigts"], "must be 'continue', 'hotstart' or 'weights'"),
         (["resume=auto", "resume.reset=[optimiser]"], "must be a list ('optimizer' or 'scheduler')"),
-        (["resume=auto", "resume.appli=[x]"], "did you mean 'resume.apply'?"),
+        (["resume=auto", "resume.appli=[x]"], "Did you mean 'resume.apply'?"),
     ],
 )
 def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:

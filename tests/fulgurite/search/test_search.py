@@ -64,7 +64,7 @@ WRONG = "model.optimizer.lr=interval(-1.0,0.1)", "data.batch_size=choice(0,16)"
     ("given", "said"),
     [
         (WRONG, ["data.batch_size=0: "]),
-        (("model.optimizer.lrr=interval(0.1,1)",), ["did you mean 'model.optimizer.lr'"]),
+        (("model.optimizer.lrr=interval(0.1,1)",), ["Did you mean 'model.optimizer.lr'"]),
         (
             ("hydra.sweeper.n_trials=0", "hydra.sweeper.direction=max", "hydra.sweeper.max_failure_rate=2"),
             ["n_trials=0: must be a whole number", "direction=max: must be minimize", "max_failure_rate=2: must be"],

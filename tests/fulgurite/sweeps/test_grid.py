@@ -98,7 +98,7 @@ def test_a_finding_that_all_jobs_have_is_told_once_as_for_one_run() -> None:
 
 def test_options_that_hydra_refuses_are_told_beside_what_is_wrong_with_other_jobs() -> None:
     typo, size = findings("trainer=cpu,gpux", "data.batch_size=0,8")
-    assert "there is no trainer 'gpux'; did you mean 'gpu'?" in typo
+    assert "there is no trainer 'gpux'. Did you mean 'gpu'?" in typo
     assert size == "job 0 (trainer=cpu data.batch_size=0): command line: data.batch_size=0: must be 1 or more"
 
 

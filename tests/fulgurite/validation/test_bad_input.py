@@ -37,8 +37,8 @@ def refused(tmp_path: Path, *overrides: str, entry_point: str = "train", recorde
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("trainer.max_epoch=3", "trainer.max_epoch=3: there is no such key; did you mean 'trainer.max_epochs'"),
-        ("experiment=exmple", "there is no experiment 'exmple'; did you mean 'example'"),
+        ("trainer.max_epoch=3", "trainer.max_epoch=3: there is no such key. Did you mean 'trainer.max_epochs'"),
+        ("experiment=exmple", "there is no experiment 'exmple'. Did you mean 'example'"),
     ],
 )
 def test_a_misspelled_word_on_the_command_line(override: str, line: str, tmp_path: Path) -> None:
@@ -49,19 +49,19 @@ def test_a_misspelled_word_on_the_command_line(override: str, line: str, tmp_pat
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("sed: 1", "typo.yaml:2: sed=1: .*did you mean 'seed'"),
-        ("trainer: {max_epoch: 3}", "typo.yaml:2: trainer.max_epoch=3: .*did you mean 'max_epochs'"),
-        ("model: {net: {lin1_sise: 3}}", "typo.yaml:2: model.net.lin1_sise=3: .*did you mean 'lin1_size'"),
-        ("callbacks: {early_stopping: {patiense: 3}}", "typo.yaml:2: .*patiense=3: .*did you mean 'patience'"),
-        ("callbacks: {early_stoping: {patience: 3}}", "typo.yaml:2: .*early_stoping.*did you mean 'early_stopping'"),
+        ("sed: 1", "typo.yaml:2: sed=1: .*Did you mean 'seed'"),
+        ("trainer: {max_epoch: 3}", "typo.yaml:2: trainer.max_epoch=3: .*Did you mean 'max_epochs'"),
+        ("model: {net: {lin1_sise: 3}}", "typo.yaml:2: model.net.lin1_sise=3: .*Did you mean 'lin1_size'"),
+        ("callbacks: {early_stopping: {patiense: 3}}", "typo.yaml:2: .*patiense=3: .*Did you mean 'patience'"),
+        ("callbacks: {early_stoping: {patience: 3}}", "typo.yaml:2: .*early_stoping.*Did you mean 'early_stopping'"),
         (
             "logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dri: x, save_dir: y}}",
-            "typo.yaml:2: logger.csv.save_dri=x: .*did you mean 'save_dir'",
+            "typo.yaml:2: logger.csv.save_dri=x: .*Did you mean 'save_dir'",
         ),
         ("trainer: {max_epochs: three}", "typo.yaml:2: trainer.max_epochs=three: Trainer wants a whole number"),
         (
             "model: {optimizer: {_target_: torch.optim.Adamm}}",
-            "typo.yaml:2: .*torch.optim.*'?Adamm'?.*did you mean 'Adam",
+            "typo.yaml:2: .*torch.optim.*'?Adamm'?.*Did you mean 'Adam",
         ),
         ("model: {optimizer: {_target_: troch.optim.Adam}}", "typo.yaml:2: .*troch"),
     ],

@@ -31,11 +31,11 @@ RULES = [
     (["trainer.max_epochs='3'"], "Trainer wants a whole number or null"),
     (["trainer.min_epochs=true"], "Trainer wants a whole number or null"),
     (["trainer.deterministic=yess"], "Trainer wants true or false, 'warn' or null"),
-    (["+trainer.precision=16-mixd"], "no value that Trainer knows; did you mean '16-mixed'"),
+    (["+trainer.precision=16-mixd"], "no value that Trainer knows. Did you mean '16-mixed'"),
     (["model.optimizer.lr=abc"], "Adam wants a number"),
     (["+model.optimizer.betas=[0.9]"], "Adam wants a list of 2"),
-    (["model.scheduler.mode=mn"], "no value that ReduceLROnPlateau knows; did you mean 'min'"),
-    (["model.scheduler_interval=epochs"], "no value that Classifier knows; did you mean 'epoch'?"),
+    (["model.scheduler.mode=mn"], "no value that ReduceLROnPlateau knows. Did you mean 'min'"),
+    (["model.scheduler_interval=epochs"], "no value that Classifier knows. Did you mean 'epoch'?"),
     (["model.scheduler_monitor=3"], "Classifier wants text; put it in quotes"),
     (["callbacks.early_stopping.patience=null"], "EarlyStopping wants a whole number"),
     (["data.pin_memory=1"], "MNISTDataModule wants true or false"),
@@ -59,7 +59,7 @@ RULES = [
     # what is missing
     (["model.net=???"], "model.net=???: not answered; add model.net=<value>"),
     (["data.name=${dat.name}"], "${dat.name} refers to a key that does not exist"),
-    (["data.name=${oc.evn:X}"], "${oc.evn:...} names no resolver; did you mean 'oc.env'?"),
+    (["data.name=${oc.evn:X}"], "${oc.evn:...} names no resolver. Did you mean 'oc.env'?"),
     (["paths.log_dir=${oc.env:FULGURITE_NOT_SET}"], "environment variable FULGURITE_NOT_SET is not set"),
     (["model.optimizer._partial_=false"], "Adam needs 'params'; add _partial_: true"),
     (["~model.num_classes"], "model: Classifier needs 'num_classes'; add model.num_classes"),
@@ -270,7 +270,7 @@ def test_a_refused_typo_is_one_line_exit_code_2_and_costs_little(typo: str, tmp_
     )
     after = os.times()
     assert done.returncode == 2
-    told = [line for line in (done.stdout + done.stderr).splitlines() if "did you mean" in line]
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "Did you mean" in line]
     assert len(told) == 1
     assert f"command line: {typo}: " in told[0]
     assert "Traceback" not in done.stderr
