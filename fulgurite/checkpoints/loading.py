@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from fulgurite.checkpoints.manifest import require_intact, suggest_intact
+from fulgurite.checkpoints.manifest import newest_intact, require_intact, suggest_intact
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import sha256_of
@@ -129,3 +129,18 @@ def _require_fit(checkpoint: Mapping[str, Any], model: LightningModule, path: Pa
         f"ckpt_path={path}: was saved from another net ({'; '.join(shown)}; {len(set(differing))} in all); "
         "give the model's config of that run, e.g. experiment=<its experiment>"
     )
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """Return the newest intact `last.ckpt` of a folder, and warn about each damaged one.
+
+    Args:
+        folder: The checkpoints of a run; it need not exist.
+
+    Returns:
+        A path for `ckpt_path` of `Trainer.fit`, or None when there is none.
+    """
+    path, damaged = newest_intact(Path(folder))
+    for line in damaged:
+        log.warning("%s; skipped", line)
+    return str(path) if path is not None else None

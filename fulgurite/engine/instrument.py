@@ -71,7 +71,7 @@ def harden(
     Example:
         >>> trainer = Trainer(max_epochs=3, callbacks=[fulgurite.callbacks.LastCheckpoint("run/checkpoints")])
         >>> fulgurite.harden(trainer, datamodule, run_dir="run", seed=1)
-        >>> last = fulgurite.checkpoints.newest_intact("run/checkpoints")
+        >>> last = fulgurite.checkpoints.newest_checkpoint("run/checkpoints")
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path=last, weights_only=True)
     """
     folder = Path(run_dir)

@@ -1,0 +1,100 @@
+"""The plain Lightning script of the library's README: killed, terminated and resumed, it ends bit-identical."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+
+import fulgurite
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.exact_resume.callback import ExactResume
+from fulgurite.shutdown.graceful_stop import StopOnSignal
+from tests.support.project import ROOT
+
+Ended = subprocess.CompletedProcess[str]
+[SCRIPT] = re.findall(r"```python\n(.*?)```", (ROOT / "fulgurite/README.md").read_text(), re.DOTALL)
+SIGNAL_AT = """
+from lightning.pytorch.callbacks import Callback
+import os
+class SignalAt(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == {step}:
+            os.kill(os.getpid(), {number})
+trainer.callbacks.insert(0, SignalAt())
+trainer.fit("""
+
+
+def run_script(
+    folder: Path, step: int = 0, number: int = 0, *, hardened: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run the script in a folder; send itself a signal after an optimizer step when one is given."""
+    script = SCRIPT if hardened else re.sub(r"^fulgurite\.harden.*\n", "", SCRIPT, flags=re.MULTILINE)
+    if step:
+        script = script.replace("trainer.fit(", SIGNAL_AT.format(step=step, number=int(number)).lstrip(), 1)
+    folder.mkdir(exist_ok=True)
+    (folder / "plain.py").write_text(script)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "plain.py"]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that the script left."""
+    loaded: dict[str, torch.Tensor] = torch.load(folder / "run/weights.pt", weights_only=True)
+    return loaded
+
+
+def test_the_example_is_short() -> None:
+    assert len(SCRIPT.splitlines()) <= 40
+    assert "hydra" not in SCRIPT
+
+
+def test_the_example_killed_and_terminated_ends_bit_identical(tmp_path: Path) -> None:
+    assert run_script(tmp_path / "straight").returncode == 0
+    killed = run_script(tmp_path / "stopped", 41, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    terminated = run_script(tmp_path / "stopped", 77, signal.SIGTERM)
+    assert terminated.returncode == 143, terminated.stderr
+    assert "SIGTERM: saved at step 77 in checkpoints/last.ckpt\n" in terminated.stderr
+    assert "Traceback" not in terminated.stderr
+    resumed = run_script(tmp_path / "stopped")
+    assert resumed.returncode == 0, resumed.stderr
+    straight, stopped = weights(tmp_path / "straight"), weights(tmp_path / "stopped")
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+@pytest.mark.slow
+def test_without_harden_the_comparison_finds_other_weights(tmp_path: Path) -> None:
+    assert run_script(tmp_path / "straight", hardened=False).returncode == 0
+    assert run_script(tmp_path / "stopped", 41, signal.SIGKILL, hardened=False).returncode == -signal.SIGKILL
+    assert run_script(tmp_path / "stopped", hardened=False).returncode == 0
+    straight, stopped = weights(tmp_path / "straight"), weights(tmp_path / "stopped")
+    assert not all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_each_part_has_a_switch(tmp_path: Path) -> None:
+    def trainer(**switches: Any) -> Trainer:
+        plain = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        return fulgurite.harden(
+            plain, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False, **switches
+        )
+
+    def kinds(trainer: Trainer) -> set[type]:
+        return {type(callback) for callback in vars(trainer)["callbacks"]}
+
+    assert ExactResume in kinds(trainer())
+    assert ExactResume not in kinds(trainer(exact_resume=False))
+    assert StopOnSignal not in kinds(trainer())
+    io = trainer(async_checkpoints=True).strategy.checkpoint_io
+    assert isinstance(io, AsyncVerifiedCheckpointIO)
+    default = Trainer(accelerator="cpu", logger=False).strategy.checkpoint_io
+    assert type(trainer(verified_checkpoints=False).strategy.checkpoint_io) is type(default)
