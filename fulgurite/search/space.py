@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.hydra import IS_1_3
 from fulgurite.core.errors import ConfigError
+from fulgurite.search.distributions import from_node, from_override
 from fulgurite.validation.overrides import describe_override, parse
 
 if TYPE_CHECKING:
@@ -86,8 +85,8 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
             fixed[text if override.is_delete() else name] = text
             continue
         try:
-            distributions[name], texts[name] = _distribution(override), text
-        except (AssertionError, ValueError, NotImplementedError, HydraException) as error:
+            distributions[name], texts[name] = from_override(override), text
+        except (ValueError, HydraException) as error:
             findings.append(
                 describe_override(
                     text, f"{str(error) or 'is no space'}; write interval(low,high), range(a,b) or choice(a,b)"
@@ -98,35 +97,16 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
     return Space(distributions, tuple(texts.values()), tuple(fixed.values()))
 
 
-def _distribution(override: Override) -> BaseDistribution:
-    """Return what Hydra's plugin makes of a word; its release for Hydra 1.3 takes the end of a range for a value."""
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
-
-    value = override.value()
-    if IS_1_3 and isinstance(value, RangeSweep) and not value.shuffle:
-        values: list[Any] = list(override.sweep_iterator())
-        if not values:
-            raise ValueError("holds no value")
-        value.start, value.stop, value.step = min(values[0], values[-1]), max(values[0], values[-1]), abs(value.step)
-    made: BaseDistribution = create_optuna_distribution_from_override(override)
-    return made
-
-
 def _older_form(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistribution]:
     if not sweeper.get("search_space"):
-        return {}
-    try:
-        from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_config
-    except ImportError:  # gone with Hydra 1.4
-        findings.append("hydra.sweeper.search_space: is no more; write the same as hydra.sweeper.params")
         return {}
     space = OmegaConf.to_container(sweeper.search_space, resolve=True)
     assert isinstance(space, dict)
     found = {}
     for name, config in space.items():
         try:
-            found[str(name)] = create_optuna_distribution_from_config(config)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:  # noqa: PERF203 - all of them are told
+            found[str(name)] = from_node(config)
+        except (TypeError, ValueError) as error:  # noqa: PERF203 - all of them are told
             rule = "write it as hydra.sweeper.params, e.g. interval(0.001,0.1)"
             findings.append(f"hydra.sweeper.search_space.{name!s}: is no space ({error}); {rule}")
     return found
