@@ -117,10 +117,10 @@ class RunRecord:
     def log_hyperparameters(self, run: Run) -> None:
         """Note what was built, and tell every logger the hyperparameters."""
         from fulgurite.loggers import adapters as trackers
-        from fulgurite.study.pruning import find_reporter
+        from fulgurite.study.pruning import find_pruning_callback
 
         trainer, parameters = run.trainer, count_parameters(run)
-        self.loggers, self.pruning = list(trainer.loggers), find_reporter(trainer)
+        self.loggers, self.pruning = list(trainer.loggers), find_pruning_callback(trainer)
         if self._of_this_start and self._of_this_start["git"] != self.facts["git"]:
             shown = [_shown_commit(facts["git"]) for facts in (self.facts, self._of_this_start)]
             log.warning("resume: the code is other code than the run's: commit %s -> %s", *shown)

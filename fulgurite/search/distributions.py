@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override, Transformer
+from hydra.core.override_parser.types import Glob, Override, Transformer
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -24,15 +24,15 @@ def from_override(override: Override) -> BaseDistribution:
         HydraException: Hydra cannot list its values.
     """
     sweep: Any = override.value()
+    if isinstance(sweep, Glob):
+        raise ValueError("glob() is not a search space")
     if override.is_interval_sweep():
         return _numeric(sweep.start, sweep.end, log="log" in sweep.tags)
-    if not (override.is_choice_sweep() or override.is_range_sweep()):
-        raise ValueError("glob() is not a search space")
     # the order means nothing to a sampler, but a resumed study accepts the same order only
     is_shuffled, sweep.shuffle = sweep.shuffle, False
     if override.is_range_sweep() and not sweep.step:
         raise ValueError("the step of a range must not be 0")
-    values = list(override.sweep_iterator(transformer=Transformer.encode))
+    values: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
     if not values:
         raise ValueError("the sweep has no value")
     # Hydra 1.4 keeps casts as transformers of the values, 1.3 applies them to the bounds

@@ -12,15 +12,15 @@ from fulgurite.core.console import show_plan
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.redact import shown_word
 from fulgurite.runs.sweep_ledger import SEARCH, job_key, plan_of, read
-from fulgurite.search.settings import Settings, check_metrics
-from fulgurite.search.space import Space, bounds
-from fulgurite.sweeps.jobs import KILLED, Job, check, varying_overrides
+from fulgurite.search.settings import SearchSettings, find_metric_problems
+from fulgurite.search.space import SearchSpace, bounds
+from fulgurite.sweeps.jobs import KILLED, Job, check_jobs, varying_overrides
 from fulgurite.sweeps.resume import only, resume_overrides
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
-def check_search(space: Space, settings: Settings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
+def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse a search in which a value that it may try cannot be run.
 
     Every choice and both ends of every interval are composed, each in one trial at least.
@@ -37,10 +37,10 @@ def check_search(space: Space, settings: Settings, config: DictConfig, loader: C
         shown = [*map(shown_word, every[0].words[: len(space.distributions)] if of_first else values)]
         return line if len(having) == len(every) or not shown else f"{', '.join(shown)}: {line}"
 
-    check(jobs, config, loader, lambda _, cfg: list(check_metrics(cfg, settings, prunes=prunes)), told)
+    check_jobs(jobs, config, loader, lambda _, cfg: list(find_metric_problems(cfg, settings, prunes=prunes)), told)
 
 
-def compose_killed(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
+def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Find what the killed trials of a search go on from.
 
     Raises:
@@ -61,7 +61,7 @@ def compose_killed(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoader
         raise ConfigError(findings)
 
 
-def require_same(space: Space, settings: Settings, folder: Path) -> None:
+def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Path) -> None:
     """Refuse to go on with a search whose space is another one; it may get more trials.
 
     Raises:
@@ -79,7 +79,7 @@ def require_same(space: Space, settings: Settings, folder: Path) -> None:
         raise ConfigError([f"sweep.resume={folder}: {told}, or start a search of its own without sweep.resume"])
 
 
-def show_search(space: Space, settings: Settings) -> None:
+def print_search(space: SearchSpace, settings: SearchSettings) -> None:
     """Print what a search would try."""
     rows = []
     for text, distribution in zip(space.texts, space.distributions.values(), strict=True):

@@ -22,11 +22,11 @@ from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append, plan_of, read
-from fulgurite.search.preflight import check_search, compose_killed, require_same, show_search
-from fulgurite.search.settings import Settings
-from fulgurite.search.space import Space, read_space
-from fulgurite.search.trials import Told, Trials
-from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, name_of, open_storage
+from fulgurite.search.preflight import add_resume_overrides, check_search, print_search, require_same_search
+from fulgurite.search.settings import SearchSettings
+from fulgurite.search.space import SearchSpace, read_space
+from fulgurite.search.trials import TrialOutcome, Trials
+from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_storage, study_name
 from fulgurite.sweeps.code_state import CodeState
 from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
 from fulgurite.sweeps.jobs import KILLED, Job
@@ -50,30 +50,32 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, wo
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     asked = config.get("sweep") or {}
-    settings, space = Settings.read(config), read_space(words, config.hydra.sweeper)
+    settings, space = SearchSettings.read(config), read_space(words, config.hydra.sweeper)
     earlier = find_sweep(str(asked["resume"]), config, SEARCH) if asked.get("resume") else None
     if earlier is not None:
-        require_same(space, settings, earlier)
+        require_same_search(space, settings, earlier)
     check_search(space, settings, config, loader)
     sweeper = config.hydra.sweeper
     sampler, pruner, combinations = make_sampler_and_pruner(sweeper, space.grid)
     if combinations is not None:
         settings = replace(settings, n_trials=min(settings.n_trials, combinations))
     if asked.get("dry_run"):
-        show_search(space, settings)
+        print_search(space, settings)
         return
     code = CodeState()
     storage = open_storage(sweeper, Path()) if sweeper.get("storage") else None
     folder = ReserveRunDirectory.reserve_sweep(config, earlier)
     with run_lock(folder):
-        stored = StoredStudy(storage or open_storage(sweeper, folder), name_of(config, folder), sampler, pruner)
+        stored = StoredStudy(storage or open_storage(sweeper, folder), study_name(config, folder), sampler, pruner)
         trials = Trials(folder, settings, space, stored, config, goes_on=earlier is not None)
         trials.open()
-        _open(folder, config, settings, space, code)
-        _Search(launcher, config, loader, trials, code).run(retry=bool(asked.get("retry_failed")))
+        _record_plan(folder, config, settings, space, code)
+        _SearchLoop(launcher, config, loader, trials, code).run(retry=bool(asked.get("retry_failed")))
 
 
-def _open(folder: Path, config: DictConfig, settings: Settings, space: Space, code: CodeState) -> None:
+def _record_plan(
+    folder: Path, config: DictConfig, settings: SearchSettings, space: SearchSpace, code: CodeState
+) -> None:
     """Write the plan into the ledger."""
     OmegaConf.save(config, folder / "multirun.yaml")
     before = plan_of(read(folder), SEARCH)
@@ -91,7 +93,7 @@ def _open(folder: Path, config: DictConfig, settings: Settings, space: Space, co
     )
 
 
-class _Search:
+class _SearchLoop:
     """The trials of one start."""
 
     def __init__(
@@ -103,15 +105,15 @@ class _Search:
     def run(self, *, retry: bool) -> None:
         """Run what an earlier start has left, then new trials."""
         left = self.trials.left()
-        compose_killed(left, self.config, self.loader)
+        add_resume_overrides(left, self.config, self.loader)
         if self.trials.goes_on:
             _say(f"sweep: going on with {self.trials.folder}: {self.trials.told_states(left, retry=retry)}")
-        jobs = _Wanted(self._jobs(left, retry=retry), self.trials)
+        jobs = _JobIterator(self._jobs(left, retry=retry), self.trials)
         # a launcher that would be given all at once has no room of its own to tell how many that should be
         at_once = self.trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
         with closing(run_jobs(self.launcher, jobs, at_once)) as running:
             for number, ended in running:
-                if self.trials.end(number, ended) in {Told.FAILED, Told.NOTHING}:
+                if self.trials.end(number, ended) in {TrialOutcome.FAILED, TrialOutcome.NOTHING}:
                     self.failed.append(ended)
                 self.trials.write_best()  # now: what ends this search may leave it no time to
         for line in self.trials.conclude():
@@ -144,7 +146,7 @@ class _Search:
         return job.number, [*job.words, *job.more, *where]
 
 
-class _Wanted(Iterator[NumberedJob]):
+class _JobIterator(Iterator[NumberedJob]):
     """Jobs that are made when they are asked for; how many more there may be is what launchers show as time left."""
 
     def __init__(self, jobs: Iterator[NumberedJob], trials: Trials) -> None:

@@ -14,11 +14,11 @@ from fulgurite.core.metric_names import is_list, metrics_of
 from fulgurite.validation.findings import Finding
 
 DIRECTIONS = ("minimize", "maximize")
-OURS = ("src",)  # packages of which a config may name a function that suggests values
+CUSTOM_SPACE_PACKAGES = ("src",)  # packages of which a config may name a function that suggests values
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """What `hydra.sweeper` says, beside the space.
 
     Attributes:
@@ -36,7 +36,7 @@ class Settings:
     custom: Callable[[DictConfig, Any], None] | None
 
     @classmethod
-    def read(cls, config: DictConfig) -> Settings:
+    def read(cls, config: DictConfig) -> SearchSettings:
         """Read the settings of a sweep.
 
         Args:
@@ -50,14 +50,16 @@ class Settings:
         given: dict[str, Any] = {
             name: config.hydra.sweeper.get(name) for name in ("n_trials", "n_jobs", "max_failure_rate")
         }
-        directions = directions_of(config.hydra.sweeper)
-        findings = [*_wrong_numbers(given), *_wrong_directions(directions, config)]
+        directions = read_directions(config.hydra.sweeper)
+        findings = [*_number_problems(given), *_direction_problems(directions, config)]
         custom = None
         if named := raw.get("custom_search_space"):
             try:
-                custom = _function(str(named), (*OURS, *config.extras.get("allowed_targets", ())))
+                custom = _import_function(
+                    str(named), (*CUSTOM_SPACE_PACKAGES, *config.extras.get("allowed_targets", ()))
+                )
             except ValueError as error:
-                findings.append(_told("custom_search_space", str(error), named))
+                findings.append(_problem("custom_search_space", str(error), named))
         if findings:
             raise ConfigError(findings)
         if (config.get("sweep") or {}).get("on_error") == "stop":
@@ -65,13 +67,13 @@ class Settings:
         return cls(directions, given["n_trials"], given["n_jobs"], float(given["max_failure_rate"]), custom)
 
 
-def directions_of(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
+def read_directions(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
     """Return `hydra.sweeper.direction`, one or a list, as a tuple."""
     given: Any = sweeper.get("direction")
     return tuple(str(getattr(one, "name", one)) for one in (given if is_list(given) else [given]))
 
 
-def check_metrics(cfg: DictConfig, settings: Settings, *, prunes: bool) -> Iterator[str]:
+def find_metric_problems(cfg: DictConfig, settings: SearchSettings, *, prunes: bool) -> Iterator[str]:
     """Yield what is wrong with the metrics that a search is to judge its trials by.
 
     Args:
@@ -92,25 +94,25 @@ def check_metrics(cfg: DictConfig, settings: Settings, *, prunes: bool) -> Itera
         yield f"hydra.sweeper.pruner: optimized_metric={metrics[0]} {rule}"
 
 
-def _wrong_numbers(given: Mapping[str, Any]) -> Iterator[str]:
+def _number_problems(given: Mapping[str, Any]) -> Iterator[str]:
     for name in ("n_trials", "n_jobs"):
         value = given[name]
         if name == "n_jobs" and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            yield _told(name, "must be a whole number from 1 on", value)
+            yield _problem(name, "must be a whole number from 1 on", value)
     rate = given["max_failure_rate"]
     if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
-        yield _told("max_failure_rate", "must be a share between 0 and 1 of n_trials", rate)
+        yield _problem("max_failure_rate", "must be a share between 0 and 1 of n_trials", rate)
 
 
-def _wrong_directions(directions: tuple[str, ...], config: DictConfig) -> Iterator[str]:
+def _direction_problems(directions: tuple[str, ...], config: DictConfig) -> Iterator[str]:
     if not directions or set(directions) - set(DIRECTIONS):
         rule = "must be minimize or maximize, or a list of them for a list of metrics"
-        yield _told("direction", rule, config.hydra.sweeper.get("direction"))
+        yield _problem("direction", rule, config.hydra.sweeper.get("direction"))
 
 
-def _function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:
+def _import_function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:
     """Return the function that a dotted path names, judged by where it was defined."""
     module, _, name = target.rpartition(".")
     try:
@@ -123,5 +125,5 @@ def _function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, An
     return found  # type: ignore[no-any-return]
 
 
-def _told(name: str, rule: str, value: Any) -> str:
+def _problem(name: str, rule: str, value: Any) -> str:
     return Finding(f"hydra.sweeper.{name}", rule, value).line

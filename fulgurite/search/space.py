@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The space of a search.
 
     Attributes:
@@ -34,7 +34,7 @@ class Space:
     def words(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the words of a trial with these values, in the order of the space."""
         names = [*(name for name in self.distributions if name in params), *params]
-        return (*(f"{name}={_shown(params[name])}" for name in dict.fromkeys(names)), *self.fixed)
+        return (*(f"{name}={_to_override_value(params[name])}" for name in dict.fromkeys(names)), *self.fixed)
 
     def boundary_points(self) -> list[tuple[str, ...]]:
         """Return the words of trials that together have every choice and both ends of every interval.
@@ -52,7 +52,7 @@ class Space:
         Raises:
             ConfigError: There is an interval among them.
         """
-        found = {name: _values(distribution) for name, distribution in self.distributions.items()}
+        found = {name: _grid_values(distribution) for name, distribution in self.distributions.items()}
         endless = [name for name, values in found.items() if values is None]
         if endless:
             rule = "GridSampler takes choice() and range() only; give it values, or take another sampler"
@@ -60,7 +60,7 @@ class Space:
         return {name: values for name, values in found.items() if values is not None}
 
 
-def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
+def read_space(words: Sequence[str], sweeper: DictConfig) -> SearchSpace:
     """Return what the words of a command line and the sweeper's config let a search try.
 
     Args:
@@ -74,7 +74,7 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
     assert isinstance(params, dict)
     given = [word for word in words if not word.lstrip("+~").startswith("sweep.")]
     parsed, findings = parse([*(f"{key!s}={value}" for key, value in params.items()), *given])
-    distributions = {} if params else _older_form(sweeper, findings)
+    distributions = {} if params else _read_search_space(sweeper, findings)
     texts = {name: f"{name}={distribution}" for name, distribution in distributions.items()}
     fixed: dict[str, str] = {}
     for override in parsed:
@@ -94,10 +94,10 @@ def read_space(words: Sequence[str], sweeper: DictConfig) -> Space:
             )
     if findings:
         raise ConfigError(findings)
-    return Space(distributions, tuple(texts.values()), tuple(fixed.values()))
+    return SearchSpace(distributions, tuple(texts.values()), tuple(fixed.values()))
 
 
-def _older_form(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistribution]:
+def _read_search_space(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistribution]:
     if not sweeper.get("search_space"):
         return {}
     space = OmegaConf.to_container(sweeper.search_space, resolve=True)
@@ -120,7 +120,7 @@ def bounds(distribution: BaseDistribution) -> list[Any]:
     return [of.low] if of.low == of.high else [of.low, of.high]
 
 
-def _values(distribution: BaseDistribution) -> list[Any] | None:
+def _grid_values(distribution: BaseDistribution) -> list[Any] | None:
     """Return all values of a distribution; None where they have no end."""
     of: Any = distribution
     if hasattr(of, "choices"):
@@ -131,5 +131,5 @@ def _values(distribution: BaseDistribution) -> list[Any] | None:
     return [of.low + position * step for position in range(int(round((of.high - of.low) / step, 9)) + 1)]
 
 
-def _shown(value: Any) -> Any:
+def _to_override_value(value: Any) -> Any:
     return "null" if value is None else value

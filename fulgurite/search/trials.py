@@ -26,8 +26,8 @@ from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, effective_status
 from fulgurite.runs.run_json import mark_ended
 from fulgurite.runs.sweep_ledger import append, job_key, note_failed, read
-from fulgurite.search.settings import Settings
-from fulgurite.search.space import Space
+from fulgurite.search.settings import SearchSettings
+from fulgurite.search.space import SearchSpace
 from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, replay_sampler
 from fulgurite.sweeps.jobs import FAILED, KILLED, NEW, Job
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-BEST = "optimization_results.yaml"
+BEST_FILE = "optimization_results.yaml"
 
 
-class Told(Enum):
+class TrialOutcome(Enum):
     """What a study was told of a trial; nothing of one that was killed and can go on."""
 
     COMPLETE = "COMPLETE"
@@ -64,8 +64,8 @@ class Trials:
     """
 
     folder: Path
-    settings: Settings
-    space: Space
+    settings: SearchSettings
+    space: SearchSpace
     stored: StoredStudy
     config: DictConfig
     goes_on: bool
@@ -110,13 +110,13 @@ class Trials:
         status, reason = effective_status(run.folder, run.record), run.record.get("reason")
         if why := trial.user_attrs.get(PRUNED):
             mark_ended(run.folder, "pruned", why, 0)
-            self._tell(job.number, Told.PRUNED, reason=why)
+            self._tell(job.number, TrialOutcome.PRUNED, reason=why)
         elif status == "done":
             file = run.folder / RESULTS
             metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
             self._judge(job.number, [metrics.get(name) for name in self._metrics()])
         elif status == FAILED:
-            self._tell(job.number, Told.FAILED, reason=str(reason))
+            self._tell(job.number, TrialOutcome.FAILED, reason=str(reason))
         else:
             job.state, job.reason = KILLED, str(reason or "ended without a word, as by kill -9")
             if run.record.get("status") == "running":
@@ -166,7 +166,7 @@ class Trials:
         self.keys[number] = job_key(words)
         return Job(number, self.keys[number], words)
 
-    def end(self, number: int, ended: JobReturn) -> Told:
+    def end(self, number: int, ended: JobReturn) -> TrialOutcome:
         """Tell the study what became of a trial's job."""
         run = RunDirectory.of(self.folder / str(number))
         status = run.record.get("status") if run is not None else None
@@ -174,25 +174,27 @@ class Trials:
         if ended.status == JobStatus.FAILED:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
-                return Told.NOTHING
+                return TrialOutcome.NOTHING
             note_failed(self.folder, number, self.keys[number], returned)
-            return self._tell(number, Told.FAILED, reason=str(returned) or type(returned).__name__)
+            return self._tell(number, TrialOutcome.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
             assert run is not None
-            return self._tell(number, Told.PRUNED, reason=str(run.record.get("reason")))
+            return self._tell(number, TrialOutcome.PRUNED, reason=str(run.record.get("reason")))
         return self._judge(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
-    def _judge(self, number: int, values: Sequence[Any]) -> Told:
+    def _judge(self, number: int, values: Sequence[Any]) -> TrialOutcome:
         """Tell the study what a job that came to its end has returned."""
         named = dict(zip(self._metrics(), values, strict=False))
         wrong = [
             f"{name} is {value}" for name, value in named.items() if value is None or not math.isfinite(float(value))
         ]
         if len(values) != len(self.settings.directions) or wrong:
-            return self._tell(number, Told.FAILED, reason=", ".join(wrong) or f"returned {len(values)} numbers")
-        return self._tell(number, Told.COMPLETE, values=[float(value) for value in values])
+            return self._tell(number, TrialOutcome.FAILED, reason=", ".join(wrong) or f"returned {len(values)} numbers")
+        return self._tell(number, TrialOutcome.COMPLETE, values=[float(value) for value in values])
 
-    def _tell(self, number: int, told: Told, *, values: list[float] | None = None, reason: str | None = None) -> Told:
+    def _tell(
+        self, number: int, told: TrialOutcome, *, values: list[float] | None = None, reason: str | None = None
+    ) -> TrialOutcome:
         from optuna.trial import TrialState
 
         if reason is not None:
@@ -242,7 +244,7 @@ class Trials:
             found["solutions"] = [{"params": trial.params, "values": list(trial.values)} for trial in best]
         else:
             found |= {"best_params": best[0].params, "best_value": best[0].value}
-        write_atomic(self.folder / BEST, OmegaConf.to_yaml(OmegaConf.create(found)))
+        write_atomic(self.folder / BEST_FILE, OmegaConf.to_yaml(OmegaConf.create(found)))
         return best
 
     def _line(self, trial: FrozenTrial) -> str:

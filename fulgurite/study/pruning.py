@@ -17,7 +17,7 @@ from fulgurite.config.hydra_targets import make_part
 from fulgurite.core.errors import Pruned
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.study.storage import PRUNED, StoredStudy, name_of, open_storage
+from fulgurite.study.storage import PRUNED, StoredStudy, open_storage, study_name
 
 log = RankedLogger(__name__)
 
@@ -131,9 +131,9 @@ def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
     folder = Path(str(hydra.sweep.dir))
     # a copy, since the processes of ddp_spawn get it pickled, and without its parent it could not resolve
     whole = OmegaConf.create({"hydra": {"sweeper": hydra.sweeper}, "task_name": cfg.get("task_name")})
-    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), name_of(whole, folder), hydra.sweeper, folder)
+    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), study_name(whole, folder), hydra.sweeper, folder)
 
 
-def find_reporter(trainer: Trainer) -> PruningCallback | None:
+def find_pruning_callback(trainer: Trainer) -> PruningCallback | None:
     """Return a trainer's reporter; None where it has none."""
     return next((callback for callback in vars(trainer)["callbacks"] if isinstance(callback, PruningCallback)), None)

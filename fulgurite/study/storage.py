@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial, TrialState
 
-FILE = "study.db"
+STUDY_FILE = "study.db"
 PRUNED, REASON, REPEATS = "pruned", "reason", "repeats"  # attributes of trials
-OWNER = "sweep"  # attribute of a study: the folder of its search
-PATIENCE = 60  # seconds that a file may be locked by another process of the search
+SWEEP_DIR = "sweep"  # attribute of a study: the folder of its search
+LOCK_TIMEOUT_SECONDS = 60  # seconds that a file may be locked by another process of the search
 
 
-def name_of(config: DictConfig, folder: Path) -> str:
+def study_name(config: DictConfig, folder: Path) -> str:
     """Return the name of a search's study: the one that was given, or its task and folder."""
     return str(config.hydra.sweeper.get("study_name") or f"{config.get('task_name')}/{folder.name}")
 
@@ -69,18 +69,18 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     where = sweeper.get("storage")
     if OmegaConf.is_config(where):
         return make_part(where, "hydra.sweeper.storage")
-    url = str(where) if where else f"sqlite:///{folder.absolute() / FILE}"
+    url = str(where) if where else f"sqlite:///{folder.absolute() / STUDY_FILE}"
     if url.startswith("postgresql://"):  # the driver of our extra; SQLAlchemy 2.1 would take another one
         url = url.replace("postgresql", "postgresql+psycopg2", 1)
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
-        options["connect_args"] = {"timeout": PATIENCE}
-    with _explained(url):
+        options["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
+    with _explain_storage_errors(url):
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def _explain_storage_errors(url: str) -> Iterator[None]:
     """Tell why a database cannot be used, without its URL, which may hold a password."""
     import sqlalchemy
 
@@ -149,12 +149,12 @@ class StoredStudy:
                 directions=list(directions),
             )
         except optuna.exceptions.DuplicatedStudyError as error:
-            owner = self.load().user_attrs.get(OWNER)
+            owner = self.load().user_attrs.get(SWEEP_DIR)
             goes_on = f"go on with it by sweep.resume={owner}, or give" if owner else "give"
             raise UserError(
                 f"hydra.sweeper.study_name={self.name}: is in the storage already; {goes_on} another name"
             ) from error
-        study.set_user_attr(OWNER, str(folder.absolute()))
+        study.set_user_attr(SWEEP_DIR, str(folder.absolute()))
 
     def trial(self, number: int) -> Trial:
         """Return a trial by which attributes and reports are written; it proposes nothing."""
@@ -165,10 +165,10 @@ class StoredStudy:
 
     def tell(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
         """Finish a trial."""
-        _finish(self.load(), number, state, values)
+        _tell(self.load(), number, state, values)
 
 
-def _finish(study: Study, number: int, state: TrialState, values: list[float] | None) -> None:
+def _tell(study: Study, number: int, state: TrialState, values: list[float] | None) -> None:
     try:
         study.tell(number, values=values, state=state)
     except RuntimeError as error:
@@ -207,7 +207,7 @@ def replay_sampler(stored: StoredStudy, propose: Callable[[Study], Trial]) -> No
     for _, ends, trial in sorted(told + asked, key=lambda moment: (moment[0], moment[1], moment[2].number)):
         if ends:
             values = trial.values if trial.state == TrialState.COMPLETE else None
-            _finish(shadow, trial.number, trial.state, values)
+            _tell(shadow, trial.number, trial.state, values)
             continue
         if REPEATS in trial.user_attrs:
             shadow.enqueue_trial(trial.params)

@@ -8,7 +8,7 @@ from pathlib import Path
 from fulgurite.core.files import sha256_of
 from fulgurite.core.project import project_root
 
-LOOKED_AT = ("src/**/*.py", "configs/**/*.yaml")
+PATTERNS = ("src/**/*.py", "configs/**/*.yaml")
 
 
 class CodeState:
@@ -39,7 +39,7 @@ class CodeState:
         """Return the files with their hashes; one whose size and times are as they were is not read again."""
         before, stamps, self._stamps = self.files, self._stamps, {}
         files = {}
-        for path in (path for pattern in LOOKED_AT for path in self.root.glob(pattern) if path.is_file()):
+        for path in (path for pattern in PATTERNS for path in self.root.glob(pattern) if path.is_file()):
             name, now = path.relative_to(self.root).as_posix(), path.stat()
             self._stamps[name] = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
             files[name] = before[name] if stamps.get(name) == self._stamps[name] else sha256_of(path)

@@ -27,18 +27,28 @@ from fulgurite.runs.sweep_ledger import append, ledger_state, note_failed, plan_
 from fulgurite.sweeps.code_state import CodeState
 from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.dispatch import NumberedJob, run_jobs
-from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, check, name_jobs, split, varying_overrides
+from fulgurite.sweeps.jobs import (
+    DONE,
+    FAILED,
+    KILLED,
+    NEW,
+    Job,
+    check_jobs,
+    describe_jobs,
+    expand_grid,
+    varying_overrides,
+)
 from fulgurite.sweeps.resume import (
     archive_failed_job,
     describe_states,
     find_sweep,
-    is_other_config,
+    has_other_config,
     restore_job_states,
     resume_overrides,
 )
 
 STOP = "stop"
-MANY = 50  # jobs that take some seconds to compose and check
+SLOW_CHECK_JOBS = 50  # jobs that take some seconds to compose and check
 
 
 def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobReturn]]:
@@ -62,45 +72,45 @@ def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobRe
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     asked = config.get("sweep") or {}
-    jobs = split(words, loader)
+    jobs = expand_grid(words, loader)
     earlier = find_sweep(str(asked["resume"]), config) if asked.get("resume") else None
     if earlier is not None:
         restore_job_states(jobs, earlier)
         jobs.sort(key=lambda job: job.number)
     code = CodeState()
     ConfigCache(loader)
-    _check(jobs, config, loader)
+    _check_sweep(jobs, config, loader)
     retry = bool(asked.get("retry_failed"))
     if rank() == 0 and earlier is not None:
         _say(f"sweep: going on with {earlier}: {describe_states(jobs, retry=retry)}")
     if asked.get("dry_run"):
-        _show(jobs, retry=retry)
+        _print_plan(jobs, retry=retry)
         return []
     folder = ReserveRunDirectory.reserve_sweep(config, earlier)
     with run_lock(folder):
-        _open(folder, config, jobs, code)
-        return _Grid(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
+        _record_plan(folder, config, jobs, code)
+        return _GridLoop(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
 
 
-def _check(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
+def _check_sweep(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
     others: list[Job] = []
-    if len(jobs) >= MANY:
+    if len(jobs) >= SLOW_CHECK_JOBS:
         _say(f"sweep: checking {len(jobs)} jobs")
 
     def look(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
             return resume_overrides(job, cfg)
-        if job.state == DONE and is_other_config(job, cfg):
+        if job.state == DONE and has_other_config(job, cfg):
             others.append(job)
         return []
 
-    check(jobs, config, loader, look)
+    check_jobs(jobs, config, loader, look)
     if others and rank() == 0:
-        _say(f"warning: sweep: {name_jobs(others, jobs)} done with another config: a file has changed since")
+        _say(f"warning: sweep: {describe_jobs(others, jobs)} done with another config: a file has changed since")
 
 
-def _open(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
+def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
     """Write the plan into the ledger, and what it does not know yet of jobs that were killed."""
     if rank() != 0:
         return
@@ -118,7 +128,7 @@ def _open(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState
     append(folder, "plan", jobs=planned, code=code.digest, command=command)
 
 
-class _Grid:
+class _GridLoop:
     """What the jobs of one start have in common."""
 
     def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
@@ -175,7 +185,7 @@ class _Grid:
     def _note_silent(self, number: int, error: BaseException) -> None:
         """Tell of a job that failed before it had a record in which to say so."""
         [job] = [job for job in self.jobs if job.number == number]
-        line = f"error: {name_jobs([job], self.jobs)}: {error}"
+        line = f"error: {describe_jobs([job], self.jobs)}: {error}"
         if rank() > 0 and isinstance(error, UserError):  # the ledger is rank 0's, for which this job may be right
             sys.stderr.write(f"[rank {rank()}] {line}\n")
         if rank() == 0 and note_failed(self.folder, job.number, job.key, error):
@@ -206,7 +216,7 @@ class _JobQueue(Iterator[NumberedJob]):
         return 0 if self.is_over else len(self.left)
 
 
-def _show(jobs: Sequence[Job], *, retry: bool) -> None:
+def _print_plan(jobs: Sequence[Job], *, retry: bool) -> None:
     differ = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].words)
     todo = {NEW: "to start", KILLED: "to go on", DONE: "done", FAILED: "to be tried again" if retry else "failed"}
     rows: list[tuple[Any, ...]] = [

@@ -45,7 +45,7 @@ class Job:
     more: list[str] = field(default_factory=list)
 
 
-def split(words: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
+def expand_grid(words: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
     """Return the jobs that the words of a command line stand for, in Hydra's order.
 
     Args:
@@ -70,7 +70,7 @@ def split(words: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
     return jobs
 
 
-def check(
+def check_jobs(
     jobs: Sequence[Job],
     config: DictConfig,
     loader: ConfigLoaderImpl,
@@ -104,7 +104,7 @@ def check(
         lines = [finding.line for finding in find_problems(cfg)]
         for line in lines or look(job, cfg):
             found.setdefault(line, []).append(job)
-    told = [(tell or _told)(line, having, jobs) for line, having in found.items()]
+    told = [(tell or _prefix_jobs)(line, having, jobs) for line, having in found.items()]
     if refused or told:
         raise ConfigError([*(line for line in refused if line not in found), *told])
 
@@ -114,7 +114,7 @@ def varying_overrides(jobs: Sequence[Job]) -> set[str]:
     return set().union(*(job.words for job in jobs)) - set(jobs[0].words).intersection(*(job.words for job in jobs))
 
 
-def name_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
+def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
     """Return e.g. `jobs 1, 3 (seed=1)`: numbers, and the words that tell these from the others."""
     numbers = ", ".join(str(job.number) for job in some)
     theirs = varying_overrides(jobs).intersection(*(job.words for job in some))
@@ -122,8 +122,8 @@ def name_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
     return f"job{'s' * (len(some) > 1)} {numbers}{f' ({words})' if words else ''}"
 
 
-def _told(line: str, having: Sequence[Job], jobs: Sequence[Job]) -> str:
-    return line if len(having) == len(jobs) else f"{name_jobs(having, jobs)}: {line}"
+def _prefix_jobs(line: str, having: Sequence[Job], jobs: Sequence[Job]) -> str:
+    return line if len(having) == len(jobs) else f"{describe_jobs(having, jobs)}: {line}"
 
 
 def _command_line(config: DictConfig, job: Job) -> list[str]:

@@ -17,10 +17,10 @@ from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.sweep_ledger import GRID, LEDGER, plan_of, read
-from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, name_jobs
+from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, describe_jobs
 
-EARLIER = "earlier"  # folder in the sweep's for what failed jobs had left when they were run anew
-SHOWN = 6  # words that differ and are named
+ARCHIVE_DIR = "earlier"  # folder in the sweep's for what failed jobs had left when they were run anew
+MAX_SHOWN = 6  # words that differ and are named
 
 
 def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
@@ -71,7 +71,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     assert plan is not None
     numbers = {job["key"]: int(job["job"]) for job in plan["jobs"]}
     if numbers.keys() != {job.key for job in jobs}:
-        raise ConfigError([f"sweep.resume={folder}: {_difference(jobs, plan['jobs'])}"])
+        raise ConfigError([f"sweep.resume={folder}: {_describe_difference(jobs, plan['jobs'])}"])
     told: dict[int, Mapping[str, Any]] = {}
     folders: dict[int, str] = {}
     for event in events:
@@ -82,7 +82,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
         job.number = numbers[job.key]
         if job.number in told:
             job.folder = folder / folders[job.number]
-            _judge(job, told[job.number])
+            _set_state(job, told[job.number])
 
 
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
@@ -114,7 +114,7 @@ def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
     return []
 
 
-def is_other_config(job: Job, cfg: DictConfig) -> bool:
+def has_other_config(job: Job, cfg: DictConfig) -> bool:
     """Tell whether a job was done with another config than the one composed now, because a file has changed."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
@@ -129,14 +129,14 @@ def archive_failed_job(job: Job, folder: Path) -> Path | None:
     """
     if job.folder is None or not job.folder.is_dir():
         return None
-    (folder / EARLIER).mkdir(exist_ok=True)
-    taken = len(list((folder / EARLIER).glob(f"{job.number}-*")))
-    kept = folder / EARLIER / f"{job.number}-{taken + 1}"
+    (folder / ARCHIVE_DIR).mkdir(exist_ok=True)
+    taken = len(list((folder / ARCHIVE_DIR).glob(f"{job.number}-*")))
+    kept = folder / ARCHIVE_DIR / f"{job.number}-{taken + 1}"
     job.folder.rename(kept)
     return kept
 
 
-def _judge(job: Job, event: Mapping[str, Any]) -> None:
+def _set_state(job: Job, event: Mapping[str, Any]) -> None:
     """Set a job's state by its run.json, or where it has none by the last that the ledger says of it."""
     assert job.folder is not None
     run = RunDirectory.of(job.folder)
@@ -149,7 +149,7 @@ def _judge(job: Job, event: Mapping[str, Any]) -> None:
     job.state = {"done": DONE, "pruned": DONE, FAILED: FAILED, KILLED: KILLED, "running": KILLED}.get(str(status), NEW)
 
 
-def _difference(jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]) -> str:
+def _describe_difference(jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]) -> str:
     """Return in what the grid of a command line is not that of a ledger."""
     now = {shown_word(word) for job in jobs for word in job.words}
     then = {str(word) for job in before for word in job["words"]}
@@ -164,8 +164,8 @@ def _difference(jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]) -> str
 def only(when: str, words: set[str]) -> Iterator[str]:
     """Yield e.g. `only now seed=3 seed=4`; nothing for no words."""
     if words:
-        more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-        yield f"{when} {' '.join(sorted(words)[:SHOWN])}{more}"
+        more = f" and {len(words) - MAX_SHOWN} more" if len(words) > MAX_SHOWN else ""
+        yield f"{when} {' '.join(sorted(words)[:MAX_SHOWN])}{more}"
 
 
 def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
@@ -175,5 +175,5 @@ def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
     parts = [f"{done} done"]
     for state, what in ((KILLED, "to go on"), (FAILED, "to be tried again" if retry else "failed")):
         some = [job for job in jobs if job.state == state]
-        parts += [f"{name_jobs(some, jobs)} {what}"] if some else []
+        parts += [f"{describe_jobs(some, jobs)} {what}"] if some else []
     return ", ".join([*parts, f"{new} to start"] if new else parts)

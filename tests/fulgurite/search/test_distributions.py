@@ -18,7 +18,8 @@ from fulgurite.search.space import read_space
 PLUGIN = "hydra_plugins.hydra_optuna_sweeper._impl"
 SWEEPS = [
     "x=choice(1,2)",
-    "x=choice(a,0.5,true,null,'b c')",
+    "x=choice(a,0.5,true,'b c')",
+    "x=a,null",
     "x=1,2,3",
     "x=choice([1,2],[3,4])",
     "x=shuffle(a,b,c)",

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.reporting.sweep_analysis import analyse_sweep
-from fulgurite.search.space import Space, read_space
+from fulgurite.search.space import SearchSpace, read_space
 from tests.support import postgres
 from tests.support.cli import read_json, run_cli
 from tests.support.search import events, only_sweep, search, start, told, values_of
 
 
-def space(*words: str, **params: str) -> Space:
+def space(*words: str, **params: str) -> SearchSpace:
     """Return the space of words and of the sweeper's params."""
     return read_space(words, OmegaConf.create({"params": params}))
 

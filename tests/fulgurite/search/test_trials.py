@@ -14,10 +14,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.samplers import BaseSampler
 
-from fulgurite.search.settings import Settings
+from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import read_space
 from fulgurite.search.trials import Trials
-from fulgurite.study.storage import StoredStudy, name_of, open_storage
+from fulgurite.study.storage import StoredStudy, open_storage, study_name
 from tests.support.cli import read_json
 from tests.support.fake_sweep import leave_run
 from tests.support.search import told
@@ -37,9 +37,9 @@ def killed_search(folder: Path, sampler: Callable[[], BaseSampler] = tpe) -> Tri
             "hydra": {"sweeper": {"storage": None, "study_name": None}, "sweep": {"dir": str(folder)}},
         }
     )
-    settings = Settings(("maximize",), n_trials=4, n_jobs=1, max_failure_rate=0.5, custom=None)
+    settings = SearchSettings(("maximize",), n_trials=4, n_jobs=1, max_failure_rate=0.5, custom=None)
     found = read_space(["lr=interval(0.1,1)", "decay=interval(0,1)", "n=choice(1,2)"], OmegaConf.create({}))
-    stored = StoredStudy(open_storage(config.hydra.sweeper, folder), name_of(config, folder), sampler())
+    stored = StoredStudy(open_storage(config.hydra.sweeper, folder), study_name(config, folder), sampler())
     return Trials(folder, settings, found, stored, config, goes_on=True)
 
 

@@ -21,7 +21,7 @@ from fulgurite.core.project import prepare_environment
 from fulgurite.runs.sweep_ledger import LEDGER, append, job_key, read
 from fulgurite.sweeps.code_state import CodeState
 from fulgurite.sweeps.config_cache import ConfigCache
-from fulgurite.sweeps.jobs import Job, check, split
+from fulgurite.sweeps.jobs import Job, check_jobs, expand_grid
 from fulgurite.sweeps.resume import find_sweep, restore_job_states
 from tests.fulgurite.sweeps.test_sweep_resume import start
 from tests.support.project import ROOT
@@ -38,13 +38,13 @@ def planned(*given: str) -> Iterator[tuple[list[Job], DictConfig, ConfigLoaderIm
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
         config = loader.load_configuration("train", list(given), RunMode.MULTIRUN)
-        yield split(given, loader), config, loader
+        yield expand_grid(given, loader), config, loader
 
 
 def findings(*given: str) -> list[str]:
     """Return what is said of a sweep before its first job."""
     with planned(*given) as (jobs, config, loader), pytest.raises(ConfigError) as refused:
-        check(jobs, config, loader, lambda job, cfg: ())
+        check_jobs(jobs, config, loader, lambda job, cfg: ())
     return refused.value.findings
 
 
@@ -87,7 +87,7 @@ def test_files_are_read_once_for_all_jobs_that_choose_the_same(monkeypatch: pyte
             return plain(cfg, words)
 
         monkeypatch.setattr(composed, "_compose", noted)
-        check(jobs, config, loader, lambda job, cfg: ())
+        check_jobs(jobs, config, loader, lambda job, cfg: ())
     assert (len(jobs), read_for) == (8, [["trainer=cpu"], ["trainer=ddp_sim"]])
 
 
