@@ -9,6 +9,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from fulgurite.compat.lightning import (
+    has_unlogged_values,
+    is_accumulating,
+    is_last_batch,
+    is_validation_due,
+    save_checkpoint,
+)
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps one file of the newest state: after an epoch with all that belongs to it, and every so many steps within.
@@ -110,7 +118,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._between_epochs = between_epochs
         self.best_model_path = self._file  # no metric: the newest is the best
         try:
-            self._save_checkpoint(trainer, self._file)
+            save_checkpoint(self, trainer, self._file)
         finally:
             self._between_epochs = False
         self._saved_step = self.newest = trainer.global_step
@@ -118,13 +126,9 @@ class LastCheckpoint(ModelCheckpoint):
 
 def _is_resumable(trainer: Trainer, model: LightningModule) -> bool:
     """Return whether a run can go on exactly from after the batch that was just trained on."""
-    loop = trainer.fit_loop.epoch_loop
-    if loop._should_accumulate() or loop._num_ready_batches_reached() or trainer.should_stop:
+    if is_accumulating(trainer) or is_last_batch(trainer) or trainer.should_stop:
         return False
     if is_overridden("on_train_batch_end", model):
         return False
-    if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
-        return False
     # the values of this step are logged after this hook: a run that stops in between would lose them
-    connector = trainer._logger_connector
-    return not (connector.should_update_logs and connector.metrics["log"])
+    return not is_validation_due(trainer) and not has_unlogged_values(trainer)

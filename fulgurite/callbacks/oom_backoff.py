@@ -12,8 +12,8 @@ from typing import Any
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from fulgurite.compat.lightning import SubprocessScriptLauncher
 from fulgurite.core.errors import is_out_of_memory
 from fulgurite.core.files import write_atomic
 
@@ -44,7 +44,7 @@ class OOMBackoff(Callback):
         if self.halved_from or trainer.state.fn != "fit" or not is_out_of_memory(exception):
             return
         launcher = trainer.strategy.launcher
-        by_script = isinstance(launcher, _SubprocessScriptLauncher)
+        by_script = isinstance(launcher, SubprocessScriptLauncher)
         by_lightning = type(getattr(launcher, "cluster_environment", None)) is LightningEnvironment
         foreign = (by_script and not by_lightning) or trainer.num_nodes > 1
         told = {"rank": trainer.global_rank, "restart": by_script, "foreign": foreign}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fulgurite.compat.lightning import process_group_backend, requested_backend
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 KEY = "trainer.strategy.process_group_backend"
@@ -29,9 +30,9 @@ def choose_backend(strategy: Any) -> tuple[str, str]:
     Raises:
         ConfigError: It is none, this build of torch lacks it, or it does not move tensors of the device.
     """
-    asked = strategy._process_group_backend
+    asked = requested_backend(strategy)
     device = strategy.root_device.type
-    backend = str(strategy._get_process_group_backend())
+    backend = process_group_backend(strategy)
     for part in backend.split(","):  # cpu:gloo,cuda:nccl
         _require(part.rpartition(":")[2].strip(), device, backend, mixed=":" in part)
     return backend, f"asked by {KEY}" if asked else f"the default for {device}"

@@ -21,6 +21,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
+from fulgurite.compat.lightning import has_process_group, process_group_backend, start_method
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.distributed.agreement import rank_zero_decides
@@ -118,9 +119,9 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     """
     strategy: Any = trainer.strategy
     launch = LaunchInfo.current
-    starts = str(getattr(strategy, "_start_method", "popen"))
+    starts = start_method(strategy)
     _require_started(trainer, starts)
-    if not hasattr(strategy, "_get_process_group_backend"):
+    if not has_process_group(strategy):
         return
     set_variables(cfg)
     backend, reason = choose_backend(strategy)
@@ -164,7 +165,7 @@ def _require_started(trainer: Trainer, starts: str) -> None:
             raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}; {remedy}"])
         return
     ExternalLaunchEnvironment(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
-    if starts != "popen" and hasattr(trainer.strategy, "_get_process_group_backend"):
+    if starts != "popen" and has_process_group(trainer.strategy):
         rule = f"starts processes itself, and {launch.by} has started {launch.size} already"
         raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}; use popen, e.g. trainer=ddp_sim"])
 
@@ -193,7 +194,7 @@ def init_process_group(strategy: Any, meet: InitMethod) -> None:
         strategy.accelerator.setup_device(strategy.root_device)
         strategy.set_world_ranks()
         size = strategy.cluster_environment.world_size()
-        backend = strategy._get_process_group_backend()
+        backend = process_group_backend(strategy)
         phase = str(strategy.lightning_module.trainer.state.fn.value) if meet.phases else ""
         torch.distributed.init_process_group(
             backend,

@@ -11,6 +11,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torchmetrics import Metric
 
+from fulgurite.compat.lightning import (
+    drop_cached_value,
+    end_restart,
+    epoch_results,
+    set_update_count,
+    uses_distributed_sampler,
+)
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
@@ -89,7 +96,7 @@ class ExactResume(Callback):
     def _share(self, trainer: Trainer) -> ShardSpec:
         """Return which part of an epoch this process trains on."""
         shares = trainer.distributed_sampler_kwargs or {}
-        if not trainer._accelerator_connector.use_distributed_sampler:
+        if not uses_distributed_sampler(trainer):
             shares = {}  # the data module shares out by itself
         return ShardSpec(self.seed, self.restore, self._lending, shares.get("rank", 0), shares.get("num_replicas", 1))
 
@@ -108,12 +115,12 @@ class ExactResume(Callback):
         trainer = self._trainer
         if trainer is None or self._place not in RESUMABLE_POINTS:
             return {"seed": self.seed}
-        means = trainer.fit_loop.epoch_loop._results if self._place == "step" else {}
+        means = epoch_results(trainer) if self._place == "step" else {}
         own = {
             "generators": generator_states(),
             "lending": self._lending.state_dict(),
             "metrics": {
-                name: {"state": metric.metric_state, "updates": metric._update_count}
+                name: {"state": metric.metric_state, "updates": metric.update_count}
                 for name, metric in _metrics_of(trainer.lightning_module)
             },
             "means": {
@@ -160,8 +167,8 @@ class ExactResume(Callback):
             if (saved := state["metrics"].get(name)) is not None:
                 for attribute, value in saved["state"].items():
                     setattr(metric, attribute, _moved(value, metric.device))
-                metric._update_count = saved["updates"]
-                metric._computed = None
+                set_update_count(metric, saved["updates"])
+                drop_cached_value(metric)
         self._epoch_means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
         self._lending.load_state_dict(state["lending"])
@@ -202,8 +209,7 @@ class ExactResume(Callback):
         """Let Lightning step ReduceLROnPlateau, which it leaves out at the end of the first epoch after a resume."""
         self.restore()
         self._place = "epoch end"
-        # its setter would undo this where training is counted in steps
-        trainer.fit_loop._restarting = False
+        end_restart(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that everything of the last epoch is done."""
@@ -215,7 +221,7 @@ class ExactResume(Callback):
 
     def _add_means(self, trainer: Trainer) -> None:
         """Add each saved mean to the one that was begun anew, as soon as the model logs it again."""
-        begun = trainer.fit_loop.epoch_loop._results
+        begun = epoch_results(trainer)
         for key in [key for key in self._epoch_means if key in begun]:
             mean, saved = begun[key], self._epoch_means.pop(key)
             value = saved["value"].to(mean.value.device)
@@ -226,7 +232,7 @@ class ExactResume(Callback):
                 mean.value = value + mean.value
             else:
                 mean.value = mean.meta.reduce_fx(value, mean.value)
-            mean._computed = None
+            drop_cached_value(mean)
 
 
 class DropLoaderState(Callback):

@@ -16,6 +16,14 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 from torchmetrics import Metric
 
+from fulgurite.compat.lightning import (
+    active_results,
+    default_state,
+    drop_cached_value,
+    evaluation_loaders,
+    train_loaders,
+    uses_distributed_sampler,
+)
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.ddp_buckets import settle_buckets
@@ -40,6 +48,8 @@ class UnevenBatches(Callback):
         self._before: list[tuple[Metric, Values]] | None = None  # metrics as they were before a filler
         self._is_last = False
         self._weight = 1.0  # of this rank's part of the batch
+        self._train_sharding: BatchSharding | None = None
+        self._evaluation_loaders: list[DataLoader[Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wrap the data module; here, in the process that trains, which may be a spawned one."""
@@ -56,15 +66,18 @@ class UnevenBatches(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle in which order gradients are summed."""
         settle_buckets(trainer)
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips that hook when it resumes amid an epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the sharding of the training loader, which Lightning may have reloaded."""
+        # a step that takes a batch from each of several loaders has one loss for all
+        loader = loaders[0] if len(loaders := train_loaders(trainer)) == 1 else None
+        self._train_sharding = loader.order.sharing if isinstance(loader, ExactLoader) else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Find out what this rank's part of the batch is worth."""
-        loaders = trainer.fit_loop._combined_loader
-        # of a step that takes a batch from each of several loaders there is only one loss
-        if loaders is None or len(loaders.flattened) != 1 or not isinstance(loaders.flattened[0], ExactLoader):
-            return
-        sharing = loaders.flattened[0].order.sharing
-        if batch_idx == sharing.batches - 1:
+        sharing = self._train_sharding
+        if sharing is not None and batch_idx == sharing.batches - 1:
             self._weight = sharing.weight(batch_idx)
             self._note(trainer, sharing, batch_idx)
 
@@ -81,6 +94,10 @@ class UnevenBatches(Callback):
         self._end_batch(trainer)
 
     # evaluation
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Get the loaders of the evaluation."""
+        self._evaluation_loaders = evaluation_loaders(trainer)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -100,15 +117,14 @@ class UnevenBatches(Callback):
         """Forget a filler."""
         self._end_batch(trainer)
 
+    on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
     def _note_loader(self, trainer: Trainer, batch_idx: int, dataloader_idx: int) -> None:
-        loaders = trainer._evaluation_loop._combined_loader
-        # where a step takes a batch from each of several loaders, what came of one of them cannot be taken out
-        if loaders is None or (loaders._mode != "sequential" and len(loaders.flattened) > 1):
+        if not self._evaluation_loaders:
             return
-        order = getattr(loaders.flattened[dataloader_idx], "sampler", None)
+        order = getattr(self._evaluation_loaders[dataloader_idx], "sampler", None)
         if isinstance(order, EpochSampler):
             self._note(trainer, order.sharing, batch_idx)
 
@@ -126,12 +142,12 @@ class UnevenBatches(Callback):
         if before is not None:
             known = {id(metric) for metric, _ in before}
             # what the filler was the first to log has no value of before
-            before += [(metric, metric._defaults) for metric in _metrics(trainer) if id(metric) not in known]
+            before += [(metric, default_state(metric)) for metric in _metrics(trainer) if id(metric) not in known]
             for metric, values in before:
                 for name, value in values.items():
                     setattr(metric, name, _copy(value, metric.device))
-                metric._computed = None
-        for mean in (trainer._results or {}).values():
+                drop_cached_value(metric)
+        for mean in active_results(trainer).values():
             # Lightning divides the number over all ranks by their number, in whole numbers
             if mean.is_tensor and mean.meta.is_mean_reduction:
                 mean.cumulated_batch_size = mean.cumulated_batch_size.float()
@@ -143,7 +159,7 @@ def install_uneven_batches(trainer: Trainer) -> None:
     Args:
         trainer: Gets a callback more, before those that look at metrics.
     """
-    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+    if trainer.world_size > 1 and uses_distributed_sampler(trainer):
         vars(trainer)["callbacks"].insert(0, UnevenBatches())
 
 
@@ -198,11 +214,11 @@ def _share(loader: DataLoader[Any], trainer: Trainer, *, fill: bool) -> str:
 def _metrics(trainer: Trainer) -> list[Metric]:
     """Return the metrics of the model and those that `self.log` has made in the loop that runs."""
     own = [part for part in trainer.lightning_module.modules() if isinstance(part, Metric)]
-    return own + list((trainer._results or {}).values())
+    return own + list(active_results(trainer).values())
 
 
 def _values(metric: Metric) -> Values:
-    return {name: _copy(getattr(metric, name), metric.device) for name in metric._defaults}
+    return {name: _copy(value, metric.device) for name, value in metric.metric_state.items()}
 
 
 def _copy(value: Any, device: torch.device) -> Any:

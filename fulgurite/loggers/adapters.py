@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
+from fulgurite.compat.lightning import flatten_params
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.loggers.guarded import close_all, enqueue, run_id
 
@@ -103,10 +104,8 @@ def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> Non
 @rank_zero_only
 def _log_new_hyperparameters(logger: Any, hyperparameters: dict[str, Any]) -> None:
     """Leave out what an MLflow run holds: it refuses another value for a parameter, and all that come with it."""
-    from lightning.fabric.utilities.logger import _flatten_dict
-
     held = logger.experiment.get_run(logger.run_id).data.params
-    flat = _flatten_dict(hyperparameters)
+    flat = flatten_params(hyperparameters)
     logger.log_hyperparams({name: value for name, value in flat.items() if name not in held})
 
 

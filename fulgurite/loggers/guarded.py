@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from fulgurite.compat.lightning import DummyExperiment
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, one_line

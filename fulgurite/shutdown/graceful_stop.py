@@ -16,6 +16,12 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.compat.lightning import (
+    SubprocessScriptLauncher,
+    disable_signal_handlers,
+    disable_sigterm_broadcast,
+    is_accumulating,
+)
 from fulgurite.core.errors import Interrupted
 from fulgurite.dataloading.patch import change_loaders
 from fulgurite.shutdown.signals import IgnoreInWorker, signals
@@ -58,7 +64,7 @@ class StopOnSignal(Callback):
         """From here on a signal only asks."""
         self._agreed_at = time.monotonic()
         # Lightning would do the same for SIGTERM on rank 0 only, and wait for the device at every batch
-        cast("Any", trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = _nothing
+        disable_sigterm_broadcast(trainer)
         signals.training = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,7 +83,7 @@ class StopOnSignal(Callback):
         """Stop after an optimizer step."""
         if trainer.world_size == 1:
             self._look(trainer)
-        if self._stop and not trainer.fit_loop.epoch_loop._should_accumulate():
+        if self._stop and not is_accumulating(trainer):
             self._stop_if_saved(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,9 +164,9 @@ def stop_on_signals(
         return
     signals.grace = grace_seconds
     signals.launcher = trainer.strategy.launcher
-    cast("Any", trainer._signal_connector).register_signal_handlers = _nothing
+    disable_signal_handlers(trainer)
     launcher = signals.launcher
-    if launcher is not None and not hasattr(launcher, "_call_children_scripts"):
+    if launcher is not None and not isinstance(launcher, SubprocessScriptLauncher):
         return  # the ranks are spawned, not started as scripts: they listen to nothing and end with this process
     environment = getattr(launcher, "cluster_environment", None)
     if type(environment) is LightningEnvironment and environment.local_rank() > 0:
@@ -176,7 +182,3 @@ def _shield(loader: DataLoader[Any]) -> None:
         # what Lightning gives to a loader that has none of its own
         seeded = pl_worker_init_function if os.environ.get("PL_SEED_WORKERS", "0") != "0" else None
         loader.worker_init_fn = IgnoreInWorker(loader.worker_init_fn or seeded)
-
-
-def _nothing() -> None:
-    """Do what is left to this module."""

@@ -14,12 +14,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.constants import default_pg_timeout
 
+from fulgurite.compat.lightning import (
+    SubprocessScriptLauncher,
+    limit_threads,
+    process_group_timeout,
+    set_launcher,
+    set_process_group_timeout,
+    start_child_scripts,
+)
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import PARENT, LaunchInfo
@@ -52,9 +58,9 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
     if timeout <= 0:
         raise ConfigError([f"extras.rank_timeout={timeout:g}: is not above 0 seconds; the default is 600"])
     strategy = trainer.strategy
-    given = getattr(strategy, "_timeout", None)
+    given = process_group_timeout(strategy)
     if given == default_pg_timeout:
-        strategy._timeout = timedelta(seconds=timeout)  # type: ignore[attr-defined]
+        set_process_group_timeout(strategy, timedelta(seconds=timeout))
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
     launcher = strategy.launcher
@@ -62,13 +68,13 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
         # where processes are there already some strategies have no launcher, and nobody to say which one failed
         environment = strategy.cluster_environment
         assert environment is not None
-        launcher = _SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        strategy._launcher = SupervisedLauncher(launcher, folder, timeout)
+        launcher = SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
+    if isinstance(launcher, SubprocessScriptLauncher):
+        set_launcher(strategy, SupervisedLauncher(launcher, folder, timeout))
     return timeout
 
 
-class SupervisedLauncher(_SubprocessScriptLauncher):
+class SupervisedLauncher(SubprocessScriptLauncher):
     """Lightning's launcher of one process a device, with our watcher in place of its observer.
 
     Args:
@@ -82,7 +88,7 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
 
     started: ClassVar[list[SupervisedLauncher]] = []
 
-    def __init__(self, given: _SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
+    def __init__(self, given: SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
         self.folder = folder
         self.timeout = timeout
@@ -105,7 +111,7 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
         elif parent := os.environ.pop(PARENT, None):
             self.parent = int(parent)
             exit_with_parent(self.parent)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        limit_threads(self.num_processes)
         try:
             with registered_pid(self.folder) if LaunchInfo.current is not None else nullcontext():
                 return function(*args, **kwargs)
@@ -120,7 +126,7 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
         os.environ[PARENT] = str(os.getpid())
         try:
             with job_command_line():
-                self._call_children_scripts()
+                start_child_scripts(self)
         finally:
             del os.environ[PARENT]
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)

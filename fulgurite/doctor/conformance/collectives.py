@@ -17,6 +17,7 @@ from functools import partial, reduce
 import torch
 import torch.distributed as dist
 
+from fulgurite.compat.lightning import premultiplied_sum
 from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
 
 Number = Callable[[list[int]], float]
@@ -59,7 +60,7 @@ def all_reduce(name: str, ranks: Ranks) -> Iterator[Claim]:
 def all_reduce_premultiplied(ranks: Ranks) -> Iterator[Claim]:
     """PREMUL_SUM: each rank's tensor is multiplied by a factor before it is summed, without a kernel of its own."""
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank])
-    dist.all_reduce(mine, dist._make_nccl_premul_sum(float(PREMUL_FACTOR)), group=ranks.group)  # type: ignore[attr-defined]
+    dist.all_reduce(mine, premultiplied_sum(float(PREMUL_FACTOR)), group=ranks.group)
     yield mine, ranks.tensor(PREMUL_FACTOR * sum(numbers(ranks.size)))
 
 

@@ -1,0 +1,206 @@
+"""Private names of Lightning, torchmetrics and torch, each behind one function.
+
+None of them has a public counterpart in Lightning 2.6, torchmetrics 1.9 and torch 2.13. A test requires each name in
+the installed versions. Nothing is imported before a function is called, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.strategies import Strategy
+    from lightning.pytorch.strategies.launchers.subprocess_script import (
+        _SubprocessScriptLauncher as SubprocessScriptLauncher,
+    )
+    from torch.utils.data import DataLoader
+    from torchmetrics import Metric
+
+__all__ = ["DummyExperiment", "SubprocessScriptLauncher"]
+
+# public name here: the module and the private name there
+CLASSES = {
+    "DummyExperiment": ("lightning.fabric.loggers.logger", "_DummyExperiment"),
+    "SubprocessScriptLauncher": (
+        "lightning.pytorch.strategies.launchers.subprocess_script",
+        "_SubprocessScriptLauncher",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a private class at its first use."""
+    if name not in CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, private = CLASSES[name]
+    return getattr(import_module(module), private)
+
+
+# the loops of a trainer, Lightning 2.6
+
+
+def epoch_results(trainer: Trainer) -> dict[str, Any]:
+    """Return the values that `self.log` collects in the training epoch, by key."""
+    results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
+    return results
+
+
+def active_results(trainer: Trainer) -> dict[str, Any]:
+    """Return the values that `self.log` collects in the loop that runs, by key; empty when none runs."""
+    return trainer._results or {}
+
+
+def train_loaders(trainer: Trainer) -> list[Any]:
+    """Return the training loaders as a flat list, once Lightning has set them up."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else combined.flattened
+
+
+def evaluation_loaders(trainer: Trainer) -> list[DataLoader[Any]]:
+    """Return the loaders of the evaluation loop; empty when a step takes a batch from each of several."""
+    combined = trainer._evaluation_loop._combined_loader
+    if combined is None or (combined._mode != "sequential" and len(combined.flattened) > 1):
+        return []
+    return combined.flattened
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Return whether the batch that was just trained on ended without an optimizer step."""
+    return trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def is_last_batch(trainer: Trainer) -> bool:
+    """Return whether the batch that was just trained on is the last one of its epoch."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def is_validation_due(trainer: Trainer) -> bool:
+    """Return whether a validation follows the batch that was just trained on."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def has_unlogged_values(trainer: Trainer) -> bool:
+    """Return whether loggers get values of this step after the hook `on_train_batch_end`."""
+    connector = trainer._logger_connector
+    return connector.should_update_logs and bool(connector.metrics["log"])
+
+
+def end_restart(trainer: Trainer) -> None:
+    """Mark the fit loop as not resumed; its public setter would reset the loops inside it too."""
+    trainer.fit_loop._restarting = False
+
+
+def disable_sigterm_broadcast(trainer: Trainer) -> None:
+    """Keep the epoch loop from broadcasting SIGTERM, which waits for the device at every batch."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _do_nothing  # type: ignore[method-assign]
+
+
+def disable_signal_handlers(trainer: Trainer) -> None:
+    """Keep the trainer from installing signal handlers."""
+    trainer._signal_connector.register_signal_handlers = _do_nothing  # type: ignore[method-assign]
+
+
+def uses_distributed_sampler(trainer: Trainer) -> bool:
+    """Return the trainer's argument `use_distributed_sampler`."""
+    return bool(trainer._accelerator_connector.use_distributed_sampler)
+
+
+def save_checkpoint(callback: ModelCheckpoint, trainer: Trainer, path: str) -> None:
+    """Save as `ModelCheckpoint` does, which reports the file to the loggers."""
+    callback._save_checkpoint(trainer, path)
+
+
+def _do_nothing(*args: Any) -> None:
+    pass
+
+
+# metrics, torchmetrics 1.9
+
+
+def default_state(metric: Metric) -> dict[str, Any]:
+    """Return the values that `reset` gives to a metric's state."""
+    return metric._defaults
+
+
+def set_update_count(metric: Metric, count: int) -> None:
+    """Set the number that the property `update_count` returns."""
+    metric._update_count = count
+
+
+def drop_cached_value(metric: Metric) -> None:
+    """Make `compute` calculate again after the state was changed from outside."""
+    metric._computed = None
+
+
+# strategies and launchers, Lightning 2.6
+
+
+def has_process_group(strategy: Strategy) -> bool:
+    """Return whether a strategy makes a process group of torch.distributed."""
+    return hasattr(strategy, "_get_process_group_backend")
+
+
+def process_group_backend(strategy: Strategy) -> str:
+    """Return the backend of a strategy's process group: the requested one or the device's default."""
+    return str(strategy._get_process_group_backend())  # type: ignore[attr-defined]
+
+
+def requested_backend(strategy: Strategy) -> str | None:
+    """Return the strategy's argument `process_group_backend`."""
+    backend: str | None = strategy._process_group_backend  # type: ignore[attr-defined]
+    return backend
+
+
+def start_method(strategy: Strategy) -> str:
+    """Return how a strategy starts processes: popen, spawn, fork or forkserver."""
+    return str(getattr(strategy, "_start_method", "popen"))
+
+
+def process_group_timeout(strategy: Strategy) -> timedelta | None:
+    """Return the strategy's argument `timeout`; None where it takes none."""
+    return getattr(strategy, "_timeout", None)
+
+
+def set_process_group_timeout(strategy: Strategy, timeout: timedelta) -> None:
+    """Set what the argument `timeout` of a strategy sets."""
+    strategy._timeout = timeout  # type: ignore[attr-defined]
+
+
+def set_launcher(strategy: Strategy, launcher: SubprocessScriptLauncher) -> None:
+    """Replace the launcher of a strategy."""
+    strategy._launcher = launcher
+
+
+def start_child_scripts(launcher: SubprocessScriptLauncher) -> None:
+    """Start one process for each further rank of this node."""
+    launcher._call_children_scripts()
+
+
+def limit_threads(num_processes: int) -> None:
+    """Share the cores among the processes of a node unless OMP_NUM_THREADS is set."""
+    from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+
+    _set_num_threads_if_needed(num_processes=num_processes)
+
+
+# loggers and torch
+
+
+def flatten_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Return nested hyperparameters under the flat names that Lightning's loggers give them."""
+    from lightning.fabric.utilities.logger import _flatten_dict
+
+    return _flatten_dict(params)
+
+
+def premultiplied_sum(factor: float) -> Any:
+    """Return NCCL's reduction that multiplies by a factor and sums, as FSDP uses it (torch 2.13)."""
+    import torch.distributed as dist
+
+    return dist._make_nccl_premul_sum(factor)  # type: ignore[attr-defined]

@@ -1,0 +1,166 @@
+"""Each private name behind fulgurite/compat/lightning.py exists in the installed versions."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torchmetrics import MeanMetric
+
+from fulgurite.compat import lightning as compat
+from tests.support.project import ROOT
+from tests.support.toy_task import OrdinaryData, OrdinaryModel
+
+
+class Asker(Callback):
+    """Calls each function about loops and results where the library does, and keeps what they return."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[Any]] = {}
+
+    def keep(self, **values: Any) -> None:
+        """Add one value to each list."""
+        for name, value in values.items():
+            self.found.setdefault(name, []).append(value)
+
+    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
+        """Ask for what is fixed by now."""
+        compat.disable_sigterm_broadcast(trainer)
+        self.keep(train_loaders=len(compat.train_loaders(trainer)))
+        self.keep(uses_distributed_sampler=compat.uses_distributed_sampler(trainer))
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Ask about the batch that was just trained on."""
+        self.keep(
+            is_accumulating=compat.is_accumulating(trainer),
+            is_last_batch=compat.is_last_batch(trainer),
+            is_validation_due=compat.is_validation_due(trainer),
+            has_unlogged_values=compat.has_unlogged_values(trainer),
+            epoch_results=sorted(compat.epoch_results(trainer)),
+        )
+        assert compat.active_results(trainer).keys() == compat.epoch_results(trainer).keys()
+
+    def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
+        """Ask for the loaders of an evaluation."""
+        self.keep(evaluation_loaders=len(compat.evaluation_loaders(trainer)))
+
+    def on_train_end(self, trainer: Trainer, *args: Any) -> None:
+        """Undo a restart."""
+        trainer.fit_loop._restarting = True
+        compat.end_restart(trainer)
+        self.keep(restarting=trainer.fit_loop.restarting)
+
+
+def test_loops(tmp_path: Any) -> None:
+    asker = Asker()
+    trainer = Trainer(
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_val_batches=1,
+        accumulate_grad_batches=2,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        callbacks=[asker],
+    )
+    handlers = trainer._signal_connector.register_signal_handlers
+    compat.disable_signal_handlers(trainer)
+    assert handlers != trainer._signal_connector.register_signal_handlers
+    trainer.fit(OrdinaryModel(), datamodule=OrdinaryData())
+    assert compat.active_results(trainer) == {}
+    results = asker.found.pop("epoch_results")
+    assert all(keys == results[0] for keys in results)
+    assert any("loss" in key for key in results[0])
+    unlogged = asker.found.pop("has_unlogged_values")
+    assert unlogged == [False, bool(unlogged[1]), False, bool(unlogged[1])]
+    assert asker.found == {
+        "train_loaders": [1],
+        "uses_distributed_sampler": [True],
+        "is_accumulating": [True, False, True, False],
+        "is_last_batch": [False, False, False, True],
+        "is_validation_due": [False, False, False, True],
+        "evaluation_loaders": [1],
+        "restarting": [False],
+    }
+    callback = ModelCheckpoint()
+    compat.save_checkpoint(callback, trainer, str(tmp_path / "x.ckpt"))
+    assert (tmp_path / "x.ckpt").is_file()
+
+
+def test_metrics() -> None:
+    metric = MeanMetric()
+    metric.update(2.0)
+    assert metric.compute() == 2
+    vars(metric)["mean_value"] = metric.mean_value * 2
+    assert metric.compute() == 2
+    compat.drop_cached_value(metric)
+    assert metric.compute() == 4
+    compat.set_update_count(metric, 7)
+    assert metric.update_count == 7
+    assert compat.default_state(metric).keys() == metric.metric_state.keys()
+
+
+@pytest.mark.parametrize("make", [DDPStrategy, FSDPStrategy])
+def test_strategies(make: Any) -> None:
+    strategy = make(timeout=timedelta(seconds=5), process_group_backend="gloo")
+    assert compat.process_group_timeout(strategy) == timedelta(seconds=5)
+    compat.set_process_group_timeout(strategy, timedelta(seconds=6))
+    assert vars(strategy)["_timeout"] == timedelta(seconds=6)
+    assert compat.has_process_group(strategy)
+    assert compat.requested_backend(strategy) == compat.process_group_backend(strategy) == "gloo"
+    assert compat.start_method(strategy) == "popen"
+    launcher = compat.SubprocessScriptLauncher(LightningEnvironment(), 2, 1)
+    compat.set_launcher(strategy, launcher)
+    assert strategy.launcher is launcher
+    assert compat.start_method(DDPStrategy(start_method="spawn")) == "spawn"
+
+
+def test_launcher_and_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[bool] = []
+    launcher = compat.SubprocessScriptLauncher(LightningEnvironment(), 1, 1)
+    monkeypatch.setattr(launcher, "_call_children_scripts", lambda: started.append(True))
+    compat.start_child_scripts(launcher)
+    assert started == [True]
+    assert hasattr(compat.SubprocessScriptLauncher, "_call_children_scripts")
+    compat.limit_threads(1)
+    assert compat.flatten_params({"a": {"b": 1}}) == {"a/b": 1}
+    assert compat.DummyExperiment.__name__ in inspect.getsource(rank_zero_experiment)
+    assert hasattr(dist, "_make_nccl_premul_sum") or not dist.is_nccl_available()
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = compat.missing
+
+
+def test_import_costs_nothing() -> None:
+    code = "import sys, fulgurite.compat.lightning; print({'torch', 'lightning'} & sys.modules.keys())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "set()"
+
+
+def test_no_other_module_reaches_private_names() -> None:
+    pattern = (
+        r"\._(accelerator_connector|broadcast_sigterm_tensor|call_children_scripts|combined_loader|computed|data_fetcher"
+        r"|evaluation_loop|get_process_group_backend|launcher|logger_connector|process_group_backend|results|should_\w+"
+        r"|signal_connector|timeout|update_count)\b|import _(Subprocess|Dummy|set_num|flatten)|torch\._C"
+    )
+    found = subprocess.run(
+        ["git", "grep", "-nE", pattern, "--", "fulgurite/*.py", ":!fulgurite/compat"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    assert found == ""
