@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed import DebugLevel, get_debug_level, set_debug_level
+from torch.distributed import DebugLevel, get_debug_level, set_debug_level  # type: ignore[attr-defined]
 
 from fulgurite.doctor.cluster.groups import gloo_group
 from fulgurite.doctor.cluster.rank_group import Ranks

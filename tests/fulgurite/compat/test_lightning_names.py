@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torchmetrics import MeanMetric
 
@@ -69,7 +69,7 @@ def test_loops(tmp_path: Any) -> None:
         limit_val_batches=1,
         accumulate_grad_batches=2,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        log_every_n_steps=2,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -87,7 +87,7 @@ def test_loops(tmp_path: Any) -> None:
     assert all(keys == results[0] for keys in results)
     assert any("loss" in key for key in results[0])
     unlogged = asker.found.pop("has_unlogged_values")
-    assert unlogged == [False, bool(unlogged[1]), False, bool(unlogged[1])]
+    assert unlogged == [False, False, True, True]  # every second optimizer step
     assert asker.found == {
         "train_loaders": [1],
         "uses_distributed_sampler": [True],
@@ -160,7 +160,5 @@ def test_no_other_module_reaches_private_names() -> None:
         r"|evaluation_loop|get_process_group_backend|launcher|logger_connector|process_group_backend|results|should_\w+"
         r"|signal_connector|timeout|update_count)\b|import _(Subprocess|Dummy|set_num|flatten)|torch\._C"
     )
-    found = subprocess.run(
-        ["git", "grep", "-nE", pattern, "--", "fulgurite/*.py", ":!fulgurite/compat"], cwd=ROOT, capture_output=True, text=True
-    ).stdout
-    assert found == ""
+    command = ["git", "grep", "-nE", pattern, "--", "fulgurite/*.py", ":!fulgurite/compat"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout == ""
