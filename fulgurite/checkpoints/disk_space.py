@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch.nn.parameter import is_lazy
 
 from fulgurite.checkpoints.manifest import suggest_intact
+from fulgurite.core.formatting import format_bytes
 from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
@@ -42,8 +43,8 @@ def warn_of_little_space(folder: Path, size: int) -> None:
             "%s: %s free, and a checkpoint will take about %s, three of them while one is replaced; "
             "free space or write elsewhere with paths.log_dir=<folder on another disk>",
             folder,
-            shown_bytes(free),
-            shown_bytes(size),
+            format_bytes(free, rounded=True),
+            format_bytes(size, rounded=True),
         )
 
 
@@ -63,17 +64,8 @@ def explain_no_room(path: Path, error: OSError, size: int) -> str:
     """
     limit = "; the limit is on one file: ulimit -f" if error.errno == errno.EFBIG else ""
     before = f"the one before is whole, go on with ckpt_path={path}" if path.exists() else suggest_intact(path)
-    free = shown_bytes(free_bytes(path.parent))
+    free, needed = (format_bytes(number, rounded=True) for number in (free_bytes(path.parent), size))
     return (
-        f"{path}: no room for a checkpoint of {shown_bytes(size)} ({error.strerror}; {free} free{limit}); "
+        f"{path}: no room for a checkpoint of {needed} ({error.strerror}; {free} free{limit}); "
         f"free space or write elsewhere with paths.log_dir=<folder on another disk>; {before}"
     )
-
-
-def shown_bytes(size: float) -> str:
-    """Return bytes as a person reads them."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fulgurite.core.errors import UserError
-from fulgurite.doctor.bench.bandwidth import shown_bytes
+from fulgurite.core.formatting import format_bytes
 from fulgurite.doctor.report import Report, machines
 from fulgurite.reporting.plots import BAR, BEST, STYLE
 
@@ -68,7 +68,7 @@ def _lines(report: Report, times: Axes, rates: Axes) -> None:
     shown = [largest := all_sizes[0], *(size for size in all_sizes[:: 1 + len(all_sizes) // 9] if size * 3 < largest)]
     for axes in (times, rates):
         axes.set_xscale("log", base=2)
-        axes.set_xticks(shown, [shown_bytes(tick) for tick in shown], rotation=30)
+        axes.set_xticks(shown, [format_bytes(tick) for tick in shown], rotation=30)
         axes.minorticks_off()
         axes.set_xlabel("size of the message")
     times.set_yscale("log")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.doctor.bench.bandwidth import shown_bytes
+from fulgurite.core.formatting import format_bytes, format_latency, markdown_lines
 from fulgurite.doctor.cluster.facts import FINDING, FINE, NOTE
 from fulgurite.doctor.report import Report, machines
 
@@ -76,15 +76,15 @@ def tables(report: Report) -> list[Rows]:
         source, target = facts[link.source], facts[link.target]
         over = source.interfaces[link.interface]
         mark = slow.get(f"{source.name} -> {target.name} over {over}", "")
-        links.append([source.name, target.name, over, shown_time(link.latency), shown_rate(link.rate), mark])
+        links.append([source.name, target.name, over, format_latency(link.latency), shown_rate(link.rate), mark])
     found.append(("Links", ["from", "to", "over", "latency", "GB/s", ""], links))
     measured = [
         [
             one.collective,
-            shown_bytes(one.num_bytes),
+            format_bytes(one.num_bytes),
             str(one.calls),
-            shown_time(one.median),
-            shown_time(one.p95),
+            format_latency(one.median),
+            format_latency(one.p95),
             shown_rate(one.algorithm),
             shown_rate(one.bus),
             str(one.wrong),
@@ -132,18 +132,8 @@ def as_markdown(report: Report) -> str:
     parts = []
     for title, columns, cells in tables(report):
         right = _numeric(columns, cells)
-        rule = ["---:" if column in right else "---" for column in columns]
-        lines = [columns, rule, *([cell.replace("|", "\\|") for cell in row] for row in cells)]
-        parts.append(f"## {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append(f"## {title}\n\n{''.join(markdown_lines(columns, cells, right))}")
     return "# Doctor\n\n" + "\n".join(parts)
-
-
-def shown_time(seconds: float) -> str:
-    """Return a duration as a person says it: `85.2 µs`, `1.31 ms`, `2.5 s`."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
 
 
 def shown_rate(rate: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fulgurite.doctor.bench.bandwidth import shown_bytes
+from fulgurite.core.formatting import format_bytes
 from fulgurite.doctor.bench.collectives import Measured, measure_all, sizes
 from fulgurite.doctor.bench.links import (
     Link,
@@ -119,7 +119,7 @@ def _better(one: Link, again: Link | None) -> Link:
 def wrong_ones(measured: Sequence[Measured]) -> list[Check]:
     """Return a finding for each measurement whose result was not right."""
     return [
-        Check("bench", FINDING, f"{one.collective} of {shown_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
+        Check("bench", FINDING, f"{one.collective} of {format_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
         for one in measured
         if one.wrong
     ]
@@ -139,7 +139,7 @@ def below(report: Report, least: dict[str, dict[int, float]]) -> list[Check]:
         given = [(size, rate) for size, rate in least.get(one.collective, {}).items() if size <= one.num_bytes]
         asked = max(given)[1] if given else 0.0
         if one.bus < asked:
-            name = f"{one.collective} of {shown_bytes(one.num_bytes)}"
+            name = f"{one.collective} of {format_bytes(one.num_bytes)}"
             short.append(f"{name}: {one.bus:.3g} GB/s on the bus, below {asked:g}")
     wanted = least.get("links", {}).get(0)
     for link in report.links:

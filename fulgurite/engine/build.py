@@ -19,8 +19,8 @@ from fulgurite.compat.hydra import let_partials_pickle, unchecked
 from fulgurite.config.target_policy import (
     check_targets,
 )
-from fulgurite.core.console import show_config
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.formatting import show_config
 from fulgurite.core.metric_names import metrics_of
 from fulgurite.core.rank_logging import RankedLogger, quiet_libraries
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.tags import tag_names
-from fulgurite.core.console import show_results
 from fulgurite.core.files import write_atomic
+from fulgurite.core.formatting import show_results
 from fulgurite.core.metric_names import names_of
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.core.formatting import format_duration
 from fulgurite.core.metric_names import less_is_better
 from fulgurite.core.redact import shown_word
 from fulgurite.sweeps.dispatch import NumberedJob
@@ -92,7 +93,7 @@ class Progress:
             self.failed += 1
             outcome = returned._return_value.outcome
             how = f"{outcome.status}: {outcome.reason}"
-        self._say(f"sweep: job {number} {how}{values}, {_duration(seconds)}; {self.summary(jobs)}")
+        self._say(f"sweep: job {number} {how}{values}, {format_duration(seconds)}; {self.summary(jobs)}")
 
     def show(self, jobs: Iterator[NumberedJob]) -> None:
         """Draw the table, where there is one."""
@@ -104,7 +105,7 @@ class Progress:
 
         table = Table("job", "values", "time")
         for number, now in sorted(self.now.items()):
-            table.add_row(str(number), now.values, _duration(time.monotonic() - now.start))
+            table.add_row(str(number), now.values, format_duration(time.monotonic() - now.start))
         self._live.update(Group(Text(self.summary(jobs), style="bold"), table), refresh=True)
 
     def summary(self, jobs: Iterator[NumberedJob]) -> str:
@@ -115,7 +116,7 @@ class Progress:
         if self.best is not None:
             parts.append(f"best {self.metric} {self.best[0]:.4f} (job {self.best[1]})")
         if (left := self._seconds_left(to_come)) is not None:
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{format_duration(left)} left")
         return ", ".join(parts)
 
     def _seconds_left(self, to_come: int) -> float | None:
@@ -156,12 +157,3 @@ def _plain(config: DictConfig) -> Iterator[str]:
         if not word.is_sweep_override():
             yield f"{word.get_key_element()}={word.get_value_element_as_str()}"  # as Hydra's grid writes it
             yield str(word.input_line)  # as a search leaves it
-
-
-def _duration(seconds: float) -> str:
-    """Return e.g. `40 s`, `3 min 05 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

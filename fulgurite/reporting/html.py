@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from fulgurite.core.formatting import format_duration_short
 from fulgurite.reporting.collect import key_and_value
 from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
-from fulgurite.reporting.tables import shown_time
 from fulgurite.runs.sweep_summary import shown_value
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -168,7 +168,7 @@ def _runs(summary: Summary) -> str:
                     _text(run.status),
                     *_values(summary, group),
                     *(_text(seed_of(run)) for _ in seed),
-                    (shown_time(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
+                    (format_duration_short(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
                     *((f"{of:.4g}", repr(of)) if of is not None and of == of else ("-", "") for of in numbers),  # noqa: PLR0124
                 ]
             )

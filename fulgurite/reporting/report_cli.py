@@ -21,8 +21,8 @@ from statistics import mean
 
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
+from fulgurite.core.formatting import format_duration_short
 from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sweep, has_folds
-from fulgurite.reporting.tables import shown_time
 
 PAGE, BEST = "report.html", "best.yaml"
 
@@ -94,7 +94,7 @@ def best_text(summary: Summary, group: Group) -> str:
         f"Best of {len(summary.groups)} configs that {summary.folder.name} has tried: {group.name}.",
         "  command   python src/train.py experiment=best",
         f"  expect    {summary.metric} {shown_spread(group, summary.metric)}",
-        f"  time      {shown_time(mean(seconds)) if seconds else 'unknown'} on {host}",
+        f"  time      {format_duration_short(mean(seconds)) if seconds else 'unknown'} on {host}",
     ]
     return experiment_text(group.runs[0].words, header)
 

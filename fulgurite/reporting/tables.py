@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from fulgurite.core.errors import UserError, did_you_mean
+from fulgurite.core.formatting import format_duration_short, markdown_lines
 from fulgurite.core.metric_names import less_is_better
 from fulgurite.reporting.collect import RunSummary
 
@@ -127,8 +128,7 @@ def _joined(value: Any) -> Any:
 
 def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
     names, cells = _cells(rows)
-    lines = (names, ["---"] * len(names), *cells)
-    out.writelines("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    out.writelines(markdown_lines(names, cells))
 
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
@@ -170,14 +170,7 @@ def _shown(name: str, row: Mapping[str, Any]) -> str:
     if name == "start":
         return str(value)[:16].replace("T", " ")
     if name == "seconds":
-        return shown_time(value)
+        return format_duration_short(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return " ".join(str(_joined(value)).split())
-
-
-def shown_time(seconds: float) -> str:
-    """Return a duration as a person says it: `42 s`, `3 min`, `1.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper
-from fulgurite.core.console import show_sweep
+from fulgurite.core.formatting import show_sweep
 
 SUMMARY = "summary.csv"
 FOLDED = ("seed=", "data.fold=")  # repeats of one experiment, not experiments of their own

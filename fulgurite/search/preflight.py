@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
-from fulgurite.core.console import show_plan
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.formatting import show_plan
 from fulgurite.core.redact import shown_word
 from fulgurite.runs.sweep_ledger import SEARCH, job_key, plan_of, read
 from fulgurite.search.settings import SearchSettings, find_metric_problems

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
 from fulgurite.config.override_text import quoted
-from fulgurite.core.console import show_plan
 from fulgurite.core.errors import FulguriteError, UserError
+from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import shown_word
 from fulgurite.distributed.agreement import barrier

@@ -65,11 +65,3 @@ def slow_ones(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
     spread = median_low([abs(rate - middle) for rate in rates])
     short = [place for place, rate in enumerate(rates) if middle - rate > max(spread, tolerance * middle)]
     return sorted(short, key=rates.__getitem__)
-
-
-def shown_bytes(number: int) -> str:
-    """Return a size as a person says it: `12 B`, `64 KiB`."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number} B"

@@ -11,7 +11,8 @@ from statistics import median
 import torch
 import torch.distributed as dist
 
-from fulgurite.doctor.bench.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile, shown_bytes
+from fulgurite.core.formatting import format_bytes
+from fulgurite.doctor.bench.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile
 from fulgurite.doctor.cluster.rank_group import Ranks
 from fulgurite.doctor.conformance.collectives import gather_single, scatter_single
 
@@ -202,4 +203,4 @@ def measure_all(
     for collective in collectives:
         for num_bytes in all_sizes:
             step = partial(measure, collective, ranks, num_bytes, warmup, calls, seconds)
-            yield f"{collective} of {shown_bytes(num_bytes)}", step
+            yield f"{collective} of {format_bytes(num_bytes)}", step

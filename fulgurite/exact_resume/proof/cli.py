@@ -29,6 +29,7 @@ from pathlib import Path
 
 from fulgurite.config.override_text import quoted
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
+from fulgurite.core.formatting import print_table
 from fulgurite.core.project import project_root
 
 PLACES = ("first", "middle", "last", "next")
@@ -232,7 +233,6 @@ def read_words(words: Sequence[str]) -> tuple[list[str], list[str], bool, Path]:
 
 def show(proofs: Sequence[Proof], folder: Path) -> None:
     """Print a table of what was found."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("killed", "after step", "went on from", "compared with the run that was not", title="Exact resume")
@@ -242,9 +242,7 @@ def show(proofs: Sequence[Proof], folder: Path) -> None:
         if proof.place == "control":
             found = f"differs, as it must ({', '.join(proof.differs)})" if proof.differs else CONTROL_EQUAL
         table.add_row(proof.place, str(proof.killed_at), came_from, found)
-    console = Console()
-    console.print(table)
-    console.print(f"runs  {folder}", markup=False, highlight=False, soft_wrap=True)
+    print_table(table, f"runs  {folder}")
 
 
 CONTROL_EQUAL = (

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.formatting import format_bytes
 from fulgurite.doctor.bench.bandwidth import (
     BUS_FACTOR,
     algorithm_bandwidth,
     bus_bandwidth,
     percentile,
-    shown_bytes,
     slow_ones,
 )
 from fulgurite.doctor.bench.collectives import Measured, sizes
@@ -146,4 +146,4 @@ def test_a_threshold_file_that_says_something_else_is_one_line(text: str, line: 
 
 def test_bytes_are_read_and_shown_in_units() -> None:
     assert [read_bytes(text, "") for text in ("8", "64KiB", "64 kib", "1MB")] == [8, 65536, 65536, 10**6]
-    assert [shown_bytes(number) for number in (8, 12, 65536, 64 * 2**20)] == ["8 B", "12 B", "64 KiB", "64 MiB"]
+    assert [format_bytes(number) for number in (8, 12, 65536, 64 * 2**20)] == ["8 B", "12 B", "64 KiB", "64 MiB"]

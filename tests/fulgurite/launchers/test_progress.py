@@ -12,8 +12,9 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.core.formatting import format_duration
 from fulgurite.engine.outcome import JobFailed, Outcome
-from fulgurite.launchers.progress import Now, Progress, _duration
+from fulgurite.launchers.progress import Now, Progress
 
 
 def sweep(metric: str | None = "val/loss", **sweeper: Any) -> DictConfig:
@@ -81,7 +82,7 @@ def test_the_time_left_is_that_of_the_jobs_to_come_in_their_slots() -> None:
     progress.now = {0: Now("", now - 5), 1: Now("", now - 50)}
     assert progress._seconds_left(4) == pytest.approx((15 + 0 + 4 * 20) / 2, abs=0.5)
     assert progress._seconds_left(0) == pytest.approx(15, abs=0.5), "a job cannot be shared"
-    assert [_duration(seconds) for seconds in (0.26, 59.7, 185, 7800)] == [
+    assert [format_duration(seconds) for seconds in (0.26, 59.7, 185, 7800)] == [
         "0.3 s",
         "1 min 00 s",
         "3 min 05 s",

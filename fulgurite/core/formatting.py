@@ -1,0 +1,148 @@
+"""Format bytes, durations and tables, and print the tables of a run or a sweep to the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.table import Table
+
+HIDDEN = ("hydra", "extras", "paths", "resume", "sweep")  # config groups that hardly differ between runs
+
+
+def format_bytes(num_bytes: float, *, rounded: bool = False) -> str:
+    """Return a size with its binary unit: `12 B`, `64 KiB`, `1.5 GiB`.
+
+    Args:
+        num_bytes: The size.
+        rounded: Round to whole units, GiB to one decimal; otherwise four digits are kept.
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            number = num_bytes / size
+            return f"{number:.{int(unit == 'GiB')}f} {unit}" if rounded else f"{number:.4g} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `4.2 s`, `40 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_duration_short(seconds: float) -> str:
+    """Return a duration in its largest unit: `42 s`, `3 min`, `1.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def format_latency(seconds: float) -> str:
+    """Return a short duration with three digits: `85.2 µs`, `1.31 ms`, `2.5 s`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def markdown_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a Markdown table.
+
+    Args:
+        columns: The column heads.
+        rows: The cells.
+        right_aligned: Columns of numbers.
+    """
+    rule = ["---:" if column in right_aligned else "---" for column in columns]
+    for line in (columns, rule, *rows):
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n"
+
+
+def print_table(table: Table, *lines: str) -> None:
+    """Print a table, then lines without markup and wrapping, so that paths can be copied."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(table)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_config(cfg: DictConfig) -> None:
+    """Print the config as resolved YAML, secrets as `***`, unless `extras.print_config` is false."""
+    if not cfg.extras.get("print_config"):
+        return
+    from omegaconf import OmegaConf
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    from fulgurite.core.redact import masked
+
+    shown = {key: value for key, value in masked(cfg).items() if key not in HIDDEN and value is not None}
+    Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
+
+
+def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path) -> None:
+    """Print the final metrics, the checkpoint that they were measured on, and the run directory.
+
+    Args:
+        metrics: Name to number.
+        weights: The checkpoint, relative to the run directory; None for the weights in memory.
+        folder: The run directory.
+    """
+    from rich.table import Table
+
+    table = Table("metric", "value", title="Results")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    print_table(table, f"weights  {weights or 'in memory'}", f"run      {folder}")
+
+
+def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path, unfinished: Sequence[str]) -> None:
+    """Print one row for each set of values that a sweep tried.
+
+    Args:
+        rows: Values, number of jobs, then a cell for each metric.
+        names: The metrics.
+        folder: The sweep's directory.
+        unfinished: A line for each job that is not done.
+    """
+    from rich.table import Table
+
+    table = Table(title="Sweep: mean ± standard deviation over jobs")
+    table.add_column("values", overflow="fold")
+    for name in ("jobs", *names):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table, *unfinished, f"sweep    {folder}")
+
+
+def show_plan(
+    rows: Sequence[Sequence[str]],
+    shared: Sequence[str],
+    columns: Sequence[str] = ("job", "values", "state"),
+    title: str | None = None,
+) -> None:
+    """Print the jobs that a sweep would run.
+
+    Args:
+        rows: A cell for each column.
+        shared: The overrides that all jobs have.
+        columns: The column heads.
+        title: The table's title; None counts the jobs.
+    """
+    from rich.table import Table
+
+    table = Table(*columns, title=title or f"Sweep: {len(rows)} jobs")
+    for row in rows:
+        table.add_row(*row)
+    print_table(table, f"all      {' '.join(shared) or '(nothing else)'}")
