@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, and every file it links to is there."""
+"""Every command that the README and the pages of docs/ show is run, and every file they link to is there."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from pathlib import Path
 import pytest
 
 from fulgurite.__main__ import COMMANDS as COMMANDS_OF_LIBRARY
+from fulgurite.__main__ import main
 from fulgurite.config.compose import compose
-from fulgurite.doctor import cli as doctor
-from fulgurite.exact_resume.proof import cli as prove_resume
-from fulgurite.reporting import report_cli as report
-from fulgurite.reporting import runs_cli as runs
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.validate import find_problems
-from src.train import train
-from tests.conftest import ComposeSmall
 from tests.support.cli import run_cli
 from tests.support.project import ROOT
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-INLINE = re.findall(r"`(python (?:src/|-m fulgurite )[^`]+)`", README)
-SHOWN = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python src/")]
-TOOLS = [command for command in INLINE if command.startswith("python -m fulgurite ")]
-COMMANDS = sorted({*SHOWN, *(command for command in INLINE if "-sc install" not in command)} - {*TOOLS})
-# what tests/test_make.py, tests/test_completion.py and the continuous integration do
-ELSEWHERE = ("git clone", "make train", "python -m venv", "torchrun")  # the last: tests/test_launchers.py
+PAGES = [ROOT / "README.md", ROOT / "fulgurite/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
+LINES = [
+    line
+    for text in TEXTS.values()
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+INLINE = [command for text in TEXTS.values() for command in re.findall(r"`(python (?:src/|-m fulgurite )[^`]+)`", text)]
+FIRST_PROJECT = "experiment=spirals"  # test_first_project.py runs these
+SHOWN = {command for command in [*LINES, *INLINE] if FIRST_PROJECT not in command and "-sc install" not in command}
+RUNS = sorted(command for command in SHOWN if command.startswith("python src/"))
+LIBRARY = sorted(command for command in SHOWN if command.startswith("python -m fulgurite "))
+# what test_make.py, test_completion.py, test_launch_env.py and test_job_scripts.py do
+ELSEWHERE = ("git clone", "make ", "python -m venv", "pip install", "conda env", "torchrun", "srun", "mpiexec", "eval ")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 SHORT = (
     "++trainer.max_epochs=1",
@@ -40,97 +43,93 @@ SHORT = (
 )
 
 
-def words_of(command: str, run: Path) -> list[str]:
-    """Return the words of a command, with a real run in the place of `logs/train/runs/<run>`."""
+def arguments_of(command: str, run: Path) -> list[str]:
+    """Return the arguments of a command, with a real run in the place of `logs/train/runs/<run>`."""
     return shlex.split(command.replace("logs/train/runs/<run>", str(run)))[1:]
 
 
 def test_every_line_of_every_block_is_a_command_that_some_test_runs() -> None:
-    lines = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
-    assert len(COMMANDS) >= 15
-    assert [line for line in lines if not line.startswith(("python src/", *ELSEWHERE))] == []
+    assert len(RUNS) >= 15
+    known = ("python src/", "python -m fulgurite ", *ELSEWHERE)
+    assert [line for line in LINES if not line.startswith(known)] == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(TEXTS["README.md"].splitlines()) < 250
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a run that commands can go on from."""
+    """Make a run that commands can resume from."""
     folder = tmp_path_factory.mktemp("finished")
     done = run_cli("train", *SHORT, f"hydra.run.dir={folder}/run")
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_composes_and_is_valid(command: str, finished: Path, tmp_path: Path) -> None:
-    entry_point, *words = words_of(command, finished)
-    overrides = expand_shorthands([word for word in words if not word.startswith("-")], Path(entry_point).stem)
-    # of a space, a trial has one value
-    overrides = [re.sub(r"=(?:choice|interval|tag)\(.*?([\d.]+)\D*$", r"=\1", word) for word in overrides]
-    if any("glob(" in word or re.search(r"=[^\[]*,", word) for word in overrides):
-        # several values: Hydra composes each job by itself
-        overrides = [re.sub(r"=([^\[(]*?),.*", r"=\1", word) for word in overrides if "glob(" not in word]
-    overrides = [re.sub(r"=range\(\d+\)", "=0", word) for word in overrides]
+@pytest.mark.parametrize("command", RUNS)
+def test_every_run_composes_and_is_valid(command: str, finished: Path, tmp_path: Path) -> None:
+    entry_point, *arguments = arguments_of(command, finished)
+    config_name = Path(entry_point).stem
+    overrides = expand_shorthands([text for text in arguments if not text.startswith("-")], config_name)
+    # of a search space, a trial has one value; of several values, Hydra composes each job by itself
+    overrides = [re.sub(r"=(?:choice|interval|tag)\(.*?([\d.]+)\D*$", r"=\1", text) for text in overrides]
+    overrides = [text for text in overrides if "glob(" not in text]
+    overrides = [re.sub(r"=range\(\d+\)", "=0", text) for text in overrides]
+    if "-m" in arguments:
+        overrides = [re.sub(r"=([^\[({]*?),.*", r"=\1", text) for text in overrides]
     try:
-        cfg = compose(overrides, config_name=Path(entry_point).stem, output_dir=tmp_path)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the reader of the README would see it
-        pytest.fail(str(explain_composition(error, overrides, Path(entry_point).stem)))
+        cfg = compose(overrides, config_name=config_name, output_dir=tmp_path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the reader would see it
+        pytest.fail(str(explain_composition(error, overrides, config_name)))
     assert [problem.line for problem in find_problems(cfg)] == []
 
 
-def test_every_command_of_a_tool_is_one_that_it_takes(tmp_path: Path) -> None:
-    assert {words_of(command, tmp_path)[2] for command in TOOLS} == COMMANDS_OF_LIBRARY.keys()
-    for command in TOOLS:
-        _, _, entry_point, *words = words_of(command.replace("logs/train/multiruns/<sweep>", str(tmp_path)), tmp_path)
-        if entry_point == "runs":
-            assert runs.read_words(words).folder == ROOT / "logs"
-        elif entry_point == "report":
-            assert report.read_words(words) == (tmp_path, "val/acc_best", None)
-        elif entry_point == "doctor":
-            assert doctor.read_words(words).bench == ("--bench" in words)
-        else:
-            overrides, places, control, _ = prove_resume.read_words(words)
-            assert (places, control) == (list(prove_resume.PLACES), True)
-            assert find_problems(compose(overrides, output_dir=tmp_path)) == []
+def test_every_command_of_the_library_is_shown() -> None:
+    assert {shlex.split(command)[3] for command in LIBRARY} == COMMANDS_OF_LIBRARY.keys()
+
+
+@pytest.mark.parametrize("command", LIBRARY)
+def test_every_command_of_the_library_takes_its_arguments(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, name, *arguments = shlex.split(command)[1:]
+    module = __import__(COMMANDS_OF_LIBRARY[name][0], fromlist=["parse_args"])
+    module.parse_args(arguments)
+    assert main([name, "--help"]) == 0
+    assert name in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_runs(command: str, finished: Path, tmp_path: Path) -> None:
-    entry_point, *words = words_of(command, finished)
-    if "data=fashion_mnist" in words and not FASHION.is_dir():
+@pytest.mark.parametrize("command", RUNS)
+def test_every_run_runs(command: str, finished: Path, tmp_path: Path) -> None:
+    entry_point, *arguments = arguments_of(command, finished)
+    if "data=fashion_mnist" in arguments and not FASHION.is_dir():
         pytest.skip(f"needs {FASHION}, or the network")
-    short = [word for word in SHORT if "debug=" not in command or "epochs" not in word]
+    if "hydra/launcher=slurm" in command or "hydra/launcher=ray" in command:
+        pytest.skip("tests/fulgurite/launchers/test_cluster.py")
+    short = [text for text in SHORT if "debug=" not in command or "epochs" not in text]
     short += ["hydra.sweeper.n_trials=2"] if "search" in command else []
     if ("ckpt_path" in command or "resume=logs" in command) and entry_point.endswith("train.py"):
         short[0] = "++trainer.max_epochs=2"
-    done = run_cli(Path(entry_point).stem, *words, *short, logs=tmp_path)
+    done = run_cli(Path(entry_point).stem, *arguments, *short, logs=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    # jobs side by side say what they come to in their own console.log
-    told = "Sweep: 6 jobs" if "--dry-run" in command else "Sweep: mean" if "launcher=" in command else "Results"
-    assert told in done.stdout
+    # jobs in slots write to their own console.log
+    last = "Sweep: 6 jobs" if "--dry-run" in command else "Sweep: mean" if "launcher=" in command else "Results"
+    assert last in done.stdout
 
 
-def test_the_python_it_shows_runs(small: ComposeSmall, tmp_path: Path, finished: Path) -> None:
-    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, object] = {}
-    exec(block.replace("logs/train/runs/<run>", str(finished)), names)  # noqa: S102 - our own README
-    data = names["data"]
-    assert len(data.test_set) == 500  # type: ignore[attr-defined]
-    assert train(small())["test/acc"] >= 0
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    folder = (ROOT / page).parent
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]) if "://" not in link]
+    assert [link for link in links if link and not (folder / link).exists()] == []
 
 
-def test_every_link_leads_to_a_file() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) >= 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-def test_the_groups_it_lists_are_the_files_there_are() -> None:
-    for row in re.findall(r"^\| `(\w+)` \| (.+) \|$", README, re.MULTILINE):
-        group, files = row
-        named = set(re.findall(r"`([a-z_]+)`", files))
-        there = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
-        if group in {"trainer", "data", "debug"}:
-            assert named == there - {"default"} | ({"default"} if group == "debug" else set())
-        else:
-            assert named - {"classifier"} <= there
+def test_every_anchor_is_a_heading() -> None:
+    for page, text in TEXTS.items():
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            path = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{page}: {target}#{anchor}"
