@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
 from fulgurite.checkpoints.setup import warn_if_disk_is_small
 from fulgurite.compat.hydra import let_partials_pickle, unchecked
+from fulgurite.compat.idle_hooks import skip_idle_hooks
 from fulgurite.config.target_policy import (
     check_targets,
 )
@@ -130,6 +131,7 @@ def build(cfg: DictConfig) -> Run:
     )
     let_partials_pickle()
     model: LightningModule = _instantiate(cfg.model, "model")
+    skip_idle_hooks([model])
     if cfg.get("train"):
         warn_if_disk_is_small(trainer, model, run_dir)
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, resumed_from=earlier)

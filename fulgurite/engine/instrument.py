@@ -60,7 +60,7 @@ def harden(
         worker_timeout_seconds: Seconds without a batch after which a DataLoader with workers fails; 0 waits forever.
         supervise_ranks: Rank 0 reports the rank that failed and terminates the others.
         rank_timeout_seconds: Seconds that ranks wait for one another.
-        skip_idle_hooks: Lightning calls no hook that a callback only inherits; saves time at each step.
+        skip_idle_hooks: Lightning calls no hook that a callback or the strategy only inherits; saves time at each step.
 
     Returns:
         The same trainer.
@@ -90,7 +90,7 @@ def harden(
         metadata = {**(checkpoint_metadata or {}), "versions": versions()}
         install_checkpoint_io(trainer, metadata, asynchronous=async_checkpoints)
     if skip_idle_hooks:
-        idle_hooks.skip_idle_hooks(vars(trainer)["callbacks"])
+        idle_hooks.skip_idle_hooks([*vars(trainer)["callbacks"], trainer.strategy])
     return trainer
 
 

@@ -86,7 +86,7 @@ class PlainModel(LightningModule):
         numbers, inputs, labels = batch
         self.seen[split].append(numbers.tolist())
         losses = cross_entropy(self.net(inputs), labels, reduction="none")
-        self.mean.update(losses, len(labels))
+        self.mean.update(losses)
         self.accuracy.update(self.net(inputs), labels)
         self.log(f"{split}/mean", self.mean, on_epoch=True)
         self.log(f"{split}/acc", self.accuracy, on_epoch=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, LambdaCallback
+from torch import nn
 
-from fulgurite.compat.idle_hooks import HOOKS_OF_A_STEP, skip_idle_hooks
+from fulgurite.compat.idle_hooks import HOOKS_OF_A_STEP, HOOKS_OF_A_TRAINING_STEP, skip_idle_hooks
 from fulgurite.engine.build import build
 from tests.conftest import ComposeSmall, callbacks_of
 
@@ -39,3 +41,32 @@ def test_every_callback_of_a_run_is_relieved_of_its_idle_hooks(small: ComposeSma
     for callback in callbacks_of(build(small()).trainer):
         own = {name for name in HOOKS_OF_A_STEP if getattr(type(callback), name) is not getattr(Callback, name)}
         assert {name for name in HOOKS_OF_A_STEP if callable(getattr(callback, name))} == own
+
+
+def test_a_model_and_a_strategy_skip_what_they_inherit(small: ComposeSmall) -> None:
+    run = build(small())
+    assert not any(callable(getattr(run.model, name)) for name in HOOKS_OF_A_TRAINING_STEP)
+    assert callable(run.model.on_validation_batch_start), "Lightning inspects the evaluation hooks of a model"
+    assert vars(run.trainer.strategy)["on_train_batch_start"] is None
+    skip_idle_hooks([model := HasHook()])
+    own = [name for name in HOOKS_OF_A_TRAINING_STEP if callable(getattr(model, name))]
+    assert own == ["on_after_backward"]
+
+
+class HasHook(LightningModule):
+    """Has one hook of its own."""
+
+    def on_after_backward(self) -> None:
+        """Do nothing."""
+
+
+def test_the_name_of_the_hook_skips_the_checks_of_parameters_and_all_else_passes_them() -> None:
+    skip_idle_hooks([])
+    model = HasHook()
+    model.layer = nn.Linear(2, 2)
+    model._current_fx_name = "training_step"
+    assert vars(model)["_current_fx_name"] == "training_step"
+    assert set(model.state_dict()) == {"layer.weight", "layer.bias"}
+    before = LightningModule.__setattr__
+    skip_idle_hooks([])
+    assert LightningModule.__setattr__ is before

@@ -38,7 +38,7 @@ def test_a_net_that_does_not_say_how_it_is_cut_is_refused(tmp_path: Path) -> Non
     done = run_cli("train", *words, logs=tmp_path, cold=True)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
-    assert "trainer.strategy.tensor_parallel_size=2: SimpleConvNet does not say how its layers are cut; add a" in line
+    assert "trainer.strategy.tensor_parallel_size=2: SimpleConvNet has no tensor_parallel_plan(). Add one" in line
     assert "Traceback" not in done.stderr
 
 
