@@ -55,7 +55,7 @@ def harden(
         verified_checkpoints: Checkpoints are written atomically, with a sha256 manifest beside each.
         async_checkpoints: A thread writes them; training waits only for the copy to host memory.
         checkpoint_metadata: Plain values for each manifest, beside the package versions.
-        handle_signals: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and exit with 143, 138 or 130.
+        handle_signals: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and exit with 143 or 130.
         grace_seconds: Seconds from the signal to the exit, if no step can be saved before.
         worker_timeout_seconds: Seconds without a batch after which a DataLoader with workers fails; 0 waits forever.
         supervise_ranks: Rank 0 reports the rank that failed and terminates the others.
