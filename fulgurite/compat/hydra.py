@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.core.utils import JobReturn, JobStatus
 
 if TYPE_CHECKING:
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -76,3 +77,13 @@ def let_partials_pickle() -> None:
 
 def _begin(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> partial[Any]:
     return partial(function, *args, **keywords)
+
+
+def failed_job(error: BaseException) -> JobReturn:
+    """Return the result of a job that raised an exception."""
+    return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def returned_value(result: JobReturn) -> Any:
+    """Return what a job returned or raised; `JobReturn.return_value` raises the exception of a failed job."""
+    return result._return_value

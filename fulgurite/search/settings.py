@@ -1,4 +1,4 @@
-"""The settings of a search, `hydra.sweeper` with Optuna, read and held to their rules."""
+"""The settings of a search: the keys of `hydra.sweeper` except the space, read and validated."""
 
 from __future__ import annotations
 
@@ -14,57 +14,56 @@ from fulgurite.core.metric_names import is_list, metrics_of
 from fulgurite.validation.findings import Finding
 
 DIRECTIONS = ("minimize", "maximize")
-CUSTOM_SPACE_PACKAGES = ("src",)  # packages of which a config may name a function that suggests values
+CUSTOM_SPACE_PACKAGES = ("src",)  # packages whose functions `custom_search_space` may name
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What `hydra.sweeper` says, beside the space.
+    """The validated settings of a search.
 
     Attributes:
         directions: One for each metric.
-        n_trials: Trials in all.
-        n_jobs: Most trials at once; None is as many as the launcher has room for.
-        max_failure_rate: Share of `n_trials` that may fail.
-        custom: Suggests more values for a trial, or None.
+        n_trials: Number of trials in all.
+        n_jobs: Most trials at once; None for the number of the launcher's slots.
+        max_failure_rate: Fraction of `n_trials` that may fail.
+        custom_search_space: Suggests further values of a trial; None without one.
+        prunes: Whether a pruner is set.
     """
 
     directions: tuple[str, ...]
     n_trials: int
     n_jobs: int | None
     max_failure_rate: float
-    custom: Callable[[DictConfig, Any], None] | None
+    custom_search_space: Callable[[DictConfig, Any], None] | None = None
+    prunes: bool = False
 
     @classmethod
     def read(cls, config: DictConfig) -> SearchSettings:
-        """Read the settings of a sweep.
+        """Read the settings of a search.
 
         Args:
-            config: The sweep's config with Hydra's part.
+            config: The sweep's config with its `hydra` node.
 
         Raises:
-            ConfigError: All that is wrong with them, one line each.
+            ConfigError: All errors, one line each.
         """
-        raw = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
-        assert isinstance(raw, dict)
-        given: dict[str, Any] = {
-            name: config.hydra.sweeper.get(name) for name in ("n_trials", "n_jobs", "max_failure_rate")
-        }
-        directions = read_directions(config.hydra.sweeper)
-        findings = [*_number_problems(given), *_direction_problems(directions, config)]
+        sweeper = config.hydra.sweeper
+        values: dict[str, Any] = {name: sweeper.get(name) for name in ("n_trials", "n_jobs", "max_failure_rate")}
+        directions = read_directions(sweeper)
+        findings = [*_number_problems(values), *_direction_problems(directions, sweeper)]
+        raw: Any = OmegaConf.to_container(sweeper, resolve=False)
         custom = None
-        if named := raw.get("custom_search_space"):
+        if target := raw.get("custom_search_space"):
             try:
-                custom = _import_function(
-                    str(named), (*CUSTOM_SPACE_PACKAGES, *config.extras.get("allowed_targets", ()))
-                )
+                allowed = (*CUSTOM_SPACE_PACKAGES, *config.extras.get("allowed_targets", ()))
+                custom = _import_function(str(target), allowed)
             except ValueError as error:
-                findings.append(_problem("custom_search_space", str(error), named))
+                findings.append(_problem("custom_search_space", str(error), target))
         if findings:
             raise ConfigError(findings)
         if (config.get("sweep") or {}).get("on_error") == "stop":
-            given["max_failure_rate"] = 0.0
-        return cls(directions, given["n_trials"], given["n_jobs"], float(given["max_failure_rate"]), custom)
+            values["max_failure_rate"] = 0.0
+        return cls(directions, custom_search_space=custom, prunes=bool(raw.get("pruner")), **values)
 
 
 def read_directions(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
@@ -73,56 +72,55 @@ def read_directions(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
     return tuple(str(getattr(one, "name", one)) for one in (given if is_list(given) else [given]))
 
 
-def find_metric_problems(cfg: DictConfig, settings: SearchSettings, *, prunes: bool) -> Iterator[str]:
-    """Yield what is wrong with the metrics that a search is to judge its trials by.
+def find_metric_problems(cfg: DictConfig, settings: SearchSettings) -> Iterator[str]:
+    """Yield what is wrong with the metrics of a trial.
 
     Args:
         cfg: A trial's config.
-        settings: Of the search.
-        prunes: Whether trials are to be ended early.
+        settings: The search's settings.
     """
     metrics, count = metrics_of(cfg), len(settings.directions)
     if not metrics:
-        yield "optimized_metric: not given; a search judges its trials by it, e.g. optimized_metric=val/acc_best"
+        yield "optimized_metric: is not set. Set the metric of the search, e.g. optimized_metric=val/acc_best."
     elif len(metrics) != count:
-        rule = f"hydra.sweeper.direction names {count}; give a direction for each metric, e.g. [maximize,minimize]"
-        yield f"optimized_metric: names {len(metrics)} and {rule}"
-    elif prunes and count > 1:
-        yield "hydra.sweeper.pruner: Optuna prunes by one metric only; name one, or set it to null"
-    elif prunes and not metrics[0].startswith("val/"):
-        rule = "is not known while a trial trains; prune by one of the validation (val/...), or set it to null"
-        yield f"hydra.sweeper.pruner: optimized_metric={metrics[0]} {rule}"
+        rule = "Set one direction for each metric, e.g. [maximize,minimize]."
+        yield f"optimized_metric: has {len(metrics)} metrics, but hydra.sweeper.direction has {count}. {rule}"
+    elif settings.prunes and count > 1:
+        yield "hydra.sweeper.pruner: Optuna prunes by one metric only. Set one optimized_metric, or set pruner to null."
+    elif settings.prunes and not metrics[0].startswith("val/"):
+        rule = "Set a validation metric (val/...), or set pruner to null."
+        yield f"hydra.sweeper.pruner: optimized_metric={metrics[0]} is not known during training. {rule}"
 
 
-def _number_problems(given: Mapping[str, Any]) -> Iterator[str]:
+def _number_problems(values: Mapping[str, Any]) -> Iterator[str]:
     for name in ("n_trials", "n_jobs"):
-        value = given[name]
+        value = values[name]
         if name == "n_jobs" and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            yield _problem(name, "must be a whole number from 1 on", value)
-    rate = given["max_failure_rate"]
+            yield _problem(name, "must be an integer of at least 1", value)
+    rate = values["max_failure_rate"]
     if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
-        yield _problem("max_failure_rate", "must be a share between 0 and 1 of n_trials", rate)
+        yield _problem("max_failure_rate", "must be a fraction of n_trials between 0 and 1", rate)
 
 
-def _direction_problems(directions: tuple[str, ...], config: DictConfig) -> Iterator[str]:
+def _direction_problems(directions: tuple[str, ...], sweeper: DictConfig) -> Iterator[str]:
     if not directions or set(directions) - set(DIRECTIONS):
         rule = "must be minimize or maximize, or a list of them for a list of metrics"
-        yield _problem("direction", rule, config.hydra.sweeper.get("direction"))
+        yield _problem("direction", rule, sweeper.get("direction"))
 
 
 def _import_function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:
-    """Return the function that a dotted path names, judged by where it was defined."""
+    """Import the function of a dotted path; it must be defined in an allowed package."""
     module, _, name = target.rpartition(".")
     try:
-        named = target.split(".", maxsplit=1)[0] in allowed
-        found: Any = getattr(importlib.import_module(module), name) if named else None
+        is_allowed = target.split(".", maxsplit=1)[0] in allowed
+        function: Any = getattr(importlib.import_module(module), name) if is_allowed else None
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot be imported ({error}); name a function (cfg, trial)") from error
-    if not callable(found) or getattr(found, "__module__", "").split(".")[0] not in allowed:
-        raise ValueError(f"must be a function (cfg, trial) of {', '.join(allowed)}; see extras.allowed_targets")
-    return found  # type: ignore[no-any-return]
+        raise ValueError(f"cannot be imported ({error}). Name a function (cfg, trial).") from error
+    if not callable(function) or getattr(function, "__module__", "").split(".")[0] not in allowed:
+        raise ValueError(f"must be a function (cfg, trial) of {', '.join(allowed)}. See extras.allowed_targets.")
+    return function  # type: ignore[no-any-return]
 
 
 def _problem(name: str, rule: str, value: Any) -> str:

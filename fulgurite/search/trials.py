@@ -1,7 +1,7 @@
-"""The trials of a search: how many there are, which go on, what became of each, and which was best.
+"""The trials of a search: ask and tell the study, restore their states, and write the best.
 
-A trial's number is its job's and its folder's. The study says which trials there are and what they came to; how a job
-ended stands in its run.json, so a trial that nobody has told of is judged by that when its search goes on.
+A trial has the number of its job and of its folder. The study contains the trials and their results; run.json contains
+how a job ended, so a resumed search tells the study about the jobs whose results it lacks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import returned_value
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.metric_names import metrics_of
@@ -28,8 +29,9 @@ from fulgurite.runs.run_json import mark_ended
 from fulgurite.runs.sweep_ledger import append, job_key, note_failed, read
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace
-from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, replay_sampler
+from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy
 from fulgurite.sweeps.jobs import FAILED, KILLED, NEW, Job
+from fulgurite.sweeps.resume import KILLED_SILENTLY, WAIT_OR_STOP
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -39,28 +41,28 @@ BEST_FILE = "optimization_results.yaml"
 
 
 class TrialOutcome(Enum):
-    """What a study was told of a trial; nothing of one that was killed and can go on."""
+    """The state that the study was told; a killed trial stays RUNNING, because it can be resumed."""
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAIL"
-    NOTHING = "RUNNING"
+    RUNNING = "RUNNING"
 
 
 @dataclass
 class Trials:
     """The trials of a search.
 
-    Attributes:
-        folder: The search's directory.
-        settings: Of the search.
-        space: What it may try.
-        stored: Its study.
-        config: The sweep's config with Hydra's part.
-        goes_on: Whether an earlier start began it.
-        keys: Of the jobs that this start runs, by number.
+    The list of trials is cached until this process asks or tells, since launchers show progress several times a second.
 
-    The study is read anew when this start has asked or told: what launchers show several times a second asks nobody.
+    Attributes:
+        folder: The sweep's directory.
+        settings: The search's settings.
+        space: The search space.
+        stored: The study.
+        config: The sweep's config with its `hydra` node.
+        is_resumed: Whether an earlier start created the study.
+        keys: Keys of the jobs of this start, by number.
     """
 
     folder: Path
@@ -68,26 +70,26 @@ class Trials:
     space: SearchSpace
     stored: StoredStudy
     config: DictConfig
-    goes_on: bool
+    is_resumed: bool
     keys: dict[int, str] = field(default_factory=dict)
-    _known: list[FrozenTrial] | None = field(default=None, init=False)
+    _cached: list[FrozenTrial] | None = field(default=None, init=False)
 
-    def open(self) -> None:
-        """Make the study, or bring the sampler to where it was in that of an earlier start.
+    def open_study(self) -> None:
+        """Create the study, or replay the sampler of a resumed one.
 
         Raises:
-            UserError: There is no such study to go on with, or already one of that name.
+            UserError: The study to resume does not exist, or the one to create does.
         """
-        if self.goes_on:
-            replay_sampler(self.stored, self._propose)
+        if self.is_resumed:
+            self.stored.replay_sampler(self._propose)
         else:
-            self.stored.begin(self.settings.directions, self.folder)
+            self.stored.create(self.settings.directions, self.folder)
 
-    def left(self) -> list[Job]:
-        """Return the jobs of trials that were asked for and have not come to their end.
+    def restore_unfinished(self) -> list[Job]:
+        """Return the jobs of unfinished trials; tell the study about those whose runs have ended.
 
         Raises:
-            UserError: One is being run by another process.
+            UserError: Another process runs a trial.
         """
         jobs = []
         folders = {event["job"]: event["folder"] for event in read(self.folder) if event["event"] == "started"}
@@ -95,95 +97,98 @@ class Trials:
             if trial.state.name not in {"RUNNING", "WAITING"}:
                 continue
             job = self._job(trial.number, trial.params)
-            place = self.folder / folders.get(trial.number, str(trial.number))
-            if (run := RunDirectory.of(place)) is not None:
-                job.folder = place
-                if self._settled(job, run, trial):
+            folder = self.folder / folders.get(trial.number, str(trial.number))
+            if (run := RunDirectory.of(folder)) is not None:
+                job.folder = folder
+                if self._tell_if_ended(job, run, trial):
                     continue
             jobs.append(job)
         return jobs
 
-    def _settled(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
-        """Tell the study what a job came to that had ended, or nearly so, when the search was killed; else False."""
+    def _tell_if_ended(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
+        """Tell the study the result of a run that had ended; else set the job's state and return False."""
         if is_locked(run.folder):
-            raise UserError(f"{run.folder}: another process is at trial {job.number}; wait for its end, or end it")
+            raise UserError(f"{run.folder}: trial {job.number} is locked by another process. {WAIT_OR_STOP}")
         status, reason = effective_status(run.folder, run.record), run.record.get("reason")
-        if why := trial.user_attrs.get(PRUNED):
-            mark_ended(run.folder, "pruned", why, 0)
-            self._tell(job.number, TrialOutcome.PRUNED, reason=why)
+        if pruned := trial.user_attrs.get(PRUNED):
+            mark_ended(run.folder, "pruned", pruned, 0)
+            self._tell(job.number, TrialOutcome.PRUNED, reason=pruned)
         elif status == "done":
             file = run.folder / RESULTS
             metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
-            self._judge(job.number, [metrics.get(name) for name in self._metrics()])
+            self._tell_values(job.number, [metrics.get(name) for name in self._metrics()])
         elif status == FAILED:
             self._tell(job.number, TrialOutcome.FAILED, reason=str(reason))
         else:
-            job.state, job.reason = KILLED, str(reason or "ended without a word, as by kill -9")
+            job.state, job.reason = KILLED, str(reason or KILLED_SILENTLY)
             if run.record.get("status") == "running":
                 append(self.folder, KILLED, job=job.number, key=job.key, reason=job.reason, exit_code=None)
             return False
         return True
 
-    def to_repeat(self) -> list[FrozenTrial]:
-        """Return the trials that failed and were not tried again."""
+    def failed_trials(self) -> list[FrozenTrial]:
+        """Return the failed trials that were not retried."""
         trials = self._all()
-        repeated = {trial.user_attrs.get(REPEATS) for trial in trials}
-        return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in repeated]
+        retried = {trial.user_attrs.get(REPEATS) for trial in trials}
+        return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in retried]
 
-    def to_ask(self) -> int:
-        """Return how many more trials there may be; none when too many failed. One that was tried again counts once."""
-        repeats = sum(REPEATS in trial.user_attrs for trial in self._all())
-        return 0 if self.is_hopeless() else max(0, self.settings.n_trials - len(self._all()) + repeats)
+    def num_remaining(self) -> int:
+        """Return how many trials are left to ask for; 0 if too many failed."""
+        return 0 if self.has_too_many_failures() else max(0, self._num_missing())
 
-    def is_hopeless(self) -> bool:
+    def _num_missing(self) -> int:
+        """Return `n_trials` minus the trials so far; a retried trial counts once with its retries."""
+        return self.settings.n_trials - sum(REPEATS not in trial.user_attrs for trial in self._all())
+
+    def has_too_many_failures(self) -> bool:
         """Tell whether more trials failed than `max_failure_rate` allows."""
-        return len(self.to_repeat()) > self.settings.max_failure_rate * self.settings.n_trials
+        return len(self.failed_trials()) > self.settings.max_failure_rate * self.settings.n_trials
 
-    def ask(self, repeat: FrozenTrial | None = None) -> Job:
+    def ask(self, retry_of: FrozenTrial | None = None) -> Job:
         """Return the job of a new trial.
 
         Args:
-            repeat: A trial that failed, whose values it is to have.
+            retry_of: A failed trial whose values the new one gets.
         """
         study = self.stored.load()
-        if repeat is not None:
-            study.enqueue_trial(repeat.params)
+        if retry_of is not None:
+            study.enqueue_trial(retry_of.params)
         trial = self._propose(study)
-        if repeat is not None:
-            trial.set_user_attr(REPEATS, repeat.number)
-        self._known = None
+        if retry_of is not None:
+            trial.set_user_attr(REPEATS, retry_of.number)
+        self._cached = None
         return self._job(trial.number, trial.params)
 
     def _propose(self, study: Study) -> Trial:
-        # by name, as databases return them: samplers that look at several at once go by the order
+        # sorted as databases return them: samplers that model several values at once depend on the order
         trial = study.ask(dict(sorted(self.space.distributions.items())))
-        if self.settings.custom is not None:
-            self.settings.custom(self.config, trial)
+        if self.settings.custom_search_space is not None:
+            self.settings.custom_search_space(self.config, trial)
         return trial
 
     def _job(self, number: int, params: dict[str, Any]) -> Job:
-        words = self.space.words(params)
-        self.keys[number] = job_key(words)
-        return Job(number, self.keys[number], words)
+        overrides = self.space.to_overrides(params)
+        self.keys[number] = job_key(overrides)
+        return Job(number, self.keys[number], overrides)
 
-    def end(self, number: int, ended: JobReturn) -> TrialOutcome:
-        """Tell the study what became of a trial's job."""
+    def finish(self, number: int, result: JobReturn) -> TrialOutcome:
+        """Tell the study the result of a trial's job."""
         run = RunDirectory.of(self.folder / str(number))
         status = run.record.get("status") if run is not None else None
-        returned = ended._return_value  # of a job that failed, what it has raised
-        if ended.status == JobStatus.FAILED:
+        returned = returned_value(result)
+        if result.status == JobStatus.FAILED:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
-                return TrialOutcome.NOTHING
+                return TrialOutcome.RUNNING
             note_failed(self.folder, number, self.keys[number], returned)
             return self._tell(number, TrialOutcome.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
             assert run is not None
             return self._tell(number, TrialOutcome.PRUNED, reason=str(run.record.get("reason")))
-        return self._judge(number, returned if isinstance(returned, (list, tuple)) else [returned])
+        return self._tell_values(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
-    def _judge(self, number: int, values: Sequence[Any]) -> TrialOutcome:
-        """Tell the study what a job that came to its end has returned."""
+    def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:
+        """Tell the study the metrics of a job that is done; missing and non-finite ones make it a failed trial."""
         named = dict(zip(self._metrics(), values, strict=False))
         wrong = [
             f"{name} is {value}" for name, value in named.items() if value is None or not math.isfinite(float(value))
@@ -193,76 +198,75 @@ class Trials:
         return self._tell(number, TrialOutcome.COMPLETE, values=[float(value) for value in values])
 
     def _tell(
-        self, number: int, told: TrialOutcome, *, values: list[float] | None = None, reason: str | None = None
+        self, number: int, outcome: TrialOutcome, *, values: list[float] | None = None, reason: str | None = None
     ) -> TrialOutcome:
         from optuna.trial import TrialState
 
         if reason is not None:
             self.stored.trial(number).set_user_attr(REASON, reason)
-        self.stored.tell(number, TrialState[told.value], values)
-        self._known = None
-        append(self.folder, "told", job=number, key=self.keys[number], state=told.value, values=values, reason=reason)
-        return told
+        self.stored.tell(number, TrialState[outcome.value], values)
+        self._cached = None
+        key = self.keys[number]
+        append(self.folder, "told", job=number, key=key, state=outcome.value, values=values, reason=reason)
+        return outcome
 
     def _all(self) -> list[FrozenTrial]:
-        if self._known is None:
-            self._known = self.stored.load().get_trials(deepcopy=False)
-        return self._known
+        if self._cached is None:
+            self._cached = self.stored.load().get_trials(deepcopy=False)
+        return self._cached
 
     def _metrics(self) -> tuple[str, ...]:
         return metrics_of(self.config)
 
-    def told_states(self, left: Sequence[Job], *, retry: bool) -> str:
-        """Return what is to be done when a search goes on, e.g. `3 done, trial 3 to go on, 2 to start`."""
-        failed = [str(trial.number) for trial in self.to_repeat()]
+    def describe_states(self, unfinished: Sequence[Job], *, retry: bool) -> str:
+        """Return what a resumed search does with its trials, e.g. `3 done, trial 3 to resume, 2 to start`."""
         parts = [f"{sum(trial.state.name in {'COMPLETE', 'PRUNED'} for trial in self._all())} done"]
         for numbers, what in (
-            ([str(job.number) for job in left if job.state == KILLED], "to go on"),
-            (failed, "to be tried again" if retry else "failed"),
+            ([str(job.number) for job in unfinished if job.state == KILLED], "to resume"),
+            ([str(trial.number) for trial in self.failed_trials()], "to retry" if retry else "failed"),
         ):
             parts += [f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)} {what}"] if numbers else []
-        known = len(self._all()) - sum(REPEATS in trial.user_attrs for trial in self._all())
-        new = self.settings.n_trials - known + sum(job.state == NEW for job in left)
-        return ", ".join([*parts, f"{new} to start"] if new > 0 else parts)
-
-    def conclude(self) -> list[str]:
-        """Write the best of all trials, and return a line on each."""
-        return [self._line(trial) for trial in self.write_best()]
+        num_new = self._num_missing() + sum(job.state == NEW for job in unfinished)
+        return ", ".join([*parts, f"{num_new} to start"] if num_new > 0 else parts)
 
     def write_best(self) -> list[FrozenTrial]:
-        """Write the best so far into `optimization_results.yaml`, as Hydra's own sweeper does, and return them.
+        """Write the best trials so far to `optimization_results.yaml`, as Hydra's Optuna sweeper does; return them.
 
-        Where there are several metrics, the best are the trials than which no other is better in all.
+        With several metrics these are the trials of the Pareto front.
         """
         study = self.stored.load()
-        done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-        if not done:
+        if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
             return []
-        best = study.best_trials if len(self.settings.directions) > 1 else [study.best_trial]
-        found: dict[str, Any] = {"name": "optuna"}
+        results: dict[str, Any] = {"name": "optuna"}
         if len(self.settings.directions) > 1:
-            found["solutions"] = [{"params": trial.params, "values": list(trial.values)} for trial in best]
+            best = study.best_trials
+            results["solutions"] = [{"params": trial.params, "values": list(trial.values)} for trial in best]
         else:
-            found |= {"best_params": best[0].params, "best_value": best[0].value}
-        write_atomic(self.folder / BEST_FILE, OmegaConf.to_yaml(OmegaConf.create(found)))
+            best = [study.best_trial]
+            results |= {"best_params": best[0].params, "best_value": best[0].value}
+        write_atomic(self.folder / BEST_FILE, OmegaConf.to_yaml(OmegaConf.create(results)))
         return best
 
-    def _line(self, trial: FrozenTrial) -> str:
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))
-        words = self.space.words(trial.params)[: len(trial.params)]
-        return f"best: trial {trial.number}, {numbers}: {' '.join(map(shown_word, words))}"
+    def describe_best(self) -> list[str]:
+        """Write the best trials, and return a line on each."""
+        return [self._describe(trial) for trial in self.write_best()]
 
-    def reasons(self) -> list[str]:
-        """Return a line on each trial that failed and was not tried again."""
-        return [f"trial {trial.number} failed: {trial.user_attrs.get(REASON)}" for trial in self.to_repeat()]
+    def _describe(self, trial: FrozenTrial) -> str:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))
+        overrides = self.space.to_overrides(trial.params)[: len(trial.params)]
+        return f"best: trial {trial.number}, {values}: {' '.join(map(shown_word, overrides))}"
 
-    def verdict(self) -> list[str]:
-        """Return what is to be said of the failures as a whole, a line each."""
-        trials, failed = self._all(), self.reasons()
+    def failure_reasons(self) -> list[str]:
+        """Return a line on each failed trial that was not retried."""
+        return [f"trial {trial.number} failed: {trial.user_attrs.get(REASON)}" for trial in self.failed_trials()]
+
+    def summarize_failures(self) -> list[str]:
+        """Return the errors of a search that ended early or in which every trial failed."""
+        trials, reasons = self._all(), self.failure_reasons()
         lines = []
-        if self.is_hopeless() and len(trials) < self.settings.n_trials:
+        if self.has_too_many_failures() and len(trials) < self.settings.n_trials:
             rate = self.settings.max_failure_rate
             lines.append(f"more than hydra.sweeper.max_failure_rate={rate:g} of {self.settings.n_trials} trials failed")
-        if failed and all(trial.state.name == "FAIL" for trial in trials):
-            lines.append(f"no trial came to an end: {len(trials)} of {len(trials)} failed; {failed[0]}")
+        if reasons and all(trial.state.name == "FAIL" for trial in trials):
+            lines.append(f"no trial was completed: {len(trials)} of {len(trials)} failed; {reasons[0]}")
         return lines

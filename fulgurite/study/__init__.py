@@ -1,1 +1,1 @@
-"""The Optuna study as a trial sees it: storage, sampler and pruner, pruning callback."""
+"""The Optuna study of a search as a trial sees it: storage, sampler replay and the pruning callback."""

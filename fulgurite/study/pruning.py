@@ -1,4 +1,4 @@
-"""A trial of a search tells its study how it does after each validation, and ends early where that promises little."""
+"""The pruning callback of a trial: report the metric after each validation, and stop if Optuna prunes the trial."""
 
 from __future__ import annotations
 
@@ -23,91 +23,90 @@ log = RankedLogger(__name__)
 
 
 class PruningCallback(Callback):
-    """Reports the metric after each validation; rank 0 asks whether to go on, and all ranks stop after that epoch.
+    """Reports the metric after each validation; rank 0 asks the pruner, and all ranks stop after that epoch.
 
-    A database that cannot be reached costs the reports, not the run.
+    If the storage cannot be reached, the trial is trained without pruning.
 
     Args:
-        metric: The one that the search optimises.
-        number: Of the trial.
-        study: Name of the study.
-        sweeper: `hydra.sweeper`, unresolved: a URL may hold a password.
-        folder: The search's directory.
+        metric: The metric that the search optimises.
+        number: The trial's number.
+        study: The study's name.
+        sweeper: `hydra.sweeper`, unresolved, because a URL may contain a password.
+        folder: The sweep's directory.
     """
 
     def __init__(self, metric: str, number: int, study: str, sweeper: DictConfig, folder: Path) -> None:
         self.metric, self.number, self.study = metric, number, study
         self.sweeper, self.folder = sweeper, folder
-        self.validations = 0
+        self.num_validations = 0
         self.reason: str | None = None
-        self._lost = False
+        self._is_storage_lost = False
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints: the first name of the class, so that older checkpoints load."""
+        return "Reporter"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Save the number of reports, which is the step of the next one."""
+        return {"validations": self.num_validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the number of reports."""
+        self.num_validations = state_dict["validations"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report and, where that is the verdict, stop."""
+        """Report the metric, and stop the training of a pruned trial."""
         if trainer.sanity_checking or trainer.state.fn != "fit" or self.metric not in trainer.callback_metrics:
             return
         value = float(trainer.callback_metrics[self.metric])
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs  # nothing is left to be spared
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs  # pruning would save nothing
         reason = self._report(value, trainer.current_epoch, is_last=is_last) if trainer.is_global_zero else None
-        self.validations += 1
+        self.num_validations += 1
         self.reason = trainer.strategy.broadcast(reason)
         if self.reason is not None:
             trainer.should_stop = True
 
-    @property
-    def state_key(self) -> str:
-        """Key of the state in checkpoints; the name that the class had first, so that older checkpoints load."""
-        return "Reporter"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return how many validations were reported, so that a trial that goes on counts on."""
-        return {"validations": self.validations}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on."""
-        self.validations = state_dict["validations"]
-
     def stop_if_pruned(self) -> None:
-        """End the run after its training, if that was the verdict.
+        """Raise `Pruned` after the training of a pruned trial.
 
         Raises:
-            Pruned: So it was.
+            Pruned: The trial was pruned.
         """
-        # the copy of this callback in a process of ddp_spawn has seen the validations, and told the study only
-        reason = self.reason if self.validations else self._verdict()
+        # with ddp_spawn the callback's copy in the spawned process did the reports, and only the study has the reason
+        reason = self.reason if self.num_validations else self._read_reason()
         if reason is not None:
             raise Pruned(reason)
 
     def _report(self, value: float, epoch: int, *, is_last: bool) -> str | None:
-        """Return why the trial is to end, or None."""
-        if self._lost or not math.isfinite(value):
+        """Report a value; return the reason for pruning the trial, or None."""
+        if self._is_storage_lost or not math.isfinite(value):
             return None
         try:
             trial = self._study().trial(self.number)
-            if self.validations not in trial.study.get_trials(deepcopy=False)[self.number].intermediate_values:
-                trial.report(value, self.validations)
+            if self.num_validations not in trial.study.get_trials(deepcopy=False)[self.number].intermediate_values:
+                trial.report(value, self.num_validations)
             if is_last or not trial.should_prune():
                 return None
             reason = f"{self.metric} {value:.4g} after epoch {epoch}"
             trial.set_user_attr(PRUNED, reason)
-        except Exception as error:  # noqa: BLE001 - of any storage's client
-            self._lose(error)
+        except Exception as error:  # noqa: BLE001 - from the client of any storage
+            self._warn_storage_lost(error)
             return None
         return reason
 
-    def _verdict(self) -> str | None:
-        """Return the reason for an early end that the study was told."""
+    def _read_reason(self) -> str | None:
         try:
             trials = self._study().load().get_trials(deepcopy=False)
-        except Exception as error:  # noqa: BLE001 - of any storage's client
-            self._lose(error)
+        except Exception as error:  # noqa: BLE001 - from the client of any storage
+            self._warn_storage_lost(error)
             return None
         return trials[self.number].user_attrs.get(PRUNED)
 
-    def _lose(self, error: Exception) -> None:
-        self._lost = True
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("the search's storage cannot be reached, so this trial is not pruned: %s", told)
+    def _warn_storage_lost(self, error: Exception) -> None:
+        self._is_storage_lost = True
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("hydra.sweeper.storage cannot be reached, so this trial is not pruned: %s", reason)
 
     def _study(self) -> StoredStudy:
         pruner = make_part(self.sweeper.pruner, "hydra.sweeper.pruner")
@@ -115,7 +114,7 @@ class PruningCallback(Callback):
 
 
 def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
-    """Return the callback of a job that is a trial of a search which prunes; None for any other run.
+    """Return the callback for a trial of a search with a pruner; None for any other run.
 
     Args:
         cfg: The job's config.
@@ -123,17 +122,17 @@ def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
-    # a process that was started for a trial is told its number, and runs nothing else
+    # a rank that Lightning starts for a trial has the trial's number, but does not run in MULTIRUN mode
     in_sweep = hydra.mode == RunMode.MULTIRUN or "LOCAL_RANK" in os.environ
-    ours = str(hydra.sweeper.get("_target_", "")).endswith(".SearchSweeper") and hydra.sweeper.get("pruner")
-    if not (ours and in_sweep) or OmegaConf.is_missing(hydra.job, "num"):
+    prunes = str(hydra.sweeper.get("_target_", "")).endswith(".SearchSweeper") and hydra.sweeper.get("pruner")
+    if not (prunes and in_sweep) or OmegaConf.is_missing(hydra.job, "num"):
         return None
     folder = Path(str(hydra.sweep.dir))
-    # a copy, since the processes of ddp_spawn get it pickled, and without its parent it could not resolve
-    whole = OmegaConf.create({"hydra": {"sweeper": hydra.sweeper}, "task_name": cfg.get("task_name")})
-    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), study_name(whole, folder), hydra.sweeper, folder)
+    # HydraConfig has no task_name
+    config = OmegaConf.create({"hydra": {"sweeper": hydra.sweeper}, "task_name": cfg.get("task_name")})
+    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), study_name(config, folder), hydra.sweeper, folder)
 
 
 def find_pruning_callback(trainer: Trainer) -> PruningCallback | None:
-    """Return a trainer's reporter; None where it has none."""
+    """Return the pruning callback of a trainer, or None."""
     return next((callback for callback in vars(trainer)["callbacks"] if isinstance(callback, PruningCallback)), None)

@@ -1,4 +1,4 @@
-"""The study of a search: where it is stored, how it is opened, and a sampler brought to where it had stopped."""
+"""The Optuna study of a search: its storage, access to its trials, and the replay of its sampler."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ if TYPE_CHECKING:
     from optuna.trial import Trial, TrialState
 
 STUDY_FILE = "study.db"
-PRUNED, REASON, REPEATS = "pruned", "reason", "repeats"  # attributes of trials
-SWEEP_DIR = "sweep"  # attribute of a study: the folder of its search
-LOCK_TIMEOUT_SECONDS = 60  # seconds that a file may be locked by another process of the search
+PRUNED, REASON, REPEATS = "pruned", "reason", "repeats"  # user attributes of trials
+SWEEP_DIR = "sweep"  # user attribute of a study
+LOCK_TIMEOUT_SECONDS = 60  # wait for another process of the search that has locked the SQLite file
 
 
 def study_name(config: DictConfig, folder: Path) -> str:
-    """Return the name of a search's study: the one that was given, or its task and folder."""
+    """Return `hydra.sweeper.study_name`, by default `<task_name>/<name of the sweep's directory>`."""
     return str(config.hydra.sweeper.get("study_name") or f"{config.get('task_name')}/{folder.name}")
 
 
 def make_sampler_and_pruner(
     sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]
 ) -> tuple[Any, Any, int | None]:
-    """Make the sampler and the pruner of a search.
+    """Instantiate the sampler and the pruner of a search.
 
     Args:
         sweeper: `hydra.sweeper`.
-        grid: Returns all values of each key, for a sampler that tries every combination.
+        grid: Returns all values of each key, for `GridSampler`.
 
     Returns:
-        Sampler, pruner or None, and how many combinations there are; None where that has no end.
+        Sampler, pruner or None, and the number of grid points or None.
 
     Raises:
-        ConfigError: One of them does not take what it is given.
+        ConfigError: A class rejects its arguments.
     """
-    sampler, combinations = make_part(sweeper.sampler, "hydra.sweeper.sampler"), None
-    if hasattr(sampler, "func"):  # a partial of Hydra's: the values are known only now
+    sampler, num_points = make_part(sweeper.sampler, "hydra.sweeper.sampler"), None
+    if hasattr(sampler, "func"):  # a partial: the GridSampler config of Hydra's plugin lacks the search space
         values = grid()
-        sampler, combinations = sampler(values), math.prod(map(len, values.values()))
+        sampler, num_points = sampler(values), math.prod(map(len, values.values()))
     pruner = make_part(sweeper.pruner, "hydra.sweeper.pruner") if sweeper.get("pruner") else None
-    return sampler, pruner, combinations
+    return sampler, pruner, num_points
 
 
 def open_storage(sweeper: DictConfig, folder: Path) -> Any:
-    """Open where a search keeps its study; a database keeps no connection open in between.
+    """Open the storage of a search; between queries no connection to its database stays open.
 
     Args:
         sweeper: `hydra.sweeper`; its `storage` is null, a URL, or a node with a `_target_`.
-        folder: The sweep's directory, which holds the database when none is named.
+        folder: The sweep's directory, for the SQLite file if `storage` is null.
 
     Raises:
-        UserError: It cannot be opened.
+        UserError: The storage cannot be opened.
     """
     import optuna
     from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(logging.WARNING)
-    where = sweeper.get("storage")
-    if OmegaConf.is_config(where):
-        return make_part(where, "hydra.sweeper.storage")
-    url = str(where) if where else f"sqlite:///{folder.absolute() / STUDY_FILE}"
-    if url.startswith("postgresql://"):  # the driver of our extra; SQLAlchemy 2.1 would take another one
+    storage = sweeper.get("storage")
+    if OmegaConf.is_config(storage):
+        return make_part(storage, "hydra.sweeper.storage")
+    url = str(storage) if storage else f"sqlite:///{folder.absolute() / STUDY_FILE}"
+    if url.startswith("postgresql://"):  # the driver of the extra `postgresql`; SQLAlchemy 2.1 has another default
         url = url.replace("postgresql", "postgresql+psycopg2", 1)
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
@@ -81,31 +81,29 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
 
 @contextmanager
 def _explain_storage_errors(url: str) -> Iterator[None]:
-    """Tell why a database cannot be used, without its URL, which may hold a password."""
+    """Raise a `UserError` without the URL, which may contain a password."""
     import sqlalchemy
 
     kind = url.partition(":")[0]
     try:
         yield
     except ImportError as error:
-        extra = '; pip install -e ".[postgresql]"' if kind.startswith("postgres") else "; install it"
-        raise UserError(f"hydra.sweeper.storage: the driver for {kind} is not installed{extra}") from error
+        install = 'Run `pip install -e ".[postgresql]"`.' if kind.startswith("postgres") else "Install it."
+        raise UserError(f"hydra.sweeper.storage: the driver for {kind} is not installed. {install}") from error
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
         lines = [line for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
-        rule = "give a URL, e.g. postgresql://<user>@<host>/<database>, of a database that is there"
-        raise UserError(f"hydra.sweeper.storage: {kind} cannot be opened: {lines[0].strip()}; {rule}") from error
+        rule = "Set the URL of an existing database, e.g. postgresql://<user>@<host>/<database>."
+        raise UserError(f"hydra.sweeper.storage: {kind} cannot be opened: {lines[0].strip()}. {rule}") from error
 
 
 class StoredStudy:
-    """A study and what Optuna needs to go on with it.
-
-    It is loaded anew for each question: Optuna keeps what it has once read, and trials report from other processes.
+    """A study that is loaded again for each query, because Optuna caches it and trials report from other processes.
 
     Args:
-        storage: As `open_storage` returns it.
-        name: In the storage.
-        sampler: Proposes values; None where nothing is proposed.
-        pruner: Judges reports; None judges none.
+        storage: From `open_storage`.
+        name: The study's name.
+        sampler: Proposes values; None where no values are proposed.
+        pruner: Decides on reports; None to prune no trial.
     """
 
     def __init__(self, storage: Any, name: str, sampler: Any = None, pruner: Any = None) -> None:
@@ -116,10 +114,10 @@ class StoredStudy:
         self.pruner = pruner or optuna.pruners.NopPruner()
 
     def load(self) -> Study:
-        """Return the study as it is now.
+        """Load the study.
 
         Raises:
-            UserError: It is not in the storage.
+            UserError: The storage does not contain it.
         """
         import optuna
 
@@ -128,89 +126,82 @@ class StoredStudy:
                 study_name=self.name, storage=self.storage, sampler=self.sampler, pruner=self.pruner
             )
         except KeyError as error:
-            raise UserError(
-                f"study {self.name!r} is not in its storage; give the hydra.sweeper.storage that the search began with"
-            ) from error
+            rule = "Set the hydra.sweeper.storage that the search was started with."
+            raise UserError(f"hydra.sweeper.storage: does not contain the study {self.name!r}. {rule}") from error
 
-    def begin(self, directions: tuple[str, ...], folder: Path) -> None:
-        """Make the study of a new search.
+    def create(self, directions: tuple[str, ...], folder: Path) -> None:
+        """Create the study of a new search.
 
         Raises:
-            UserError: There is one of that name.
+            UserError: The storage contains a study of that name.
         """
         import optuna
 
         try:
-            study = optuna.create_study(
-                study_name=self.name,
-                storage=self.storage,
-                sampler=self.sampler,
-                pruner=self.pruner,
-                directions=list(directions),
-            )
+            study = self._create(self.storage, list(directions))
         except optuna.exceptions.DuplicatedStudyError as error:
-            owner = self.load().user_attrs.get(SWEEP_DIR)
-            goes_on = f"go on with it by sweep.resume={owner}, or give" if owner else "give"
+            sweep = self.load().user_attrs.get(SWEEP_DIR)
+            rule = f"Resume it with sweep.resume={sweep}, or set another name." if sweep else "Set another name."
             raise UserError(
-                f"hydra.sweeper.study_name={self.name}: is in the storage already; {goes_on} another name"
+                f"hydra.sweeper.study_name={self.name}: the storage already contains this study. {rule}"
             ) from error
         study.set_user_attr(SWEEP_DIR, str(folder.absolute()))
 
     def trial(self, number: int) -> Trial:
-        """Return a trial by which attributes and reports are written; it proposes nothing."""
+        """Return a trial to write reports and attributes to; no values are proposed for it."""
         import optuna
 
-        still = StoredStudy(self.storage, self.name, pruner=self.pruner).load()
-        return optuna.trial.Trial(still, still.get_trials(deepcopy=False)[number]._trial_id)
+        study = StoredStudy(self.storage, self.name, pruner=self.pruner).load()
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return optuna.trial.Trial(study, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def tell(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
         """Finish a trial."""
         _tell(self.load(), number, state, values)
+
+    def replay_sampler(self, propose: Callable[[Study], Trial]) -> None:
+        """Bring a new sampler to the state in which the resumed search needs it.
+
+        A new sampler with the same seed would propose the first values again. So an in-memory copy of the study asks
+        it for all trials and tells it all results, in the original order.
+
+        Args:
+            propose: Asks a study for a trial with all its values.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        study, memory = self.load(), optuna.storages.InMemoryStorage()
+        for number in range(self.storage.get_study_id_from_name(self.name)):
+            # CMA-ES refuses a study with another ID, and IDs in memory count up from 0
+            optuna.create_study(storage=memory, study_name=f"before {number}")
+        replay = self._create(memory, study.directions)
+        trials = study.get_trials(deepcopy=False)
+        asked = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
+        told = [(trial.datetime_complete, 1, trial) for trial in trials if trial.datetime_complete is not None]
+        for _, is_told, trial in sorted(told + asked, key=lambda event: (event[0], event[1], event[2].number)):
+            if is_told:
+                values = trial.values if trial.state == TrialState.COMPLETE else None
+                _tell(replay, trial.number, trial.state, values)
+                continue
+            if REPEATS in trial.user_attrs:
+                replay.enqueue_trial(trial.params)
+            copy = propose(replay)
+            for step, value in trial.intermediate_values.items():
+                copy.report(value, step)
+
+    def _create(self, storage: Any, directions: list[Any]) -> Study:
+        import optuna
+
+        return optuna.create_study(
+            study_name=self.name, storage=storage, sampler=self.sampler, pruner=self.pruner, directions=directions
+        )
 
 
 def _tell(study: Study, number: int, state: TrialState, values: list[float] | None) -> None:
     try:
         study.tell(number, values=values, state=state)
     except RuntimeError as error:
-        # a grid that is used up asks `optimize` to stop, which is not what runs here; the trial was told
+        # GridSampler calls Study.stop at its last point, which Optuna allows in `optimize` only; the trial is finished
         if "Study.stop" not in str(error):
             raise
-
-
-def replay_sampler(stored: StoredStudy, propose: Callable[[Study], Trial]) -> None:
-    """Bring the new sampler of a study to the state of one that has made all its proposals.
-
-    A sampler that begins anew with the same seed would propose what was tried before. So in a study in memory it is
-    asked for all trials and told of all ends, in the order in which that happened.
-
-    Args:
-        stored: The study that goes on, with a sampler that has proposed nothing.
-        propose: Asks a study for a trial with all its values.
-    """
-    import optuna
-    from optuna.trial import TrialState
-
-    study, memory = stored.load(), optuna.storages.InMemoryStorage()
-    for number in range(stored.storage.get_study_id_from_name(stored.name)):
-        # samplers refuse another study by its number, which counts from 0 here
-        optuna.create_study(storage=memory, study_name=f"before {number}")
-    shadow = optuna.create_study(
-        storage=memory,
-        study_name=stored.name,
-        sampler=stored.sampler,
-        pruner=stored.pruner,
-        directions=study.directions,
-    )
-    trials = study.get_trials(deepcopy=False)
-    asked = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
-    told = [(trial.datetime_complete, 1, trial) for trial in trials if trial.datetime_complete is not None]
-    for _, ends, trial in sorted(told + asked, key=lambda moment: (moment[0], moment[1], moment[2].number)):
-        if ends:
-            values = trial.values if trial.state == TrialState.COMPLETE else None
-            _tell(shadow, trial.number, trial.state, values)
-            continue
-        if REPEATS in trial.user_attrs:
-            shadow.enqueue_trial(trial.params)
-        again = propose(shadow)
-        for step, value in trial.intermediate_values.items():
-            again.report(value, step)

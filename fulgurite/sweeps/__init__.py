@@ -1,1 +1,1 @@
-"""Grid sweeps: jobs validated before the first starts, dispatched to any launcher, resumable."""
+"""Grid sweeps: all jobs are validated before the first starts, dispatched to any launcher, and resumable."""

@@ -1,46 +1,76 @@
-"""Whether the code and the configs are still those that a sweep began with."""
+"""The state of the code and the configs during a sweep."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fulgurite.core.files import sha256_of
 from fulgurite.core.project import project_root
+from fulgurite.core.rank_logging import rank
+from fulgurite.runs.sweep_ledger import append
 
 PATTERNS = ("src/**/*.py", "configs/**/*.yaml")
+MAX_SHOWN = 5  # changed files in a warning
 
 
 class CodeState:
-    """The files of `src/` and `configs/` by content.
+    """Hashes of the files of `src/` and `configs/`.
 
     Args:
-        root: The project's root; `project_root()` when not given.
+        root: The project's root; None for `project_root()`.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or project_root()
-        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._stats: dict[str, tuple[int, ...]] = {}
         self.files: dict[str, str] = {}
-        self.files = self._read()
+        self.files = self._hash_files()
 
     @property
     def digest(self) -> str:
-        """One hash of all of them."""
+        """One hash of all files."""
         lines = (f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def changes(self) -> list[str]:
-        """Return the files that were changed, added or removed since this was last asked."""
-        before, self.files = self.files, self._read()
+        """Return the files that were changed, added or removed since the last call."""
+        before, self.files = self.files, self._hash_files()
         return sorted(name for name in before.keys() | self.files.keys() if before.get(name) != self.files.get(name))
 
-    def _read(self) -> dict[str, str]:
-        """Return the files with their hashes; one whose size and times are as they were is not read again."""
-        before, stamps, self._stamps = self.files, self._stamps, {}
+    def warn_if_changed_since(self, plan: Mapping[str, Any] | None) -> None:
+        """Warn if the files differ from those of a sweep's first start."""
+        if plan is not None and plan["code"] != self.digest:
+            print_status("warning: sweep: src/ and configs/ have changed since the sweep started")
+
+    def record_changes(self, folder: Path, next_job: int, consequence: str = "") -> None:
+        """Warn about files that changed while the sweep runs, and write them into its ledger.
+
+        Args:
+            folder: The sweep's directory.
+            next_job: Number of the first job that the change affects.
+            consequence: End of the warning.
+        """
+        if rank() == 0 and (files := self.changes()):
+            append(folder, "changed", before=next_job, files=files)
+            shown = ", ".join(files[:MAX_SHOWN]) + (", ..." if len(files) > MAX_SHOWN else "")
+            print_status(f"warning: sweep: changed during the sweep: {shown}{consequence}")
+
+    def _hash_files(self) -> dict[str, str]:
+        """Hash the files whose size, times or inode differ from the last call; a sweep calls this before each job."""
+        hashes, stats, self._stats = self.files, self._stats, {}
         files = {}
         for path in (path for pattern in PATTERNS for path in self.root.glob(pattern) if path.is_file()):
-            name, now = path.relative_to(self.root).as_posix(), path.stat()
-            self._stamps[name] = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
-            files[name] = before[name] if stamps.get(name) == self._stamps[name] else sha256_of(path)
+            name, stat = path.relative_to(self.root).as_posix(), path.stat()
+            self._stats[name] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            files[name] = hashes[name] if stats.get(name) == self._stats[name] else sha256_of(path)
         return files
+
+
+def print_status(line: str) -> None:
+    """Print a line about a sweep to standard error, on rank 0 only."""
+    if rank() == 0:
+        sys.stderr.write(f"{line}\n")

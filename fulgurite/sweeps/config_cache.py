@@ -1,4 +1,4 @@
-"""What runs is what was checked: files are read for a grid's first jobs, and no change to them later changes a job."""
+"""Jobs run the configs that were validated: config files are read once, so later changes do not affect a job."""
 
 from __future__ import annotations
 
@@ -14,58 +14,60 @@ from fulgurite.core.files import unpack
 
 
 class ConfigCache:
-    """Answers in place of a loader, which sweepers and launchers ask for the config of a job.
+    """Replaces `load_sweep_config` of Hydra's config loader, which sweepers and launchers call.
 
-    Jobs that choose the same files differ in values alone, so these are set in a copy of what the files came to. That
-    takes a tenth of the time of composing, which all jobs would wait for at the start, and a free slot once more.
+    Jobs that choose the same group options differ in values only. The cache composes each choice once and sets the
+    values in a copy, which takes a tenth of the time of composing.
 
     Args:
-        loader: Hydra's own, of this sweep.
+        loader: Hydra's config loader of this sweep.
     """
 
     def __init__(self, loader: ConfigLoaderImpl) -> None:
         self._loader, self._compose = loader, loader.load_sweep_config
-        # by the words that choose files: how many words for Hydra the sweep had then, and the pickled config
+        # group overrides -> number of the sweep's Hydra overrides at that time, and the pickled config
         self._bases: dict[tuple[str, ...], tuple[int, bytes]] = {}
         loader.load_sweep_config = self.load  # type: ignore[method-assign]
 
     def load(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Return a job's config, as Hydra's own would have composed it when the files were read.
+        """Return the config that Hydra would have composed when the files were read.
 
         Args:
-            master_config: The sweep's config. Words for Hydra that it got since, such as its folder, are applied.
-            sweep_overrides: The job's words.
+            master_config: The sweep's config. Hydra overrides that were added since, such as its folder, are applied.
+            sweep_overrides: The job's overrides.
         """
-        words = OverridesParser.create(config_loader=self._loader).parse_overrides(sweep_overrides)
-        values = [] if master_config.hydra.searchpath else [word for word in words if self._is_value(word)]
-        base = tuple(str(word.input_line) for word in words if word not in values)
-        # a word may name what only a job has, e.g. ${hydra.runtime.output_dir}
-        of_hydra = OmegaConf.to_container(master_config.hydra.overrides.hydra, resolve=False)
-        assert isinstance(of_hydra, list)
+        overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(sweep_overrides)
+        values = [] if master_config.hydra.searchpath else [item for item in overrides if self._sets_value(item)]
+        base = tuple(str(item.input_line) for item in overrides if item not in values)
+        # unresolved: an override may refer to what only a job has, e.g. ${hydra.runtime.output_dir}
+        hydra_overrides = OmegaConf.to_container(master_config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(hydra_overrides, list)
         if base not in self._bases:
-            self._bases[base] = len(of_hydra), pickle.dumps(self._compose(master_config, list(base)))
-        known, packed = self._bases[base]
+            self._bases[base] = len(hydra_overrides), pickle.dumps(self._compose(master_config, list(base)))
+        num_applied, packed = self._bases[base]
         cfg: DictConfig = unpack(packed)
-        since = OverridesParser.create().parse_overrides(of_hydra[known:])
-        ConfigLoaderImpl._apply_overrides_to_config([*since, *values], cfg)
-        _record_overrides(cfg, words, known, of_hydra)
-        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # the sweep's ${now:...} is that of its jobs
+        added = OverridesParser.create().parse_overrides(hydra_overrides[num_applied:])
+        ConfigLoaderImpl._apply_overrides_to_config([*added, *values], cfg)
+        _record_overrides(cfg, overrides, num_applied, hydra_overrides)
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # jobs share the sweep's ${now:...}
         return cfg
 
-    def _is_value(self, word: Override) -> bool:
-        """Tell whether a word sets values alone, by the rule by which Hydra tells them from those that choose files."""
-        if word.is_hydra_override() or word.is_sweep_override() or word.package is not None:
+    def _sets_value(self, override: Override) -> bool:
+        """Tell whether an override sets values only, by Hydra's own rule; else it chooses a group option."""
+        if override.is_hydra_override() or override.is_sweep_override() or override.package is not None:
             return False
-        return isinstance(word.value(), dict) or not self._loader.repository.group_exists(word.key_or_group)
+        return isinstance(override.value(), dict) or not self._loader.repository.group_exists(override.key_or_group)
 
 
-def _record_overrides(cfg: DictConfig, words: Sequence[Override], known: int, of_hydra: Sequence[str]) -> None:
-    """Have a config tell the words of its job, as Hydra does."""
-    own = [word for word in words if not word.is_hydra_override()]
-    told, how = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname
+def _record_overrides(
+    cfg: DictConfig, overrides: Sequence[Override], num_applied: int, hydra_overrides: Sequence[str]
+) -> None:
+    """Write a job's overrides into its config, as Hydra does."""
+    task = [override for override in overrides if not override.is_hydra_override()]
+    recorded, dirname = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname
     with read_write(cfg.hydra), open_dict(cfg.hydra):
-        told.task = [word.input_line for word in own]
-        told.hydra = [*of_hydra, *told.hydra[known:]]
+        recorded.task = [override.input_line for override in task]
+        recorded.hydra = [*hydra_overrides, *recorded.hydra[num_applied:]]
         cfg.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=own, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
+            overrides=task, kv_sep=dirname.kv_sep, item_sep=dirname.item_sep, exclude_keys=dirname.exclude_keys
         )

@@ -1,4 +1,4 @@
-"""A grid from its command line to its last job: planned and checked whole, then run, each job told in the ledger."""
+"""Run a grid sweep: expand, validate, record the plan, then run the jobs that are not done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
-from fulgurite.config.override_text import quoted
+from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_value
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
@@ -24,7 +23,7 @@ from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import append, ledger_state, note_failed, plan_of, read
-from fulgurite.sweeps.code_state import CodeState
+from fulgurite.sweeps.code_state import CodeState, print_status
 from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.dispatch import NumberedJob, run_jobs
 from fulgurite.sweeps.jobs import (
@@ -48,184 +47,162 @@ from fulgurite.sweeps.resume import (
 )
 
 STOP = "stop"
-SLOW_CHECK_JOBS = 50  # jobs that take some seconds to compose and check
+SLOW_CHECK_JOBS = 50  # number of jobs whose validation takes some seconds
 
 
-def run_grid(sweeper: BasicSweeper, words: Sequence[str]) -> list[Sequence[JobReturn]]:
-    """Run the jobs of a grid, or what is left of one.
+def run_grid(sweeper: BasicSweeper, overrides: Sequence[str]) -> list[Sequence[JobReturn]]:
+    """Run the jobs of a grid, or of a resumed one those that are not done.
 
     Args:
-        sweeper: Holds the sweep's config, Hydra's context and the launcher.
-        words: The command line's, without those for Hydra itself.
+        sweeper: Provides the sweep's config, Hydra's context and the launcher.
+        overrides: From the command line, without Hydra's own.
 
     Returns:
-        What the jobs returned, in their order, as Hydra wants it: in a list of batches.
+        The results in the order of the jobs, as Hydra expects them: in a list of batches.
 
     Raises:
-        ConfigError: Findings about the jobs; nothing was run and no folder made.
-        UserError: The sweep that was named cannot go on.
-        Exception: What the first job that failed has raised, after the last job.
+        ConfigError: Errors of the jobs; no job was started and no folder was made.
+        UserError: The sweep cannot be resumed.
+        Exception: The exception of the first failed job, after the last job.
     """
     config, context = sweeper.config, sweeper.hydra_context
     assert config is not None
     assert context is not None
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
-    asked = config.get("sweep") or {}
-    jobs = expand_grid(words, loader)
-    earlier = find_sweep(str(asked["resume"]), config) if asked.get("resume") else None
-    if earlier is not None:
-        restore_job_states(jobs, earlier)
+    options = config.get("sweep") or {}
+    jobs = expand_grid(overrides, loader)
+    resumed = find_sweep(str(options["resume"]), config) if options.get("resume") else None
+    if resumed is not None:
+        restore_job_states(jobs, resumed)
         jobs.sort(key=lambda job: job.number)
     code = CodeState()
     ConfigCache(loader)
     _check_sweep(jobs, config, loader)
-    retry = bool(asked.get("retry_failed"))
-    if rank() == 0 and earlier is not None:
-        _say(f"sweep: going on with {earlier}: {describe_states(jobs, retry=retry)}")
-    if asked.get("dry_run"):
+    retry = bool(options.get("retry_failed"))
+    if resumed is not None:
+        print_status(f"sweep: resuming {resumed}: {describe_states(jobs, retry=retry)}")
+    if options.get("dry_run"):
         _print_plan(jobs, retry=retry)
         return []
-    folder = ReserveRunDirectory.reserve_sweep(config, earlier)
+    folder = ReserveRunDirectory.reserve_sweep(config, resumed)
     with run_lock(folder):
         _record_plan(folder, config, jobs, code)
-        return _GridLoop(sweeper, folder, jobs, code).run(retry=retry, stop=asked.get("on_error") == STOP)
+        return _GridLoop(sweeper, folder, jobs, code).run(retry=retry, stop=options.get("on_error") == STOP)
 
 
 def _check_sweep(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Refuse a sweep in which something is wrong, and find what its killed jobs go on from."""
-    others: list[Job] = []
+    """Validate all jobs, and find what the killed ones resume from."""
+    changed: list[Job] = []
     if len(jobs) >= SLOW_CHECK_JOBS:
-        _say(f"sweep: checking {len(jobs)} jobs")
+        print_status(f"sweep: checking {len(jobs)} jobs")
 
-    def look(job: Job, cfg: DictConfig) -> list[str]:
+    def find_more(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
             return resume_overrides(job, cfg)
         if job.state == DONE and has_other_config(job, cfg):
-            others.append(job)
+            changed.append(job)
         return []
 
-    check_jobs(jobs, config, loader, look)
-    if others and rank() == 0:
-        _say(f"warning: sweep: {describe_jobs(others, jobs)} done with another config: a file has changed since")
+    check_jobs(jobs, config, loader, find_more)
+    if changed:
+        print_status(f"warning: sweep: {describe_jobs(changed, jobs)} done with another config: a file has changed")
 
 
 def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
-    """Write the plan into the ledger, and what it does not know yet of jobs that were killed."""
+    """Write the plan into the ledger, and the jobs whose end it does not contain yet."""
     if rank() != 0:
         return
     OmegaConf.save(config, folder / "multirun.yaml")
     events = read(folder)
-    before = plan_of(events)
-    if before is not None and before["code"] != code.digest:
-        _say("warning: sweep: src/ and configs/ are not as they were when the sweep began")
+    code.warn_if_changed_since(plan_of(events))
     last = {event["job"]: event["event"] for event in events if "job" in event}
     for job in jobs:
         if last.get(job.number) == "started" and job.state in {KILLED, FAILED}:
             append(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
-    planned = [{"job": job.number, "key": job.key, "words": [*map(shown_word, job.words)]} for job in jobs]
-    command = [shown_word(word) for word in RunRecord.typed or sys.argv]
+    planned = [{"job": job.number, "key": job.key, "words": [*map(shown_word, job.overrides)]} for job in jobs]
+    command = [shown_word(argument) for argument in RunRecord.typed or sys.argv]
     append(folder, "plan", jobs=planned, code=code.digest, command=command)
 
 
 class _GridLoop:
-    """What the jobs of one start have in common."""
+    """Runs the jobs of one start of a grid."""
 
     def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
         assert sweeper.launcher is not None
-        self.launcher, self.at_once = sweeper.launcher, sweeper.max_batch_size
-        self.folder, self.jobs, self.code = folder, jobs, code
         assert sweeper.config is not None
-        self.config = sweeper.config
+        self.launcher, self.at_once, self.config = sweeper.launcher, sweeper.max_batch_size, sweeper.config
+        self.folder, self.jobs, self.code = folder, {job.number: job for job in jobs}, code
 
     def run(self, *, retry: bool, stop: bool) -> list[Sequence[JobReturn]]:
-        wanted = {NEW, KILLED, *([FAILED] if retry else [])}
-        todo = _JobQueue([job for job in self.jobs if job.state in wanted], self._next_job)
-        returned: dict[int, JobReturn] = {}
-        with closing(run_jobs(self.launcher, todo, self.at_once)) as running:
-            for number, ended in running:
-                returned[number] = ended
-                if ended.status == JobStatus.FAILED:
-                    self._note_silent(number, ended._return_value)
-                    todo.is_over = stop
-        if todo.is_over:
-            _say(f"sweep stopped by sweep.on_error={STOP}: {len(todo.left)} jobs not started")
-        in_order = [returned[number] for number in sorted(returned)]
-        for job in in_order:
-            if job.status == JobStatus.FAILED:
-                _ = job.return_value  # raises what the job has raised
-        left = [job for job in self.jobs if job.state == FAILED and not retry]
-        if left:
-            reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in left)
-            raise PreviousFailures(f"{reasons}; sweep.retry_failed=true tries again")
+        states = {NEW, KILLED, *([FAILED] if retry else [])}
+        queue = _JobQueue([job for job in self.jobs.values() if job.state in states], self._next_job)
+        results: dict[int, JobReturn] = {}
+        with closing(run_jobs(self.launcher, queue, self.at_once)) as running:
+            for number, result in running:
+                results[number] = result
+                if result.status == JobStatus.FAILED:
+                    self._record_failure(self.jobs[number], returned_value(result))
+                    queue.is_stopped = stop
+        if queue.is_stopped:
+            print_status(f"sweep stopped by sweep.on_error={STOP}: {len(queue.remaining)} jobs not started")
+        in_order = [results[number] for number in sorted(results)]
+        for result in in_order:
+            if result.status == JobStatus.FAILED:
+                _ = result.return_value  # raises the job's exception
+        skipped = [job for job in self.jobs.values() if job.state == FAILED and not retry]
+        if skipped:
+            reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in skipped)
+            raise PreviousFailures(f"{reasons}. Pass sweep.retry_failed=true to retry.")
         return [in_order]
 
-    def _look_at_code(self, job: Job) -> None:
-        if rank() == 0 and (files := self.code.changes()):
-            append(self.folder, "changed", before=job.number, files=files)
-            shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-            _say(
-                f"warning: sweep: changed while it runs: {shown}; jobs from {job.number} on "
-                "run code as it is now, with the configs that they were checked with"
-            )
-
     def _next_job(self, job: Job) -> NumberedJob:
-        """Return the words of a job that is to be run now."""
-        self._look_at_code(job)
-        if job.state != KILLED and job.folder is not None and rank() == 0:
-            kept = archive_failed_job(job, self.folder)
-            where = str(kept.relative_to(self.folder)) if kept else None
-            append(self.folder, "again", job=job.number, key=job.key, kept=where)
-        if job.folder is not None and rank() == 0:
+        """Prepare the folder of a job that starts now, and return its overrides."""
+        consequence = f". Jobs from {job.number} on run the new code with the configs that were validated."
+        self.code.record_changes(self.folder, job.number, consequence)
+        if rank() == 0 and job.folder is not None:
+            if job.state != KILLED:
+                archived = archive_failed_job(job, self.folder)
+                kept = str(archived.relative_to(self.folder)) if archived else None
+                append(self.folder, "again", job=job.number, key=job.key, kept=kept)
             clear_failures(job.folder)
-        ledger_state(self.folder)  # what is read here a job that is a copy of this process need not read
-        barrier(self.config, "job")  # before a folder that rank 0 has set aside is made anew
-        return job.number, [*job.words, *job.more, *self._place(job)]
+        ledger_state(self.folder)  # read here once: a job is a fork of this process and inherits what was read
+        barrier(self.config, "job")  # until rank 0 has archived the folder, which all ranks then make again
+        return job.number, job.all_overrides(self.folder)
 
-    def _note_silent(self, number: int, error: BaseException) -> None:
-        """Tell of a job that failed before it had a record in which to say so."""
-        [job] = [job for job in self.jobs if job.number == number]
-        line = f"error: {describe_jobs([job], self.jobs)}: {error}"
-        if rank() > 0 and isinstance(error, UserError):  # the ledger is rank 0's, for which this job may be right
+    def _record_failure(self, job: Job, error: BaseException) -> None:
+        """Report a job that failed before it had a record of its own."""
+        line = f"error: {describe_jobs([job], [*self.jobs.values()])}: {error}"
+        if rank() > 0 and isinstance(error, UserError):  # rank 0 may have accepted the job, and the ledger is rank 0's
             sys.stderr.write(f"[rank {rank()}] {line}\n")
         if rank() == 0 and note_failed(self.folder, job.number, job.key, error):
-            _say(line)
-
-    def _place(self, job: Job) -> Iterator[str]:
-        """Yield the word that keeps a job in its folder where that is not named by its number."""
-        if job.folder is not None and job.folder != self.folder / str(job.number):
-            yield f"hydra.sweep.subdir={quoted(job.folder.relative_to(self.folder))}"
+            print_status(line)
 
 
 class PreviousFailures(FulguriteError):
-    """Jobs failed in an earlier start of the sweep and were not asked for again."""
+    """Jobs failed in an earlier start of the sweep and are not retried."""
 
 
 class _JobQueue(Iterator[NumberedJob]):
-    """The jobs that are left, looked at when they are asked for."""
+    """The jobs to run, each prepared when a launcher takes it."""
 
-    def __init__(self, jobs: Sequence[Job], hand_out: Callable[[Job], NumberedJob]) -> None:
-        self.left, self.hand_out, self.is_over = deque(jobs), hand_out, False
+    def __init__(self, jobs: Sequence[Job], prepare: Callable[[Job], NumberedJob]) -> None:
+        self.remaining, self.prepare, self.is_stopped = deque(jobs), prepare, False
 
     def __next__(self) -> NumberedJob:
-        if self.is_over or not self.left:
+        if self.is_stopped or not self.remaining:
             raise StopIteration
-        return self.hand_out(self.left.popleft())
+        return self.prepare(self.remaining.popleft())
 
     def __length_hint__(self) -> int:
-        return 0 if self.is_over else len(self.left)
+        return 0 if self.is_stopped else len(self.remaining)
 
 
 def _print_plan(jobs: Sequence[Job], *, retry: bool) -> None:
-    differ = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].words)
-    todo = {NEW: "to start", KILLED: "to go on", DONE: "done", FAILED: "to be tried again" if retry else "failed"}
+    varying = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].overrides)
+    actions = {NEW: "to start", KILLED: "to resume", DONE: "done", FAILED: "to retry" if retry else "failed"}
     rows: list[tuple[Any, ...]] = [
-        (str(job.number), " ".join(shown_word(word) for word in job.words if word in differ), todo[job.state])
+        (str(job.number), " ".join(shown_word(item) for item in job.overrides if item in varying), actions[job.state])
         for job in jobs
     ]
-    show_plan(rows, [shown_word(word) for word in jobs[0].words if word not in differ])
-
-
-def _say(line: str) -> None:
-    if rank() == 0:
-        sys.stderr.write(f"{line}\n")
+    show_plan(rows, [shown_word(override) for override in jobs[0].overrides if override not in varying])

@@ -1,4 +1,4 @@
-"""The jobs of a grid: each a set of words, a number and a state; composed and checked together before any is run."""
+"""The jobs of a grid: their overrides, numbers and states, and their validation before the first job runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
+from fulgurite.config.override_text import quoted
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
 from fulgurite.runs.sweep_ledger import job_key
@@ -24,49 +25,61 @@ NEW, DONE, KILLED, FAILED = "new", "done", "killed", "failed"
 
 @dataclass
 class Job:
-    """One set of values of a grid.
+    """One point of a grid.
 
     Attributes:
-        number: Of the job, and by default the name of its folder; it stays when the sweep goes on.
-        key: Hash of the words; of words that come twice, the second has another one.
-        words: Overrides as the command line gives them, without those for the sweep itself.
-        state: What became of it before this start.
-        reason: Why it is not done; empty where that is not known.
-        folder: Its run directory; None where it has none yet.
-        more: Words that are added to go on with what it has done.
+        number: Number of the job and by default the name of its folder; a resumed sweep keeps it.
+        key: Hash of the overrides; the second job with the same overrides gets a suffix.
+        overrides: As on the command line, without those of the sweep itself.
+        state: State after the earlier starts of the sweep.
+        reason: Why the job is not done; empty if unknown.
+        folder: Its run directory; None if it has none yet.
+        resume_overrides: Overrides with which the job resumes its earlier run.
     """
 
     number: int
     key: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     state: str = NEW
     reason: str = ""
     folder: Path | None = None
-    more: list[str] = field(default_factory=list)
+    resume_overrides: list[str] = field(default_factory=list)
+
+    def all_overrides(self, sweep_dir: Path) -> list[str]:
+        """Return the overrides to run the job with; `hydra.sweep.subdir` keeps it in a folder of another name."""
+        subdir = []
+        if self.folder is not None and self.folder != sweep_dir / str(self.number):
+            subdir = [f"hydra.sweep.subdir={quoted(self.folder.relative_to(sweep_dir))}"]
+        return [*self.overrides, *self.resume_overrides, *subdir]
 
 
-def expand_grid(words: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
-    """Return the jobs that the words of a command line stand for, in Hydra's order.
+def job_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without those of the sweep itself (`sweep.`)."""
+    return [override for override in overrides if not override.lstrip("+~").startswith("sweep.")]
+
+
+def expand_grid(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
+    """Return the jobs of a grid in Hydra's order.
 
     Args:
-        words: E.g. `seed=1,2`; `sweep.` words are for the sweep, so no job has them.
-        loader: Hydra's own, which knows what `glob(*)` finds.
+        overrides: E.g. `seed=1,2`.
+        loader: Hydra's config loader, which expands `glob(*)`.
 
     Raises:
-        UserError: There is none.
+        UserError: The grid is empty.
     """
-    given = [word for word in words if not word.lstrip("+~").startswith("sweep.")]
+    given = job_overrides(overrides)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
-    [sets] = BasicSweeper.split_arguments(parsed, None)
-    if not sets:
-        several = [word for word in given if "glob(" in word]
-        raise UserError(f"{' '.join(several)}: matches nothing, so the sweep has no job; correct the pattern")
-    seen: Counter[str] = Counter()
+    [points] = BasicSweeper.split_arguments(parsed, None)
+    if not points:
+        globs = " ".join(override for override in given if "glob(" in override)
+        raise UserError(f"{globs}: matches nothing, so the sweep has no jobs. Correct the pattern.")
+    num_seen: Counter[str] = Counter()
     jobs = []
-    for number, values in enumerate(sets):
-        key = job_key(values)
-        seen[key] += 1
-        jobs.append(Job(number, key if seen[key] == 1 else f"{key}-{seen[key]}", tuple(values)))
+    for number, point in enumerate(points):
+        key = job_key(point)
+        num_seen[key] += 1
+        jobs.append(Job(number, key if num_seen[key] == 1 else f"{key}-{num_seen[key]}", tuple(point)))
     return jobs
 
 
@@ -74,61 +87,61 @@ def check_jobs(
     jobs: Sequence[Job],
     config: DictConfig,
     loader: ConfigLoaderImpl,
-    look: Callable[[Job, DictConfig], Sequence[str]],
-    tell: Callable[[str, Sequence[Job], Sequence[Job]], str] | None = None,
+    find_more: Callable[[Job, DictConfig], Sequence[str]],
+    name_affected: Callable[[Sequence[Job], Sequence[Job]], str] | None = None,
 ) -> None:
-    """Compose every job and refuse the sweep when one of them cannot be run.
+    """Compose and validate every job.
 
     Args:
-        jobs: Of the whole sweep.
-        config: The sweep's config with Hydra's part.
-        loader: Hydra's own.
-        look: What else is to be found wrong with a job and its config, one line each.
-        tell: Puts before a line which jobs have it, of all; None names them by their numbers.
+        jobs: All jobs of the sweep.
+        config: The sweep's config with its `hydra` node.
+        loader: Hydra's config loader.
+        find_more: Returns further errors of a job and its config, one line each.
+        name_affected: Names the first jobs among the second ones; None for `describe_jobs`.
 
     Raises:
-        ConfigError: All findings, each with the jobs that have it.
+        ConfigError: All errors, each with the jobs that have it.
     """
-    gc.enable()  # a door turns it off for its one composition; here there are many
-    refused: list[str] = []  # by Hydra, told for the command line as a whole
-    found: dict[str, list[Job]] = {}
+    gc.enable()  # entry points disable it for the one composition of a run; here are many
+    composition_errors: list[str] = []  # of Hydra, about the command line as a whole
+    affected: dict[str, list[Job]] = {}
     for job in jobs:
         try:
-            cfg = loader.load_sweep_config(config, list(job.words))
+            cfg = loader.load_sweep_config(config, list(job.overrides))
         except HYDRA_ERRORS as error:
             explained = explain_composition(error, _command_line(config, job), str(config.hydra.job.config_name))
             if explained is None:
                 raise
-            refused += [line for line in explained.findings if line not in refused]
+            composition_errors += [line for line in explained.findings if line not in composition_errors]
             continue
         lines = [finding.line for finding in find_problems(cfg)]
-        for line in lines or look(job, cfg):
-            found.setdefault(line, []).append(job)
-    told = [(tell or _prefix_jobs)(line, having, jobs) for line, having in found.items()]
-    if refused or told:
-        raise ConfigError([*(line for line in refused if line not in found), *told])
+        for line in lines or find_more(job, cfg):
+            affected.setdefault(line, []).append(job)
+    errors = [line for line in composition_errors if line not in affected]
+    for line, some in affected.items():
+        names = "" if len(some) == len(jobs) else (name_affected or describe_jobs)(some, jobs)
+        errors.append(f"{names}: {line}" if names else line)
+    if errors:
+        raise ConfigError(errors)
 
 
 def varying_overrides(jobs: Sequence[Job]) -> set[str]:
-    """Return the words that not all jobs have."""
-    return set().union(*(job.words for job in jobs)) - set(jobs[0].words).intersection(*(job.words for job in jobs))
+    """Return the overrides that not all jobs have."""
+    common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs))
+    return set().union(*(job.overrides for job in jobs)) - common
 
 
 def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
-    """Return e.g. `jobs 1, 3 (seed=1)`: numbers, and the words that tell these from the others."""
+    """Return e.g. `jobs 1, 3 (seed=1)`: the numbers, and the overrides that only these jobs share."""
     numbers = ", ".join(str(job.number) for job in some)
-    theirs = varying_overrides(jobs).intersection(*(job.words for job in some))
-    words = " ".join(shown_word(word) for word in some[0].words if word in theirs)
-    return f"job{'s' * (len(some) > 1)} {numbers}{f' ({words})' if words else ''}"
-
-
-def _prefix_jobs(line: str, having: Sequence[Job], jobs: Sequence[Job]) -> str:
-    return line if len(having) == len(jobs) else f"{describe_jobs(having, jobs)}: {line}"
+    shared = varying_overrides(jobs).intersection(*(job.overrides for job in some))
+    overrides = " ".join(shown_word(override) for override in some[0].overrides if override in shared)
+    return f"job{'s' * (len(some) > 1)} {numbers}{f' ({overrides})' if overrides else ''}"
 
 
 def _command_line(config: DictConfig, job: Job) -> list[str]:
-    """Return the command line, and of a job's words those that come from the sweeper's params."""
+    """Return the command line, and the job's overrides that come from `hydra.sweeper.params`."""
     given = config.hydra.overrides
     typed = [*map(str, given.hydra), *map(str, given.task)]
-    keys = {word.partition("=")[0] for word in typed}
-    return ["-m", *typed, *(word for word in job.words if word.partition("=")[0] not in keys)]
+    keys = {override.partition("=")[0] for override in typed}
+    return ["-m", *typed, *(override for override in job.overrides if override.partition("=")[0] not in keys)]

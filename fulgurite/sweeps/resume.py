@@ -1,8 +1,8 @@
-"""`sweep.resume=`: which sweep goes on, whether it is the same grid, and what is left of each of its jobs."""
+"""`sweep.resume=`: find the sweep, require the same grid, and restore the state of each job."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,87 +19,90 @@ from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.sweep_ledger import GRID, LEDGER, plan_of, read
 from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, describe_jobs
 
-ARCHIVE_DIR = "earlier"  # folder in the sweep's for what failed jobs had left when they were run anew
-MAX_SHOWN = 6  # words that differ and are named
+ARCHIVE_DIR = "earlier"  # folder below the sweep's for the runs of failed jobs that are run again
+MAX_SHOWN = 6  # different overrides in a message
+WAIT_OR_STOP = "Wait for it to finish, or stop it."
+KILLED_SILENTLY = "killed without reporting a reason, as by kill -9"
 
 
 def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
-    """Return the directory of the sweep that is to go on.
+    """Return the directory of the sweep to resume.
 
     Args:
         asked: `last` or a directory.
-        config: The sweep's config with Hydra's part.
-        kind: Of sweep.
+        config: The sweep's config with its `hydra` node.
+        kind: `GRID` or `SEARCH`.
 
     Raises:
-        UserError: There is none, or another process is at it.
+        UserError: There is no such sweep, or another process runs it.
     """
-    what = "grid" if kind == GRID else "search"
-    wanted = Path(str(config.hydra.sweep.dir))
-    given = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra)
+    sweep_dir = Path(str(config.hydra.sweep.dir))
+    is_dir_given = any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in config.hydra.overrides.hydra)
     if asked != LAST:
         folder = Path(asked).expanduser().absolute()
-    elif given:
-        folder = wanted.absolute()
+    elif is_dir_given:
+        folder = sweep_dir.absolute()
     else:
-        ledgers = sorted(wanted.parent.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
+        ledgers = sorted(sweep_dir.parent.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
         found = [path.parent for path in reversed(ledgers) if plan_of(read(path.parent), kind)]
         if not found:
-            raise UserError(f"sweep.resume={LAST}: {wanted.parent} holds no sweep; start one without sweep.resume")
+            rule = "Start a sweep without sweep.resume first."
+            raise UserError(f"sweep.resume={LAST}: {sweep_dir.parent} contains no sweep. {rule}")
         folder = found[0].absolute()
     if plan_of(read(folder), kind) is None:
-        wrong = f"holds no {LEDGER} of a {what}" if folder.is_dir() else "there is no such folder"
-        raise UserError(f"sweep.resume={asked}: {wrong}; name a sweep, e.g. logs/train/multiruns/<date>_<time>")
+        missing = f"contains no {LEDGER} of a {'grid' if kind == GRID else 'search'}"
+        problem = missing if folder.is_dir() else "does not exist"
+        raise UserError(f"sweep.resume={asked}: {problem}. Pass a sweep, e.g. logs/train/multiruns/<date>_<time>.")
     if is_locked(folder):
-        raise UserError(f"sweep.resume={folder}: another process is at it; wait for its end, or end it")
+        raise UserError(f"sweep.resume={folder}: this sweep is locked by another process. {WAIT_OR_STOP}")
     return folder
 
 
 def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
-    """Give the jobs of a command line the numbers they had, and say what became of them.
+    """Restore the numbers and the states that the jobs had in the earlier starts of the sweep.
 
     Args:
-        jobs: As the command line gives them; changed in place.
+        jobs: From the command line; changed in place.
         folder: The sweep's directory.
 
     Raises:
-        ConfigError: The grid is another one.
-        UserError: A job is being run by another process.
+        ConfigError: The grid differs.
+        UserError: Another process runs a job.
     """
     events = read(folder)
     plan = plan_of(events)
     assert plan is not None
     numbers = {job["key"]: int(job["job"]) for job in plan["jobs"]}
     if numbers.keys() != {job.key for job in jobs}:
-        raise ConfigError([f"sweep.resume={folder}: {_describe_difference(jobs, plan['jobs'])}"])
-    told: dict[int, Mapping[str, Any]] = {}
+        now = {shown_word(override) for job in jobs for override in job.overrides}
+        before = {str(override) for job in plan["jobs"] for override in job["words"]}
+        counts = [f"{len(jobs)} jobs instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
+        raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])
+    last: dict[int, Mapping[str, Any]] = {}
     folders: dict[int, str] = {}
     for event in events:
         if "job" in event:
-            told[event["job"]] = event
+            last[event["job"]] = event
             folders[event["job"]] = event.get("folder", folders.get(event["job"], str(event["job"])))
     for job in jobs:
         job.number = numbers[job.key]
-        if job.number in told:
+        if job.number in last:
             job.folder = folder / folders[job.number]
-            _set_state(job, told[job.number])
+            _set_state(job, last[job.number])
 
 
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
-    """Find what a killed job goes on from and put the words for it into the job.
+    """Set the overrides with which a killed job resumes its run; return what prevents that, one line each.
 
     Args:
-        job: One that was killed.
-        cfg: Its config, as composed now, with Hydra's part.
-
-    Returns:
-        What forbids that, one line each.
+        job: A killed job.
+        cfg: Its config with the `hydra` node, as composed now.
     """
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     if run is None or job.folder is None or "resume" not in cfg or not (job.folder / ".hydra/config.yaml").is_file():
-        job.state = NEW  # what is there is nothing to go on from
+        job.state = NEW  # it left nothing to resume
         return []
-    given = cfg.ckpt_path
+    ckpt_path = cfg.ckpt_path
     with read_write(cfg), open_dict(cfg):
         cfg.ckpt_path = cfg.ckpt_sha256 = None
         task = cfg.copy()
@@ -108,72 +111,70 @@ def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
         resume_in_place(cfg, task, run, explicit=False)
     except UserError as error:
         return str(error).splitlines()
-    job.more = [f"resume.run={quoted(job.folder)}", f"hydra.output_subdir={STAGED_CONFIG_DIR}"]
-    if cfg.ckpt_path or not given:
-        job.more += [f"ckpt_path={quoted(Path(cfg.ckpt_path)) if cfg.ckpt_path else 'null'}", "ckpt_sha256=null"]
+    job.resume_overrides = [f"resume.run={quoted(job.folder)}", f"hydra.output_subdir={STAGED_CONFIG_DIR}"]
+    if cfg.ckpt_path or not ckpt_path:
+        resumed = quoted(Path(cfg.ckpt_path)) if cfg.ckpt_path else "null"
+        job.resume_overrides += [f"ckpt_path={resumed}", "ckpt_sha256=null"]
     return []
 
 
 def has_other_config(job: Job, cfg: DictConfig) -> bool:
-    """Tell whether a job was done with another config than the one composed now, because a file has changed."""
+    """Tell whether a job was done with a config that differs from `cfg`, because a file has changed."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
 
 
 def archive_failed_job(job: Job, folder: Path) -> Path | None:
-    """Move what a job has left to `earlier/<job>-<n>`, so that it can be run anew; None where it has left nothing.
+    """Move the run of a failed job to `earlier/<job>-<n>`; return that folder, or None if the job left no run.
 
     Args:
-        job: One that failed.
+        job: A failed job that is run again.
         folder: The sweep's directory.
     """
     if job.folder is None or not job.folder.is_dir():
         return None
     (folder / ARCHIVE_DIR).mkdir(exist_ok=True)
-    taken = len(list((folder / ARCHIVE_DIR).glob(f"{job.number}-*")))
-    kept = folder / ARCHIVE_DIR / f"{job.number}-{taken + 1}"
-    job.folder.rename(kept)
-    return kept
+    num_archived = len(list((folder / ARCHIVE_DIR).glob(f"{job.number}-*")))
+    archived = folder / ARCHIVE_DIR / f"{job.number}-{num_archived + 1}"
+    job.folder.rename(archived)
+    return archived
 
 
 def _set_state(job: Job, event: Mapping[str, Any]) -> None:
-    """Set a job's state by its run.json, or where it has none by the last that the ledger says of it."""
+    """Set a job's state from its run.json, or without one from its last event in the ledger."""
     assert job.folder is not None
     run = RunDirectory.of(job.folder)
     status = run.record.get("status") if run is not None else event["event"]
     job.reason = str((run.record.get("reason") if run is not None else event.get("reason")) or "")
     if status == "running":
         if is_locked(job.folder):
-            raise UserError(f"{job.folder}: another process is at job {job.number}; wait for its end, or end it")
-        job.reason = "ended without a word, as by kill -9"
+            raise UserError(f"{job.folder}: job {job.number} is locked by another process. {WAIT_OR_STOP}")
+        job.reason = KILLED_SILENTLY
     job.state = {"done": DONE, "pruned": DONE, FAILED: FAILED, KILLED: KILLED, "running": KILLED}.get(str(status), NEW)
 
 
-def _describe_difference(jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]) -> str:
-    """Return in what the grid of a command line is not that of a ledger."""
-    now = {shown_word(word) for job in jobs for word in job.words}
-    then = {str(word) for job in before for word in job["words"]}
-    parts = [f"{len(jobs)} jobs instead of {len(before)}"] if len(jobs) != len(before) else []
-    parts += list(only("only now", now - then)) + list(only("only then", then - now))
-    return (
-        f"the grid is another one{': ' if parts else ''}{'; '.join(parts)}; give the same values, "
-        "or start a sweep of its own without sweep.resume"
-    )
+def different_sweep(folder: Path, what: str, changes: Sequence[str]) -> ConfigError:
+    """Return the error for a command whose grid or search differs from that of the sweep to resume."""
+    shown = f" ({', '.join(changes)})" if changes else ""
+    remedy = "Pass the original values, or drop sweep.resume to start a new sweep."
+    return ConfigError([f"sweep.resume={folder}: this command defines a different {what}{shown}. {remedy}"])
 
 
-def only(when: str, words: set[str]) -> Iterator[str]:
-    """Yield e.g. `only now seed=3 seed=4`; nothing for no words."""
-    if words:
-        more = f" and {len(words) - MAX_SHOWN} more" if len(words) > MAX_SHOWN else ""
-        yield f"{when} {' '.join(sorted(words)[:MAX_SHOWN])}{more}"
+def describe_changes(now: set[str], before: set[str]) -> list[str]:
+    """Return e.g. `["added seed=3", "removed seed=4"]`."""
+    lines = []
+    for change, overrides in (("added", sorted(now - before)), ("removed", sorted(before - now))):
+        if overrides:
+            more = f" and {len(overrides) - MAX_SHOWN} more" if len(overrides) > MAX_SHOWN else ""
+            lines.append(f"{change} {' '.join(overrides[:MAX_SHOWN])}{more}")
+    return lines
 
 
 def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
-    """Return what is to be done about the jobs of a sweep that goes on, e.g. `3 done, job 3 goes on, 2 to start`."""
-    done = sum(job.state == DONE for job in jobs)
-    new = sum(job.state == NEW for job in jobs)
-    parts = [f"{done} done"]
-    for state, what in ((KILLED, "to go on"), (FAILED, "to be tried again" if retry else "failed")):
+    """Return how many jobs are done and what happens to the others, e.g. `3 done, job 3 to resume, 2 to start`."""
+    parts = [f"{sum(job.state == DONE for job in jobs)} done"]
+    for state, what in ((KILLED, "to resume"), (FAILED, "to retry" if retry else "failed")):
         some = [job for job in jobs if job.state == state]
         parts += [f"{describe_jobs(some, jobs)} {what}"] if some else []
-    return ", ".join([*parts, f"{new} to start"] if new else parts)
+    num_new = sum(job.state == NEW for job in jobs)
+    return ", ".join([*parts, f"{num_new} to start"] if num_new else parts)

@@ -58,7 +58,7 @@ def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
     return [(event["event"], event["job"]) for event in read(sweep) if event["event"] in names]
 
 
-def told(sweep: Path) -> dict[int, tuple[str, Any]]:
+def trial_results(sweep: Path) -> dict[int, tuple[str, Any]]:
     """Return what the study was told of each trial: state and values, or the reason."""
     last = {event["job"]: event for event in read(sweep) if event["event"] == "told"}
     return {job: (event["state"], event["values"] or event["reason"]) for job, event in sorted(last.items())}

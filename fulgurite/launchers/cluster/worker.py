@@ -101,9 +101,9 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
     again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
     if problems := resume_overrides(again, before.copy()):
         raise UserError("; ".join(problems))
-    if not again.more:
+    if not again.resume_overrides:
         return job
-    config = loader.load_sweep_config(before, [*words, *again.more])
+    config = loader.load_sweep_config(before, [*words, *again.resume_overrides])
     with read_write(config), open_dict(config):
         config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
     return replace(job, plain=to_plain(config))

@@ -82,7 +82,7 @@ def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
     given[-1] = "trainer.max_epochs=20"
     again = start(tmp_path, [*given, "sweep.dry_run=true"], "sweep.resume=last")
     assert again.returncode == 0, again.stderr
-    assert "0 done, jobs 0, 1 to go on, 1 to start" in again.stderr
+    assert "0 done, jobs 0, 1 to resume, 1 to start" in again.stderr
 
 
 def wait_until_saved(tmp_path: Path, *, jobs: int, within: float = 90) -> Path:

@@ -14,7 +14,7 @@ from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.runs.sweep_ledger import read
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.fake_sweep import leave_run
-from tests.support.search import only_sweep, search, start, told
+from tests.support.search import only_sweep, search, start, trial_results
 
 PRUNER = "hydra.sweeper.pruner={_target_: optuna.pruners.MedianPruner, n_startup_trials: 5, n_warmup_steps: 1}"
 SLOTS = ("hydra/launcher=local", "hydra.launcher.slots=3", "hydra.launcher.cpus=0", "hydra.sweeper.n_jobs=2")
@@ -39,7 +39,7 @@ def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp
     assert end.returncode == 1, end.stderr
     sweep = only_sweep(tmp_path)
     assert most_at_once(sweep) == 2, "three slots, of which the search may fill two"
-    states = Counter(state for state, _ in told(sweep).values())
+    states = Counter(state for state, _ in trial_results(sweep).values())
     assert (sum(states.values()), states["FAIL"]) == (20, 1)
     assert states["PRUNED"] > 0
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())["best_value"]
@@ -67,7 +67,7 @@ def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp
         assert browser.run(f"{rows}.length") == states["PRUNED"]
         reasons = "[...document.querySelectorAll('#failures tbody tr')].map(row => row.cells[2].textContent)"
         assert sorted(browser.run(reasons)) == sorted(
-            reason for state, reason in told(sweep).values() if state[0] != "C"
+            reason for state, reason in trial_results(sweep).values() if state[0] != "C"
         )
         assert browser.run("document.documentElement.scrollWidth") <= 1280
         browser.picture(tmp_path / "page.png")

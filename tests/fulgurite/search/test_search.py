@@ -16,7 +16,7 @@ from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.search.space import SearchSpace, read_space
 from tests.support import postgres
 from tests.support.cli import read_json, run_cli
-from tests.support.search import events, only_sweep, search, start, told, values_of
+from tests.support.search import events, only_sweep, search, start, trial_results, values_of
 
 
 def space(*words: str, **params: str) -> SearchSpace:
@@ -46,7 +46,7 @@ def test_a_grid_of_all_values_is_taken_from_choices_and_ranges_only() -> None:
         "b": [0.0, 0.5],
         "c": ["x", "y"],
     }
-    with pytest.raises(ConfigError, match="lr: an interval has no end of values"):
+    with pytest.raises(ConfigError, match="lr: an interval has infinitely many values"):
         space("lr=interval(0.1,1)").grid()
 
 
@@ -56,36 +56,36 @@ def test_all_that_is_wrong_with_a_space_is_told_at_once() -> None:
     assert len(error.value.findings) == 3
 
 
-WORD = "geheim"  # of a user of a database
+PASSWORD = "geheim"
 WRONG = "model.optimizer.lr=interval(-1.0,0.1)", "data.batch_size=choice(0,16)"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (WRONG, ["data.batch_size=0: "]),
         (("model.optimizer.lrr=interval(0.1,1)",), ["Did you mean 'model.optimizer.lr'"]),
         (
             ("hydra.sweeper.n_trials=0", "hydra.sweeper.direction=max", "hydra.sweeper.max_failure_rate=2"),
-            ["n_trials=0: must be a whole number", "direction=max: must be minimize", "max_failure_rate=2: must be"],
+            ["n_trials=0: must be an integer", "direction=max: must be minimize", "max_failure_rate=2: must be"],
         ),
-        (("optimized_metric=null",), ["optimized_metric: not given; a search judges its trials by it"]),
+        (("optimized_metric=null",), ["optimized_metric: is not set. Set the metric of the search"]),
         (
             ("optimized_metric=test/acc", "hydra.sweeper.pruner={_target_: optuna.pruners.MedianPruner}"),
-            ["hydra.sweeper.pruner: optimized_metric=test/acc is not known while a trial trains"],
+            ["hydra.sweeper.pruner: optimized_metric=test/acc is not known during training"],
         ),
-        (("sweep.resume=last",), ["sweep.resume=last: ", "holds no sweep"]),
+        (("sweep.resume=last",), ["sweep.resume=last: ", "contains no sweep"]),
     ],
     ids=["values", "key", "settings", "metric", "pruner", "resume"],
 )
 @pytest.mark.slow
 def test_a_search_that_cannot_be_run_is_refused_before_a_folder_is_made(
-    tmp_path: Path, given: tuple[str, ...], said: list[str]
+    tmp_path: Path, given: tuple[str, ...], expected: list[str]
 ) -> None:
     end = start(tmp_path, search(tmp_path, *given))
     assert end.returncode == 2, end.stderr
     assert all(line.startswith("error: ") for line in end.stderr.splitlines())
-    for part in said:
+    for part in expected:
         assert part in end.stderr
     assert not (tmp_path / "logs").exists()
 
@@ -135,8 +135,8 @@ def test_a_search_ends_when_too_many_of_its_trials_fail_and_says_when_all_did(tm
     end = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
     assert end.returncode == 1
-    assert [state for state, _ in told(sweep).values()] == ["FAIL"] * 4
-    assert "no trial came to an end: 4 of 4 failed; trial 0 failed: ValueError: a fault that passes" in end.stderr
+    assert [state for state, _ in trial_results(sweep).values()] == ["FAIL"] * 4
+    assert "no trial was completed: 4 of 4 failed; trial 0 failed: ValueError: a fault that passes" in end.stderr
     assert "more than hydra.sweeper.max_failure_rate=0.5 of 6 trials failed" in end.stderr
     assert not (sweep / "optimization_results.yaml").exists()
 
@@ -148,10 +148,10 @@ def test_a_trial_whose_metric_is_not_a_number_has_failed(tmp_path: Path) -> None
     end = start(tmp_path, given)
     assert end.returncode == 1
     sweep = only_sweep(tmp_path)
-    assert told(sweep)[1] == ("FAIL", "val/loss is nan")
+    assert trial_results(sweep)[1] == ("FAIL", "val/loss is nan")
     assert read_json(sweep / "1/run.json")["status"] == "done"
-    assert [told(sweep)[job][0] for job in (0, 2)] == ["COMPLETE", "COMPLETE"]
-    assert "error: trial 1 failed: val/loss is nan; sweep.retry_failed=true tries again\n" in end.stderr
+    assert [trial_results(sweep)[job][0] for job in (0, 2)] == ["COMPLETE", "COMPLETE"]
+    assert "error: trial 1 failed: val/loss is nan. Pass sweep.retry_failed=true to retry.\n" in end.stderr
 
 
 PRUNER = "hydra.sweeper.pruner={_target_: optuna.pruners.ThresholdPruner, upper: 5.0, n_warmup_steps: 1}"
@@ -180,8 +180,8 @@ def test_a_trial_that_promises_little_is_ended_early(tmp_path: Path, trainer: st
     assert record["ranks"] == (1 if trainer == "cpu" else 2)
     rows = (sweep / pruned / "metrics.csv").read_text().splitlines()
     assert len(rows) - 1 <= 2 * 2, "two of four epochs"
-    assert told(sweep)[int(pruned)] == ("PRUNED", record["reason"])
-    assert told(sweep)[int(good)][0] == "COMPLETE"
+    assert trial_results(sweep)[int(pruned)] == ("PRUNED", record["reason"])
+    assert trial_results(sweep)[int(good)][0] == "COMPLETE"
     assert events(sweep, "pruned") == [("pruned", int(pruned))]
     assert not (sweep / "2").exists(), "a grid of two values has two trials"
     assert not (sweep / pruned / "ranks").exists()
@@ -195,7 +195,7 @@ def test_a_search_with_two_aims_writes_those_that_none_beats_in_both(tmp_path: P
     assert (end := start(tmp_path, given)).returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
     front = yaml.safe_load((sweep / "optimization_results.yaml").read_text())["solutions"]
-    pairs = [tuple(values) for _, values in told(sweep).values()]
+    pairs = [tuple(values) for _, values in trial_results(sweep).values()]
     assert len(pairs) == 4
     unbeaten = {pair for pair in pairs if not any(o != pair and o[0] >= pair[0] and o[1] <= pair[1] for o in pairs)}
     assert {tuple(one["values"]) for one in front} == unbeaten
@@ -228,11 +228,11 @@ def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
         again = start(tmp_path, given, "sweep.resume=last")
         assert again.returncode == 0, again.stderr
         sweep = only_sweep(tmp_path)
-        assert sorted(told(sweep)) == [0, 1, 2]
+        assert sorted(trial_results(sweep)) == [0, 1, 2]
         study = optuna.load_study(
             study_name=f"train/{sweep.name}", storage=url.replace("postgresql", "postgresql+psycopg2", 1)
         )
-        assert [trial.state.name for trial in study.trials] == [state for state, _ in told(sweep).values()]
+        assert [trial.state.name for trial in study.trials] == [state for state, _ in trial_results(sweep).values()]
         assert all(trial.intermediate_values for trial in study.trials)
         assert not (sweep / "study.db").exists()
     holding = [path for path in sweep.rglob("*") if path.is_file() and url.encode() in path.read_bytes()]
@@ -241,25 +241,25 @@ def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         (
             "sqlite:////nowhere/study.db",
-            "hydra.sweeper.storage: sqlite cannot be opened: unable to open database file; ",
+            "hydra.sweeper.storage: sqlite cannot be opened: unable to open database file. ",
         ),
-        (f"oracle://a:{WORD}@b/c", "hydra.sweeper.storage: the driver for oracle is not installed; install it"),
+        (f"oracle://a:{PASSWORD}@b/c", "hydra.sweeper.storage: the driver for oracle is not installed. Install it."),
         (
-            f"postgresql://a:{WORD}@127.0.0.1:9/b",
+            f"postgresql://a:{PASSWORD}@127.0.0.1:9/b",
             "hydra.sweeper.storage: postgresql+psycopg2 cannot be opened: connection to server at"
             if importlib.util.find_spec("psycopg2")
-            else 'hydra.sweeper.storage: the driver for postgresql+psycopg2 is not installed; pip install -e ".[postg',
+            else "hydra.sweeper.storage: the driver for postgresql+psycopg2 is not installed. Run `pip install",
         ),
         ("nonsense", "hydra.sweeper.storage: nonsense cannot be opened: "),
     ],
 )
-def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: str, said: str) -> None:
+def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: str, expected: str) -> None:
     end = start(tmp_path, search(tmp_path, f"hydra.sweeper.storage={url}"))
     assert end.returncode == 2
     [line] = [line for line in end.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {said}")
-    assert WORD not in line
+    assert line.startswith(f"error: {expected}")
+    assert PASSWORD not in line

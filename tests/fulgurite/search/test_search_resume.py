@@ -11,7 +11,7 @@ import yaml
 
 from tests.fulgurite.resume.test_resume import rows_of, weights_at
 from tests.support.cli import read_json
-from tests.support.search import events, only_sweep, search, start, told, values_of
+from tests.support.search import events, only_sweep, search, start, trial_results, values_of
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(
     assert events(sweep, "started", "done")[-1] == ("started", 2)
     again = start(tmp_path / "killed", given, "sweep.resume=last")
     assert again.returncode == -signal.SIGKILL, again.stderr
-    assert "2 done, trial 2 to go on, 3 to start\n" in again.stderr
+    assert "2 done, trial 2 to resume, 3 to start\n" in again.stderr
     last = start(tmp_path / "killed", given, f"sweep.resume={sweep}")
     assert last.returncode == 0, last.stderr
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == [*"012345"]
@@ -34,7 +34,7 @@ def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(
     assert start(tmp_path / "straight", straight).returncode == 0
     other = only_sweep(tmp_path / "straight")
     assert [values_of(sweep / str(job)) for job in range(6)] == [values_of(other / str(job)) for job in range(6)]
-    assert told(sweep) == told(other)
+    assert trial_results(sweep) == trial_results(other)
     best = (sweep / "optimization_results.yaml").read_text()
     assert best == (other / "optimization_results.yaml").read_text()
     for job in "24":  # a trial that was killed ended as one that was not
@@ -44,10 +44,10 @@ def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(
 
     more = start(tmp_path / "killed", given, f"sweep.resume={sweep}", "hydra.sweeper.n_trials=7")
     assert more.returncode == 0, more.stderr
-    assert sorted(told(sweep)) == [*range(7)]
+    assert sorted(trial_results(sweep)) == [*range(7)]
     assert events(sweep, "started")[-1] == ("started", 6)
     best_value = yaml.safe_load((sweep / "optimization_results.yaml").read_text())["best_value"]
-    assert best_value == max(values[0] for _, values in told(sweep).values())
+    assert best_value == max(values[0] for _, values in trial_results(sweep).values())
 
 
 @pytest.mark.slow
@@ -57,29 +57,29 @@ def test_trials_that_fail_are_told_with_their_reason_and_tried_again_when_asked(
     first = start(tmp_path, given)
     assert first.returncode == 143
     sweep = only_sweep(tmp_path)
-    assert told(sweep)[1] == ("FAIL", "ValueError: a fault that passes")
-    assert told(sweep)[2][0] == "FAIL"
-    assert "NaN or infinity" in told(sweep)[2][1]
-    assert 3 not in told(sweep)
+    assert trial_results(sweep)[1] == ("FAIL", "ValueError: a fault that passes")
+    assert trial_results(sweep)[2][0] == "FAIL"
+    assert "NaN or infinity" in trial_results(sweep)[2][1]
+    assert 3 not in trial_results(sweep)
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
-    assert [best["best_value"]] == told(sweep)[0][1], "the best so far stands there although a signal has ended it"
+    assert [best["best_value"]] == trial_results(sweep)[0][1], "written before the signal ended the search"
     assert events(sweep, "killed") == [("killed", 3)]
     assert f"to go on: the same command with sweep.resume={sweep}" in first.stderr
 
     second = start(tmp_path, given, "sweep.resume=last")
     assert second.returncode == 1
-    assert "1 done, trial 3 to go on, trials 1, 2 failed\n" in second.stderr
-    assert second.stderr.endswith("sweep.retry_failed=true tries again\n")
-    assert told(sweep)[3][0] == "COMPLETE"
+    assert "1 done, trial 3 to resume, trials 1, 2 failed\n" in second.stderr
+    assert second.stderr.endswith(". Pass sweep.retry_failed=true to retry.\n")
+    assert trial_results(sweep)[3][0] == "COMPLETE"
     assert [entry["step"] for entry in read_json(sweep / "3/run.json")["resumed"]] == [4]
 
     third = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert third.returncode == 0, third.stderr
-    assert sorted(told(sweep)) == [*range(6)]
+    assert sorted(trial_results(sweep)) == [*range(6)]
     assert [values_of(sweep / job) for job in "45"] == [values_of(sweep / job) for job in "12"]
-    assert [told(sweep)[job][0] for job in (1, 2, 4, 5)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial_results(sweep)[job][0] for job in (1, 2, 4, 5)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert start(tmp_path, given, "sweep.resume=last").returncode == 0
-    assert len(told(sweep)) == 6, "nothing is left to do"
+    assert len(trial_results(sweep)) == 6, "nothing is left to do"
 
 
 @pytest.mark.slow
@@ -89,11 +89,11 @@ def test_a_search_on_two_slots_goes_on_with_a_trial_whose_process_was_killed(tmp
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
     assert first.returncode == 128 + signal.SIGKILL, first.stderr
-    assert sorted(told(sweep)) == [0, 2, 3, 4, 5], "the others had a slot all the time"
+    assert sorted(trial_results(sweep)) == [0, 2, 3, 4, 5], "the others had a slot all the time"
     assert "killed by SIGKILL" in read_json(sweep / "1/run.json")["reason"]
     again = start(tmp_path, given, "sweep.resume=last")
     assert again.returncode == 0, again.stderr
-    assert "5 done, trial 1 to go on\n" in again.stderr
-    assert sorted(told(sweep)) == [*range(6)]
+    assert "5 done, trial 1 to resume\n" in again.stderr
+    assert sorted(trial_results(sweep)) == [*range(6)]
     assert [entry["step"] for entry in read_json(sweep / "1/run.json")["resumed"]] == [3]
     assert len({tuple(values_of(sweep / str(job)).items()) for job in range(6)}) == 6

@@ -10,9 +10,8 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from fulgurite.compat.hydra import IS_1_3
 from tests.support.cli import run_cli
-from tests.support.search import SPACE, only_sweep, search, start, told, values_of
+from tests.support.search import SPACE, only_sweep, search, start, trial_results, values_of
 
 RATES = ("model.optimizer.lr=interval(0.001,0.05)", "model.optimizer.weight_decay=interval(0.0,0.01)")
 CHOICES = ("model.optimizer.lr=choice(0.001,0.01)", "data.batch_size=choice(16,32)")
@@ -47,7 +46,7 @@ def test_a_search_has_the_sampler_that_its_config_names(
     end = start(tmp_path, [*given, *sampler])
     assert end.returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
-    assert [state for state, _ in told(sweep).values()] == ["COMPLETE"] * 4
+    assert [state for state, _ in trial_results(sweep).values()] == ["COMPLETE"] * 4
     study = optuna.load_study(study_name=f"train/{sweep.name}", storage=f"sqlite:///{sweep}/study.db")
     notes = {name for trial in study.trials for name in trial.system_attrs}
     if mark is not None:
@@ -66,7 +65,7 @@ def test_a_grid_sampler_tries_each_combination_once(tmp_path: Path) -> None:
     sweep = only_sweep(tmp_path)
     tried = {tuple(sorted(values_of(sweep / str(job)).items())) for job in range(4)}
     assert len(tried) == 4
-    assert sorted(told(sweep)) == [0, 1, 2, 3], "nine were asked for, and there are four"
+    assert sorted(trial_results(sweep)) == [0, 1, 2, 3], "nine were asked for, and there are four"
 
 
 @pytest.mark.slow
@@ -91,13 +90,12 @@ def test_a_function_outside_of_what_configs_may_name_is_refused(tmp_path: Path) 
     end = start(tmp_path, search(tmp_path, "hydra.sweeper.custom_search_space=os.path.join"))
     assert end.returncode == 2
     assert end.stderr.startswith(
-        "error: hydra.sweeper.custom_search_space=os.path.join: must be a function (cfg, trial) of src, tests; "
+        "error: hydra.sweeper.custom_search_space=os.path.join: must be a function (cfg, trial) of src, tests. "
     )
     assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_1_3, reason="gone with Hydra 1.4")
 def test_a_space_in_the_older_form_is_searched(tmp_path: Path) -> None:
     space = "{model.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}, "
     space += "data.batch_size: {type: categorical, choices: [16, 32]}}"

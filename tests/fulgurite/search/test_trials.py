@@ -20,7 +20,7 @@ from fulgurite.search.trials import Trials
 from fulgurite.study.storage import StoredStudy, open_storage, study_name
 from tests.support.cli import read_json
 from tests.support.fake_sweep import leave_run
-from tests.support.search import told
+from tests.support.search import trial_results
 
 
 def tpe(**more: Any) -> BaseSampler:
@@ -37,35 +37,35 @@ def killed_search(folder: Path, sampler: Callable[[], BaseSampler] = tpe) -> Tri
             "hydra": {"sweeper": {"storage": None, "study_name": None}, "sweep": {"dir": str(folder)}},
         }
     )
-    settings = SearchSettings(("maximize",), n_trials=4, n_jobs=1, max_failure_rate=0.5, custom=None)
+    settings = SearchSettings(("maximize",), n_trials=4, n_jobs=1, max_failure_rate=0.5)
     found = read_space(["lr=interval(0.1,1)", "decay=interval(0,1)", "n=choice(1,2)"], OmegaConf.create({}))
     stored = StoredStudy(open_storage(config.hydra.sweeper, folder), study_name(config, folder), sampler())
-    return Trials(folder, settings, found, stored, config, goes_on=True)
+    return Trials(folder, settings, found, stored, config, is_resumed=True)
 
 
 def test_trials_that_a_killed_search_has_left_are_told_by_what_their_jobs_left(tmp_path: Path) -> None:
     trials = killed_search(tmp_path)
-    trials.goes_on = False
-    trials.open()
-    words = [trials.ask().words for _ in range(4)]
-    assert trials.to_ask() == 0
-    trials.end(0, JobReturn(status=JobStatus.COMPLETED, _return_value=0.5))
+    trials.is_resumed = False
+    trials.open_study()
+    words = [trials.ask().overrides for _ in range(4)]
+    assert trials.num_remaining() == 0
+    trials.finish(0, JobReturn(status=JobStatus.COMPLETED, _return_value=0.5))
     leave_run(tmp_path / "1", words[1], {"val/acc": 0.75}, status="done")
     leave_run(tmp_path / "2", words[2], None, status="running")
     trials.stored.trial(2).report(0.25, 0)
     trials.stored.trial(2).set_user_attr("pruned", "val/acc 0.25 after epoch 0")
 
     again = killed_search(tmp_path)
-    assert [(job.number, job.words, job.state) for job in again.left()] == [(3, words[3], "new")]
-    assert told(tmp_path) == {
+    assert [(job.number, job.overrides, job.state) for job in again.restore_unfinished()] == [(3, words[3], "new")]
+    assert trial_results(tmp_path) == {
         0: ("COMPLETE", [0.5]),
         1: ("COMPLETE", [0.75]),
         2: ("PRUNED", "val/acc 0.25 after epoch 0"),
     }
     assert read_json(tmp_path / "2/run.json")["status"] == "pruned"
-    again.end(3, JobReturn(status=JobStatus.FAILED, _return_value=ValueError("boom")))
-    assert again.reasons() == ["trial 3 failed: boom"]
-    assert again.conclude()[0].startswith("best: trial 1, val/acc 0.75: lr=")
+    again.finish(3, JobReturn(status=JobStatus.FAILED, _return_value=ValueError("boom")))
+    assert again.failure_reasons() == ["trial 3 failed: boom"]
+    assert again.describe_best()[0].startswith("best: trial 1, val/acc 0.75: lr=")
 
 
 @pytest.mark.filterwarnings("ignore:.*multivariate.*experimental")
@@ -79,7 +79,7 @@ def test_trials_that_a_killed_search_has_left_are_told_by_what_their_jobs_left(t
     ],
     ids=["tpe", "multivariate tpe", "nsgaii", "cmaes"],
 )
-def test_a_sampler_that_goes_on_proposes_what_it_would_have_proposed(
+def test_a_sampler_that_is_resumed_proposes_what_it_would_have_proposed(
     tmp_path: Path, sampler: Callable[[], BaseSampler]
 ) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -90,13 +90,13 @@ def test_a_sampler_that_goes_on_proposes_what_it_would_have_proposed(
         for number, trials in enumerate(starts):
             search_of = killed_search(folder, sampler)
             search_of.settings = replace(search_of.settings, n_trials=5)
-            search_of.goes_on = number > 0
-            search_of.open()
+            search_of.is_resumed = number > 0
+            search_of.open_study()
             for _ in range(trials):
                 job = search_of.ask()
-                words.append(job.words)
+                words.append(job.overrides)
                 ended = JobReturn(status=JobStatus.COMPLETED, _return_value=len(words) % 3 / 4)
-                search_of.end(job.number, ended)
+                search_of.finish(job.number, ended)
         given[folder] = words
     assert given[killed] == given[straight]
     assert len(set(given[killed])) > 3, "a genetic sampler may have a child like its parent"

@@ -15,6 +15,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
+from fulgurite.compat.hydra import returned_value
 from fulgurite.core.errors import Diverged, UserError
 from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob, portable
@@ -78,7 +79,7 @@ def test_a_launcher_of_batches_gets_consecutive_numbers_and_no_more_than_it_may(
 def test_a_job_that_cannot_be_composed_any_more_has_failed_and_the_next_is_run() -> None:
     ended = dict(run_jobs(Noted(), numbered(7, 9)))
     assert (ended[7].status, ended[9].status) == (JobStatus.FAILED, JobStatus.COMPLETED)
-    assert str(ended[7]._return_value) == "cannot be composed any more: no such group"
+    assert str(returned_value(ended[7])) == "the config can no longer be composed: no such group"
 
 
 def test_a_job_is_asked_for_when_a_place_is_free_and_what_runs_is_ended_with_the_sweep() -> None:
@@ -104,8 +105,8 @@ def test_no_more_jobs_run_at_once_than_a_sweep_allows_whatever_places_there_are(
 def test_a_grid_that_stops_hands_out_no_more_and_says_how_many_are_left() -> None:
     todo = _JobQueue([Job(number, str(number), ()) for number in range(3)], lambda job: (job.number, []))
     assert (next(todo)[0], length_hint(todo)) == (0, 2)
-    todo.is_over = True
-    assert (list(todo), len(todo.left)) == ([], 2)
+    todo.is_stopped = True
+    assert (list(todo), len(todo.remaining)) == ([], 2)
 
 
 @pytest.mark.parametrize("error", [Diverged("the loss is nan"), ValueError("of\nmany lines"), MemoryError()])

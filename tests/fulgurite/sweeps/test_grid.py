@@ -104,8 +104,8 @@ def test_options_that_hydra_refuses_are_told_beside_what_is_wrong_with_other_job
 
 def test_words_for_the_sweep_are_no_values_of_its_jobs_and_equal_jobs_stay_two() -> None:
     with planned("seed=null,null", "sweep.resume=null", "test=false") as (jobs, _, _):
-        assert [job.words for job in jobs] == [("seed=null", "test=False")] * 2
-        assert [job.key for job in jobs] == [job_key(jobs[0].words), f"{job_key(jobs[0].words)}-2"]
+        assert [job.overrides for job in jobs] == [("seed=null", "test=False")] * 2
+        assert [job.key for job in jobs] == [job_key(jobs[0].overrides), f"{job_key(jobs[0].overrides)}-2"]
 
 
 def test_a_pattern_that_matches_nothing_is_no_sweep() -> None:
@@ -127,7 +127,7 @@ def test_a_ledger_goes_on_behind_a_line_that_a_kill_has_torn(tmp_path: Path) -> 
 def plan(folder: Path, jobs: list[Job]) -> None:
     """Write the plan of an earlier start."""
     folder.mkdir(parents=True, exist_ok=True)
-    append(folder, "plan", jobs=[{"job": j.number, "key": j.key, "words": list(j.words)} for j in jobs], code="")
+    append(folder, "plan", jobs=[{"job": j.number, "key": j.key, "words": list(j.overrides)} for j in jobs], code="")
 
 
 def test_jobs_keep_their_numbers_whatever_the_order_of_the_words(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_jobs_keep_their_numbers_whatever_the_order_of_the_words(tmp_path: Path)
     append(tmp_path, "failed", job=2, key=jobs[2].key, reason="no memory")
     with planned("test=false,true", "seed=2,1") as (again, _, _):
         restore_job_states(again, tmp_path)
-    assert [(job.number, set(job.words), job.state) for job in again] == [
+    assert [(job.number, set(job.overrides), job.state) for job in again] == [
         (3, {"seed=2", "test=False"}, "new"),
         (1, {"seed=1", "test=False"}, "new"),
         (2, {"seed=2", "test=True"}, "failed"),
@@ -150,14 +150,17 @@ def test_another_grid_is_refused_and_the_difference_is_named(tmp_path: Path) -> 
         plan(tmp_path, jobs)
     with planned("seed=1,2,3", "trainer.max_epochs=6") as (other, _, _), pytest.raises(ConfigError) as refused:
         restore_job_states(other, tmp_path)
-    assert "the grid is another one: 3 jobs instead of 2; only now seed=3 trainer.max_epochs=6; " in str(refused.value)
-    assert "only then trainer.max_epochs=5; give the same values" in str(refused.value)
+    changes = "3 jobs instead of 2, added seed=3 trainer.max_epochs=6, removed trainer.max_epochs=5"
+    remedy = "Pass the original values, or drop sweep.resume to start a new sweep."
+    assert refused.value.findings == [
+        f"sweep.resume={tmp_path}: this command defines a different grid ({changes}). {remedy}"
+    ]
 
 
 def test_last_is_the_sweep_that_was_written_to_last(tmp_path: Path) -> None:
     sweeps = tmp_path / "train/multiruns"
     with planned("seed=1,2", f"paths.log_dir={tmp_path}") as (jobs, config, _):
-        with pytest.raises(UserError, match=r"holds no sweep; start one without sweep\.resume"):
+        with pytest.raises(UserError, match=r"contains no sweep\. Start a sweep without sweep\.resume"):
             find_sweep("last", config)
         for name in ("b", "a"):
             plan(sweeps / name, jobs)
@@ -165,7 +168,7 @@ def test_last_is_the_sweep_that_was_written_to_last(tmp_path: Path) -> None:
         (sweeps / "search").mkdir()
         append(sweeps / "search", "started", job=0, key="of a search: it has no plan")
         assert find_sweep("last", config) == sweeps / "a"
-        with pytest.raises(UserError, match=r"holds no sweep\.jsonl of a grid; name a sweep"):
+        with pytest.raises(UserError, match=r"contains no sweep\.jsonl of a grid\. Pass a sweep"):
             find_sweep(str(sweeps / "search"), config)
 
 

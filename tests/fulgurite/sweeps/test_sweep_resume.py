@@ -76,7 +76,7 @@ def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(
     before = len(read(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert again.returncode == 0, again.stderr
-    assert "3 done, job 5 (seed=6) to go on, jobs 1, 3 to be tried again" in again.stderr
+    assert "3 done, job 5 (seed=6) to resume, jobs 1, 3 to retry" in again.stderr
     then = [(event["event"], event.get("job")) for event in read(sweep)[before:]]
     started = [job for event, job in then if event == "started"]
     assert started == [1, 3, 5]
@@ -131,7 +131,7 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
     again = start(tmp_path, given, f"sweep.resume={sweep}")
     assert again.returncode == 1
     assert events(sweep, "done", "failed")[2:] == [("done", job) for job in (2, 3, 4, 5)]
-    told = "error: job 1 failed: ValueError: a fault that passes; sweep.retry_failed=true tries again\n"
+    told = "error: job 1 failed: ValueError: a fault that passes. Pass sweep.retry_failed=true to retry.\n"
     assert again.stderr.endswith(told)
     with_same_folder = start(tmp_path, given, f"hydra.sweep.dir={sweep}")
     assert with_same_folder.returncode == 2
@@ -210,7 +210,7 @@ def test_a_config_that_changes_while_a_sweep_runs_is_told_and_changes_no_job(tmp
     (project / "configs/model/mnist.yaml").write_text("net: [")
     _, said = process.communicate(timeout=120)
     [sweep] = (project / "logs/train/multiruns").iterdir()
-    assert "warning: sweep: changed while it runs: configs/model/mnist.yaml; jobs from 1 on run code as it is" in said
+    assert "warning: sweep: changed during the sweep: configs/model/mnist.yaml. Jobs from 1 on run the new code" in said
     [changed] = [event for event in read(sweep) if event["event"] == "changed"]
     assert (changed["before"], changed["files"]) == (1, ["configs/model/mnist.yaml"])
     assert events(sweep, "done", "failed") == [("done", 0), ("done", 1)]
