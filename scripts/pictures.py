@@ -1,6 +1,6 @@
 """Make the pictures of the README: a run in the terminal as SVG, the report of a sweep as PNG (needs Chromium).
 
-    python scripts/pictures.py
+python scripts/pictures.py
 """
 
 from __future__ import annotations
@@ -52,7 +52,14 @@ def picture_of_a_report(folder: Path) -> None:
     """Write docs/images/report.png: the page that `python -m fulgurite report` writes."""
     sweep = folder / "sweep"
     grid = ("seed=1,2,3", "model.optimizer.lr=0.0003,0.003", "data.batch_size=32,128", "trainer.max_epochs=4")
-    run("src/train.py", "-m", *grid, "optimized_metric=val/acc_best", "extras.print_config=false", f"hydra.sweep.dir={sweep}")
+    run(
+        "src/train.py",
+        "-m",
+        *grid,
+        "optimized_metric=val/acc_best",
+        "extras.print_config=false",
+        f"hydra.sweep.dir={sweep}",
+    )
     run("-m", "fulgurite", "report", str(sweep))
     with Browser(folder / "browser") as browser:
         browser.open(sweep / "report.html")

@@ -1,4 +1,10 @@
-"""Callbacks for any Lightning project, one a file."""
+"""Callbacks for any Lightning project, one a file.
+
+Example:
+    >>> trainer = Trainer(
+    ...     callbacks=[NaNGuard(), LastCheckpoint("checkpoints", every_n_train_steps=100), progress_bar()]
+    ... )
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Checkpoint IO that survives a kill: atomic writes, manifests with sha256, verification, async saving."""
+"""Checkpoint IO that survives a kill: atomic writes, manifests with sha256, verification, async saving.
+
+Example:
+    >>> trainer = Trainer(plugins=[AsyncVerifiedCheckpointIO()], max_epochs=3)
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,13 @@ from fulgurite.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
     from fulgurite.checkpoints.io import VerifiedCheckpointIO
-    from fulgurite.checkpoints.loading import newest_checkpoint
 
-__all__ = ["AsyncVerifiedCheckpointIO", "VerifiedCheckpointIO", "newest_checkpoint"]
+__all__ = ["AsyncVerifiedCheckpointIO", "VerifiedCheckpointIO"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "AsyncVerifiedCheckpointIO": "fulgurite.checkpoints.async_io",
         "VerifiedCheckpointIO": "fulgurite.checkpoints.io",
-        "newest_checkpoint": "fulgurite.checkpoints.loading",
     },
 )

@@ -1,21 +1,18 @@
-"""Prove that a run that is killed and gone on with ends as one that never stopped.
+"""Prove that a killed and resumed run ends bit-identical to an uninterrupted one.
 
     python -m fulgurite prove-resume experiment=mine trainer.max_epochs=3
 
-Trains in processes of its own: once straight through; then, for each place, killed there with SIGKILL and gone on with
-by `resume=<its directory>`. Compared bit by bit: batches and what each step made of them, weights, optimizer,
-schedulers, callbacks, generators, metrics.csv and results.json. At last a control without exact resume, which must
-differ: it shows that the comparison can fail. Ends with 0 when all is equal, 1 when something differs, 2 on bad input.
+Trains in subprocesses of `src/train.py`: one uninterrupted reference, then one run per kill point, killed by SIGKILL
+and resumed with `resume=<its directory>`. Compares bit by bit: batches, step outputs, weights, optimizer, schedulers,
+callbacks, RNG states, metrics.csv and results.json. A control without exact resume follows. It must differ, which
+shows that the comparison can fail.
 
-Words of its own, all others are passed on to `src/train.py`:
-
-    kill_at=first,middle,last,next   places in the last epoch but one, `next` is the first step after it; or steps: 3,17
-    control=false                    leave the control out
-    folder=<path>                    where the runs go; logs/prove/<date>_<time> when not given
+The exit code is 0 when all runs are equal, 1 when one differs, 2 on invalid input.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -23,168 +20,172 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from fulgurite.config.override_text import quoted
+from fulgurite.core.cli_parser import CommandParser
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
-from fulgurite.core.formatting import print_table
 from fulgurite.core.project import project_root
 
-PLACES = ("first", "middle", "last", "next")
-OWN = ("kill_at", "control", "folder")
+KILL_POINTS = ("first", "middle", "last", "next")
 PROBE = "fulgurite.exact_resume.proof.probe.Probe"
-SAVES = "callbacks.last_checkpoint.every_n_train_steps"
+SAVE_INTERVAL = "callbacks.last_checkpoint.every_n_train_steps"
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+CONTROL_EQUAL = "equal: this run has no shuffling and no randomness, so exact resume makes no difference to it"
 
-# Runs `src/train.py` with these words, says what it says into a file, and returns its exit code.
+# Runs `src/train.py` with overrides, writes its output to a file and returns its exit code.
 Start = Callable[[Sequence[str], Path], int]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One run that was killed and gone on with, beside one that was not.
+    """The comparison of a killed and resumed run with the reference.
 
     Attributes:
-        place: Where it was killed, as asked for.
-        killed_at: Optimizer steps it had made.
-        from_step: Optimizer steps that its checkpoint held; None when there was none and it began again.
-        differs: The first difference of each kind; empty when there is none.
+        kill_point: Where the run was killed, as requested.
+        killed_step: Optimizer steps it had made.
+        resumed_step: Optimizer steps in its checkpoint; None when it had none and restarted.
+        differences: The first difference of each kind.
     """
 
-    place: str
-    killed_at: int
-    from_step: int | None
-    differs: dict[str, str]
+    kill_point: str
+    killed_step: int
+    resumed_step: int | None
+    differences: dict[str, str]
 
 
 class FailedError(FulguriteError):
-    """A run that should have ended well did not; says where to read why."""
+    """A run of the proof ended with an unexpected exit code."""
 
 
 @dataclass(frozen=True)
 class Prover:
-    """Makes the runs of one proof.
+    """Starts the runs of one proof.
 
     Args:
-        words: Overrides of the run.
-        folder: Where the runs go.
-        start: Starts one.
+        overrides: Overrides of every run.
+        folder: Folder of the runs.
+        start: Starts one run.
     """
 
-    words: Sequence[str]
+    overrides: Sequence[str]
     folder: Path
     start: Start
 
-    def straight(self, name: str, *more: str) -> Path:
-        """Make a run that is not killed and return its directory.
+    def run_reference(self, name: str, *more: str) -> Path:
+        """Train without interruption and return the run directory.
 
         Raises:
-            UserError: Its words were refused.
-            FailedError: It failed.
+            UserError: `src/train.py` rejected the overrides.
+            FailedError: The run failed.
         """
-        self._run(name, self._first(name, more), (0,))
+        self._run(name, self._first_overrides(name, more), (0,))
         return self.folder / name
 
-    def killed(self, place: str, step: int, straight: Path, *more: str) -> Proof:
-        """Kill a run after so many optimizer steps, go on with it, and compare it with the straight one.
+    def run_killed(self, kill_point: str, step: int, reference: Path, *more: str) -> Proof:
+        """Kill a run after `step` optimizer steps, resume it and compare it with the reference.
 
         Raises:
-            FailedError: It could not be killed there, or not gone on with.
+            FailedError: The run did not reach the step, or resuming failed.
         """
-        from fulgurite.exact_resume.proof.diff import differences  # imports torch
+        from fulgurite.exact_resume.proof.diff import diff_runs  # imports torch
 
-        name = straight.name + f"-killed-{place}"
+        name = f"{reference.name}-killed-{kill_point}"
         run = self.folder / name
-        self._run(name, [*self._first(name, more), f"++callbacks.probe.kill_at={step}"], KILLED)
-        from_step = _step_of(run / "checkpoints" / "last.ckpt.json")
-        # words that the first start was given are brought back; this one must not be killed
+        self._run(name, [*self._first_overrides(name, more), f"++callbacks.probe.kill_at={step}"], KILLED)
+        resumed_step = _manifest_step(run / "checkpoints" / "last.ckpt.json")
+        # the resumed run inherits the overrides of the first start; it must not be killed again
         self._run(f"{name}-resumed", [f"resume={quoted(run)}", "callbacks.probe.kill_at=null"], (0,))
-        return Proof(place, step, from_step, differences(straight, run))
+        return Proof(kill_point, step, resumed_step, diff_runs(reference, run))
 
-    def _first(self, name: str, more: Sequence[str]) -> list[str]:
-        run = quoted(self.folder / name)
-        saves = [] if any(SAVES in word for word in self.words) or not self._saves() else [f"{SAVES}=1"]
-        probe = [f"++callbacks.probe._target_={PROBE}", "++callbacks.probe.folder=${paths.output_dir}/probe"]
-        return [*self.words, *saves, *probe, f"hydra.run.dir={run}", *more]
+    def _first_overrides(self, name: str, more: Sequence[str]) -> list[str]:
+        saves_every_step = self._has_last_checkpoint() and not any(SAVE_INTERVAL in item for item in self.overrides)
+        return [
+            *self.overrides,
+            *([f"{SAVE_INTERVAL}=1"] if saves_every_step else []),
+            f"++callbacks.probe._target_={PROBE}",
+            "++callbacks.probe.folder=${paths.output_dir}/probe",
+            f"hydra.run.dir={quoted(self.folder / name)}",
+            *more,
+        ]
 
-    def _saves(self) -> bool:
-        """Tell whether the run has the callback that saves the newest state."""
+    def _has_last_checkpoint(self) -> bool:
         from fulgurite.config.compose import compose
 
-        callbacks = compose(list(self.words)).get("callbacks") or {}
+        callbacks = compose(list(self.overrides)).get("callbacks") or {}
         return bool(callbacks.get("last_checkpoint"))
 
-    def _run(self, name: str, words: Sequence[str], wanted: Sequence[int]) -> None:
-        said = self.folder / f"{name}.log"
-        code = self.start(words, said)
-        if code in wanted:
+    def _run(self, name: str, overrides: Sequence[str], expected: Sequence[int]) -> None:
+        output = self.folder / f"{name}.log"
+        code = self.start(overrides, output)
+        if code in expected:
             return
-        lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-        told = "\n".join(lines[-5:])
+        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        tail = "\n".join(lines[-5:])
         if code == EXIT_USER:
-            raise UserError(told)
-        raise FailedError(f"{name}: ended with {code}; all it said is in {said}, at last:\n{told}")
+            raise UserError(tail)
+        raise FailedError(f"{name}: ended with exit code {code}. Read {output}, which ends:\n{tail}")
 
 
 def prove(
-    words: Sequence[str],
+    overrides: Sequence[str],
     folder: Path,
     *,
-    kill_at: Sequence[str] = PLACES,
+    kill_at: Sequence[str] = KILL_POINTS,
     control: bool = True,
     start: Start | None = None,
 ) -> list[Proof]:
-    """Make all runs of a proof and return how each killed one compares; the control's place is `control`.
+    """Run a proof and return one comparison per kill point, then that of the control.
 
     Args:
-        words: Overrides of the run.
-        folder: Where the runs go; must not hold any yet.
-        kill_at: Names of places, or numbers of optimizer steps.
-        control: Also make the runs without exact resume.
-        start: Starts a run; a process of `src/train.py` when not given.
+        overrides: Overrides of the run.
+        folder: Empty folder for the runs.
+        kill_at: Kill points, or numbers of optimizer steps.
+        control: Also run without exact resume.
+        start: Starts a run; None starts a process of `src/train.py`.
 
     Raises:
-        UserError: The words were refused, or a place is none of this run.
+        UserError: `src/train.py` rejected the overrides, or the run does not reach a kill point.
         FailedError: A run failed.
     """
-    prover = Prover(words, folder, start or start_process)
-    straight = prover.straight("straight")
-    steps = steps_of(straight, kill_at)
-    proofs = [prover.killed(place, step, straight) for place, step in steps.items()]
+    prover = Prover(overrides, folder, start or start_process)
+    reference = prover.run_reference("reference")
+    steps = find_steps(reference, kill_at)
+    proofs = [prover.run_killed(point, step, reference) for point, step in steps.items()]
     if control:
-        plain = prover.straight("control", "extras.exact_resume=false")
-        step = next(iter(steps_of(plain, ["middle"]).values()))
-        proof = prover.killed("middle", step, plain, "extras.exact_resume=false")
-        proofs.append(Proof("control", step, proof.from_step, proof.differs))
+        inexact = prover.run_reference("control", "extras.exact_resume=false")
+        step = find_steps(inexact, ["middle"])["middle"]
+        proof = prover.run_killed("middle", step, inexact, "extras.exact_resume=false")
+        proofs.append(Proof("control", step, proof.resumed_step, proof.differences))
     return proofs
 
 
-def start_process(words: Sequence[str], said: Path) -> int:
-    """Run `src/train.py` in a session of its own, of which nothing is left afterwards."""
-    with said.open("wb") as file:
-        command = [sys.executable, str(project_root() / "src" / "train.py"), *words]
+def start_process(overrides: Sequence[str], output: Path) -> int:
+    """Run `src/train.py` in a session of its own and kill all that remains of it."""
+    with output.open("wb") as file:
+        command = [sys.executable, str(project_root() / "src" / "train.py"), *overrides]
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         try:
             return process.wait()
         finally:
-            with suppress(ProcessLookupError):  # other ranks and workers of one that was killed
+            with suppress(ProcessLookupError):  # other ranks and loader workers of a killed run
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def steps_of(straight: Path, kill_at: Sequence[str]) -> dict[str, int]:
-    """Return the optimizer step of each place, by its name.
+def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
+    """Return the optimizer step of each kill point.
 
     Args:
-        straight: Directory of a run with a probe that was not killed.
-        kill_at: Names of places, or numbers of steps.
+        reference: Directory of an uninterrupted run with a probe.
+        kill_at: Kill points, or numbers of steps.
 
     Raises:
-        UserError: There is no such place in this run.
+        UserError: The run does not reach a kill point.
     """
-    rows = [json.loads(line) for line in (straight / "probe" / "batches-0.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (reference / "probe" / "batches-0.jsonl").read_text().splitlines()]
     epochs: dict[int, set[int]] = {}
     for row in rows:
         epochs.setdefault(row["epoch"], set()).add(row["step"])
@@ -193,76 +194,94 @@ def steps_of(straight: Path, kill_at: Sequence[str]) -> dict[str, int]:
     last = max(epochs[chosen])
     first = 1 + max((max(steps) for epoch, steps in epochs.items() if epoch < chosen), default=0)
     named = {"first": first, "middle": (first + last) // 2, "last": last, "next": last + 1}
-    found = {}
-    for place in kill_at:
-        step = named[place] if place in named else int(place)
+    found = {point: named[point] if point in named else int(point) for point in kill_at}
+    for point, step in found.items():
         if not 1 <= step <= end:
             raise UserError(
-                f"kill_at={place}: would be after step {step}, this run has {end} in {len(epochs)} epochs; "
-                "choose a step before, or train longer, e.g. trainer.max_epochs=3"
+                f"--kill-at={point}: step {step} is not one of the {end} steps in {len(epochs)} epochs of this run. "
+                "Choose an earlier step, or train longer, e.g. trainer.max_epochs=3."
             )
-        found[place] = step
     return found
 
 
-def _step_of(manifest: Path) -> int | None:
+def _manifest_step(manifest: Path) -> int | None:
     return int(json.loads(manifest.read_text())["step"]) if manifest.is_file() else None
 
 
-def read_words(words: Sequence[str]) -> tuple[list[str], list[str], bool, Path]:
-    """Return the overrides, the places, whether to make the control, and the folder.
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line.
 
     Raises:
-        UserError: A word of this command cannot be used.
+        UserError: An argument is invalid.
     """
-    own = {word.partition("=")[0]: word.partition("=")[2] for word in words if word.partition("=")[0] in OWN}
-    others = [word for word in words if word.partition("=")[0] not in OWN]
-    if sweep := [word for word in others if word.startswith(("-", "resume="))]:
-        raise UserError(f"{sweep[0]}: a proof is of one run from its start; leave the word out")
-    places = own.get("kill_at", ",".join(PLACES)).strip("[]").split(",")
-    if wrong := [place for place in places if place not in PLACES and not place.isdecimal()]:
-        raise UserError(f"kill_at={wrong[0]}: is no place; choose from {', '.join(PLACES)} or give optimizer steps")
-    if (control := own.get("control", "true").lower()) not in {"true", "false"}:
-        raise UserError(f"control={control}: is true or false")
+    parser = CommandParser("prove-resume", __doc__)
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the run")
+    add(
+        "--kill-at",
+        type=_kill_points,
+        default=list(KILL_POINTS),
+        metavar="POINTS",
+        help="comma-separated: first, middle, last step of the last epoch but one, next (the step after it), "
+        "or numbers of optimizer steps (default: first,middle,last,next)",
+    )
+    add("--no-control", action="store_true", help="skip the control without exact resume")
+    add("--folder", type=Path, help="empty folder for the runs (default: logs/prove/<date>_<time>)")
+    add("--json", type=Path, metavar="FILE", help="also write the comparison to FILE as JSON")
+    options = parser.parse(argv)
+    if resumes := [item for item in options.overrides if item.startswith("resume=")]:
+        raise UserError(f"{resumes[0]}: a proof trains from the beginning. Remove the override.")
     default = project_root() / "logs" / "prove" / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = Path(own.get("folder") or default).expanduser().absolute()
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"folder={folder}: is not empty; name a new one")
-    return others, places, control == "true", folder
+    options.folder = (options.folder or default).expanduser().absolute()
+    if options.folder.is_dir() and any(options.folder.iterdir()):
+        raise UserError(f"--folder={options.folder}: is not empty. Name a new folder.")
+    return options
 
 
-def show(proofs: Sequence[Proof], folder: Path) -> None:
-    """Print a table of what was found."""
+def _kill_points(text: str) -> list[str]:
+    points = text.split(",")
+    if invalid := [point for point in points if point not in KILL_POINTS and not point.isdecimal()]:
+        raise UserError(
+            f"--kill-at={invalid[0]}: is not a kill point. "
+            f"Choose from {', '.join(KILL_POINTS)}, or give numbers of optimizer steps."
+        )
+    return points
+
+
+def print_table(proofs: Sequence[Proof], folder: Path) -> None:
+    """Print one row per comparison."""
+    from rich.console import Console
     from rich.table import Table
 
-    table = Table("killed", "after step", "went on from", "compared with the run that was not", title="Exact resume")
+    table = Table("killed", "after step", "resumed from", "compared with the reference", title="Exact resume")
     for proof in proofs:
-        came_from = "its beginning" if proof.from_step is None else f"step {proof.from_step}"
-        found = "\n".join(f"{kind}: {line}" for kind, line in proof.differs.items()) or "equal, to the last bit"
-        if proof.place == "control":
-            found = f"differs, as it must ({', '.join(proof.differs)})" if proof.differs else CONTROL_EQUAL
-        table.add_row(proof.place, str(proof.killed_at), came_from, found)
-    print_table(table, f"runs  {folder}")
+        resumed = "the beginning" if proof.resumed_step is None else f"step {proof.resumed_step}"
+        result = "\n".join(f"{kind}: {line}" for kind, line in proof.differences.items()) or "bit-identical"
+        if proof.kill_point == "control":
+            kinds = ", ".join(proof.differences)
+            result = f"differs, as it must ({kinds})" if kinds else CONTROL_EQUAL
+        table.add_row(proof.kill_point, str(proof.killed_step), resumed, result)
+    console = Console()
+    console.print(table)
+    console.print(f"runs  {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
-CONTROL_EQUAL = (
-    "equal: nothing in this run is lost without exact resume (no shuffling, no randomness), so it shows less"
-)
-
-
-def main(words: Sequence[str], start: Start | None = None) -> int:
-    """Prove what the words ask for and return the exit code.
+def main(argv: Sequence[str], start: Start | None = None) -> int:
+    """Run the command and return its exit code.
 
     Args:
-        words: Of the command line.
+        argv: Arguments of the command line.
         start: As in `prove`.
     """
     try:
-        others, places, control, folder = read_words(words)
-        folder.mkdir(parents=True, exist_ok=True)
-        proofs = prove(others, folder, kill_at=places, control=control, start=start)
+        options = parse_arguments(argv)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        control = not options.no_control
+        proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=control, start=start)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    show(proofs, folder)
-    return int(any(proof.differs for proof in proofs if proof.place != "control"))
+    print_table(proofs, options.folder)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(proof) for proof in proofs], indent=2) + "\n")
+    return int(any(proof.differences for proof in proofs if proof.kill_point != "control"))

@@ -1,4 +1,4 @@
-"""Writes down what happens in a run, for a comparison with another one, and kills it where that is asked for."""
+"""Record the batches and the final state of a run, and kill it at a chosen step."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ BATCHES, END = "batches-{rank}.jsonl", "end.ckpt"
 
 
 class Probe(Callback):
-    """Notes every batch and what the step made of it, and at the end everything that a checkpoint holds.
+    """Records a digest of every batch and of its step outputs, and a checkpoint at the end.
 
-    Stand it behind the callbacks that change a batch. Checkpoints of the same step are saved after it.
+    Place it after callbacks that change a batch. Checkpoints of the same step are saved after this callback ran.
 
     Args:
-        folder: Gets `batches-<rank>.jsonl` and `end.ckpt`; a second start of the same run adds to the first file.
-        kill_at: Optimizer steps after which each process of the run is killed as by `kill -9`; None lets it live.
+        folder: Folder of `batches-<rank>.jsonl`, to which a resumed run appends, and of `end.ckpt`.
+        kill_at: Optimizer steps after which each process kills itself with SIGKILL; None for never.
     """
 
     def __init__(self, folder: str, kill_at: int | None = None) -> None:
         self.folder = Path(folder)
         self.kill_at = kill_at
-        self._batch = ""
+        self._batch_digest = ""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the batch before the model can change it."""
-        self._batch = digest(batch)
+        """Compute the digest before the model can change the batch."""
+        self._batch_digest = digest(batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write down batch and outputs; end the process when its step has come."""
+        """Append the digests of batch and outputs, and kill the process at its step."""
         row = {
             "epoch": trainer.current_epoch,
             "batch": batch_idx,
             "step": trainer.global_step,
-            "examples": self._batch,
+            "examples": self._batch_digest,
             "outputs": digest(outputs),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,19 +55,19 @@ class Probe(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what the run has become."""
+        """Save the final state."""
         trainer.save_checkpoint(self.folder / END)
 
 
 def digest(value: Any) -> str:
-    """Return 16 hex digits that stand for the content of nested tensors, arrays and plain values."""
-    found = hashlib.sha256()
-    for part in _parts(value):
-        found.update(part)
-    return found.hexdigest()[:16]
+    """Return 16 hex digits of the sha256 of nested tensors, arrays and plain values."""
+    sha = hashlib.sha256()
+    for part in _bytes_of(value):
+        sha.update(part)
+    return sha.hexdigest()[:16]
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def _bytes_of(value: Any) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
         yield f"{value.dtype}{tuple(value.shape)}".encode()
@@ -77,13 +77,13 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, Mapping):
         for name, part in value.items():
             yield repr(name).encode()
-            yield from _parts(part)
+            yield from _bytes_of(part)
     elif isinstance(value, (list, tuple)):
         yield str(len(value)).encode()
         for part in value:
-            yield from _parts(part)
+            yield from _bytes_of(part)
     elif isinstance(value, (str, bytes, int, float, complex, bool, type(None))):
         yield repr(value).encode()
-    else:  # the repr of an object may hold its address
+    else:  # the repr of an object may contain its address
         yield type(value).__qualname__.encode()
-        yield from _parts(vars(value) if hasattr(value, "__dict__") else None)
+        yield from _bytes_of(vars(value) if hasattr(value, "__dict__") else None)

@@ -53,11 +53,11 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
     """Stand among the callbacks of every run that is built."""
     seen = Witness()
 
-    def add(trainer: Trainer, *rest: Any) -> None:
+    def add(trainer: Trainer, *rest: Any, **options: Any) -> None:
         callbacks_of(trainer).append(seen)
-        install_checkpoint_io(trainer, *rest)
+        install_checkpoint_io(trainer, *rest, **options)
 
-    monkeypatch.setattr("fulgurite.engine.build.install_checkpoint_io", add)
+    monkeypatch.setattr("fulgurite.engine.instrument.install_checkpoint_io", add)
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.loader import EpochSampler, ExactLoader, SeededBatchSampler, ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import differences
-from fulgurite.exact_resume.proof.cli import PLACES, Proof, main, prove, start_process, steps_of
+from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove, start_process
 from fulgurite.exact_resume.rng import LOOKS, ScopedRng, generator_states, restore_generators
 from fulgurite.exact_resume.sharding import BatchSharding
 from tests.support.cli import run_warm_proof
@@ -67,23 +68,23 @@ def test_without_exact_resume_the_comparison_finds_other_batches_and_other_weigh
     small: tuple[Path, list[Proof]],
 ) -> None:
     control = small[1][1]
-    assert (control.place, control.from_step) == ("control", EPOCH + 2)
-    assert {"batches", "weights", "optimizer", "metrics.csv", "results.json"} <= control.differs.keys()
-    assert control.differs["batches"].endswith("other examples")
-    assert control.differs["weights"].startswith("state_dict.net.")
+    assert (control.kill_point, control.resumed_step) == ("control", EPOCH + 2)
+    assert {"batches", "weights", "optimizer", "metrics.csv", "results.json"} <= control.differences.keys()
+    assert control.differences["batches"].endswith("other examples")
+    assert control.differences["weights"].startswith("state_dict.net.")
 
 
 def test_a_run_that_was_killed_after_its_training_is_scored_as_if_it_had_not_been(
     small: tuple[Path, list[Proof]],
 ) -> None:
-    straight = small[0] / "straight"
-    results, rows = ((straight / name).read_bytes() for name in ("results.json", "metrics.csv"))
-    batches = (straight / "probe" / "batches-0.jsonl").read_bytes()
-    (straight / "results.json").unlink()
-    assert run_warm_proof([f"resume={straight}"], small[0] / "scored.log") == 0
-    assert (straight / "probe" / "batches-0.jsonl").read_bytes() == batches, "a step was made"
-    assert (straight / "results.json").read_bytes() == results
-    assert len((straight / "metrics.csv").read_bytes().splitlines()) == len(rows.splitlines())
+    reference = small[0] / "reference"
+    results, rows = ((reference / name).read_bytes() for name in ("results.json", "metrics.csv"))
+    batches = (reference / "probe" / "batches-0.jsonl").read_bytes()
+    (reference / "results.json").unlink()
+    assert run_warm_proof([f"resume={reference}"], small[0] / "scored.log") == 0
+    assert (reference / "probe" / "batches-0.jsonl").read_bytes() == batches, "a step was made"
+    assert (reference / "results.json").read_bytes() == results
+    assert len((reference / "metrics.csv").read_bytes().splitlines()) == len(rows.splitlines())
 
 
 def test_a_run_that_had_stopped_early_trains_no_further_unless_it_is_asked_for_more(tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_saves_far_apart_repeat_the_steps_in_between_bit_by_bit(tmp_path: Path) 
     words = [*SMALL, "callbacks.last_checkpoint.every_n_train_steps=4"]
     kill_at = ["2", "first", "last", "next"]
     found = prove(words, tmp_path, kill_at=kill_at, control=False, start=run_warm_proof)
-    assert [proof.differs for proof in found] == [{}] * 4
-    assert [proof.from_step for proof in found] == [None, EPOCH, EPOCH + 4, 2 * EPOCH]
+    assert [proof.differences for proof in found] == [{}] * 4
+    assert [proof.resumed_step for proof in found] == [None, EPOCH, EPOCH + 4, 2 * EPOCH]
 
 
 @pytest.mark.slow
@@ -117,17 +118,17 @@ def test_users_code_with_augmentation_dropout_plateau_accumulation_and_averaged_
 ) -> None:
     words = [*HARD, "callbacks=[default,ema]", DATA.format(workers, str(persistent).lower()), *more]
     found = prove(words, tmp_path, start=run_warm_proof)
-    assert [proof.place for proof in found] == [*PLACES, "control"]
-    assert [proof.differs for proof in found[:-1]] == [{}] * 4
-    assert {"batches", "weights"} <= found[-1].differs.keys()
+    assert [proof.kill_point for proof in found] == [*KILL_POINTS, "control"]
+    assert [proof.differences for proof in found[:-1]] == [{}] * 4
+    assert {"batches", "weights"} <= found[-1].differences.keys()
 
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see(tmp_path: Path) -> None:
     words = [*SMALL, "trainer=ddp_sim"]
     found = prove(words, tmp_path, kill_at=["first", "middle", "last", "next"], control=False)
-    assert [proof.differs for proof in found] == [{}] * 4
-    ranks = [(tmp_path / "straight" / "probe" / f"batches-{rank}.jsonl").read_text() for rank in (0, 1)]
+    assert [proof.differences for proof in found] == [{}] * 4
+    ranks = [(tmp_path / "reference" / "probe" / f"batches-{rank}.jsonl").read_text() for rank in (0, 1)]
     assert [len(rows.splitlines()) for rows in ranks] == [3 * EPOCH] * 2
     assert ranks[0] != ranks[1]
 
@@ -138,7 +139,7 @@ def test_three_processes_resume_exactly(tmp_path: Path) -> None:
     # of two ranks a sum is the same in any order, of three it is not
     words = [*SMALL, "trainer=ddp_sim", "trainer.devices=3", "data.batch_size=63", "trainer.max_epochs=2"]
     found = prove(words, tmp_path, kill_at=["middle", "next"], control=False)
-    assert [proof.differs for proof in found] == [{}] * 2
+    assert [proof.differences for proof in found] == [{}] * 2
 
 
 @pytest.mark.slow
@@ -160,21 +161,25 @@ def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_pa
 def test_the_command_ends_with_1_and_names_what_differs_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, "extras.exact_resume=false", "kill_at=9", "control=false", f"folder={tmp_path}/proof"]
+    words = [*SMALL, "extras.exact_resume=false", "--kill-at=9", "--no-control", f"--folder={tmp_path}/proof"]
+    words += ["--json", str(tmp_path / "proof.json")]
     assert main(words, run_warm_proof) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "went on from" in told
-    assert "batches: epoch 1, batch" in told
+    table = " ".join(capsys.readouterr().out.split())
+    assert "resumed from" in table
+    assert "batches: epoch 1, batch" in table
+    (proof,) = json.loads((tmp_path / "proof.json").read_text())
+    assert (proof["kill_point"], proof["killed_step"]) == ("9", 9)
+    assert "batches" in proof["differences"]
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["kill_at=soon"], "kill_at=soon: is no place; choose from first, middle, last, next"),
-        (["control=perhaps"], "control=perhaps: is true or false"),
-        (["-m", "seed=1,2"], "-m: a proof is of one run from its start"),
-        (["resume=last"], "resume=last: a proof is of one run from its start"),
-        ([f"folder={Path(__file__).parent}"], "is not empty; name a new one"),
+        (["--kill-at", "soon"], "--kill-at=soon: is not a kill point. Choose from first, middle, last, next"),
+        (["--kil-at=first"], "--kil-at: not an option of python -m fulgurite prove-resume"),
+        (["-m", "seed=1,2"], "-m: not an option of python -m fulgurite prove-resume"),
+        (["resume=last"], "resume=last: a proof trains from the beginning. Remove the override."),
+        ([f"--folder={Path(__file__).parent}"], "is not empty. Name a new folder."),
     ],
 )
 def test_a_word_that_a_proof_cannot_use_is_refused_in_one_line(
@@ -189,8 +194,8 @@ def test_a_word_that_a_proof_cannot_use_is_refused_in_one_line(
 def test_a_step_that_the_run_does_not_reach_is_refused_with_the_steps_it_has(
     small: tuple[Path, list[Proof]],
 ) -> None:
-    with pytest.raises(UserError, match=r"kill_at=99: would be after step 99, this run has 18 in 3 epochs"):
-        steps_of(small[0] / "straight", ["99"])
+    with pytest.raises(UserError, match=r"--kill-at=99: step 99 is not one of the 18 steps in 3 epochs"):
+        find_steps(small[0] / "reference", ["99"])
 
 
 def test_ranks_change_their_examples_each_in_its_own_way() -> None:

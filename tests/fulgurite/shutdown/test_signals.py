@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import Diverged, Interrupted, find_interrupt
-from fulgurite.exact_resume.proof.diff import differences
+from fulgurite.exact_resume.proof.diff import diff_runs
 from tests.fulgurite.exact_resume.test_exact_resume import DATA, EPOCH, HARD
 from tests.fulgurite.exact_resume.test_exact_resume import SMALL as TESTED
 from tests.support.cli import read_json, run_warm_proof
@@ -92,7 +92,7 @@ def test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been(
 ) -> None:
     run = stopped(tmp_path / "run", [*SMALL, SPARSE], send)
     assert step_of(run) == step
-    assert differences(straight, gone_on(run)) == {}
+    assert diff_runs(straight, gone_on(run)) == {}
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_a_signal_in_the_last_validation_lets_training_end_and_leaves_out_the_te
     assert end.code == 143, end.said
     saved = f"saved at step {3 * EPOCH} in checkpoints/last.ckpt"
     assert record_of(tmp_path) == ("killed", f"terminated (SIGTERM), {saved}", 143)
-    assert differences(straight, tmp_path) == {}
+    assert diff_runs(straight, tmp_path) == {}
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_be_and_no_gradient_is_lo
     # after the first batch of an accumulation of four: the step is finished with three more from the workers
     run = stopped(tmp_path / "run", words, "at: 5, to: group, sleep: 0.2")
     assert step_of(run) == 5
-    assert differences(straight, gone_on(run)) == {}
+    assert diff_runs(straight, gone_on(run)) == {}
 
 
 @pytest.mark.slow
