@@ -65,10 +65,9 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
     """
     there = {interface.name: interface for interface in all_interfaces()}
     for name in names:
-        shown = ", ".join(f"{other.name} ({other.address or 'no address'})" for other in there.values())
-        if name not in there:
-            near = did_you_mean(name, there)
-            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface. It has {shown}{near}")
+        if problem := find_interface_problem(name):
+            raise UserError(f"{source}={name}: {problem}")
+            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface{near}; it has {shown}")
         if not there[name].up:
             raise UserError(
                 f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`"

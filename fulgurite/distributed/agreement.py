@@ -1,37 +1,31 @@
-"""Let rank 0 decide for all ranks."""
+"""Barriers and decisions of rank 0, before the process group exists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.distributed.rendezvous import broadcast_decision
 
 
 def barrier(config: DictConfig, name: str) -> None:
-    """Return when all processes that a launcher has started have come here.
+    """Wait until all ranks that a launcher started have called this.
 
     Args:
         config: With `paths` and `extras`.
-        name: Of the place.
+        name: Of the barrier.
     """
-    _agree(config, name, None, lambda _: None)
+    broadcast_decision(config, name, None, lambda _: None)
 
 
 def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
-    """Return what rank 0 decides; a process that is alone, or that rank 0 starts others from, decides for itself.
+    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
 
     Args:
         config: With `paths` and `extras`.
-        name: Of what is decided.
+        name: Of the decision.
         decide: Returns a plain value.
     """
-    return _agree(config, name, None, lambda _: decide())
-
-
-def _agree(config: DictConfig, name: str, say: Any, decide: Callable[[list[Any]], Any]) -> Any:
-    timeout = float(OmegaConf.select(config, "extras.rank_timeout", default=600))
-    return broadcast_decision(Path(str(config.paths.log_dir)), timeout, name, say, decide)
+    return broadcast_decision(config, name, None, lambda _: decide())

@@ -1,4 +1,4 @@
-"""Which backend moves the tensors between processes, why, and whether this build of torch has it."""
+"""The process group's backend: chosen by config or device, and checked against this build of torch."""
 
 from __future__ import annotations
 
@@ -8,46 +8,64 @@ import torch
 import torch.distributed as dist
 
 from fulgurite.compat.lightning import process_group_backend, requested_backend
-from fulgurite.core.errors import ConfigError, did_you_mean
+from fulgurite.core.errors import ConfigError, UserError, did_you_mean
 
-KEY = "trainer.strategy.process_group_backend"
-IS_BUILT = {
-    "gloo": dist.is_gloo_available,
-    "nccl": dist.is_nccl_available,
-    "mpi": dist.is_mpi_available,
-    "ucc": dist.is_ucc_available,
-    "xccl": dist.is_xccl_available,
-}
-ONLY_ON = {"nccl": "cuda", "xccl": "xpu"}  # what these move
+BACKEND_KEY = "trainer.strategy.process_group_backend"
+BUILTIN = ("gloo", "nccl", "xccl", "ucc", "mpi")
+DEVICE_TYPES = {"nccl": "cuda", "xccl": "xpu"}  # the only device type that the backend supports
 
 
 def choose_backend(strategy: Any) -> tuple[str, str]:
-    """Return the backend of a strategy's group, and the reason for it.
+    """Return the backend of a strategy's process group, and why it was chosen.
 
     Args:
-        strategy: Lightning's, of several processes.
+        strategy: Lightning's, with several processes.
 
     Raises:
-        ConfigError: It is none, this build of torch lacks it, or it does not move tensors of the device.
+        ConfigError: The backend does not exist, is not built in, or does not support the device.
     """
-    asked = requested_backend(strategy)
     device = strategy.root_device.type
     backend = process_group_backend(strategy)
-    for part in backend.split(","):  # cpu:gloo,cuda:nccl
-        _require(part.rpartition(":")[2].strip(), device, backend, mixed=":" in part)
-    return backend, f"asked by {KEY}" if asked else f"the default for {device}"
+    for entry in backend.split(","):  # cpu:gloo,cuda:nccl
+        device_of_entry, _, name = entry.strip().rpartition(":")
+        if problem := find_backend_problem(name, device_of_entry or device):
+            fallback = "gloo" if device == "cpu" else "null"
+            raise ConfigError([f"{BACKEND_KEY}={backend}: {problem} Set {BACKEND_KEY}={fallback}."])
+    return backend, f"from {BACKEND_KEY}" if requested_backend(strategy) else f"the default for {device}"
 
 
-def _require(name: str, device: str, backend: str, *, mixed: bool) -> None:
-    known = {*IS_BUILT, *dist.Backend.backend_list} - {"undefined"}
-    built = [other for other, is_built in IS_BUILT.items() if is_built()]
-    use = f"use {KEY}={'gloo' if device == 'cpu' else 'null'}"
+def default_backend() -> str:
+    """Return NCCL where torch has it and a GPU, else gloo."""
+    return "nccl" if dist.is_nccl_available() and torch.cuda.is_available() else "gloo"
+
+
+def require_backend(name: str, source: str) -> None:
+    """Raise unless torch and this machine support a backend.
+
+    Args:
+        name: Of the backend.
+        source: The option that named it.
+
+    Raises:
+        UserError: They do not.
+    """
+    if problem := find_backend_problem(name, "cuda" if torch.cuda.is_available() else "cpu"):
+        raise UserError(f"{source}={name}: {problem} Pass {source}={default_backend()}.")
+
+
+def find_backend_problem(name: str, device: str) -> str:
+    """Return why a backend cannot be used for tensors on a device; empty if it can.
+
+    Args:
+        name: Of the backend.
+        device: Type, as `torch.device` names it.
+    """
+    built = [backend for backend in BUILTIN if dist.is_backend_available(backend)]
+    known = {*BUILTIN, *dist.Backend.backend_list} - {"undefined"}
     if name not in known:
-        near = did_you_mean(name, sorted(known)) or f". There are {', '.join(sorted(known))}"
-        raise ConfigError([f"{KEY}={backend}: is no backend{near}"])
-    if name in IS_BUILT and not IS_BUILT[name]():
-        raise ConfigError(
-            [f"{KEY}={backend}: torch {torch.__version__} is built without {name}, it has {', '.join(built)}; {use}"]
-        )
-    if name in ONLY_ON and ONLY_ON[name] != device and not mixed:
-        raise ConfigError([f"{KEY}={backend}: moves {ONLY_ON[name]} tensors, and the run is on {device}; {use}"])
+        return f"is not a backend{did_you_mean(name, sorted(known)) or f'. Available: {', '.join(built)}.'}"
+    if name in BUILTIN and name not in built:
+        return f"torch {torch.__version__} is built without {name}, it has {', '.join(built)}."
+    if DEVICE_TYPES.get(name, device) != device:
+        return f"supports {DEVICE_TYPES[name]} tensors only, and the run is on {device}."
+    return ""

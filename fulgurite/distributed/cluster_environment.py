@@ -46,7 +46,7 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
 
     def world_size(self) -> int:
         """Return the number of processes."""
-        return self.launch.size
+        return self.launch.world_size
 
     def set_world_size(self, size: int) -> None:
         """Do nothing: the launcher has said it."""
@@ -73,16 +73,16 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
             ConfigError: One line with what to set.
         """
         launch = self.launch
-        here = launch.local_size or launch.size
-        if num_devices * num_nodes == launch.size and num_devices == here:
+        here = launch.local_world_size or launch.world_size
+        if num_devices * num_nodes == launch.world_size and num_devices == here:
             return
-        nodes, odd = divmod(launch.size, here)
+        nodes, odd = divmod(launch.world_size, here)
         remedy = f"trainer.devices={here} trainer.num_nodes={nodes}" if not odd else "as many processes on each machine"
         raise ConfigError(
             [
                 (
-                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.by} has started "
-                    f"{launch.size} processes, {here} on this machine; use {remedy}"
+                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.launcher} has started "
+                    f"{launch.world_size} processes, {here} on this machine; use {remedy}"
                 )
             ]
         )

@@ -6,11 +6,11 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
-ENV = "env://"
-PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of variables that a config may set
+ENV_INIT_METHOD = "env://"
+COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of variables that a config may set
 
 
-def variables(cfg: DictConfig) -> dict[str, str]:
+def comm_variables(cfg: DictConfig) -> dict[str, str]:
     """Return the variables that a config asks for, by name.
 
     Args:
@@ -24,9 +24,9 @@ def variables(cfg: DictConfig) -> dict[str, str]:
     return {**asked, **{str(name): str(value) for name, value in more.items() if value is not None}}
 
 
-def set_variables(cfg: DictConfig) -> None:
+def set_comm_variables(cfg: DictConfig) -> None:
     """Set what a config asks for, before the group is formed and other processes are started."""
-    asked = variables(cfg)
+    asked = comm_variables(cfg)
     os.environ.update(asked)
     if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in asked):
         from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # torch does not say so

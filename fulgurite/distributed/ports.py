@@ -8,10 +8,10 @@ import socket
 
 from fulgurite.core.errors import UserError
 
-MASTER = "MASTER_PORT={port}"
+MASTER_PORT = "MASTER_PORT={port}"
 
 
-def require_free_port() -> None:
+def require_free_master_port() -> None:
     """Refuse a MASTER_PORT of this machine that another process listens at, before any process waits there.
 
     Raises:
@@ -22,10 +22,10 @@ def require_free_port() -> None:
         return
     if not asked.isdigit() or not 0 < int(asked) < 2**16:
         raise UserError(f"MASTER_PORT={asked}: is no port; give a number from 1 to 65535, or unset it")
-    require_free(int(asked))
+    require_free_port(int(asked))
 
 
-def require_free(port: int, asked: str = MASTER) -> None:
+def require_free_port(port: int, asked: str = MASTER_PORT) -> None:
     """Refuse a port of this machine that another process listens at.
 
     Args:
@@ -43,12 +43,12 @@ def require_free(port: int, asked: str = MASTER) -> None:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise taken(port, asked) from error
+                raise port_in_use(port, asked) from error
             name = asked.format(port=port)
             raise UserError(f"{name}: cannot be used ({error.strerror}); choose another one") from error
 
 
-def taken(port: int | str, asked: str = MASTER) -> UserError:
+def port_in_use(port: int | str, asked: str = MASTER_PORT) -> UserError:
     """Return the error for a port that another process has."""
-    other = ", or unset it to have one chosen" if asked == MASTER else ""
+    other = ", or unset it to have one chosen" if asked == MASTER_PORT else ""
     return UserError(f"{asked.format(port=port)}: another process listens there; name another port{other}")

@@ -27,12 +27,12 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.distributed.agreement import rank_zero_decides
 from fulgurite.distributed.backend import choose_backend
 from fulgurite.distributed.cluster_environment import ExternalLaunchEnvironment
-from fulgurite.distributed.comm_env import ENV, set_variables
-from fulgurite.distributed.launch_env import PARENT, LaunchInfo
-from fulgurite.distributed.ports import MASTER, require_free, require_free_port
+from fulgurite.distributed.comm_env import ENV_INIT_METHOD, set_comm_variables
+from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
+from fulgurite.distributed.ports import MASTER_PORT, require_free_port, require_free_master_port
 from fulgurite.distributed.reachability import wait_for_master
 
-FILE = "FULGURITE_MEET"  # set for processes that rank 0 starts: the file that it has chosen
+INIT_FILE = "FULGURITE_MEET"  # set for processes that rank 0 starts: the file that it has chosen
 log = RankedLogger(__name__)
 
 
@@ -69,7 +69,7 @@ class InitMethod:
         parsed = urlparse(self.url)
         address = parsed.hostname or os.environ["MASTER_ADDR"]
         port = parsed.port or int(os.environ["MASTER_PORT"])
-        serves = rank == 0 and not (self.agent and self.url == ENV)
+        serves = rank == 0 and not (self.agent and self.url == ENV_INIT_METHOD)
         return PrefixStore(f"{self.name}/{phase}", self._connect(address, port, size, serves=serves))
 
     def _connect(self, address: str, port: int, size: int, *, serves: bool) -> TCPStore:
@@ -93,7 +93,7 @@ class InitMethod:
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
         if not any(where.endswith(f":{port}") for where in InitMethod.servers):  # of an earlier job
-            require_free(port, asked=f"extras.init_method={self.url}" if parsed.port else MASTER)
+            require_free_port(port, asked=f"extras.init_method={self.url}" if parsed.port else MASTER_PORT)
 
 
 def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
     if given:
-        raise ConfigError([f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.by}; leave it out"])
+        raise ConfigError([f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.launcher}; leave it out"])
     return {"plugins": [ExternalLaunchEnvironment(LaunchInfo.current)]}
 
 
@@ -120,34 +120,34 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     strategy: Any = trainer.strategy
     launch = LaunchInfo.current
     starts = start_method(strategy)
-    _require_started(trainer, starts)
+    _require_matching_launch(trainer, starts)
     if not has_process_group(strategy):
         return
-    set_variables(cfg)
+    set_comm_variables(cfg)
     backend, reason = choose_backend(strategy)
-    url = str(OmegaConf.select(cfg, "extras.init_method") or ENV)
-    by = launch.by if launch is not None else f"rank 0 ({starts})"
+    url = str(OmegaConf.select(cfg, "extras.init_method") or ENV_INIT_METHOD)
+    by = launch.launcher if launch is not None else f"rank 0 ({starts})"
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
     if strategy.root_device.type == "cpu":
         _warn_oversubscribed(trainer.num_devices)
-    if url == ENV and launch is None and starts != "popen":
+    if url == ENV_INIT_METHOD and launch is None and starts != "popen":
         return
     if url.startswith("file://"):
-        InitMethod.file = url = os.environ.get(FILE) or rank_zero_decides(cfg, "file", lambda: _fresh_file(url))
+        InitMethod.file = url = os.environ.get(INIT_FILE) or rank_zero_decides(cfg, "file", lambda: _make_init_file(url))
         if launch is None:
-            os.environ[FILE] = url  # for the processes that this one starts
+            os.environ[INIT_FILE] = url  # for the processes that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     meet = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
-    if launch is None and url == ENV:
+    if launch is None and url == ENV_INIT_METHOD:
         InitMethod.reserves_port = True
-    elif not url.startswith("file://") and not (agent and url == ENV) and PARENT not in os.environ:
+    elif not url.startswith("file://") and not (agent and url == ENV_INIT_METHOD) and RANK_ZERO_PID not in os.environ:
         rank_zero_decides(cfg, "port", meet.require_free)
     # not a class of its own: spawn pickles the strategy
     strategy.setup_environment = partial(init_process_group, strategy, meet)
 
 
-def _require_started(trainer: Trainer, starts: str) -> None:
+def _require_matching_launch(trainer: Trainer, starts: str) -> None:
     """Refuse a trainer that counts on other processes than were started, or on nobody to start them.
 
     Args:
@@ -159,14 +159,14 @@ def _require_started(trainer: Trainer, starts: str) -> None:
     """
     launch = LaunchInfo.current
     if launch is None:
-        if trainer.num_nodes > 1 and PARENT not in os.environ:
+        if trainer.num_nodes > 1 and RANK_ZERO_PID not in os.environ:
             rule = "nothing has started the run on several machines"
             remedy = "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
             raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}; {remedy}"])
         return
     ExternalLaunchEnvironment(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
     if starts != "popen" and has_process_group(trainer.strategy):
-        rule = f"starts processes itself, and {launch.by} has started {launch.size} already"
+        rule = f"starts processes itself, and {launch.launcher} has started {launch.world_size} already"
         raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}; use popen, e.g. trainer=ddp_sim"])
 
 
@@ -179,7 +179,7 @@ def _warn_oversubscribed(processes: int) -> None:
     # srun may bind each process to cores of its own; those that rank 0 starts have what it has
     bound = LaunchInfo.current is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
-    if processes > cores and PARENT not in os.environ:
+    if processes > cores and RANK_ZERO_PID not in os.environ:
         log.warning("%d processes on %d cores take turns: not faster than trainer.devices=%d", processes, cores, cores)
 
 
@@ -219,7 +219,7 @@ def reserve_master_port(size: int, timeout: float) -> None:
     Raises:
         UserError: The one that was asked for is taken.
     """
-    require_free_port()
+    require_free_master_port()
     if not InitMethod.reserves_port:
         return
     InitMethod.reserves_port = False
@@ -234,7 +234,7 @@ def destroy_process_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     file, InitMethod.file = InitMethod.file, None
-    os.environ.pop(FILE, None)
+    os.environ.pop(INIT_FILE, None)
     if file is not None:
         path = Path(urlparse(file).path)
         for left in path.parent.glob(f"{path.name}.*"):  # of processes that were spawned or forked, and are gone
@@ -247,7 +247,7 @@ def remove_init_file() -> None:
         destroy_process_group()
 
 
-def _fresh_file(url: str) -> str:
+def _make_init_file(url: str) -> str:
     """Return a meeting place of its own for this start: in a file that others have used, one waits for those others.
 
     Raises:

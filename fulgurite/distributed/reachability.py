@@ -8,26 +8,26 @@ import time
 
 from fulgurite.core.errors import UserError
 
-INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's take patterns
-PAUSE = 0.2  # seconds between two tries
+GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's take patterns
+RETRY_SECONDS = 0.2  # seconds between two tries
 
 
-def require_interfaces() -> None:
+def require_gloo_interfaces() -> None:
     """Refuse an interface in the environment that this machine does not have.
 
     Raises:
         UserError: One line with those there are.
     """
     there = [name for _, name in socket.if_nameindex()]
-    for name in filter(None, os.environ.get(INTERFACES, "").split(",")):
+    for name in filter(None, os.environ.get(GLOO_INTERFACES, "").split(",")):
         if name not in there:
             raise UserError(
-                f"{INTERFACES}={os.environ[INTERFACES]}: this machine has no interface {name!r}, it has "
+                f"{GLOO_INTERFACES}={os.environ[GLOO_INTERFACES]}: this machine has no interface {name!r}, it has "
                 f"{', '.join(there)}; name one of these, or unset it"
             )
 
 
-def require_own_address() -> None:
+def require_local_master_address() -> None:
     """Refuse a MASTER_ADDR of another machine where this process starts all others itself.
 
     Raises:
@@ -70,4 +70,4 @@ def wait_for_master(address: str, port: int, timeout: float) -> None:
                     f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or extras.init_method, see that "
                     "rank 0 runs, or raise extras.rank_timeout"
                 ) from error
-        time.sleep(PAUSE)
+        time.sleep(RETRY_SECONDS)

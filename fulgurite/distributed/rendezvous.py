@@ -21,26 +21,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from omegaconf import DictConfig, OmegaConf
+
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, RefusedByRankZero, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.distributed.reachability import wait_for_master
 
-FIRST, MOST = 0.01, 0.2  # seconds between two looks, at first and after a while
-LEAVE = 5.0  # seconds that the others may take to read the last answer
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 0.2  # seconds between two looks, at first and after a while
+CLOSE_SECONDS = 5.0  # seconds that the others may take to read the last answer
 Decide = Callable[[list[Any]], Any]
 
 
 class KeyValueStore(Protocol):
     """Where processes leave notes for one another."""
 
-    def put(self, name: str, text: str) -> None:
+    def set(self, name: str, text: str) -> None:
         """Leave a note in the place of the one of that name."""
 
     def get(self, name: str) -> str | None:
         """Return a note; None while there is none."""
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Take a note of one's own away."""
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class DirectoryStore:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def put(self, name: str, text: str) -> None:
+    def set(self, name: str, text: str) -> None:
         """Write the file, whole."""
         write_atomic(self.folder / name, text)
 
@@ -77,13 +79,13 @@ class DirectoryStore:
             return (self.folder / name).read_text()
         return None
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove the file."""
         (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the folder when all have read the last answer."""
-        wait = _Wait(LEAVE)
+        wait = _Poll(CLOSE_SECONDS)
         while any(self.folder.glob("*-[0-9]*")) and wait.again():
             pass
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -106,7 +108,7 @@ class TorchElasticStore:
     def __str__(self) -> str:
         return self.name
 
-    def put(self, name: str, text: str) -> None:
+    def set(self, name: str, text: str) -> None:
         """Set the key."""
         self.store.set(name, text)
 
@@ -114,7 +116,7 @@ class TorchElasticStore:
         """Read the key."""
         return self.store.get(name).decode() if self.store.check([name]) else None
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove the key."""
         self.store.delete_key(name)
 
@@ -127,7 +129,7 @@ class Rendezvous:
 
     Args:
         launch: Which process this is.
-        board: Where they meet.
+        store: Where they meet.
         timeout: Seconds to wait for one another in a round.
 
     Attributes:
@@ -136,11 +138,11 @@ class Rendezvous:
 
     current: ClassVar[Rendezvous | None] = None
 
-    def __init__(self, launch: LaunchInfo, board: KeyValueStore, timeout: float) -> None:
-        self.launch, self.board, self.timeout = launch, board, timeout
+    def __init__(self, launch: LaunchInfo, store: KeyValueStore, timeout: float) -> None:
+        self.launch, self.store, self.timeout = launch, store, timeout
         self.rounds = 0
 
-    def hold(self, name: str, say: Any, decide: Decide) -> Any:
+    def exchange(self, name: str, say: Any, decide: Decide) -> Any:
         """Return what rank 0 decides.
 
         Args:
@@ -155,22 +157,22 @@ class Rendezvous:
         """
         self.rounds += 1
         name = f"{self.rounds}-{name}"
-        return self._call(name, say, decide) if self.launch.rank == 0 else self._answer(name, say)
+        return self._lead(name, say, decide) if self.launch.rank == 0 else self._follow(name, say)
 
-    def _call(self, name: str, say: Any, decide: Decide) -> Any:
+    def _lead(self, name: str, say: Any, decide: Decide) -> Any:
         call = secrets.token_hex(8)
-        self.board.put(f"{name}-call", call)
+        self.store.set(f"{name}-call", call)
         came: dict[int, dict[str, Any]] = {}
-        wait = _Wait(self.timeout)
+        wait = _Poll(self.timeout)
         try:
-            while len(came) < self.launch.size - 1:
-                for rank in set(range(1, self.launch.size)) - came.keys():
-                    note = json.loads(self.board.get(f"{name}-{rank}") or "{}")
+            while len(came) < self.launch.world_size - 1:
+                for rank in set(range(1, self.launch.world_size)) - came.keys():
+                    note = json.loads(self.store.get(f"{name}-{rank}") or "{}")
                     if note.get("call") == call:
                         came[rank] = note
-                if self.board.get(f"{name}-call") != call:
+                if self.store.get(f"{name}-call") != call:
                     raise self._duplicate_launch()
-                if len(came) < self.launch.size - 1 and not wait.again():
+                if len(came) < self.launch.world_size - 1 and not wait.again():
                     raise self._missing(came)
             answer = {"answer": decide([say, *(came[rank]["say"] for rank in sorted(came))])}
         except BaseException as error:
@@ -181,61 +183,61 @@ class Rendezvous:
         return answer["answer"]
 
     def _publish(self, name: str, came: Mapping[int, Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
-        self.board.put(f"{name}-answer", json.dumps({"words": [note["word"] for note in came.values()], **answer}))
+        self.store.set(f"{name}-answer", json.dumps({"words": [note["word"] for note in came.values()], **answer}))
 
     def _missing(self, came: Mapping[int, Any]) -> UserError:
-        missing = sorted(set(range(1, self.launch.size)) - came.keys())
+        missing = sorted(set(range(1, self.launch.world_size)) - came.keys())
         names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
         return UserError(
-            f"{names} of {self.launch.size}: did not come to {self.board} within {self.timeout:g} s "
+            f"{names} of {self.launch.world_size}: did not come to {self.store} within {self.timeout:g} s "
             "(extras.rank_timeout); "
             "all processes of a run need the same paths.log_dir, in a folder that all machines see"
         )
 
     def _duplicate_launch(self) -> UserError:
         return UserError(
-            f"{self.board}: another start of the same command meets there at this moment; give each start a "
+            f"{self.store}: another start of the same command meets there at this moment; give each start a "
             "MASTER_PORT or a paths.log_dir of its own"
         )
 
-    def _answer(self, name: str, say: Any) -> Any:
-        word, seen, wait = secrets.token_hex(8), None, _Wait(self.timeout)
+    def _follow(self, name: str, say: Any) -> Any:
+        word, seen, wait = secrets.token_hex(8), None, _Poll(self.timeout)
         while True:
-            call = self.board.get(f"{name}-call")
+            call = self.store.get(f"{name}-call")
             if call is not None and call != seen:
-                self.board.put(f"{name}-{self.launch.rank}", json.dumps({"call": call, "word": word, "say": say}))
+                self.store.set(f"{name}-{self.launch.rank}", json.dumps({"call": call, "word": word, "say": say}))
                 seen = call
-            found = json.loads(self.board.get(f"{name}-answer") or "{}")
+            found = json.loads(self.store.get(f"{name}-answer") or "{}")
             if word in found.get("words", ()):
                 break
-            if json.loads(self.board.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
+            if json.loads(self.store.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
                 raise self._duplicate_launch()
             if not wait.again():
                 raise UserError(
-                    f"rank 0: did not come to {self.board} within {self.timeout:g} s (extras.rank_timeout); "
+                    f"rank 0: did not come to {self.store} within {self.timeout:g} s (extras.rank_timeout); "
                     "all processes of a run need the same paths.log_dir, in a folder that all machines see"
                 )
-        self.board.drop(f"{name}-{self.launch.rank}")
+        self.store.delete(f"{name}-{self.launch.rank}")
         if "refused" in found:
             raise RefusedByRankZero(found["refused"], found["exit_code"])
         return found["answer"]
 
 
-class _Wait:
+class _Poll:
     """Looks that become rarer, until a time is over."""
 
     def __init__(self, timeout: float) -> None:
-        self.end, self.pause = time.monotonic() + timeout, FIRST
+        self.end, self.pause = time.monotonic() + timeout, MIN_POLL_SECONDS
 
     def again(self) -> bool:
         if time.monotonic() > self.end:
             return False
         time.sleep(self.pause)
-        self.pause = min(self.pause * 1.5, MOST)
+        self.pause = min(self.pause * 1.5, MAX_POLL_SECONDS)
         return True
 
 
-def broadcast_decision(log_dir: Path, timeout: float, name: str, say: Any, decide: Decide) -> Any:
+def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Decide) -> Any:
     """Return what rank 0 decides for all processes that a launcher has started; a process alone decides for itself.
 
     Args:
@@ -243,25 +245,26 @@ def broadcast_decision(log_dir: Path, timeout: float, name: str, say: Any, decid
         timeout: Seconds to wait for one another.
         name: What about.
         say: What this process has to say.
-        decide: As in `Meeting.hold`.
+        decide: As in `Rendezvous.exchange`.
 
     Raises:
-        Exception: As `Meeting.hold`.
+        Exception: As `Rendezvous.exchange`.
     """
     launch = LaunchInfo.current
     if launch is None:
-        return decide([say])
+        return decide([payload])
     if Rendezvous.current is None:
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and launch.by == "torchrun":
-            board: KeyValueStore = TorchElasticStore(timeout)
+        timeout = float(OmegaConf.select(config, "extras.rank_timeout", default=600))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and launch.launcher == "torchrun":
+            store: KeyValueStore = TorchElasticStore(timeout)
         else:
-            board = DirectoryStore(log_dir / ".meeting" / launch.key)
-        Rendezvous.current = Rendezvous(launch, board, timeout)
-    return Rendezvous.current.hold(name, say, decide)
+            store = DirectoryStore(Path(str(config.paths.log_dir)) / ".rendezvous" / launch.key)
+        Rendezvous.current = Rendezvous(launch, store, timeout)
+    return Rendezvous.current.exchange(name, payload, decide)
 
 
 def close_rendezvous() -> None:
     """Leave no notes behind; rank 0 does so when the others have read them."""
     meeting, Rendezvous.current = Rendezvous.current, None
     if meeting is not None and meeting.launch.rank == 0:
-        meeting.board.close()
+        meeting.store.close()

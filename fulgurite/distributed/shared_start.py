@@ -16,13 +16,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.config.override_text import set_config_value
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
-from fulgurite.distributed.agreement import _agree
+from fulgurite.distributed.rendezvous import broadcast_decision
 from fulgurite.distributed.launch_env import LaunchInfo
 
 # What rank 0 decides about a run before it begins: where, and what it goes on from.
-DECIDED = ("hydra.run.dir", "resume", "ckpt_path")
-SEEN = 10.0  # seconds that a file may take to be seen on another machine
-ABSENT = "(absent)"
+RANK_ZERO_KEYS = ("hydra.run.dir", "resume", "ckpt_path")
+VISIBLE_SECONDS = 10.0  # seconds that a file may take to be seen on another machine
+MISSING = "(absent)"
 
 
 def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> None:
@@ -40,9 +40,9 @@ def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> Non
 
     def decide() -> dict[str, Any]:
         begin()
-        return {key: _plain(OmegaConf.select(config, key)) for key in DECIDED if "." in key or key in config}
+        return {key: _to_plain(OmegaConf.select(config, key)) for key in RANK_ZERO_KEYS if "." in key or key in config}
 
-    decided = _as_one(config, "begin", decide)
+    decided = _decide_with_same_config(config, "begin", decide)
     if launch.rank > 0:
         for key, value in decided.items():
             set_config_value(config, key, value)
@@ -59,25 +59,25 @@ def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
     Raises:
         UserError: As `start_run_on_all_ranks`.
     """
-    folder = Path(_as_one(config, "sweep", lambda: str(reserve())))
+    folder = Path(_decide_with_same_config(config, "sweep", lambda: str(reserve())))
     _require_shared_filesystem(config, folder)
     return folder
 
 
-def _as_one(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
+def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
     """Return what rank 0 decides when all have shown the same config; each then knows its place among the others."""
 
     def judge(said: list[dict[str, Any]]) -> dict[str, Any]:
         _require_same_config([one["config"] for one in said])
         hosts = [one["host"] for one in said]
-        return {"decided": decide(), "hosts": hosts, "master": _master(hosts)}
+        return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
-    answer = _agree(config, name, {"config": _flat(_plain(config)), "host": socket.gethostname()}, judge)
-    _place(answer["hosts"], answer["master"])
+    answer = broadcast_decision(config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, judge)
+    _complete_launch(answer["hosts"], answer["master"])
     return answer["decided"]
 
 
-def _place(hosts: list[str], master: Mapping[str, str]) -> None:
+def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
     """Note where this process stands among the others, and where they find one another, if the launcher did not say.
 
     Args:
@@ -91,10 +91,10 @@ def _place(hosts: list[str], master: Mapping[str, str]) -> None:
     found = {
         "local_rank": here.index(launch.rank),
         "node_rank": machines.index(hosts[launch.rank]),
-        "local_size": len(here),
+        "local_world_size": len(here),
     }
     told = {name: value for name in found if (value := getattr(launch, name)) is not None}
-    LaunchInfo.current = LaunchInfo(launch.by, launch.rank, launch.size, key=launch.key, **{**found, **told})
+    LaunchInfo.current = LaunchInfo(launch.launcher, launch.rank, launch.world_size, key=launch.key, **{**found, **told})
     for name, value in master.items():
         os.environ.setdefault(name, value)
 
@@ -102,10 +102,10 @@ def _place(hosts: list[str], master: Mapping[str, str]) -> None:
 def _require_same_config(configs: list[dict[str, Any]]) -> None:
     """Refuse ranks that were started with other words, or read other files, than rank 0."""
     for rank, config in enumerate(configs):
-        keys = [key for key in {**configs[0], **config} if configs[0].get(key, ABSENT) != config.get(key, ABSENT)]
+        keys = [key for key in {**configs[0], **config} if configs[0].get(key, MISSING) != config.get(key, MISSING)]
         if keys:
             key = keys[0]
-            its, ours = (shown_word(f"{key}={one.get(key, ABSENT)}") for one in (config, configs[0]))
+            its, ours = (shown_word(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
             more = f", and {len(keys) - 1} more keys differ" if len(keys) > 1 else ""
             raise ConfigError(
                 [f"rank {rank}: {its} where rank 0 has {ours}{more}; give all processes the same words and files"]
@@ -122,8 +122,8 @@ def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
         (folder / token).touch()
         return token
 
-    token = folder / _agree(config, "token", None, leave_token)
-    end = time.monotonic() + SEEN
+    token = folder / broadcast_decision(config, "token", None, leave_token)
+    end = time.monotonic() + VISIBLE_SECONDS
     while not token.exists() and time.monotonic() < end:
         time.sleep(0.1)
 
@@ -138,10 +138,10 @@ def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
                 "all machines must share it: set paths.log_dir to a folder that they do"
             )
 
-    _agree(config, "sees", {"sees": token.exists(), "host": socket.gethostname()}, judge)
+    broadcast_decision(config, "sees", {"sees": token.exists(), "host": socket.gethostname()}, judge)
 
 
-def _master(hosts: list[str]) -> dict[str, str]:
+def _choose_master(hosts: list[str]) -> dict[str, str]:
     """Return where rank 0 can be found, and a port that is free there."""
     with socket.socket() as probe:
         probe.bind(("", 0))
@@ -149,7 +149,7 @@ def _master(hosts: list[str]) -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1" if len(set(hosts)) == 1 else hosts[0], "MASTER_PORT": str(port)}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if not isinstance(value, (DictConfig, ListConfig)):
         return value
     plain = OmegaConf.to_container(value, resolve=False)
@@ -158,12 +158,12 @@ def _plain(value: Any) -> Any:
     return plain
 
 
-def _flat(node: Any, key: str = "") -> dict[str, Any]:
+def _flatten(node: Any, key: str = "") -> dict[str, Any]:
     """Return leaves by dotted key; text, as another process would say it."""
     if isinstance(node, dict) and node:
         return {
             name: leaf
             for part, child in node.items()
-            for name, leaf in _flat(child, f"{key}.{part}" if key else str(part)).items()
+            for name, leaf in _flatten(child, f"{key}.{part}" if key else str(part)).items()
         }
     return {key: str(node)}

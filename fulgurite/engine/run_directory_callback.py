@@ -92,7 +92,7 @@ class ReserveRunDirectory(Callback):
                     config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
                 )
             if LaunchInfo.current is not None:
-                _refuse_together(config, LaunchInfo.current.by)
+                _refuse_together(config, LaunchInfo.current.launcher)
         ReserveRunDirectory.config = config
         if not self.is_resumable:
             with _exit_on_user_error():

@@ -31,7 +31,7 @@ from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.engine.record import RunRecord
 from fulgurite.shutdown.signals import signals
 
-GRACE = 60.0  # seconds, where a config has no extras.grace_seconds
+DEFAULT_GRACE_SECONDS = 60.0  # seconds, where a config has no extras.grace_seconds
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RemoteJob:
     typed: tuple[str, ...]
     cwd: str
     search_path: ConfigSearchPath
-    grace: float = GRACE
+    grace: float = DEFAULT_GRACE_SECONDS
     config: DictConfig | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,12 +91,12 @@ class RemoteJob:
             sweep,
             sweep / str(config.hydra.sweep.subdir),
             to_plain(config),
-            _named(given.task_function),
+            _import_path(given.task_function),
             tuple(sys.argv),
             tuple(RunRecord.typed or sys.argv),
             str(Path.cwd()),
             loader.config_search_path,
-            float(OmegaConf.select(config, "extras.grace_seconds", default=GRACE)),
+            float(OmegaConf.select(config, "extras.grace_seconds", default=DEFAULT_GRACE_SECONDS)),
             config,
         )
 
@@ -121,7 +121,7 @@ class RemoteJob:
         except Interrupted as stop:
             signals.end_ranks()
             returned = JobReturn(status=JobStatus.FAILED, _return_value=stop)
-        return portable(returned)
+        return to_picklable(returned)
 
     def _enter(self) -> None:
         """Do what a door does before its run."""
@@ -162,7 +162,7 @@ def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
     return config
 
 
-def portable(returned: JobReturn) -> JobReturn:
+def to_picklable(returned: JobReturn) -> JobReturn:
     """Return what a job returned in a form that pickles: errors as a `JobFailed`."""
     error = returned._return_value
     if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
@@ -170,7 +170,7 @@ def portable(returned: JobReturn) -> JobReturn:
     return replace(returned, _return_value=JobFailed(classify_error(error)))
 
 
-def _named(task: Callable[..., Any]) -> tuple[str, str]:
+def _import_path(task: Callable[..., Any]) -> tuple[str, str]:
     """Return module and name by which another process finds a door's function.
 
     Raises:

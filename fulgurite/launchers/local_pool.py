@@ -7,7 +7,6 @@ a signal at the terminal reaches the sweep alone, which tells its jobs; it gets 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import math
@@ -26,6 +25,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from fulgurite.core.errors import EXIT_CRASH, UserError
+from fulgurite.core.proc import terminate_with_parent
 from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
@@ -38,15 +38,14 @@ from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-CONSOLE = "console.log"  # in a job's folder: what it would have said at the terminal
+CONSOLE_LOG = "console.log"  # in a job's folder: what it would have said at the terminal
 PRELOADED = ("fulgurite.engine.build", "fulgurite.resume.restore", "fulgurite.checkpoints.loading", "torchmetrics")
-LOOK = 0.2  # seconds between two looks at whether a job has died
-LAST = 10.0  # seconds that a job has to end when it has returned, or was told to end at once
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+POLL_SECONDS = 0.2  # seconds between two looks at whether a job has died
+EXIT_SECONDS = 10.0  # seconds that a job has to end when it has returned, or was told to end at once
 
 
 @dataclass
-class Running:
+class RunningJob:
     """A job that has a process.
 
     Attributes:
@@ -68,7 +67,7 @@ class Running:
         return self.process.pid
 
 
-class Pool:
+class LocalPool:
     """Places and the jobs in them.
 
     Args:
@@ -79,7 +78,7 @@ class Pool:
     def __init__(self, launcher: Launcher, places: Sequence[Slot]) -> None:
         self.launcher = launcher
         self.free = list(places)
-        self.running: list[Running] = []
+        self.running: list[RunningJob] = []
         self.progress = Progress(launcher.config, len(places))  # type: ignore[attr-defined]  # every launcher has it
 
     def stream(self, jobs: Iterator[NumberedJob]) -> Generator[JobResult, None, None]:
@@ -117,24 +116,24 @@ class Pool:
         sys.stderr.flush()
         # no daemon: data loaders and DDP start processes of their own
         process = multiprocessing.get_context("fork").Process(
-            target=_run, args=(job, place, sender, os.getpid()), name=f"job {number}", daemon=False
+            target=_run_job, args=(job, place, sender, os.getpid()), name=f"job {number}", daemon=False
         )
         process.start()
         sender.close()
-        self.running.append(Running(job, place, process, receiver))
+        self.running.append(RunningJob(job, place, process, receiver))
         self.progress.started(number, words)
         return None
 
     def _ended(self) -> list[JobResult]:
         """Wait a moment for jobs to end and return those that did, their places free again."""
         # of one that has returned, the end of its process; of the others a result, or none and a look at the process
-        wait([job.receiver if job.returned is None else job.process.sentinel for job in self.running], LOOK)
+        wait([job.receiver if job.returned is None else job.process.sentinel for job in self.running], POLL_SECONDS)
         over = []
         for job in list(self.running):
             exited = job.process.exitcode is not None  # before the look for a result, which may have come in between
             if job.returned is None and job.receiver.poll():
                 with suppress(EOFError, OSError):
-                    job.returned, job.until = job.receiver.recv(), time.monotonic() + LAST
+                    job.returned, job.until = job.receiver.recv(), time.monotonic() + EXIT_SECONDS
             if job.until is not None and not exited and time.monotonic() > job.until:
                 self._kill(job)
                 exited = True
@@ -142,7 +141,7 @@ class Pool:
                 over.append((job.job.number, self._close(job)))
         return over
 
-    def _close(self, job: Running) -> JobReturn:
+    def _close(self, job: RunningJob) -> JobReturn:
         """Free the place of a job whose process has ended, and tell of one that could not do so itself."""
         job.process.join()
         job.receiver.close()
@@ -154,7 +153,7 @@ class Pool:
             job.returned = self._died(job)
         return job.returned
 
-    def _died(self, job: Running) -> JobReturn:
+    def _died(self, job: RunningJob) -> JobReturn:
         code = job.process.exitcode or 0
         if code < 0:
             name = signal.Signals(-code).name
@@ -181,13 +180,13 @@ class Pool:
             self._tell()
             told_again = False
             for job in self.running:
-                job.until = min(job.until or math.inf, time.monotonic() + job.job.grace + LAST)
+                job.until = min(job.until or math.inf, time.monotonic() + job.job.grace + EXIT_SECONDS)
             while self.running:
                 if signals.late and not told_again:
                     told_again = True
                     self._tell()
                     for job in self.running:
-                        job.until = min(job.until or math.inf, time.monotonic() + LAST)
+                        job.until = min(job.until or math.inf, time.monotonic() + EXIT_SECONDS)
                 self._ended()
 
     def _tell(self) -> None:
@@ -195,7 +194,7 @@ class Pool:
             with suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGTERM)
 
-    def _kill(self, job: Running) -> None:
+    def _kill(self, job: RunningJob) -> None:
         _kill_group(job.pid)
         job.process.kill()  # where it has not come to have a group of its own
         job.process.join()
@@ -211,25 +210,17 @@ def _preload() -> None:
     gc.enable()
 
 
-def _run(job: RemoteJob, place: Slot, sender: Connection, parent: int) -> None:
+def _run_job(job: RemoteJob, place: Slot, sender: Connection, parent: int) -> None:
     """Run a job in the process that was started for it."""
     os.setpgid(0, 0)
-    _end_with(parent)
+    terminate_with_parent(parent)
     job.folder.mkdir(parents=True, exist_ok=True)
-    console = os.open(job.folder / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    console = os.open(job.folder / CONSOLE_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(console, stream)
     os.close(console)
-    place.take()
+    slot.bind()
     sender.send(job.run())
-
-
-def _end_with(parent: int) -> None:
-    """Have the system send SIGTERM to this process when the sweep's dies, also by kill -9: it saves and ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(EXIT_CRASH)
 
 
 def _kill_group(pid: int) -> None:

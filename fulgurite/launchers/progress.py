@@ -20,11 +20,11 @@ from fulgurite.core.metric_names import less_is_better
 from fulgurite.core.redact import shown_word
 from fulgurite.sweeps.dispatch import NumberedJob
 
-OF_GOING_ON = ("hydra.", "resume.", "ckpt_")  # words that are no values of a job
+NOT_SHOWN = ("hydra.", "resume.", "ckpt_")  # words that are no values of a job
 
 
 @dataclass
-class Now:
+class StartedJob:
     """A job that runs: its values, and when it was started by the monotonic clock."""
 
     values: str
@@ -41,11 +41,11 @@ class Progress:
 
     def __init__(self, config: DictConfig, slots: int) -> None:
         self.slots = slots
-        self.given = set(_plain(config))
+        self.given = set(_constant_overrides(config))
         self.metric = config.get("optimized_metric")
         direction = config.hydra.sweeper.get("direction")
         self.least = direction == "minimize" if isinstance(direction, str) else less_is_better(str(self.metric))
-        self.now: dict[int, Now] = {}
+        self.now: dict[int, StartedJob] = {}
         self.seconds: list[float] = []  # of the jobs that were done
         self.failed = 0
         self.waiting = 0  # jobs that were asked for and have no place yet
@@ -70,8 +70,8 @@ class Progress:
 
     def started(self, number: int, words: Sequence[str], how: str = "started") -> None:
         """Tell that a job was started, or what else `how` says."""
-        values = [word for word in words if word not in self.given and not word.startswith(OF_GOING_ON)]
-        self.now[number] = Now(" ".join(map(shown_word, values)), time.monotonic())
+        values = [word for word in words if word not in self.given and not word.startswith(NOT_SHOWN)]
+        self.now[number] = StartedJob(" ".join(map(shown_word, values)), time.monotonic())
         if self._live is None:
             self._say(f"sweep: job {number} {how}{self._values(number)}")
 
@@ -149,7 +149,7 @@ class Progress:
             sys.stderr.flush()
 
 
-def _plain(config: DictConfig) -> Iterator[str]:
+def _constant_overrides(config: DictConfig) -> Iterator[str]:
     """Yield the words of a sweep's command line that have one value, as they are among a job's."""
     given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []
     assert isinstance(given, list)

@@ -12,9 +12,9 @@ from fulgurite.core.errors import ConfigError
 
 T = TypeVar("T")
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-THREADS = "OMP_NUM_THREADS"
-DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+NUM_THREADS = "OMP_NUM_THREADS"
+DRIVER_DIR = Path("/proc/driver/nvidia/gpus")  # one folder a GPU
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Slot:
     gpus: tuple[str, ...] | None
     cores: tuple[int, ...]
 
-    def take(self) -> None:
+    def bind(self) -> None:
         """Bind this process to the place: before CUDA is initialised, with no more threads than it has cores."""
         if self.gpus is not None:
-            os.environ[VISIBLE] = ",".join(self.gpus)
+            os.environ[VISIBLE_GPUS] = ",".join(self.gpus)
         if not self.cores:
             return
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cores)
-        given = os.environ.get(THREADS, "").split(",")[0]
+        given = os.environ.get(NUM_THREADS, "").split(",")[0]
         threads = min(len(self.cores), int(given)) if given.isdigit() and int(given) > 0 else len(self.cores)
-        os.environ[THREADS] = str(threads)
+        os.environ[NUM_THREADS] = str(threads)
 
         import torch  # the variable was read when it was imported
 
@@ -66,11 +66,11 @@ def allocate_slots(
         ConfigError: All that is wrong with the numbers.
     """
     visible, cores = found or (visible_gpus(os.environ), visible_cores())
-    _refuse(_wrong_numbers(slots=slots, gpus=gpus, cpus=cpus))
-    slots = slots or _number_of_slots(len(visible), len(cores), gpus, cpus)
-    _refuse([*_too_many("gpus", slots, gpus, len(visible)), *_too_many("cpus", slots, cpus, len(cores))])
-    of_gpus = _shares(visible, slots, gpus) if visible else [()] * slots
-    of_cores = [()] * slots if cpus == 0 else _shares(cores, slots, cpus)
+    _raise_findings(_check_numbers(slots=slots, gpus=gpus, cpus=cpus))
+    slots = slots or _num_slots(len(visible), len(cores), gpus, cpus)
+    _raise_findings([*_check_capacity("gpus", slots, gpus, len(visible)), *_check_capacity("cpus", slots, cpus, len(cores))])
+    of_gpus = _split_evenly(visible, slots, gpus) if visible else [()] * slots
+    of_cores = [()] * slots if cpus == 0 else _split_evenly(cores, slots, cpus)
     has_none_to_hide = not visible and gpus != 0
     return [Slot(number, None if has_none_to_hide else of_gpus[number], of_cores[number]) for number in range(slots)]
 
@@ -81,14 +81,14 @@ def visible_gpus(env: Mapping[str, str]) -> list[str]:
     Args:
         env: `CUDA_VISIBLE_DEVICES` in it wins; a number of -1 ends the list, as it does for CUDA.
     """
-    if (given := env.get(VISIBLE)) is not None:
+    if (given := env.get(VISIBLE_GPUS)) is not None:
         names: list[str] = []
         for name in (part.strip() for part in given.split(",")):
             if name in {"", "-1"}:
                 break
             names.append(name)
         return names
-    return [str(number) for number in range(len(list(DRIVER.glob("*"))))]
+    return [str(number) for number in range(len(list(DRIVER_DIR.glob("*"))))]
 
 
 def visible_cores() -> list[int]:
@@ -98,12 +98,12 @@ def visible_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _refuse(findings: Sequence[str]) -> None:
+def _raise_findings(findings: Sequence[str]) -> None:
     if findings:
         raise ConfigError(findings)
 
 
-def _wrong_numbers(**asked: Any) -> list[str]:
+def _check_numbers(**asked: Any) -> list[str]:
     least = {"slots": 1}
     return [
         f"hydra.launcher.{name}={str(value).lower()}: must be a whole number, {least.get(name, 0)} or more, or null"
@@ -112,7 +112,7 @@ def _wrong_numbers(**asked: Any) -> list[str]:
     ]
 
 
-def _too_many(name: str, slots: int, each: int | None, there: int) -> Iterator[str]:
+def _check_capacity(name: str, slots: int, each: int | None, there: int) -> Iterator[str]:
     if each and slots * each > there:
         most = there // each
         remedy = (
@@ -122,14 +122,14 @@ def _too_many(name: str, slots: int, each: int | None, there: int) -> Iterator[s
         yield f"hydra.launcher.{name}={each}: {need}, and this process sees {there}; use {remedy}"
 
 
-def _number_of_slots(gpus: int, cores: int, gpus_each: int | None, cores_each: int | None) -> int:
+def _num_slots(gpus: int, cores: int, gpus_each: int | None, cores_each: int | None) -> int:
     if gpus and gpus_each != 0:
         return max(1, gpus // (gpus_each or 1))
     # half of them: what loads data or writes a checkpoint needs some too, and each job its memory
     return max(1, cores // cores_each if cores_each else max(cores // 2, min(cores, 2)))
 
 
-def _shares(things: Sequence[T], slots: int, each: int | None) -> list[tuple[T, ...]]:
+def _split_evenly(things: Sequence[T], slots: int, each: int | None) -> list[tuple[T, ...]]:
     """Return equal shares, so that a job ends the same wherever it runs; single ones in turn where too few."""
     if each is None and len(things) < slots:
         return [(things[number % len(things)],) for number in range(slots)]

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.core.errors import suggest_or_list
-from fulgurite.distributed.comm_env import ENV, PREFIXES
+from fulgurite.distributed.comm_env import COMM_PREFIXES, ENV_INIT_METHOD
 from fulgurite.validation.findings import Finding
 
 
@@ -29,8 +29,8 @@ def check_processes(view: ConfigView) -> Iterator[Finding]:
             yield Finding("extras.interfaces", f"this machine has no interface {name!r}{near}", extras["interfaces"])
     for name, value in (extras.get("comm_env") or {}).items():
         key = f"extras.comm_env.{name}"
-        if not str(name).startswith(PREFIXES):
-            rule = f"is for variables of the libraries that processes speak through ({', '.join(PREFIXES)})"
+        if not str(name).startswith(COMM_PREFIXES):
+            rule = f"is for variables of the libraries that processes speak through ({', '.join(COMM_PREFIXES)})"
             yield Finding(key, f"{rule}; set others in the shell or in .env", value)
         elif isinstance(value, (dict, list)):
             yield Finding(key, "must be text or a number", value)
@@ -50,6 +50,6 @@ def _wrong_url(url: str) -> str:
         return "names no file by its whole path; give file:///<path that all machines see>"
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
         return "is a folder; name a file in it"
-    if parsed.scheme not in {"env", "tcp", "file"} or (parsed.scheme == "env" and url != ENV):
+    if parsed.scheme not in {"env", "tcp", "file"} or (parsed.scheme == "env" and url != ENV_INIT_METHOD):
         return f"is no place to meet; give {forms}"
     return ""

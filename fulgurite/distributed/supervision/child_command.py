@@ -14,7 +14,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from fulgurite.config.override_text import NOT_INHERITED_HYDRA
 
 # A sweeper's words stay: by them each process of a trial knows that its ranks decide together about an early end.
-NOT_FOR_RANKS = (*(start for start in NOT_INHERITED_HYDRA if start != "hydra.sweeper"), "hydra.job.")
+NOT_INHERITED_BY_RANKS = (*(start for start in NOT_INHERITED_HYDRA if start != "hydra.sweeper"), "hydra.job.")
 
 
 @contextmanager
@@ -28,18 +28,18 @@ def job_command_line() -> Iterator[None]:
         [str(word) for word in OmegaConf.to_container(given, resolve=False) or ()]
         for given in (hydra.overrides.task, hydra.overrides.hydra)
     )
-    its_own = [word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(NOT_FOR_RANKS)]
+    its_own = [word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(NOT_INHERITED_BY_RANKS)]
     typed, named = sys.argv, str(hydra.run.dir)
     sys.argv = [typed[0], *its_own, *words, "hydra.mode=RUN", f"hydra.job.num={hydra.job.num}"]
-    _name(str(hydra.runtime.output_dir))
+    _set_run_dir(str(hydra.runtime.output_dir))
     try:
         yield
     finally:
         sys.argv = typed
-        _name(named)
+        _set_run_dir(named)
 
 
-def _name(folder: str) -> None:
+def _set_run_dir(folder: str) -> None:
     """Set the directory that Lightning tells the processes."""
     cfg: Any = HydraConfig.instance().cfg
     with read_write(cfg.hydra.run), open_dict(cfg.hydra.run):

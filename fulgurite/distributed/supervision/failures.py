@@ -27,14 +27,14 @@ from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.runs.layout import RECORD
 
-FOLDER = "ranks"
-PATIENCE = 5.0  # seconds in which a failing rank leaves its word and ends
-LEAVE = 10.0  # seconds that rank 0 may take to close the record when all fail
+FAILURES_DIR = "ranks"
+FAILURE_REPORT_SECONDS = 5.0  # seconds in which a failing rank leaves its word and ends
+RECORD_CLOSE_SECONDS = 10.0  # seconds that rank 0 may take to close the record when all fail
 log = RankedLogger(__name__)
 Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
 
 # What gloo and NCCL say when another process is gone or late.
-_LOST = re.compile(
+_PEER_LOSS = re.compile(
     r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
 )
 
@@ -43,7 +43,7 @@ def is_peer_loss(error: BaseException) -> bool:
     """Tell whether an error only says that another rank is gone or late."""
     if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
         return True
-    return type(error) is RuntimeError and _LOST.search(str(error)) is not None
+    return type(error) is RuntimeError and _PEER_LOSS.search(str(error)) is not None
 
 
 def write_failure(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
@@ -58,21 +58,21 @@ def write_failure(folder: Path, reason: str, exit_code: int, *, waited: bool) ->
     log = next(iter(folder.glob(f"*.rank{rank()}.log")), None)
     word = {"reason": reason, "exit_code": exit_code, "waited": waited, "log": log.name if log else "the log"}
     with suppress(OSError):  # a full disk must not hide the error that is being told
-        (folder / FOLDER).mkdir(exist_ok=True)
-        write_atomic(folder / FOLDER / f"{rank()}.json", json.dumps(word) + "\n")
+        (folder / FAILURES_DIR).mkdir(exist_ok=True)
+        write_atomic(folder / FAILURES_DIR / f"{rank()}.json", json.dumps(word) + "\n")
 
 
 def read_failures(folder: Path) -> dict[int, dict[str, Any]]:
     """Return what failing ranks left, by rank."""
-    return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FOLDER).glob("[0-9]*.json"))}
+    return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FAILURES_DIR).glob("[0-9]*.json"))}
 
 
 def clear_failures(folder: Path) -> None:
     """Remove what ranks of an earlier start left."""
-    for path in (folder / FOLDER).glob("*.json"):
+    for path in (folder / FAILURES_DIR).glob("*.json"):
         path.unlink()
     with suppress(OSError):
-        (folder / FOLDER).rmdir()
+        (folder / FAILURES_DIR).rmdir()
 
 
 def wait_for_rank_zero(folder: Path) -> None:
@@ -83,12 +83,12 @@ def wait_for_rank_zero(folder: Path) -> None:
     distributed = sys.modules.get("torch.distributed")
     if LaunchInfo.current is None or (distributed is not None and distributed.is_initialized()):
         return
-    end = time.monotonic() + LEAVE
-    while time.monotonic() < end and _status(folder) == "running":
+    end = time.monotonic() + RECORD_CLOSE_SECONDS
+    while time.monotonic() < end and _read_status(folder) == "running":
         time.sleep(0.1)
 
 
-def _status(folder: Path) -> str | None:
+def _read_status(folder: Path) -> str | None:
     with suppress(OSError, ValueError):
         return str(json.loads((folder / RECORD).read_text())["status"])
     return "running"
@@ -100,7 +100,7 @@ def root_cause(folder: Path) -> RankFailed | None:
 
 
 def diagnose_failure(
-    processes: Processes, folder: Path, timeout: float, patience: float = PATIENCE
+    processes: Processes, folder: Path, timeout: float, patience: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed | None:
     """Return which rank failed and why, or None when none of them did.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fulgurite.core.errors import find_interrupt
-from fulgurite.distributed.comm_env import PREFIXES
+from fulgurite.distributed.comm_env import COMM_PREFIXES
 
 # What Lightning tells the processes that it starts, in the environment of the one that starts them.
 LIGHTNING_ENV = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -29,6 +29,6 @@ def isolated_job() -> Iterator[None]:
             from fulgurite.distributed.supervision.launcher import SupervisedLauncher
 
             SupervisedLauncher.terminate_all()
-            for name in [name for name in os.environ if name in LIGHTNING_ENV or name.startswith(PREFIXES)]:
+            for name in [name for name in os.environ if name in LIGHTNING_ENV or name.startswith(COMM_PREFIXES)]:
                 del os.environ[name]
             os.environ.update({name: value for name, value in before.items() if name not in os.environ})

@@ -27,18 +27,19 @@ from fulgurite.compat.lightning import (
     start_child_scripts,
 )
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import PARENT, LaunchInfo
-from fulgurite.distributed.ports import taken
+from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
+from fulgurite.distributed.ports import port_in_use
 from fulgurite.distributed.process_group import destroy_process_group, reserve_master_port
-from fulgurite.distributed.reachability import require_interfaces, require_own_address
+from fulgurite.distributed.reachability import require_gloo_interfaces, require_local_master_address
 from fulgurite.distributed.supervision.child_command import job_command_line
 from fulgurite.distributed.supervision.failures import clear_failures, diagnose_failure, is_peer_loss
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
-from fulgurite.distributed.supervision.watcher import RankWatcher, exit_with_parent, take_over_from_stopped_rank_zero
+from fulgurite.distributed.supervision.watcher import RankWatcher, take_over_from_stopped_rank_zero
 
-LEAVE = 30.0  # seconds that the other ranks may take to end after a good end of this one
-LEAVE_FAILED = 10.0  # the same after a bad one, in which they may still save
+EXIT_SECONDS = 30.0  # seconds that the other ranks may take to end after a good end of this one
+FAILED_EXIT_SECONDS = 10.0  # the same after a bad one, in which they may still save
 
 
 def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float:
@@ -103,12 +104,12 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             RankFailed: Another rank failed; the message names it.
             UserError: The port at which the processes meet is taken.
         """
-        require_interfaces()
+        require_gloo_interfaces()
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
             self._start()
-        elif parent := os.environ.pop(PARENT, None):
+        elif parent := os.environ.pop(RANK_ZERO_PID, None):
             self.parent = int(parent)
             exit_with_parent(self.parent)
         limit_threads(self.num_processes)
@@ -120,15 +121,15 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             raise
 
     def _start(self) -> None:
-        require_own_address()
+        require_local_master_address()
         reserve_master_port(self.num_processes * self.num_nodes, self.timeout)
         clear_failures(self.folder)
-        os.environ[PARENT] = str(os.getpid())
+        os.environ[RANK_ZERO_PID] = str(os.getpid())
         try:
             with job_command_line():
                 start_child_scripts(self)
         finally:
-            del os.environ[PARENT]
+            del os.environ[RANK_ZERO_PID]
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
         SupervisedLauncher.started.append(self)
@@ -145,7 +146,7 @@ class SupervisedLauncher(SubprocessScriptLauncher):
 
     def _end_others(self) -> None:
         assert self.watcher is not None
-        self.watcher.end_others(LEAVE_FAILED if self.failed else LEAVE)
+        self.watcher.end_others(FAILED_EXIT_SECONDS if self.failed else EXIT_SECONDS)
 
     def _raise_root_cause(self, error: BaseException) -> None:
         """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""
@@ -153,13 +154,13 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         if self.watcher is not None:
             self.watcher.leaving.set()
         if "EADDRINUSE" in str(error):
-            raise taken(self.cluster_environment.main_port) from error
+            raise port_in_use(self.cluster_environment.main_port) from error
         if not is_peer_loss(error):
             return
         if self.parent is not None:
             take_over_from_stopped_rank_zero(self.parent, self.folder)
         if rank() == 0 and LaunchInfo.current is not None:
-            raise diagnose_missing_ranks(self.folder, LaunchInfo.current.size, self.timeout) from error
+            raise diagnose_missing_ranks(self.folder, LaunchInfo.current.world_size, self.timeout) from error
         if rank() == 0:
             others = self.watcher.processes if self.watcher is not None else {}
             failed = diagnose_failure(others, self.folder, self.timeout)

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fulgurite.core.errors import EXIT_CRASH, RankFailed
-from fulgurite.core.proc import is_gone, is_stopped
+from fulgurite.core.proc import has_exited, is_stopped
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.supervision.failures import FOLDER, PATIENCE, first_failure, read_failures
+from fulgurite.distributed.supervision.failures import FAILURES_DIR, FAILURE_REPORT_SECONDS, first_failure, read_failures
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def registered_pid(folder: Path) -> Iterator[None]:
     Args:
         folder: The run directory.
     """
-    note = folder / FOLDER / f"{rank()}.pid"
+    note = folder / FAILURES_DIR / f"{rank()}.pid"
     with suppress(OSError):  # what only helps to say who failed must not fail
         note.parent.mkdir(exist_ok=True)
         note.write_text(f"{socket.gethostname()} {os.getpid()}")
@@ -37,7 +37,7 @@ def registered_pid(folder: Path) -> Iterator[None]:
             note.parent.rmdir()
 
 
-def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: float = PATIENCE) -> RankFailed:
+def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: float = FAILURE_REPORT_SECONDS) -> RankFailed:
     """Return which other rank made this one fail, which has only lost the others.
 
     Args:
@@ -53,12 +53,12 @@ def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: fl
             return failed
         silent = [number for number in range(size) if number != rank() and number not in words]
         for number in silent:
-            host, pid = _read(folder, number)
+            host, pid = _read_pid(folder, number)
             if pid and host == socket.gethostname():
                 who = f"rank {number} (pid {pid})"
                 if is_stopped(pid):
                     return RankFailed(f"{who} is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
-                if is_gone(pid):
+                if has_exited(pid):
                     hint = "killed by a signal; the system does so when the memory is full"
                     return RankFailed(f"{who} is gone without a word: {hint}", EXIT_CRASH)
         if time.monotonic() > end:
@@ -66,20 +66,20 @@ def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: fl
         time.sleep(0.1)
     if not silent:
         return RankFailed(f"rank {rank()} lost the others, who say the same of it: the network failed", EXIT_CRASH)
-    names = ", ".join(f"{number}{_place(folder, number)}" for number in silent)
+    names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in silent)
     return RankFailed(
         f"rank {names} did not answer within {timeout:g} s; if that long is right, raise extras.rank_timeout",
         EXIT_CRASH,
     )
 
 
-def _read(folder: Path, number: int) -> tuple[str, int]:
+def _read_pid(folder: Path, number: int) -> tuple[str, int]:
     with suppress(OSError, ValueError):
-        host, pid = (folder / FOLDER / f"{number}.pid").read_text().split()
+        host, pid = (folder / FAILURES_DIR / f"{number}.pid").read_text().split()
         return host, int(pid)
     return "", 0
 
 
-def _place(folder: Path, number: int) -> str:
-    host, pid = _read(folder, number)
+def _pid_suffix(folder: Path, number: int) -> str:
+    host, pid = _read_pid(folder, number)
     return f" ({host}, pid {pid})" if pid else ""

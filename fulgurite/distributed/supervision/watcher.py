@@ -21,10 +21,10 @@ from fulgurite.runs.run_json import mark_ended
 
 log = RankedLogger(__name__)
 
-POLL = 0.5  # seconds between two looks at the other ranks
+POLL_SECONDS = 0.5  # seconds between two looks at the other ranks
 
 
-GRACE = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
+GRACE_SECONDS = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
 
 
 class RankWatcher(threading.Thread):
@@ -47,7 +47,7 @@ class RankWatcher(threading.Thread):
         """Look until rank 0 leaves by itself, or has had its time to."""
         since: float | None = None
         stopped: float | None = None
-        while not self.leaving.wait(POLL):
+        while not self.leaving.wait(POLL_SECONDS):
             now = time.monotonic()
             if any(process.poll() for process in self.processes.values()):
                 since = since or now
@@ -55,7 +55,7 @@ class RankWatcher(threading.Thread):
                 asleep = any(process.poll() is None and is_stopped(process.pid) for process in self.processes.values())
                 stopped = (stopped or now) if asleep else None
             # the time-out of the group comes first where rank 0 waits in a collective
-            if (since and now - since > GRACE) or (stopped and now - stopped > self.timeout + GRACE):
+            if (since and now - since > GRACE_SECONDS) or (stopped and now - stopped > self.timeout + GRACE_SECONDS):
                 self._end_rank_zero()
                 return
 
@@ -76,21 +76,6 @@ class RankWatcher(threading.Thread):
                 process.wait(max(0.0, end - time.monotonic()))
             process.kill()
             process.wait()
-
-
-def exit_with_parent(parent: int) -> None:
-    """End this process, a rank that rank 0 started, as soon as rank 0 is gone.
-
-    Args:
-        parent: Process id of rank 0.
-    """
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL)
-        os._exit(EXIT_CRASH)
-
-    threading.Thread(target=look, daemon=True, name="parent-watcher").start()
 
 
 def take_over_from_stopped_rank_zero(parent: int, folder: Path) -> None:

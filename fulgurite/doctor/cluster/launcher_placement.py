@@ -26,16 +26,16 @@ def read_place(env: Mapping[str, str] = os.environ) -> Place:
     if launch is None:
         _require_alone(env)
         return Place()
-    if launch.rank >= launch.size:
+    if launch.rank >= launch.world_size:
         raise UserError(
-            f"RANK={launch.rank}: with WORLD_SIZE={launch.size} ranks go from 0 to {launch.size - 1}; "
+            f"RANK={launch.rank}: with WORLD_SIZE={launch.world_size} ranks go from 0 to {launch.world_size - 1}; "
             "start all with the same number"
         )
     return Place(
         rank=launch.rank,
-        world_size=launch.size,
+        world_size=launch.world_size,
         local_rank=launch.local_rank or 0,
-        launcher="environment" if launch.by == "RANK" else launch.by,
+        launcher="environment" if launch.launcher == "RANK" else launch.launcher,
         address=_address(launch, env),
         port=_port(env),
         agents=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
@@ -68,11 +68,11 @@ def _port(env: Mapping[str, str]) -> int:
 def _address(launch: LaunchInfo, env: Mapping[str, str]) -> str:
     if address := env.get("MASTER_ADDR"):
         return address
-    if launch.by == "srun" and (nodes := env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST"))):
+    if launch.launcher == "srun" and (nodes := env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST"))):
         return first_host(nodes)
-    if launch.local_size == launch.size:
+    if launch.local_world_size == launch.world_size:
         return "127.0.0.1"
-    by = "the environment" if launch.by == "RANK" else launch.by
+    by = "the environment" if launch.launcher == "RANK" else launch.launcher
     raise UserError(
         f"MASTER_ADDR: is not set, and {by} does not tell where rank 0 is; set it to the address of its machine"
     )

@@ -6,6 +6,7 @@ this file imports the standard library alone.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 # The process of a job under Ray: what it says goes to its log, and what it returns to a file.
-START = (
+WORKER_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from fulgurite.launchers.cluster import worker; worker.main(sys.argv[2])"
+    "from fulgurite.launchers.cluster import worker; worker.run_from_stdin(sys.argv[2], int(sys.argv[3]))"
 )
 
 
@@ -78,14 +79,14 @@ class JobEnvelope:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder, Path(log).open("ab") as said:
             result = Path(folder, "result")
-            command = [sys.executable, "-c", START, self.root, str(result)]
+            command = [sys.executable, "-c", WORKER_PROGRAM, self.root, str(result), str(os.getpid())]
             process = subprocess.Popen(
                 command, cwd=self.root, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True
             )
             assert process.stdin is not None
             try:
-                process.stdin.write(len(self.job).to_bytes(8, "big") + self.job)
-                process.stdin.flush()  # and stays open: its end tells the job that this process is gone
+                with process.stdin:
+                    process.stdin.write(self.job)
                 while (code := process.poll()) is None:
                     time.sleep(0.2)  # Ray's interrupt is no signal: it wakes up nothing that waits in the system
             except KeyboardInterrupt:

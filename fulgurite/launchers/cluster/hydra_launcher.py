@@ -37,7 +37,7 @@ class ScheduledLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what jobs need, and refuse keys that cannot be used."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        importlib.import_module(self.runs_on).checked(self.settings)
+        importlib.import_module(self.runs_on).check_settings(self.settings)
 
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None

@@ -18,15 +18,15 @@ from hydra.plugins.launcher import Launcher
 from fulgurite.core.errors import UserError, find_interrupt
 from fulgurite.core.files import unpack
 from fulgurite.launchers.cluster.envelope import JobEnvelope
-from fulgurite.launchers.cluster.scheduler import JobLost, Scheduler, read_settings, require, submit_jobs
+from fulgurite.launchers.cluster.scheduler import JobLost, Scheduler, check_types, import_package, submit_jobs
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.layout import LOCK_FILE
 from fulgurite.runs.lock import is_locked, run_lock
 from fulgurite.shutdown.signals import HANDLED
 from fulgurite.sweeps.dispatch import NumberedJob
 
-LOG = "console.log"  # in a job's folder
-FOLDERS = "ray-"  # of the system's folder for temporary files, each the folder of a Ray that a sweep has started
+CONSOLE_LOG = "console.log"  # in a job's folder
+TEMP_PREFIX = "ray-"  # of the system's folder for temporary files, each the folder of a Ray that a sweep has started
 NONE = type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
     "address": (str, NONE),
@@ -38,8 +38,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "runtime_env": (dict, NONE),
 }
 # Of a Ray that is started here; what jobs return is small, and Ray would take a third of the memory for it.
-STARTED = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-SILENT = {"log_to_driver": False, "configure_logging": False}
+LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+QUIET = {"log_to_driver": False, "configure_logging": False}
 
 
 def stream(
@@ -49,14 +49,14 @@ def stream(
 
     Args:
         launcher: Set up by Hydra.
-        settings: Its keys, checked by `checked`.
+        settings: Its keys, checked by `check_settings`.
         jobs: Number and words of each.
         at_once: The most jobs there at the same time; None leaves that to `slots`.
 
     Raises:
         UserError: Ray cannot be reached, or has not what a job asks for.
     """
-    ray = Ray(settings)
+    ray = RayScheduler(settings)
     try:
         slots = settings["slots"] or ray.room()
         slots = min(slots, at_once or slots)
@@ -66,23 +66,23 @@ def stream(
     yield from submit_jobs(ray, launcher, jobs, slots)
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the launcher's keys when they are right and Ray is installed.
 
     Raises:
         UserError: It is not so.
     """
-    read_settings(settings, SETTINGS, "ray")
+    check_types(settings, SETTINGS, "ray")
     if settings["num_cpus"] == settings["num_gpus"] == 0:
         raise UserError("hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job must take one of them")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell Ray's makers what it is used for
     if settings["address"] is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on all systems: it then listens on this machine alone
-    require("ray", "ray")
+    import_package("ray", "ray")
     return settings
 
 
-class Ray(Scheduler):
+class RayScheduler(Scheduler):
     """Tasks of Ray, each with a process of the job's own beside the worker that waits for it.
 
     Ray's worker has threads, handlers of signals and an environment of its own, and is used again; a job's process has
@@ -98,19 +98,19 @@ class Ray(Scheduler):
     def __init__(self, settings: dict[str, Any]) -> None:
         import ray
 
-        from fulgurite.launchers.cluster import envelope as sent
+        from fulgurite.launchers.cluster import envelope as envelope_module
 
-        ray.cloudpickle.register_pickle_by_value(sent)
+        ray.cloudpickle.register_pickle_by_value(envelope_module)
         self.ray, self.settings = ray, settings
         self.folder: str | None = None
         self.owned = ExitStack()
         started: dict[str, Any] = {}
         if settings["address"] is None:
-            clear_left_behind()
-            self.folder = tempfile.mkdtemp(prefix=FOLDERS)  # a short path: Ray makes sockets below it
+            remove_stale_dirs()
+            self.folder = tempfile.mkdtemp(prefix=TEMP_PREFIX)  # a short path: Ray makes sockets below it
             self.owned.enter_context(run_lock(Path(self.folder)))
-            started = {**STARTED, "_temp_dir": self.folder}
-        given = {**SILENT, **started, **(settings["init"] or {})}
+            started = {**LOCAL_RAY, "_temp_dir": self.folder}
+        given = {**QUIET, **started, **(settings["init"] or {})}
         if settings["runtime_env"]:
             given["runtime_env"] = settings["runtime_env"]
         handlers = {number: signal.getsignal(number) for number in HANDLED}
@@ -144,12 +144,12 @@ class Ray(Scheduler):
             )
         return min(int(have[name] / number) for name, number in wanted.items() if number)
 
-    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Any:
+    def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
         """Hand over a job."""
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
         # a worker for one job, and a job that is lost is not begun again behind the sweep's back
         task = self.ray.remote(max_retries=0, max_calls=1, **needs)(JobEnvelope.run_in_subprocess)
-        return task.options(name=f"job {job.number}").remote(sent, str(job.folder / LOG), job.grace + 10.0)
+        return task.options(name=f"job {job.number}").remote(envelope, str(job.folder / CONSOLE_LOG), job.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Return those that have ended, after half a second at most.
@@ -180,12 +180,12 @@ class Ray(Scheduler):
             raise JobLost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
         return unpack(returned) if isinstance(returned, bytes) else str(returned)
 
-    def ask(self, handles: Sequence[Any]) -> None:
+    def request_stop(self, handles: Sequence[Any]) -> None:
         """Interrupt tasks: those that run have their jobs save, the others do not begin."""
         for handle in handles:
             self.ray.cancel(handle, force=False)
 
-    def end(self, handles: Sequence[Any]) -> None:
+    def kill(self, handles: Sequence[Any]) -> None:
         """Kill the workers of tasks; their jobs see that and end too."""
         for handle in handles:
             self.ray.cancel(handle, force=True)
@@ -201,8 +201,8 @@ class Ray(Scheduler):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def clear_left_behind() -> None:
+def remove_stale_dirs() -> None:
     """Remove the folders of sweeps that SIGKILL has ended: each holds up to hundreds of megabytes."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}*"):
         if (folder / LOCK_FILE).is_file() and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -26,10 +26,10 @@ from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-BEGIN = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
-TRY_AGAIN = 30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
-ROOM_WITHIN = 1800.0  # seconds that a scheduler which has no job of the sweep may take none
-AT_ONCE = 10.0  # seconds that jobs which were ended at once may take to be gone
+STARTUP_SECONDS = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
+RETRY_SECONDS = 30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
+QUEUE_FULL_SECONDS = 1800.0  # seconds that a scheduler which has no job of the sweep may take none
+KILL_SECONDS = 10.0  # seconds that jobs which were ended at once may take to be gone
 
 
 class JobLost(Exception):
@@ -43,11 +43,11 @@ class QueueFull(Exception):
 class Scheduler(Protocol):
     """What the jobs of one sweep are handed to; a job is known by what `submit` returned."""
 
-    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Hashable:
+    def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Hashable:
         """Hand over a job.
 
         Raises:
-            NoRoom: It takes none for now.
+            QueueFull: It takes none for now.
         """
         ...
 
@@ -63,11 +63,11 @@ class Scheduler(Protocol):
         """
         ...
 
-    def ask(self, handles: Sequence[Any]) -> None:
+    def request_stop(self, handles: Sequence[Any]) -> None:
         """Ask jobs to end: those that run finish their step and save, the others do not begin."""
         ...
 
-    def end(self, handles: Sequence[Any]) -> None:
+    def kill(self, handles: Sequence[Any]) -> None:
         """End jobs at once."""
         ...
 
@@ -91,17 +91,17 @@ def submit_jobs(
         Number and `JobReturn` of each, in the order in which they end.
     """
     config: Any = launcher.config  # type: ignore[attr-defined]
-    handed = _SubmittedJobs(scheduler)
+    submitted = _SubmittedJobs(scheduler)
     try:
         with Progress(config, slots) as progress:
             more, given = True, None  # given: a job that may have to wait for room
-            while more or given or handed.jobs:
-                while (more or given) and len(handed.jobs) < slots and handed.may_try():
+            while more or given or submitted.jobs:
+                while (more or given) and len(submitted.jobs) < slots and submitted.can_submit():
                     if given is None and (given := next(jobs, None)) is None:
                         more = False
                         break
                     try:
-                        if not handed.over(RemoteJob.compose(launcher, *given)):
+                        if not submitted.submit(RemoteJob.compose(launcher, *given)):
                             continue
                         progress.started(*given, "handed over")
                     except HYDRA_ERRORS as error:
@@ -109,12 +109,12 @@ def submit_jobs(
                     given = None
                 progress.waiting = int(given is not None)
                 progress.show(jobs)
-                for number, returned in handed.ended():
+                for number, returned in submitted.ended():
                     progress.ended(number, returned, jobs)
                     yield number, returned
     finally:
         try:
-            handed.end()
+            submitted.end()
         finally:
             scheduler.close()
 
@@ -133,29 +133,29 @@ class _SubmittedJobs:
         self.try_at = 0.0  # by the monotonic clock; later than now while there is no room
         self.without_room: float | None = None  # since when
 
-    def may_try(self) -> bool:
+    def can_submit(self) -> bool:
         """Tell whether the scheduler may have room."""
         return time.monotonic() >= self.try_at
 
-    def over(self, job: RemoteJob) -> bool:
+    def submit(self, job: RemoteJob) -> bool:
         """Hand over a job; False where there is no room now, and it is to be tried again.
 
         Raises:
             UserError: There was no room for too long, or for the first job already.
         """
-        sent = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
+        envelope = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
             with signals.deferred():  # a job that was handed over and is not known here would be nobody's
-                self.jobs[self.scheduler.submit(job, sent)] = job
+                self.jobs[self.scheduler.submit(job, envelope)] = job
         except QueueFull as error:
             now = time.monotonic()
             self.without_room = self.without_room or now
-            if not self.has_taken or (not self.jobs and now - self.without_room > ROOM_WITHIN):
+            if not self.has_taken or (not self.jobs and now - self.without_room > QUEUE_FULL_SECONDS):
                 raise UserError(f"job {job.number} was not taken by the scheduler: {error}") from error
             if not self.has_told:
                 self.has_told = True
                 sys.stderr.write(f"sweep: the scheduler takes no more jobs for now, the others wait: {error}\n")
-            self.try_at = now + TRY_AGAIN
+            self.try_at = now + RETRY_SECONDS
             return False
         self.has_taken, self.without_room = True, None
         return True
@@ -173,15 +173,15 @@ class _SubmittedJobs:
         """
         if not self.jobs:
             return
-        patience = max(job.grace for job in self.jobs.values()) + BEGIN
+        patience = max(job.grace for job in self.jobs.values()) + STARTUP_SECONDS
         told = ", ".join(str(job.number) for job in self.jobs.values())
         sys.stderr.write(f"sweep: asking jobs {told} to save and end, within {patience:g} s; again ends them at once\n")
         with signals.deferred():
-            self.scheduler.ask(list(self.jobs))
+            self.scheduler.request_stop(list(self.jobs))
             self._wait(patience, heeding=True)
             if self.jobs:
-                self.scheduler.end(list(self.jobs))
-                self._wait(AT_ONCE)
+                self.scheduler.kill(list(self.jobs))
+                self._wait(KILL_SECONDS)
 
     def _wait(self, seconds: float, *, heeding: bool = False) -> None:
         until = time.monotonic() + seconds
@@ -209,7 +209,7 @@ class _SubmittedJobs:
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
 
-def require(package: str, launcher: str) -> ModuleType:
+def import_package(package: str, launcher: str) -> ModuleType:
     """Import a package that a launcher needs.
 
     Raises:
@@ -224,7 +224,7 @@ def require(package: str, launcher: str) -> ModuleType:
         ) from error
 
 
-def read_settings(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
+def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
     """Check the keys of a launcher.
 
     Args:

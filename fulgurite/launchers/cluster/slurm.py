@@ -17,12 +17,12 @@ from hydra.plugins.launcher import Launcher
 
 from fulgurite.core.errors import UserError
 from fulgurite.launchers.cluster.envelope import JobEnvelope
-from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, Scheduler, read_settings, require, submit_jobs
+from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, Scheduler, check_types, import_package, submit_jobs
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.sweep_ledger import ledger_state, record_event
 from fulgurite.sweeps.dispatch import NumberedJob
 
-FOLDER = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
+SUBMITIT_DIR = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
     "cluster": TEXT,
@@ -43,15 +43,15 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "setup": (list, NONE),
     "additional_parameters": (dict, NONE),
 }
-OF_EVERY_EXECUTOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min")
-OF_SLURM = ("signal_delay_s", "partition", "account", "qos", "constraint", "additional_parameters")
+COMMON_KEYS = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min")
+SLURM_KEYS = ("signal_delay_s", "partition", "account", "qos", "constraint", "additional_parameters")
 CLUSTERS = ("slurm", "local")
 # What sbatch says of limits on how many jobs there may be, and of a controller that is busy or away.
-FOR_NOW = re.compile(r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm")
+TEMPORARY_REFUSAL = re.compile(r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm")
 # The signal by which a job is told that its time is over. submitit's own choice is SIGUSR2, which ends every process
 # of the job that does not expect it, workers of data loaders among them; ours expect SIGUSR1, as scripts/slurm.sbatch
 # sends it.
-TIME_IS_OVER = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
+PREEMPT_SIGNAL_ENV = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
 def stream(
@@ -61,27 +61,27 @@ def stream(
 
     Args:
         launcher: Set up by Hydra.
-        settings: Its keys, checked by `checked`.
+        settings: Its keys, checked by `check_settings`.
         jobs: Number and words of each.
         at_once: The most jobs there at the same time; None leaves that to `slots`.
     """
-    scheduler = Slurm(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
+    scheduler = SlurmScheduler(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
     slots = settings["slots"]
     yield from submit_jobs(scheduler, launcher, jobs, min(slots, at_once or slots))
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the launcher's keys when jobs can be submitted with them.
 
     Raises:
         UserError: They cannot.
     """
-    read_settings(settings, SETTINGS, "slurm")
+    check_types(settings, SETTINGS, "slurm")
     cluster = settings["cluster"]
     if cluster not in CLUSTERS:
         raise UserError(f"hydra.launcher.cluster={cluster}: must be one of {', '.join(CLUSTERS)}")
-    os.environ.update(TIME_IS_OVER)  # read when submitit is imported
-    require("submitit", "slurm")
+    os.environ.update(PREEMPT_SIGNAL_ENV)  # read when submitit is imported
+    import_package("submitit", "slurm")
     if cluster == "slurm" and not shutil.which("sbatch"):
         raise UserError(
             "hydra.launcher.cluster=slurm: this machine has no sbatch; start the sweep where jobs can be submitted, "
@@ -105,18 +105,18 @@ def make_executor(settings: dict[str, Any], folder: Path) -> Any:
         settings: Checked.
         folder: The sweep's.
     """
-    submitit = require("submitit", "slurm")
+    submitit = import_package("submitit", "slurm")
     executor = submitit.AutoExecutor(
-        folder=folder / FOLDER / "%j",
+        folder=folder / SUBMITIT_DIR / "%j",
         cluster=settings["cluster"],
         slurm_max_num_timeout=settings["max_num_timeout"],
         local_max_num_timeout=settings["max_num_timeout"],
     )
-    setup = [*(f"export {name}={value}" for name, value in TIME_IS_OVER.items()), *(settings["setup"] or ())]
+    setup = [*(f"export {name}={value}" for name, value in PREEMPT_SIGNAL_ENV.items()), *(settings["setup"] or ())]
     executor.update_parameters(
         name=folder.name,
-        **{key: settings[key] for key in OF_EVERY_EXECUTOR},
-        **{f"slurm_{key}": settings[key] for key in OF_SLURM},
+        **{key: settings[key] for key in COMMON_KEYS},
+        **{f"slurm_{key}": settings[key] for key in SLURM_KEYS},
         slurm_setup=setup,
     )
     if settings["cluster"] == "local":
@@ -124,7 +124,7 @@ def make_executor(settings: dict[str, Any], folder: Path) -> Any:
     return executor
 
 
-class Slurm(Scheduler):
+class SlurmScheduler(Scheduler):
     """submitit's jobs.
 
     Args:
@@ -135,9 +135,9 @@ class Slurm(Scheduler):
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         from cloudpickle import register_pickle_by_value
 
-        from fulgurite.launchers.cluster import envelope as sent
+        from fulgurite.launchers.cluster import envelope as envelope_module
 
-        register_pickle_by_value(sent)
+        register_pickle_by_value(envelope_module)
         self.folder = folder
         self.local = settings["cluster"] == "local"
         self.pause, self.asked = settings["poll_s"], time.monotonic()
@@ -145,21 +145,21 @@ class Slurm(Scheduler):
         # where the files of another machine may be seen some seconds late
         self.late = 0.0 if self.local else 15.0
 
-    def submit(self, job: RemoteJob, sent: JobEnvelope) -> Any:
+    def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
         """Hand over a job; one of an earlier start of the sweep that still waits in the queue is taken out of it.
 
         Raises:
-            NoRoom: Slurm takes no job for now: it has as many of the user's as it may, or does not answer.
+            QueueFull: Slurm takes no job for now: it has as many of the user's as it may, or does not answer.
             UserError: Slurm does not take this job.
         """
         told = ledger_state(self.folder).last.get(job.number, {})
         if not self.local and told.get("event") == "queued":
             subprocess.run(["scancel", str(told["id"])], check=False)
         try:
-            submitted = self.executor.submit(sent)
+            submitted = self.executor.submit(envelope)
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             last = str(error).strip().splitlines()[-1]
-            if FOR_NOW.search(str(error)):
+            if TEMPORARY_REFUSAL.search(str(error)):
                 raise QueueFull(last) from error
             raise UserError(f"hydra/launcher=slurm: job {job.number} was not taken by sbatch: {last}") from error
         record_event({"dir": self.folder, "job": job.number}, "queued", run=job.folder, id=submitted.job_id)
@@ -195,7 +195,7 @@ class Slurm(Scheduler):
             return f"{lines[-2] if lines[-1].startswith('  - ') else lines[-1]}; its log: {handle.paths.stderr}"
         return first.result()  # type: ignore[no-any-return]
 
-    def ask(self, handles: Sequence[Any]) -> None:
+    def request_stop(self, handles: Sequence[Any]) -> None:
         """Send SIGTERM to what runs, and take what waits out of the queue."""
         if self.local:
             self._signal(handles, signal.SIGTERM)
@@ -205,7 +205,7 @@ class Slurm(Scheduler):
         subprocess.run(["scancel", "--state=PENDING", *ids], check=False)
         subprocess.run(["scancel", "--state=RUNNING", "--signal=TERM", *ids], check=False)
 
-    def end(self, handles: Sequence[Any]) -> None:
+    def kill(self, handles: Sequence[Any]) -> None:
         """Have Slurm end jobs."""
         if self.local:
             self._signal(handles, signal.SIGINT)  # submitit's process then kills the job's
@@ -219,7 +219,7 @@ class Slurm(Scheduler):
         """Return the ids of those that Slurm still has; submitit would ask sacct, which not every cluster has."""
         self.asked = time.monotonic()
         ids = [str(job.job_id) for job in handles]
-        told = _ask("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")
+        told = _run_command("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")
         if told.returncode and "Invalid job id" not in told.stderr:
             return set(ids)  # nothing answers for now
         return set(told.stdout.split())
@@ -232,7 +232,7 @@ class Slurm(Scheduler):
     def _told(self, job: Any) -> str:
         if self.local:
             return f"ended without a word, as by kill -9; its log: {job.paths.stderr}"
-        told = _ask("scontrol", "show", "job", str(job.job_id), "--oneliner").stdout
+        told = _run_command("scontrol", "show", "job", str(job.job_id), "--oneliner").stdout
         facts = dict(word.split("=", 1) for word in told.split() if "=" in word)
         state = facts.get("JobState", "unknown")
         code = f" with exit code {facts['ExitCode']} (code:signal)" if "ExitCode" in facts else ""
@@ -241,5 +241,5 @@ class Slurm(Scheduler):
         return f"Slurm's job {job.job_id} ended without a word, state {state}{code}; {seen}"
 
 
-def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+def _run_command(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
@@ -21,6 +20,7 @@ from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import unpack
+from fulgurite.core.proc import terminate_with_parent
 from fulgurite.core.project import prepare_environment
 from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.launchers.job import RemoteJob, to_hydra_config, to_plain
@@ -40,8 +40,8 @@ def run_submitted_job(pickled: bytes) -> JobReturn:
         pickled: A `RemoteJob`.
     """
     put_back: Any = signal.getsignal(signal.SIGUSR1)
-    environment_of_one_task()
-    returned = _run(pickled)
+    clear_single_task_env()
+    returned = _run_or_resume(pickled)
     ended = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
     if ended and isinstance(put_back, Callable):  # type: ignore[arg-type]
         try:
@@ -51,28 +51,21 @@ def run_submitted_job(pickled: bytes) -> JobReturn:
     return returned
 
 
-def main(result: str) -> None:
-    """Run a job given on standard input, whose end asks the job to end too: the process that started it is gone.
+def run_from_stdin(result: str, parent: int) -> None:
+    """Run a job read from standard input, and terminate it with its parent.
 
     Args:
         result: File for the pickled `JobReturn`.
+        parent: Process ID of the Ray worker that started this process.
     """
-    with os.fdopen(os.dup(0), "rb") as given:
-        pickled = given.read(int.from_bytes(given.read(8), "big"))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    returned = _run(pickled)
+    terminate_with_parent(parent)
+    returned = _run_or_resume(sys.stdin.buffer.read())
     temporary = Path(f"{result}.part")
     temporary.write_bytes(pickle.dumps(returned))
     temporary.rename(result)
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _run(pickled: bytes) -> JobReturn:
+def _run_or_resume(pickled: bytes) -> JobReturn:
     prepare_environment()
     guard_configs()
     setup_globals()
@@ -109,7 +102,7 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
     return replace(job, plain=to_plain(config))
 
 
-def environment_of_one_task() -> None:
+def clear_single_task_env() -> None:
     """Take away what Slurm says of the tasks of a step that has one: the ranks of the job are not Slurm's, but ours."""
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):

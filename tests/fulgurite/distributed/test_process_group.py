@@ -209,14 +209,14 @@ def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path
 def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
     rank: int, note: str, tmp_path: Path
 ) -> None:
-    board = DirectoryStore(tmp_path)
-    board.put("1-begin-call", earlier := "left by an earlier start")
-    meeting = Rendezvous(LaunchInfo("mpiexec", rank, 2, None, None, None, "key"), board, 20)
+    store = DirectoryStore(tmp_path)
+    store.set("1-begin-call", earlier := "left by an earlier start")
+    meeting = Rendezvous(LaunchInfo("mpiexec", rank, 2, None, None, None, "key"), store, 20)
     with ThreadPoolExecutor(1) as pool:
-        ours = pool.submit(meeting.hold, "begin", "ours", lambda said: said)
-        while (said := board.get(note) or earlier) == earlier:
+        ours = pool.submit(meeting.exchange, "begin", "ours", lambda said: said)
+        while (said := store.get(note) or earlier) == earlier:
             time.sleep(0.01)
-        board.put(note, json.dumps({**json.loads(said), "word": "other"}) if rank else "other")
+        store.set(note, json.dumps({**json.loads(said), "word": "other"}) if rank else "other")
         with pytest.raises(UserError, match=f"{tmp_path}: another start of the same command meets there .*MASTER_PORT"):
             ours.result()
 

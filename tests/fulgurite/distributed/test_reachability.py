@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import UserError
-from fulgurite.distributed.reachability import require_interfaces, require_own_address, wait_for_master
+from fulgurite.distributed.reachability import require_gloo_interfaces, require_local_master_address, wait_for_master
 from fulgurite.distributed.supervision.failures import write_failure
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
 from tests.support.cli import only_run, read_json, run_cli
@@ -29,18 +29,18 @@ def test_an_interface_that_is_not_there_is_told_with_those_that_are(monkeypatch:
     with pytest.raises(
         UserError, match=r"GLOO_SOCKET_IFNAME=lo,nope0: this machine has no interface 'nope0', it has lo"
     ):
-        require_interfaces()
+        require_gloo_interfaces()
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    require_interfaces()
+    require_gloo_interfaces()
 
 
 def test_an_address_of_another_machine_is_refused_where_one_process_starts_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("192.0.2.1", "no-such-host.invalid"):
         monkeypatch.setenv("MASTER_ADDR", address)
         with pytest.raises(UserError, match=f"MASTER_ADDR={address}: is no address of this machine"):
-            require_own_address()
+            require_local_master_address()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    require_own_address()
+    require_local_master_address()
 
 
 def test_a_master_that_does_not_answer_is_waited_for_no_longer_than_asked() -> None:

@@ -17,7 +17,7 @@ import torch
 from fulgurite.compat.hydra import unchecked
 from fulgurite.core.errors import UserError
 from fulgurite.core.proc import is_stopped
-from fulgurite.distributed.ports import require_free_port
+from fulgurite.distributed.ports import require_free_master_port
 from fulgurite.distributed.supervision import watcher
 from fulgurite.distributed.supervision.failures import (
     clear_failures,
@@ -120,7 +120,7 @@ HANGING = """
 import subprocess, sys, time
 from pathlib import Path
 from fulgurite.distributed.supervision import watcher
-watcher.POLL, watcher.GRACE = 0.05, 0.3
+watcher.POLL_SECONDS, watcher.GRACE_SECONDS = 0.05, 0.3
 child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
 watcher.RankWatcher({1: child}, Path(sys.argv[1]), 60).start()
 child.kill()
@@ -148,11 +148,11 @@ def test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed(
 FOLLOWING = """
 import subprocess, sys, time
 rank = (
-    "import os, time; from fulgurite.distributed.supervision.watcher import follow; "
-    "follow(os.getppid()); print(0, flush=True); time.sleep(60)"
+    "import os, time; from fulgurite.core.proc import exit_with_parent; "
+    "exit_with_parent(os.getppid()); print(0, flush=True); time.sleep(60)"
 )
 child = subprocess.Popen([sys.executable, "-c", rank], stdout=subprocess.PIPE)
-child.stdout.readline()
+assert child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -185,11 +185,11 @@ def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatc
         port = holder.getsockname()[1]
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(UserError, match=f"MASTER_PORT={port}: another process listens there; name another port"):
-            require_free_port()
-    require_free_port()
+            require_free_master_port()
+    require_free_master_port()
     monkeypatch.setenv("MASTER_PORT", "no")
     with pytest.raises(UserError, match="MASTER_PORT=no: is no port; give a number from 1 to 65535"):
-        require_free_port()
+        require_free_master_port()
 
 
 def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSmall) -> None:

@@ -15,7 +15,7 @@ from fulgurite.launchers.cluster import ray as on_ray
 from fulgurite.launchers.cluster import slurm as on_slurm
 from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.cluster.slurm import make_executor
-from fulgurite.launchers.cluster.worker import environment_of_one_task
+from fulgurite.launchers.cluster.worker import clear_single_task_env
 from tests.support.project import ROOT
 from tests.support.run_if import RunIf
 
@@ -33,7 +33,7 @@ def keys_of(launcher: str, **changed: Any) -> dict[str, Any]:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have both packages found."""
     for module in MODULES.values():
-        monkeypatch.setattr(module, "require", lambda *_: None)
+        monkeypatch.setattr(module, "import_package", lambda *_: None)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/sbatch")
     for name in ("SUBMITIT_PREEMPT_SIGNAL", "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         monkeypatch.setenv(name, "")  # set by what is tested
@@ -43,7 +43,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_a_launchers_own_config_is_taken(launcher: str) -> None:
     given = keys_of(launcher)
-    assert MODULES[launcher].checked(given) == given
+    assert MODULES[launcher].check_settings(given) == given
     assert set(MODULES[launcher].SETTINGS) == set(given)
 
 
@@ -68,7 +68,7 @@ def test_a_launchers_own_config_is_taken(launcher: str) -> None:
 @pytest.mark.usefixtures("installed")
 def test_a_key_that_a_launcher_cannot_use_is_one_line(launcher: str, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as refused:
-        MODULES[launcher].checked(keys_of(launcher, **changed))
+        MODULES[launcher].check_settings(keys_of(launcher, **changed))
     assert str(refused.value).startswith(said)
 
 
@@ -80,7 +80,7 @@ def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_insta
     for name in ("SUBMITIT_PREEMPT_SIGNAL", "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         monkeypatch.setenv(name, "")
     with pytest.raises(UserError) as refused:
-        MODULES[launcher].checked(keys_of(launcher))
+        MODULES[launcher].check_settings(keys_of(launcher))
     assert str(refused.value) == (
         f"hydra/launcher={launcher}: needs the package {package}, which is not installed; "
         f'pip install -e ".[{launcher}]"'
@@ -88,11 +88,11 @@ def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_insta
 
 
 def test_without_sbatch_it_is_said_where_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_slurm, "require", lambda *_: None)
+    monkeypatch.setattr(on_slurm, "import_package", lambda *_: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "")
     with pytest.raises(UserError, match="this machine has no sbatch; start the sweep where jobs can be submitted"):
-        on_slurm.checked(keys_of("slurm"))
+        on_slurm.check_settings(keys_of("slurm"))
 
 
 @RunIf(package="submitit", posix=True)
@@ -123,5 +123,5 @@ def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.
     for tasks, left in (("1", None), ("2", "1")):
         monkeypatch.setenv("SLURM_NTASKS", tasks)
         monkeypatch.setenv("SLURM_PROCID", "1")
-        environment_of_one_task()
+        clear_single_task_env()
         assert os.environ.get("SLURM_PROCID") == left

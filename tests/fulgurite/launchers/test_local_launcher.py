@@ -20,7 +20,7 @@ from hydra.types import HydraContext
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.launchers.local_pool import PRELOADED
-from fulgurite.launchers.slots import THREADS, VISIBLE, allocate_slots, visible_gpus
+from fulgurite.launchers.slots import NUM_THREADS, VISIBLE_GPUS, allocate_slots, visible_gpus
 from fulgurite.plugins.hydra_plugins.fulgurite.local import LocalLauncher
 from fulgurite.runs.sweep_ledger import read
 from fulgurite.sweeps.config_cache import ConfigCache
@@ -55,7 +55,7 @@ def jobs_in(sweep: Path, name: str) -> list[Any]:
 
 
 def test_jobs_share_a_machine_and_leave_nothing_to_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "5,GPU-7a")
+    monkeypatch.setenv(VISIBLE_GPUS, "5,GPU-7a")
     few = [
         "trainer=cpu",
         "test=false",
@@ -73,7 +73,7 @@ def test_jobs_share_a_machine_and_leave_nothing_to_one_another(tmp_path: Path, m
     assert [place["cores"] for place in places[:2]] == halves
     assert [place["gpus"] for place in places[:2]] == ["5", "GPU-7a"]
     assert places[2]["cores"] in halves, "the third has the place that was free first"
-    assert [(place["threads"], place[THREADS]) for place in places] == [(1, "1")] * 3
+    assert [(place["threads"], place[NUM_THREADS]) for place in places] == [(1, "1")] * 3
     assert len({place["pid"] for place in places}) == 3
     assert all(place["group"] == place["pid"] == record["pid"] for place, record in zip(places, records, strict=True))
     assert [(place["trace"], place["left"]) for place in places] == [(None, [])] * 3
@@ -299,9 +299,9 @@ def test_a_number_that_is_none_is_refused(asked: dict[str, Any], told: str) -> N
 
 
 def test_the_variable_of_cuda_is_read_as_cuda_reads_it() -> None:
-    assert visible_gpus({VISIBLE: "3, GPU-ab"}) == ["3", "GPU-ab"]
-    assert visible_gpus({VISIBLE: "1,-1,2"}) == ["1"]
-    assert visible_gpus({VISIBLE: ""}) == []
+    assert visible_gpus({VISIBLE_GPUS: "3, GPU-ab"}) == ["3", "GPU-ab"]
+    assert visible_gpus({VISIBLE_GPUS: "1,-1,2"}) == ["1"]
+    assert visible_gpus({VISIBLE_GPUS: ""}) == []
 
 
 def test_a_key_that_launcher_or_sweeper_do_not_take_is_refused_in_a_line(tmp_path: Path) -> None:

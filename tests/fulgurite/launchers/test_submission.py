@@ -18,7 +18,7 @@ from fulgurite.launchers.cluster import ray as on_ray
 from fulgurite.launchers.cluster import scheduler as scheduled
 from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, submit_jobs
-from fulgurite.launchers.cluster.slurm import FOR_NOW
+from fulgurite.launchers.cluster.slurm import TEMPORARY_REFUSAL
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import LEDGER, append, ledger_state, read, record_event
@@ -39,7 +39,7 @@ class Noted:
         self.told: list[tuple[str, list[int]]] = []
         self.asked = False
 
-    def submit(self, job: RemoteJob, sent: JobEnvelope) -> int:
+    def submit(self, job: RemoteJob, envelope: JobEnvelope) -> int:
         """Begin all but job 2."""
         if self.there >= self.room:
             self.refused += 1
@@ -62,14 +62,14 @@ class Noted:
             raise JobLost("node lost")
         return JobReturn(overrides=[str(handle)], status=JobStatus.COMPLETED)
 
-    def ask(self, handles: Sequence[int]) -> None:
+    def request_stop(self, handles: Sequence[int]) -> None:
         """Note it."""
-        self.told.append(("ask", list(handles)))
+        self.told.append(("request_stop", list(handles)))
         self.asked = True
 
-    def end(self, handles: Sequence[int]) -> None:
+    def kill(self, handles: Sequence[int]) -> None:
         """Note it."""
-        self.told.append(("end", list(handles)))
+        self.told.append(("kill", list(handles)))
 
     def close(self) -> None:
         """Note it."""
@@ -112,7 +112,7 @@ def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
     running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 4, 5)]))
     assert next(running)[0] == 3
     running.close()
-    assert scheduler.told == [("ask", [4]), ("close", [])]
+    assert scheduler.told == [("request_stop", [4]), ("close", [])]
     assert "asking jobs 4 to save and end, within 90 s" in capsys.readouterr().err
     assert not (tmp_path / "5").exists()
 
@@ -137,8 +137,8 @@ def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
     with pytest.raises(UserError, match=r"^job 0 was not taken by the scheduler: QOSMaxSubmitJobPerUserLimit$"):
         list(handed(tmp_path, Noted(room=0), iter([(0, ["seed=0"])])))
     scheduler = Noted(room=1)
-    monkeypatch.setattr(scheduled, "ROOM_WITHIN", 0.3)
-    monkeypatch.setattr(scheduled, "TRY_AGAIN", 0.1)
+    monkeypatch.setattr(scheduled, "QUEUE_FULL_SECONDS", 0.3)
+    monkeypatch.setattr(scheduled, "RETRY_SECONDS", 0.1)
     running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 5)]))
     assert next(running)[0] == 3
     scheduler.there = 1  # someone else's
@@ -159,11 +159,11 @@ def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
     ],
 )
 def test_what_sbatch_refuses_for_now_is_told_from_what_it_never_takes(said: str, *, for_now: bool) -> None:
-    assert bool(FOR_NOW.search(said)) == for_now
+    assert bool(TEMPORARY_REFUSAL.search(said)) == for_now
 
 
 def test_ray_has_room_for_as_many_jobs_as_what_each_takes_goes_into_what_there_is() -> None:
-    ray = object.__new__(on_ray.Ray)
+    ray = object.__new__(on_ray.RayScheduler)
     ray.ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0, "bigmem": 3.0})
     for resources, room in ((None, 4), ({}, 4), ({"bigmem": 1}, 3)):
         ray.settings = {"num_cpus": 2, "num_gpus": 0.5, "resources": resources}
@@ -186,11 +186,11 @@ def test_what_a_killed_sweep_has_left_of_its_ray_is_removed_and_nothing_else(
     owner = multiprocessing.get_context("fork").Process(target=own, args=(tmp_path / "ray-lives", begun, over))
     owner.start()
     assert begun.wait(10)
-    on_ray.clear_left_behind()
+    on_ray.remove_stale_dirs()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ray-lives", "ray-of-another-program"]
     over.set()
     owner.join()
-    on_ray.clear_left_behind()
+    on_ray.remove_stale_dirs()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ray-of-another-program"]
 
 

@@ -18,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from fulgurite.compat.hydra import returned_value
 from fulgurite.core.errors import Diverged, UserError
 from fulgurite.engine.outcome import JobFailed, Outcome
-from fulgurite.launchers.job import RemoteJob, portable
+from fulgurite.launchers.job import RemoteJob, to_picklable
 from fulgurite.sweeps.dispatch import run_jobs
 from fulgurite.sweeps.grid import _JobQueue
 from fulgurite.sweeps.jobs import Job
@@ -111,7 +111,7 @@ def test_a_grid_that_stops_hands_out_no_more_and_says_how_many_are_left() -> Non
 
 @pytest.mark.parametrize("error", [Diverged("the loss is nan"), ValueError("of\nmany lines"), MemoryError()])
 def test_what_a_job_raised_comes_back_from_its_process(error: Exception) -> None:
-    there = portable(JobReturn(status=JobStatus.FAILED, _return_value=error))
+    there = to_picklable(JobReturn(status=JobStatus.FAILED, _return_value=error))
     back = pickle.loads(pickle.dumps(there))._return_value  # noqa: S301 - made a line before
     assert isinstance(back, JobFailed)
     assert back.outcome.exit_code == (3 if isinstance(error, Diverged) else 1)

@@ -54,9 +54,9 @@ class LocalLauncher(Launcher):
             jobs: Number and words of each.
             at_once: The most slots that are used; None uses all.
         """
-        from fulgurite.launchers.local_pool import Pool
+        from fulgurite.launchers.local_pool import LocalPool
 
-        yield from Pool(self, self.places[:at_once]).stream(jobs)
+        yield from LocalPool(self, self.places[:at_once]).stream(jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs for a sweeper that knows batches only.
