@@ -53,26 +53,32 @@ def _look(name: str) -> Interface:
     return Interface(name, address, up, loopback=bool(flags & _LOOPBACK))
 
 
+def find_interface_problem(name: str) -> str:
+    """Return why an interface cannot be used on this machine; empty if it exists."""
+    names = [existing for _, existing in socket.if_nameindex()]
+    if name in names:
+        return ""
+    suggestion = did_you_mean(name, names) or f". It has {', '.join(names)}."
+    return f"{socket.gethostname()} has no interface {name!r}{suggestion}"
+
+
 def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
     """Return interfaces by name.
 
     Args:
         names: As a user gave them.
-        source: The option or variable that they were given by.
+        source: The option or variable that named them.
 
     Raises:
-        UserError: One does not exist on this machine, is down or has no address.
+        UserError: An interface does not exist on this machine, or is down.
     """
-    there = {interface.name: interface for interface in all_interfaces()}
+    interfaces = {interface.name: interface for interface in all_interfaces()}
     for name in names:
         if problem := find_interface_problem(name):
             raise UserError(f"{source}={name}: {problem}")
-            raise UserError(f"{source}={name}: {socket.gethostname()} has no such interface{near}; it has {shown}")
-        if not there[name].up:
-            raise UserError(
-                f"{source}={name}: the interface is down on {socket.gethostname()}; `ip link set {name} up`"
-            )
-    return [there[name] for name in names]
+        if not interfaces[name].up:
+            raise UserError(f"{source}={name}: it is down on {socket.gethostname()}. Run `ip link set {name} up`.")
+    return [interfaces[name] for name in names]
 
 
 def chosen_by_gloo() -> tuple[str | None, str]:

@@ -63,7 +63,8 @@ def find_backend_problem(name: str, device: str) -> str:
     built = [backend for backend in BUILTIN if dist.is_backend_available(backend)]
     known = {*BUILTIN, *dist.Backend.backend_list} - {"undefined"}
     if name not in known:
-        return f"is not a backend{did_you_mean(name, sorted(known)) or f'. Available: {', '.join(built)}.'}"
+        suggestion = did_you_mean(name, sorted(known)) or f". Available: {', '.join(built)}."
+        return f"is not a backend{suggestion}"
     if name in BUILTIN and name not in built:
         return f"torch {torch.__version__} is built without {name}, it has {', '.join(built)}."
     if DEVICE_TYPES.get(name, device) != device:

@@ -29,7 +29,7 @@ from fulgurite.distributed.backend import choose_backend
 from fulgurite.distributed.cluster_environment import ExternalLaunchEnvironment
 from fulgurite.distributed.comm_env import ENV_INIT_METHOD, set_comm_variables
 from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
-from fulgurite.distributed.ports import MASTER_PORT, require_free_port, require_free_master_port
+from fulgurite.distributed.ports import MASTER_PORT, require_free_master_port, require_free_port
 from fulgurite.distributed.reachability import wait_for_master
 
 INIT_FILE = "FULGURITE_MEET"  # set for processes that rank 0 starts: the file that it has chosen
@@ -102,7 +102,9 @@ def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
     if given:
-        raise ConfigError([f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.launcher}; leave it out"])
+        raise ConfigError(
+            [f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.launcher}; leave it out"]
+        )
     return {"plugins": [ExternalLaunchEnvironment(LaunchInfo.current)]}
 
 
@@ -133,7 +135,9 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     if url == ENV_INIT_METHOD and launch is None and starts != "popen":
         return
     if url.startswith("file://"):
-        InitMethod.file = url = os.environ.get(INIT_FILE) or rank_zero_decides(cfg, "file", lambda: _make_init_file(url))
+        InitMethod.file = url = os.environ.get(INIT_FILE) or rank_zero_decides(
+            cfg, "file", lambda: _make_init_file(url)
+        )
         if launch is None:
             os.environ[INIT_FILE] = url  # for the processes that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

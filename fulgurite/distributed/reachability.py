@@ -7,6 +7,7 @@ import socket
 import time
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.network_interfaces import find_interface_problem
 
 GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's take patterns
 RETRY_SECONDS = 0.2  # seconds between two tries
@@ -18,13 +19,10 @@ def require_gloo_interfaces() -> None:
     Raises:
         UserError: One line with those there are.
     """
-    there = [name for _, name in socket.if_nameindex()]
-    for name in filter(None, os.environ.get(GLOO_INTERFACES, "").split(",")):
-        if name not in there:
-            raise UserError(
-                f"{GLOO_INTERFACES}={os.environ[GLOO_INTERFACES]}: this machine has no interface {name!r}, it has "
-                f"{', '.join(there)}; name one of these, or unset it"
-            )
+    names = os.environ.get(GLOO_INTERFACES, "")
+    for name in filter(None, names.split(",")):
+        if problem := find_interface_problem(name):
+            raise UserError(f"{GLOO_INTERFACES}={names}: {problem} Name an existing interface, or unset the variable.")
 
 
 def require_local_master_address() -> None:

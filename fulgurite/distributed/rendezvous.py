@@ -188,10 +188,12 @@ class Rendezvous:
     def _missing(self, came: Mapping[int, Any]) -> UserError:
         missing = sorted(set(range(1, self.launch.world_size)) - came.keys())
         names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+        return self._timed_out(f"{names} of {self.launch.world_size}")
+
+    def _timed_out(self, ranks: str) -> UserError:
         return UserError(
-            f"{names} of {self.launch.world_size}: did not come to {self.store} within {self.timeout:g} s "
-            "(extras.rank_timeout); "
-            "all processes of a run need the same paths.log_dir, in a folder that all machines see"
+            f"{ranks} did not join within {self.timeout:g} s (extras.rank_timeout). All processes must use the same "
+            f"paths.log_dir on a shared filesystem (looked in {self.store})."
         )
 
     def _duplicate_launch(self) -> UserError:
@@ -213,10 +215,7 @@ class Rendezvous:
             if json.loads(self.store.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
                 raise self._duplicate_launch()
             if not wait.again():
-                raise UserError(
-                    f"rank 0: did not come to {self.store} within {self.timeout:g} s (extras.rank_timeout); "
-                    "all processes of a run need the same paths.log_dir, in a folder that all machines see"
-                )
+                raise self._timed_out("rank 0")
         self.store.delete(f"{name}-{self.launch.rank}")
         if "refused" in found:
             raise RefusedByRankZero(found["refused"], found["exit_code"])
@@ -241,10 +240,9 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
     """Return what rank 0 decides for all processes that a launcher has started; a process alone decides for itself.
 
     Args:
-        log_dir: `paths.log_dir`.
-        timeout: Seconds to wait for one another.
-        name: What about.
-        say: What this process has to say.
+        config: With `paths` and `extras`.
+        name: Of the decision.
+        payload: Of this rank; plain values.
         decide: As in `Rendezvous.exchange`.
 
     Raises:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.config.override_text import set_config_value
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import shown_word
-from fulgurite.distributed.rendezvous import broadcast_decision
 from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.rendezvous import broadcast_decision
 
 # What rank 0 decides about a run before it begins: where, and what it goes on from.
 RANK_ZERO_KEYS = ("hydra.run.dir", "resume", "ckpt_path")
@@ -72,7 +73,9 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
         hosts = [one["host"] for one in said]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
-    answer = broadcast_decision(config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, judge)
+    answer = broadcast_decision(
+        config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, judge
+    )
     _complete_launch(answer["hosts"], answer["master"])
     return answer["decided"]
 
@@ -93,8 +96,8 @@ def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
         "node_rank": machines.index(hosts[launch.rank]),
         "local_world_size": len(here),
     }
-    told = {name: value for name in found if (value := getattr(launch, name)) is not None}
-    LaunchInfo.current = LaunchInfo(launch.launcher, launch.rank, launch.world_size, key=launch.key, **{**found, **told})
+    found.update({name: value for name in found if (value := getattr(launch, name)) is not None})
+    LaunchInfo.current = replace(launch, **found)
     for name, value in master.items():
         os.environ.setdefault(name, value)
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from fulgurite.core.errors import UserError
+from fulgurite.distributed.backend import default_backend, require_backend
 from fulgurite.doctor.cluster.clocks import clock_skew
 from fulgurite.doctor.cluster.facts import (
     FINDING,
@@ -40,7 +41,6 @@ from fulgurite.doctor.conformance.fault_drills import DRILLS
 from fulgurite.doctor.conformance.runner import ABSENT, EXAMPLES, WRONG, prove
 from fulgurite.doctor.report import Report
 
-BACKENDS = ("gloo", "nccl", "xccl", "ucc", "mpi")
 SHARED = 5.0  # seconds that a network file system may take to show a new file
 
 
@@ -67,24 +67,6 @@ class Wanted:
     drills: bool = True
 
 
-def choose_backend(asked: str | None) -> str:
-    """Return the backend that the group will have.
-
-    Raises:
-        UserError: There is no such backend, or this build of torch is without it.
-    """
-    built = [name for name in BACKENDS if dist.is_backend_available(name)]
-    if asked is None:
-        return "nccl" if "nccl" in built and torch.cuda.is_available() else "gloo"
-    if asked not in built:
-        raise UserError(
-            f"--backend {asked}: torch {torch.__version__} is built without it; choose from {', '.join(built)}"
-        )
-    if asked == "nccl" and not torch.cuda.is_available():
-        raise UserError("--backend nccl: this machine has no CUDA device; use --backend gloo")
-    return asked
-
-
 class Preflight:
     """The steps, on one rank.
 
@@ -100,7 +82,8 @@ class Preflight:
 
     def __init__(self, meeting: Meeting, wanted: Wanted, told: dict[str, Any], watch: Watchdog) -> None:
         self.meeting, self.wanted, self.watch, self.place = meeting, wanted, watch, meeting.place
-        self.backend = choose_backend(wanted.backend)
+        self.backend = wanted.backend or default_backend()
+        require_backend(self.backend, "--backend")
         self.interfaces = chosen_interfaces(self.backend, wanted.interface)
         self.device = device_for(self.backend, self.place.local_rank)
         self.bell = ProbeListener(self.interfaces)

@@ -210,7 +210,7 @@ def _preload() -> None:
     gc.enable()
 
 
-def _run_job(job: RemoteJob, place: Slot, sender: Connection, parent: int) -> None:
+def _run_job(job: RemoteJob, slot: Slot, sender: Connection, parent: int) -> None:
     """Run a job in the process that was started for it."""
     os.setpgid(0, 0)
     terminate_with_parent(parent)

@@ -68,7 +68,9 @@ def allocate_slots(
     visible, cores = found or (visible_gpus(os.environ), visible_cores())
     _raise_findings(_check_numbers(slots=slots, gpus=gpus, cpus=cpus))
     slots = slots or _num_slots(len(visible), len(cores), gpus, cpus)
-    _raise_findings([*_check_capacity("gpus", slots, gpus, len(visible)), *_check_capacity("cpus", slots, cpus, len(cores))])
+    _raise_findings(
+        [*_check_capacity("gpus", slots, gpus, len(visible)), *_check_capacity("cpus", slots, cpus, len(cores))]
+    )
     of_gpus = _split_evenly(visible, slots, gpus) if visible else [()] * slots
     of_cores = [()] * slots if cpus == 0 else _split_evenly(cores, slots, cpus)
     has_none_to_hide = not visible and gpus != 0

@@ -64,7 +64,9 @@ def write_failure(folder: Path, reason: str, exit_code: int, *, waited: bool) ->
 
 def read_failures(folder: Path) -> dict[int, dict[str, Any]]:
     """Return what failing ranks left, by rank."""
-    return {int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FAILURES_DIR).glob("[0-9]*.json"))}
+    return {
+        int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FAILURES_DIR).glob("[0-9]*.json"))
+    }
 
 
 def clear_failures(folder: Path) -> None:

@@ -15,7 +15,12 @@ from pathlib import Path
 from fulgurite.core.errors import EXIT_CRASH, RankFailed
 from fulgurite.core.proc import has_exited, is_stopped
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.supervision.failures import FAILURES_DIR, FAILURE_REPORT_SECONDS, first_failure, read_failures
+from fulgurite.distributed.supervision.failures import (
+    FAILURE_REPORT_SECONDS,
+    FAILURES_DIR,
+    first_failure,
+    read_failures,
+)
 
 
 @contextmanager
@@ -37,7 +42,9 @@ def registered_pid(folder: Path) -> Iterator[None]:
             note.parent.rmdir()
 
 
-def diagnose_missing_ranks(folder: Path, size: int, timeout: float, patience: float = FAILURE_REPORT_SECONDS) -> RankFailed:
+def diagnose_missing_ranks(
+    folder: Path, size: int, timeout: float, patience: float = FAILURE_REPORT_SECONDS
+) -> RankFailed:
     """Return which other rank made this one fail, which has only lost the others.
 
     Args:

@@ -27,7 +27,9 @@ from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 STARTUP_SECONDS = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
-RETRY_SECONDS = 30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
+RETRY_SECONDS = (
+    30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
+)
 QUEUE_FULL_SECONDS = 1800.0  # seconds that a scheduler which has no job of the sweep may take none
 KILL_SECONDS = 10.0  # seconds that jobs which were ended at once may take to be gone
 

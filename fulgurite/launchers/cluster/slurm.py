@@ -17,7 +17,14 @@ from hydra.plugins.launcher import Launcher
 
 from fulgurite.core.errors import UserError
 from fulgurite.launchers.cluster.envelope import JobEnvelope
-from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, Scheduler, check_types, import_package, submit_jobs
+from fulgurite.launchers.cluster.scheduler import (
+    JobLost,
+    QueueFull,
+    Scheduler,
+    check_types,
+    import_package,
+    submit_jobs,
+)
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.sweep_ledger import ledger_state, record_event
 from fulgurite.sweeps.dispatch import NumberedJob
@@ -47,7 +54,9 @@ COMMON_KEYS = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem
 SLURM_KEYS = ("signal_delay_s", "partition", "account", "qos", "constraint", "additional_parameters")
 CLUSTERS = ("slurm", "local")
 # What sbatch says of limits on how many jobs there may be, and of a controller that is busy or away.
-TEMPORARY_REFUSAL = re.compile(r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm")
+TEMPORARY_REFUSAL = re.compile(
+    r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm"
+)
 # The signal by which a job is told that its time is over. submitit's own choice is SIGUSR2, which ends every process
 # of the job that does not expect it, workers of data loaders among them; ours expect SIGUSR1, as scripts/slurm.sbatch
 # sends it.

@@ -26,9 +26,7 @@ needs_proc = RunIf(path="/proc/self/stat")
 
 def test_an_interface_that_is_not_there_is_told_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,nope0")
-    with pytest.raises(
-        UserError, match=r"GLOO_SOCKET_IFNAME=lo,nope0: this machine has no interface 'nope0', it has lo"
-    ):
+    with pytest.raises(UserError, match=r"GLOO_SOCKET_IFNAME=lo,nope0: .* has no interface 'nope0'. It has lo"):
         require_gloo_interfaces()
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     require_gloo_interfaces()
@@ -89,7 +87,7 @@ def test_a_run_over_an_interface_that_is_not_there_ends_with_2(tmp_path: Path, m
     done = run_cli("train", "trainer=ddp_sim", "extras.print_config=false", logs=tmp_path)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
-    assert "GLOO_SOCKET_IFNAME=nope0: this machine has no interface 'nope0'" in line
+    assert "has no interface 'nope0'" in line
     assert read_json(only_run(tmp_path) / "run.json")["status"] == "failed"
     assert processes_with(str(tmp_path)) == []
 

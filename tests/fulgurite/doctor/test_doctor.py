@@ -206,7 +206,7 @@ def test_alone_it_says_what_it_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--backend", "nccl"], "--backend nccl: torch "),
+        (["--backend", "nccl"], "--backend=nccl: torch "),
         (["--interface", "nope0"], "--interface=nope0: "),
         (["model.net.lin1_sise=3"], "command line: model.net.lin1_sise=3: there is no such key. Did you mean "),
     ],
