@@ -97,7 +97,7 @@ def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
         "local_world_size": len(here),
     }
     found.update({name: value for name in found if (value := getattr(launch, name)) is not None})
-    LaunchInfo.current = replace(launch, **found)
+    LaunchInfo.current = replace(launch, **found)  # type: ignore[arg-type]  # all are int fields
     for name, value in master.items():
         os.environ.setdefault(name, value)
 
