@@ -23,7 +23,7 @@ import yaml
 from torch.utils.data import DataLoader, DistributedSampler
 
 from fulgurite.core.errors import UserError
-from fulgurite.data.idx import MARK, is_prepared, map_idx
+from fulgurite.data.idx import MARKER, is_prepared, map_idx
 from fulgurite.data.splits import stratified_split
 from src.data.augment import RandomShift
 from src.data.batches import Batch, ImageSet
@@ -295,10 +295,10 @@ def test_preparing_downloads_unpacks_marks_and_then_does_nothing(tmp_path: Path,
     data = _tiny(tmp_path)
     data.prepare_data()
     assert sorted(path for path, _ in tiny_server.requests) == sorted(f"/{name}.gz" for name in NAMES)
-    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {*NAMES, MARK}
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {*NAMES, MARKER}
     for name, array in tiny_arrays().items():
         assert (tmp_path / name).read_bytes() == idx_bytes(array)
-    assert json.loads((tmp_path / MARK).read_bytes()).keys() == set(NAMES)
+    assert json.loads((tmp_path / MARKER).read_bytes()).keys() == set(NAMES)
     tiny_server.replies.clear()
     data.prepare_data()
     assert len(tiny_server.requests) == 4
@@ -310,7 +310,7 @@ def test_damage_to_prepared_files_is_found_set_aside_and_mended(
 ) -> None:
     data = _tiny(tmp_path)
     data.prepare_data()
-    victim, mark = tmp_path / NAMES[0], tmp_path / MARK
+    victim, mark = tmp_path / NAMES[0], tmp_path / MARKER
     whole = victim.read_bytes()
     if damage == "cut":
         victim.write_bytes(whole[:-100])

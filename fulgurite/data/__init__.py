@@ -1,1 +1,38 @@
-"""For data modules: cross-validation folds, batch size per rank, verified IDX files."""
+"""For data modules: cross-validation folds, stratified splits, the batch size of one rank, verified IDX files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fulgurite.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from fulgurite.data.batch_size import device_batch_size
+    from fulgurite.data.folds import fold_findings, split_fold
+    from fulgurite.data.idx import IdxFile, is_prepared, map_idx, prepare_idx
+    from fulgurite.data.splits import stratified_split
+
+__all__ = [
+    "IdxFile",
+    "device_batch_size",
+    "fold_findings",
+    "is_prepared",
+    "map_idx",
+    "prepare_idx",
+    "split_fold",
+    "stratified_split",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "IdxFile": "fulgurite.data.idx",
+        "device_batch_size": "fulgurite.data.batch_size",
+        "fold_findings": "fulgurite.data.folds",
+        "is_prepared": "fulgurite.data.idx",
+        "map_idx": "fulgurite.data.idx",
+        "prepare_idx": "fulgurite.data.idx",
+        "split_fold": "fulgurite.data.folds",
+        "stratified_split": "fulgurite.data.splits",
+    },
+)

@@ -29,7 +29,7 @@ from fulgurite.core.errors import UserError
 from fulgurite.core.files import BLOCK, lock, open_atomic, sha256_of, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 
-MARK = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}
+MARKER = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}
 UBYTE = 0x08  # the only IDX type this family uses
 
 log = RankedLogger(__name__)
@@ -50,7 +50,9 @@ class IdxFile:
     gz_sha256: str
 
 
-def prepare(folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], local_dirs: Sequence[Path] = ()) -> None:
+def prepare_idx(
+    folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], local_dirs: Sequence[Path] = ()
+) -> None:
     """Make `folder` hold all `files`, unpacked and checked; at once when it does already.
 
     A file is taken from `folder` itself (`.gz` put there by hand), else from `local_dirs`, else from the mirrors.
@@ -72,14 +74,14 @@ def prepare(folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], loca
             if is_prepared(folder, files):
                 return
             for file in files:
-                if not _is_whole(folder / file.name, file, None):
-                    _set_aside(folder / file.name, "it is not the published file")
-                    _bring(folder, file, mirrors, local_dirs)
+                if not _is_intact(folder / file.name, file, None):
+                    _archive(folder / file.name, "it is not the published file")
+                    _fetch(folder, file, mirrors, local_dirs)
             mark = {
                 file.name: {"sha256": file.sha256, "mtime_ns": (folder / file.name).stat().st_mtime_ns}
                 for file in files
             }
-            write_atomic(folder / MARK, json.dumps(mark, indent=2) + "\n")
+            write_atomic(folder / MARKER, json.dumps(mark, indent=2) + "\n")
     except OSError as error:
         raise UserError(
             f"data.data_dir={folder}: cannot be written ({error.strerror or error}); "
@@ -90,17 +92,17 @@ def prepare(folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], loca
 def is_prepared(folder: Path, files: Sequence[IdxFile]) -> bool:
     """Tell whether `folder` holds all `files` complete, without reading them unless something touched them since."""
     try:
-        mark = json.loads((folder / MARK).read_bytes())
+        mark = json.loads((folder / MARKER).read_bytes())
         return all(
             mark[file.name]["sha256"] == file.sha256
-            and _is_whole(folder / file.name, file, mark[file.name]["mtime_ns"])
+            and _is_intact(folder / file.name, file, mark[file.name]["mtime_ns"])
             for file in files
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _is_whole(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
+def _is_intact(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
     """Judge by the size the header announces, then by the time of the last change, and by the sum if that differs."""
     try:
         shape, start = _read_header(path)
@@ -112,20 +114,20 @@ def _is_whole(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
     return found.st_mtime_ns == mtime_ns or sha256_of(path) == file.sha256
 
 
-def _bring(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequence[Path]) -> None:
+def _fetch(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequence[Path]) -> None:
     target, packed = folder / file.name, folder / f"{file.name}.gz"
     for leftover in folder.glob(f".{file.name}.*.tmp"):  # of a process that was killed here
         leftover.unlink()
     near = [packed] + [place / name for place in local_dirs for name in (packed.name, file.name)]
     if any(_try_unpack(source, target, file.sha256) for source in near if source.is_file()):
         return
-    _set_aside(packed, "it cannot be used")
+    _archive(packed, "it cannot be used")
     download([mirror + packed.name for mirror in mirrors], packed, file.gz_sha256)
     _unpack(packed, target, file.sha256)
     packed.unlink()
 
 
-def _set_aside(path: Path, reason: str) -> None:
+def _archive(path: Path, reason: str) -> None:
     """Move a file, if it is there, out of the way under a name that says what it is."""
     if path.exists():
         aside = path.with_name(f"{path.name}.corrupt-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")

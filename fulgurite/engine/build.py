@@ -31,8 +31,8 @@ from fulgurite.engine.instrument import harden
 from fulgurite.engine.objective import MetricNames
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
-from fulgurite.loggers.guarded import make_tracker
-from fulgurite.loggers.metrics_csv import MetricsFile
+from fulgurite.loggers.guarded import build_guarded
+from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.runs.provenance import config_hash
 from fulgurite.shutdown.signals import signals
@@ -108,7 +108,7 @@ def build(cfg: DictConfig) -> Run:
     callbacks += [MetricNames(name) for name in metrics_of(cfg)]
     if (pruning := pruning_callback(cfg)) is not None:
         callbacks.append(pruning)
-    loggers = [MetricsFile(cfg.paths.output_dir), *_build_loggers(cfg, earlier)]
+    loggers = [MetricsCSVLogger(cfg.paths.output_dir), *_build_loggers(cfg, earlier)]
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
@@ -168,15 +168,15 @@ def _first_cause(error: Exception, key: str) -> Exception:
 
 
 def _build_loggers(cfg: DictConfig, earlier: ResumedRun | None) -> list[Logger]:
-    """Make every tracker of the config that can be had now, guarded: none of them may stop the run."""
+    """Build the loggers of the config, guarded: none of them may stop the run."""
     group = cfg.get("logger") if earlier is None else resume_loggers(cfg, earlier.loggers, earlier.step)
-    patience = WaitBudget(float(cfg.extras.get("tracker_timeout", 30)))
-    made = [
-        make_tracker(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, patience)
+    budget = WaitBudget(float(cfg.extras.get("tracker_timeout", 30)))
+    built = [
+        build_guarded(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, budget)
         for key, node in (group or {}).items()
         if node is not None
     ]
-    return [tracker for tracker in made if tracker is not None]
+    return [logger for logger in built if logger is not None]
 
 
 def _instantiate_each(group: DictConfig | None, name: str) -> list[Any]:

@@ -180,12 +180,12 @@ def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
     """End all other processes of the run and become its command, with changed words, in the same directory."""
     import __main__
     from fulgurite.checkpoints.manifest import manifest_step
-    from fulgurite.loggers.metrics_csv import cut_rows
+    from fulgurite.loggers.metrics_csv import drop_rows_from
 
     for child in _children():
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-    cut_rows(folder, int(manifest_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
+    drop_rows_from(folder, int(manifest_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
     start = [sys.argv[0]] if __main__.__spec__ is None else ["-m", __main__.__spec__.name]
     replaced = ["hydra.run.dir", "hydra.output_subdir", *changes]
     if "ckpt_path" in changes or not _takes_weights(sys.argv):

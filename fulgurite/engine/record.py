@@ -135,7 +135,7 @@ class RunRecord:
         """Return the ids of the trackers' runs; of one that is not there now, the id it had before."""
         from fulgurite.loggers import adapters as trackers
 
-        return {**self.facts["loggers"], **trackers.ids(self.loggers)}
+        return {**self.facts["loggers"], **trackers.run_ids(self.loggers)}
 
     def _resumed(self, earlier: ResumedRun, checkpoint: str | None) -> dict[str, Any]:
         name = Path(checkpoint).name if checkpoint else None

@@ -36,12 +36,12 @@ def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictCo
     with open_dict(group):
         for name, config in group.items():
             if config is not None:
-                _go_on_with(str(name), config, ids.get(str(name)), step)
+                _set_resume_arguments(str(name), config, ids.get(str(name)), step)
     assert isinstance(group, DictConfig)
     return group
 
 
-def _go_on_with(name: str, config: Any, known: str | None, step: int) -> None:
+def _set_resume_arguments(name: str, config: Any, known: str | None, step: int) -> None:
     kind = str(config.get("_target_")).rpartition(".")[2] if isinstance(config, DictConfig) else ""
     if kind not in RESUME_ARGUMENT or config.get("_partial_"):
         log.info("%s: how this tracker goes on with its own run is not known; it starts as its config says", name)
@@ -54,7 +54,7 @@ def _go_on_with(name: str, config: Any, known: str | None, step: int) -> None:
     elif kind == "TensorBoardLogger":
         config.purge_step = step
     elif kind == "CSVLogger":
-        config._target_, config.before = "fulgurite.loggers.appending_csv.ContinuedCSVLogger", step
+        config._target_, config.before = "fulgurite.loggers.appending_csv.AppendingCSVLogger", step
 
 
 def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str,
             enqueue(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
 
 
-def ids(loggers: Sequence[Logger]) -> dict[str, str]:
+def run_ids(loggers: Sequence[Logger]) -> dict[str, str]:
     """Return the id of every tracker's own run by the tracker's name in the config; without those that have none yet.
 
     Args:

@@ -10,11 +10,11 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from fulgurite.loggers.metrics_csv import cut_rows
+from fulgurite.loggers.metrics_csv import drop_rows_from
 from fulgurite.runs.layout import METRICS
 
 
-class ContinuedCSVLogger(CSVLogger):
+class AppendingCSVLogger(CSVLogger):
     """Keeps the rows before a step and appends.
 
     Args:
@@ -31,7 +31,7 @@ class ContinuedCSVLogger(CSVLogger):
     def experiment(self) -> ExperimentWriter:
         """What holds the rows that are not in the file yet."""
         if self._experiment is None:
-            cut_rows(Path(self.log_dir), self._before)
+            drop_rows_from(Path(self.log_dir), self._before)
             self._experiment = _Appender(self.log_dir)
         assert isinstance(self._experiment, ExperimentWriter)
         return self._experiment

@@ -1,18 +1,17 @@
-"""What a tracker refuses, or never answers, costs a run a bounded time and no value.
+"""Deliver the calls of a logger from a thread of its own, in order, with retries and a bounded wait.
 
-One thread speaks to one tracker: calls wait in a queue, are made in their order, and are tried again when the tracker
-cannot be reached. The training loop never waits for them. A run waits in four places only (the tracker's opening, the
-ends of training and of the test, its own end), together no longer than `WaitBudget` allows. What was not delivered by
-then is left in `undelivered-<name>.jsonl`, one call a line.
+Training never waits for a remote logger. A run waits when a logger connects, at the end of training and of the test,
+and at its own end: for all loggers together at most as long as `WaitBudget` allows. Calls that are undelivered by then
+are saved to `undelivered-<name>.jsonl`, one call per line.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,267 +20,266 @@ from typing import Any
 
 from fulgurite.core.rank_logging import RankedLogger
 
-TRIES = 3  # of a call that a tracker refuses; a tracker that cannot be reached is tried for as long as the run lasts
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; each pause is twice the one before
-SLOWLY = 10  # how many times as long as for silence a run waits while answers come
-MAX_PENDING = 10_000  # calls that wait in memory; of more, the oldest go to the file
+MAX_TRIES = 3  # of a call that the service rejects; an unreachable service is tried until the run ends
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0  # between two tries; each pause is twice the one before
+SLOW_FACTOR = 10  # a service that responds slowly gets this many times the budget of a silent one
+MAX_PENDING = 10_000  # calls in the queue; beyond it the oldest are saved to the file
 
 log = RankedLogger(__name__)
 
 
 class WaitBudget:
-    """How long one run waits for its trackers: all of them, and all waits together.
-
-    What counts is silence; a tracker that answers, but slowly, gets `SLOWLY` times as long.
+    """Seconds that a run may wait for its loggers, all of them and all waits together.
 
     Args:
-        seconds: Of silence, the whole of it.
+        seconds: Without any response. With responses, `SLOW_FACTOR` times as long.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.left = seconds
-        self.longest = SLOWLY * seconds
+        self.silent_seconds = seconds
+        self.total_seconds = SLOW_FACTOR * seconds
 
     def wait(
         self,
-        condition: threading.Condition,
-        done: Callable[[], bool],
-        share: float,
-        answers: Callable[[], int] = lambda: 0,
+        changed: threading.Condition,
+        is_done: Callable[[], bool],
+        fraction: float,
+        num_responses: Callable[[], int] = lambda: 0,
     ) -> bool:
-        """Wait until `done`, or until a share of what is left has gone by in silence, and tell which.
+        """Wait until `is_done`, at most a fraction of the budget without a response, and return `is_done`.
 
         Args:
-            condition: Is notified whenever `done` or `answers` may have changed; it is held by the caller.
-            done: What is waited for.
-            share: Of the time that is left, 0 to 1.
-            answers: How many there were so far.
+            changed: Notified when `is_done` or `num_responses` may have changed. The caller holds it.
+            is_done: The condition to wait for.
+            fraction: Part of the remaining budget, 0 to 1.
+            num_responses: Returns the responses so far.
         """
-        silence, ends = self.left * share, time.monotonic() + self.longest * share
-        while not done():
-            heard, start = answers(), time.monotonic()
-            condition.wait_for(lambda: done() or answers() != heard, max(0.0, min(silence, ends - start)))  # noqa: B023
+        silent_seconds, deadline = self.silent_seconds * fraction, time.monotonic() + self.total_seconds * fraction
+        while not is_done():
+            before, start = num_responses(), time.monotonic()
+            timeout = max(0.0, min(silent_seconds, deadline - start))
+            changed.wait_for(lambda: is_done() or num_responses() != before, timeout)  # noqa: B023 - called here only
             waited = time.monotonic() - start
-            self.longest = max(0.0, self.longest - waited)
-            if not done() and answers() == heard:
-                self.left = max(0.0, self.left - waited)
+            self.total_seconds = max(0.0, self.total_seconds - waited)
+            if not is_done() and num_responses() == before:
+                self.silent_seconds = max(0.0, self.silent_seconds - waited)
                 return False
         return True
 
 
 @dataclass
 class PendingCall:
-    """One call of a tracker.
+    """One call of a logger.
 
     Attributes:
-        function: Makes it.
-        content: What is kept of it when it cannot be delivered; None keeps nothing.
-        opens: Without it the tracker takes no other call.
+        function: Makes the call.
+        content: Saved to the file if the call is not delivered. None saves nothing.
     """
 
     function: Callable[[], Any]
     content: dict[str, Any] | None = None
-    opens: bool = False
 
 
 class DeliveryQueue:
-    """The way to one tracker: a queue, and the thread that makes its calls one after the other.
+    """The queue of one logger, and the thread that makes its calls.
 
     Args:
-        name: The tracker's name in the config.
-        folder: The run's directory, for what is not delivered.
-        patience: Shared by all trackers of the run.
+        name: Key of the logger in the config.
+        folder: Run directory, for undelivered calls.
+        budget: Shared by all loggers of the run.
     """
 
-    def __init__(self, name: str, folder: Path, patience: WaitBudget) -> None:
-        self.name = name
-        self.folder = folder
-        self.patience = patience
+    def __init__(self, name: str, folder: Path, budget: WaitBudget) -> None:
+        self.name, self.budget = name, budget
         self.file = folder / f"undelivered-{name}.jsonl"
-        self.told = False
-        self.kept = 0
-        self.home = os.getpid()  # the process that closes the tracker; those it spawns end earlier
-        self._start()
-
-    def _start(self) -> None:
-        self.process = os.getpid()
-        self.changed = threading.Condition()
-        self.calls: deque[PendingCall] = deque()  # the first is being made
-        self.open = False  # the tracker's own run is there
-        self.answers = 0  # calls that were made
-        self.awaited = False  # the run has waited for it once
-        self.unreachable = False  # the last try found nobody
-        self.closing = False
-        self.over = False  # nothing is sent any more
-        self.thread: threading.Thread | None = None
+        self.main_process = os.getpid()  # closes the logger; spawned ranks end before it
+        self.has_warned = False
+        self.num_undelivered = 0
+        self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("name", "folder", "patience", "file", "told", "kept", "home")
-        return {key: value for key, value in vars(self).items() if key in kept}
+        kept = ("name", "budget", "file", "main_process", "has_warned", "num_undelivered")
+        return {key: vars(self)[key] for key in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._start()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.process = os.getpid()
+        self.calls: queue.Queue[PendingCall] = queue.Queue()
+        self.current: PendingCall | None = None  # being made by the thread
+        self.changed = threading.Condition()  # guards the attributes below; notified after each try
+        self.num_delivered = 0
+        self.is_connected = False
+        self.is_unreachable = False  # the last try found no service
+        self.is_stopped = False  # no call is made any more
+        self.has_waited = False  # for the connection
+        self.closing = threading.Event()  # no pauses any more
+        self.thread: threading.Thread | None = None
 
     @property
     def in_worker_thread(self) -> bool:
-        """Whether this is the tracker's own thread."""
+        """Whether the caller runs in the logger's own thread."""
         return threading.current_thread() is self.thread
 
-    def begin(self, opening: Callable[[], Any]) -> None:
-        """Start the thread and let it open the tracker's own run; does nothing when it has been started.
+    def start(self, connect: Callable[[], Any]) -> None:
+        """Start the thread, unless it runs already.
 
         Args:
-            opening: Opens the run.
+            connect: The first call. If it fails, no other call is made.
         """
         if self.process != os.getpid():
-            self._start()  # forked: threads stay behind
+            self._reset()  # threads do not survive a fork
         with self.changed:
-            if self.thread is None and not self.over:
-                self.calls.append(PendingCall(opening, opens=True))
-                self.thread = threading.Thread(target=self._work, name=f"tracker-{self.name}", daemon=True)
+            if self.thread is None and not self.is_stopped:
+                name = f"logger-{self.name}"
+                self.thread = threading.Thread(target=self._work, args=(connect,), name=name, daemon=True)
                 self.thread.start()
 
     def send(self, call: PendingCall) -> None:
-        """Put a call at the end of the queue; costs the caller no time."""
+        """Append a call to the queue; returns at once."""
         with self.changed:
-            if self.over:
-                self._keep(call)
+            if self.is_stopped:
+                self._spill(call)
                 return
-            self.calls.append(call)
-            if len(self.calls) > MAX_PENDING:
-                being_made = self.calls.popleft()
-                self._keep(self.calls.popleft())
-                self.calls.appendleft(being_made)
-            self.changed.notify_all()
+            if self.calls.qsize() >= MAX_PENDING:
+                self._spill(self.calls.get_nowait())
+                self.calls.task_done()
+            self.calls.put(call)
 
     def wait_connected(self) -> bool:
-        """Tell whether the tracker's own run is there; the first time, wait for it."""
+        """Return whether the logger is connected; the first call waits for it."""
         with self.changed:
-            if not self.awaited:
-                self.awaited = True
-                answered = self.patience.wait(
-                    self.changed, lambda: self.open or self.over or self.unreachable, share=0.5
-                )
-                if not answered:
-                    self.tell("no answer yet")
-            return self.open
+            if not self.has_waited:
+                self.has_waited = True
+                if not self._wait(lambda: self.is_connected or self.is_stopped or self.is_unreachable, 0.5):
+                    self.warn_once("no response yet")
+            return self.is_connected
 
     def flush(self) -> None:
-        """Wait for the calls made so far, unless the tracker cannot be reached anyway."""
+        """Wait until the queue is empty, unless the service is unreachable."""
         with self.changed:
-            self.patience.wait(self.changed, lambda: not self.calls or self.unreachable, 0.5, lambda: self.answers)
+            self._wait(lambda: self._is_idle() or self.is_unreachable, 0.5)
 
     def end_stage(self) -> None:
-        """Wait at the end of training or of the test: for the last time in a process that was spawned for it."""
-        if self.process == self.home:
+        """Flush at the end of training or of the test, and close in a process that was spawned for it."""
+        if self.process == self.main_process:
             self.flush()
         else:
             self.begin_close()
             self.close()
-            self._start()
+            self._reset()
 
     def begin_close(self) -> None:
-        """Let each waiting call have one more try, and none a pause."""
+        """Try each pending call once more, without pauses."""
         with self.changed:
-            self.closing = True
-            self.unreachable = False
-            self.changed.notify_all()
+            self.is_unreachable = False
+            self.closing.set()
 
     def close(self) -> None:
-        """Wait for the last calls as long as there is patience, and keep what is left of them."""
+        """Wait for the pending calls as long as the budget allows, and save the rest to the file."""
         with self.changed:
-            self.patience.wait(self.changed, lambda: not self.calls or self.over, 1.0, lambda: self.answers)
-            if self.calls:
-                self.tell("no answer")
-            self._give_up()
-        if self.kept:
-            log.info("%s: %d calls were not delivered; they are in %s", self.name, self.kept, self.file)
+            if not self._wait(self._is_idle, 1.0):
+                self.warn_once("no response")
+            self._stop()
+        if self.num_undelivered:
+            log.info("%s: %d undelivered calls are saved in %s", self.name, self.num_undelivered, self.file)
 
-    def tell(self, reason: str) -> None:
-        """Warn of the tracker, once a run."""
-        if not self.told:
-            self.told = True
-            log.warning("%s: %s; the run goes on, and what is not delivered stays in %s", self.name, reason, self.file)
+    def warn_once(self, reason: str) -> None:
+        """Warn of the first problem of the run, and of no other."""
+        if not self.has_warned:
+            self.has_warned = True
+            log.warning("%s: %s. Training continues, undelivered calls go to %s.", self.name, reason, self.file)
 
-    def _work(self) -> None:
+    def _wait(self, is_done: Callable[[], bool], fraction: float) -> bool:
+        return self.budget.wait(self.changed, is_done, fraction, lambda: self.num_delivered)
+
+    def _is_idle(self) -> bool:
+        return self.is_stopped or (self.is_connected and not self.calls.unfinished_tasks)
+
+    def _work(self, connect: Callable[[], Any]) -> None:
+        calls, connected = self.calls, self._deliver(PendingCall(connect))
+        with self.changed:
+            self.is_connected = connected
+            if not connected:
+                self._stop()
+            self.changed.notify_all()
         while True:
+            call = calls.get()
             with self.changed:
-                self.changed.wait_for(lambda: self.calls or self.over)
-                if self.over:
+                if self.is_stopped or self.calls is not calls:  # `_reset` replaces the queue
+                    self._spill(call)
                     return
-                call = self.calls[0]
+                self.current = call
             delivered = self._deliver(call)
             with self.changed:
-                if not self.calls:
-                    return  # given up meanwhile, and kept by who did that
-                self.calls.popleft()
-                if not delivered:
-                    self._keep(call)
-                if call.opens:
-                    self.open = delivered
-                    if not delivered:
-                        self._give_up()
+                if self.current is call and not delivered:  # else `_stop` has saved it
+                    self._spill(call)
+                self.current = None
+                calls.task_done()
                 self.changed.notify_all()
 
     def _deliver(self, call: PendingCall) -> bool:
-        """Make one call, again and again where that can help, and tell whether it was made."""
-        refused, pause = 0, FIRST_PAUSE
-        while not self.over:
-            try:
-                call.function()
-            except Exception as error:  # noqa: BLE001, PERF203 - no error of a tracker is the run's
-                self.tell(one_line(error))
-                away = is_unreachable(error)
-                refused += not away
-                with self.changed:
-                    if away and self.closing:
-                        self._give_up()
-                        return False
-                    self.unreachable = away
-                    self.changed.notify_all()
-                    if refused == TRIES or (refused and self.closing):
-                        return False
-                    self.changed.wait_for(lambda: self.closing or self.over, pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                with self.changed:
-                    self.unreachable = False
-                    self.answers += 1
-                return True
+        """Make one call, with retries, and return whether it succeeded."""
+        num_rejections, pause = 0, FIRST_PAUSE_SECONDS
+        while not self.is_stopped:
+            is_last_try, error = self.closing.is_set(), _error_of(call.function)
+            with self.changed:
+                self.num_delivered += error is None
+                self.is_unreachable = _network_error(error) is not None
+                self.changed.notify_all()
+                if error is None:
+                    return True
+                self.warn_once(one_line(error))
+                if is_last_try and self.is_unreachable:
+                    self._stop()
+                num_rejections += not self.is_unreachable
+            if is_last_try or num_rejections == MAX_TRIES:
+                return False
+            self.closing.wait(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
         return False
 
-    def _give_up(self) -> None:
-        """Keep all calls that wait; the caller holds the lock."""
-        self.over = True
-        while self.calls:
-            self._keep(self.calls.popleft())
+    def _stop(self) -> None:
+        """Make no more calls and save the pending ones; the caller holds the lock."""
+        self.is_stopped = True
+        pending = [self.current] if self.current else []
+        while not self.calls.empty():
+            pending.append(self.calls.get_nowait())
+        for call in pending:
+            self._spill(call)
+        self.current = None
+        self.calls.put(PendingCall(lambda: None))  # wakes the thread, which then ends
         self.changed.notify_all()
 
-    def _keep(self, call: PendingCall) -> None:
+    def _spill(self, call: PendingCall) -> None:
         if call.content is None:
             return
-        self.kept += 1
+        self.num_undelivered += 1
         with suppress(OSError), self.file.open("a") as file:  # metrics.csv has the metrics too
             file.write(json.dumps(call.content, default=str) + "\n")
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Tell whether an error came from the way to a tracker and not from the tracker itself."""
-    return _network_error(error) is not None
+def _error_of(function: Callable[[], Any]) -> Exception | None:
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001 - an error of a logger must not stop the run
+        return error
+    return None
 
 
 def one_line(error: BaseException) -> str:
-    """Return type and message of an error, or of the network's error behind it, short enough for a line."""
+    """Return type and message of an error, or of the network error that caused it, in one short line."""
     error = _network_error(error) or error
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:120]}" if words else type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
 
 
 def _network_error(error: BaseException | None) -> OSError | None:
     found = None
     while error is not None:
-        # the innermost says most; an OSError about a file names the file; errors of requests are OSErrors too
+        # the innermost is the most specific; an OSError of a file has a file name; errors of requests are OSErrors too
         if isinstance(error, OSError) and error.filename is None:
             found = error
         error = error.__cause__ or error.__context__

@@ -1,8 +1,8 @@
-"""Trackers as the trainer gets them: objects of their own class that never stop a run.
+"""Wrap loggers so that their errors cannot stop a run.
 
-The class of a tracker is replaced by one made of a guard and that class, so `isinstance(logger, WandbLogger)`,
-`type(logger).__name__` and `logger.experiment` are what callbacks expect. Trackers that are services are spoken to by a
-thread (`delivery.py`); the others write files, are called where they stand, and may not reach the disk.
+The class of a logger is replaced by a subclass of the same name, so `isinstance(logger, WandbLogger)`,
+`type(logger).__name__` and `logger.experiment` work as before. A thread calls remote services (`delivery.py`). Loggers
+that write files are called directly.
 """
 
 from __future__ import annotations
@@ -27,77 +27,85 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, one_line
 
 SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"})
-CONNECTS_WHEN_MADE = frozenset({"CometLogger"})
-# A tracker's own client would try a dead server for minutes before it says so; we try again ourselves.
+CONNECTS_IN_CONSTRUCTOR = frozenset({"CometLogger"})
+# MLflow's client retries a dead server for minutes before it raises; DeliveryQueue retries instead
 CLIENT_SETTINGS = {
     "MLFlowLogger": {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"},
 }
+DEFAULT_TIMEOUT_SECONDS = 30.0
 
 log = RankedLogger(__name__)
 
 
-def make_tracker(
-    name: str, node: Mapping[str, Any], make: Callable[[], Logger], folder: str | Path, patience: WaitBudget
+def build_guarded(
+    name: str, node: Mapping[str, Any], build: Callable[[], Logger], run_dir: str | Path, budget: WaitBudget
 ) -> Logger | None:
-    """Make one tracker and guard it; None when it is a service that cannot be had now.
+    """Build a logger and guard it, or return None if its service cannot be reached now.
 
     Args:
-        name: The tracker's name in the config.
-        node: Its config.
-        make: Makes it of that.
-        folder: The run's directory.
-        patience: How long the run waits for its trackers.
+        name: Key of the logger in the config.
+        node: Config of the logger.
+        build: Builds the logger from its config.
+        run_dir: Run directory.
+        budget: Shared by all loggers of the run.
 
     Raises:
-        ConfigError: The tracker refuses its arguments.
+        ConfigError: The logger rejects its arguments.
     """
     kind = str(node["_target_"]).rpartition(".")[2]
     for variable, value in CLIENT_SETTINGS.get(kind, {}).items():
         os.environ.setdefault(variable, value)
     try:
-        logger = _within(patience, name, make) if kind in CONNECTS_WHEN_MADE else make()
+        logger = _call_within(budget, name, build) if kind in CONNECTS_IN_CONSTRUCTOR else build()
     except Exception as error:
-        if not _may_fail(kind, error):
+        if not _is_optional(kind, error):
             raise
-        log.warning("%s: %s; the run goes on without it", name, one_line(_refusal(error) or error))
+        log.warning("%s: %s. Training continues without this logger.", name, one_line(_service_error(error) or error))
         return None
-    return guard(logger, name, folder, patience)
+    return guard(logger, name, run_dir, budget)
 
 
-def guard(logger: Logger, name: str, folder: str | Path, patience: WaitBudget) -> Logger:
-    """Guard a tracker, in place, and return it.
+def guard(logger: Logger, name: str, run_dir: str | Path, budget: WaitBudget | None = None) -> Logger:
+    """Change a logger in place so that its errors cannot stop a run, and return it.
+
+    Undelivered calls are saved to `<run_dir>/undelivered-<name>.jsonl`. Call `fulgurite.loggers.close` at the end of
+    the run.
 
     Args:
-        logger: Any logger.
-        name: Its name in the config.
-        folder: The run's directory, for what is not delivered.
-        patience: How long the run waits for its trackers.
+        logger: Any Lightning logger.
+        name: Used in messages and in the file name.
+        run_dir: Run directory.
+        budget: Seconds that the run may wait for its loggers, shared by all of them. None is 30 s for this logger.
+
+    Example:
+        >>> logger = fulgurite.loggers.guard(WandbLogger(project="mnist"), "wandb", "run")
+        >>> Trainer(logger=logger).fit(model)
+        >>> fulgurite.loggers.close([logger], failed=False)
     """
-    own = type(logger)
-    kind = _RemoteLogger if any(base.__name__ in SERVICES for base in own.__mro__) else _FileLogger
-    line = DeliveryQueue(name, Path(folder), patience)
-    logger.__class__ = _guarded(kind, own)
-    vars(logger)["line"] = line
+    original = type(logger)
+    is_remote = any(base.__name__ in SERVICES for base in original.__mro__)
+    vars(logger)["delivery"] = DeliveryQueue(name, Path(run_dir), budget or WaitBudget(DEFAULT_TIMEOUT_SECONDS))
+    logger.__class__ = _guarded_class(_RemoteLogger if is_remote else _FileLogger, original)
     return logger
 
 
 def run_id(logger: Logger) -> tuple[str, str] | None:
-    """Return a tracker's name in the config and the id of its own run; None when it has none or is not guarded."""
+    """Return a guarded logger's name and the ID of its run, or None if it has no ID."""
     if not isinstance(logger, _GuardedLogger):
         return None
-    # services know their id when their run is open; those that write files need not be opened for it
+    # a service assigns the ID when it connects
     if isinstance(logger, _RemoteLogger) and isinstance(logger.experiment, DummyExperiment):
         return None
-    return None if logger.version is None else (logger.line.name, str(logger.version))
+    return None if logger.version is None else (logger.delivery.name, str(logger.version))
 
 
 def enqueue(logger: Logger, function: Callable[[Any], None], content: dict[str, Any] | None = None) -> None:
-    """Call a function with a tracker when all earlier calls are made, and where its failing stops nothing.
+    """Call a function with a logger, after all earlier calls of a guarded one.
 
     Args:
-        logger: Any logger; one that is not guarded is called at once.
+        logger: Any logger; one that is not guarded is called directly.
         function: Takes the logger.
-        content: What is kept of the call when it cannot be delivered.
+        content: Saved to the file if the call is not delivered.
     """
     if isinstance(logger, _GuardedLogger):
         logger._call(partial(function, logger), content)
@@ -106,25 +114,25 @@ def enqueue(logger: Logger, function: Callable[[Any], None], content: dict[str, 
 
 
 def close_all(loggers: Sequence[Logger]) -> None:
-    """Wait for the last calls of all trackers, together, and keep what is not delivered."""
-    lines = [logger.line for logger in loggers if isinstance(logger, _RemoteLogger) and logger.line.thread]
-    for line in lines:
-        line.begin_close()
-    for line in lines:
-        line.close()
+    """Wait for the pending calls of all loggers, and save undelivered ones."""
+    queues = [logger.delivery for logger in loggers if isinstance(logger, _RemoteLogger) and logger.delivery.thread]
+    for delivery in queues:
+        delivery.begin_close()
+    for delivery in queues:
+        delivery.close()
 
 
 class _GuardedLogger(Logger):
-    """What both guards are: a way to call the methods of the class below."""
+    """Passes the methods of a logger on to `_call`."""
 
-    line: DeliveryQueue
-    own: type[Logger]
+    delivery: DeliveryQueue
+    original_class: type[Logger]
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
         raise NotImplementedError
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        numbers = {name: _number(value) for name, value in metrics.items()}
+        numbers = {name: _to_number(value) for name, value in metrics.items()}
         content = {"call": "log_metrics", "step": step, "metrics": numbers}
         self._call(partial(super().log_metrics, numbers, step), content)  # type: ignore[safe-super]
 
@@ -142,147 +150,148 @@ class _GuardedLogger(Logger):
         self._call(partial(super().finalize, status))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the class is made here and found in no module: a process that is spawned makes it again
-        own_state = getattr(super(), "__getstate__", None)
-        state = own_state() if own_state else vars(self).copy()
-        return _restore, (type(self).__mro__[1], self.own, state)
+        # pickle finds no module for a class that is made at run time: a spawned process makes it again
+        get_state = getattr(super(), "__getstate__", None)
+        state = get_state() if get_state else vars(self).copy()
+        return _restore, (type(self).__mro__[1], self.original_class, state)
 
 
 class _RemoteLogger(_GuardedLogger):
-    """Everything is said by the tracker's thread, on rank 0."""
+    """A logger whose thread makes all calls, on rank 0."""
 
     @property
     def experiment(self) -> Any:
-        """The tracker's own client or run; what swallows every call while there is none."""
-        if self.line.in_worker_thread or not _speaks():
-            return self._own_experiment()
-        self.line.begin(self._own_experiment)
-        return self._own_experiment() if self.line.wait_connected() else DummyExperiment()
+        """The client's run, or a dummy that ignores all calls while there is no connection."""
+        if self.delivery.in_worker_thread or not _is_rank_zero():
+            return self._connect()
+        self.delivery.start(self._connect)
+        return self._connect() if self.delivery.wait_connected() else DummyExperiment()
 
-    def _own_experiment(self) -> Any:
+    def _connect(self) -> Any:
         return super().experiment  # type: ignore[misc]
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
-        if not _speaks():
+        if not _is_rank_zero():
             return
-        if self.line.in_worker_thread:
+        if self.delivery.in_worker_thread:
             function()
         else:
-            self.line.begin(self._own_experiment)
-            self.line.send(PendingCall(function, content))
+            self.delivery.start(self._connect)
+            self.delivery.send(PendingCall(function, content))
 
     def finalize(self, status: str) -> None:
-        if self.line.thread is None:
-            return  # nothing was said: there is nothing to end
+        if self.delivery.thread is None:
+            return  # nothing was logged
         super().finalize(status)
-        if _speaks() and not self.line.in_worker_thread:
-            self.line.end_stage()
+        if _is_rank_zero() and not self.delivery.in_worker_thread:
+            self.delivery.end_stage()
 
 
 class _FileLogger(_GuardedLogger):
-    """An error of the system is told once; any other is raised, as it would be without a guard."""
+    """A logger whose OS errors are reported once; other errors of its methods are raised."""
 
     @property
     def experiment(self) -> Any:
-        """The tracker's own writer; what swallows every call when it cannot be made."""
+        """The writer, or a dummy that ignores all calls if the files cannot be opened."""
         try:
             return super().experiment  # type: ignore[misc]
         except OSError as error:
-            self._tell(error)
+            self._warn_once(error)
             return DummyExperiment()
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
         try:
             function()
         except Exception as error:
-            if not _is_of_the_system(error):
+            if not _is_os_error(error):
                 raise
-            self._tell(error)
+            self._warn_once(error)
 
-    def _tell(self, error: Exception) -> None:
-        if not self.line.told:
-            self.line.told = True
-            log.warning("%s: %s; the run goes on, its metrics are in metrics.csv", self.line.name, one_line(error))
+    def _warn_once(self, error: Exception) -> None:
+        if not self.delivery.has_warned:
+            self.delivery.has_warned = True
+            name, reason = self.delivery.name, one_line(error)
+            log.warning("%s: %s. Training continues, and metrics.csv has the metrics.", name, reason)
 
     def save(self) -> None:
         try:
             super().save()
-        except Exception as error:  # noqa: BLE001 - what it writes was taken before: no mistake of the caller
-            self._tell(error)
+        except Exception as error:  # noqa: BLE001 - the arguments were accepted before, so the user made no mistake
+            self._warn_once(error)
 
     def finalize(self, status: str) -> None:
         try:
             super().finalize(status)
         except Exception as error:  # noqa: BLE001
-            self._tell(error)
+            self._warn_once(error)
 
 
 @cache
-def _guarded(kind: type[_GuardedLogger], own: type[Logger]) -> type[Logger]:
-    return type(own.__name__, (kind, own), {"__module__": own.__module__, "__doc__": own.__doc__, "own": own})
+def _guarded_class(kind: type[_GuardedLogger], original: type[Logger]) -> type[Logger]:
+    attributes = {"__module__": original.__module__, "__doc__": original.__doc__, "original_class": original}
+    return type(original.__name__, (kind, original), attributes)
 
 
-def _restore(kind: type[_GuardedLogger], own: type[Logger], state: dict[str, Any]) -> Logger:
-    logger: Logger = copyreg.__newobj__(_guarded(kind, own))  # type: ignore[attr-defined]
+def _restore(kind: type[_GuardedLogger], original: type[Logger], state: dict[str, Any]) -> Logger:
+    logger: Logger = copyreg.__newobj__(_guarded_class(kind, original))  # type: ignore[attr-defined]
     set_state = getattr(logger, "__setstate__", None)
     set_state(state) if set_state else vars(logger).update(state)
     return logger
 
 
-def _speaks() -> bool:
+def _is_rank_zero() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _number(value: Any) -> Any:
-    """Return a tensor of one element as its number: by the time it is sent, the tensor may hold another."""
+def _to_number(value: Any) -> Any:
+    """Return the value of a scalar tensor, which may change before the thread sends it."""
     return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 
 
-def _is_of_the_system(error: BaseException | None) -> bool:
-    seen: list[BaseException] = []  # a cause that is raised from its wrapper makes a circle
+def _is_os_error(error: BaseException | None) -> bool:
+    seen: list[BaseException] = []  # `raise cause from wrapper` makes the chain a circle
     while error is not None and not isinstance(error, OSError) and error not in seen:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return isinstance(error, OSError)
 
 
-def _refusal(error: Exception) -> BaseException | None:
-    """Return what the tracker itself raised, where that was taken for a mistake in the config."""
+def _service_error(error: Exception) -> BaseException | None:
+    """Return the error of the service that `build` has wrapped in a ConfigError."""
     return error.__cause__.__cause__ if isinstance(error, ConfigError) and error.__cause__ else None
 
 
-def _may_fail(kind: str, error: Exception) -> bool:
-    """Tell whether a run goes on without a tracker that cannot be made: not when its arguments are wrong."""
+def _is_optional(kind: str, error: Exception) -> bool:
+    """Return whether a run continues without a logger that raised in its constructor: not if an argument is wrong."""
     if kind not in SERVICES:
-        return _is_of_the_system(error)
+        return _is_os_error(error)
     if isinstance(error, ConfigError):
-        return isinstance(_refusal(error), ValueError) and kind in CONNECTS_WHEN_MADE
+        return isinstance(_service_error(error), ValueError) and kind in CONNECTS_IN_CONSTRUCTOR
     return type(error).__name__ != "MisconfigurationException" and not isinstance(error, ImportError)
 
 
-def _within(patience: WaitBudget, name: str, make: Callable[[], Logger]) -> Logger:
-    """Call `make` in a thread and wait no longer than the run has patience for.
+def _call_within(budget: WaitBudget, name: str, build: Callable[[], Logger]) -> Logger:
+    """Call `build` in a thread, and wait no longer than the budget allows.
 
     Raises:
-        TimeoutError: There was no answer.
+        TimeoutError: `build` has not returned in time.
     """
-    made: list[Logger] = []
-    raised: list[Exception] = []
+    results: list[Logger | Exception] = []
     changed = threading.Condition()
 
-    def attempt() -> None:
+    def work() -> None:
         try:
-            made.append(make())
-        except Exception as error:  # noqa: BLE001 - raised again by who waits
-            raised.append(error)
+            result: Logger | Exception = build()
+        except Exception as error:  # noqa: BLE001 - raised again by the caller
+            result = error
         with changed:
+            results.append(result)
             changed.notify_all()
 
-    threading.Thread(target=attempt, name=f"tracker-{name}", daemon=True).start()
+    threading.Thread(target=work, name=f"logger-{name}", daemon=True).start()
     with changed:
-        patience.wait(changed, lambda: bool(made or raised), share=0.5)
-    if raised:
-        raise raised[0]
-    if not made:
-        raise TimeoutError("no answer")
-    return made[0]
+        if not budget.wait(changed, lambda: bool(results), fraction=0.5):
+            raise TimeoutError("no response")
+    if isinstance(results[0], Exception):
+        raise results[0]
+    return results[0]

@@ -17,7 +17,7 @@ from fulgurite.core.files import write_atomic
 from fulgurite.runs.layout import METRICS
 
 
-class MetricsFile(Logger):
+class MetricsCSVLogger(Logger):
     """Writes `metrics.csv`: one row an optimizer step that logged something, one column a metric.
 
     Metrics that are logged at the same step share a row. The file is on disk after every row; a new column rewrites it.
@@ -109,7 +109,7 @@ class MetricsFile(Logger):
         self._row_starts = len(text.encode())
 
 
-def cut_rows(folder: Path, step: int) -> int:
+def drop_rows_from(folder: Path, step: int) -> int:
     """Take away what `metrics.csv` says of a step and of later ones, and return how many rows that were.
 
     Args:

@@ -15,7 +15,7 @@ from fulgurite.checkpoints.loading import load, resolve_checkpoint
 from fulgurite.checkpoints.manifest import manifest_of, manifest_step
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.loggers.metrics_csv import cut_rows
+from fulgurite.loggers.metrics_csv import drop_rows_from
 from fulgurite.resume.optimizer_settings import LoadOptimizerState, OverrideRestoredSettings, RequireSameOptimizer
 from fulgurite.runs.layout import CONTINUE, HOTSTART, STAGED_CONFIG_DIR
 from fulgurite.runs.run_directory import resumed_run
@@ -92,7 +92,7 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
 
 def _rewind(earlier: ResumedRun) -> None:
     """Make a run directory what it was at the checkpoint's step."""
-    rows = cut_rows(earlier.folder, earlier.step)
+    rows = drop_rows_from(earlier.folder, earlier.step)
     ahead = _archive_newer_checkpoints(earlier.folder / "checkpoints", earlier.step)
     log.info(
         "going on with %s from step %d%s%s",

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from fulgurite.core.errors import ConfigError, UserError, did_you_mean
 from fulgurite.data.batch_size import device_batch_size
 from fulgurite.data.folds import fold_findings, split_fold
-from fulgurite.data.idx import IdxFile, map_idx, prepare
+from fulgurite.data.idx import IdxFile, map_idx, prepare_idx
 from fulgurite.data.splits import stratified_split
 from src.data.batches import ArrayStore, Augment, Batch, ImageSet, identity_collate
 
@@ -204,7 +204,7 @@ class MNISTDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Make the files be there, once a machine; finds in a moment that they are."""
         if self.family.files:
-            prepare(self.data_dir, self.family.files, self.family.mirrors, self.local_dirs)
+            prepare_idx(self.data_dir, self.family.files, self.family.mirrors, self.local_dirs)
         else:
             read_sample(self.data_dir / SAMPLE)
 

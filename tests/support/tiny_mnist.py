@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fulgurite.data.idx import IdxFile, prepare
+from fulgurite.data.idx import IdxFile, prepare_idx
 
 if TYPE_CHECKING:
     from src.data.mnist import Family
@@ -55,4 +55,4 @@ def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tupl
 
 def prepare_tiny(folder: Path, mirror: str) -> None:
     """Prepare `tiny_files` from a mirror."""
-    prepare(folder, tiny_files()[0], [mirror])
+    prepare_idx(folder, tiny_files()[0], [mirror])

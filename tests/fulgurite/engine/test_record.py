@@ -14,7 +14,7 @@ from fulgurite.core.errors import DiskFull, UserError
 from fulgurite.core.redact import masked
 from fulgurite.engine.objective import require_metric
 from fulgurite.engine.record import RunRecord
-from fulgurite.loggers.metrics_csv import MetricsFile
+from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.provenance import config_hash, git_state
 from src.eval import evaluate
 from src.train import train
@@ -25,7 +25,7 @@ from tests.support.run_if import RunIf
 
 
 def test_metrics_of_one_step_share_a_row_and_new_columns_keep_old_rows(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path)
+    file = MetricsCSVLogger(tmp_path)
     file.log_metrics({"epoch": 0, "train/loss": 1.5}, step=1)
     file.log_metrics({"epoch": 0, "val/loss": 2.5}, step=1)
     file.log_metrics({"epoch": 1, "train/loss": 0.5}, step=2)
@@ -39,8 +39,8 @@ def test_metrics_of_one_step_share_a_row_and_new_columns_keep_old_rows(tmp_path:
 
 
 def test_a_second_start_in_the_same_directory_goes_on_below(tmp_path: Path) -> None:
-    MetricsFile(tmp_path).log_metrics({"epoch": 0, "train/loss": 1.5}, step=1)
-    again = MetricsFile(tmp_path)
+    MetricsCSVLogger(tmp_path).log_metrics({"epoch": 0, "train/loss": 1.5}, step=1)
+    again = MetricsCSVLogger(tmp_path)
     again.log_metrics({"epoch": 1, "val/acc": 0.5}, step=2)
     again.log_metrics({"train/loss": 0.5}, step=2)
     with (tmp_path / "metrics.csv").open(newline="") as opened:
@@ -49,7 +49,7 @@ def test_a_second_start_in_the_same_directory_goes_on_below(tmp_path: Path) -> N
 
 
 def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path)
+    file = MetricsCSVLogger(tmp_path)
     for step in range(3):
         file.log_metrics({"loss": float(step)}, step=step)
         assert (tmp_path / "metrics.csv").read_text().splitlines()[-1] == f",{step},{float(step)}"
@@ -247,7 +247,7 @@ def test_an_evaluation_has_a_record_too(small: ComposeSmall, tmp_path: Path) -> 
 
 @RunIf(posix=True)
 def test_a_row_without_room_on_the_disk_is_told_with_its_file_and_the_rows_before_stay(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path)
+    metrics = MetricsCSVLogger(tmp_path)
     for step in range(20):
         metrics.log_metrics({"loss": 0.5}, step)
     before = (tmp_path / "metrics.csv").read_text()

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from fulgurite.loggers import delivery
 from fulgurite.loggers.delivery import DeliveryQueue, WaitBudget
-from fulgurite.loggers.guarded import close_all, guard, make_tracker
+from fulgurite.loggers.guarded import build_guarded, close_all, guard
 from src.train import train
 from tests.conftest import SMALL, ComposeSmall
 from tests.support.cli import WarmProcess, only_run, read_json
@@ -47,7 +47,7 @@ def _warnings(caplog: pytest.LogCaptureFixture, name: str = "posting") -> list[s
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let little time pass between two tries."""
-    monkeypatch.setattr(delivery, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 0.05)
 
 
 def test_a_guarded_tracker_is_what_callbacks_look_for_and_gets_its_calls_in_order(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_more_calls_than_may_wait_go_to_the_file_at_once(tmp_path: Path, monkeyp
         tracker = _tracker(tmp_path, port, seconds=0.1)
         for step in range(8):
             tracker.log_metrics({"loss": 1.0}, step=step)
-        # the call that is being made and the last four wait
-        assert [call["step"] for call in _undelivered(tmp_path)] == [0, 1, 2, 3]
+        # the last five wait
+        assert [call["step"] for call in _undelivered(tmp_path)] == [0, 1, 2]
         close_all([tracker])
     assert [call["step"] for call in _undelivered(tmp_path)] == list(range(8))
 
@@ -217,11 +217,11 @@ def test_a_tracker_that_cannot_be_made_is_left_out(
         port = closed_port() if answers else silent
         start = time.monotonic()
         node = {"_target_": "tests.support.fake_loggers.CometLogger"}
-        made = make_tracker("comet", node, lambda: CometLogger(port), tmp_path, WaitBudget(0.4))
+        made = build_guarded("comet", node, lambda: CometLogger(port), tmp_path, WaitBudget(0.4))
         assert made is None
         assert time.monotonic() - start < 0.4 + SLACK
     (line,) = _warnings(caplog, "comet")
-    assert line.endswith("; the run goes on without it")
+    assert line.endswith(". Training continues without this logger.")
     assert ("Connection refused" in line) is answers
 
 
@@ -234,7 +234,7 @@ def test_a_tracker_that_cannot_write_its_files_does_not_stop_the_run(
     assert metrics["test/acc"] > 0
     for name in ("csv", "tensorboard"):
         (line,) = _warnings(caplog, name)
-        assert line.endswith("; the run goes on, its metrics are in metrics.csv")
+        assert line.endswith(". Training continues, and metrics.csv has the metrics.")
     assert read_json(tmp_path / "run/run.json")["status"] == "done"
 
 
@@ -249,14 +249,14 @@ def test_a_mistake_in_a_logger_that_writes_files_keeps_its_traceback(tmp_path: P
 
 
 def test_waits_of_all_trackers_together_stay_within_the_time() -> None:
-    patience = WaitBudget(0.3)
-    line = DeliveryQueue("x", Path(), patience)
+    budget = WaitBudget(0.3)
+    queue = DeliveryQueue("x", Path(), budget)
     start = time.monotonic()
-    with line.changed:
-        for share in (0.5, 0.5, 1.0, 1.0):
-            assert not patience.wait(line.changed, lambda: False, share)
+    with queue.changed:
+        for fraction in (0.5, 0.5, 1.0, 1.0):
+            assert not budget.wait(queue.changed, lambda: False, fraction)
     assert 0.3 <= time.monotonic() - start < 0.3 + SLACK
-    assert patience.left == pytest.approx(0.0, abs=1e-6)
+    assert budget.silent_seconds == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -290,4 +290,4 @@ def test_an_error_that_is_raised_again_from_its_wrapper_is_told_and_not_followed
 
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
     with pytest.raises(KeyError, match="before"):
-        make_tracker("csv", node, make, tmp_path, WaitBudget(1))
+        build_guarded("csv", node, make, tmp_path, WaitBudget(1))

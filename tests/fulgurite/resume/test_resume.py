@@ -18,7 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import UserError
-from fulgurite.loggers.metrics_csv import cut_rows
+from fulgurite.loggers.metrics_csv import drop_rows_from
 from fulgurite.resume.config_diff import checkpoint_owner, diff_configs
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.runs.lock import is_locked, run_lock
@@ -331,11 +331,11 @@ def test_open_runs_are_those_that_stopped_for_a_reason_that_may_be_gone(runs: Pa
 def test_rows_from_the_step_on_are_cut_and_a_torn_line_too(tmp_path: Path) -> None:
     text = "epoch,step,a\n0,2,1.5\n1,5,2.5\n2,8,3.5\n2,"
     (tmp_path / "metrics.csv").write_text(text)
-    assert cut_rows(tmp_path, 6) == 2
+    assert drop_rows_from(tmp_path, 6) == 2
     assert (tmp_path / "metrics.csv").read_text() == "epoch,step,a\n0,2,1.5\n1,5,2.5\n"
-    assert cut_rows(tmp_path, 0) == 2
+    assert drop_rows_from(tmp_path, 0) == 2
     assert not (tmp_path / "metrics.csv").exists()
-    assert cut_rows(tmp_path, 0) == 0
+    assert drop_rows_from(tmp_path, 0) == 0
 
 
 def test_what_a_checkpoint_holds_is_known_by_the_part_it_belongs_to() -> None:
