@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import hydra.utils
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
@@ -29,7 +29,6 @@ __all__ = [
     "IConfigRepository",
     "SourcesRegistry",
     "get_args_parser",
-    "get_overrides_dirname",
 ]
 
 # Hydra 1.3 executes the modules of its core plugins a second time when it looks for plugins: a class imported before

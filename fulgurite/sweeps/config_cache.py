@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.compat.hydra import ConfigLoaderImpl, get_overrides_dirname
+from fulgurite.compat.hydra import IS_1_3, ConfigLoaderImpl
 from fulgurite.core.files import unpack
 
 
@@ -68,6 +68,6 @@ def _record_overrides(
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         recorded.task = [override.input_line for override in task]
         recorded.hydra = [*hydra_overrides, *recorded.hydra[num_applied:]]
-        cfg.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=task, kv_sep=dirname.kv_sep, item_sep=dirname.item_sep, exclude_keys=dirname.exclude_keys
-        )
+        if IS_1_3:  # an interpolation in Hydra 1.4
+            lines = sorted(str(item.input_line) for item in task if item.key_or_group not in dirname.exclude_keys)
+            cfg.hydra.job.override_dirname = dirname.item_sep.join(lines).replace("=", dirname.kv_sep)

@@ -76,11 +76,11 @@ def test_a_sweep_is_the_distribution_of_the_plugin(text: str) -> None:
 
 @pytest.mark.parametrize("text", RANGES)
 def test_a_range_ends_at_its_last_value(text: str) -> None:
+    if text.startswith("x=float(") and not IS_1_3:
+        pytest.skip("a cast range is categorical, as in the plugin for Hydra 1.4")
     found: Any = from_override(parsed(text))
     low, high, step = RANGES[text]
     assert (found.low, found.high, getattr(found, "q", None) or found.step) == (low, high, step)
-    if text.startswith("x=float(") and not IS_1_3:
-        return
     # the plugin for Hydra 1.3 takes the end of a range for a value, so it is given the range up to the last one
     plugin = pytest.importorskip(PLUGIN)
     same = f"x=range({low},{high},{step})" if IS_1_3 else text
