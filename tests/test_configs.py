@@ -24,7 +24,10 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-GROUPS = ["callbacks", "data", "extras", "logger", "model", "paths", "trainer", "debug", "experiment", "hparams_search"]
+GROUPS = [
+    *("callbacks", "data", "extras", "resilience", "distributed", "logger", "model", "paths", "trainer"),
+    *("debug", "experiment", "hparams_search"),
+]
 # files that are parts of others: a recipe with an answer left open, single callbacks
 EVERY = [(group, option) for group in GROUPS for option in options(group)]
 INCOMPLETE = {("model", "classifier")}
@@ -42,8 +45,26 @@ NEEDS = {"mlflow": "mlflow", "wandb": "wandb", "comet": "comet_ml", "aim": "aim"
 
 
 def test_the_groups_are_those_users_of_this_family_know() -> None:
-    known = {"callbacks", "data", "debug", "experiment", "extras", "hparams_search", "hydra", "local", "logger"}
-    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == known | {"model", "paths", "trainer"}
+    known = {
+        "distributed",
+        "resilience",
+        "callbacks",
+        "data",
+        "debug",
+        "experiment",
+        "extras",
+        "hparams_search",
+        "hydra",
+        "local",
+        "logger",
+    }
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == known | {
+        "model",
+        "paths",
+        "resilience",
+        "distributed",
+        "trainer",
+    }
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY)

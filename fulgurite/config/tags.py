@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
 REMEDY = 'name the run with tags=["mnist","baseline"] or +tags.baseline=true, or set extras.enforce_tags=false'
@@ -46,7 +47,7 @@ def require_tags(cfg: DictConfig) -> None:
     Raises:
         UserError: There is nobody to ask: standard input is no terminal, or the run is a job of a sweep.
     """
-    if not OmegaConf.select(cfg, "extras.enforce_tags", default=False) or tag_names(cfg):
+    if not read_settings(cfg, Extras).enforce_tags or tag_names(cfg):
         return
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep or not sys.stdin.isatty():

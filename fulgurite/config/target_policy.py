@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import ConfigError
 
 # Packages whose classes and functions a config may name, without what runs code that is not installed.
@@ -40,7 +41,7 @@ def check_targets(cfg: DictConfig) -> None:
     Raises:
         ConfigError: All targets that cannot be imported or are not allowed, one line each.
     """
-    allowed = (*ALLOWED, *(cfg.get("extras") or {}).get("allowed_targets", ()))
+    allowed = (*ALLOWED, *read_settings(cfg, Extras).allowed_targets)
     findings = []
     for key, target in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
         try:

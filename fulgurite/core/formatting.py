@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
 
-HIDDEN = ("hydra", "extras", "paths", "resume", "sweep")  # config groups that hardly differ between runs
+# config groups that hardly differ between runs
+HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sweep")
 
 
 def format_bytes(num_bytes: float, *, rounded: bool = False) -> str:
@@ -77,9 +78,7 @@ def print_table(table: Table, *lines: str) -> None:
 
 
 def show_config(cfg: DictConfig) -> None:
-    """Print the config as resolved YAML, secrets as `***`, unless `extras.print_config` is false."""
-    if not cfg.extras.get("print_config"):
-        return
+    """Print the config as resolved YAML, secrets as `***`."""
     from omegaconf import OmegaConf
     from rich.console import Console
     from rich.syntax import Syntax

@@ -26,7 +26,8 @@ def explain_lost_worker(error: BaseException) -> str:
     if found := _WAITED.search(told):
         return (
             f"no batch came from the data loader's workers for {found[1]} s: one of them hangs; what was saved is "
-            "whole; see where with data.num_workers=0, or wait longer: extras.worker_timeout=<seconds>, 0 is for ever"
+            "whole; see where with data.num_workers=0, or wait longer: "
+            "resilience.worker_timeout_seconds=<seconds>, 0 is for ever"
         )
     if found := _KILLED.search(told):
         what = f"a data loader's worker, pid {found[1]}, was killed by {_name_of(found[2])}"

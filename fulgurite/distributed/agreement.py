@@ -14,7 +14,7 @@ def barrier(config: DictConfig, name: str) -> None:
     """Wait until all ranks that a launcher started have called this.
 
     Args:
-        config: With `paths` and `extras`.
+        config: With `paths` and `distributed`.
         name: Of the barrier.
     """
     broadcast_decision(config, name, None, lambda _: None)
@@ -24,7 +24,7 @@ def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) 
     """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
 
     Args:
-        config: With `paths` and `extras`.
+        config: With `paths` and `distributed`.
         name: Of the decision.
         decide: Returns a plain value.
     """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from fulgurite.config.schema import Distributed, read_settings
 
 ENV_INIT_METHOD = "env://"
 COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of variables that a config may set
@@ -14,13 +16,14 @@ def comm_variables(cfg: DictConfig) -> dict[str, str]:
     """Return the variables that a config asks for, by name.
 
     Args:
-        cfg: With `extras.interfaces` and `extras.comm_env`.
+        cfg: With `distributed.interfaces` and `distributed.comm_env`.
     """
-    names = list(OmegaConf.select(cfg, "extras.interfaces") or ())
+    settings = read_settings(cfg, Distributed)
+    names = settings.interfaces or []
     joined = ",".join(names)
     # NCCL takes names as beginnings, unless = stands before them
     asked = {"GLOO_SOCKET_IFNAME": joined, "NCCL_SOCKET_IFNAME": f"={joined}"} if names else {}
-    more = OmegaConf.select(cfg, "extras.comm_env") or {}
+    more = settings.comm_env or {}
     return {**asked, **{str(name): str(value) for name, value in more.items() if value is not None}}
 
 

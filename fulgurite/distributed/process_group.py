@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not say so
 
 from fulgurite.compat.lightning import has_process_group, process_group_backend, start_method
+from fulgurite.config.schema import Distributed, read_settings
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.distributed.agreement import rank_zero_decides
@@ -93,7 +94,7 @@ class InitMethod:
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
         if not any(where.endswith(f":{port}") for where in InitMethod.servers):  # of an earlier job
-            require_free_port(port, asked=f"extras.init_method={self.url}" if parsed.port else MASTER_PORT)
+            require_free_port(port, asked=f"distributed.init_method={self.url}" if parsed.port else MASTER_PORT)
 
 
 def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
         return
     set_comm_variables(cfg)
     backend, reason = choose_backend(strategy)
-    url = str(OmegaConf.select(cfg, "extras.init_method") or ENV_INIT_METHOD)
+    url = read_settings(cfg, Distributed).init_method or ENV_INIT_METHOD
     by = launch.launcher if launch is not None else f"rank 0 ({starts})"
     log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
     if strategy.root_device.type == "cpu":
@@ -267,7 +268,8 @@ def _make_init_file(url: str) -> str:
         fresh.touch()
     except OSError as error:
         raise UserError(
-            f"extras.init_method={url}: cannot be made ({error.strerror}); name a file in a folder all machines see"
+            f"distributed.init_method={url}: cannot be made ({error.strerror}); "
+            "name a file in a folder all machines see"
         ) from error
     fresh.unlink()  # the first of the processes makes it
     return f"file://{fresh}"

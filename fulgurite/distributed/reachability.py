@@ -65,7 +65,7 @@ def wait_for_master(address: str, port: int, timeout: float) -> None:
             if time.monotonic() > end:
                 raise UserError(
                     f"{address}:{port}, where the processes meet: nobody answers within {timeout:g} s "
-                    f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or extras.init_method, see that "
-                    "rank 0 runs, or raise extras.rank_timeout"
+                    f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or distributed.init_method, "
+                    "see that rank 0 runs, or raise distributed.rank_timeout_seconds"
                 ) from error
         time.sleep(RETRY_SECONDS)

@@ -21,8 +21,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from fulgurite.config.schema import Distributed, read_settings
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, RefusedByRankZero, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.distributed.launch_env import LaunchInfo
@@ -192,8 +193,8 @@ class Rendezvous:
 
     def _timed_out(self, ranks: str) -> UserError:
         return UserError(
-            f"{ranks} did not join within {self.timeout:g} s (extras.rank_timeout). All processes must use the same "
-            f"paths.log_dir on a shared filesystem (looked in {self.store})."
+            f"{ranks} did not join within {self.timeout:g} s (distributed.rank_timeout_seconds). "
+            f"All processes must use the same paths.log_dir on a shared filesystem (looked in {self.store})."
         )
 
     def _duplicate_launch(self) -> UserError:
@@ -240,7 +241,7 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
     """Return what rank 0 decides for all processes that a launcher has started; a process alone decides for itself.
 
     Args:
-        config: With `paths` and `extras`.
+        config: With `paths` and `distributed`.
         name: Of the decision.
         payload: Of this rank; plain values.
         decide: As in `Rendezvous.exchange`.
@@ -252,7 +253,7 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
     if launch is None:
         return decide([payload])
     if Rendezvous.current is None:
-        timeout = float(OmegaConf.select(config, "extras.rank_timeout", default=600))
+        timeout = read_settings(config, Distributed).rank_timeout_seconds
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and launch.launcher == "torchrun":
             store: KeyValueStore = TorchElasticStore(timeout)
         else:

@@ -17,6 +17,7 @@ from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
 from fulgurite.checkpoints.setup import warn_if_disk_is_small
 from fulgurite.compat.hydra import let_partials_pickle, unchecked
 from fulgurite.compat.idle_hooks import skip_idle_hooks
+from fulgurite.config.schema import Distributed, Extras, Resilience, read_settings
 from fulgurite.config.target_policy import (
     check_targets,
 )
@@ -96,10 +97,12 @@ def build(cfg: DictConfig) -> Run:
         ConfigError: A target is not allowed, cannot be imported, or refuses its arguments.
         UserError: The machine lacks what the trainer asks for.
     """
-    quiet_libraries(ignore_warnings=bool(cfg.extras.get("ignore_warnings")))
+    extras, resilience = read_settings(cfg, Extras), read_settings(cfg, Resilience)
+    quiet_libraries(ignore_warnings=extras.ignore_warnings)
     check_targets(cfg)
     require_hardware(cfg.trainer)
-    show_config(cfg)
+    if extras.print_config:
+        show_config(cfg)
     if cfg.get("seed") is not None:  # 0 is a seed like any other
         seed_everything(cfg.seed, workers=True, verbose=False)
     log.debug("building trainer, data and model")
@@ -112,7 +115,7 @@ def build(cfg: DictConfig) -> Run:
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
-    timeout = install_supervision(trainer, run_dir, float(cfg.extras.get("rank_timeout", 600)))
+    timeout = install_supervision(trainer, run_dir, read_settings(cfg, Distributed).rank_timeout_seconds)
     configure_process_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")
     harden(
@@ -120,13 +123,13 @@ def build(cfg: DictConfig) -> Run:
         datamodule,
         run_dir=run_dir,
         seed=cfg.get("seed"),
-        exact_resume=bool(cfg.extras.get("exact_resume")),
+        exact_resume=resilience.exact_resume,
         resumes=bool(cfg.get("ckpt_path")),
-        async_checkpoints=bool(cfg.extras.get("async_checkpoints")),
+        async_checkpoints=resilience.async_checkpoints,
         checkpoint_metadata={"config_hash": config_hash(cfg)},
         handle_signals=signals.installed,  # a notebook or a test keeps its own handlers
-        grace_seconds=float(cfg.extras.get("grace_seconds", 60)),
-        worker_timeout_seconds=cfg.extras.get("worker_timeout") or 0,
+        grace_seconds=resilience.grace_seconds,
+        worker_timeout_seconds=resilience.worker_timeout_seconds,
         supervise_ranks=False,  # done above: the process group depends on it
     )
     let_partials_pickle()
@@ -170,7 +173,7 @@ def _first_cause(error: Exception, key: str) -> Exception:
 def _build_loggers(cfg: DictConfig, earlier: ResumedRun | None) -> list[Logger]:
     """Build the loggers of the config, guarded: none of them may stop the run."""
     group = cfg.get("logger") if earlier is None else resume_loggers(cfg, earlier.loggers, earlier.step)
-    budget = WaitBudget(float(cfg.extras.get("tracker_timeout", 30)))
+    budget = WaitBudget(read_settings(cfg, Resilience).logger_timeout_seconds)
     built = [
         build_guarded(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, budget)
         for key, node in (group or {}).items()

@@ -216,7 +216,7 @@ class ExactLoader(DataLoader[Any]):
             if state[name] != here:
                 raise UserError(
                     f"ckpt_path: was saved amid an epoch, {name.replace('_', ' ')} {state[name]}, here is {here}: "
-                    "the rest of the epoch is not known; give the same value, or extras.exact_resume=false"
+                    "the rest of the epoch is not known; give the same value, or resilience.exact_resume=false"
                 )
         self._restored = (state["epoch"], state["batches"])
 

@@ -23,6 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl
+from fulgurite.config.schema import Resilience, read_settings
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import Interrupted, UserError
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
@@ -30,8 +31,6 @@ from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.engine.record import RunRecord
 from fulgurite.shutdown.signals import signals
-
-DEFAULT_GRACE_SECONDS = 60.0  # seconds, where a config has no extras.grace_seconds
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class RemoteJob:
     typed: tuple[str, ...]
     cwd: str
     search_path: ConfigSearchPath
-    grace: float = DEFAULT_GRACE_SECONDS
+    grace: float = Resilience.grace_seconds
     config: DictConfig | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,7 +95,7 @@ class RemoteJob:
             tuple(RunRecord.typed or sys.argv),
             str(Path.cwd()),
             loader.config_search_path,
-            float(OmegaConf.select(config, "extras.grace_seconds", default=DEFAULT_GRACE_SECONDS)),
+            read_settings(config, Resilience).grace_seconds,
             config,
         )
 

@@ -159,7 +159,7 @@ class LocalPool:
             name = signal.Signals(-code).name
             why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
             if job.until is not None:
-                why = f": it had not ended {job.job.grace:g} s after SIGTERM (extras.grace_seconds)"
+                why = f": it had not ended {job.job.grace:g} s after SIGTERM (resilience.grace_seconds)"
             outcome = Outcome("killed", f"killed by {name}{why}", 128 - code)
         else:
             outcome = Outcome("failed", f"the process ended with code {code} and no word", code or EXIT_CRASH)

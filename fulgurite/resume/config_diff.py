@@ -20,7 +20,7 @@ CHANGES_NUMBERS = {
         "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "accumulate_grad_batches",
         "limit_train_batches", "gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm", "overfit_batches",
     },
-    "extras": {"exact_resume"},
+    "resilience": {"exact_resume"},
 }  # fmt: skip
 PATIENCE = "patience"  # the one setting that Lightning's early stopping takes from the checkpoint
 ABSENT = object()

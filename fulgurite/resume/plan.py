@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.config.override_text import AUTO, set_config_value
+from fulgurite.config.schema import move_keys
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
@@ -156,7 +157,7 @@ def _say(drift: ConfigDiff) -> None:
 def _saved_config(folder: Path) -> DictConfig:
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    return cfg
+    return move_keys(cfg)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

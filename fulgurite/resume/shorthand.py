@@ -27,6 +27,7 @@ from fulgurite.config.override_text import (
     _with_plus,
     quoted,
 )
+from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
 from fulgurite.core.errors import UserError
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
@@ -107,7 +108,7 @@ def _overrides_of(run: RunDirectory) -> list[str]:
     words, hydra = (_as_written(run.folder / ".hydra" / name) for name in ("overrides.yaml", "hydra.yaml"))
     its_own = [str(word) for word in hydra["hydra"]["overrides"]["hydra"]]
     return [
-        *words,
+        *map(move_override, words),
         *(word for word in its_own if not word.lstrip("+~").replace("/", ".").startswith(NOT_INHERITED_HYDRA)),
     ]
 

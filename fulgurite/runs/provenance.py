@@ -24,7 +24,10 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "nu
 
 
 # Keys that change where a run writes and who hears of it, not what it computes.
-IRRELEVANT = ("paths", "extras", "logger", "tags", "task_name", "ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra")
+IRRELEVANT = (
+    *("paths", "extras", "resilience", "distributed", "logger", "tags", "task_name"),
+    *("ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra"),
+)
 
 
 def config_hash(cfg: DictConfig) -> str:

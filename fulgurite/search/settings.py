@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.metric_names import is_list, metrics_of
 from fulgurite.validation.findings import Finding
@@ -55,7 +56,7 @@ class SearchSettings:
         custom = None
         if target := raw.get("custom_search_space"):
             try:
-                allowed = (*CUSTOM_SPACE_PACKAGES, *config.extras.get("allowed_targets", ()))
+                allowed = (*CUSTOM_SPACE_PACKAGES, *read_settings(config, Extras).allowed_targets)
                 custom = _import_function(str(target), allowed)
             except ValueError as error:
                 findings.append(_problem("custom_search_space", str(error), target))

@@ -178,7 +178,7 @@ class Signals:
         if self.parent is not None:
             os.kill(self.parent, self.asked)
         elif self.training:
-            self.stop(f"not saved within {self.grace:g} s (extras.grace_seconds)")
+            self.stop(f"not saved within {self.grace:g} s (resilience.grace_seconds)")
         else:
             self.stop()
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import COMMAND_LINE
+from fulgurite.config.schema import describe_move
 from fulgurite.config.view import paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
 from fulgurite.validation.findings import Finding
@@ -146,7 +147,7 @@ def apply(
         if override.is_sweep_override() and not sweep:
             bad.append(describe_override(text, explain_several(override)))
             continue
-        if rule := _blocked(override, cfg):
+        if rule := describe_move(text) or _blocked(override, cfg):
             bad.append(describe_override(text, rule))
             continue
         try:

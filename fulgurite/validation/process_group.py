@@ -15,20 +15,21 @@ from fulgurite.validation.findings import Finding
 
 def check_processes(view: ConfigView) -> Iterator[Finding]:
     """Yield a meeting place, interfaces and variables that cannot be used."""
-    extras = view.written.get("extras")
-    if not isinstance(extras, dict):
+    distributed = view.written.get("distributed")
+    if not isinstance(distributed, dict):
         return
-    url = view.resolved(extras.get("init_method"), "extras.init_method")
+    url = view.resolved(distributed.get("init_method"), "distributed.init_method")
     if isinstance(url, str) and (rule := _wrong_url(url)):
-        yield Finding("extras.init_method", rule, extras["init_method"])
-    names = view.resolved(extras.get("interfaces"), "extras.interfaces")
+        yield Finding("distributed.init_method", rule, distributed["init_method"])
+    names = view.resolved(distributed.get("interfaces"), "distributed.interfaces")
     there = [name for _, name in socket.if_nameindex()]
     for name in names if isinstance(names, list) else ():
         if name is not UNKNOWN and name not in there:
             near = suggest_or_list(str(name), there, "There is")
-            yield Finding("extras.interfaces", f"this machine has no interface {name!r}{near}", extras["interfaces"])
-    for name, value in (extras.get("comm_env") or {}).items():
-        key = f"extras.comm_env.{name}"
+            rule = f"this machine has no interface {name!r}{near}"
+            yield Finding("distributed.interfaces", rule, distributed["interfaces"])
+    for name, value in (distributed.get("comm_env") or {}).items():
+        key = f"distributed.comm_env.{name}"
         if not str(name).startswith(COMM_PREFIXES):
             rule = f"is for variables of the libraries that processes speak through ({', '.join(COMM_PREFIXES)})"
             yield Finding(key, f"{rule}; set others in the shell or in .env", value)

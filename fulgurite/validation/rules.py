@@ -13,68 +13,16 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from fulgurite.config.schema import GROUPS as SCHEMAS
+from fulgurite.config.schema import TOP_LEVEL, describe_move, field_types
 from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import suggest_path
 from fulgurite.core.project import project_root
-from fulgurite.validation.findings import Finding
+from fulgurite.validation.findings import Finding, shown
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
-# What the doors read, with its type; a door that reads more adds it here. Any other key must be referred to by an
-# interpolation.
-KEYS = {
-    "task_name": "str",
-    "tags": "",
-    "train": "bool",
-    "test": "bool",
-    "seed": "int | None",
-    "ckpt_path": "str | None",
-    "ckpt_sha256": "str | None",
-    "optimized_metric": "str | list[str] | None",
-    "resume": "dict",
-    "sweep": "dict",
-    "run": "str | None",
-    "data": "dict",
-    "model": "dict",
-    "callbacks": "dict | None",
-    "logger": "dict | None",
-    "trainer": "dict",
-    "paths": "dict",
-    "extras": "dict",
-    "hydra": "",
-}
-# The same for the groups whose keys the project itself reads; which keys there are is read from configs/.
-NESTED = {
-    "extras": {
-        "ignore_warnings": "bool",
-        "enforce_tags": "bool",
-        "find_nan": "bool",
-        "print_config": "bool",
-        "allowed_targets": "list[str]",
-        "exact_resume": "bool",
-        "async_checkpoints": "bool",
-        "worker_timeout": "float",
-        "grace_seconds": "float",
-        "tracker_timeout": "float",
-        "rank_timeout": "float",
-        "init_method": "str | None",
-        "interfaces": "list[str] | None",
-        "comm_env": "dict | None",
-    },
-    "resume": {
-        "run": "str | None",
-        "mode": "Literal['continue', 'hotstart', 'weights']",
-        "reset": "list[Literal['optimizer', 'scheduler']]",
-        "apply": "list[str]",
-    },
-    "sweep": {
-        "resume": "str | None",
-        "retry_failed": "bool",
-        "on_error": "Literal['continue', 'stop']",
-        "dry_run": "bool",
-    },
-    "paths": dict.fromkeys(("root_dir", "data_dir", "log_dir", "output_dir", "work_dir"), "str"),
-}
+NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
 PARTS = ("data", "model", "trainer")
 GROUPS = {"callbacks": "callback", "logger": "logger"}
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
@@ -85,20 +33,22 @@ _WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 def check_keys(view: ConfigView) -> Iterator[Finding]:
     """Yield the keys that nothing reads: at the top, in `paths` and in `extras`."""
     raw = view.written
-    unread = [key for key in raw if key not in KEYS]
+    unread = [key for key in raw if key not in TOP_LEVEL]
     for group, types in NESTED.items():
         known = {*group_keys(group), *types}
         unread += [f"{group}.{name}" for name in raw.get(group) or {} if name not in known]
     if not unread:
         return
     referred = _referred(view)
-    paths = [*KEYS, *paths_of({key: value for key, value in raw.items() if key not in unread})]
+    paths = [*TOP_LEVEL, *paths_of({key: value for key, value in raw.items() if key not in unread})]
     for key in unread:
-        if not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
-            group, _, name = key.rpartition(".")
+        group, _, name = key.rpartition(".")
+        value = raw[group][name] if group else raw[key]
+        if moved := describe_move(key if isinstance(value, (dict, list)) else f"{key}={shown(key, value)}"):
+            yield Finding(key, moved, value)
+        elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
             near = suggest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
-            value = raw[key] if not group else raw[group][name]
             yield Finding(key, f"nothing reads this key{near or '; remove it'}", value)
 
 
@@ -144,7 +94,7 @@ def group_keys(group: str) -> tuple[str, ...]:
 def check_types(view: ConfigView) -> Iterator[Finding]:
     """Yield the values of the wrong type among the keys the project itself reads."""
     raw = view.written
-    declared = {key: KEYS[key] for key in raw if KEYS.get(key)}
+    declared = {key: TOP_LEVEL[key] for key in raw if TOP_LEVEL.get(key)}
     for group, types in NESTED.items():
         inside = raw.get(group)
         declared |= (

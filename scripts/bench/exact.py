@@ -78,6 +78,6 @@ def _side_by_side(size: Size, folder: Path, wanted: list[str]) -> list[float]:
             other.release(10_000)  # nobody comes after this one
 
     words = [f"trainer.max_epochs={EPOCHS}"]
-    runs = [ours.make(size, folder, *words, f"extras.exact_resume={exact}") for exact in wanted]
+    runs = [ours.make(size, folder, *words, f"resilience.exact_resume={exact}") for exact in wanted]
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(fit, range(2)))

@@ -124,7 +124,8 @@ def diagnose_failure(
     if silent:
         names = ", ".join(f"{number} (pid {processes[number].pid})" for number in silent)
         return RankFailed(
-            f"rank {names} did not answer within {timeout:g} s; if that long is right, raise extras.rank_timeout"
+            f"rank {names} did not answer within {timeout:g} s; "
+            "if that long is right, raise distributed.rank_timeout_seconds"
         )
     for number, word in words.items():
         return RankFailed(f"rank {number} lost the others: {word['reason']}")

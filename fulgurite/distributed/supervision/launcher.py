@@ -57,7 +57,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
         ConfigError: The time is not above 0.
     """
     if timeout <= 0:
-        raise ConfigError([f"extras.rank_timeout={timeout:g}: is not above 0 seconds; the default is 600"])
+        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not above 0 seconds; the default is 600"])
     strategy = trainer.strategy
     given = process_group_timeout(strategy)
     if given == default_pg_timeout:

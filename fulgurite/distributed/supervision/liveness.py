@@ -75,7 +75,8 @@ def diagnose_missing_ranks(
         return RankFailed(f"rank {rank()} lost the others, who say the same of it: the network failed", EXIT_CRASH)
     names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in silent)
     return RankFailed(
-        f"rank {names} did not answer within {timeout:g} s; if that long is right, raise extras.rank_timeout",
+        f"rank {names} did not answer within {timeout:g} s; "
+        "if that long is right, raise distributed.rank_timeout_seconds",
         EXIT_CRASH,
     )
 

@@ -155,9 +155,9 @@ def prove(
     steps = find_steps(reference, kill_at)
     proofs = [prover.run_killed(point, step, reference) for point, step in steps.items()]
     if control:
-        inexact = prover.run_reference("control", "extras.exact_resume=false")
+        inexact = prover.run_reference("control", "resilience.exact_resume=false")
         step = find_steps(inexact, ["middle"])["middle"]
-        proof = prover.run_killed("middle", step, inexact, "extras.exact_resume=false")
+        proof = prover.run_killed("middle", step, inexact, "resilience.exact_resume=false")
         proofs.append(Proof("control", step, proof.resumed_step, proof.differences))
     return proofs
 

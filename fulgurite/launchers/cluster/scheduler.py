@@ -26,7 +26,7 @@ from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-STARTUP_SECONDS = 30.0  # seconds that a job may take, beside extras.grace_seconds, to come to where it heeds a signal
+STARTUP_SECONDS = 30.0  # a job handles signals only after its start; beside resilience.grace_seconds
 RETRY_SECONDS = (
     30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
 )

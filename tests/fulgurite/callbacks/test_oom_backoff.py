@@ -61,7 +61,7 @@ def test_a_run_that_ran_out_of_memory_at_its_first_step_ends_with_half_the_batch
 
 
 def test_one_that_has_saved_goes_on_from_there(small: ComposeSmall, tmp_path: Path) -> None:
-    exact = ["extras.exact_resume=true", "callbacks.last_checkpoint.every_n_train_steps=1", "trainer.max_epochs=2"]
+    exact = ["resilience.exact_resume=true", "callbacks.last_checkpoint.every_n_train_steps=1", "trainer.max_epochs=2"]
     cfg = small(*exact, "trainer.limit_train_batches=1.0", "test=false", *words(largest=32, from_step=70))
     assert run(cfg) == 0
     record = read_json(tmp_path / "run/run.json")

@@ -56,10 +56,10 @@ def value_in(path: Path) -> float:
 def test_a_run_leaves_the_same_weights_and_manifests_as_one_that_waits(small: ComposeSmall, tmp_path: Path) -> None:
     results = {}
     for name in ("false", "true"):
-        cfg = small("trainer.max_epochs=2", f"extras.async_checkpoints={name}", folder=tmp_path / name)
+        cfg = small("trainer.max_epochs=2", f"resilience.async_checkpoints={name}", folder=tmp_path / name)
         results[name] = train(cfg)
     assert results["true"] == results["false"]
-    cfg = small("extras.async_checkpoints=true", folder=tmp_path / "third")
+    cfg = small("resilience.async_checkpoints=true", folder=tmp_path / "third")
     assert type(build(cfg).trainer.strategy.checkpoint_io) is AsyncVerifiedCheckpointIO
     for file in (tmp_path / "false/checkpoints").glob("*.ckpt"):
         other = tmp_path / "true/checkpoints" / file.name

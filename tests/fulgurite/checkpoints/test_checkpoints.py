@@ -310,7 +310,8 @@ def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp
 
 @posix
 @pytest.mark.parametrize(
-    "option", ["extras.async_checkpoints=false", pytest.param("extras.async_checkpoints=true", marks=pytest.mark.slow)]
+    "option",
+    ["resilience.async_checkpoints=false", pytest.param("resilience.async_checkpoints=true", marks=pytest.mark.slow)],
 )
 def test_a_run_on_a_full_disk_ends_with_one_line_and_2(option: str, tmp_path: Path) -> None:
     words = [option, "+trainer.limit_train_batches=4", "extras.print_config=false", f"paths.log_dir={tmp_path}"]
@@ -358,7 +359,7 @@ def test_little_space_is_told_before_the_run(
 
 
 def test_the_expected_size_is_that_of_the_file(small: ComposeSmall, tmp_path: Path) -> None:
-    cfg = small("test=false", "extras.exact_resume=false")
+    cfg = small("test=false", "resilience.exact_resume=false")
     train(cfg)
     real = (tmp_path / "run/checkpoints/last.ckpt").stat().st_size
     run = build(cfg)

@@ -53,7 +53,7 @@ def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
     data = f"+data={{_target_: tests.support.faulty_dataset.TroubledData, trouble: {trouble}}}"
     # a hung worker is ended when the interpreter is, which a process that starts warm goes past
     cold = trouble == "hung"
-    done = run_cli("train", *WORDS, data, "extras.worker_timeout=2", logs=tmp_path, cold=cold, timeout=100)
+    done = run_cli("train", *WORDS, data, "resilience.worker_timeout_seconds=2", logs=tmp_path, cold=cold, timeout=100)
     assert done.returncode == 1, done.stderr
     said = done.stdout + done.stderr
     assert len(re.findall(told, said)) == 1
@@ -88,11 +88,11 @@ def test_every_loader_with_workers_gets_the_limit_and_keeps_one_of_its_own() -> 
     assert is_overridden("val_dataloader", data, LightningDataModule)
 
 
-@pytest.mark.parametrize(("words", "limit"), [((), 600), (("extras.worker_timeout=0",), 0)])
+@pytest.mark.parametrize(("words", "limit"), [((), 600), (("resilience.worker_timeout_seconds=0",), 0)])
 def test_a_run_waits_ten_minutes_for_a_batch_by_default_in_exact_order_too(
     words: tuple[str, ...], limit: int, small: ComposeSmall
 ) -> None:
-    run = build(small("data.num_workers=1", "extras.exact_resume=true", *words))
+    run = build(small("data.num_workers=1", "resilience.exact_resume=true", *words))
     run.trainer.fit(run.model, datamodule=run.datamodule)
     loader = run.trainer.train_dataloader
     assert type(loader) is ExactLoader

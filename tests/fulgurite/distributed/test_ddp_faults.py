@@ -72,7 +72,7 @@ def test_a_rank_that_ends_without_a_word_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
 def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
     # the time holds for the start too, where the second process imports torch on a loaded machine
-    reason, _ = failed_run(tmp_path, *with_fault("SIGSTOP", rank=1, step=8), "extras.rank_timeout=40")
+    reason, _ = failed_run(tmp_path, *with_fault("SIGSTOP", rank=1, step=8), "distributed.rank_timeout_seconds=40")
     assert reason.startswith("rank 1 (pid ")
     assert reason.endswith("is stopped (SIGSTOP) and does not answer")
 
@@ -80,9 +80,10 @@ def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
-    reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "extras.rank_timeout=40")
+    reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "distributed.rank_timeout_seconds=40")
     assert re.fullmatch(
-        r"rank 1 \(pid \d+\) did not answer within 40 s; if that long is right, raise extras.rank_timeout", reason
+        r"rank 1 \(pid \d+\) did not answer within 40 s; if that long is right, raise distributed.rank_timeout_seconds",
+        reason,
     )
 
 
@@ -94,7 +95,7 @@ def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path:
     [("SIGKILL", "running", ""), ("SIGSTOP", "failed", "is stopped (SIGSTOP) and does not answer")],
 )
 def test_without_rank_zero_nobody_goes_on(sent: str, status: str, reason: str, tmp_path: Path) -> None:
-    words = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "extras.rank_timeout=40")
+    words = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "distributed.rank_timeout_seconds=40")
     done = run_cli("train", *words, logs=tmp_path, timeout=200)
     assert done.returncode == -signal.SIGKILL
     assert processes_with(str(tmp_path)) == []

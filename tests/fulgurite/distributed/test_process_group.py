@@ -49,7 +49,7 @@ def place(scheme: str, folder: Path) -> str:
 
 @pytest.mark.parametrize(("launcher", "scheme"), [("torchrun", "tcp"), SLOW("torchrun", "file"), SLOW("srun", "file")])
 def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme: str, tmp_path: Path) -> None:
-    words = (*TWO, *NOTE, f"extras.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
+    words = (*TWO, *NOTE, f"distributed.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
     both = run_two(launcher, tmp_path, *words)
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
     run = only_run(tmp_path / "logs")
@@ -61,7 +61,7 @@ def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme:
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "scheme"), [("popen", "file"), ("spawn", "tcp"), ("fork", "file")])
 def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, scheme: str, tmp_path: Path) -> None:
-    more = (f"trainer.strategy.start_method={method}", f"extras.init_method={place(scheme, tmp_path)}")
+    more = (f"trainer.strategy.start_method={method}", f"distributed.init_method={place(scheme, tmp_path)}")
     asked = "trainer.strategy.process_group_backend=gloo"
     done = run_cli("train", *TWO, *NOTE, *more, asked, logs=tmp_path / "logs")
     assert done.returncode == 0, done.stderr
@@ -74,8 +74,8 @@ def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, s
 @pytest.mark.slow
 def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_path: Path) -> None:
     words = (
-        "extras.interfaces=[lo]",
-        "++extras.comm_env.NCCL_DEBUG=INFO,null",
+        "distributed.interfaces=[lo]",
+        "++distributed.comm_env.NCCL_DEBUG=INFO,null",
         "seed=1",
         f"paths.log_dir={tmp_path}/logs",
     )
@@ -90,13 +90,16 @@ def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("extras.init_method=tcp://127.0.0.1", r"names no host or no port from 1 to 65535; give tcp://"),
-        ("extras.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535; give env://, tcp://"),
-        ("extras.init_method=file://meet/here", r"names no file by its whole path; give file:///"),
-        ("extras.init_method=file:///tmp", r"is a folder; name a file in it"),
-        ("extras.init_method=mpi://", r"is no place to meet; give env://, tcp://"),
-        ("extras.interfaces=[lo,nope0]", r"this machine has no interface 'nope0'.*lo"),
-        ("+extras.comm_env.LD_PRELOAD=x", r"is for variables of the libraries .*GLOO_, NCCL_.*; set others in the"),
+        ("distributed.init_method=tcp://127.0.0.1", r"names no host or no port from 1 to 65535; give tcp://"),
+        ("distributed.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535; give env://, tcp://"),
+        ("distributed.init_method=file://meet/here", r"names no file by its whole path; give file:///"),
+        ("distributed.init_method=file:///tmp", r"is a folder; name a file in it"),
+        ("distributed.init_method=mpi://", r"is no place to meet; give env://, tcp://"),
+        ("distributed.interfaces=[lo,nope0]", r"this machine has no interface 'nope0'.*lo"),
+        (
+            "+distributed.comm_env.LD_PRELOAD=x",
+            r"is for variables of the libraries .*GLOO_, NCCL_.*; set others in",
+        ),
     ],
 )
 def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, line: str, small: ComposeSmall) -> None:
@@ -112,7 +115,10 @@ def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, lin
         (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo. Set .*=gloo"),
         (("trainer.strategy.process_group_backend=glo",), r"is not a backend.*[Dd]id you mean 'gloo'\?"),
         (("trainer.num_nodes=2",), r"trainer.num_nodes=2: nothing has started the run on several machines; start it"),
-        (("extras.init_method=file:///proc/meet",), r"cannot be made \(.*\); name a file in a folder all machines see"),
+        (
+            ("distributed.init_method=file:///proc/meet",),
+            r"cannot be made \(.*\); name a file in a folder all",
+        ),
     ],
 )
 def test_what_this_build_or_machine_lacks_is_one_line(words: tuple[str, ...], line: str, small: ComposeSmall) -> None:
@@ -183,10 +189,10 @@ def test_a_sweep_that_each_process_would_run_for_itself_is_refused(word: str, li
 
 
 def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: Path) -> None:
-    of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "extras.rank_timeout=4") for rank in (0, 1)}
+    of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "distributed.rank_timeout_seconds=4") for rank in (0, 1)}
     both = run_two("srun", tmp_path, *TWO, of_rank=of_rank)
     assert [one.returncode for one in both] == [2, 2]
-    assert "error: rank 1 of 2 did not join within 4 s (extras.rank_timeout)" in both[0].stderr
+    assert "error: rank 1 of 2 did not join within 4 s (distributed.rank_timeout_seconds)" in both[0].stderr
     assert f"on a shared filesystem (looked in {tmp_path}/logs0/.rendezvous/" in both[0].stderr
     assert not list(tmp_path.glob("logs*/train"))
 
@@ -198,9 +204,9 @@ def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path
         holder.listen()
         port = holder.getsockname()[1]
         url = "env://" if scheme == "env" else f"tcp://127.0.0.1:{port}"
-        words = (f"extras.init_method={url}", f"paths.log_dir={tmp_path}/logs")
+        words = (f"distributed.init_method={url}", f"paths.log_dir={tmp_path}/logs")
         line = refused(run_two("by_hand", tmp_path, *TWO, *words, port=str(port)))
-    asked = f"MASTER_PORT={port}" if scheme == "env" else f"extras.init_method={url}"
+    asked = f"MASTER_PORT={port}" if scheme == "env" else f"distributed.init_method={url}"
     assert f"{asked}: another process listens there; name another port" in line
     assert read_json(only_run(tmp_path / "logs") / "run.json")["exit_code"] == 2
 

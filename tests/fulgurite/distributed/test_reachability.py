@@ -101,7 +101,7 @@ def test_a_rank_whose_torchrun_is_gone_ends_within_the_timeout_with_2(
     elastic = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_USE_AGENT_STORE": "True"}
     for name, value in {**told, **elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, str(value))
-    done = run_cli("train", "trainer=ddp_sim", "extras.rank_timeout=5", logs=tmp_path, timeout=100)
+    done = run_cli("train", "trainer=ddp_sim", "distributed.rank_timeout_seconds=5", logs=tmp_path, timeout=100)
     assert done.returncode == 2, done.stderr
     assert "where the processes meet: nobody answers within 5 s (Connection refused)" in done.stderr
     assert "Traceback" not in done.stderr

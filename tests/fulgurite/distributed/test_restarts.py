@@ -22,7 +22,7 @@ WORDS = (
     "trainer.max_epochs=2",
     "callbacks.last_checkpoint.every_n_train_steps=2",
     "extras.print_config=false",
-    "extras.rank_timeout=60",
+    "distributed.rank_timeout_seconds=60",
 )
 
 

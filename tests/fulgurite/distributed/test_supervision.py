@@ -84,7 +84,7 @@ def test_a_stopped_rank_is_told_from_one_that_does_not_answer(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     silent = diagnose_failure(sleepers, tmp_path, 8, patience=0.1)
-    assert "did not answer within 8 s; if that long is right, raise extras.rank_timeout" in str(silent)
+    assert "did not answer within 8 s; if that long is right, raise distributed.rank_timeout_seconds" in str(silent)
     assert str(sleepers[1].pid) in str(silent)
     stop(sleepers[2])
     failed = diagnose_failure(sleepers, tmp_path, 8)
@@ -196,7 +196,7 @@ def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSma
     from hydra.utils import instantiate
 
     trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False, **unchecked())
-    with pytest.raises(UserError, match=r"extras.rank_timeout=0: is not above 0 seconds"):
+    with pytest.raises(UserError, match=r"distributed.rank_timeout_seconds=0: is not above 0 seconds"):
         install_supervision(trainer, Path(), 0.0)
     install_supervision(trainer, Path(), 8.0)
     assert trainer.strategy._timeout.total_seconds() == 8

@@ -34,7 +34,7 @@ def run_both(nodes: tuple[Node, Node], *words: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("links", [("ethA",), ("ethB",), ("ethA", "ethB")], ids=",".join)
 def test_gradients_go_over_the_interfaces_that_the_config_names(links: tuple[str, ...], tmp_path: Path) -> None:
     with two_nodes(tmp_path) as nodes:
-        asked = (f"extras.interfaces=[{','.join(links)}]", f"paths.log_dir={tmp_path}/logs")
+        asked = (f"distributed.interfaces=[{','.join(links)}]", f"paths.log_dir={tmp_path}/logs")
         ended = run_both(nodes, *asked)
         assert [code for code, _ in ended] == [0, 0], ended
         sent = {link: nodes[1].bytes_sent(link) for link in ("ethA", "ethB")}
@@ -51,7 +51,7 @@ def test_a_run_directory_that_the_other_machine_does_not_see_ends_both_with_one_
     own.mkdir()
     with two_nodes(tmp_path) as nodes:
         nodes[1].private[shared / "train"] = own
-        ended = run_both(nodes, f"paths.log_dir={shared}", "extras.interfaces=[ethA]")
+        ended = run_both(nodes, f"paths.log_dir={shared}", "distributed.interfaces=[ethA]")
     assert [code for code, _ in ended] == [2, 2], ended
     [line] = [line for _, text in ended for line in text.splitlines() if "error" in line]
     assert line.startswith(f"error: {shared}/train/runs/")

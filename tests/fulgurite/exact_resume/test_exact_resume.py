@@ -161,7 +161,7 @@ def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_pa
 def test_the_command_ends_with_1_and_names_what_differs_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, "extras.exact_resume=false", "--kill-at=9", "--no-control", f"--folder={tmp_path}/proof"]
+    words = [*SMALL, "resilience.exact_resume=false", "--kill-at=9", "--no-control", f"--folder={tmp_path}/proof"]
     words += ["--json", str(tmp_path / "proof.json")]
     assert main(words, run_warm_proof) == 1
     table = " ".join(capsys.readouterr().out.split())

@@ -235,7 +235,7 @@ def test_jobs_of_a_sweep_that_is_killed_save_and_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Path) -> None:
-    first, _ = under_way(tmp_path, "extras.grace_seconds=1")
+    first, _ = under_way(tmp_path, "resilience.grace_seconds=1")
     sweep = only_sweep(tmp_path)
     [stuck, other] = [record["pid"] for record in jobs_in(sweep, "run.json")]
     os.kill(stuck, signal.SIGSTOP)
@@ -243,7 +243,7 @@ def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Pat
     assert first.wait(60).returncode == 143
     assert living([stuck, other]) == []
     reasons = [record["reason"] for record in jobs_in(sweep, "run.json")]
-    assert reasons[0] == "killed by SIGKILL: it had not ended 1 s after SIGTERM (extras.grace_seconds)"
+    assert reasons[0] == "killed by SIGKILL: it had not ended 1 s after SIGTERM (resilience.grace_seconds)"
     assert "saved at step" in reasons[1]
 
 

@@ -193,7 +193,7 @@ def test_a_tracker_killed_in_mid_run_changes_nothing_of_the_run(
             "+callbacks.kill={_target_: tests.support.fake_loggers.KillServer, step: 6}",
         ]
         start = time.monotonic()
-        metrics = train(small("seed=0", "trainer.max_epochs=3", "extras.tracker_timeout=10", TESTS, *words))
+        metrics = train(small("seed=0", "trainer.max_epochs=3", "resilience.logger_timeout_seconds=10", TESTS, *words))
     assert metrics == alone
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["exit_code"], record["loggers"]) == ("done", 0, {"posting": "run-1"})
@@ -265,7 +265,11 @@ def test_waits_of_all_trackers_together_stay_within_the_time() -> None:
 def test_a_run_ends_well_beside_a_real_client_that_finds_no_server(answers: bool, tmp_path: Path) -> None:
     with silent_port() as silent:
         port = closed_port() if answers else silent
-        words = ["logger=mlflow", f"logger.mlflow.tracking_uri=http://127.0.0.1:{port}", "extras.tracker_timeout=4"]
+        words = [
+            "logger=mlflow",
+            f"logger.mlflow.tracking_uri=http://127.0.0.1:{port}",
+            "resilience.logger_timeout_seconds=4",
+        ]
         done = WarmProcess("train", [*SMALL, *words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait()
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path / "logs")

@@ -65,7 +65,7 @@ def test_sigterm_amid_an_epoch_finishes_the_step_and_saves_it(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "code", "more"), [("SIGINT", 130, ()), ("SIGUSR1", 143, ("extras.async_checkpoints=true",))]
+    ("name", "code", "more"), [("SIGINT", 130, ()), ("SIGUSR1", 143, ("resilience.async_checkpoints=true",))]
 )
 def test_the_other_signals_do_the_same_with_their_exit_codes(
     name: str, code: int, more: tuple[str, ...], tmp_path: Path
@@ -142,7 +142,7 @@ def test_what_is_not_training_ends_at_once(tmp_path: Path) -> None:
     ("send", "words", "told"),
     [
         ("sleep: 1.2, again: true", (), ""),
-        ("sleep: 600", ("extras.grace_seconds=1",), "not saved within 1 s (extras.grace_seconds); "),
+        ("sleep: 600", ("resilience.grace_seconds=1",), "not saved within 1 s (resilience.grace_seconds); "),
     ],
     ids=["second signal", "end of the grace"],
 )
