@@ -1,14 +1,14 @@
-"""Check a group of processes before they train: alone, or started as the training will be.
+"""Check the ranks of a training run before it starts.
 
     python -m fulgurite doctor
     torchrun --nproc-per-node 2 -m fulgurite doctor --bench experiment=example
-    srun python -m fulgurite doctor --bench --threshold least.yaml --json doctor.json --plot doctor.png
+    srun python -m fulgurite doctor --bench --threshold thresholds.yaml --json doctor.json --plot doctor.png
 
-Ranks, machines, addresses and devices; the same versions, code and config on all; interfaces that other machines
-reach; a folder that all see; clocks; disk; every collective by exact values; a late rank and a mismatched shape named
-in time. With --bench, how fast collectives are by size, each link between two ranks and each processor, and what
-falls short of the others. Words without -- are those of the training's command line: their config must be the same on
-all ranks. Ends with 0, with 1 when something was found, with 2 on bad input; on every rank.
+The doctor checks ranks, machines, addresses and devices. It compares versions, code and config of all ranks, and checks
+network interfaces, a shared folder, clocks and free disk space. It runs every collective with exact values, and injects
+a late rank and a mismatched shape. --bench measures collectives by message size, each link between two ranks and each
+processor, and reports the slow ones. Arguments without -- are Hydra overrides of the training command: all ranks must
+compose the same config. Every rank exits with 0, with 1 when there is a finding, and with 2 on invalid input.
 """
 
 from __future__ import annotations
@@ -20,107 +20,96 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from fulgurite.core.errors import EXIT_CRASH, EXIT_USER, FulguriteError, UserError, did_you_mean
+from fulgurite.core.cli_parser import CommandParser, list_of
+from fulgurite.core.errors import EXIT_CRASH, EXIT_USER, FulguriteError, UserError
 from fulgurite.core.project import project_root
 from fulgurite.doctor.bench.bandwidth import BUS_FACTOR
-from fulgurite.doctor.bench.thresholds import read_bytes, read_threshold
-from fulgurite.doctor.cluster.launcher_placement import read_place
-from fulgurite.doctor.cluster.placement import Place
+from fulgurite.doctor.bench.thresholds import parse_bytes, read_thresholds
+from fulgurite.doctor.cluster.placement import Placement, detect_placement
 
 if TYPE_CHECKING:
-    from fulgurite.doctor.cluster.rendezvous import Meeting
+    from fulgurite.doctor.cluster.rendezvous import Rendezvous
     from fulgurite.doctor.cluster.watchdog import Watchdog
-    from fulgurite.doctor.preflight import Wanted
     from fulgurite.doctor.report import Report
-    from fulgurite.doctor.speed import Bench
+    from fulgurite.doctor.speed import BenchOptions
 
 EXIT_FINDING = 1
+STDOUT = Path("-")
+MINIMUM = {"timeout": 1, "seconds": 0.01, "factor": 2, "warmup": 1, "calls": 1, "min_free": 0, "max_skew": 0}
 
 
-class _Words(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists what there is")
-
-
-def read_words(words: Sequence[str]) -> argparse.Namespace:
-    """Return what a command line asks for.
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the validated options and overrides.
 
     Raises:
-        UserError: A word cannot be used.
+        UserError: An argument is invalid.
     """
-    parser = _Words(
-        "doctor.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser("doctor", __doc__)
     add = parser.add_argument
-    add("overrides", nargs="*", metavar="key=value", help="words of the training's command line")
-    add("--backend", help="gloo, nccl, ...; NCCL where there are GPUs, else gloo")
-    add("--interface", help="network interfaces by comma, instead of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME")
-    add("--timeout", type=float, default=60.0, help="seconds that ranks wait for one another (60)")
+    add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the training command")
+    add("--backend", help="gloo, nccl, ... (NCCL on GPUs, else gloo)")
+    add("--interface", help="comma-separated interfaces, instead of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME")
+    add("--timeout", type=float, default=60.0, help="seconds that ranks wait for each other (60)")
     add("--folder", type=Path, default=project_root() / "logs", help="folder that all ranks must see (logs/)")
-    add("--min-free", type=float, default=1.0, help="GiB that it must have free (1)")
-    add("--max-skew", type=float, default=1.0, help="seconds that clocks may be apart (1)")
-    add("--no-drills", action="store_true", help="make no faults on purpose")
-    add("--bench", action="store_true", help="measure how fast it is")
-    add("--collectives", default=",".join(BUS_FACTOR), help="which ones, by comma (all)")
+    add("--min-free", type=float, default=1.0, help="GiB that the folder must have free (1)")
+    add("--max-skew", type=float, default=1.0, help="largest clock offset in seconds (1)")
+    add("--no-drills", action="store_true", help="inject no faults")
+    add("--bench", action="store_true", help="measure the speed")
+    add(
+        "--collectives",
+        type=list_of("--collectives", list(BUS_FACTOR)),
+        default=list(BUS_FACTOR),
+        help=f"comma-separated, of {', '.join(BUS_FACTOR)} (all)",
+    )
     add("--max-bytes", default="64MiB", help="largest message (64MiB)")
-    add("--factor", type=int, default=4, help="each message over the one before (4)")
-    add("--warmup", type=int, default=5, help="calls before those that are measured (5)")
-    add("--calls", type=int, default=20, help="calls that are measured at each size (20)")
-    add("--seconds", type=float, default=10.0, help="that they may take; slow links get fewer calls, 3 at least (10)")
-    add("--link-bytes", default="4MiB", help="messages between two ranks (4MiB)")
-    add("--no-links", action="store_true", help="measure no pairs of ranks")
+    add("--factor", type=int, default=4, help="ratio of successive message sizes (4)")
+    add("--warmup", type=int, default=5, help="warm-up calls for each size (5)")
+    add("--calls", type=int, default=20, help="measured calls for each size (20)")
+    add("--seconds", type=float, default=10.0, help="time limit for each size; at least 3 calls are measured (10)")
+    add("--link-bytes", default="4MiB", help="message between two ranks (4MiB)")
+    add("--no-links", action="store_true", help="skip the links between pairs of ranks")
     add(
         "--threshold",
         type=Path,
-        help="YAML with the least GB/s on the bus by collective and size; see src/tools/thresholds.py",
+        help="YAML file with the minimum bus bandwidth in GB/s by collective and size, "
+        "e.g. 'all_reduce: {1MiB: 0.5}', and by link, e.g. 'links: 0.8'",
     )
-    add("--json", type=Path, help="file to write everything to")
-    add("--markdown", type=Path, help="file to write the tables to")
-    add("--plot", type=Path, help="file to draw time and bandwidth to: .png or .svg")
-    asked = parser.parse_intermixed_args(list(words))
-    _check(asked)
-    return asked
+    add("--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="write JSON to FILE or to standard output")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
+    add("--plot", type=Path, metavar="FILE", help="plot time and bandwidth to FILE: .png or .svg")
+    args = parser.parse(argv)
+    _validate(args)
+    return args
 
 
-def _check(asked: argparse.Namespace) -> None:
-    asked.collectives = [name for name in asked.collectives.split(",") if name]
-    for name in asked.collectives:
-        if name not in BUS_FACTOR:
-            raise UserError(
-                f"--collectives {name}: choose from {', '.join(BUS_FACTOR)}{did_you_mean(name, BUS_FACTOR)}"
-            )
-    for option, least in (
-        ("timeout", 1),
-        ("seconds", 0.01),
-        ("factor", 2),
-        ("warmup", 1),
-        ("calls", 1),
-        ("min_free", 0),
-        ("max_skew", 0),
-    ):
-        value = getattr(asked, option)
-        if not least <= value < float("inf"):
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: is not a number from {least:g} up")
-    for option in ("max_bytes", "link_bytes"):
-        setattr(asked, option, read_bytes(getattr(asked, option), f"--{option.replace('_', '-')}"))
-    asked.least = read_threshold(asked.threshold) if asked.threshold else None
-    if (asked.threshold or asked.plot) and not asked.bench:
-        raise UserError(f"--{'threshold' if asked.threshold else 'plot'}: has nothing to go by without --bench; add it")
-    if asked.plot and asked.plot.suffix not in {".png", ".svg"}:
-        raise UserError(f"--plot {asked.plot}: draws .png and .svg; name such a file")
+def _validate(args: argparse.Namespace) -> None:
+    for option, minimum in MINIMUM.items():
+        value = getattr(args, option)
+        if not minimum <= value < float("inf"):
+            raise UserError(f"--{option.replace('_', '-')}={value:g}: out of range. Pass {minimum:g} or more.")
+    args.max_bytes = parse_bytes(args.max_bytes, "--max-bytes")
+    args.link_bytes = parse_bytes(args.link_bytes, "--link-bytes")
+    args.threshold = read_thresholds(args.threshold) if args.threshold else None
+    for option in ("threshold", "plot"):
+        if getattr(args, option) and not args.bench:
+            raise UserError(f"--{option}: needs the measurements of --bench. Add --bench.")
+    if args.plot and args.plot.suffix not in {".png", ".svg"}:
+        raise UserError(f"--plot={args.plot}: not an image file. Name a .png or .svg file.")
     for option in ("json", "markdown", "plot"):
-        file = getattr(asked, option)
-        if file is not None and not file.absolute().parent.is_dir():
-            raise UserError(f"--{option} {file}: there is no folder {file.absolute().parent}; make it first")
+        file = getattr(args, option)
+        if file is not None and not (parent := file.absolute().parent).is_dir():
+            raise UserError(f"--{option}={file}: the folder {parent} does not exist. Create it first.")
+    if args.json and "=" in args.json.name and args.json.suffix != ".json":
+        raise UserError(f"--json={args.json}: looks like an override. Put overrides before --json.")
 
 
-def config_of(overrides: Sequence[str]) -> str:
-    """Return the hash of the config that the training would have.
+def training_config_hash(overrides: Sequence[str]) -> str:
+    """Return the hash of the config that training composes.
 
     Raises:
-        UserError: It cannot be composed.
+        UserError: Hydra cannot compose it.
     """
     from fulgurite.config.compose import compose
     from fulgurite.runs.provenance import config_hash
@@ -137,110 +126,108 @@ def config_of(overrides: Sequence[str]) -> str:
         raise explained from error
 
 
-def examine(asked: argparse.Namespace, place: Place) -> int:
-    """Look at everything that was asked for and return the exit code; rank 0 tells what was found.
+def run_checks(args: argparse.Namespace, placement: Placement) -> int:
+    """Run all checks and return the exit code; rank 0 writes the report.
 
     Raises:
-        FulguriteError: This rank could not come to the others.
+        FulguriteError: This rank could not join the others.
     """
-    from fulgurite.doctor.cluster.rendezvous import LINGER, Meeting, MissingRanks, Refused
+    from fulgurite.doctor.cluster.rendezvous import CLOSE_SECONDS, MissingRanks, PeerInputError, Rendezvous
     from fulgurite.doctor.cluster.watchdog import Watchdog
 
-    watch = Watchdog(2 * asked.timeout + 15, EXIT_CRASH, show=place.rank == 0 and sys.stderr.isatty())
-    watch.start()
-    meeting, linger = Meeting(place, asked.timeout), asked.timeout
+    is_leader = placement.rank == 0
+    watchdog = Watchdog(2 * args.timeout + 15, EXIT_CRASH, show_steps=is_leader and sys.stderr.isatty())
+    watchdog.start()
+    rendezvous, close_timeout = Rendezvous(placement, args.timeout), args.timeout
     try:
-        report = _look(asked, meeting, watch)
-        watch.clear()
-        if place.rank == 0:
-            from fulgurite.doctor.render import write
+        report = _make_report(args, rendezvous, watchdog)
+        watchdog.clear_line()
+        if is_leader:
+            from fulgurite.doctor.render import write_report
 
-            write(report, asked)
+            write_report(report, args)
         return EXIT_FINDING if report.findings else 0
     except FulguriteError as error:
-        _tell(error, place)
-        linger = LINGER if isinstance(error, MissingRanks) else linger  # who has not come until now will not
-        if isinstance(error, UserError) and not isinstance(error, Refused):
-            with suppress(Refused):
-                meeting.refuse(str(error))
-        return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING
+        if isinstance(error, MissingRanks):
+            close_timeout = CLOSE_SECONDS  # a rank that is still missing will not close its store either
+        if isinstance(error, UserError) and not isinstance(error, PeerInputError):
+            with suppress(PeerInputError):
+                rendezvous.reject(str(error))
+        return _print_error(error, placement)
     finally:
-        watch.begin("leaving")
-        meeting.leave(linger)
-        watch.end()
+        watchdog.start_step("closing")
+        rendezvous.close(close_timeout)
+        watchdog.stop()
 
 
-def _look(asked: argparse.Namespace, meeting: Meeting, watch: Watchdog) -> Report:
-    from fulgurite.doctor.fault_analysis import find_fault
-    from fulgurite.doctor.preflight import Preflight, Wanted
-    from fulgurite.doctor.speed import Bench, measure_speed
+def _make_report(args: argparse.Namespace, rendezvous: Rendezvous, watchdog: Watchdog) -> Report:
+    from fulgurite.doctor.fault_analysis import diagnose_broken_group
+    from fulgurite.doctor.preflight import Preflight, PreflightOptions
+    from fulgurite.doctor.speed import BenchOptions, measure_speed
     from fulgurite.runs.provenance import git_state, versions
 
     git = git_state(project_root())
-    told: dict[str, Any] = {
+    provenance: dict[str, Any] = {
         "versions": versions(),
         "commit": f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git else None,
-        "config": config_of(asked.overrides),
+        "config": training_config_hash(args.overrides),
     }
-    preflight = Preflight(meeting, _wanted(asked, Wanted), told, watch)
-    report = preflight.look()
+    options = PreflightOptions(
+        args.folder, args.backend, args.interface, args.timeout, args.min_free, args.max_skew, not args.no_drills
+    )
+    preflight = Preflight(rendezvous, options, provenance, watchdog)
+    report = preflight.compare()
     try:
         ranks = preflight.connect(report)
         if ranks is not None:
-            preflight.examine(report, ranks)
-            if asked.bench:
-                bench = Bench(
-                    asked.collectives, asked.max_bytes, asked.factor, asked.warmup, asked.calls, asked.seconds,
-                    asked.link_bytes, not asked.no_links, asked.least,
+            preflight.check_group(report, ranks)
+            if args.bench:
+                bench = BenchOptions(
+                    args.collectives, args.max_bytes, args.factor, args.warmup, args.calls, args.seconds,
+                    args.link_bytes, not args.no_links, args.threshold,
                 )  # fmt: skip
                 if ranks.rank == 0 and ranks.size > 1:
-                    _say_how_long(bench)
-                measure_speed(bench, ranks, report, watch, asked.timeout)
+                    _announce_bench(bench)
+                measure_speed(bench, ranks, report, watchdog, args.timeout)
     except RuntimeError as error:
-        find_fault(preflight, report, error)
+        diagnose_broken_group(preflight, report, error)
     finally:
         preflight.close()
     return report
 
 
-def _say_how_long(bench: Bench) -> None:
-    from fulgurite.doctor.bench.collectives import sizes
+def _announce_bench(bench: BenchOptions) -> None:
+    from fulgurite.doctor.bench.collectives import message_sizes
 
-    number = len(bench.collectives) * len(sizes(bench.max_bytes, bench.factor))
+    count = len(bench.collectives) * len(message_sizes(bench.max_bytes, bench.factor))
     print(
-        f"bench: {number} measurements, each up to {2 * bench.seconds:g} s and on fast links under one; "
-        "--collectives, --max-bytes and --seconds make it shorter",
+        f"bench: {count} measurements, at most {2 * bench.seconds:g} s each, under 1 s on fast links. "
+        "Shorten it with --collectives, --max-bytes and --seconds.",
         file=sys.stderr,
         flush=True,
     )
 
 
-def _wanted(asked: argparse.Namespace, kind: type[Wanted]) -> Wanted:
-    return kind(
-        asked.folder, asked.backend, asked.interface, asked.timeout, asked.min_free, asked.max_skew, not asked.no_drills
-    )
-
-
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Args:
-        words: Of the command line.
+        argv: The arguments after `doctor`.
     """
-    place = Place()
+    placement = Placement()
     try:
-        asked = read_words(words)
-        place = read_place()
-        # the doctor says itself what is wrong; these would only add stack traces of C++ to it
+        args = parse_args(argv)
+        placement = detect_placement()
+        # the doctor reports errors itself; torch would add C++ stack traces
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
         warnings.simplefilter("ignore")
-        return examine(asked, place)
+        return run_checks(args, placement)
     except FulguriteError as error:
-        _tell(error, place)
-        return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING
+        return _print_error(error, placement)
 
 
-def _tell(error: FulguriteError, place: Place) -> None:
-    """Say once on each machine what is wrong: its other ranks know the same."""
-    if place.local_rank == 0:
+def _print_error(error: FulguriteError, placement: Placement) -> int:
+    """Print an error once per machine, where its ranks share it, and return the exit code."""
+    if placement.local_rank == 0:
         print(f"error: {error}", file=sys.stderr, flush=True)
+    return EXIT_USER if isinstance(error, UserError) else EXIT_FINDING

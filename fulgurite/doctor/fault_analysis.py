@@ -1,56 +1,63 @@
-"""A group has broken: the ranks tell one another over the store what they see, and name what is at fault."""
+"""Find out over the store why a process group broke."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from fulgurite.doctor.cluster.reachability import describe_unreachable, down, unreached
+from fulgurite.doctor.cluster.reachability import describe_unreachable, find_unreachable, interfaces_down
 from fulgurite.doctor.cluster.rendezvous import MissingRanks
 from fulgurite.doctor.preflight import Preflight
 from fulgurite.doctor.report import Report
 
-PATIENCE = 2.0  # seconds for one connection
-_CPP = re.compile(r"\[[^\]]*\.cc:\d+\] ")  # where in its own source gloo was
+CONNECT_SECONDS = 2.0
+_CPP_LOCATION = re.compile(r"\[[^\]]*\.cc:\d+\] ")  # source line in gloo's messages
 
 
-def find_fault(preflight: Preflight, report: Report, error: BaseException) -> None:
-    """Find out why a group has broken.
+def diagnose_broken_group(preflight: Preflight, report: Report, error: BaseException) -> None:
+    """Add the cause of a broken group to the report.
 
     Args:
-        preflight: That made the group.
-        report: Gets what is found.
+        preflight: Has created the group.
+        report: Gets the findings.
         error: Of this rank.
 
     Raises:
-        Absent: The store cannot be reached any more either.
+        MissingRanks: The store is unreachable too.
     """
-    watch, place, own, timeout = preflight.watch, preflight.place, preflight.own, preflight.wanted.timeout
-    step, gone = watch.step, down(own)
-    said = _CPP.sub("", str(error).splitlines()[0]).partition(". This is typically")[0]
-    lost = f"{step}: {own.name} lost the other ranks ({said})" + "".join(f", {name} is down" for name in gone)
-    # a store that cannot be reached any more answers neither yes nor no
-    watch.begin(f"{lost}; asking at {place.address}:{place.port}, where they meet", timeout + 10)
+    watchdog, placement, own, timeout = (
+        preflight.watchdog,
+        preflight.placement,
+        preflight.own,
+        preflight.options.timeout,
+    )
+    step, down = watchdog.step, interfaces_down(own)
+    reason = _CPP_LOCATION.sub("", str(error).splitlines()[0]).partition(". This is typically")[0]
+    lost = f"{step}: {own.name} lost the other ranks ({reason})" + "".join(f", {name} is down" for name in down)
+    store = f"the store at {placement.address}:{placement.port}"
+    # an unreachable store blocks the call
+    watchdog.start_step(f"{lost}; waiting for {store}", timeout + 10)
     try:
-        preflight.meeting.tell("broken", {"down": gone, "unreached": unreached(own, report.facts, PATIENCE)})
-        words, silent = preflight.meeting.collect("broken")
-    except RuntimeError as unheard:
-        raise MissingRanks([0], f"{lost}, and {place.address}:{place.port} too, where they meet") from unheard
-    report.add("group", [f"{step}: the ranks lost one another ({said})"])
-    report.add("at fault", _seen(report, words, silent, timeout), "every rank answers and reaches every other again")
+        unreachable = find_unreachable(own, report.facts, CONNECT_SECONDS)
+        preflight.rendezvous.publish("broken", {"down": down, "unreachable": unreachable})
+        answers, missing = preflight.rendezvous.gather_available("broken")
+    except RuntimeError as store_error:
+        raise MissingRanks([0], f"{lost}, and {store} is unreachable") from store_error
+    report.add("group", [f"{step}: the ranks lost their connections ({reason})"])
+    lines = _describe_failures(report, answers, missing, timeout)
+    report.add("at fault", lines, "every rank answers and reaches every other rank again")
 
 
-def _seen(report: Report, words: list[Any], silent: list[int], timeout: float) -> list[str]:
-    """Return a line for each thing that is wrong."""
+def _describe_failures(report: Report, answers: list[Any], missing: list[int], timeout: float) -> list[str]:
     lines = [
-        f"{', '.join(one['down'])} is down on {facts.name}"
-        for facts, one in zip(report.facts, words, strict=True)
-        if one is not None and one["down"]
+        f"{', '.join(answer['down'])} is down on {one.name}"
+        for one, answer in zip(report.facts, answers, strict=True)
+        if answer is not None and answer["down"]
     ]
     lines += [
-        f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s; was it killed or stopped, is it cut off?"
-        for one in map(report.facts.__getitem__, silent)
+        f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s. Check whether it was killed, or its network."
+        for one in map(report.facts.__getitem__, missing)
     ]
-    for one in filter(None, words):
-        lines += describe_unreachable([tuple(pair) for pair in one["unreached"]], report.facts)
+    for answer in filter(None, answers):
+        lines += describe_unreachable([tuple(pair) for pair in answer["unreachable"]], report.facts)
     return lines

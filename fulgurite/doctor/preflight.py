@@ -1,7 +1,6 @@
-"""What can be known about a group of processes before they train: step by step, each named before it is done.
+"""Check a group of ranks before training.
 
-What could hang is asked over the store first, so that a group is only made when every rank can be reached by every
-other.
+Ranks check over the store what could hang. They create the group only when every rank can reach every other rank.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,41 +20,40 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from fulgurite.core.errors import UserError
 from fulgurite.distributed.backend import default_backend, require_backend
-from fulgurite.doctor.cluster.clocks import clock_skew
-from fulgurite.doctor.cluster.facts import (
+from fulgurite.doctor.cluster.clocks import clock_offsets
+from fulgurite.doctor.cluster.groups import INTERFACE_VARIABLES, device_for_backend
+from fulgurite.doctor.cluster.rank_group import RankGroup
+from fulgurite.doctor.cluster.rank_info import (
     FINDING,
     LEFT_OUT,
     Check,
     RankInfo,
-    as_plain,
-    chosen_interfaces,
-    compare,
-    own_facts,
+    collect_rank_info,
+    compare_ranks,
+    select_interfaces,
 )
-from fulgurite.doctor.cluster.groups import INTERFACES, device_for
-from fulgurite.doctor.cluster.rank_group import Ranks
-from fulgurite.doctor.cluster.reachability import ProbeListener, describe_unreachable, unreached
-from fulgurite.doctor.cluster.rendezvous import Meeting
+from fulgurite.doctor.cluster.reachability import ProbeListener, describe_unreachable, find_unreachable
+from fulgurite.doctor.cluster.rendezvous import Rendezvous
 from fulgurite.doctor.cluster.watchdog import Watchdog
 from fulgurite.doctor.conformance.fault_drills import DRILLS
-from fulgurite.doctor.conformance.runner import ABSENT, EXAMPLES, WRONG, prove
+from fulgurite.doctor.conformance.runner import EXAMPLES, UNSUPPORTED, WRONG, run_example
 from fulgurite.doctor.report import Report
 
-SHARED = 5.0  # seconds that a network file system may take to show a new file
+SHARED_FOLDER_SECONDS = 5.0  # time for a network file system to show a new file
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the user asks for.
+class PreflightOptions:
+    """Options of the checks.
 
     Attributes:
-        backend: Of the group; None takes NCCL where there are GPUs, else gloo.
-        interface: Network interfaces by comma; None leaves them to environment and backend.
-        timeout: Seconds that ranks wait for one another.
-        folder: That all ranks must see.
-        min_free: GiB that it must have free.
-        max_skew: Seconds that clocks may be apart.
-        drills: Whether faults are made on purpose.
+        folder: Must be visible to all ranks.
+        backend: Of the group; None takes NCCL on GPUs, else gloo.
+        interface: Comma-separated network interfaces; None keeps the environment.
+        timeout: Seconds that ranks wait for each other.
+        min_free: GiB that the folder must have free.
+        max_skew: Largest clock offset in seconds.
+        drills: Whether to inject faults.
     """
 
     folder: Path
@@ -68,48 +66,51 @@ class Wanted:
 
 
 class Preflight:
-    """The steps, on one rank.
+    """The checks on one rank.
 
     Args:
-        meeting: With the other ranks.
-        wanted: What the user asks for.
-        told: `versions`, `commit` and `config` of this rank.
-        watch: Ends the process when a step hangs.
+        rendezvous: Of all ranks.
+        options: Of the checks.
+        provenance: `versions`, `commit` and `config` of this rank.
+        watchdog: Kills the process when a step hangs.
 
     Raises:
-        UserError: What this rank was given cannot be used.
+        UserError: The options of this rank are invalid.
     """
 
-    def __init__(self, meeting: Meeting, wanted: Wanted, told: dict[str, Any], watch: Watchdog) -> None:
-        self.meeting, self.wanted, self.watch, self.place = meeting, wanted, watch, meeting.place
-        self.backend = wanted.backend or default_backend()
+    def __init__(
+        self, rendezvous: Rendezvous, options: PreflightOptions, provenance: dict[str, Any], watchdog: Watchdog
+    ) -> None:
+        self.rendezvous, self.options, self.watchdog = rendezvous, options, watchdog
+        self.placement = rendezvous.placement
+        self.backend = options.backend or default_backend()
         require_backend(self.backend, "--backend")
-        self.interfaces = chosen_interfaces(self.backend, wanted.interface)
-        self.device = device_for(self.backend, self.place.local_rank)
-        self.bell = ProbeListener(self.interfaces)
-        device = (
-            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"cpu, {os.cpu_count()} cores"
+        self.device = device_for_backend(self.backend, self.placement.local_rank)
+        interfaces = select_interfaces(self.backend, options.interface)
+        self.listener = ProbeListener(interfaces)
+        is_cuda = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if is_cuda else f"cpu, {os.cpu_count()} cores"
+        self.own = collect_rank_info(
+            self.placement, device, interfaces, self.listener.ports(), options.folder, provenance
         )
-        own = own_facts(self.place, device, self.interfaces, wanted.folder, told)
-        self.own = RankInfo(**{**as_plain(own), "ports": self.bell.ports()})
 
-    def look(self) -> Report:
-        """Compare what the ranks say of themselves.
+    def compare(self) -> Report:
+        """Compare the info of all ranks.
 
         Raises:
-            Absent: A rank does not come.
-            Refused: A rank was given something that cannot be used.
+            MissingRanks: A rank did not join.
+            PeerInputError: The input of a rank is invalid.
         """
-        self.watch.begin("meeting the other ranks")
-        self.meeting.same_size()
-        facts = [RankInfo(**plain) for plain in self.meeting.gather("facts", as_plain(self.own))]
-        self._share_folder(facts)
-        return Report(self.backend, facts, compare(facts, self.wanted.min_free))
+        self.watchdog.start_step("waiting for the other ranks")
+        self.rendezvous.require_same_world_size()
+        ranks = [RankInfo(**values) for values in self.rendezvous.gather("rank_info", asdict(self.own))]
+        self._require_shared_folder(ranks)
+        return Report(self.backend, ranks, compare_ranks(ranks, self.options.min_free))
 
-    def _share_folder(self, facts: list[RankInfo]) -> None:
-        """Refuse a folder that rank 0 writes to and another rank does not see."""
-        folder, rank = self.wanted.folder, self.place.rank
-        self.watch.begin(f"looking for {folder}")
+    def _require_shared_folder(self, ranks: list[RankInfo]) -> None:
+        """Raise unless every rank sees a file that rank 0 writes to the folder."""
+        folder, rank = self.options.folder, self.placement.rank
+        self.watchdog.start_step(f"looking for {folder}")
         mark = ""
         if rank == 0:
             mark = f".doctor-{uuid4().hex}"
@@ -117,95 +118,95 @@ class Preflight:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / mark).touch()
             except OSError as error:
-                self.meeting.refuse(
-                    f"--folder {folder}: rank 0 cannot write there ({error.strerror}); name another folder"
+                self.rendezvous.reject(
+                    f"--folder={folder}: rank 0 cannot write there ({error.strerror}). Name another folder."
                 )
-        [mark, *_] = self.meeting.gather("mark", mark)
-        until = time.monotonic() + SHARED
-        while not (seen := (folder / mark).exists()) and time.monotonic() < until:
+        [mark, *_] = self.rendezvous.gather("mark", mark)
+        deadline = time.monotonic() + SHARED_FOLDER_SECONDS
+        while not (seen := (folder / mark).exists()) and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
-            blind = [one.name for one, sees in zip(facts, self.meeting.gather("seen", seen), strict=True) if not sees]
+            seen_by = self.rendezvous.gather("seen", seen)
         finally:
             if rank == 0:
                 with suppress(OSError):
                     (folder / mark).unlink()
-        if blind:
+        if blind := [one.name for one, sees in zip(ranks, seen_by, strict=True) if not sees]:
             raise UserError(
-                f"--folder {folder}: {', '.join(blind)} does not see what {facts[0].name} writes there; "
-                "mount one folder on all machines, or name one that is"
+                f"--folder={folder}: {', '.join(blind)} does not see the files of {ranks[0].name}. "
+                "Name a folder that all machines mount."
             )
 
-    def connect(self, report: Report) -> Ranks | None:
-        """Make the group, if every rank can reach every other; None when not, with findings in the report."""
-        self.watch.begin("reaching every other rank")
+    def connect(self, report: Report) -> RankGroup | None:
+        """Return the new group, or None with findings in the report when a rank is unreachable."""
+        self.watchdog.start_step("connecting to every other rank")
         if any(check.name == "interfaces" and check.state == FINDING for check in report.checks):
-            report.checks.append(Check("connections", LEFT_OUT, "the interfaces must be mended first"))
+            report.checks.append(Check("connections", LEFT_OUT, "correct the interfaces first"))
             return None
-        of_all = self.meeting.gather("unreached", unreached(self.own, report.facts))
-        broken = [(source, target, place) for one in of_all for source, target, place in one]
-        size = self.place.world_size
-        if not report.add("connections", describe_unreachable(broken, report.facts), f"{size * (size - 1)}, all open"):
+        unreachable = self.rendezvous.gather("unreachable", find_unreachable(self.own, report.facts))
+        pairs = [(source, target, index) for of_rank in unreachable for source, target, index in of_rank]
+        size = self.placement.world_size
+        if not report.add("connections", describe_unreachable(pairs, report.facts), f"{size * (size - 1)}, all open"):
             return None
-        self.watch.begin("making the group")
-        if self.wanted.interface:
-            for variable in INTERFACES:
-                os.environ[variable] = self.wanted.interface
+        self.watchdog.start_step("creating the group")
+        if self.options.interface:
+            os.environ.update(dict.fromkeys(INTERFACE_VARIABLES, self.options.interface))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         dist.init_process_group(
             self.backend,
-            store=PrefixStore("group", self.meeting.store),
-            rank=self.place.rank,
+            store=PrefixStore("group", self.rendezvous.store),
+            rank=self.placement.rank,
             world_size=size,
-            timeout=timedelta(seconds=self.wanted.timeout),
+            timeout=timedelta(seconds=self.options.timeout),
         )
-        return Ranks(self.place.rank, size, self.device, PrefixStore("examples", self.meeting.store))
+        return RankGroup(self.placement.rank, size, self.device, PrefixStore("examples", self.rendezvous.store))
 
-    def examine(self, report: Report, ranks: Ranks) -> None:
-        """Prove every collective, read the clocks, and make faults on purpose."""
+    def check_group(self, report: Report, ranks: RankGroup) -> None:
+        """Run all conformance examples, compare the clocks and inject faults."""
         outcomes = {}
         for name in EXAMPLES:
-            self.watch.begin(name)
-            outcomes[name] = prove(name, ranks)
-        self.watch.begin("comparing what came out")
-        of_all = self.meeting.gather("outcomes", [(name, one.state, one.detail) for name, one in outcomes.items()])
+            self.watchdog.start_step(name)
+            outcomes[name] = run_example(name, ranks)
+        self.watchdog.start_step("comparing the results")
+        of_ranks = self.rendezvous.gather("outcomes", [(name, one.state, one.detail) for name, one in outcomes.items()])
         wrong = [
             f"{name} on {report.facts[rank].name}: {detail}"
-            for rank, each in enumerate(of_all)
-            for name, state, detail in each
+            for rank, of_rank in enumerate(of_ranks)
+            for name, state, detail in of_rank
             if state == WRONG
         ]
-        absent = [name for name, one in outcomes.items() if one.state == ABSENT]
-        right = f"{len(EXAMPLES) - len(absent)} right" + (
-            f"; {self.backend} has no {', '.join(absent)}" if absent and ranks.size > 1 else ""
-        )
+        unsupported = [name for name, one in outcomes.items() if one.state == UNSUPPORTED]
+        right = f"{len(EXAMPLES) - len(unsupported)} right"
+        if unsupported and ranks.size > 1:
+            right += f", {self.backend} does not support {', '.join(unsupported)}"
         report.add("collectives", wrong, right)
-        self._clocks(report, ranks)
-        if self.wanted.drills and ranks.size > 1:
-            self._drill(report, ranks)
+        self._check_clocks(report, ranks)
+        if self.options.drills and ranks.size > 1:
+            self._run_drills(report, ranks)
 
-    def _clocks(self, report: Report, ranks: Ranks) -> None:
-        self.watch.begin("comparing clocks")
-        ahead = clock_skew(ranks)
-        far = [
-            f"{one.name} is {seconds:+.3f} s ahead of rank 0, more than {self.wanted.max_skew:g}; start an NTP service"
-            for one, seconds in zip(report.facts, ahead, strict=True)
-            if abs(seconds) > self.wanted.max_skew
+    def _check_clocks(self, report: Report, ranks: RankGroup) -> None:
+        self.watchdog.start_step("comparing clocks")
+        offsets = clock_offsets(ranks)
+        limit = self.options.max_skew
+        skewed = [
+            f"{one.name} is {seconds:+.3f} s ahead of rank 0, more than {limit:g}. Start an NTP service."
+            for one, seconds in zip(report.facts, offsets, strict=True)
+            if abs(seconds) > limit
         ]
-        report.add("clocks", far, f"within {max(map(abs, ahead)) * 1e3:.1f} ms of rank 0's")
+        report.add("clocks", skewed, f"within {max(map(abs, offsets)) * 1e3:.1f} ms of rank 0's")
 
-    def _drill(self, report: Report, ranks: Ranks) -> None:
+    def _run_drills(self, report: Report, ranks: RankGroup) -> None:
         for name, drill in DRILLS.items():
-            self.watch.begin(f"drill: {name}")
-            failed = self.meeting.gather(f"drill {name}", drill(ranks, self.wanted.timeout))
-            report.add(f"drill: {name}", [words for words in failed if words][:1], "as it should")
+            self.watchdog.start_step(f"drill: {name}")
+            failures = self.rendezvous.gather(f"drill {name}", drill(ranks, self.options.timeout))
+            report.add(f"drill: {name}", [failure for failure in failures if failure][:1], "reported")
 
     def close(self) -> None:
-        """Leave the group and the meeting."""
-        self.watch.begin("leaving")
-        self.bell.close()
+        """Destroy the group and close the rendezvous."""
+        self.watchdog.start_step("closing")
+        self.listener.close()
         if dist.is_initialized():
             with suppress(RuntimeError):
                 dist.destroy_process_group()
-        self.meeting.leave()
+        self.rendezvous.close()

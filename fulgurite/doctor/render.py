@@ -1,9 +1,10 @@
-"""What the doctor found, as a person reads it, as Markdown and as JSON."""
+"""Render the doctor's report as tables, Markdown and JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,41 +17,46 @@ from rich.text import Text
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import format_bytes, format_latency, markdown_lines
-from fulgurite.doctor.cluster.facts import FINDING, FINE, NOTE
-from fulgurite.doctor.report import Report, machines
+from fulgurite.doctor.bench.links import link_name
+from fulgurite.doctor.cluster.rank_info import FINDING, FINE, NOTE
+from fulgurite.doctor.report import Report, describe_machines
 
-Rows = tuple[str, list[str], list[list[str]]]  # title, columns, cells
+TableData = tuple[str, list[str], list[list[str]]]  # title, columns, cells
 STYLES = {FINDING: "bold red", NOTE: "yellow", FINE: "green"}
 
 
-def write(report: Report, asked: argparse.Namespace) -> None:
-    """Print the tables, and write the files that were asked for.
+def write_report(report: Report, args: argparse.Namespace) -> None:
+    """Print the tables, or JSON for `--json` without a file, and write the requested files.
 
     Raises:
-        UserError: A file cannot be written, or matplotlib is missing.
+        UserError: A file cannot be written, or matplotlib is not installed.
     """
-    _print(report)
+    text = json.dumps(to_json(report), indent=1) + "\n"
+    is_json_to_stdout = args.json is not None and str(args.json) == "-"
+    if is_json_to_stdout:
+        sys.stdout.write(text)
+    else:
+        print_tables(report)
     try:
-        if asked.json:
-            write_atomic(asked.json, json.dumps(as_json(report), indent=1) + "\n")
-        if asked.markdown:
-            write_atomic(asked.markdown, as_markdown(report))
+        if args.json and not is_json_to_stdout:
+            write_atomic(args.json, text)
+        if args.markdown:
+            write_atomic(args.markdown, to_markdown(report))
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror}); name another file") from error
-    if asked.plot and report.measured:
-        from fulgurite.doctor.plot import draw
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}). Name another file.") from error
+    if args.plot and report.measured:
+        from fulgurite.doctor.plot import draw_plot
 
-        draw(report, asked.plot)
+        draw_plot(report, args.plot)
 
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Return everything; times in seconds, rates in GB/s of 10^9 bytes."""
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain values; times in seconds, rates in GB/s of 10^9 bytes."""
     return {**asdict(report), "findings": [check.detail for check in report.findings]}
 
 
-def tables(report: Report) -> list[Rows]:
-    """Return the tables, empty ones left out."""
-    facts = report.facts
+def build_tables(report: Report) -> list[TableData]:
+    """Return the tables that have rows."""
     ranks = [
         [
             str(one.rank),
@@ -60,24 +66,16 @@ def tables(report: Report) -> list[Rows]:
             ", ".join(map(" ".join, zip(one.interfaces, one.addresses, strict=True))),
             str(one.pid),
         ]
-        for one in facts
+        for one in report.facts
     ]
-    found: list[Rows] = [
-        (
-            f"{machines(report)}, started by {facts[0].launcher}, backend {report.backend}",
-            ["rank", "host", "local rank", "device", "interfaces", "pid"],
-            ranks,
-        ),
-        ("Checks", ["", "check", ""], [[one.state, one.name, one.detail] for one in report.checks]),
-    ]
-    slow = {one.what: "slow" if one.serious else "slower" for one in report.slow}
+    title = f"{describe_machines(report)}, started by {report.facts[0].launcher}, backend {report.backend}"
+    slow = {one.name: "slow" if one.is_finding else "slower" for one in report.slow}
     links = []
     for link in report.links:
-        source, target = facts[link.source], facts[link.target]
-        over = source.interfaces[link.interface]
-        mark = slow.get(f"{source.name} -> {target.name} over {over}", "")
-        links.append([source.name, target.name, over, format_latency(link.latency), shown_rate(link.rate), mark])
-    found.append(("Links", ["from", "to", "over", "latency", "GB/s", ""], links))
+        source, target = report.facts[link.source], report.facts[link.target]
+        mark = slow.get(link_name(link, report.facts), "")
+        cells = [source.name, target.name, source.interfaces[link.interface]]
+        links.append([*cells, format_latency(link.latency), format_rate(link.rate), mark])
     measured = [
         [
             one.collective,
@@ -85,20 +83,29 @@ def tables(report: Report) -> list[Rows]:
             str(one.calls),
             format_latency(one.median),
             format_latency(one.p95),
-            shown_rate(one.algorithm),
-            shown_rate(one.bus),
+            format_rate(one.algorithm),
+            format_rate(one.bus),
             str(one.wrong),
         ]
         for one in report.measured
     ]
-    columns = ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"]
-    found.append(("Collectives: times of the slowest rank", columns, measured))
-    return [rows for rows in found if rows[2]]
+    tables: list[TableData] = [
+        (title, ["rank", "host", "local rank", "device", "interfaces", "pid"], ranks),
+        ("Checks", ["", "check", ""], [[one.state, one.name, one.detail] for one in report.checks]),
+        ("Links", ["from", "to", "over", "latency", "GB/s", ""], links),
+        (
+            "Collectives: times of the slowest rank",
+            ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"],
+            measured,
+        ),
+    ]
+    return [table for table in tables if table[2]]
 
 
-def _print(report: Report) -> None:
+def print_tables(report: Report) -> None:
+    """Print the tables and the number of findings."""
     console = Console()
-    for title, columns, cells in tables(report):
+    for title, columns, cells in build_tables(report):
         table = Table(
             title=Text(title),
             title_justify="left",
@@ -107,35 +114,32 @@ def _print(report: Report) -> None:
             pad_edge=False,
             collapse_padding=True,
         )
-        right = _numeric(columns, cells)
+        numeric = _numeric_columns(columns, cells)
         for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-        for before, row in zip([None, *cells], cells, strict=False):
-            if columns[0] == "collective" and before is not None and before[0] != row[0]:
+            table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+        for previous, row in zip([None, *cells], cells, strict=False):
+            if columns[0] == "collective" and previous is not None and previous[0] != row[0]:
                 table.add_section()
             style = STYLES.get(row[0], "") if columns[0] == "" else "red" if row[-1] == "slow" else ""
             table.add_row(*map(Text, row), style="" if style == STYLES[FINE] else style)
         console.print(table)
-    number = len(report.findings)
-    console.print(
-        "[green]nothing was found[/]" if not number else f"[bold red]{number} finding{'s' if number > 1 else ''}[/]"
-    )
+    count = len(report.findings)
+    console.print(f"[bold red]{count} finding{'s' if count > 1 else ''}[/]" if count else "[green]no findings[/]")
 
 
-def _numeric(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> set[str]:
-    """Return the columns of numbers, which stand at the right."""
-    return {column for place, column in enumerate(columns) if column and all(row[place][:1].isdigit() for row in cells)}
+def _numeric_columns(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> set[str]:
+    return {column for index, column in enumerate(columns) if column and all(row[index][:1].isdigit() for row in cells)}
 
 
-def as_markdown(report: Report) -> str:
+def to_markdown(report: Report) -> str:
     """Return the tables in Markdown."""
-    parts = []
-    for title, columns, cells in tables(report):
-        right = _numeric(columns, cells)
-        parts.append(f"## {title}\n\n{''.join(markdown_lines(columns, cells, right))}")
-    return "# Doctor\n\n" + "\n".join(parts)
+    sections = []
+    for title, columns, cells in build_tables(report):
+        numeric = _numeric_columns(columns, cells)
+        sections.append(f"## {title}\n\n{''.join(markdown_lines(columns, cells, numeric))}")
+    return "# Doctor\n\n" + "\n".join(sections)
 
 
-def shown_rate(rate: float) -> str:
-    """Return GB/s with three digits, never in powers of ten."""
+def format_rate(rate: float) -> str:
+    """Return GB/s with three digits and without an exponent."""
     return f"{rate:.3g}" if rate >= 0.001 else f"{rate:.6f}"

@@ -27,7 +27,7 @@ def each_rank(size: int, port: int | None = None) -> list[dict[str, str]]:
     return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **common} for rank in range(size)]
 
 
-class Doctors:
+class DoctorProcesses:
     """`fulgurite/doctor/cli.py` on several ranks.
 
     Args:

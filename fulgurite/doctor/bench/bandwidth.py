@@ -1,8 +1,7 @@
-"""What a time says of a network: algorithm and bus bandwidth as nccl-tests defines them.
+"""Compute algorithm and bus bandwidth as nccl-tests defines them.
 
-The algorithm bandwidth is the size S of the whole message over the time t. The bus bandwidth is what one link of the
-hardware must have carried for that, whatever the number n of ranks, so it can be compared with what the link should
-carry.
+The algorithm bandwidth is the message size S over the time t. The bus bandwidth is the rate of one hardware link. It
+does not depend on the number n of ranks, so it is comparable with the rated speed of the link.
 
 Reference: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 """
@@ -30,7 +29,7 @@ def algorithm_bandwidth(num_bytes: int, seconds: float) -> float:
     """Return GB/s, of 10^9 bytes.
 
     Args:
-        num_bytes: S: of the buffer of broadcast, reduce and all_reduce; of all ranks' parts together of the others.
+        num_bytes: S: for broadcast, reduce and all_reduce one buffer, else the sum over all ranks.
         seconds: Of one call, on the slowest rank.
     """
     return num_bytes / seconds / 1e9
@@ -41,27 +40,25 @@ def bus_bandwidth(collective: str, num_bytes: int, seconds: float, num_ranks: in
     return algorithm_bandwidth(num_bytes, seconds) * BUS_FACTOR[collective](num_ranks)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least a share of all values do not exceed (nearest rank)."""
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """Return the smallest value that is not below a fraction of all values (nearest rank)."""
     ordered = sorted(values)
-    return ordered[max(0, -(-round(share * 1000) * len(ordered) // 1000) - 1)]
+    return ordered[max(0, -(-round(fraction * 1000) * len(ordered) // 1000) - 1)]
 
 
-def slow_ones(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
-    """Return which rates fall short of the others: by more than max(median absolute deviation, a share of the median).
+def slow_indices(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
+    """Return the indices of slow rates, slowest first.
 
-    Of an even number the better of the two in the middle is the median: of two links one is slow, of four two may be.
+    A rate is slow when it is below the median by more than the median absolute deviation and by more than `tolerance`.
+    The median of an even number is the higher middle value: one of two links can be slow, and two of four.
 
     Args:
-        rates: Each more is better: GB/s of links, 1 / seconds of ranks.
-        tolerance: Share of the median.
-
-    Returns:
-        Their places, slowest first.
+        rates: Larger is better.
+        tolerance: Fraction of the median.
     """
     if len(rates) < 2:
         return []
     middle = median_high(rates)
     spread = median_low([abs(rate - middle) for rate in rates])
-    short = [place for place, rate in enumerate(rates) if middle - rate > max(spread, tolerance * middle)]
-    return sorted(short, key=rates.__getitem__)
+    slow = [index for index, rate in enumerate(rates) if middle - rate > max(spread, tolerance * middle)]
+    return sorted(slow, key=rates.__getitem__)

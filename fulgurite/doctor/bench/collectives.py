@@ -1,4 +1,4 @@
-"""How fast is each collective, from a few bytes to many: the time of the slowest rank, median and 95th percentile."""
+"""Time each collective by message size: median and 95th percentile of the slowest rank."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch.distributed as dist
 
 from fulgurite.core.formatting import format_bytes
 from fulgurite.doctor.bench.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile
-from fulgurite.doctor.cluster.rank_group import Ranks
+from fulgurite.doctor.cluster.rank_group import RankGroup
 from fulgurite.doctor.conformance.collectives import gather_single, scatter_single
 
-SMALLEST = 8  # bytes
-ITEM = 4  # bytes of a float32
-FEWEST = 3  # calls that are measured, however slow they are
+SMALLEST_BYTES = 8
+ITEM_BYTES = 4  # of a float32
+MIN_CALLS = 3
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One collective at one size.
 
     Attributes:
         collective: Its name.
-        num_bytes: Size S of the message, as nccl-tests counts it.
-        calls: How many were measured.
+        num_bytes: Message size S as nccl-tests counts it.
+        calls: Number of measured calls.
         median: Seconds, of the slowest rank.
         p95: Seconds, of the slowest rank.
-        algorithm: GB/s of the median.
-        bus: GB/s of the median.
-        wrong: Numbers that were not right after one more call, on all ranks.
+        algorithm: Algorithm bandwidth of the median in GB/s.
+        bus: Bus bandwidth of the median in GB/s.
+        wrong: Number of wrong values on all ranks after one more call.
     """
 
     collective: str
@@ -48,88 +48,91 @@ class Measured:
 
 @dataclass(frozen=True)
 class Case:
-    """A collective that is ready to be called.
+    """A collective with its buffers.
 
     Attributes:
         call: Calls it once.
-        mine: The tensor that goes in; filled with ones before the call that is checked.
-        result: The tensor that comes out on this rank; None where none does.
-        value: What each of its numbers is then.
-        num_bytes: Size S of the message.
+        input: Its input, filled with ones before the checked call.
+        output: Its output on this rank, or None.
+        expected: Each value of the output after the checked call.
+        num_bytes: Message size S.
     """
 
     call: Callable[[], object]
-    mine: torch.Tensor
-    result: torch.Tensor | None
-    value: float
+    input: torch.Tensor
+    output: torch.Tensor | None
+    expected: float
     num_bytes: int
 
 
-def sizes(largest: int, factor: int) -> list[int]:
-    """Return message sizes in bytes from 8 up, each `factor` times the one before; the largest is always among them."""
-    found, size = [], SMALLEST
+def message_sizes(largest: int, factor: int) -> list[int]:
+    """Return message sizes in bytes: 8, each multiplied by `factor`, and the largest."""
+    sizes, size = [], SMALLEST_BYTES
     while size < largest:
-        found.append(size)
+        sizes.append(size)
         size *= factor
-    return [*found, largest]
+    return [*sizes, largest]
 
 
-def make_case(collective: str, ranks: Ranks, num_bytes: int) -> Case:
+def make_case(collective: str, ranks: RankGroup, num_bytes: int) -> Case:
     """Return a collective with its buffers.
 
     Args:
         collective: A name of `BUS_FACTOR`.
         ranks: Two or more.
-        num_bytes: Size wanted; rounded down to what divides by the ranks, at least one number each.
+        num_bytes: Message size, rounded down to a multiple of the number of ranks.
     """
     if collective in {"all_reduce", "broadcast", "reduce", "send_recv"}:
-        return _whole(collective, ranks, torch.ones(max(1, num_bytes // ITEM), device=ranks.device))
-    return _in_parts(collective, ranks, torch.ones(max(1, num_bytes // ITEM // ranks.size), device=ranks.device))
+        return _make_replicated_case(
+            collective, ranks, torch.ones(max(1, num_bytes // ITEM_BYTES), device=ranks.device)
+        )
+    shard = torch.ones(max(1, num_bytes // ITEM_BYTES // ranks.size), device=ranks.device)
+    return _make_sharded_case(collective, ranks, shard)
 
 
-def _whole(collective: str, ranks: Ranks, buffer: torch.Tensor) -> Case:
-    """Return a case of a collective whose size is that of each rank's buffer."""
-    group, size = ranks.group, buffer.numel() * ITEM
-    taken = torch.zeros_like(buffer)
+def _make_replicated_case(collective: str, ranks: RankGroup, buffer: torch.Tensor) -> Case:
+    """Return a case whose size S is that of one buffer."""
+    group, size = ranks.group, buffer.numel() * ITEM_BYTES
+    received = torch.zeros_like(buffer)
     # after a reduce, the buffers of the other ranks hold partial sums
     of_root = buffer if ranks.rank == 0 else None
     return {
         "all_reduce": Case(lambda: dist.all_reduce(buffer, group=group), buffer, buffer, ranks.size, size),
         "broadcast": Case(lambda: dist.broadcast(buffer, 0, group=group), buffer, buffer, 1, size),
         "reduce": Case(lambda: dist.reduce(buffer, 0, group=group), buffer, of_root, ranks.size, size),
-        "send_recv": Case(lambda: _pass_on(ranks, buffer, taken), buffer, taken, 1, size),
+        "send_recv": Case(lambda: _ring_exchange(ranks, buffer, received), buffer, received, 1, size),
     }[collective]
 
 
-def _in_parts(collective: str, ranks: Ranks, part: torch.Tensor) -> Case:
-    """Return a case of a collective whose size is that of all ranks' parts together."""
-    group, joined, given = ranks.group, part.repeat(ranks.size), part.repeat(ranks.size)
-    size = joined.numel() * ITEM
-    parts = list(torch.split(joined, part.numel())) if ranks.rank == 0 else None
+def _make_sharded_case(collective: str, ranks: RankGroup, shard: torch.Tensor) -> Case:
+    """Return a case whose size S is the sum of all ranks' shards."""
+    group, joined, given = ranks.group, shard.repeat(ranks.size), shard.repeat(ranks.size)
+    size = joined.numel() * ITEM_BYTES
+    shards = list(torch.split(joined, shard.numel())) if ranks.rank == 0 else None
     of_root = joined if ranks.rank == 0 else None
     return {
-        "all_gather": Case(lambda: gather_single(joined, part, group=group), part, joined, 1, size),
-        "reduce_scatter": Case(lambda: scatter_single(part, given, group=group), given, part, ranks.size, size),
+        "all_gather": Case(lambda: gather_single(joined, shard, group=group), shard, joined, 1, size),
+        "reduce_scatter": Case(lambda: scatter_single(shard, given, group=group), given, shard, ranks.size, size),
         "all_to_all": Case(lambda: dist.all_to_all_single(joined, given, group=group), given, joined, 1, size),
-        "gather": Case(lambda: dist.gather(part, parts, 0, group=group), part, of_root, 1, size),
-        "scatter": Case(lambda: dist.scatter(part, parts, 0, group=group), joined, part, 1, size),
+        "gather": Case(lambda: dist.gather(shard, shards, 0, group=group), shard, of_root, 1, size),
+        "scatter": Case(lambda: dist.scatter(shard, shards, 0, group=group), joined, shard, 1, size),
     }[collective]
 
 
-def _pass_on(ranks: Ranks, given: torch.Tensor, taken: torch.Tensor) -> None:
-    """Send to the next rank and take from the one before, both at a time."""
+def _ring_exchange(ranks: RankGroup, sent: torch.Tensor, received: torch.Tensor) -> None:
+    """Send to the next rank and receive from the previous one at the same time."""
     works = dist.batch_isend_irecv(
         [
-            dist.P2POp(dist.isend, given, ranks.next, ranks.group),
-            dist.P2POp(dist.irecv, taken, ranks.previous, ranks.group),
+            dist.P2POp(dist.isend, sent, ranks.next, ranks.group),
+            dist.P2POp(dist.irecv, received, ranks.previous, ranks.group),
         ]
     )
     for work in works:
         work.wait()
 
 
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Return how many seconds a call takes, with the work that it leaves to a GPU."""
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call, including its work on the GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -139,68 +142,70 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def slowest(ranks: Ranks, times: Sequence[float]) -> list[float]:
-    """Return for each call the time of the rank that took longest; the same on all ranks."""
-    of_all = ranks.tensor(*times, dtype=torch.float64)
-    dist.all_reduce(of_all, dist.ReduceOp.MAX, group=ranks.group)
-    return [float(seconds) for seconds in of_all]
+def slowest_rank_times(ranks: RankGroup, times: Sequence[float]) -> list[float]:
+    """Return the time of the slowest rank for each call, on all ranks."""
+    slowest = ranks.tensor(*times, dtype=torch.float64)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX, group=ranks.group)
+    return [float(seconds) for seconds in slowest]
 
 
-def measure(collective: str, ranks: Ranks, num_bytes: int, warmup: int, calls: int, seconds: float) -> Measured:
-    """Return what one collective takes at one size; every rank gets the same answer.
+def measure_collective(
+    collective: str, ranks: RankGroup, num_bytes: int, warmup: int, calls: int, seconds: float
+) -> Measurement:
+    """Return the measurement of a collective at one size, on all ranks.
 
     Args:
         collective: A name of `BUS_FACTOR`.
         ranks: Two or more.
-        num_bytes: Size of the message.
-        warmup: Calls before those that are measured.
-        calls: Calls that are measured.
-        seconds: That these may take in all; on slow links there are fewer of them then, but three at least.
+        num_bytes: Message size.
+        warmup: Number of warm-up calls.
+        calls: Number of measured calls.
+        seconds: Time limit of the measured calls; at least `MIN_CALLS` are measured.
     """
     case = make_case(collective, ranks, num_bytes)
 
-    def rounds(number: int) -> list[float]:
+    def call_repeatedly(count: int) -> list[float]:
         times = []
-        for _ in range(number):
+        for _ in range(count):
             dist.barrier(group=ranks.group)
-            times.append(timed(case.call, ranks.device))
-        return slowest(ranks, times)
+            times.append(time_call(case.call, ranks.device))
+        return slowest_rank_times(ranks, times)
 
-    [first] = rounds(1)
-    if (more := min(warmup - 1, int(seconds / first))) > 0:
-        first = median(rounds(more))
-    taken = rounds(max(min(FEWEST, calls), min(calls, int(seconds / first))))
-    middle = median(taken)
-    return Measured(
+    [estimate] = call_repeatedly(1)
+    if (count := min(warmup - 1, int(seconds / estimate))) > 0:
+        estimate = median(call_repeatedly(count))
+    times = call_repeatedly(max(min(MIN_CALLS, calls), min(calls, int(seconds / estimate))))
+    middle = median(times)
+    return Measurement(
         collective,
         case.num_bytes,
-        len(taken),
+        len(times),
         middle,
-        percentile(taken, 0.95),
+        percentile(times, 0.95),
         algorithm_bandwidth(case.num_bytes, middle),
         bus_bandwidth(collective, case.num_bytes, middle, ranks.size),
-        _wrong(case, ranks),
+        _count_wrong(case, ranks),
     )
 
 
-def _wrong(case: Case, ranks: Ranks) -> int:
-    """Return how many numbers are not right after one call, on all ranks together."""
-    if case.result is not None and case.result is not case.mine:
-        case.result.zero_()
-    case.mine.fill_(1)
+def _count_wrong(case: Case, ranks: RankGroup) -> int:
+    """Return the number of wrong values on all ranks after one call."""
+    if case.output is not None and case.output is not case.input:
+        case.output.zero_()
+    case.input.fill_(1)
     dist.barrier(group=ranks.group)
     case.call()
-    wrong = 0 if case.result is None else int((case.result != case.value).sum())
+    wrong = 0 if case.output is None else int((case.output != case.expected).sum())
     total = ranks.tensor(wrong, dtype=torch.float64)
     dist.all_reduce(total, group=ranks.group)
     return int(total)
 
 
 def measure_all(
-    collectives: Sequence[str], ranks: Ranks, all_sizes: Sequence[int], warmup: int, calls: int, seconds: float
-) -> Iterator[tuple[str, Callable[[], Measured]]]:
-    """Yield what is measured next, and how: the caller says it before it begins, and may stop."""
+    collectives: Sequence[str], ranks: RankGroup, sizes: Sequence[int], warmup: int, calls: int, seconds: float
+) -> Iterator[tuple[str, Callable[[], Measurement]]]:
+    """Yield the name of each measurement and the function that runs it."""
     for collective in collectives:
-        for num_bytes in all_sizes:
-            step = partial(measure, collective, ranks, num_bytes, warmup, calls, seconds)
+        for num_bytes in sizes:
+            step = partial(measure_collective, collective, ranks, num_bytes, warmup, calls, seconds)
             yield f"{collective} of {format_bytes(num_bytes)}", step

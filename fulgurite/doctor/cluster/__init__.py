@@ -1,1 +1,1 @@
-"""Facts about the ranks and the network between them, collected before and after a process group exists."""
+"""Rank info and network checks, before and after a process group exists."""

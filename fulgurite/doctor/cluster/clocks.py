@@ -1,4 +1,4 @@
-"""How far the machines' clocks are apart, as NTP asks: half of the way there and back."""
+"""Measure clock offsets between ranks, as NTP does: half of the round trip."""
 
 from __future__ import annotations
 
@@ -7,40 +7,39 @@ import time
 import torch
 import torch.distributed as dist
 
-from fulgurite.doctor.cluster.rank_group import Ranks
+from fulgurite.doctor.cluster.rank_group import RankGroup
 
-ROUNDS = 5
+NUM_QUERIES = 5
 
 
-def clock_skew(ranks: Ranks) -> list[float]:
-    """Return how many seconds each rank's clock is ahead of rank 0's; the same list on all ranks.
+def clock_offsets(ranks: RankGroup) -> list[float]:
+    """Return the seconds by which each rank's clock is ahead of rank 0's, on all ranks.
 
     Args:
-        ranks: Any number; the error is below half of a message's way there and back.
+        ranks: The error is at most half a round trip.
     """
-    ahead = torch.zeros(ranks.size, dtype=torch.float64, device=ranks.device)
+    offsets = torch.zeros(ranks.size, dtype=torch.float64, device=ranks.device)
     for other in range(1, ranks.size):
         if ranks.rank == 0:
-            for _ in range(ROUNDS):
-                _answer(ranks, other)
+            for _ in range(NUM_QUERIES):
+                _answer_query(ranks, other)
         elif ranks.rank == other:
-            # the quickest answer was held up least
-            _, ahead[other] = min(_ask(ranks) for _ in range(ROUNDS))
-    dist.all_reduce(ahead, group=ranks.group)
-    return [float(seconds) for seconds in ahead]
+            # the fastest round trip has the smallest error
+            _, offsets[other] = min(_query_clock(ranks) for _ in range(NUM_QUERIES))
+    dist.all_reduce(offsets, group=ranks.group)
+    return [float(seconds) for seconds in offsets]
 
 
-def _ask(ranks: Ranks) -> tuple[float, float]:
-    """Return how long the answer took, and how far this clock is ahead of rank 0's; both in seconds."""
-    answer = ranks.tensor(0, dtype=torch.float64)
-    sent = time.time()
-    dist.send(answer, 0, group=ranks.group)
-    dist.recv(answer, 0, group=ranks.group)
-    back = time.time()
-    return back - sent, (sent + back) / 2 - answer.item()
+def _query_clock(ranks: RankGroup) -> tuple[float, float]:
+    """Return the round trip and the offset to rank 0's clock, in seconds."""
+    message = ranks.tensor(0, dtype=torch.float64)
+    start = time.time()
+    dist.send(message, 0, group=ranks.group)
+    dist.recv(message, 0, group=ranks.group)
+    end = time.time()
+    return end - start, (start + end) / 2 - message.item()
 
 
-def _answer(ranks: Ranks, other: int) -> None:
-    question = ranks.tensor(0, dtype=torch.float64)
-    dist.recv(question, other, group=ranks.group)
+def _answer_query(ranks: RankGroup, other: int) -> None:
+    dist.recv(ranks.tensor(0, dtype=torch.float64), other, group=ranks.group)
     dist.send(ranks.tensor(time.time(), dtype=torch.float64), other, group=ranks.group)

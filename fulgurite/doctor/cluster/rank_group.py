@@ -1,4 +1,4 @@
-"""What an example of torch.distributed is given, and what it gives back."""
+"""Describe a process group to a conformance example, and its results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 
-Claim = tuple[Any, Any]  # what came out on this rank, and what must have; tensors or plain values
-Example = Callable[["Ranks"], Iterator[Claim]]
+Comparison = tuple[Any, Any]  # actual and expected value on this rank; tensors or plain values
+Example = Callable[["RankGroup"], Iterator[Comparison]]
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes that take part, seen from one of them.
+class RankGroup:
+    """A process group as one of its ranks sees it.
 
     Attributes:
         rank: Of this process, 0 to `size` - 1.
-        size: How many processes there are.
-        device: Where tensors must be for this backend: the CPU for gloo, this process's own GPU for NCCL.
-        store: Small values by name that every rank sees.
-        group: The processes' group; None is the default one, made by `init_process_group`.
+        size: Number of ranks.
+        device: Of the tensors: the CPU for gloo, this rank's GPU for NCCL.
+        store: Key-value store that all ranks share.
+        group: The process group; None is the default group.
     """
 
     rank: int
@@ -33,14 +33,14 @@ class Ranks:
 
     @property
     def next(self) -> int:
-        """The rank after this one, in a ring."""
+        """The next rank in a ring."""
         return (self.rank + 1) % self.size
 
     @property
     def previous(self) -> int:
-        """The rank before this one, in a ring."""
+        """The previous rank in a ring."""
         return (self.rank - 1) % self.size
 
     def tensor(self, *values: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Return a tensor of shape (number of values,) on the right device."""
+        """Return a one-dimensional tensor on the group's device."""
         return torch.tensor(values, dtype=dtype, device=self.device)

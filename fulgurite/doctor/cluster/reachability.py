@@ -1,4 +1,4 @@
-"""Can every rank open a connection to every other? Asked before a group is made, and again when one has broken."""
+"""Check that every rank can open a TCP connection to every other rank."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from fulgurite.core.network_interfaces import Interface, all_interfaces
-from fulgurite.doctor.cluster.facts import RankInfo
+from fulgurite.doctor.cluster.rank_info import RankInfo
 
-PATIENCE = 3.0  # seconds for one connection
-BACKLOG = 4096  # connections that the system accepts for us
-Broken = tuple[int, int, int]  # from rank, to rank, over which of the interfaces
+CONNECT_SECONDS = 3.0
+BACKLOG = 4096  # connections that the system accepts before `accept` is called
+UnreachablePair = tuple[int, int, int]  # source rank, target rank, index of the interface
 
 
 class ProbeListener:
-    """Sockets that listen on a rank's interfaces and answer nothing: that the system takes a connection is enough.
+    """Sockets that listen on the interfaces of a rank; the kernel accepts the connections.
 
     Args:
-        interfaces: Those that the group will use.
+        interfaces: The interfaces that the group will use.
     """
 
     def __init__(self, interfaces: Sequence[Interface]) -> None:
@@ -32,52 +32,53 @@ class ProbeListener:
             self.sockets.append(listener)
 
     def ports(self) -> list[int]:
-        """Return the port of each interface; 0 where none could be had."""
+        """Return the port on each interface; 0 where the bind failed."""
         return [listener.getsockname()[1] for listener in self.sockets]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the sockets."""
         for listener in self.sockets:
             listener.close()
 
 
-def unreached(own: RankInfo, ranks: Sequence[RankInfo], patience: float = PATIENCE) -> list[Broken]:
-    """Return whom this rank cannot reach.
+def find_unreachable(
+    own: RankInfo, ranks: Sequence[RankInfo], timeout: float = CONNECT_SECONDS
+) -> list[UnreachablePair]:
+    """Return the ranks and interfaces that this rank cannot reach.
 
     Args:
         own: This rank.
-        ranks: All of them.
-        patience: Seconds for one connection.
+        ranks: All ranks.
+        timeout: Seconds for one connection.
     """
-    asked = [(other, place) for other in ranks if other.rank != own.rank for place in range(len(own.interfaces))]
+    targets = [(other, index) for other in ranks if other.rank != own.rank for index in range(len(own.interfaces))]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        reached = list(pool.map(lambda pair: _rings(own, pair[0], pair[1], patience), asked))
-    return [(own.rank, other.rank, place) for (other, place), fine in zip(asked, reached, strict=True) if not fine]
+        reached = list(pool.map(lambda target: _can_connect(own, target[0], target[1], timeout), targets))
+    return [(own.rank, other.rank, index) for (other, index), ok in zip(targets, reached, strict=True) if not ok]
 
 
-def _rings(own: RankInfo, other: RankInfo, place: int, patience: float) -> bool:
+def _can_connect(own: RankInfo, other: RankInfo, index: int, timeout: float) -> bool:
+    target = other.addresses[index], other.ports[index]
     try:
-        with socket.create_connection(
-            (other.addresses[place], other.ports[place]), patience, source_address=(own.addresses[place], 0)
-        ):
+        with socket.create_connection(target, timeout, source_address=(own.addresses[index], 0)):
             return True
     except OSError:
         return False
 
 
-def describe_unreachable(broken: Sequence[Broken], ranks: Sequence[RankInfo]) -> list[str]:
-    """Return a line for each pair that has no connection."""
+def describe_unreachable(pairs: Sequence[UnreachablePair], ranks: Sequence[RankInfo]) -> list[str]:
+    """Return one line for each unreachable pair."""
     lines = []
-    for source, target, place in broken:
+    for source, target, index in pairs:
         one, other = ranks[source], ranks[target]
         lines.append(
-            f"{one.name} cannot reach {other.name} at {other.addresses[place]} over {one.interfaces[place]}: "
-            "is the link up, do the addresses belong together, does a firewall stand between?"
+            f"{one.name} cannot reach {other.name} at {other.addresses[index]} over {one.interfaces[index]}. "
+            "Check the link, the addresses and the firewall."
         )
     return lines
 
 
-def down(own: RankInfo) -> list[str]:
-    """Return those of a rank's interfaces that are gone or down now."""
+def interfaces_down(own: RankInfo) -> list[str]:
+    """Return the interfaces of a rank that are now down or missing."""
     up = {interface.name for interface in all_interfaces() if interface.up}
     return [name for name in own.interfaces if name not in up and name != "?"]

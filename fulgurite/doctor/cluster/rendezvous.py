@@ -1,7 +1,7 @@
-"""Where ranks meet before there is a group: values by name in torch's store, waited for a bounded time.
+"""Exchange values between ranks through a store before a process group exists.
 
-A group that cannot be made hangs, on some ranks for several times its timeout, and does not say why. A store needs one
-connection to rank 0 only, so ranks can first find out over it whether a group can be made, and afterwards why it broke.
+`init_process_group` can hang for several timeouts without a reason. A store needs one connection, to rank 0. Ranks use
+it to find out whether a group can be created, and why a group broke.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, NoReturn
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from fulgurite.core.errors import FulguriteError, UserError
-from fulgurite.doctor.cluster.placement import Place
+from fulgurite.doctor.cluster.placement import Placement
 
-POLL = 0.05  # seconds
-LINGER = 2.0  # seconds that a rank waits for others to read what it has told
+POLL_SECONDS = 0.05
+CLOSE_SECONDS = 2.0  # time for other ranks to read the values of this rank
 
 
 class MissingRanks(FulguriteError):
-    """Ranks did not come within the timeout; an error that ends the doctor with a finding.
+    """Ranks that did not join within the timeout.
 
     Args:
-        ranks: Who did not.
+        ranks: The missing ranks.
         message: One line.
     """
 
@@ -36,146 +36,142 @@ class MissingRanks(FulguriteError):
         super().__init__(message)
 
 
-class Refused(UserError):
-    """Another rank was given something that cannot be used; the message is that rank's."""
+class PeerInputError(UserError):
+    """Invalid input that another rank has published."""
 
 
-class Meeting:
-    """The ranks' store.
+class Rendezvous:
+    """A store that all ranks share.
 
     Args:
-        place: Of this process.
-        timeout: Seconds to wait for others.
+        placement: Of this process.
+        timeout: Seconds to wait for other ranks.
 
     Raises:
-        UserError: The port is taken.
-        Absent: Rank 0's machine cannot be reached.
+        UserError: The port is in use.
+        MissingRanks: Rank 0's machine is unreachable.
     """
 
-    def __init__(self, place: Place, timeout: float) -> None:
-        self.place, self.timeout = place, timeout
-        self.plain = self._open()
-        self.store = PrefixStore(f"fulgurite/{place.attempt}", self.plain)
+    def __init__(self, placement: Placement, timeout: float) -> None:
+        self.placement, self.timeout = placement, timeout
+        self.store = PrefixStore(f"fulgurite/{placement.attempt}", self._open())
 
     def _open(self) -> Store:
-        place = self.place
-        if place.world_size == 1 and place.launcher == "alone":
+        placement = self.placement
+        if placement.world_size == 1 and placement.launcher == "alone":
             return HashStore()
-        asked = f"MASTER_ADDR={place.address} MASTER_PORT={place.port}"
-        hosts = place.rank == 0 and not place.agents
+        is_master = placement.rank == 0 and not placement.agent_store
         try:
             return TCPStore(
-                place.address,
-                place.port,
-                is_master=hosts,
+                placement.address,
+                placement.port,
+                is_master=is_master,
                 timeout=timedelta(seconds=self.timeout),
                 wait_for_workers=False,
-                multi_tenant=hosts,
+                multi_tenant=is_master,
             )
         except RuntimeError as error:
             if "EADDRINUSE" in str(error):
-                raise UserError(
-                    f"MASTER_PORT={place.port}: another process listens there; name another port"
-                ) from error
+                raise UserError(f"MASTER_PORT={placement.port}: the port is in use. Set another port.") from error
             raise MissingRanks(
                 [0],
-                f"{asked}: rank {place.rank} ({socket.gethostname()}) did not reach it within {self.timeout:g} s; "
-                "is rank 0 started there, is the address one that this machine can reach, is the port open?",
+                f"MASTER_ADDR={placement.address} MASTER_PORT={placement.port}: rank {placement.rank} "
+                f"({socket.gethostname()}) did not connect within {self.timeout:g} s. "
+                "Check that rank 0 runs there and that this machine can reach the port.",
             ) from error
 
-    def tell(self, name: str, value: Any) -> None:
-        """Let every rank read a value of this one."""
-        self.store.set(f"{name}/{self.place.rank}", json.dumps(value))
+    def publish(self, name: str, value: Any) -> None:
+        """Publish a value of this rank to all ranks."""
+        self.store.set(f"{name}/{self.placement.rank}", json.dumps(value))
 
-    def refuse(self, reason: str) -> NoReturn:
-        """End with this reason, and let every rank that waits do so.
-
-        Raises:
-            Refused: Always.
-        """
-        self.store.set("refused", reason)
-        raise Refused(reason)
-
-    def ask(self, name: str, rank: int, timeout: float | None = None) -> Any:
-        """Return a rank's value.
+    def reject(self, reason: str) -> NoReturn:
+        """Raise an input error on this rank and on every rank that waits.
 
         Raises:
-            Absent: It does not come in time.
-            Refused: A rank was given what it cannot use.
+            PeerInputError: Always.
         """
-        until = time.monotonic() + (self.timeout if timeout is None else timeout)
+        self.store.set("rejected", reason)
+        raise PeerInputError(reason)
+
+    def wait_for(self, name: str, rank: int, timeout: float | None = None) -> Any:
+        """Return the value of a rank.
+
+        Raises:
+            MissingRanks: The rank did not publish it in time.
+            PeerInputError: A rank rejected its input.
+        """
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
-            if self.store.check(["refused"]):
-                raise Refused(self.store.get("refused").decode())
+            if self.store.check(["rejected"]):
+                raise PeerInputError(self.store.get("rejected").decode())
             if self.store.check([f"{name}/{rank}"]):
-                break
-            if time.monotonic() > until:
-                raise self._absent([rank])
-            time.sleep(POLL)
-        return json.loads(self.store.get(f"{name}/{rank}"))
+                return json.loads(self.store.get(f"{name}/{rank}"))
+            if time.monotonic() > deadline:
+                raise self._missing_ranks([rank])
+            time.sleep(POLL_SECONDS)
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Tell a value and return every rank's.
+        """Publish a value and return the values of all ranks.
 
         Raises:
-            Absent: Some ranks' did not come in time; all of them are named.
-            Refused: A rank was given what it cannot use.
+            MissingRanks: Ranks did not publish in time; the error names all of them.
+            PeerInputError: A rank rejected its input.
         """
-        self.tell(name, value)
-        values, late = self.collect(name)
-        if late:
-            raise self._absent(late)
+        self.publish(name, value)
+        values, missing = self.gather_available(name)
+        if missing:
+            raise self._missing_ranks(missing)
         return values
 
-    def _absent(self, ranks: Sequence[int]) -> MissingRanks:
+    def _missing_ranks(self, ranks: Sequence[int]) -> MissingRanks:
         names = ", ".join(map(str, ranks))
         return MissingRanks(
-            ranks, f"rank {names} did not come within {self.timeout:g} s; is it started, and has it not ended?"
+            ranks, f"rank {names} did not join within {self.timeout:g} s. Check that it was started and still runs."
         )
 
-    def collect(self, name: str) -> tuple[list[Any], list[int]]:
-        """Return the ranks' values, None for those that do not come in time, and who these are."""
-        until = time.monotonic() + self.timeout
+    def gather_available(self, name: str) -> tuple[list[Any], list[int]]:
+        """Return the value of each rank, None for a missing one, and the missing ranks."""
+        deadline = time.monotonic() + self.timeout
         values: list[Any] = []
-        late = []
-        for rank in range(self.place.world_size):
+        missing = []
+        for rank in range(self.placement.world_size):
             try:
-                values.append(self.ask(name, rank, until - time.monotonic()))
-            except MissingRanks:  # noqa: PERF203 - all of those that are late are named
+                values.append(self.wait_for(name, rank, deadline - time.monotonic()))
+            except MissingRanks:  # noqa: PERF203 - the caller reports all missing ranks
                 values.append(None)
-                late.append(rank)
-        return values, late
+                missing.append(rank)
+        return values, missing
 
-    def same_size(self) -> None:
-        """Refuse ranks that were told different world sizes, or the same rank.
+    def require_same_world_size(self) -> None:
+        """Reject ranks with different world sizes, and two processes with one rank.
 
         Raises:
-            Refused: They were.
-            Absent: Rank 0 does not answer.
+            PeerInputError: The ranks disagree.
+            MissingRanks: A rank did not join.
         """
-        rank, size = self.place.rank, self.place.world_size
+        rank, size = self.placement.rank, self.placement.world_size
         if self.store.add(f"claim/{rank}", 1) > 1:
-            self.refuse(f"rank {rank}: two processes say they are it; give each its own RANK")
-        self.tell("size", size)
+            self.reject(f"RANK={rank}: two processes have this rank. Give each process its own RANK.")
+        self.publish("world_size", size)
         for other in range(size):
-            theirs = self.ask("size", other)
-            if theirs != size:
-                low, high = sorted(((rank, size), (other, theirs)))
-                self.refuse(
+            other_size = self.wait_for("world_size", other)
+            if other_size != size:
+                low, high = sorted(((rank, size), (other, other_size)))
+                self.reject(
                     f"WORLD_SIZE={low[1]} on rank {low[0]} but {high[1]} on rank {high[0]}: "
-                    "must be one number; start every machine with the same --nnodes and --nproc-per-node"
+                    "the ranks disagree. Start every machine with the same --nnodes and --nproc-per-node."
                 )
 
-    def leave(self, linger: float = LINGER) -> None:
-        """Say that this rank is done, and wait for the others.
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Mark this rank as done and wait for the other ranks.
 
-        Rank 0 may hold the store, and a launcher ends all ranks as soon as one has ended badly.
+        Rank 0 may serve the store, and a launcher kills all ranks when one exits with an error.
 
         Args:
-            linger: Seconds to wait at most.
+            timeout: Seconds to wait.
         """
-        with suppress(RuntimeError):  # it is gone already
-            self.store.add("left", 1)
-            until = time.monotonic() + linger
-            while self.store.add("left", 0) < self.place.world_size and time.monotonic() < until:
-                time.sleep(POLL)
+        with suppress(RuntimeError):  # the store is gone
+            self.store.add("closed", 1)
+            deadline = time.monotonic() + timeout
+            while self.store.add("closed", 0) < self.placement.world_size and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)

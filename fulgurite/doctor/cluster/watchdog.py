@@ -1,4 +1,4 @@
-"""End a process that is blocked inside a native call."""
+"""Kill a process that is blocked inside a native call."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ import time
 
 
 class Watchdog(threading.Thread):
-    """Ends this process when a step takes longer than anything may: a call into a library cannot be woken.
+    """A thread that kills this process when a step exceeds its limit.
+
+    Python cannot interrupt a blocked native call.
 
     Args:
         limit: Seconds for one step.
-        exit_code: To end with.
-        show: Whether each step is shown at the terminal, over the one before.
+        exit_code: Of the killed process.
+        show_steps: Whether the terminal shows the current step.
     """
 
-    def __init__(self, limit: float, exit_code: int, *, show: bool = False) -> None:
+    def __init__(self, limit: float, exit_code: int, *, show_steps: bool = False) -> None:
         super().__init__(daemon=True, name="watchdog")
-        self.limit, self.exit_code, self.show = limit, exit_code, show
-        self.who = socket.gethostname()
-        self.begin("start")
-        self._done = threading.Event()
+        self.limit, self.exit_code, self.show_steps = limit, exit_code, show_steps
+        self.host = socket.gethostname()
+        self.start_step("start")
+        self._stopped = threading.Event()
 
-    def begin(self, step: str, limit: float | None = None) -> None:
-        """Name what is done from now on.
+    def start_step(self, step: str, limit: float | None = None) -> None:
+        """Start a step and its time limit.
 
         Args:
-            step: Said when it takes too long.
-            limit: Seconds that it may take, when it is other than usual.
+            step: Description for the error message.
+            limit: Seconds; None takes the default limit.
         """
-        self.step, self._since, self._limit = step, time.monotonic(), limit or self.limit
-        if self.show:
+        self.step, self._start, self._step_limit = step, time.monotonic(), limit or self.limit
+        if self.show_steps:
             os.write(2, f"\r\033[K{step} ".encode())
 
     def run(self) -> None:
-        """Look until told to end."""
-        while not self._done.wait(0.5):
-            if time.monotonic() - self._since > self._limit:
-                os.write(2, f"error: {self.who}: {self.step}: no answer for {self._limit:g} s\n".encode())
+        """Check the limit until `stop` is called."""
+        while not self._stopped.wait(0.5):
+            if time.monotonic() - self._start > self._step_limit:
+                os.write(2, f"error: {self.host}: {self.step}: no answer within {self._step_limit:g} s\n".encode())
                 os._exit(self.exit_code)
 
-    def end(self) -> None:
-        """Stop looking."""
-        self._done.set()
-        self.clear()
+    def stop(self) -> None:
+        """Stop the thread."""
+        self._stopped.set()
+        self.clear_line()
 
-    def clear(self) -> None:
-        """Take the step off the terminal."""
-        if self.show:
+    def clear_line(self) -> None:
+        """Erase the current step from the terminal."""
+        if self.show_steps:
             os.write(2, b"\r\033[K")

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from fulgurite.compat.lightning import premultiplied_sum
-from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
+from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 Number = Callable[[list[int]], float]
 
@@ -48,7 +48,7 @@ def numbers(size: int) -> list[int]:
     return [3, 5, *(1 + rank % 2 for rank in range(size))][:size]
 
 
-def all_reduce(name: str, ranks: Ranks) -> Iterator[Claim]:
+def all_reduce(name: str, ranks: RankGroup) -> Iterator[Comparison]:
     """Every rank brings a tensor, every rank gets their reduction, in place."""
     dtype = torch.int64 if name in BITWISE else torch.float64
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank], 1, dtype=dtype)
@@ -57,14 +57,14 @@ def all_reduce(name: str, ranks: Ranks) -> Iterator[Claim]:
     yield mine, ranks.tensor(*wanted, dtype=dtype)
 
 
-def all_reduce_premultiplied(ranks: Ranks) -> Iterator[Claim]:
+def all_reduce_premultiplied(ranks: RankGroup) -> Iterator[Comparison]:
     """PREMUL_SUM: each rank's tensor is multiplied by a factor before it is summed, without a kernel of its own."""
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank])
     dist.all_reduce(mine, premultiplied_sum(float(PREMUL_FACTOR)), group=ranks.group)
     yield mine, ranks.tensor(PREMUL_FACTOR * sum(numbers(ranks.size)))
 
 
-def all_reduce_async(ranks: Ranks) -> Iterator[Claim]:
+def all_reduce_async(ranks: RankGroup) -> Iterator[Comparison]:
     """`async_op=True` returns at once; the tensor is not to be touched before `wait` has returned."""
     mine = ranks.tensor(*[ranks.rank + 1] * 1000)
     work = dist.all_reduce(mine, group=ranks.group, async_op=True)
@@ -74,7 +74,7 @@ def all_reduce_async(ranks: Ranks) -> Iterator[Claim]:
     yield mine, ranks.tensor(*[ranks.size * (ranks.size + 1) / 2] * 1000)
 
 
-def same_bits(ranks: Ranks) -> Iterator[Claim]:
+def same_bits(ranks: RankGroup) -> Iterator[Comparison]:
     """A sum of floats depends on the order of summing; all ranks must get the very same bits all the same."""
     noise = torch.randn(4099, generator=torch.Generator().manual_seed(ranks.rank)).to(ranks.device)
     dist.all_reduce(noise, group=ranks.group)
@@ -84,7 +84,7 @@ def same_bits(ranks: Ranks) -> Iterator[Claim]:
         yield other.view(torch.int32), noise.view(torch.int32)
 
 
-def broadcast(ranks: Ranks) -> Iterator[Claim]:
+def broadcast(ranks: RankGroup) -> Iterator[Comparison]:
     """One rank's tensor comes to all, over what they held. Each rank is the source once."""
     for source in range(ranks.size):
         mine = ranks.tensor(*[100 * ranks.rank + number for number in range(3)])
@@ -92,7 +92,7 @@ def broadcast(ranks: Ranks) -> Iterator[Claim]:
         yield mine, ranks.tensor(*[100 * source + number for number in range(3)])
 
 
-def reduce_to_one(ranks: Ranks) -> Iterator[Claim]:
+def reduce_to_one(ranks: RankGroup) -> Iterator[Comparison]:
     """As all_reduce, for one rank only. What the others' tensors hold afterwards is undefined: often partial sums."""
     target = ranks.size - 1
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank])
@@ -101,7 +101,7 @@ def reduce_to_one(ranks: Ranks) -> Iterator[Claim]:
         yield mine, ranks.tensor(sum(numbers(ranks.size)))
 
 
-def all_gather(ranks: Ranks) -> Iterator[Claim]:
+def all_gather(ranks: RankGroup) -> Iterator[Comparison]:
     """Every rank gets every rank's tensor, as a list; `all_gather_into_tensor` puts them into one, which is faster."""
     mine = ranks.tensor(ranks.rank, -ranks.rank)
     listed = [torch.empty_like(mine) for _ in range(ranks.size)]
@@ -113,7 +113,7 @@ def all_gather(ranks: Ranks) -> Iterator[Claim]:
     yield joined, wanted
 
 
-def gather(ranks: Ranks) -> Iterator[Claim]:
+def gather(ranks: RankGroup) -> Iterator[Comparison]:
     """One rank gets every rank's tensor; only that one gives a list for them."""
     mine = ranks.tensor(ranks.rank + 0.5)
     listed = [torch.empty_like(mine) for _ in range(ranks.size)] if ranks.rank == 0 else None
@@ -122,7 +122,7 @@ def gather(ranks: Ranks) -> Iterator[Claim]:
         yield torch.cat(listed), ranks.tensor(*[rank + 0.5 for rank in range(ranks.size)])
 
 
-def scatter(ranks: Ranks) -> Iterator[Claim]:
+def scatter(ranks: RankGroup) -> Iterator[Comparison]:
     """One rank has a tensor for each; only that one gives the list."""
     source = ranks.size - 1
     listed = [ranks.tensor(rank * rank) for rank in range(ranks.size)] if ranks.rank == source else None
@@ -131,7 +131,7 @@ def scatter(ranks: Ranks) -> Iterator[Claim]:
     yield mine, ranks.tensor(ranks.rank**2)
 
 
-def reduce_scatter(ranks: Ranks) -> Iterator[Claim]:
+def reduce_scatter(ranks: RankGroup) -> Iterator[Comparison]:
     """Every rank brings a part for each; each gets the sum of its parts.
 
     With an all_gather after it, it makes an all_reduce: the pair that FSDP is built of.
@@ -145,7 +145,7 @@ def reduce_scatter(ranks: Ranks) -> Iterator[Claim]:
     yield joined, wanted
 
 
-def all_to_all(ranks: Ranks) -> Iterator[Claim]:
+def all_to_all(ranks: RankGroup) -> Iterator[Comparison]:
     """Every rank has a tensor for each: a transpose over ranks, as experts of a mixture exchange their tokens."""
     given = [ranks.tensor(10 * ranks.rank + other) for other in range(ranks.size)]
     taken = [torch.empty(1, device=ranks.device) for _ in range(ranks.size)]
@@ -157,7 +157,7 @@ def all_to_all(ranks: Ranks) -> Iterator[Claim]:
     yield joined, wanted
 
 
-def all_to_all_uneven(ranks: Ranks) -> Iterator[Claim]:
+def all_to_all_uneven(ranks: RankGroup) -> Iterator[Comparison]:
     """Parts of unequal length: rank r sends r + 1 numbers to each, so it must say how many it takes from each."""
     sizes = [rank + 1 for rank in range(ranks.size)]
     mine = ranks.tensor(*[ranks.rank] * (sizes[ranks.rank] * ranks.size))

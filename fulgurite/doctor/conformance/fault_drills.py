@@ -1,4 +1,4 @@
-"""Faults made on purpose, in a group of their own: is the rank at fault named, and before the timeout is over?"""
+"""Inject faults in a new group and check that torch names the rank at fault in time."""
 
 from __future__ import annotations
 
@@ -10,70 +10,73 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DebugLevel, get_debug_level, set_debug_level  # type: ignore[attr-defined]
 
-from fulgurite.doctor.cluster.groups import gloo_group
-from fulgurite.doctor.cluster.rank_group import Ranks
+from fulgurite.doctor.cluster.groups import new_gloo_group
+from fulgurite.doctor.cluster.rank_group import RankGroup
 
-LATE = 1.5  # seconds that the ranks wait for the late one
+BARRIER_SECONDS = 1.5
 
 
-def late_rank(ranks: Ranks, timeout: float) -> str | None:
-    """Have the last rank come too late to a monitored barrier.
+def drill_late_rank(ranks: RankGroup, timeout: float) -> str | None:
+    """Delay the last rank beyond the timeout of a monitored barrier.
 
     Args:
         ranks: Two or more.
-        timeout: Seconds for making the group.
+        timeout: Seconds for the creation of the group.
 
     Returns:
-        What is wrong on this rank; None when the late rank was named in time, which rank 0 alone can see.
+        The failure; None when rank 0 got the late rank's name in time, and on all other ranks.
     """
     late = ranks.size - 1
-    group = gloo_group(timeout)
-    start, said = time.monotonic(), ""
+    group = new_gloo_group(timeout)
+    start, message = time.monotonic(), ""
     if ranks.rank == late:
-        time.sleep(2 * LATE)
+        time.sleep(2 * BARRIER_SECONDS)
     else:
         try:
-            dist.monitored_barrier(group, timedelta(seconds=LATE), wait_all_ranks=True)
+            dist.monitored_barrier(group, timedelta(seconds=BARRIER_SECONDS), wait_all_ranks=True)
         except RuntimeError as error:
-            said = str(error)
-    took = time.monotonic() - start
+            message = str(error)
+    seconds = time.monotonic() - start
     dist.barrier()
     dist.destroy_process_group(group)
     if ranks.rank != 0:
         return None
-    named = re.search(rf"[Rr]anks?\W+{late}\b.* failed to pass monitoredBarrier", said)
-    if named is None:
-        return f"rank {late} came late and was not named: {said.splitlines()[0] if said else 'no error'}"
-    return None if took < 2 * LATE else f"rank {late} came late and was named after {took:.1f} s instead of {LATE:g} s"
+    if not re.search(rf"[Rr]anks?\W+{late}\b.* failed to pass monitoredBarrier", message):
+        return f"torch did not name rank {late}, which was late: {_first_line(message)}"
+    if seconds >= 2 * BARRIER_SECONDS:
+        return f"torch named rank {late}, which was late, after {seconds:.1f} s instead of {BARRIER_SECONDS:g} s"
+    return None
 
 
-def other_shape(ranks: Ranks, timeout: float) -> str | None:
-    """Have the last rank bring 8 numbers to an all_reduce of 4, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
+def drill_shape_mismatch(ranks: RankGroup, timeout: float) -> str | None:
+    """Pass a longer tensor to an all_reduce on the last rank, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
 
     Args:
         ranks: Two or more.
-        timeout: Seconds for making the group, and for the all_reduce.
+        timeout: Seconds for the creation of the group, and for the all_reduce.
 
     Returns:
-        What is wrong on this rank; None when the mismatch was named in time.
+        The failure; None when torch reported the mismatch.
     """
-    other = ranks.size - 1
-    before = get_debug_level()
+    other, message, previous = ranks.size - 1, "", get_debug_level()
     set_debug_level(DebugLevel.DETAIL)
     try:
-        group = gloo_group(timeout)
-        said = ""
+        group = new_gloo_group(timeout)
         try:
             dist.all_reduce(torch.ones(8 if ranks.rank == other else 4), group=group)
         except RuntimeError as error:
-            said = str(error)
+            message = str(error)
     finally:
-        set_debug_level(before)
+        set_debug_level(previous)
     dist.barrier()
     dist.destroy_process_group(group)
-    if "mismatch" in said and "TensorShape=[8]" in said and "TensorShape=[4]" in said:
+    if all(text in message for text in ("mismatch", "TensorShape=[8]", "TensorShape=[4]")):
         return None
-    return f"rank {other} brought another shape and that was not named: {said.splitlines()[0] if said else 'no error'}"
+    return f"torch did not report the other shape of rank {other}: {_first_line(message)}"
 
 
-DRILLS = {"a late rank is named": late_rank, "another shape is named": other_shape}
+def _first_line(message: str) -> str:
+    return message.splitlines()[0] if message else "no error"
+
+
+DRILLS = {"a late rank is named": drill_late_rank, "another shape is named": drill_shape_mismatch}

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
+from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 
-def subgroups(ranks: Ranks) -> Iterator[Claim]:
+def subgroups(ranks: RankGroup) -> Iterator[Comparison]:
     """Even and odd ranks each sum for themselves. Every rank must make every group, also those it is not in."""
     halves = [list(range(start, ranks.size, 2)) for start in range(min(2, ranks.size))]
     made = [dist.new_group(members) for members in halves]
@@ -26,7 +26,7 @@ def subgroups(ranks: Ranks) -> Iterator[Claim]:
     dist.destroy_process_group(mine)
 
 
-def barrier(ranks: Ranks) -> Iterator[Claim]:
+def barrier(ranks: RankGroup) -> Iterator[Comparison]:
     """Nobody leaves before all have come. It waits for processes, it hands over no value."""
     key = "example-barrier"
     ranks.store.add(key, 1)
@@ -34,14 +34,14 @@ def barrier(ranks: Ranks) -> Iterator[Claim]:
     yield ranks.store.add(key, 0) % ranks.size, 0
 
 
-def monitored_barrier(ranks: Ranks) -> Iterator[Claim]:
+def monitored_barrier(ranks: RankGroup) -> Iterator[Comparison]:
     """A barrier that names who has not come within its own timeout. Gloo's only: make such a group beside NCCL's."""
     ranks.store.add("example-monitored", 1)
     dist.monitored_barrier(group=ranks.group, timeout=timedelta(seconds=10), wait_all_ranks=True)
     yield ranks.store.add("example-monitored", 0) % ranks.size, 0
 
 
-def object_collectives(ranks: Ranks) -> Iterator[Claim]:
+def object_collectives(ranks: RankGroup) -> Iterator[Comparison]:
     """Pickled objects, slow and handy: configs, names, reasons. Between ranks that trust each other only."""
     told: list[Any] = [{"seed": 7, "from": ranks.rank}]
     dist.broadcast_object_list(told, src=0, group=ranks.group, device=ranks.device)

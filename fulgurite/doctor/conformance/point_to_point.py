@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
+from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 
-def send_and_recv(ranks: Ranks) -> Iterator[Claim]:
+def send_and_recv(ranks: RankGroup) -> Iterator[Comparison]:
     """A token goes around: rank 0 sends first and receives last, every other adds itself to what it received."""
     token = ranks.tensor(1000)
     if ranks.rank == 0:
@@ -24,7 +24,7 @@ def send_and_recv(ranks: Ranks) -> Iterator[Claim]:
         dist.send(token + ranks.rank, ranks.next, group=ranks.group, tag=7)
 
 
-def recv_from_any(ranks: Ranks) -> Iterator[Claim]:
+def recv_from_any(ranks: RankGroup) -> Iterator[Comparison]:
     """Rank 0 takes messages as they come; `recv` without a source returns who sent. Not on NCCL."""
     if ranks.rank != 0:
         dist.send(ranks.tensor(10 * ranks.rank), 0, group=ranks.group, tag=8)
@@ -37,7 +37,7 @@ def recv_from_any(ranks: Ranks) -> Iterator[Claim]:
     yield heard, {rank: 10.0 * rank for rank in range(1, ranks.size)}
 
 
-def isend_and_irecv(ranks: Ranks) -> Iterator[Claim]:
+def isend_and_irecv(ranks: RankGroup) -> Iterator[Comparison]:
     """Both return at once, so all ranks may send and receive at a time; tensors are free only after `wait`."""
     taken = torch.empty(2, device=ranks.device)
     sending = dist.isend(ranks.tensor(ranks.rank, 0.25), ranks.next, group=ranks.group)
@@ -48,7 +48,7 @@ def isend_and_irecv(ranks: Ranks) -> Iterator[Claim]:
     yield taken, ranks.tensor(ranks.previous, 0.25)
 
 
-def batched(ranks: Ranks) -> Iterator[Claim]:
+def batched(ranks: RankGroup) -> Iterator[Comparison]:
     """Several at once, in whatever order: how stages of a pipeline exchange with both neighbours."""
     before, after = (torch.empty(1, device=ranks.device) for _ in range(2))
     mine = ranks.tensor(ranks.rank)
@@ -66,7 +66,7 @@ def batched(ranks: Ranks) -> Iterator[Claim]:
     yield after, ranks.tensor(ranks.next)
 
 
-def objects(ranks: Ranks) -> Iterator[Claim]:
+def objects(ranks: RankGroup) -> Iterator[Comparison]:
     """Any object that can be pickled. Its sender can run code at its receiver: between trusted ranks only."""
     if ranks.rank == 0:
         dist.send_object_list([{"lr": 0.1}, "go"], dst=1, group=ranks.group, device=ranks.device)

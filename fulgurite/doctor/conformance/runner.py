@@ -1,4 +1,4 @@
-"""Runs every example and says which gave what it must, which did not, and which the backend does not have."""
+"""Run every conformance example and classify its result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from fulgurite.doctor.cluster.rank_group import Claim, Example, Ranks
+from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 from fulgurite.doctor.conformance.collectives import COLLECTIVES
 from fulgurite.doctor.conformance.groups import GROUPS
 from fulgurite.doctor.conformance.point_to_point import POINT_TO_POINT
 
 EXAMPLES: dict[str, Example] = {**COLLECTIVES, **POINT_TO_POINT, **GROUPS}
-# elsewhere a rank may find that out while others already wait for it
+# on other backends one rank may raise while its peers block
 GLOO_ONLY = {"recv from any", "monitored_barrier"}
-RIGHT, WRONG, ABSENT = "right", "wrong", "absent"
-# what backends say of an operation they do not have, before they have sent anything
-_ABSENT = re.compile(
+RIGHT, WRONG, UNSUPPORTED = "right", "wrong", "unsupported"
+# messages of backends that lack an operation, raised before they send anything
+_UNSUPPORTED = re.compile(
     r"unsupported|not (yet )?(supported|implemented)|does not support|only (available|implemented)|cannot use",
     re.IGNORECASE,
 )
@@ -26,12 +26,12 @@ _ABSENT = re.compile(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one example on this rank.
+    """The result of one example on this rank.
 
     Attributes:
         name: Of the example.
-        state: `right`, `wrong` or `absent` (the backend does not have it).
-        detail: What came instead of what, or the backend's words.
+        state: `right`, `wrong` or `unsupported` by the backend.
+        detail: Actual and expected values, or the backend's message.
     """
 
     name: str
@@ -39,37 +39,37 @@ class Outcome:
     detail: str = ""
 
 
-def prove(name: str, ranks: Ranks) -> Outcome:
-    """Run one example with all other ranks.
+def run_example(name: str, ranks: RankGroup) -> Outcome:
+    """Run one example on all ranks.
 
     Raises:
         RuntimeError: The backend has lost another rank.
     """
     if ranks.size == 1 and name in POINT_TO_POINT:
-        return Outcome(name, ABSENT, "needs two ranks")
+        return Outcome(name, UNSUPPORTED, "needs two ranks")
     if name in GLOO_ONLY and dist.get_backend(ranks.group) != "gloo":
-        return Outcome(name, ABSENT, "gloo has it")
+        return Outcome(name, UNSUPPORTED, "only gloo supports it")
     try:
-        wrong = [claim for claim in list(EXAMPLES[name](ranks)) if not _holds(claim)]
+        wrong = [comparison for comparison in list(EXAMPLES[name](ranks)) if not _is_equal(comparison)]
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        if _ABSENT.search(str(error)):
-            return Outcome(name, ABSENT, str(error).splitlines()[0])
+        if _UNSUPPORTED.search(str(error)):
+            return Outcome(name, UNSUPPORTED, str(error).splitlines()[0])
         raise
-    return Outcome(name, WRONG, "; ".join(map(_told, wrong))) if wrong else Outcome(name, RIGHT)
+    return Outcome(name, WRONG, "; ".join(map(_describe, wrong))) if wrong else Outcome(name, RIGHT)
 
 
-def _holds(claim: Claim) -> bool:
-    got, wanted = claim
-    if isinstance(wanted, torch.Tensor):
-        if not isinstance(got, torch.Tensor) or got.dtype != wanted.dtype or got.shape != wanted.shape:
-            return False
-        # an average of float64 may be a product with 1/n: the last bit; of float32 this bears not one
-        return (
-            torch.allclose(got, wanted, rtol=1e-14, atol=0) if wanted.is_floating_point() else torch.equal(got, wanted)
-        )
-    return bool(got == wanted)
+def _is_equal(comparison: Comparison) -> bool:
+    actual, expected = comparison
+    if not isinstance(expected, torch.Tensor):
+        return bool(actual == expected)
+    if not isinstance(actual, torch.Tensor) or actual.dtype != expected.dtype or actual.shape != expected.shape:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(actual, expected)
+    # a backend may multiply a float64 average by 1/n: one bit of float64, no bit of float32
+    return torch.allclose(actual, expected, rtol=1e-14, atol=0)
 
 
-def _told(claim: Claim) -> str:
-    got, wanted = (side.flatten()[:4].tolist() if isinstance(side, torch.Tensor) else side for side in claim)
-    return f"{got} instead of {wanted}"
+def _describe(comparison: Comparison) -> str:
+    actual, expected = (side.flatten()[:4].tolist() if isinstance(side, torch.Tensor) else side for side in comparison)
+    return f"{actual} instead of {expected}"

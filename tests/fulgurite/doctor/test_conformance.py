@@ -1,4 +1,4 @@
-"""Groups, point-to-point and collectives: every example gives exactly what it must, on gloo, with 2 and 3 ranks."""
+"""Conformance examples on gloo with 2 and 3 ranks: every result is exact."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from pathlib import Path
 import pytest
 
 from fulgurite.doctor.conformance.collectives import REDUCTIONS, numbers
-from fulgurite.doctor.conformance.runner import ABSENT, EXAMPLES, RIGHT, WRONG
+from fulgurite.doctor.conformance.runner import EXAMPLES, RIGHT, UNSUPPORTED, WRONG
 from tests.support.multirank import in_ranks
 
 
-def _prove_all(rank: int, size: int, folder: str) -> None:
+def _run_all(rank: int, size: int, folder: str) -> None:
     import torch
     import torch.distributed as dist
 
-    from fulgurite.doctor.cluster.rank_group import Ranks
-    from fulgurite.doctor.conformance import runner as prove
+    from fulgurite.doctor.cluster.rank_group import RankGroup
+    from fulgurite.doctor.conformance import runner
 
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", size)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=30))
-    ranks = Ranks(rank, size, torch.device("cpu"), dist.PrefixStore("examples", store))  # type: ignore[attr-defined]
-    said = {name: (one.state, one.detail) for name in EXAMPLES for one in [prove.prove(name, ranks)]}
-    # an example that claims too much must be caught
-    prove.EXAMPLES["lie"] = partial(_lie, rank)
-    said["lie"] = (lie := prove.prove("lie", ranks)).state, lie.detail
-    Path(folder, f"{rank}.json").write_text(json.dumps(said))
+    ranks = RankGroup(rank, size, torch.device("cpu"), dist.PrefixStore("examples", store))  # type: ignore[attr-defined]
+    results = {name: (one.state, one.detail) for name in EXAMPLES for one in [runner.run_example(name, ranks)]}
+    # a wrong expectation must be reported
+    runner.EXAMPLES["wrong"] = partial(_wrong_example, rank)
+    results["wrong"] = (wrong := runner.run_example("wrong", ranks)).state, wrong.detail
+    Path(folder, f"{rank}.json").write_text(json.dumps(results))
     dist.destroy_process_group()
 
 
-def _lie(rank, ranks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _wrong_example(rank, ranks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     yield ranks.tensor(1.0), ranks.tensor(1.0 if rank == 0 else 1.0000001)
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_collective_and_reduction_gives_exact_values(size: int, tmp_path: Path) -> None:
-    assert in_ranks(size, _prove_all, size, str(tmp_path)) == [0] * size
+    assert in_ranks(size, _run_all, size, str(tmp_path)) == [0] * size
     for rank in range(size):
-        said = json.loads((tmp_path / f"{rank}.json").read_text())
-        lie = said.pop("lie")
-        assert lie[0] == (RIGHT if rank == 0 else WRONG)
-        assert said.pop("all_reduce PREMUL_SUM") == [ABSENT, "Cannot use ReduceOp.PREMUL_SUM with Gloo"]
-        assert said == {name: [RIGHT, ""] for name in EXAMPLES if name != "all_reduce PREMUL_SUM"}
+        results = json.loads((tmp_path / f"{rank}.json").read_text())
+        wrong = results.pop("wrong")
+        assert wrong[0] == (RIGHT if rank == 0 else WRONG)
+        assert results.pop("all_reduce PREMUL_SUM") == [UNSUPPORTED, "Cannot use ReduceOp.PREMUL_SUM with Gloo"]
+        assert results == {name: [RIGHT, ""] for name in EXAMPLES if name != "all_reduce PREMUL_SUM"}
 
 
-def test_no_two_reductions_agree_on_what_the_examples_bring() -> None:
+def test_no_two_reductions_of_the_examples_have_equal_results() -> None:
     results = [fold(numbers(2)) for fold in REDUCTIONS.values()]
     assert results == [8, 4, 15, 3, 5, 1, 7, 6]
     assert len(set(results)) == len(REDUCTIONS)

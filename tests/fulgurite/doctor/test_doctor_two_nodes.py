@@ -1,4 +1,4 @@
-"""The doctor between two machines: network namespaces with two links, one of them slowed down, cut or wrong."""
+"""The doctor on two machines: network namespaces with two links, of which one is slow, cut or misconfigured."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         yield made
 
 
-def start(nodes: Nodes, *words: str, env: dict[str, str] | None = None) -> list[subprocess.Popen[str]]:
+def start(nodes: Nodes, *arguments: str, env: dict[str, str] | None = None) -> list[subprocess.Popen[str]]:
     """Start a doctor on both nodes; its own exit codes are lost in torchrun's 1."""
-    commands = torchrun(nodes, *DOCTOR, "--timeout", "10", *words)
+    commands = torchrun(nodes, *DOCTOR, "--timeout", "10", *arguments)
     return [node.start(*command, env=env) for node, command in zip(nodes, commands, strict=True)]
 
 
-def start_plain(nodes: Nodes, *words: str) -> list[subprocess.Popen[str]]:
+def start_plain(nodes: Nodes, *arguments: str) -> list[subprocess.Popen[str]]:
     """Start a doctor on both nodes without a launcher of torch's."""
     started = []
     for node in nodes:
         env = {"RANK": str(node.number), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": nodes[0].address()}
         started.append(
-            node.start(sys.executable, *DOCTOR, "--timeout", "10", *words, env={**env, "MASTER_PORT": "29411"})
+            node.start(sys.executable, *DOCTOR, "--timeout", "10", *arguments, env={**env, "MASTER_PORT": "29411"})
         )
     return started
 
 
 def findings(path: Path) -> list[str]:
-    """Return what a doctor has found, but for processors that others on this machine keep busy."""
-    told: list[str] = json.loads(path.read_text())["findings"]
-    return [line for line in told if "multiplies" not in line]
+    """Return the findings without slow processors, which depend on the load of this machine."""
+    found: list[str] = json.loads(path.read_text())["findings"]
+    return [line for line in found if "multiplies" not in line]
 
 
-def test_two_machines_are_told_apart_and_both_links_carry(nodes: Nodes, tmp_path: Path) -> None:
+def test_two_machines_are_distinguished_and_both_links_work(nodes: Nodes, tmp_path: Path) -> None:
     ended = [end(one, 120) for one in start(nodes, "--interface", "ethA,ethB", "--json", f"{tmp_path}/x.json")]
     assert [code for code, _ in ended] == [0, 0], ended
     found = json.loads((tmp_path / "x.json").read_text())
@@ -71,7 +71,7 @@ def test_a_slowed_link_is_named_with_its_direction(nodes: Nodes, tmp_path: Path)
     bench = ["--bench", "--no-drills", *small, "--link-bytes", "1MiB", "--interface", "ethA,ethB"]
     ended = [end(one, 120) for one in start(nodes, *bench, *files)]
     assert [code for code, _ in ended] == [1, 1], ended
-    line, *_ = findings(tmp_path / "x.json")  # the slowest comes first; this machine's own load may slow others
+    line, *_ = findings(tmp_path / "x.json")  # slowest first; the load of this machine may slow other links
     assert line.startswith("rank 1 (node1) -> rank 0 (node0) over ethB: 0.00")
     links = json.loads((tmp_path / "x.json").read_text())["links"]
     rates = {(link["source"], LINKS[link["interface"]]): link["rate"] for link in links}
@@ -86,50 +86,52 @@ def test_a_slowed_link_is_named_with_its_direction(nodes: Nodes, tmp_path: Path)
     assert min(node.bytes_sent(link) for node in nodes for link in LINKS) > 1_000_000
 
 
-def bench_until_cut(nodes: Nodes, link: str, sent: int, *words: str) -> tuple[list[str], float]:
-    """Cut a link amid an endless bench, when so many bytes have gone over it; return what each said, and seconds."""
+def bench_until_cut(nodes: Nodes, link: str, sent: int, *arguments: str) -> tuple[list[str], float]:
+    """Cut a link during an endless bench after `sent` bytes; return each output, and seconds."""
     endless = ["--bench", "--no-drills", "--no-links", "--calls", "1000000", "--seconds", "300"]
-    started = start(nodes, *endless, "--interface", link, "--collectives", "all_reduce", *words)
+    started = start(nodes, *endless, "--interface", link, "--collectives", "all_reduce", *arguments)
     until = time.monotonic() + 90
     while nodes[0].bytes_sent(link) < sent:
-        assert time.monotonic() < until, "it has not come to the bench"
+        assert time.monotonic() < until, "the bench did not start"
         time.sleep(0.2)
     nodes[0].cut(link)
     cut = time.monotonic()
     ended = [end(one, 60) for one in started]
     took = time.monotonic() - cut
     assert [code for code, _ in ended] == [1, 1]
-    return [said for _, said in ended], took
+    return [output for _, output in ended], took
 
 
 def test_a_link_that_is_cut_is_named_within_the_timeout_and_nothing_stays(nodes: Nodes, tmp_path: Path) -> None:
     _, took = bench_until_cut(nodes, "ethB", 1_000_000, "--json", f"{tmp_path}/x.json")
     assert took < 2 * 10 + 15
-    told = findings(tmp_path / "x.json")
-    assert told[0].startswith("all_reduce of 8 B: the ranks lost one another")
-    assert "ethB is down on rank 0 (node0)" in told
-    assert any(line.startswith("rank 1 (node1) cannot reach rank 0 (node0) at 10.77.2.1 over ethB") for line in told)
+    found = findings(tmp_path / "x.json")
+    assert found[0].startswith("all_reduce of 8 B: the ranks lost their connections")
+    assert "ethB is down on rank 0 (node0)" in found
+    assert any(line.startswith("rank 1 (node1) cannot reach rank 0 (node0) at 10.77.2.1 over ethB") for line in found)
     assert wait_gone(nodes) == []
 
 
 def test_a_link_that_is_cut_and_carried_the_store_too_is_named_on_both_machines(nodes: Nodes) -> None:
     ended, took = bench_until_cut(nodes, "ethA", 10_000_000)
     assert took < 2 * 10 + 25
-    # rank 0, whose torchrun keeps the store, still has it; rank 1 has only what it sees itself
-    here, there = (" ".join(said.split()) for said in ended)
+    # rank 0's torchrun serves the store; rank 1 cannot reach it
+    here, there = (" ".join(output.split()) for output in ended)
     assert re.search(r"finding at fault ethA is down on rank 0 \(node0\) finding at fault rank 1 \(node1\)", here), here
     assert re.search(r"all_reduce of \S+ \S+: rank 1 \(node1\) lost the other ranks \(.*\), ethA is down", there), there
-    assert "asking at 10.77.1.1:29400, where they meet" in there
+    assert "waiting for the store at 10.77.1.1:29400" in there
     assert wait_gone(nodes) == []
 
 
 def test_the_loopback_is_refused_between_machines_and_the_right_interface_named(nodes: Nodes, tmp_path: Path) -> None:
-    # /etc/hosts of each node says that its own name is 127.0.0.1, and no interface is named
+    # /etc/hosts of each node maps its own name to 127.0.0.1, and no option names an interface
     ended = [end(one, 60) for one in start_plain(nodes, "--json", f"{tmp_path}/x.json")]
     assert [code for code, _ in ended] == [1, 1], ended
     [line] = findings(tmp_path / "x.json")
-    assert line.startswith("lo (127.0.0.1) on rank 0 (node0), rank 1 (node1): other machines cannot reach a loopback; ")
-    assert "set GLOO_SOCKET_IFNAME=ethA" in line
+    assert line.startswith(
+        "lo (127.0.0.1) on rank 0 (node0), rank 1 (node1): other machines cannot reach a loopback interface. "
+    )
+    assert "Set GLOO_SOCKET_IFNAME=ethA" in line
 
 
 def test_bad_input_on_one_machine_ends_both_with_2_and_one_line(nodes: Nodes, tmp_path: Path) -> None:
@@ -138,16 +140,18 @@ def test_bad_input_on_one_machine_ends_both_with_2_and_one_line(nodes: Nodes, tm
     nodes[1].private[tmp_path / "shared"] = tmp_path / "other"
     ended = [end(one, 60) for one in start_plain(nodes, "--interface", "ethA", "--folder", f"{tmp_path}/shared")]
     assert [code for code, _ in ended] == [2, 2], ended
-    line = f"error: --folder {tmp_path}/shared: rank 1 (node1) does not see what rank 0 (node0) writes there; "
-    assert all(said.startswith(line) and said.count("\n") == 1 for _, said in ended), ended
+    line = f"error: --folder={tmp_path}/shared: rank 1 (node1) does not see the files of rank 0 (node0). "
+    assert all(output.startswith(line) and output.count("\n") == 1 for _, output in ended), ended
     assert list((tmp_path / "shared").iterdir()) == list((tmp_path / "other").iterdir()) == []
 
 
 def test_an_interface_that_does_not_exist_ends_both_with_2_and_one_line(nodes: Nodes) -> None:
     ended = [end(one, 60) for one in start_plain(nodes, "--interface", "eth0")]
     assert [code for code, _ in ended] == [2, 2], ended
-    assert all(said.startswith("error: --interface=eth0: node") and said.count("\n") == 1 for _, said in ended), ended
-    assert all("ethA (10.77.1." in said for _, said in ended)
+    assert all(output.startswith("error: --interface=eth0: node") and output.count("\n") == 1 for _, output in ended), (
+        ended
+    )
+    assert all("ethA (10.77.1." in output for _, output in ended)
 
 
 def test_a_master_that_cannot_be_reached_is_one_line_within_the_timeout(nodes: Nodes) -> None:
@@ -156,8 +160,8 @@ def test_a_master_that_cannot_be_reached_is_one_line_within_the_timeout(nodes: N
     ended = [end(one, 60) for one in start_plain(nodes, "--interface", "ethB")]
     assert time.monotonic() - begin < 10 + 25
     assert [code for code, _ in ended] == [1, 1], ended
-    assert ended[0][1].startswith("error: rank 1 did not come within 10 s")
+    assert ended[0][1].startswith("error: rank 1 did not join within 10 s")
     assert ended[1][1].startswith(
-        "error: MASTER_ADDR=10.77.1.1 MASTER_PORT=29411: rank 1 (node1) did not reach it within"
+        "error: MASTER_ADDR=10.77.1.1 MASTER_PORT=29411: rank 1 (node1) did not connect within"
     )
-    assert [said.count("\n") for _, said in ended] == [1, 1], ended
+    assert [output.count("\n") for _, output in ended] == [1, 1], ended
