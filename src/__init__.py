@@ -1,1 +1,1 @@
-"""Fulgurite: a Hydra-configured Lightning training template. The layout is explained in `src/README.md`."""
+"""The code of this project: entry points, models, data and callbacks."""

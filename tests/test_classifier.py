@@ -177,5 +177,5 @@ def test_nets_have_the_parameters_and_shapes_they_say(net: nn.Module, parameters
 
 
 def test_a_convnet_refuses_an_image_it_cannot_halve() -> None:
-    with pytest.raises(ValueError, match=r"image_size=28 is not divisible by 8: use fewer than 3 blocks"):
+    with pytest.raises(ValueError, match=r"image_size=28: is not divisible by 8. Use fewer than 3 blocks"):
         SimpleConvNet(channels=(8, 8, 8))

@@ -27,7 +27,8 @@ from fulgurite.data.idx import MARKER, is_prepared, map_idx
 from fulgurite.data.splits import stratified_split
 from src.data.augment import RandomShift
 from src.data.batches import Batch, ImageSet
-from src.data.mnist import FAMILIES, MNISTDataModule
+from src.data.mnist import MNISTDataModule
+from src.data.mnist_files import DATASETS
 from tests.support.cli import WARM
 from tests.support.http_server import FileServer, Reply, closed_port
 from tests.support.project import ROOT
@@ -54,7 +55,7 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     with FileServer({}) as server:
         family, files = tiny_family(server.url)
         server.replies.update({f"/{name}": Reply(content) for name, content in files.items()})
-        monkeypatch.setitem(FAMILIES, "mnist", family)
+        monkeypatch.setitem(DATASETS, "mnist", family)
         yield server
 
 
@@ -93,7 +94,7 @@ def test_a_broken_sample_is_named_with_the_remedy(tmp_path: Path, content: bytes
         (tmp_path / "mnist_5k.npz").write_bytes(whole[:400_000] if isinstance(content, str) else content)
     data = MNISTDataModule("mnist_sample", str(tmp_path), val_size=500)
     with pytest.raises(
-        UserError, match=r"mnist_5k\.npz: .*restore it with: git checkout -- data/mnist_sample"
+        UserError, match=r"mnist_5k\.npz: .*Restore it with: git checkout -- data/mnist_sample"
     ) as caught:
         data.prepare_data()
     assert "\n" not in str(caught.value)
@@ -103,7 +104,7 @@ def test_a_flipped_bit_in_the_sample_is_not_trained_on(tmp_path: Path) -> None:
     content = bytearray((SAMPLE_DIR / "mnist_5k.npz").read_bytes())
     content[400_000] ^= 1
     (tmp_path / "mnist_5k.npz").write_bytes(content)
-    with pytest.raises(UserError, match="not the sample it should be"):
+    with pytest.raises(UserError, match="the file is damaged"):
         MNISTDataModule("mnist_sample", str(tmp_path), val_size=500).prepare_data()
 
 
@@ -226,7 +227,7 @@ def test_a_batch_size_that_does_not_divide_is_refused() -> None:
     data = MNISTDataModule("mnist_sample", str(SAMPLE_DIR), val_size=500, batch_size=65)
     data.trainer = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": 4})  # type: ignore[assignment]
     with pytest.raises(
-        UserError, match=r"data\.batch_size=65: .* over 4 of them; .* multiple of 4, e\.g\. data\.batch_size=64"
+        UserError, match=r"data\.batch_size=65: .* by 4 ranks\. Set a multiple of 4, e\.g\. data\.batch_size=64"
     ):
         data.setup("fit")
 
@@ -284,7 +285,7 @@ def test_random_shift_repeats_the_edge_and_refuses_nonsense() -> None:
     flat = torch.full((4, 1, 5, 5), -0.42)
     assert torch.equal(RandomShift(pixels=3)(flat), flat)
     assert torch.equal(RandomShift(pixels=0)(torch.ones(2, 1, 5, 5)), torch.ones(2, 1, 5, 5))
-    with pytest.raises(UserError, match="pixels=-1: an image is moved by 0 pixels or more"):
+    with pytest.raises(UserError, match="pixels=-1: must be 0 or more"):
         RandomShift(pixels=-1)
 
 
@@ -333,7 +334,7 @@ def test_damage_to_prepared_files_is_found_set_aside_and_mended(
     aside = list(tmp_path.glob("*.corrupt-*"))
     assert [path.read_bytes() for path in aside] == ([broken] if damage in {"cut", "longer", "flipped"} else [])
     assert len([line for line in caplog.messages if "corrupt" in line]) == len(aside)
-    assert all(f"{victim}: it is not the published file; moved to {path.name}" in caplog.text for path in aside)
+    assert all(f"{victim}: the checksum is wrong. Renamed to {path.name}" in caplog.text for path in aside)
     assert len(tiny_server.requests) == (4 if "mark" in damage else 5), "only what is broken is fetched again"
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -342,7 +343,7 @@ def test_a_copied_folder_is_complete_whatever_its_times(tmp_path: Path, tiny_ser
     data = _tiny(tmp_path)
     data.prepare_data()
     os.utime(tmp_path / NAMES[0], (1, 1))
-    assert is_prepared(tmp_path, FAMILIES["mnist"].files)
+    assert is_prepared(tmp_path, DATASETS["mnist"].files)
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["gz", "unpacked"])
@@ -357,7 +358,7 @@ def test_a_local_folder_is_used_before_the_network(tmp_path: Path, tiny_server: 
     before = sorted(local.iterdir())
     _tiny(tmp_path / "data", local_dirs=[str(tmp_path / "absent"), str(local)]).prepare_data()
     assert tiny_server.requests == []
-    assert is_prepared(tmp_path / "data", FAMILIES["mnist"].files)
+    assert is_prepared(tmp_path / "data", DATASETS["mnist"].files)
     assert sorted(local.iterdir()) == before
 
 
@@ -370,8 +371,8 @@ def test_a_wrong_local_file_is_told_and_the_network_is_used(
     (local / NAMES[1]).write_bytes(b"another file")
     _tiny(tmp_path / "data", local_dirs=[str(local)]).prepare_data()
     assert len(tiny_server.requests) == 4
-    assert f"{local / NAMES[0]}.gz is not used: it cannot be read" in caplog.text
-    assert f"{local / NAMES[1]} is not used: its content has sha256" in caplog.text
+    assert f"{local / NAMES[0]}.gz: skipped, it cannot be read" in caplog.text
+    assert f"{local / NAMES[1]}: skipped, its sha256 is" in caplog.text
 
 
 def test_files_put_into_the_folder_by_hand_are_used(tmp_path: Path, tiny_server: FileServer) -> None:
@@ -390,7 +391,7 @@ def test_a_broken_file_put_there_by_hand_is_set_aside_and_downloaded_once(
     assert len(tiny_server.requests) == 4
     (aside,) = tmp_path.glob(f"{NAMES[0]}.gz.corrupt-*")
     assert aside.stat().st_size == 1000
-    assert f"{packed}: it cannot be used; moved to {aside.name}" in caplog.text
+    assert f"{packed}: it cannot be unpacked. Renamed to {aside.name}" in caplog.text
 
 
 def test_four_processes_prepare_once_even_when_one_is_killed(tmp_path: Path, tiny_server: FileServer) -> None:
@@ -408,7 +409,7 @@ def test_four_processes_prepare_once_even_when_one_is_killed(tmp_path: Path, tin
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
-    assert is_prepared(tmp_path, FAMILIES["mnist"].files)
+    assert is_prepared(tmp_path, DATASETS["mnist"].files)
     for name, array in tiny_arrays().items():
         assert (tmp_path / name).read_bytes() == idx_bytes(array)
     asked = [path for path, _ in tiny_server.requests]
@@ -420,7 +421,7 @@ def test_no_network_is_one_line_that_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family, _ = tiny_family(f"http://127.0.0.1:{closed_port()}/", f"http://127.0.0.1:{closed_port()}/mirror/")
-    monkeypatch.setitem(FAMILIES, "mnist", family)
+    monkeypatch.setitem(DATASETS, "mnist", family)
     with pytest.raises(UserError, match="no mirror gave it") as caught:
         _tiny(tmp_path).prepare_data()
     message = str(caught.value)
@@ -447,7 +448,7 @@ def test_reading_what_was_never_prepared_is_told(tmp_path: Path, tiny_server: Fi
     ("content", "message"),
     [
         (b"", "not an IDX file"),
-        (b"\x00\x00\x08\x03\x00\x00", "header is cut off"),
+        (b"\x00\x00\x08\x03\x00\x00", "header is truncated"),
         (b"\x00\x00\x0d\x01" + b"\0" * 8, "not an IDX"),
     ],
 )
@@ -466,7 +467,8 @@ def test_the_pipeline_needs_no_more_memory_than_its_arrays(tmp_path: Path) -> No
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from src.data.mnist import FAMILIES, MNISTDataModule
+from src.data.mnist import MNISTDataModule
+from src.data.mnist_files import DATASETS
 from tests.support.tiny_mnist import prepare_tiny, tiny_arrays, tiny_family, idx_bytes
 
 def status(key):
@@ -478,7 +480,7 @@ def epoch(num_train, folder):
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / name).write_bytes(content)
     del files
-    FAMILIES["mnist"] = family
+    DATASETS["mnist"] = family
     data = MNISTDataModule("mnist", folder, val_size=100, batch_size=128)
     data.prepare_data()
     before = status("VmRSS"), status("RssAnon")
@@ -505,15 +507,15 @@ print(*epoch(60_000, {str(tmp_path / "large")!r}))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "fashion_mnits"}, r"data\.name=fashion_mnits: no such data set, .*Did you mean 'fashion_mnist'"),
+        ({"name": "fashion_mnits"}, r"data\.name=fashion_mnits: no such data set. Did you mean 'fashion_mnist'"),
         ({"batch_size": 0}, r"data\.batch_size=0: must be a whole number, 1 or more"),
         ({"batch_size": 12.5}, r"data\.batch_size=12\.5: must be a whole number"),
         ({"num_workers": -1}, r"data\.num_workers=-1: must be a whole number, 0 or more"),
         ({"num_classes": 9}, r"data\.num_classes=9: must be a whole number, 10 or more"),
         ({"val_size": 0}, r"data\.val_size=0: must be a whole number, 1 or more"),
-        ({"val_size": 60_000, "name": "mnist"}, r"data\.val_size = 60000: leaves nothing to train on"),
-        ({"val_size": 4_500}, r"data\.val_size \+ data\.test_size = 5000: leaves nothing .*less than 5000 images"),
-        ({"test_size": 10, "name": "mnist"}, r"data\.test_size=10: mnist has a test set of its own; remove the key"),
+        ({"val_size": 60_000, "name": "mnist"}, r"data\.val_size=60000: no image is left to train on"),
+        ({"val_size": 4_500}, r"data\.val_size \+ data\.test_size=5000: no image .*less than 5000"),
+        ({"test_size": 10, "name": "mnist"}, r"data\.test_size=10: mnist has a test set of its own. Remove the key"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
@@ -543,7 +545,7 @@ def test_every_data_config_names_all_arguments_it_may(path: Path) -> None:
 
 def test_pins_are_sums_and_mirrors_are_https() -> None:
     for name in ("mnist", "fashion_mnist"):
-        family = FAMILIES[name]
+        family = DATASETS[name]
         sums = [value for file in family.files for value in (file.sha256, file.gz_sha256)]
         assert len(set(sums)) == 8
         assert all(len(bytes.fromhex(value)) == 32 for value in sums)

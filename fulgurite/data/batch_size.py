@@ -8,21 +8,25 @@ from fulgurite.core.errors import UserError
 
 
 def device_batch_size(batch_size: int, trainer: Trainer | None) -> int:
-    """Return how many examples of a batch are one process's.
+    """Return the batch size of one rank.
 
     Args:
-        batch_size: `data.batch_size`, over all processes together.
-        trainer: As the data module has it; None stands for one process.
+        batch_size: Global batch size, `data.batch_size`.
+        trainer: The data module's trainer. None is one process.
 
     Raises:
-        UserError: The batch does not divide.
+        UserError: The global batch size is not divisible by the number of data-parallel ranks.
+
+    Example:
+        >>> device_batch_size(64, trainer=None)
+        64
     """
-    # a tensor parallel trainer has more processes than shares of the data
-    shares = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1) if trainer else 1
-    if batch_size % shares:
-        near = max(shares, batch_size - batch_size % shares)
+    # not the world size: tensor-parallel ranks share their batches
+    ranks = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1) if trainer else 1
+    if batch_size % ranks:
+        nearest = max(ranks, batch_size - batch_size % ranks)
         raise UserError(
-            f"data.batch_size={batch_size}: is for all processes together and does not divide over {shares} of them; "
-            f"choose a multiple of {shares}, e.g. data.batch_size={near}"
+            f"data.batch_size={batch_size}: the global batch size is not divisible by {ranks} ranks. "
+            f"Set a multiple of {ranks}, e.g. data.batch_size={nearest}."
         )
-    return batch_size // shares
+    return batch_size // ranks

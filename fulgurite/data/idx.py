@@ -1,7 +1,7 @@
-"""IDX files, the format of MNIST and its family: brought into a folder once, checked, and then mapped into memory.
+"""Download, check and memory-map IDX files, the format of MNIST.
 
-A prepared folder holds the unpacked files and `prepared.json`, which is written last: without it nothing there counts.
-A file that is not what it should be is moved aside as `<name>.corrupt-<time>`, and made again from its source.
+A prepared folder has the unpacked files and `prepared.json`, which is written last. A damaged file is renamed to
+`<name>.corrupt-<time>` and made again from its source.
 
 Format: http://yann.lecun.com/exdb/mnist (two zero bytes, type, number of axes, then each axis as a big-endian uint32).
 """
@@ -37,11 +37,11 @@ log = RankedLogger(__name__)
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One published file and what proves that it is that file.
+    """One published file and its checksums.
 
     Args:
-        name: Name of the unpacked file; `.gz` is appended for the published one.
-        sha256: Hex digest of the unpacked bytes, so it holds for every packing.
+        name: Name of the unpacked file; the published file has `.gz` appended.
+        sha256: Hex digest of the unpacked bytes.
         gz_sha256: Hex digest of the published `.gz`.
     """
 
@@ -53,19 +53,23 @@ class IdxFile:
 def prepare_idx(
     folder: Path, files: Sequence[IdxFile], mirrors: Sequence[str], local_dirs: Sequence[Path] = ()
 ) -> None:
-    """Make `folder` hold all `files`, unpacked and checked; at once when it does already.
+    """Unpack and check all `files` in `folder`; returns at once if they are there.
 
-    A file is taken from `folder` itself (`.gz` put there by hand), else from `local_dirs`, else from the mirrors.
-    Several processes may ask at the same time: one works, the others wait and find it done.
+    The source of a file is `folder` itself (a `.gz` copied there by hand), else `local_dirs`, else the mirrors.
+    Concurrent processes wait for the first one.
 
     Args:
-        folder: Where the unpacked files go; made when missing.
-        files: What is needed.
+        folder: Folder of the unpacked files; created if missing.
+        files: Files to prepare.
         mirrors: Base URLs, each with its trailing slash.
-        local_dirs: Folders that may hold the files, packed or not.
+        local_dirs: Folders that may have the files, packed or not.
 
     Raises:
-        UserError: A file can be had from nowhere, or the folder cannot be written.
+        UserError: No source has a file, or the folder cannot be written.
+
+    Example:
+        >>> prepare_idx(Path("data/mnist"), [IdxFile("t10k-labels-idx1-ubyte", sha256, gz_sha256)], [mirror])
+        >>> labels = map_idx(Path("data/mnist/t10k-labels-idx1-ubyte"))
     """
     if is_prepared(folder, files):
         return
@@ -75,7 +79,7 @@ def prepare_idx(
                 return
             for file in files:
                 if not _is_intact(folder / file.name, file, None):
-                    _archive(folder / file.name, "it is not the published file")
+                    _archive(folder / file.name, "the checksum is wrong")
                     _fetch(folder, file, mirrors, local_dirs)
             mark = {
                 file.name: {"sha256": file.sha256, "mtime_ns": (folder / file.name).stat().st_mtime_ns}
@@ -84,13 +88,13 @@ def prepare_idx(
             write_atomic(folder / MARKER, json.dumps(mark, indent=2) + "\n")
     except OSError as error:
         raise UserError(
-            f"data.data_dir={folder}: cannot be written ({error.strerror or error}); "
-            "choose another folder with data.data_dir=... or paths.data_dir=..."
+            f"data.data_dir={folder}: cannot be written ({error.strerror or error}). "
+            "Set another folder with data.data_dir=... or paths.data_dir=..."
         ) from error
 
 
 def is_prepared(folder: Path, files: Sequence[IdxFile]) -> bool:
-    """Tell whether `folder` holds all `files` complete, without reading them unless something touched them since."""
+    """Return whether `folder` has all `files` intact; reads only files whose modification time has changed."""
     try:
         mark = json.loads((folder / MARKER).read_bytes())
         return all(
@@ -103,7 +107,7 @@ def is_prepared(folder: Path, files: Sequence[IdxFile]) -> bool:
 
 
 def _is_intact(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
-    """Judge by the size the header announces, then by the time of the last change, and by the sum if that differs."""
+    """Compare the size with the header, then the modification time, then the checksum."""
     try:
         shape, start = _read_header(path)
         found = path.stat()
@@ -116,36 +120,36 @@ def _is_intact(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
 
 def _fetch(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequence[Path]) -> None:
     target, packed = folder / file.name, folder / f"{file.name}.gz"
-    for leftover in folder.glob(f".{file.name}.*.tmp"):  # of a process that was killed here
+    for leftover in folder.glob(f".{file.name}.*.tmp"):  # of a killed process
         leftover.unlink()
-    near = [packed] + [place / name for place in local_dirs for name in (packed.name, file.name)]
-    if any(_try_unpack(source, target, file.sha256) for source in near if source.is_file()):
+    sources = [packed] + [local / name for local in local_dirs for name in (packed.name, file.name)]
+    if any(_try_unpack(source, target, file.sha256) for source in sources if source.is_file()):
         return
-    _archive(packed, "it cannot be used")
+    _archive(packed, "it cannot be unpacked")
     download([mirror + packed.name for mirror in mirrors], packed, file.gz_sha256)
     _unpack(packed, target, file.sha256)
     packed.unlink()
 
 
 def _archive(path: Path, reason: str) -> None:
-    """Move a file, if it is there, out of the way under a name that says what it is."""
+    """Rename a file, if it exists, to `<name>.corrupt-<time>`."""
     if path.exists():
         aside = path.with_name(f"{path.name}.corrupt-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         path.replace(aside)
-        log.warning("%s: %s; moved to %s and made again from its source", path, reason, aside.name)
+        log.warning("%s: %s. Renamed to %s; the file is made again.", path, reason, aside.name)
 
 
 def _try_unpack(source: Path, target: Path, sha256: str) -> bool:
     try:
         _unpack(source, target, sha256)
     except _UnusableError as reason:
-        log.warning("%s is not used: %s", source, reason)
+        log.warning("%s: skipped, %s", source, reason)
         return False
     return True
 
 
 class _UnusableError(Exception):
-    """A source does not hold the file; the message says why."""
+    """A source does not have the file."""
 
 
 def _unpack(source: Path, target: Path, sha256: str) -> None:
@@ -155,7 +159,7 @@ def _unpack(source: Path, target: Path, sha256: str) -> None:
             digest.update(block)
             out.write(block)
         if digest.hexdigest() != sha256:
-            raise _UnusableError(f"its content has sha256 {digest.hexdigest()[:12]}..., expected {sha256[:12]}...")
+            raise _UnusableError(f"its sha256 is {digest.hexdigest()[:12]}..., expected {sha256[:12]}...")
 
 
 def _blocks(source: Path) -> Iterator[bytes]:
@@ -168,39 +172,42 @@ def _blocks(source: Path) -> Iterator[bytes]:
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Return the array's shape and the byte its content starts at; ValueError when it is no IDX file of bytes."""
+    """Return the shape and the offset of the data; ValueError if the file is not an IDX file of bytes."""
     with path.open("rb") as file:
         head = file.read(4)
         if len(head) < 4 or head[:3] != bytes((0, 0, UBYTE)):
             raise ValueError(f"{path}: not an IDX file of unsigned bytes")
         axes = file.read(4 * head[3])
     if len(axes) < 4 * head[3]:
-        raise ValueError(f"{path}: its header is cut off")
+        raise ValueError(f"{path}: the header is truncated")
     return struct.unpack(f">{head[3]}I", axes), 4 + len(axes)
 
 
 def map_idx(path: Path) -> Tensor:
-    """Map an IDX file of bytes into memory: nothing is read until it is indexed, and the system may drop it again.
+    """Map an IDX file of bytes into memory; pages are read when they are indexed.
 
     Args:
         path: An unpacked IDX file.
 
     Returns:
-        uint8 tensor of the header's shape, to be read only: the mapping is not writable.
+        Read-only uint8 tensor of the header's shape.
 
     Raises:
-        UserError: The file is missing, of another format, or shorter or longer than its header says.
+        UserError: The file is missing, of another format, or does not have the size that its header gives.
+
+    Example:
+        >>> images = map_idx(Path("data/mnist/t10k-images-idx3-ubyte"))  # [10000, 28, 28]
     """
     try:
         shape, start = _read_header(path)
         size = path.stat().st_size
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as IDX ({error}); run prepare_data() to make it") from error
+        raise UserError(f"{path}: cannot be read as IDX ({error}). Run prepare_data() to make it.") from error
     if size != start + math.prod(shape):
         raise UserError(
-            f"{path}: {size} bytes, but its header says {start + math.prod(shape)}; delete it to have it made again"
+            f"{path}: has {size} bytes, but its header gives {start + math.prod(shape)}. Delete it; the next run makes it."
         )
     array = np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
-    with warnings.catch_warnings():  # torch warns of the mapping being read-only, which is what is wanted
+    with warnings.catch_warnings():  # torch warns that the mapping is read-only, as intended
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,1 +1,1 @@
-"""What watches a run: one Lightning callback a file."""
+"""Lightning callbacks of this project, one per file."""

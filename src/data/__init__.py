@@ -1,1 +1,1 @@
-"""What is learned from: one LightningDataModule a family of data sets."""
+"""Data modules, one file per family of data sets."""

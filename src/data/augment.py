@@ -1,4 +1,4 @@
-"""Changes of the training images, made on whole batches; give one to `data.augment`."""
+"""Random transforms of whole batches of training images, for `data.augment`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fulgurite.core.errors import UserError
 
 
 class RandomShift:
-    """Move each image by its own random whole number of pixels; what comes in repeats the edge.
+    """Shift each image by its own random number of pixels; the edge is repeated.
 
-    Draws from torch's global generator, so `seed` fixes it, also in the workers of a data loader.
+    Draws from torch's global RNG, so `seed` fixes it, also in DataLoader workers.
 
     Args:
-        pixels: The farthest move along each axis, in pixels; 0 moves nothing.
+        pixels: Largest shift along each axis, in pixels.
     """
 
     def __init__(self, pixels: int = 2) -> None:
         if pixels < 0:
-            raise UserError(f"pixels={pixels}: an image is moved by 0 pixels or more; choose e.g. 2")
+            raise UserError(f"pixels={pixels}: must be 0 or more. Use e.g. 2.")
         self.pixels = pixels
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the moved images.
+        """Return the shifted images.
 
         Args:
             images: [B, C, H, W] float.

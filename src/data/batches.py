@@ -1,4 +1,4 @@
-"""Images in memory, handed out a batch at a time: one vector index and one arithmetic operation, no work per image."""
+"""Images in memory, returned a batch at a time: one index and one arithmetic operation, no work per image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Augment = Callable[[Tensor], Tensor]  # [B, 1, H, W] float32 to the same
 
 
 class ArrayStore:
-    """Images and labels that live in files; pickled as the way to read them, never as their bytes.
+    """Images and labels of some files. Pickled as the function that reads them, without their bytes.
 
     Args:
         read: Picklable; returns images [N, H, W] uint8 and labels [N] uint8.
@@ -29,14 +29,14 @@ class ArrayStore:
 
 
 class ImageSet(Dataset[Batch]):
-    """Some rows of a store, normalised batch by batch as `(pixel / 255 - mean) / std`.
+    """Rows of a store, normalised per batch as `(pixel / 255 - mean) / std`.
 
     Args:
-        store: Images and labels; several sets share one.
+        store: Images and labels; several sets may share one.
         rows: The rows of the store that belong to this set, [n] int64.
         mean: Mean of the pixels, in units of the full range 0 to 1.
         std: Standard deviation of the pixels, in the same units.
-        augment: Applied to each batch of normalised images; None applies nothing.
+        augment: Applied to each batch of normalised images. None applies nothing.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class ImageSet(Dataset[Batch]):
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the batch of these positions: images [B, 1, H, W] float32, labels [B] int64."""
+        """Return one batch: images [B, 1, H, W] float32, labels [B] int64. DataLoader calls this once per batch."""
         rows = self.rows.index_select(0, torch.as_tensor(indices))
         pixels = self.store.images.index_select(0, rows).unsqueeze(1)
-        # one pass that converts, scales and shifts; 6 times as fast as indexing with [] and three passes
+        # one pass converts, scales and shifts: 6 times as fast as indexing with [] and three passes
         images = torch.add(self._shift, pixels, alpha=self._scale)
         if self.augment is not None:
             images = self.augment(images)
         return images, self.store.labels.index_select(0, rows).to(torch.int64)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one image [1, H, W] and its label []; for looking at, loaders take whole batches."""
+        """Return one image [1, H, W] and its label [], e.g. for a notebook."""
         images, labels = self.__getitems__([index])
         return images[0], labels[0]
 
 
 def identity_collate(batch: Any) -> Any:
-    """Collate nothing: `ImageSet` makes whole batches."""
+    """Return the batch as it is: `ImageSet` makes whole batches."""
     return batch

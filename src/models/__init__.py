@@ -1,1 +1,1 @@
-"""What is learned: one LightningModule a task."""
+"""LightningModules, one file per task."""

@@ -13,7 +13,7 @@ import numpy as np
 from fulgurite.data.idx import IdxFile, prepare_idx
 
 if TYPE_CHECKING:
-    from src.data.mnist import Family
+    from src.data.mnist_files import DatasetInfo
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -45,12 +45,12 @@ def tiny_files(num_train: int = 200, num_test: int = 50) -> tuple[tuple[IdxFile,
     return pins, {f"{name}.gz": content for name, content in packed.items()}
 
 
-def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[Family, dict[str, bytes]]:
+def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[DatasetInfo, dict[str, bytes]]:
     """Return a family whose files are `tiny_files`, and these."""
-    from src.data.mnist import Family  # imports Lightning, which a process that only prepares does not need
+    from src.data.mnist_files import DatasetInfo  # imports Lightning, which a process that only prepares does not need
 
     pins, files = tiny_files(num_train, num_test)
-    return Family(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files
+    return DatasetInfo(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files
 
 
 def prepare_tiny(folder: Path, mirror: str) -> None:

@@ -1,1 +1,1 @@
-"""Plain `nn.Module` nets, one family a file: no Lightning, no config."""
+"""Plain `nn.Module` nets, one file per family, without Lightning and config."""

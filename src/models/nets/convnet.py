@@ -12,14 +12,14 @@ class SimpleConvNet(nn.Module):
     """Blocks of 3x3 convolution, batch norm, ReLU and 2x2 max pooling, then one hidden dense layer.
 
     Args:
-        in_channels: Channels of the images; 1 is grey, 3 is colour.
+        in_channels: Channels of the images: 1 for grey, 3 for colour.
         channels: Output channels of each block; each block halves height and width.
-        hidden_size: Width of the dense layer behind the blocks.
-        output_size: Scores an image, one a class.
-        image_size: Height and width of the images, in pixels; divisible by 2 once a block.
+        hidden_size: Width of the dense layer after the blocks.
+        output_size: Scores per image, one per class.
+        image_size: Height and width of the images in pixels, divisible by 2 once per block.
 
     Raises:
-        ValueError: `image_size` cannot be halved once a block.
+        ValueError: `image_size` cannot be halved once per block.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class SimpleConvNet(nn.Module):
         shrink = 2 ** len(channels)
         if image_size % shrink:
             raise ValueError(
-                f"image_size={image_size} is not divisible by {shrink}: use fewer than {len(channels)} blocks"
+                f"image_size={image_size}: is not divisible by {shrink}. Use fewer than {len(channels)} blocks."
             )
         blocks: list[nn.Module] = []
         for c_in, c_out in zip([in_channels, *channels[:-1]], channels, strict=True):
-            # no bias: the batch norm behind it would take it away again
+            # no bias: batch norm removes it
             convolution = nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False)
             blocks += [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         features = channels[-1] * (image_size // shrink) ** 2

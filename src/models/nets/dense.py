@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class SimpleDenseNet(nn.Module):
-    """Three hidden layers, each linear, batch norm, ReLU.
+    """Three hidden layers of linear, batch norm and ReLU.
 
     Args:
-        input_size: Values an example, after flattening.
+        input_size: Values per example after flattening.
         lin1_size: Width of the first hidden layer.
         lin2_size: Width of the second hidden layer.
         lin3_size: Width of the third hidden layer.
-        output_size: Scores an example, one a class.
+        output_size: Scores per example, one per class.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class SimpleDenseNet(nn.Module):
         return scores
 
     def tensor_parallel_plan(self) -> dict[str, ParallelStyle]:
-        """Return how the layers are cut over devices that share their batches (`trainer=tensor_parallel`).
+        """Return a `ParallelStyle` per layer name for `trainer=tensor_parallel`.
 
-        Each linear layer by its outputs, which are put together again behind it: batch norm wants all of them. Two
-        layers with nothing but an elementwise function in between would rather be cut by outputs, then by inputs.
+        Each linear layer is sharded by its outputs, which are gathered after it, since batch norm needs all of them.
+        Without batch norm, shard one layer by outputs (ColwiseParallel) and the next by inputs (RowwiseParallel).
         """
         from torch.distributed.tensor import Replicate
         from torch.distributed.tensor.parallel import ColwiseParallel

@@ -20,7 +20,8 @@ from fulgurite.data.folds import split_fold
 from fulgurite.runs.sweep_summary import summarise
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.validate import find_problems
-from src.data.mnist import FAMILIES, MNISTDataModule
+from src.data.mnist import MNISTDataModule
+from src.data.mnist_files import DATASETS
 from tests.conftest import SMALL
 from tests.fulgurite.runs.test_sweep_summary import job
 from tests.support.cli import read_json, run_cli
@@ -58,7 +59,7 @@ def _random_labels(num_rows: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_folds_are_disjoint_complete_even_and_hold_each_class_evenly(num_rows: int, num_folds: int, seed: int) -> None:
     if num_folds > num_rows:
-        with pytest.raises(UserError, match=rf"data\.num_folds={num_folds}: more than the {num_rows} rows"):
+        with pytest.raises(UserError, match=rf"data\.num_folds={num_folds}: there are only {num_rows} rows"):
             split_fold(torch.zeros(num_rows), 0, num_folds, seed)
         return
     labels = _random_labels(num_rows, seed)
@@ -95,7 +96,7 @@ def test_only_the_rows_given_are_cut_in_whatever_order_they_come() -> None:
 
 def test_the_example_for_a_data_module_of_ones_own_is_true() -> None:
     result = doctest.testmod(folds)
-    assert (result.attempted, result.failed) == (3, 0)
+    assert (result.attempted, result.failed) == (4, 0)
 
 
 # --- the data sets
@@ -126,7 +127,7 @@ def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
     family, files = tiny_family()
     for file, content in files.items():
         (tmp_path / file).write_bytes(content)
-    monkeypatch.setitem(FAMILIES, name, family)
+    monkeypatch.setitem(DATASETS, name, family)
     held_out = []
     for fold in range(3):
         data = MNISTDataModule(name, str(tmp_path), fold=fold, num_folds=3)  # type: ignore[arg-type]
@@ -150,9 +151,9 @@ def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
         ),
         ({"fold": -1, "num_folds": 5}, r"data\.fold=-1 with"),
         ({"fold": 0, "num_folds": 1}, r"data\.num_folds=1: .* of 2 folds or more"),
-        ({"fold": 0}, r"data\.fold=0 with data\.num_folds=None: .* or both null"),
+        ({"fold": 0}, r"data\.fold=0 with data\.num_folds=None: .* or both to null"),
         ({"num_folds": 5}, r"data\.fold=None with data\.num_folds=5: "),
-        ({"fold": 0, "num_folds": 5, "val_size": 500}, r"data\.val_size=500: is for a cut without folds"),
+        ({"fold": 0, "num_folds": 5, "val_size": 500}, r"data\.val_size=500: the size follows from data\.num_folds"),
     ],
 )
 def test_a_fold_that_cannot_be_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
