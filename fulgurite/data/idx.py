@@ -205,7 +205,7 @@ def map_idx(path: Path) -> Tensor:
         raise UserError(f"{path}: cannot be read as IDX ({error}). Run prepare_data() to make it.") from error
     if size != start + math.prod(shape):
         raise UserError(
-            f"{path}: has {size} bytes, but its header gives {start + math.prod(shape)}. Delete it; the next run makes it."
+            f"{path}: has {size} bytes, but its header gives {start + math.prod(shape)}. Delete it, then run again."
         )
     array = np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
     with warnings.catch_warnings():  # torch warns that the mapping is read-only, as intended
