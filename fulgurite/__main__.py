@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
         sys.path.insert(0, root)
     try:
         return int(import_module(COMMANDS[command][0]).main(arguments))
+    except SystemExit as stop:  # argparse after --help
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

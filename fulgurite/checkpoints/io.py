@@ -22,7 +22,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from fulgurite.checkpoints.disk_space import explain_no_room
 from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
 from fulgurite.core.errors import DiskFull, is_disk_full
-from fulgurite.core.files import aside_of, open_atomic, remove_leftovers, write_atomic
+from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
 
 BLOCK = 1 << 18  # bytes summed up at a time: they stay in the processor's own memory
 LARGE = 16 << 20  # bytes from which on the file system takes longer to free a file than it takes to start a thread
@@ -181,6 +181,6 @@ def _remove(path: Path) -> None:
     if not path.exists() or path.stat().st_size < LARGE:
         path.unlink(missing_ok=True)
         return
-    aside = aside_of(path)
+    aside = temporary_path(path)
     path.replace(aside)
     Thread(target=aside.unlink, kwargs={"missing_ok": True}, name="checkpoint-removal").start()

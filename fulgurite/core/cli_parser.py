@@ -34,13 +34,14 @@ class CommandParser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_intermixed_args(list(argv))
         if unknown:
             option = unknown[0].partition("=")[0]
-            hint = did_you_mean(option, self._option_string_actions) or "; --help lists the options"
+            known = [name.lstrip("-") for name in self._option_string_actions]
+            hint = did_you_mean(option.lstrip("-"), known).replace(" '", " '--") or ". --help lists the options."
             raise UserError(f"{option}: not an option of {self.prog}{hint}")
         return namespace
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`; argparse would print its usage and exit."""
-        raise UserError(f"{message.removeprefix('argument ')}; --help lists the options")
+        raise UserError(f"{message.removeprefix('argument ')}. --help lists the options.")
 
 
 def one_of(option: str, choices: Sequence[str]) -> Callable[[str], str]:

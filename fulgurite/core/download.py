@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import BLOCK, lock, sha256_of, sync_folder
+from fulgurite.core.files import BLOCK, file_lock, sha256_of, sync_folder
 from fulgurite.core.rank_logging import RankedLogger
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def download(
     sha256 = sha256.lower() if sha256 else None
     reasons = []
     try:
-        with lock(target.with_name(f".{target.name}.lock")):
+        with file_lock(target.with_name(f".{target.name}.lock")):
             if target.is_file() and sha256 in {None, sha256_of(target)}:
                 return target
             for url in urls:
@@ -88,7 +88,7 @@ def _fetch(url: str, part: Path, sha256: str | None, timeout: float) -> None:
         had = _size(part)
         try:
             start = _receive(url, part, had, timeout)
-        except _CutError as cut:
+        except _InterruptedError as cut:
             if sha256 is None or _size(part) <= had or attempt == TRIES - 1:
                 raise
             log.info("%s; going on from byte %d", cut, _size(part))
@@ -101,7 +101,7 @@ def _fetch(url: str, part: Path, sha256: str | None, timeout: float) -> None:
     raise _MirrorError(f"not whole after {TRIES} tries")
 
 
-class _CutError(_MirrorError):
+class _InterruptedError(_MirrorError):
     """The connection ended before the file did; what came is kept."""
 
 
@@ -133,7 +133,7 @@ def _receive(url: str, part: Path, start: int, timeout: float) -> int:
 
 
 def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
-    """Write a response's body; trouble on the network is a `_CutError`, trouble on the disk stays an OSError."""
+    """Write a response's body; network errors become `_InterruptedError`, disk errors stay OSError."""
     from http.client import HTTPException
 
     expected, received = response.length, 0
@@ -142,7 +142,7 @@ def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
             # read1 gives what has arrived: on a cut nothing that came is lost
             block = response.read1(BLOCK)
         except (OSError, HTTPException) as error:
-            raise _CutError(f"{_reason(error, timeout)} after {received} bytes") from error
+            raise _InterruptedError(f"{_reason(error, timeout)} after {received} bytes") from error
         if not block:
             break
         file.write(block)
@@ -150,7 +150,7 @@ def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
     file.flush()
     os.fsync(file.fileno())
     if expected is not None and received != expected:
-        raise _CutError(f"cut off after {received} of {expected} bytes")
+        raise _InterruptedError(f"cut off after {received} of {expected} bytes")
 
 
 def _opener(url: str) -> OpenerDirector:

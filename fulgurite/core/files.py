@@ -29,7 +29,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         The open binary file, under a temporary name in the same folder.
     """
     path = Path(path)
-    temporary = aside_of(path)
+    temporary = temporary_path(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -53,7 +53,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def aside_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return a name beside a file under which it can be written, or be on its way out; `remove_leftovers` knows it."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
 
@@ -90,7 +90,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 @contextmanager
-def lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+def file_lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Hold a lock between processes; the system frees it when its holder dies, however it dies.
 
     Args:
@@ -110,7 +110,7 @@ def lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         handle.acquire(timeout=timeout)
     except Timeout:
         raise UserError(
-            f"{path}: still locked by another process after {timeout:g} s; wait for that process or end it"
+            f"{path}: locked by another process for {timeout:g} s. Wait for that process, or stop it."
         ) from None
     try:
         yield
@@ -118,7 +118,7 @@ def lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
         handle.release()
 
 
-def unpack(packed: bytes) -> Any:
+def load_pickle(packed: bytes) -> Any:
     """Return what another process of the same sweep has pickled; nothing that a user gives comes here.
 
     Args:

@@ -83,9 +83,9 @@ def show_config(cfg: DictConfig) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from fulgurite.core.redact import masked
+    from fulgurite.core.redact import mask_config
 
-    shown = {key: value for key, value in masked(cfg).items() if key not in HIDDEN and value is not None}
+    shown = {key: value for key, value in mask_config(cfg).items() if key not in HIDDEN and value is not None}
     Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
 
 

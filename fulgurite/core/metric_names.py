@@ -10,17 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
 
 
-def less_is_better(metric: str) -> bool:
+def is_minimized(metric: str) -> bool:
     """Tell whether a metric is one that is called what losses and errors are called: `val/loss`, `test/mae`."""
     return _LESS_IS_BETTER.search(metric) is not None
 
 
-def metrics_of(cfg: DictConfig) -> tuple[str, ...]:
+def optimized_metrics(cfg: DictConfig) -> tuple[str, ...]:
     """Return the names in `optimized_metric`."""
-    return names_of(cfg.get("optimized_metric"))
+    return as_names(cfg.get("optimized_metric"))
 
 
-def names_of(given: Any) -> tuple[str, ...]:
+def as_names(given: Any) -> tuple[str, ...]:
     """Return none, one or a list of names as a tuple."""
     return tuple(map(str, given)) if is_list(given) else (str(given),) if given else ()
 

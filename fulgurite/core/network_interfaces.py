@@ -34,10 +34,10 @@ class Interface:
 
 def all_interfaces() -> list[Interface]:
     """Return the interfaces of this machine (of this network namespace)."""
-    return [_look(name) for _, name in socket.if_nameindex()]
+    return [_query_interface(name) for _, name in socket.if_nameindex()]
 
 
-def _look(name: str) -> Interface:
+def _query_interface(name: str) -> Interface:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -81,7 +81,7 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
     return [interfaces[name] for name in names]
 
 
-def chosen_by_gloo() -> tuple[str | None, str]:
+def gloo_default_interface() -> tuple[str | None, str]:
     """Return the interface and address that gloo takes when none is named: those of the host's own name.
 
     Returns:
@@ -98,7 +98,7 @@ def chosen_by_gloo() -> tuple[str | None, str]:
     return (name or ("lo" if address.startswith("127.") else None)), address
 
 
-def leading_to(host: str) -> Interface | None:
+def interface_to(host: str) -> Interface | None:
     """Return the interface over which this machine reaches another, by its routes; no packet is sent."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
@@ -107,7 +107,7 @@ def leading_to(host: str) -> Interface | None:
     return None
 
 
-def machine() -> str:
+def machine_id() -> str:
     """Return what tells this machine from others: two containers may share a name, or a kernel."""
     namespace = ""
     with suppress(OSError):

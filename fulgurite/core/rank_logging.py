@@ -40,7 +40,7 @@ class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic 
         """Put the rank in front of the message where there is more than one."""
         if self.every_rank and rank() == 0 and _has_many_ranks(os.environ):
             return f"[rank 0] {msg}", kwargs
-        if self.every_rank and rank() > 0 and not _say_rank(logging.getLogger()):
+        if self.every_rank and rank() > 0 and not _has_rank_prefix(logging.getLogger()):
             return f"[rank {rank()}] {msg}", kwargs
         return msg, kwargs
 
@@ -49,7 +49,7 @@ def _has_many_ranks(env: Mapping[str, str]) -> bool:
     return any(env.get(name, "1") not in {"", "1"} for name in ("WORLD_SIZE", "SLURM_NTASKS")) or rank() > 0
 
 
-class _Ranked(logging.Formatter):
+class _RankFormatter(logging.Formatter):
     """Puts the rank in front of all that a process says which is not rank 0.
 
     Args:
@@ -65,19 +65,19 @@ class _Ranked(logging.Formatter):
         return f"[rank {rank()}] {self.inner.format(record)}"
 
 
-def _say_rank(logger: logging.Logger) -> bool:
+def _has_rank_prefix(logger: logging.Logger) -> bool:
     """Tell whether what a logger's handlers write begins with the rank."""
-    return any(isinstance(handler.formatter, _Ranked) for handler in logger.handlers)
+    return any(isinstance(handler.formatter, _RankFormatter) for handler in logger.handlers)
 
 
-class _NoAdvert(logging.Filter):
+class _AdvertFilter(logging.Filter):
     """Drops tips with which libraries advertise other products."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "💡" not in record.getMessage()
 
 
-def tell_failure_once(handler: logging.FileHandler) -> None:
+def report_write_error_once(handler: logging.FileHandler) -> None:
     """Have a log file that cannot be written, on a full disk, said once in a line instead of each time in a traceback.
 
     Args:
@@ -105,7 +105,7 @@ UNACTIONABLE = (
 )
 
 
-def quiet_libraries(*, ignore_warnings: bool = False) -> None:
+def filter_library_logs(*, ignore_warnings: bool = False) -> None:
     """Send warnings to the log and drop what the user can do nothing about.
 
     Args:
@@ -119,11 +119,11 @@ def quiet_libraries(*, ignore_warnings: bool = False) -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
-            tell_failure_once(handler)
-        if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _Ranked):
-            handler.setFormatter(_Ranked(handler.formatter))
-        if not any(isinstance(known, _NoAdvert) for known in handler.filters):
-            handler.addFilter(_NoAdvert())
+            report_write_error_once(handler)
+        if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _RankFormatter):
+            handler.setFormatter(_RankFormatter(handler.formatter))
+        if not any(isinstance(known, _AdvertFilter) for known in handler.filters):
+            handler.addFilter(_AdvertFilter())
     logging.captureWarnings(True)
     for pattern in UNACTIONABLE:
         warnings.filterwarnings("ignore", message=pattern)

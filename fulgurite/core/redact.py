@@ -17,7 +17,7 @@ _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")  # in a URL
 ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by the project itself; no secret
 
 
-def masked(cfg: DictConfig) -> dict[str, Any]:
+def mask_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the config as plain resolved values, each value read from the environment shown as `***`.
 
     A secret is never resolved: the interpolation that would read it is replaced first, wherever it is referred to from.
@@ -33,15 +33,15 @@ def masked(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def sounds_secret(key: str) -> bool:
+def is_secret_key(key: str) -> bool:
     """Tell whether the last part of a dotted key is called what secrets are called: `api_key`, `token`, ..."""
     return _SECRET_NAME.search(key.rpartition(".")[2]) is not None
 
 
-def shown_word(word: str) -> str:
+def mask_override(word: str) -> str:
     """Return a word of the command line, with `***` for the value of a key that sounds secret, or a URL's password."""
     key, equals, value = word.partition("=")
-    return f"{key}={MASK}" if equals and value and sounds_secret(key) else _PASSWORD.sub(rf"\1:{MASK}@", word)
+    return f"{key}={MASK}" if equals and value and is_secret_key(key) else _PASSWORD.sub(rf"\1:{MASK}@", word)
 
 
 def _mask(node: DictConfig | ListConfig) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import BLOCK, lock, open_atomic, sha256_of, write_atomic
+from fulgurite.core.files import BLOCK, file_lock, open_atomic, sha256_of, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 
 MARKER = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}
@@ -74,7 +74,7 @@ def prepare_idx(
     if is_prepared(folder, files):
         return
     try:
-        with lock(folder / ".lock"):
+        with file_lock(folder / ".lock"):
             if is_prepared(folder, files):
                 return
             for file in files:

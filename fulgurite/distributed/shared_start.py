@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fulgurite.config.override_text import set_config_value
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.distributed.rendezvous import broadcast_decision
 
@@ -108,7 +108,7 @@ def _require_same_config(configs: list[dict[str, Any]]) -> None:
         keys = [key for key in {**configs[0], **config} if configs[0].get(key, MISSING) != config.get(key, MISSING)]
         if keys:
             key = keys[0]
-            its, ours = (shown_word(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
+            its, ours = (mask_override(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
             more = f", and {len(keys) - 1} more keys differ" if len(keys) > 1 else ""
             raise ConfigError(
                 [f"rank {rank}: {its} where rank 0 has {ours}{more}; give all processes the same words and files"]

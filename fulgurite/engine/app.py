@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from fulgurite.compat.hydra import MAIN
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
-from fulgurite.core.metric_names import metrics_of
+from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
@@ -62,7 +62,7 @@ def run_job(task: Task, cfg: DictConfig) -> float | list[float] | None:
         if ends_job and _current_job() is not None:
             raise JobFailed(outcome) from error
         raise SystemExit(outcome.exit_code) from error
-    wanted = [metrics[name] for name in metrics_of(cfg)]
+    wanted = [metrics[name] for name in optimized_metrics(cfg)]
     return wanted if len(wanted) > 1 else wanted[0] if wanted else None
 
 
@@ -188,9 +188,9 @@ def _tell_stop(stop: Interrupted) -> None:
     if rank() > 0:
         return
     if ReserveRunDirectory.sweep is not None:
-        from fulgurite.runs.sweep_summary import tell_stop
+        from fulgurite.runs.sweep_summary import describe_stop
 
-        line = tell_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
+        line = describe_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
         goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
         sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_resumable else ''}\n")
     elif not stop.told:

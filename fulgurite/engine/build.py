@@ -23,8 +23,8 @@ from fulgurite.config.target_policy import (
 )
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.formatting import show_config
-from fulgurite.core.metric_names import metrics_of
-from fulgurite.core.rank_logging import RankedLogger, quiet_libraries
+from fulgurite.core.metric_names import optimized_metrics
+from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.hardware import require_hardware
@@ -98,7 +98,7 @@ def build(cfg: DictConfig) -> Run:
         UserError: The machine lacks what the trainer asks for.
     """
     extras, resilience = read_settings(cfg, Extras), read_settings(cfg, Resilience)
-    quiet_libraries(ignore_warnings=extras.ignore_warnings)
+    filter_library_logs(ignore_warnings=extras.ignore_warnings)
     check_targets(cfg)
     require_hardware(cfg.trainer)
     if extras.print_config:
@@ -108,7 +108,7 @@ def build(cfg: DictConfig) -> Run:
     log.debug("building trainer, data and model")
     earlier = find_resumed_run(cfg)
     callbacks: list[Callback] = _instantiate_each(cfg.get("callbacks"), "callbacks")
-    callbacks += [MetricNames(name) for name in metrics_of(cfg)]
+    callbacks += [MetricNames(name) for name in optimized_metrics(cfg)]
     if (pruning := pruning_callback(cfg)) is not None:
         callbacks.append(pruning)
     loggers = [MetricsCSVLogger(cfg.paths.output_dir), *_build_loggers(cfg, earlier)]

@@ -36,15 +36,15 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.tags import tag_names
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
-from fulgurite.core.metric_names import names_of
+from fulgurite.core.metric_names import as_names
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.core.redact import masked, shown_word
+from fulgurite.core.redact import mask_config, mask_override
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import RECORD, RESULTS
 from fulgurite.runs.provenance import config_hash, git_state, versions
 from fulgurite.runs.run_directory import resumed_run
-from fulgurite.runs.run_json import _now
+from fulgurite.runs.run_json import utc_now
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signals
 
@@ -83,13 +83,13 @@ class RunRecord:
             "status": "running",
             "reason": None,
             "exit_code": None,
-            "start": _now(),
+            "start": utc_now(),
             "end": None,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "ranks": 1,
             "torchrun": torchrun_restart()[1],
-            "command": [Path(typed[0]).name, *map(shown_word, typed[1:])],
+            "command": [Path(typed[0]).name, *map(mask_override, typed[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(project_root()),
@@ -128,7 +128,7 @@ class RunRecord:
         if run.resumed_from is not None:
             self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.resumed_from, run.cfg.ckpt_path)]
         self.write(ranks=trainer.world_size, parameters=parameters, loggers=self._ids())
-        hyperparameters = {**masked(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
+        hyperparameters = {**mask_config(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
         trackers.log_hyperparameters(trainer.loggers, hyperparameters, self.facts["tags"])
 
     def _ids(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class RunRecord:
 
     def _resumed(self, earlier: ResumedRun, checkpoint: str | None) -> dict[str, Any]:
         name = Path(checkpoint).name if checkpoint else None
-        return {"start": _now(), "step": earlier.step, "checkpoint": name, "command": self.facts["command"]}
+        return {"start": utc_now(), "step": earlier.step, "checkpoint": name, "command": self.facts["command"]}
 
     def log_results(self, metrics: Mapping[str, Any], weights: str | None = None) -> None:
         """Add metrics to results.json.
@@ -177,7 +177,7 @@ class RunRecord:
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:
             show_results(metrics, self.results["weights"], self.folder)
-        for name in names_of(wanted):
+        for name in as_names(wanted):
             require_metric(name, metrics)
         return metrics
 
@@ -193,7 +193,7 @@ class RunRecord:
 
     def close(self, status: str, reason: str | None, exit_code: int) -> None:
         """Write how the run ended."""
-        self.write(status=status, reason=reason, exit_code=exit_code, end=_now())
+        self.write(status=status, reason=reason, exit_code=exit_code, end=utc_now())
         record_event(self.facts["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +12,7 @@ from fulgurite.config.compose import _placed
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import UserError
 from fulgurite.core.project import prepare_environment
+from fulgurite.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
@@ -79,20 +78,16 @@ def load_run(folder: str | Path) -> SavedRun:
     """
     prepare_environment()
     folder = Path(folder).resolve()
-    if not (folder / "run.json").is_file():
+    run = RunDirectory.of(folder)
+    if run is None:
         raise UserError(f"{folder}: holds no run.json; give a run directory, e.g. logs/train/runs/<date>_<time>")
     check_config_file(folder / ".hydra" / "config.yaml")
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    results, metrics = folder / "results.json", folder / "metrics.csv"
-    rows: list[dict[str, float]] = []
-    if metrics.is_file():
-        with metrics.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return SavedRun(
         folder=folder,
         cfg=_placed(cfg, folder),
-        record=json.loads((folder / "run.json").read_text()),
-        results=json.loads(results.read_text()) if results.is_file() else {},
-        metrics=rows,
+        record=run.record,
+        results=run.results,
+        metrics=list(run.metric_rows()),
     )

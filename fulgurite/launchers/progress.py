@@ -16,8 +16,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.formatting import format_duration
-from fulgurite.core.metric_names import less_is_better
-from fulgurite.core.redact import shown_word
+from fulgurite.core.metric_names import is_minimized
+from fulgurite.core.redact import mask_override
 from fulgurite.sweeps.dispatch import NumberedJob
 
 NOT_SHOWN = ("hydra.", "resume.", "ckpt_")  # words that are no values of a job
@@ -44,7 +44,7 @@ class Progress:
         self.given = set(_constant_overrides(config))
         self.metric = config.get("optimized_metric")
         direction = config.hydra.sweeper.get("direction")
-        self.least = direction == "minimize" if isinstance(direction, str) else less_is_better(str(self.metric))
+        self.least = direction == "minimize" if isinstance(direction, str) else is_minimized(str(self.metric))
         self.now: dict[int, StartedJob] = {}
         self.seconds: list[float] = []  # of the jobs that were done
         self.failed = 0
@@ -71,7 +71,7 @@ class Progress:
     def started(self, number: int, words: Sequence[str], how: str = "started") -> None:
         """Tell that a job was started, or what else `how` says."""
         values = [word for word in words if word not in self.given and not word.startswith(NOT_SHOWN)]
-        self.now[number] = StartedJob(" ".join(map(shown_word, values)), time.monotonic())
+        self.now[number] = StartedJob(" ".join(map(mask_override, values)), time.monotonic())
         if self._live is None:
             self._say(f"sweep: job {number} {how}{self._values(number)}")
 

@@ -9,12 +9,12 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fulgurite.core.project import project_root
-from fulgurite.core.redact import sounds_secret
+from fulgurite.core.redact import is_secret_key
 from fulgurite.runs.provenance import IRRELEVANT
-from fulgurite.runs.sweep_summary import FOLDED
+from fulgurite.runs.sweep_summary import REPEAT_KEYS
 
 # Keys that make a sweep or place a run, and those that its jobs repeat: no part of what was found best.
-NO_PART = (*IRRELEVANT, "hparams_search", "debug", "local", "data.num_folds", *(word.rstrip("=") for word in FOLDED))
+NO_PART = (*IRRELEVANT, "hparams_search", "debug", "local", "data.num_folds", *REPEAT_KEYS)
 
 
 def experiment_text(words: Sequence[str], header: Sequence[str]) -> str:
@@ -29,7 +29,7 @@ def experiment_text(words: Sequence[str], header: Sequence[str]) -> str:
     bases: list[str] = []
     for override in OverridesParser.create().parse_overrides(list(words)):
         key = override.key_or_group
-        if key.split("/")[0].split(".")[0] in NO_PART or key in NO_PART or sounds_secret(key):
+        if key.split("/")[0].split(".")[0] in NO_PART or key in NO_PART or is_secret_key(key):
             continue
         value: Any = None if override.is_delete() else override.value()
         if key == "experiment":

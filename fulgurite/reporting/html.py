@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 from fulgurite.core.formatting import format_duration_short
-from fulgurite.reporting.collect import key_and_value
 from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
+from fulgurite.runs.run_directory import key_and_value
 from fulgurite.runs.sweep_summary import shown_value
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -145,7 +144,7 @@ def _failures(summary: Summary) -> str:
     seed = _seed(summary)
     rows = [
         [
-            _text(Path(run.folder).name),
+            _text(run.folder.name),
             _text(run.status),
             _text(run.reason),
             *_values(summary, group),
@@ -164,7 +163,7 @@ def _runs(summary: Summary) -> str:
             numbers = [run.metrics.get(name) for name in names]
             rows.append(
                 [
-                    _text(Path(run.folder).name),
+                    _text(run.folder.name),
                     _text(run.status),
                     *_values(summary, group),
                     *(_text(seed_of(run)) for _ in seed),

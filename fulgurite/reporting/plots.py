@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fulgurite.core.errors import UserError
-from fulgurite.reporting.collect import read_curves
 from fulgurite.reporting.sweep_analysis import Summary, numbers_of, points_of, spans_decades
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _shades(values: Sequence[float], mode: str) -> list[Any]:
 
 def _curves(summary: Summary) -> Figure | None:
     base = summary.metric.removesuffix("_best")
-    curves = [(run, read_curves(run.folder, tuple({base, "val/loss", "train/loss"}))) for run in summary.runs]
+    curves = [(run, run.curves(list({base, "val/loss", "train/loss"}))) for run in summary.runs]
     names = [n for n in dict.fromkeys((base, "val/loss", "train/loss")) if any(n in curve for _, curve in curves)]
     if not names:
         return None

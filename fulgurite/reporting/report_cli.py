@@ -1,24 +1,27 @@
-"""Sum up a sweep: groups and their intervals, the best two compared, the best config, one page to look at.
+"""Analyse a sweep: groups with intervals, the best two compared, the best config, an HTML page.
 
     python -m fulgurite report logs/train/multiruns/<date>_<time>
-    python -m fulgurite report <sweep> metric=test/acc mode=max
+    python -m fulgurite report <sweep> --metric test/acc --mode max
 
-Jobs that differ in `seed` or `data.fold` only are folded into one group. Writes two files into the sweep's folder:
+Jobs that differ in `seed` or `data.fold` only form one group. Two files are written into the sweep's folder:
 
     report.html   table, learning curves, parallel coordinates, slices, importance, failures; loads nothing
-    best.yaml     the best group's words as an experiment; copy it to configs/experiment/
+    best.yaml     the best group's overrides as an experiment: copy it to configs/experiment/
 
-`metric` is what the sweep optimised when not given, else the best of the validation; `mode` is max or min.
-Ends with 0, or with 2 on bad input.
+The exit code is 0, or 2 on invalid input.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
+from fulgurite.core.cli_parser import CommandParser, one_of
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import format_duration_short
@@ -27,19 +30,29 @@ from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sw
 PAGE, BEST = "report.html", "best.yaml"
 
 
-def read_words(words: Sequence[str]) -> tuple[Path, str | None, str | None]:
-    """Return the sweep's folder, the metric and the mode that a command line asks for.
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options and the sweep's folder.
 
     Raises:
-        UserError: A word cannot be used.
+        UserError: An argument is invalid.
     """
-    own = dict(word.split("=", 1) for word in words if word.startswith(("metric=", "mode=")))
-    others = [word for word in words if not word.startswith(("metric=", "mode="))]
-    if len(others) != 1 or others[0].startswith("-"):
-        raise UserError(f"{' '.join(others) or '(nothing)'}: name one sweep's folder; --help tells the words")
-    if (mode := own.get("mode")) is not None and mode not in MODES:
-        raise UserError(f"mode={mode}: choose from {', '.join(MODES)}")
-    return Path(others[0]).expanduser().absolute(), own.get("metric"), mode
+    parser = CommandParser("report", __doc__)
+    add = parser.add_argument
+    add("sweep", nargs="*", help="the sweep's folder")
+    add(
+        "--metric",
+        help="metric that ranks the groups (the optimised one, else the best of the validation)",
+    )
+    add("--mode", type=one_of("--mode", MODES), help="max or min (by the sweep's direction, else by the metric's name)")
+    add("--json", action="store_true", help="print the summary as JSON")
+    query = parser.parse(argv)
+    for argument in query.sweep:
+        if argument.startswith(("metric=", "mode=")):
+            raise UserError(f"{argument}: not a folder. Pass --{argument.replace('=', ' ', 1)}.")
+    if len(query.sweep) != 1:
+        raise UserError(f"{' '.join(query.sweep) or '(nothing)'}: not one folder. Name one sweep's folder.")
+    query.sweep = Path(query.sweep[0]).expanduser().absolute()
+    return query
 
 
 def headline(summary: Summary) -> list[str]:
@@ -96,7 +109,7 @@ def best_text(summary: Summary, group: Group) -> str:
         f"  expect    {summary.metric} {shown_spread(group, summary.metric)}",
         f"  time      {format_duration_short(mean(seconds)) if seconds else 'unknown'} on {host}",
     ]
-    return experiment_text(group.runs[0].words, header)
+    return experiment_text(group.runs[0].shown_overrides, header)
 
 
 def write_report(summary: Summary) -> list[Path]:
@@ -121,17 +134,36 @@ def write_report(summary: Summary) -> list[Path]:
     return [summary.folder / name for name in texts]
 
 
-def main(words: Sequence[str]) -> int:
-    """Sum up the sweep that the words name and return the exit code."""
-    if any(word in {"-h", "--help", "help"} for word in words):
-        print(__doc__)
-        return 0
+def as_json(summary: Summary) -> str:
+    """Return the summary as JSON; numbers that are not finite are null."""
+    groups = [
+        {
+            "values": list(group.values),
+            "jobs": {run.folder.name: run.status for run in group.runs},
+            "metrics": {name: asdict(spread) for name, spread in group.metrics.items()},
+            "by_seed": group.by_seed,
+        }
+        for group in summary.groups
+    ]
+    content = {
+        "sweep": str(summary.folder),
+        "metric": summary.metric,
+        "mode": summary.mode,
+        "groups": groups,
+        "best_two": asdict(summary.paired) if summary.paired else None,
+        "importance": summary.importance,
+    }
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report of a sweep, print its summary and return the exit code."""
     try:
-        summary = analyse_sweep(*read_words(words))
+        query = parse_args(argv)
+        summary = analyse_sweep(query.sweep, query.metric, query.mode)
         paths = write_report(summary)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    for line in (*headline(summary), *map(str, paths)):
-        print(line)
+    print(as_json(summary) if query.json else "\n".join([*headline(summary), *map(str, paths)]))
     return 0

@@ -13,14 +13,13 @@ import numpy as np
 import yaml
 
 from fulgurite.core.errors import UserError, did_you_mean
-from fulgurite.core.metric_names import less_is_better
-from fulgurite.reporting.collect import RunSummary, key_and_value, read_runs
+from fulgurite.core.metric_names import is_minimized
 from fulgurite.reporting.statistics import Paired, Spread, compare, spread
-from fulgurite.runs.sweep_summary import FOLDED, shown_values, summarise
+from fulgurite.runs.run_directory import RunDirectory, key_and_value
+from fulgurite.runs.sweep_summary import REPEAT_KEYS, shown_values, summarise
 
 MODES = ("max", "min")
 FEWEST_FOR_IMPORTANCE = 10  # runs; below, chance explains as much as any value
-REPEATED = tuple(word.rstrip("=") for word in FOLDED)
 DEFAULT = "(default)"  # what a run has that was given no value for a key
 
 
@@ -36,7 +35,7 @@ class Group:
     """
 
     values: tuple[str, ...]
-    runs: list[RunSummary]
+    runs: list[RunDirectory]
     metrics: dict[str, Spread]
     by_seed: dict[str, float]
 
@@ -67,7 +66,7 @@ class Summary:
     importance: dict[str, float]
 
     @property
-    def runs(self) -> list[RunSummary]:
+    def runs(self) -> list[RunDirectory]:
         """All runs, in the order of the groups."""
         return [run for group in self.groups for run in group.runs]
 
@@ -94,18 +93,20 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
         UserError: The folder holds no jobs, or no job has the metric.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; name a sweep's, e.g. logs/train/multiruns/<date>_<time>")
-    rows = [(row.values, read_runs(row.folders)) for row in summarise(folder)]
+        raise UserError(f"{folder}: there is no such folder. Name a sweep, e.g. logs/train/multiruns/<date>_<time>.")
+    rows = [(row.values, row.runs) for row in summarise(folder)]
     if not (runs := [run for _, found in rows for run in found]):
-        raise UserError(f"{folder}: holds no jobs with a run.json; name a sweep's folder, which has one folder a job")
+        raise UserError(f"{folder}: no job has a run.json. Name a sweep, which has one folder per job.")
     there = sorted({name for run in runs if run.status == "done" for name in run.metrics})
     optimised, direction = _searched(folder, runs[0])
     chosen = metric or optimised or next((n for n in there if n.startswith("val/") and n.endswith("_best")), None)
     chosen = chosen or next((n for n in (*there, "val/acc") if n.startswith("val/")), "")
     if there and chosen not in there:
-        raise UserError(f"metric={chosen}: no job has it; choose from {', '.join(there)}{did_you_mean(chosen, there)}")
+        raise UserError(
+            f"--metric={chosen}: no job has it; choose from {', '.join(there)}{did_you_mean(chosen, there)}"
+        )
     if mode is None:
-        mode = direction if direction and chosen == optimised else "min" if less_is_better(chosen) else "max"
+        mode = direction if direction and chosen == optimised else "min" if is_minimized(chosen) else "max"
     groups = _ranked([_group(values, found, chosen) for values, found in rows], chosen, mode)
     having = [group for group in groups if group.by_seed]
     paired = compare(having[0].by_seed, having[1].by_seed) if len(having) > 1 else None
@@ -113,9 +114,9 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
     return Summary(folder, chosen, mode, groups, paired, _importance(found))
 
 
-def _searched(folder: Path, run: RunSummary) -> tuple[str | None, str | None]:
+def _searched(folder: Path, run: RunDirectory) -> tuple[str | None, str | None]:
     """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
-    config = _yaml(Path(run.folder) / ".hydra" / "config.yaml")
+    config = _yaml(run.folder / ".hydra" / "config.yaml")
     direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
     metric, direction = _first(config.get("optimized_metric")), _first(direction)
     mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
@@ -131,7 +132,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _group(values: tuple[str, ...], runs: list[RunSummary], metric: str) -> Group:
+def _group(values: tuple[str, ...], runs: list[RunDirectory], metric: str) -> Group:
     done = [run for run in runs if run.status == "done"]
     names = sorted({name for run in done for name in run.metrics})
     numbers = {name: _finite(run.metrics.get(name) for run in done) for name in names}
@@ -147,9 +148,9 @@ def _finite(values: object) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]  # type: ignore[attr-defined]
 
 
-def seed_of(run: RunSummary) -> str:
+def seed_of(run: RunDirectory) -> str:
     """Return the words that a group's runs differ in, e.g. `seed=3`."""
-    return " ".join(f"{key}={run.values[key]}" for key in REPEATED if key in run.values)
+    return " ".join(f"{key}={run.values[key]}" for key in REPEAT_KEYS if key in run.values)
 
 
 def has_folds(summary: Summary) -> bool:

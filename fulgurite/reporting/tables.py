@@ -12,39 +12,39 @@ from typing import Any, TextIO
 
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.formatting import format_duration_short, markdown_lines
-from fulgurite.core.metric_names import less_is_better
-from fulgurite.reporting.collect import RunSummary
+from fulgurite.core.metric_names import is_minimized
+from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")
 WIDEST = 80  # characters of a cell in a table
 Row = dict[str, Any]
 
 
-def chosen_metrics(
-    there: Sequence[RunSummary], shown: Sequence[RunSummary], wanted: Sequence[str], sorted_by: str
+def metric_columns(
+    all_runs: Sequence[RunDirectory], shown: Sequence[RunDirectory], wanted: Sequence[str], sorted_by: str
 ) -> list[str]:
     """Return the metrics that get a column.
 
     Args:
-        there: All runs.
-        shown: The runs to be shown.
-        wanted: What the user asked for; when empty, the metrics of the test are chosen, else those of the validation.
-        sorted_by: What the rows are sorted by; a metric gets a column.
+        all_runs: All runs.
+        shown: The runs in the table.
+        wanted: The metrics the user named; when empty, those of the test, else of the validation.
+        sorted_by: The sort key; a metric gets a column.
 
     Raises:
-        UserError: No run at all has a metric that was asked for.
+        UserError: No run has a metric that the user named.
     """
-    known = {name for run in there for name in run.metrics}
+    known = {name for run in all_runs for name in run.metrics}
     for name in wanted:
-        if there and name not in known:
-            raise UserError(f"metrics={name}: no run here has it{did_you_mean(name, known)}")
+        if all_runs and name not in known:
+            raise UserError(f"--metrics={name}: no run here has it{did_you_mean(name, known)}")
     names = sorted({name for run in shown for name in run.metrics})
     splits = ([name for name in names if name.startswith(split)] for split in ("test/", "val/"))
     columns = list(wanted) or next(filter(None, splits), names)
     return [sorted_by, *columns] if sorted_by in known and sorted_by not in columns else columns
 
 
-def rows_of_runs(runs: Sequence[RunSummary], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+def rows_of_runs(runs: Sequence[RunDirectory], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
     """Return a row for each run.
 
     Args:
@@ -55,13 +55,13 @@ def rows_of_runs(runs: Sequence[RunSummary], metrics: Sequence[str], below: str 
     root = os.fspath(below).rstrip(os.sep) + os.sep
     return [
         {
-            "run": run.folder.removeprefix(root),
+            "run": str(run.folder).removeprefix(root),
             "status": run.status,
             "task": run.record.get("task_name"),
             "start": run.record.get("start"),
             "seconds": run.seconds,
             "tags": run.record.get("tags") or [],
-            "overrides": list(run.words),
+            "overrides": list(run.shown_overrides),
             **{name: run.metrics.get(name) for name in metrics},
             "reason": run.reason,
         }
@@ -69,13 +69,13 @@ def rows_of_runs(runs: Sequence[RunSummary], metrics: Sequence[str], below: str 
     ]
 
 
-def rows_of_sweeps(runs: Sequence[RunSummary], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
+def rows_of_sweeps(runs: Sequence[RunDirectory], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
     """Return a row for each sweep that the runs are jobs of, with the best of each metric."""
     root = os.fspath(below).rstrip(os.sep) + os.sep
-    sweeps: dict[str, list[RunSummary]] = {}
+    sweeps: dict[str, list[RunDirectory]] = {}
     for run in runs:
         if run.record.get("sweep"):
-            sweeps.setdefault(os.path.dirname(run.folder), []).append(run)  # noqa: PTH120 - as find_runs gave it
+            sweeps.setdefault(str(run.folder.parent), []).append(run)
     return [
         {
             "sweep": folder.removeprefix(root),
@@ -89,9 +89,9 @@ def rows_of_sweeps(runs: Sequence[RunSummary], metrics: Sequence[str], below: st
     ]
 
 
-def _best(jobs: Sequence[RunSummary], name: str) -> float | None:
+def _best(jobs: Sequence[RunDirectory], name: str) -> float | None:
     values = [job.metrics[name] for job in jobs if name in job.metrics and not math.isnan(job.metrics[name])]
-    return (min if less_is_better(name) else max)(values, default=None)
+    return (min if is_minimized(name) else max)(values, default=None)
 
 
 def write(rows: Sequence[Row], form: str, out: TextIO) -> None:
@@ -133,14 +133,14 @@ def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
     """Write aligned columns; by hand, because a table of ten thousand rows takes rich half a minute."""
-    names, cells = _cells(_telling(rows))
+    names, cells = _cells(_without_shared_overrides(rows))
     cut = [[cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…" for cell in line[1:]] for line in cells]
     lines = [names, *([line[0], *rest] for line, rest in zip(cells, cut, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 
-def _telling(rows: Sequence[Row]) -> list[Row]:
+def _without_shared_overrides(rows: Sequence[Row]) -> list[Row]:
     """Return rows without the overrides that all of them share, when there are several: those tell nothing apart."""
     words = [set(row.get("overrides", ())) for row in rows]
     shared = set.intersection(*words) if len(rows) > 1 else set()

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.core.redact import MASK, sounds_secret
+from fulgurite.core.redact import MASK, is_secret_key
 
 # Belongs to a start, not to the run.
 OF_A_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
@@ -139,6 +139,6 @@ def _differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, 
 def _shown(key: str, value: Any) -> str:
     if value is ABSENT:
         return "(absent)"
-    if sounds_secret(key):
+    if is_secret_key(key):
         return MASK
     return str(value) if not isinstance(value, Mapping) else str(value.get("_target_", "{...}"))

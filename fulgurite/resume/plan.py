@@ -46,7 +46,7 @@ def plan_resume(config: DictConfig) -> None:
         run = (
             _find_matching_run(config, task)
             if asked == AUTO
-            else RunDirectory.read(Path(asked), asked=f"resume={asked}")
+            else RunDirectory.read(Path(asked), argument=f"resume={asked}")
         )
         resume_in_place(config, task, run, explicit=asked != AUTO)
     elif asked == AUTO:
@@ -54,7 +54,7 @@ def plan_resume(config: DictConfig) -> None:
             f"resume={AUTO} resume.mode={mode}: a new run is not gone on with; name the run whose weights it takes"
         )
     else:
-        run = RunDirectory.read(Path(asked), asked=f"resume={asked}")
+        run = RunDirectory.read(Path(asked), argument=f"resume={asked}")
         if not config.get("ckpt_path"):
             # a run starts warm from where the optimizer's state belongs to the weights, and is tuned from the best
             last = run.folder / "checkpoints" / "last.ckpt"

@@ -70,7 +70,7 @@ def expand_shorthands(words: Sequence[str], door: str) -> list[str]:
 
 def _found(named: str, others: Sequence[str]) -> RunDirectory:
     if named != LAST:
-        return RunDirectory.read(Path(named).expanduser().resolve(), asked=f"resume={named}")
+        return RunDirectory.read(Path(named).expanduser().resolve(), argument=f"resume={named}")
     cfg = compose([word for word in others if not word.startswith(("-", "resume"))])
     runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
     run = next((run for run in RunDirectory.newest_first(runs) if run.is_resumable()), None)
@@ -84,7 +84,7 @@ def _found(named: str, others: Sequence[str]) -> RunDirectory:
 
 def _eval_overrides(named: str, others: Sequence[str]) -> list[str]:
     """Return the words that score the weights of a run."""
-    run = RunDirectory.read(Path(named).expanduser().resolve(), asked=f"run={named}")
+    run = RunDirectory.read(Path(named).expanduser().resolve(), argument=f"run={named}")
     words = _merge_overrides(run, others, OF_TRAINING)
     if _value_of(others, "ckpt_path") is None:
         words.append(f"ckpt_path={quoted(best_checkpoint(run))}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 RECORD, RESULTS, METRICS, LOCK_FILE = "run.json", "results.json", "metrics.csv", ".owner"
-
-
-STAGED_CONFIG_DIR = ".hydra/next"  # where Hydra writes the config of a start that may yet be refused
-
+OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
+STAGED_CONFIG_DIR = ".hydra/next"  # Hydra writes the config here until the start is accepted
 
 CONTINUE, HOTSTART, WEIGHTS = MODES = ("continue", "hotstart", "weights")

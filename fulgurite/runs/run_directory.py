@@ -1,109 +1,260 @@
-"""Run directories on disk: which there are, whether one can be gone on from, and who writes to one now."""
+"""Read run directories: record, results, overrides, metrics, status.
+
+Each file is read at first use and nothing heavy is imported: ten thousand run directories take a second or two.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import EXIT_DIVERGED, UserError
-from fulgurite.runs.layout import CONTINUE, RECORD, RESULTS
+from fulgurite.core.redact import mask_override
+from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
 from fulgurite.runs.lock import is_locked
 
+# Folders of a run or a project that hold no runs.
+WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
+# Hydra's YAML list of overrides without quotes or escapes: read without a YAML parser, which is slow.
+_PLAIN_OVERRIDES = re.compile(r"""(?:- [A-Za-z+~][^\n:#'"\\]*\n)*\Z""")
 
-@dataclass(frozen=True)
+
 class RunDirectory:
-    """A run directory and its record.
+    """One run directory; its files are read at first use and kept.
 
-    Attributes:
-        folder: Absolute path.
-        record: `run.json`.
+    Args:
+        folder: The run directory.
     """
 
-    folder: Path
-    record: dict[str, Any]
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     @classmethod
-    def read(cls, folder: Path, asked: str) -> RunDirectory:
-        """Read a run directory that a user named.
+    def read(cls, folder: Path, argument: str) -> RunDirectory:
+        """Return the run directory that a user named.
 
         Args:
             folder: Absolute path.
-            asked: The word that named it, for the message.
+            argument: The argument that named it, for the error message.
 
         Raises:
-            UserError: It is no run directory of this project.
+            UserError: It is not a run directory of this project.
         """
         found = cls.of(folder)
-        if found is None or not (folder / ".hydra" / "overrides.yaml").is_file():
-            what = (
-                "there is no such folder" if not folder.is_dir() else f"holds no {RECORD} with the words of its start"
-            )
-            raise UserError(f"{asked}: {what}; name a run directory, e.g. logs/train/runs/<date>_<time>")
+        if found is None or not (folder / OVERRIDES).is_file():
+            wrong = f"has no {RECORD} and {OVERRIDES}" if folder.is_dir() else "there is no such folder"
+            raise UserError(f"{argument}: {wrong}. Name a run directory, e.g. logs/train/runs/<date>_<time>.")
         return found
 
     @classmethod
     def of(cls, folder: Path) -> RunDirectory | None:
-        """Return the run in a folder; None when there is none, or its record cannot be read."""
+        """Return the run in a folder; None when there is no readable record."""
+        run = cls(folder)
         try:
-            record = json.loads((folder / RECORD).read_text())
+            _ = run.record
         except (OSError, ValueError):
             return None
-        return cls(folder, record) if isinstance(record, dict) else None
+        return run
 
     @classmethod
     def newest_first(cls, runs: Path) -> Iterator[RunDirectory]:
-        """Yield the runs in a folder of runs; that which was written to last comes first."""
+        """Yield the runs in a folder of runs, the most recently written first."""
         records = [path for path in runs.glob(f"*/{RECORD}") if path.is_file()]
         for path in sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             if (run := cls.of(path.parent)) is not None:
                 yield run
 
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return _read_object(f"{self.folder}/{RECORD}")
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """The content of `results.json`; empty when the run has none, or, with a warning, none that is readable."""
+        try:
+            return _read_object(f"{self.folder}/{RESULTS}")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"warning: {self.folder}: {RESULTS} is not readable ({error})\n")
+            return {}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics in `results.json`: name to number."""
+        return self.results.get("metrics") or {}
+
+    @cached_property
+    def overrides(self) -> tuple[str, ...]:
+        """The overrides that the run was started with, secrets included."""
+        return tuple(_read_overrides(f"{self.folder}/{OVERRIDES}"))
+
+    @cached_property
+    def shown_overrides(self) -> tuple[str, ...]:
+        """The overrides with `***` for secrets."""
+        return tuple(map(mask_override, self.overrides))
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The shown overrides as key to value, empty for a deleted key; the last override of a key counts."""
+        return dict(map(key_and_value, self.shown_overrides))
+
+    @property
+    def status(self) -> str:
+        """The recorded status; `killed` for a run that is recorded as running, but not locked by a process."""
+        status = str(self.record.get("status"))
+        return "killed" if status == "running" and not is_locked(self.folder) else status
+
+    @property
+    def reason(self) -> str:
+        """Why the run is not done, in one line; empty when it is done or still running."""
+        if self.status == "killed" and not self.record.get("reason"):
+            return "killed without recording a reason, or the machine stopped"
+        return str(self.record.get("reason") or "")
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time from start to end; None for a run without an end."""
+        start, end = self.record.get("start"), self.record.get("end")
+        if not (start and end):
+            return None
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
     def is_resumable(self) -> bool:
-        """Tell whether the run stopped before its end, for a reason that may be gone, and nobody is at it now."""
-        diverged = self.record.get("exit_code") == EXIT_DIVERGED  # it would go the same way again
-        status = effective_status(self.folder, self.record)
-        return status in {"killed", "failed"} and not diverged and not is_locked(self.folder)
+        """Return whether the run stopped early for a reason that may be gone, and no process has it locked."""
+        diverged = self.record.get("exit_code") == EXIT_DIVERGED  # it would diverge again
+        return self.status in {"killed", "failed"} and not diverged and not is_locked(self.folder)
+
+    def metric_rows(self, names: Sequence[str] | None = None) -> Iterator[dict[str, float]]:
+        """Yield the rows of `metrics.csv`, oldest first; a metric not logged at a step is not in its row.
+
+        Args:
+            names: Read these columns only; None reads all.
+        """
+        try:
+            file = (self.folder / METRICS).open(newline="")
+        except FileNotFoundError:
+            return
+        with file:
+            for row in csv.DictReader(file):
+                yield {name: float(row[name]) for name in names or row if row.get(name)}
+
+    def curves(self, names: Sequence[str], max_points: int = 200) -> dict[str, list[tuple[float, float]]]:
+        """Return `(step, value)` pairs of each metric that the run logged, oldest first.
+
+        Args:
+            names: The metrics.
+            max_points: Longer curves are thinned to this many pairs.
+        """
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in self.metric_rows([*names, "step"]):
+            for name in names:
+                if name in row and "step" in row:  # a process killed while writing leaves a row without numbers
+                    found.setdefault(name, []).append((row["step"], row[name]))
+        return {name: _thinned(pairs, max_points) for name, pairs in found.items()}
 
 
-def effective_status(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return a run's status; `killed` for one that is recorded as running, but that nobody is at.
+def find_runs(root: str | Path) -> Iterator[str]:
+    """Yield the path of every run directory at or below a folder; links are not followed."""
+    pending = [str(root)]
+    while pending:
+        folder = pending.pop()
+        if os.path.isfile(f"{folder}/{RECORD}"):  # noqa: PTH113 - a Path costs more than the check
+            yield folder
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                below = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in WITHOUT_RUNS]
+        except OSError as error:
+            sys.stderr.write(f"warning: {folder}: skipped, the folder is not readable ({error.strerror})\n")
+            continue
+        pending += below
 
-    Args:
-        folder: The run directory.
-        record: Its `run.json`.
-    """
-    status = str(record.get("status"))
-    return "killed" if status == "running" and not is_locked(folder) else status
+
+def read_runs(folders: Iterable[str | Path]) -> list[RunDirectory]:
+    """Return the runs whose record is readable, with a warning for each other."""
+    runs = []
+    for folder in folders:
+        run = RunDirectory(folder)
+        try:
+            _ = run.record
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"warning: {folder}: skipped, {RECORD} is not readable ({error})\n")
+            continue
+        runs.append(run)
+    return runs
+
+
+def key_and_value(override: str) -> tuple[str, str]:
+    """Return key and value of an override, without Hydra's `+` and `~` before the key."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
 
 
 def resumed_run(cfg: DictConfig) -> RunDirectory | None:
-    """Return the run that a config goes on with in the same directory; None for a new run.
+    """Return the run that a config resumes in place; None for a new run.
 
     Args:
-        cfg: A composed config in which `choose_start` (start.py) has put the directory.
+        cfg: A composed config after `plan_resume`, which sets `resume.run`.
     """
     folder = OmegaConf.select(cfg, "resume.run")
     return RunDirectory.of(Path(folder)) if folder and cfg.resume.mode == CONTINUE else None
 
 
 def best_checkpoint(run: RunDirectory) -> Path:
-    """Return the checkpoint that stands for a run: the one its results were measured on, else its best, else its last.
+    """Return the checkpoint that the run's results were measured on, else its best, else its last.
 
     Raises:
-        UserError: It has none.
+        UserError: The run has no checkpoint.
     """
     folder = run.folder / "checkpoints"
-    named: list[Path] = []
-    if (run.folder / RESULTS).is_file():
-        weights = json.loads((run.folder / RESULTS).read_text()).get("weights")
-        named = [run.folder / weights] if weights else []
+    weights = run.results.get("weights")
+    named: list[Path] = [run.folder / weights] if weights else []
     best = sorted(folder.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in (*named, *best, folder / "last.ckpt"):
         if path.is_file():
             return path
-    raise UserError(f"{run.folder}: has no checkpoint; name a run that has saved one")
+    raise UserError(f"{run.folder}: has no checkpoint. Name a run that has saved one.")
+
+
+def _thinned(pairs: list[tuple[float, float]], max_points: int) -> list[tuple[float, float]]:
+    if len(pairs) <= max_points:
+        return pairs
+    stride = -(-len(pairs) // (max_points - 1))
+    return [*pairs[::stride], pairs[-1]]
+
+
+def _read_object(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the read
+        content = json.loads(file.read())
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content
+
+
+def _read_overrides(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+            text = file.read()
+    except OSError:
+        return []
+    if _PLAIN_OVERRIDES.match(text):
+        return [line[2:] for line in text.splitlines()]
+    import yaml
+
+    try:
+        overrides = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return []
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []

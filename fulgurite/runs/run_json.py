@@ -5,32 +5,26 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fulgurite.core.files import write_atomic
-from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.runs.layout import RECORD
-
-if TYPE_CHECKING:
-    pass
-
-log = RankedLogger(__name__)
+from fulgurite.runs.run_directory import RunDirectory
 
 
 def mark_ended(folder: Path, status: str, reason: str, exit_code: int) -> bool:
-    """Write into the run.json of a run that cannot do so itself how it ended.
+    """Record the end of a run whose own process cannot write it.
 
     Returns:
-        False when it has ended already, or has no record; nothing is written then.
+        False, and nothing is written, when the run has ended already or has no record.
     """
-    path = folder / RECORD
-    facts = json.loads(path.read_text()) if path.is_file() else {}
-    if facts.get("status") != "running":
+    run = RunDirectory.of(folder)
+    if run is None or run.record.get("status") != "running":
         return False
-    facts |= {"status": status, "reason": reason, "exit_code": exit_code, "end": _now()}
-    write_atomic(path, json.dumps(facts, indent=2) + "\n")
+    record = run.record | {"status": status, "reason": reason, "exit_code": exit_code, "end": utc_now()}
+    write_atomic(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return True
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the time in ISO 8601, in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

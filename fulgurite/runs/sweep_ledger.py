@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 
 LEDGER = "sweep.jsonl"
 GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
@@ -41,7 +41,7 @@ GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
 log = RankedLogger(__name__)
 
 
-def append(folder: Path, event: str, /, **facts: Any) -> None:
+def append_event(folder: Path, event: str, /, **facts: Any) -> None:
     """Add a line to a sweep's ledger, and have it on the disk; other ranks than 0 add none.
 
     Args:
@@ -64,59 +64,61 @@ def append(folder: Path, event: str, /, **facts: Any) -> None:
         os.close(handle)
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a sweep, oldest first; none where there is no ledger."""
-    path = folder / LEDGER
-    lines = path.read_bytes().splitlines() if path.is_file() else ()
-    return [event for line in lines if (event := _parsed(line)) is not None]
-
-
 @dataclass
 class LedgerState:
-    """What this process knows from a ledger; a fork begins with what its parent knew.
+    """The lines of a ledger that this process has read; a fork starts with those of its parent.
 
     Attributes:
-        until: Bytes that were read.
-        planned: Key of each job in the first plan, by the job's number.
-        last: The last event of each job, by its number.
+        num_bytes: How far the file was read.
+        events: All events, oldest first.
+        planned: Job number to key, from the first plan.
+        last: Job number to the job's last event.
     """
 
-    until: int = 0
+    num_bytes: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
     planned: dict[int, str] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-_known: dict[Path, LedgerState] = {}
+_states: dict[Path, LedgerState] = {}
 
 
 def ledger_state(folder: Path) -> LedgerState:
-    """Return what a ledger says of its jobs; only the lines since the last call are read.
+    """Return the state of a ledger; only the lines since the last call are read.
 
     Args:
         folder: The sweep's directory.
     """
     path = folder / LEDGER
-    found = _known.setdefault(path, LedgerState())
+    state = _states.setdefault(path, LedgerState())
     size = path.stat().st_size if path.is_file() else 0
-    if size < found.until:  # another ledger in its place
-        found = _known[path] = LedgerState()
-    if size == found.until:
-        return found
+    if size < state.num_bytes:  # the ledger was replaced
+        state = _states[path] = LedgerState()
+    if size == state.num_bytes:
+        return state
     with path.open("rb") as file:
-        file.seek(found.until)
+        file.seek(state.num_bytes)
         for line in file:
-            if not line.endswith(b"\n"):  # being written, or torn
+            if not line.endswith(b"\n"):  # a line that is being written, or was interrupted
                 break
-            found.until += len(line)
-            event = _parsed(line) or {}
-            if event.get("event") == GRID and not found.planned:
-                found.planned = {job["job"]: job["key"] for job in event["jobs"]}
+            state.num_bytes += len(line)
+            if (event := _parse(line)) is None:
+                continue
+            state.events.append(event)
+            if event.get("event") == GRID and not state.planned:
+                state.planned = {job["job"]: job["key"] for job in event["jobs"]}
             elif "job" in event:
-                found.last[event["job"]] = event
-    return found
+                state.last[event["job"]] = event
+    return state
 
 
-def plan_of(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of a sweep, oldest first; none without a ledger."""
+    return list(ledger_state(folder).events)
+
+
+def first_plan(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
     """Return the first plan among a ledger's events; those after it hold the same jobs, or the same space."""
     return next((event for event in events if event["event"] == kind), None)
 
@@ -137,7 +139,7 @@ def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fa
     """
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
-    folder, number, words = Path(sweep["dir"]), sweep["job"], _words()
+    folder, number, words = Path(sweep["dir"]), sweep["job"], _task_overrides()
     ledger = ledger_state(folder)
     key = ledger.planned.get(number)
     if key is None and event != "started":  # of a job that could not say so itself the sweep tells, and has other words
@@ -146,14 +148,14 @@ def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fa
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run
-        facts |= {"words": [shown_word(word) for word in words], "folder": str(where), "pid": os.getpid()}
+        facts |= {"words": [mask_override(word) for word in words], "folder": str(where), "pid": os.getpid()}
     try:
-        append(folder, event, job=number, key=key, **facts)
+        append_event(folder, event, job=number, key=key, **facts)
     except OSError as error:  # run.json says the same
         log.error("%s: cannot be written (%s)", folder / LEDGER, error.strerror or error)
 
 
-def note_failed(folder: Path, number: int, key: str, error: BaseException) -> bool:
+def record_failure(folder: Path, number: int, key: str, error: BaseException) -> bool:
     """Write that a job failed which had no record to say so in; False where the ledger has how it ended.
 
     Args:
@@ -165,11 +167,11 @@ def note_failed(folder: Path, number: int, key: str, error: BaseException) -> bo
     if ledger_state(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
         return False
     code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
-    append(folder, "failed", job=number, key=key, reason=str(error), exit_code=code)
+    append_event(folder, "failed", job=number, key=key, reason=str(error), exit_code=code)
     return True
 
 
-def _words() -> list[str]:
+def _task_overrides() -> list[str]:
     if not HydraConfig.initialized():
         return []
     words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
@@ -177,7 +179,7 @@ def _words() -> list[str]:
     return [str(word) for word in words]
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any] | None:
     """Return a line's event; None for the last line of a process that was killed, or of a disk that was full."""
     try:
         event = json.loads(line)

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.formatting import show_plan
-from fulgurite.core.redact import shown_word
-from fulgurite.runs.sweep_ledger import SEARCH, job_key, plan_of, read
+from fulgurite.core.redact import mask_override
+from fulgurite.runs.sweep_ledger import SEARCH, first_plan, job_key, read_events
 from fulgurite.search.settings import SearchSettings, find_metric_problems
 from fulgurite.search.space import SearchSpace, bounds
 from fulgurite.sweeps.jobs import KILLED, Job, check_jobs, varying_overrides
@@ -33,7 +33,7 @@ def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfi
             values = list(jobs[0].overrides[: len(space.distributions)])
         else:
             values = sorted({item for job in some for item in varying_overrides([jobs[0], job]) & {*job.overrides}})
-        return ", ".join(map(shown_word, values))
+        return ", ".join(map(mask_override, values))
 
     check_jobs(jobs, config, loader, lambda _, cfg: list(find_metric_problems(cfg, settings)), name_values)
 
@@ -65,9 +65,9 @@ def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Pa
     Raises:
         ConfigError: The search differs.
     """
-    plan = plan_of(read(folder), SEARCH)
+    plan = first_plan(read_events(folder), SEARCH)
     assert plan is not None
-    changes = describe_changes({*space.texts, *map(shown_word, space.fixed)}, {*plan["space"], *plan["fixed"]})
+    changes = describe_changes({*space.texts, *map(mask_override, space.fixed)}, {*plan["space"], *plan["fixed"]})
     if list(settings.directions) != plan["directions"]:
         changes.append(f"direction {','.join(settings.directions)} instead of {','.join(plan['directions'])}")
     if changes:
@@ -83,4 +83,4 @@ def print_search(space: SearchSpace, settings: SearchSettings) -> None:
         rows.append((text.partition("=")[0], text.partition("=")[2], what))
     at_once = f", at most {settings.n_jobs} at once" if settings.n_jobs else ""
     title = f"Search: {settings.n_trials} trials{at_once}, {', '.join(settings.directions)}"
-    show_plan(rows, [*map(shown_word, space.fixed)], columns=("key", "space", "bounds"), title=title)
+    show_plan(rows, [*map(mask_override, space.fixed)], columns=("key", "space", "bounds"), title=title)

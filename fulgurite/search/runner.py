@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.core.errors import FulguriteError
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
-from fulgurite.runs.sweep_ledger import SEARCH, append, plan_of, read
+from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_events
 from fulgurite.search.preflight import add_resume_overrides, check_search, print_search, require_same_search
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace, read_space
@@ -75,16 +75,16 @@ def _record_plan(
 ) -> None:
     """Write the plan into the ledger."""
     OmegaConf.save(config, folder / "multirun.yaml")
-    code.warn_if_changed_since(plan_of(read(folder), SEARCH))
-    append(
+    code.warn_if_changed_since(first_plan(read_events(folder), SEARCH))
+    append_event(
         folder,
         SEARCH,
         space=list(space.texts),
-        fixed=[*map(shown_word, space.fixed)],
+        fixed=[*map(mask_override, space.fixed)],
         directions=list(settings.directions),
         n_trials=settings.n_trials,
         code=code.digest,
-        command=[shown_word(argument) for argument in RunRecord.typed or sys.argv],
+        command=[mask_override(argument) for argument in RunRecord.typed or sys.argv],
     )
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import ConfigError
-from fulgurite.core.metric_names import is_list, metrics_of
+from fulgurite.core.metric_names import is_list, optimized_metrics
 from fulgurite.validation.findings import Finding
 
 DIRECTIONS = ("minimize", "maximize")
@@ -80,7 +80,7 @@ def find_metric_problems(cfg: DictConfig, settings: SearchSettings) -> Iterator[
         cfg: A trial's config.
         settings: The search's settings.
     """
-    metrics, count = metrics_of(cfg), len(settings.directions)
+    metrics, count = optimized_metrics(cfg), len(settings.directions)
     if not metrics:
         yield "optimized_metric: is not set. Set the metric of the search, e.g. optimized_metric=val/acc_best."
     elif len(metrics) != count:

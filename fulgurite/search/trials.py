@@ -6,7 +6,6 @@ how a job ended, so a resumed search tells the study about the jobs whose result
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,13 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import returned_value
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.metric_names import metrics_of
-from fulgurite.core.redact import shown_word
-from fulgurite.runs.layout import RESULTS
+from fulgurite.core.metric_names import optimized_metrics
+from fulgurite.core.redact import mask_override
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.run_directory import RunDirectory, effective_status
+from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.run_json import mark_ended
-from fulgurite.runs.sweep_ledger import append, job_key, note_failed, read
+from fulgurite.runs.sweep_ledger import append_event, job_key, read_events, record_failure
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace
 from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy
@@ -92,7 +90,7 @@ class Trials:
             UserError: Another process runs a trial.
         """
         jobs = []
-        folders = {event["job"]: event["folder"] for event in read(self.folder) if event["event"] == "started"}
+        folders = {event["job"]: event["folder"] for event in read_events(self.folder) if event["event"] == "started"}
         for trial in self._all():
             if trial.state.name not in {"RUNNING", "WAITING"}:
                 continue
@@ -109,20 +107,18 @@ class Trials:
         """Tell the study the result of a run that had ended; else set the job's state and return False."""
         if is_locked(run.folder):
             raise UserError(f"{run.folder}: trial {job.number} is locked by another process. {WAIT_OR_STOP}")
-        status, reason = effective_status(run.folder, run.record), run.record.get("reason")
+        status, reason = run.status, run.record.get("reason")
         if pruned := trial.user_attrs.get(PRUNED):
             mark_ended(run.folder, "pruned", pruned, 0)
             self._tell(job.number, TrialOutcome.PRUNED, reason=pruned)
         elif status == "done":
-            file = run.folder / RESULTS
-            metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
-            self._tell_values(job.number, [metrics.get(name) for name in self._metrics()])
+            self._tell_values(job.number, [run.metrics.get(name) for name in self._metrics()])
         elif status == FAILED:
             self._tell(job.number, TrialOutcome.FAILED, reason=str(reason))
         else:
             job.state, job.reason = KILLED, str(reason or KILLED_SILENTLY)
             if run.record.get("status") == "running":
-                append(self.folder, KILLED, job=job.number, key=job.key, reason=job.reason, exit_code=None)
+                append_event(self.folder, KILLED, job=job.number, key=job.key, reason=job.reason, exit_code=None)
             return False
         return True
 
@@ -180,7 +176,7 @@ class Trials:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
                 return TrialOutcome.RUNNING
-            note_failed(self.folder, number, self.keys[number], returned)
+            record_failure(self.folder, number, self.keys[number], returned)
             return self._tell(number, TrialOutcome.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
             assert run is not None
@@ -207,7 +203,7 @@ class Trials:
         self.stored.tell(number, TrialState[outcome.value], values)
         self._cached = None
         key = self.keys[number]
-        append(self.folder, "told", job=number, key=key, state=outcome.value, values=values, reason=reason)
+        append_event(self.folder, "told", job=number, key=key, state=outcome.value, values=values, reason=reason)
         return outcome
 
     def _all(self) -> list[FrozenTrial]:
@@ -216,7 +212,7 @@ class Trials:
         return self._cached
 
     def _metrics(self) -> tuple[str, ...]:
-        return metrics_of(self.config)
+        return optimized_metrics(self.config)
 
     def describe_states(self, unfinished: Sequence[Job], *, retry: bool) -> str:
         """Return what a resumed search does with its trials, e.g. `3 done, trial 3 to resume, 2 to start`."""
@@ -254,7 +250,7 @@ class Trials:
     def _describe(self, trial: FrozenTrial) -> str:
         values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))
         overrides = self.space.to_overrides(trial.params)[: len(trial.params)]
-        return f"best: trial {trial.number}, {values}: {' '.join(map(shown_word, overrides))}"
+        return f"best: trial {trial.number}, {values}: {' '.join(map(mask_override, overrides))}"
 
     def failure_reasons(self) -> list[str]:
         """Return a line on each failed trial that was not retried."""

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.hydra_targets import make_part
 from fulgurite.core.errors import Pruned
-from fulgurite.core.metric_names import metrics_of
+from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.study.storage import PRUNED, StoredStudy, open_storage, study_name
 
@@ -130,7 +130,9 @@ def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
     folder = Path(str(hydra.sweep.dir))
     # HydraConfig has no task_name
     config = OmegaConf.create({"hydra": {"sweeper": hydra.sweeper}, "task_name": cfg.get("task_name")})
-    return PruningCallback(metrics_of(cfg)[0], int(hydra.job.num), study_name(config, folder), hydra.sweeper, folder)
+    return PruningCallback(
+        optimized_metrics(cfg)[0], int(hydra.job.num), study_name(config, folder), hydra.sweeper, folder
+    )
 
 
 def find_pruning_callback(trainer: Trainer) -> PruningCallback | None:

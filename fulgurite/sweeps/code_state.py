@@ -11,7 +11,7 @@ from typing import Any
 from fulgurite.core.files import sha256_of
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import rank
-from fulgurite.runs.sweep_ledger import append
+from fulgurite.runs.sweep_ledger import append_event
 
 PATTERNS = ("src/**/*.py", "configs/**/*.yaml")
 MAX_SHOWN = 5  # changed files in a warning
@@ -55,7 +55,7 @@ class CodeState:
             consequence: End of the warning.
         """
         if rank() == 0 and (files := self.changes()):
-            append(folder, "changed", before=next_job, files=files)
+            append_event(folder, "changed", before=next_job, files=files)
             shown = ", ".join(files[:MAX_SHOWN]) + (", ..." if len(files) > MAX_SHOWN else "")
             print_status(f"warning: sweep: changed during the sweep: {shown}{consequence}")
 

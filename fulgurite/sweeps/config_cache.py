@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.compat.hydra import IS_1_3, ConfigLoaderImpl
-from fulgurite.core.files import unpack
+from fulgurite.core.files import load_pickle
 
 
 class ConfigCache:
@@ -45,7 +45,7 @@ class ConfigCache:
         if base not in self._bases:
             self._bases[base] = len(hydra_overrides), pickle.dumps(self._compose(master_config, list(base)))
         num_applied, packed = self._bases[base]
-        cfg: DictConfig = unpack(packed)
+        cfg: DictConfig = load_pickle(packed)
         added = OverridesParser.create().parse_overrides(hydra_overrides[num_applied:])
         ConfigLoaderImpl._apply_overrides_to_config([*added, *values], cfg)
         _record_overrides(cfg, overrides, num_applied, hydra_overrides)

@@ -16,13 +16,13 @@ from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_valu
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 from fulgurite.distributed.agreement import barrier
 from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
-from fulgurite.runs.sweep_ledger import append, ledger_state, note_failed, plan_of, read
+from fulgurite.runs.sweep_ledger import append_event, first_plan, ledger_state, read_events, record_failure
 from fulgurite.sweeps.code_state import CodeState, print_status
 from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.dispatch import NumberedJob, run_jobs
@@ -114,15 +114,15 @@ def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: Co
     if rank() != 0:
         return
     OmegaConf.save(config, folder / "multirun.yaml")
-    events = read(folder)
-    code.warn_if_changed_since(plan_of(events))
+    events = read_events(folder)
+    code.warn_if_changed_since(first_plan(events))
     last = {event["job"]: event["event"] for event in events if "job" in event}
     for job in jobs:
         if last.get(job.number) == "started" and job.state in {KILLED, FAILED}:
-            append(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
-    planned = [{"job": job.number, "key": job.key, "words": [*map(shown_word, job.overrides)]} for job in jobs]
-    command = [shown_word(argument) for argument in RunRecord.typed or sys.argv]
-    append(folder, "plan", jobs=planned, code=code.digest, command=command)
+            append_event(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
+    planned = [{"job": job.number, "key": job.key, "words": [*map(mask_override, job.overrides)]} for job in jobs]
+    command = [mask_override(argument) for argument in RunRecord.typed or sys.argv]
+    append_event(folder, "plan", jobs=planned, code=code.digest, command=command)
 
 
 class _GridLoop:
@@ -164,7 +164,7 @@ class _GridLoop:
             if job.state != KILLED:
                 archived = archive_failed_job(job, self.folder)
                 kept = str(archived.relative_to(self.folder)) if archived else None
-                append(self.folder, "again", job=job.number, key=job.key, kept=kept)
+                append_event(self.folder, "again", job=job.number, key=job.key, kept=kept)
             clear_failures(job.folder)
         ledger_state(self.folder)  # read here once: a job is a fork of this process and inherits what was read
         barrier(self.config, "job")  # until rank 0 has archived the folder, which all ranks then make again
@@ -175,7 +175,7 @@ class _GridLoop:
         line = f"error: {describe_jobs([job], [*self.jobs.values()])}: {error}"
         if rank() > 0 and isinstance(error, UserError):  # rank 0 may have accepted the job, and the ledger is rank 0's
             sys.stderr.write(f"[rank {rank()}] {line}\n")
-        if rank() == 0 and note_failed(self.folder, job.number, job.key, error):
+        if rank() == 0 and record_failure(self.folder, job.number, job.key, error):
             print_status(line)
 
 
@@ -202,7 +202,11 @@ def _print_plan(jobs: Sequence[Job], *, retry: bool) -> None:
     varying = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].overrides)
     actions = {NEW: "to start", KILLED: "to resume", DONE: "done", FAILED: "to retry" if retry else "failed"}
     rows: list[tuple[Any, ...]] = [
-        (str(job.number), " ".join(shown_word(item) for item in job.overrides if item in varying), actions[job.state])
+        (
+            str(job.number),
+            " ".join(mask_override(item) for item in job.overrides if item in varying),
+            actions[job.state],
+        )
         for job in jobs
     ]
-    show_plan(rows, [shown_word(override) for override in jobs[0].overrides if override not in varying])
+    show_plan(rows, [mask_override(override) for override in jobs[0].overrides if override not in varying])

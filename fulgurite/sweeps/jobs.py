@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
 from fulgurite.config.override_text import quoted
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 from fulgurite.runs.sweep_ledger import job_key
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
@@ -135,7 +135,7 @@ def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
     """Return e.g. `jobs 1, 3 (seed=1)`: the numbers, and the overrides that only these jobs share."""
     numbers = ", ".join(str(job.number) for job in some)
     shared = varying_overrides(jobs).intersection(*(job.overrides for job in some))
-    overrides = " ".join(shown_word(override) for override in some[0].overrides if override in shared)
+    overrides = " ".join(mask_override(override) for override in some[0].overrides if override in shared)
     return f"job{'s' * (len(some) > 1)} {numbers}{f' ({overrides})' if overrides else ''}"
 
 

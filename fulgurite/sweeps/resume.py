@@ -10,13 +10,13 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from fulgurite.config.override_text import LAST, quoted
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.core.redact import shown_word
+from fulgurite.core.redact import mask_override
 from fulgurite.resume.plan import resume_in_place
 from fulgurite.runs.layout import STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory
-from fulgurite.runs.sweep_ledger import GRID, LEDGER, plan_of, read
+from fulgurite.runs.sweep_ledger import GRID, LEDGER, first_plan, read_events
 from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, describe_jobs
 
 ARCHIVE_DIR = "earlier"  # folder below the sweep's for the runs of failed jobs that are run again
@@ -44,12 +44,12 @@ def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
         folder = sweep_dir.absolute()
     else:
         ledgers = sorted(sweep_dir.parent.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
-        found = [path.parent for path in reversed(ledgers) if plan_of(read(path.parent), kind)]
+        found = [path.parent for path in reversed(ledgers) if first_plan(read_events(path.parent), kind)]
         if not found:
             rule = "Start a sweep without sweep.resume first."
             raise UserError(f"sweep.resume={LAST}: {sweep_dir.parent} contains no sweep. {rule}")
         folder = found[0].absolute()
-    if plan_of(read(folder), kind) is None:
+    if first_plan(read_events(folder), kind) is None:
         missing = f"contains no {LEDGER} of a {'grid' if kind == GRID else 'search'}"
         problem = missing if folder.is_dir() else "does not exist"
         raise UserError(f"sweep.resume={asked}: {problem}. Pass a sweep, e.g. logs/train/multiruns/<date>_<time>.")
@@ -69,12 +69,12 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
         ConfigError: The grid differs.
         UserError: Another process runs a job.
     """
-    events = read(folder)
-    plan = plan_of(events)
+    events = read_events(folder)
+    plan = first_plan(events)
     assert plan is not None
     numbers = {job["key"]: int(job["job"]) for job in plan["jobs"]}
     if numbers.keys() != {job.key for job in jobs}:
-        now = {shown_word(override) for job in jobs for override in job.overrides}
+        now = {mask_override(override) for job in jobs for override in job.overrides}
         before = {str(override) for job in plan["jobs"] for override in job["words"]}
         counts = [f"{len(jobs)} jobs instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
         raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])

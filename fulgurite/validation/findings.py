@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fulgurite.config.origins import COMMAND_LINE
-from fulgurite.core.redact import MASK, shown_word, sounds_secret
+from fulgurite.core.redact import MASK, is_secret_key, mask_override
 
 _LONGEST = 80  # characters of a value that are shown
 
@@ -40,7 +40,7 @@ class Finding:
         if override == self.place:
             return f"{self.place}: {subject}: {self.rule}"
         given = override.partition("=")[0]
-        override = shown_word(override)
+        override = mask_override(override)
         # the override says key and value itself, unless the key lies deeper inside it
         within = "" if given.lstrip("+~") == self.key else f"{subject}: "
         return f"{COMMAND_LINE}{override}: {within}{self.rule}"
@@ -48,7 +48,7 @@ class Finding:
 
 def shown(key: str, value: Any) -> str:
     """Return a value as YAML writes it, shortened; `***` under a key that sounds like a secret."""
-    if sounds_secret(key) and value is not None:
+    if is_secret_key(key) and value is not None:
         return MASK
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = " ".join(text.split())

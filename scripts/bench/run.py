@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from fulgurite.core.rank_logging import quiet_libraries
+from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import facts, save, show
 
@@ -61,7 +61,7 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
         from scripts.bench.checkpoints import checkpoint_rows
 
         return checkpoint_rows(folder, 2_000_000 if args.quick else 200_000_000, args.repeats)
-    quiet_libraries(ignore_warnings=True)
+    filter_library_logs(ignore_warnings=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     size = QUICK if args.quick else FULL
     if bench == "epochs":

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fulgurite.runs.sweep_ledger import read
+from fulgurite.runs.sweep_ledger import read_events
 from tests.fulgurite.resume.test_resume import QUICK
 from tests.support.cli import WarmProcess
 
@@ -55,12 +55,12 @@ def only_sweep(tmp_path: Path) -> Path:
 
 def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
     """Return the ledger's events of some kinds, with the number of the trial."""
-    return [(event["event"], event["job"]) for event in read(sweep) if event["event"] in names]
+    return [(event["event"], event["job"]) for event in read_events(sweep) if event["event"] in names]
 
 
 def trial_results(sweep: Path) -> dict[int, tuple[str, Any]]:
     """Return what the study was told of each trial: state and values, or the reason."""
-    last = {event["job"]: event for event in read(sweep) if event["event"] == "told"}
+    last = {event["job"]: event for event in read_events(sweep) if event["event"] == "told"}
     return {job: (event["state"], event["values"] or event["reason"]) for job, event in sorted(last.items())}
 
 

@@ -25,7 +25,7 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.launch_env import LaunchInfo
-from fulgurite.runs.layout import RECORD
+from fulgurite.runs.run_directory import RunDirectory
 
 FAILURES_DIR = "ranks"
 FAILURE_REPORT_SECONDS = 5.0  # seconds in which a failing rank leaves its word and ends
@@ -91,9 +91,8 @@ def wait_for_rank_zero(folder: Path) -> None:
 
 
 def _read_status(folder: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        return str(json.loads((folder / RECORD).read_text())["status"])
-    return "running"
+    run = RunDirectory.of(folder)
+    return "running" if run is None else str(run.record.get("status"))
 
 
 def root_cause(folder: Path) -> RankFailed | None:

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fulgurite.core.network_interfaces import Interface, chosen_by_gloo, leading_to, machine, require_interfaces
+from fulgurite.core.network_interfaces import (
+    Interface,
+    gloo_default_interface,
+    interface_to,
+    machine_id,
+    require_interfaces,
+)
 from fulgurite.doctor.cluster.placement import Placement
 
 FINE, FINDING, NOTE, LEFT_OUT = "fine", "finding", "note", "left out"
@@ -91,7 +97,7 @@ def select_interfaces(backend: str, requested: str | None) -> list[Interface]:
     names = requested or os.environ.get(variable, "")
     if names and (requested or backend == "gloo"):
         return require_interfaces(names.split(","), "--interface" if requested else variable)
-    name, address = chosen_by_gloo()
+    name, address = gloo_default_interface()
     return [Interface(name or "?", address, up=True, loopback=address.startswith("127."))]
 
 
@@ -113,11 +119,11 @@ def collect_rank_info(
         folder: The shared folder.
         provenance: `versions`, `commit` and `config`.
     """
-    route = leading_to(placement.address)
+    route = interface_to(placement.address)
     return RankInfo(
         rank=placement.rank,
         host=socket.gethostname(),
-        machine=machine(),
+        machine=machine_id(),
         pid=os.getpid(),
         launcher=placement.launcher,
         local_rank=placement.local_rank,

@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from fulgurite.core.errors import UserError, find_interrupt
-from fulgurite.core.files import unpack
+from fulgurite.core.files import load_pickle
 from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.cluster.scheduler import JobLost, Scheduler, check_types, import_package, submit_jobs
 from fulgurite.launchers.job import RemoteJob
@@ -178,7 +178,7 @@ class RayScheduler(Scheduler):
         except self.ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise JobLost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
-        return unpack(returned) if isinstance(returned, bytes) else str(returned)
+        return load_pickle(returned) if isinstance(returned, bytes) else str(returned)
 
     def request_stop(self, handles: Sequence[Any]) -> None:
         """Interrupt tasks: those that run have their jobs save, the others do not begin."""

@@ -19,12 +19,12 @@ from omegaconf import OmegaConf, open_dict, read_write
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import unpack
+from fulgurite.core.files import load_pickle
 from fulgurite.core.proc import terminate_with_parent
 from fulgurite.core.project import prepare_environment
 from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.launchers.job import RemoteJob, to_hydra_config, to_plain
-from fulgurite.runs.run_directory import RunDirectory, effective_status
+from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.jobs import KILLED, Job
 from fulgurite.sweeps.resume import resume_overrides
@@ -70,7 +70,7 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
     guard_configs()
     setup_globals()
     Plugins.instance()  # registers the groups of Hydra's part, which a job that goes on is composed with
-    job: RemoteJob = unpack(pickled)
+    job: RemoteJob = load_pickle(pickled)
     try:
         return _resume_if_interrupted(job).run()
     except UserError as error:
@@ -84,7 +84,7 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
         UserError: It cannot go on.
     """
     run = RunDirectory.of(job.folder)
-    if run is None or effective_status(job.folder, run.record) != KILLED:
+    if run is None or run.status != KILLED:
         return job
     before = to_hydra_config(job.plain)
     given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)

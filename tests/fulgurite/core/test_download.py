@@ -16,7 +16,7 @@ import pytest
 
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import lock, open_atomic, sha256_of, write_atomic
+from fulgurite.core.files import file_lock, open_atomic, sha256_of, write_atomic
 from tests.support.http_server import FileServer, Reply, closed_port
 from tests.support.project import ROOT
 
@@ -205,16 +205,19 @@ def test_many_processes_download_once_even_when_one_is_killed(tmp_path: Path) ->
 def test_a_lock_held_too_long_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     code = (
-        "import time; from fulgurite.core.files import lock\n"
-        f"with lock({str(path)!r}): print(flush=True); time.sleep(60)"
+        "import time; from fulgurite.core.files import file_lock\n"
+        f"with file_lock({str(path)!r}): print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(UserError, match=r"x\.lock: still locked by another process after 0\.1 s"), lock(path, 0.1):
+        with (
+            pytest.raises(UserError, match=r"x\.lock: locked by another process for 0\.1 s"),
+            file_lock(path, 0.1),
+        ):
             pass
         holder.kill()
-    with lock(path, 5):  # freed by the death of its holder
+    with file_lock(path, 5):  # freed by the death of its holder
         assert path.exists()
 
 

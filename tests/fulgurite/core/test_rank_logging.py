@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from fulgurite.core.rank_logging import RankedLogger, quiet_libraries, rank, tell_failure_once
+from fulgurite.core.rank_logging import RankedLogger, filter_library_logs, rank, report_write_error_once
 from tests.support.run_if import RunIf
 
 
@@ -62,7 +62,7 @@ def test_tips_and_warnings_without_a_remedy_are_dropped_and_others_are_logged(
     logging.getLogger().addHandler(caplog.handler)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        quiet_libraries()
+        filter_library_logs()
         logging.getLogger("lightning.pytorch").warning("💡 Tip: buy this")
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
         warnings.warn("your labels are empty", stacklevel=1)
@@ -72,7 +72,7 @@ def test_tips_and_warnings_without_a_remedy_are_dropped_and_others_are_logged(
 
 def test_warnings_can_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings():
-        quiet_libraries(ignore_warnings=True)
+        filter_library_logs(ignore_warnings=True)
         warnings.warn("anything", stacklevel=1)
     assert "anything" not in caplog.text
 
@@ -80,7 +80,7 @@ def test_warnings_can_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
 @RunIf(path="/dev/full")
 def test_a_log_file_without_room_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.FileHandler("/dev/full")
-    tell_failure_once(handler)
+    report_write_error_once(handler)
     for number in range(3):
         handler.handle(logging.LogRecord("x", logging.INFO, __file__, number, "text", (), None))
     said = capsys.readouterr().err

@@ -206,16 +206,16 @@ def test_folds_are_summed_up_like_seeds(tmp_path: Path) -> None:
         lr = "lr=0.1" if number < 3 else "lr=0.2"
         job(tmp_path, number, ["data.num_folds=3", lr, f"data.fold={number % 3}", "seed=1"], acc)
     first, second = summarise(tmp_path)
-    assert (first.values, first.jobs, first.in_folds) == (("lr=0.1",), 3, True)
+    assert (first.values, len(first.runs), first.in_folds) == (("lr=0.1",), 3, True)
     assert first.mean_and_deviation("test/acc") == pytest.approx((0.9, 0.1))
-    assert (second.values, second.jobs) == (("lr=0.2",), 1)
+    assert (second.values, len(second.runs)) == (("lr=0.2",), 1)
 
 
 def test_one_fold_for_all_jobs_is_no_cross_validation(tmp_path: Path) -> None:
     for number in range(2):
         job(tmp_path, number, ["data.num_folds=3", "data.fold=1", f"seed={number}"], 0.5)
     [row] = summarise(tmp_path)
-    assert (row.values, row.jobs, row.in_folds) == ((), 2, False)
+    assert (row.values, len(row.runs), row.in_folds) == ((), 2, False)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import DiskFull, UserError
-from fulgurite.core.redact import masked
+from fulgurite.core.redact import mask_config
 from fulgurite.engine.objective import require_metric
 from fulgurite.engine.record import RunRecord
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
@@ -126,11 +126,11 @@ def test_a_value_from_the_environment_is_shown_nowhere(
         "extras.print_config=true",
         "test=false",
     )
-    assert masked(cfg)["logger"]["csv"]["prefix"] == "***"
+    assert mask_config(cfg)["logger"]["csv"]["prefix"] == "***"
     OmegaConf.set_struct(cfg, False)
     by_reference = OmegaConf.merge(cfg, {"note": "see ${logger.csv.prefix}", "list": ["${oc.env:MY_TOKEN}"]})
     assert isinstance(by_reference, DictConfig)
-    assert (masked(by_reference)["note"], masked(by_reference)["list"]) == ("see ***", ["***"])
+    assert (mask_config(by_reference)["note"], mask_config(by_reference)["list"]) == ("see ***", ["***"])
     train(cfg)
     shown = capsys.readouterr()
     assert CANARY not in shown.out + shown.err
@@ -160,7 +160,7 @@ def test_a_secret_on_the_command_line_is_not_recorded(
 
 
 def test_the_root_is_no_secret(small: ComposeSmall) -> None:
-    assert "***" not in str(masked(small())["paths"])
+    assert "***" not in str(mask_config(small())["paths"])
 
 
 def test_every_logger_is_told_the_same_plain_hyperparameters(

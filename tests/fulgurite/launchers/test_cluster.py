@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.runs.sweep_ledger import read
+from fulgurite.runs.sweep_ledger import read_events
 from tests.fulgurite.resume.test_resume import weights_at
 from tests.fulgurite.sweeps.test_sweep_resume import events, only_sweep, start, words
 from tests.support.cli import WarmProcess, read_json
@@ -42,15 +42,15 @@ def test_jobs_that_raise_and_are_killed_leave_the_others_and_are_run_again(
     assert [record["status"] for record in records] == ["done", "failed", "killed", "done"]
     assert records[1]["reason"] == "ValueError: a fault that passes"
     assert "without a word" in records[2]["reason"]
-    told = {event["job"]: event for event in read(sweep) if event["event"] in {"failed", "killed"}}
+    told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: event["reason"] for job, event in told.items()} == {1: records[1]["reason"], 2: records[2]["reason"]}
     assert f"job 2 killed: {records[2]['reason']}\n" in first.stdout
     assert first.returncode == 1
 
-    before = len(read(sweep))
+    before = len(read_events(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert again.returncode == 0, again.stderr
-    then = [(event["event"], event.get("job")) for event in read(sweep)[before:]]
+    then = [(event["event"], event.get("job")) for event in read_events(sweep)[before:]]
     assert sorted(job for event, job in then if event == "started" and job is not None) == [1, 2]
     assert [read_json(sweep / str(job) / "run.json")["status"] for job in range(4)] == ["done"] * 4
     assert [entry["step"] for entry in read_json(sweep / "2/run.json")["resumed"]] == [3]

@@ -22,7 +22,7 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.launchers.local_pool import PRELOADED
 from fulgurite.launchers.slots import NUM_THREADS, VISIBLE_GPUS, allocate_slots, visible_gpus
 from fulgurite.plugins.hydra_plugins.fulgurite.local import LocalLauncher
-from fulgurite.runs.sweep_ledger import read
+from fulgurite.runs.sweep_ledger import read_events
 from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.dispatch import run_jobs
 from tests.conftest import SMALL
@@ -145,18 +145,19 @@ def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_ot
     assert records[1]["reason"] == "ValueError: a fault that passes"
     assert "the weights hold NaN or infinity" in records[3]["reason"]
     assert records[5]["reason"] == "killed by SIGKILL, as the system does when memory runs out"
-    told = {event["job"]: event for event in read(sweep) if event["event"] in {"failed", "killed"}}
+    told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: (event["event"], event["reason"], event["key"]) for job, event in told.items()} == {
-        job: (records[job]["status"], records[job]["reason"], read(sweep)[0]["jobs"][job]["key"]) for job in (1, 3, 5)
+        job: (records[job]["status"], records[job]["reason"], read_events(sweep)[0]["jobs"][job]["key"])
+        for job in (1, 3, 5)
     }
     assert first.returncode == 1, "the code of the first of them"
     assert "ValueError: a fault that passes" in (sweep / "1/console.log").read_text()
     assert "Traceback" not in first.stderr.split("Error executing")[0]
 
-    before = len(read(sweep))
+    before = len(read_events(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert again.returncode == 0, again.stderr
-    then = [(event["event"], event.get("job")) for event in read(sweep)[before:]]
+    then = [(event["event"], event.get("job")) for event in read_events(sweep)[before:]]
     assert [event for event, _ in then].count("started") == 3
     assert {job for event, job in then if event == "started"} == {1, 3, 5}
     assert {job for event, job in then if event == "done"} == {1, 3, 5}
@@ -229,7 +230,7 @@ def test_jobs_of_a_sweep_that_is_killed_save_and_end(tmp_path: Path) -> None:
     records = jobs_in(sweep, "run.json")
     assert [record["status"] for record in records] == ["killed"] * 2
     assert all("saved at step" in record["reason"] for record in records)
-    assert [event["event"] for event in read(sweep)] == ["plan", "started", "started", "killed", "killed"]
+    assert [event["event"] for event in read_events(sweep)] == ["plan", "started", "started", "killed", "killed"]
 
 
 @pytest.mark.slow

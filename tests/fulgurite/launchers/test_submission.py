@@ -21,7 +21,7 @@ from fulgurite.launchers.cluster.scheduler import JobLost, QueueFull, submit_job
 from fulgurite.launchers.cluster.slurm import TEMPORARY_REFUSAL
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.lock import run_lock
-from fulgurite.runs.sweep_ledger import LEDGER, append, ledger_state, read, record_event
+from fulgurite.runs.sweep_ledger import LEDGER, append_event, ledger_state, read_events, record_event
 from tests.conftest import SMALL
 from tests.fulgurite.sweeps.test_grid import planned
 from tests.support.run_if import RunIf
@@ -89,7 +89,7 @@ def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = Noted()
-    append(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(4)])
+    append_event(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(4)])
     returned = dict(handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in range(4)])))
     assert list(returned) == [0, 1, 2, 3]
     assert scheduler.most == 2
@@ -100,7 +100,7 @@ def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
     assert never.outcome.status == "failed"
     record = json.loads((tmp_path / "1/run.json").read_text())
     assert (record["status"], record["reason"], record["exit_code"]) == ("killed", "node lost", 1)
-    [told] = [event for event in read(tmp_path) if event["event"] == "killed"]
+    [told] = [event for event in read_events(tmp_path) if event["event"] == "killed"]
     assert (told["job"], told["key"], told["reason"]) == (1, "key-1", "node lost")
     assert "sweep: job 1 killed: node lost (seed=1), " in capsys.readouterr().err
 
@@ -202,7 +202,7 @@ def own(folder: Path, begun: Any, over: Any) -> None:
 
 
 def test_a_ledger_is_read_once_however_many_events_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(200)])
+    append_event(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(200)])
     parsed = 0
     loads = json.loads
 
@@ -216,15 +216,15 @@ def test_a_ledger_is_read_once_however_many_events_are_noted(tmp_path: Path, mon
         record_event({"dir": str(tmp_path), "job": job}, "done", run=tmp_path / str(job), reason=None, exit_code=0)
     assert parsed == 200, "the plan and all events but the last"
     monkeypatch.undo()
-    assert [event["key"] for event in read(tmp_path)[1:]] == [f"key-{job}" for job in range(200)]
+    assert [event["key"] for event in read_events(tmp_path)[1:]] == [f"key-{job}" for job in range(200)]
 
 
 def test_half_a_line_of_a_ledger_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    append(tmp_path, "queued", job=1, key="a", id="7")
+    append_event(tmp_path, "queued", job=1, key="a", id="7")
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"event": "started", ')
         file.flush()
-        assert ledger_state(tmp_path).last == {1: read(tmp_path)[0]}
+        assert ledger_state(tmp_path).last == {1: read_events(tmp_path)[0]}
         file.write('"job": 1, "key": "a"}\n')
     assert ledger_state(tmp_path).last[1]["event"] == "started"
     (tmp_path / LEDGER).write_text("")
@@ -239,11 +239,11 @@ def test_lines_that_processes_write_into_a_ledger_at_once_are_whole(tmp_path: Pa
     for writer in writers:
         writer.join()
     assert len((tmp_path / "sweep.jsonl").read_text().splitlines()) == 12
-    told = {(event["job"], event["line"]) for event in read(tmp_path)}
+    told = {(event["job"], event["line"]) for event in read_events(tmp_path)}
     assert told == {(job, line) for job in range(3) for line in range(4)}
 
 
 def write(folder: Path, job: int) -> None:
     """Write 4 lines of several kilobytes."""
     for line in range(4):
-        append(folder, "started", job=job, line=line, words=["x" * 5000])
+        append_event(folder, "started", job=job, line=line, words=["x" * 5000])

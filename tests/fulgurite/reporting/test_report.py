@@ -122,12 +122,23 @@ def test_a_sweep_in_which_nothing_worked_has_a_report(tmp_path: Path) -> None:
     assert not (tmp_path / "best.yaml").exists()
 
 
+def test_the_summary_is_printed_as_json(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["metric"], printed["mode"], len(printed["groups"])) == ("val/acc_best", "max", 4)
+    assert printed["groups"][0]["values"] == ["model.net.lin1_size=128", "model.optimizer.lr=0.01"]
+    assert printed["groups"][0]["metrics"]["val/acc_best"]["n"] == 4
+    assert printed["groups"][0]["jobs"]["19"] == "failed"
+    assert printed["best_two"]["difference"] == pytest.approx(0.0175)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["metric=val/ac_best"], "metric=val/ac_best: no job has it"),
-        (["mode=up"], "mode=up: choose from max, min"),
-        (["another"], "name one sweep's folder"),
+        (["--metric=val/ac_best"], "--metric=val/ac_best: no job has it"),
+        (["--mode=up"], "--mode=up: choose from max, min"),
+        (["metric=val/acc"], "metric=val/acc: not a folder. Pass --metric val/acc."),
+        (["another"], "Name one sweep's folder"),
     ],
 )
 def test_bad_input_is_one_line(sweep: Path, words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,8 +251,8 @@ def test_a_real_sweep_is_summed_up_and_its_best_runs_again(tmp_path: Path) -> No
         "fulgurite",
         "runs",
         str(tmp_path),
-        "format=json",
-        "sort=val/acc_best",
+        "--json",
+        "--sort=val/acc_best",
     ]
     rows = json.loads(subprocess.run(listed, capture_output=True, text=True, check=True).stdout)
     assert len(rows) == 5

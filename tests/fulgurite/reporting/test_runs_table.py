@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.core.metric_names import less_is_better
-from fulgurite.reporting.collect import find_runs, read_run
+from fulgurite.core.metric_names import is_minimized
 from fulgurite.reporting.runs_cli import main
+from fulgurite.runs.run_directory import find_runs, read_runs
 from tests.support.fake_sweep import leave_run, leave_sweep
 from tests.support.project import ROOT
 
@@ -34,7 +34,7 @@ def logs(tmp_path: Path) -> Path:
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
     """Return the rows that a command line shows as JSON."""
-    assert main([*words, "format=json"]) == 0
+    assert main([*words, "--json"]) == 0
     rows: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return rows
 
@@ -45,12 +45,12 @@ def names(rows: list[dict[str, object]]) -> list[str]:
 
 def test_runs_are_filtered_by_tag_task_status_and_override(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown(capsys, str(logs))) == 23
-    assert names(shown(capsys, str(logs), "tag=baseline")) == ["a"]
-    assert names(shown(capsys, str(logs), "task=other")) == ["c"]
-    assert sorted(names(shown(capsys, str(logs), "status=failed"))) == ["19", "c"]
+    assert names(shown(capsys, str(logs), "--tag=baseline")) == ["a"]
+    assert names(shown(capsys, str(logs), "--task=other")) == ["c"]
+    assert sorted(names(shown(capsys, str(logs), "--status=failed"))) == ["19", "c"]
     # numbers by what they are, several values by either
     assert names(shown(capsys, str(logs), "model.optimizer.lr=0.001")) == ["a"]
-    wanted = ("model.optimizer.lr=0.01", "seed=1,3", "model.net.lin1_size=128", "order=asc", "sort=run")
+    wanted = ("model.optimizer.lr=0.01", "seed=1,3", "model.net.lin1_size=128", "--order=asc", "--sort=run")
     assert names(shown(capsys, str(logs), *wanted)) == ["16", "18"]
 
 
@@ -58,19 +58,19 @@ def test_runs_are_sorted_best_first_and_those_without_a_number_last(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = str(logs / "train" / "runs")
-    assert names(shown(capsys, runs, "sort=test/acc")) == ["a", "b", "c"]
-    assert names(shown(capsys, runs, "sort=test/acc", "order=asc", "top=2")) == ["b", "a"]
-    assert names(shown(capsys, runs, "sort=test/loss"))[0] == "a"
-    assert less_is_better("val/loss_best")
-    assert not less_is_better("val/acc_best")
+    assert names(shown(capsys, runs, "--sort=test/acc")) == ["a", "b", "c"]
+    assert names(shown(capsys, runs, "--sort=test/acc", "--order=asc", "--top=2")) == ["b", "a"]
+    assert names(shown(capsys, runs, "--sort=test/loss"))[0] == "a"
+    assert is_minimized("val/loss_best")
+    assert not is_minimized("val/acc_best")
 
 
 def test_every_form_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [str(logs / "train" / "runs"), "sort=test/acc", "top=2", "metrics=test/acc"]
-    assert main([*words, "format=csv"]) == 0
+    words = [str(logs / "train" / "runs"), "--sort=test/acc", "--top=2", "--metrics=test/acc"]
+    assert main([*words, "--format=csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["run"], row["test/acc"]) for row in rows] == [("a", "0.9"), ("b", "0.8")]
-    assert main([*words, "format=markdown"]) == 0
+    assert main([*words, "--format=markdown"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| a |"))
     assert "| model.optimizer.lr=1e-3 | 0.9 |" in line
     assert main(words) == 0
@@ -87,11 +87,11 @@ def test_every_form_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFix
         "test/acc",
     ]
     assert "2 of 3 runs shown" in told.err
-    assert shown(capsys, *words, "status=pruned") == []
+    assert shown(capsys, *words, "--status=pruned") == []
 
 
 def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    [row] = shown(capsys, str(logs), "show=sweeps", "metrics=val/loss,test/acc")
+    [row] = shown(capsys, str(logs), "--show=sweeps", "--metrics=val/loss,test/acc")
     assert (row["jobs"], row["states"]) == (20, "19 done, 1 failed")
     assert row["best val/loss"] == pytest.approx(0.11)
     assert row["best test/acc"] == pytest.approx(0.88)
@@ -99,9 +99,8 @@ def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixt
 
 def test_a_run_that_nobody_is_at_was_killed_and_a_secret_is_not_shown(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", ["+logger.wandb.api_key=s3cret"], None, status="running", end=None)
-    run = read_run(folder)
-    assert run is not None
-    assert (run.status, run.words, run.seconds) == ("killed", ("+logger.wandb.api_key=***",), None)
+    [run] = read_runs([folder])
+    assert (run.status, run.shown_overrides, run.seconds) == ("killed", ("+logger.wandb.api_key=***",), None)
     assert "killed" in run.reason
 
 
@@ -110,9 +109,9 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
 ) -> None:
     (logs / "train/runs/a/run.json").write_text('{"status": ')
     (logs / "train/runs/b/.hydra/overrides.yaml").write_text('- \'tags=["x: y"]\'\n- "a=\\t"\n')
-    assert main([str(logs / "train" / "runs"), "format=json"]) == 0
+    assert main([str(logs / "train" / "runs"), "--format=json"]) == 0
     told = capsys.readouterr()
-    assert "a: left out, its run.json cannot be read" in told.err
+    assert "a: skipped, run.json is not readable" in told.err
     rows = json.loads(told.out)
     assert sorted(names(rows)) == ["b", "c"]
     assert next(row for row in rows if row["run"] == "b")["overrides"] == ['tags=["x: y"]', "a=\t"]
@@ -122,14 +121,17 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
     ("word", "line"),
     [
         (
-            "status=failedd",
-            "status=failedd: choose from running, done, failed, killed, pruned. Did you mean 'failed' or 'killed'?",
+            "--status=failedd",
+            "--status=failedd: choose from running, done, failed, killed, pruned. Did you mean 'failed' or 'killed'?",
         ),
-        ("sort=tset/acc", "Did you mean 'test/acc'?"),
-        ("metrics=tset/acc", "metrics=tset/acc: no run here has it. Did you mean 'test/acc'?"),
-        ("model.optimizer.rl=1", "no run here was started with a value for it. Did you mean 'model.optimizer.lr'?"),
-        ("top=some", "top=some: is a number of rows"),
-        ("--frobnicate", "--frobnicate: is no word of this command"),
+        ("--sort=tset/acc", "Did you mean 'test/acc'?"),
+        ("--metrics=tset/acc", "--metrics=tset/acc: no run here has it. Did you mean 'test/acc'?"),
+        ("model.optimizer.rl=1", "no run here was started with this override. Did you mean 'model.optimizer.lr'?"),
+        ("--top=some", "--top=some: not a number of rows"),
+        ("--frobnicate", "--frobnicate: not an option of python -m fulgurite runs. --help lists the options"),
+        ("--statsu=done", "--statsu: not an option of python -m fulgurite runs. Did you mean '--status'?"),
+        ("status=done", "status=done: not an override. Pass --status done."),
+        ("--top", "--top: expected one argument"),
         ("/nowhere", "/nowhere: there is no such folder"),
     ],
 )
@@ -161,7 +163,7 @@ def test_a_table_of_ten_thousand_runs_takes_less_than_three_seconds(
                 (Path(folder) / name).read_bytes()
 
     def table() -> None:
-        assert main([str(tmp_path), "sort=test/acc", "status=done"]) == 0
+        assert main([str(tmp_path), "--sort=test/acc", "--status=done"]) == 0
         assert capsys.readouterr().out.count("\n") == MANY + 1
 
     costs: dict[str, list[float]] = {"read_only": [], "table": []}
@@ -191,10 +193,8 @@ def test_a_run_that_another_process_is_at_is_running(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        held = read_run(folder)
-        assert held is not None
+        [held] = read_runs([folder])
         assert (held.status, held.reason) == ("running", "")
         process.communicate("")
-    left = read_run(folder)
-    assert left is not None
+    [left] = read_runs([folder])
     assert left.status == "killed"

@@ -11,7 +11,7 @@ import yaml
 
 from fulgurite.reporting.report_cli import main
 from fulgurite.reporting.sweep_analysis import analyse_sweep
-from fulgurite.runs.sweep_ledger import read
+from fulgurite.runs.sweep_ledger import read_events
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.fake_sweep import leave_run
 from tests.support.search import only_sweep, search, start, trial_results
@@ -23,7 +23,7 @@ SLOTS = ("hydra/launcher=local", "hydra.launcher.slots=3", "hydra.launcher.cpus=
 def most_at_once(sweep: Path) -> int:
     """Return how many jobs ran at the same time, by the ledger."""
     running, most = 0, 0
-    for event in read(sweep):
+    for event in read_events(sweep):
         running += {"started": 1, "done": -1, "failed": -1, "pruned": -1}.get(event["event"], 0)
         most = max(most, running)
     return most

@@ -261,7 +261,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["resume=nowhere"], "resume=nowhere: there is no such folder; name a run directory"),
+        (["resume=nowhere"], "resume=nowhere: there is no such folder. Name a run directory"),
         (["resume=last"], "holds no run that stopped before its end"),
         (["-m", "resume=last", "seed=1,2"], "resume=last: is for one run, and -m starts several"),
         (["resume=auto", "resume.mode=weights"], "name the run whose weights it takes"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.runs.sweep_summary import conclude_sweep, planned_jobs, summarise, tell_stop
+from fulgurite.runs.sweep_summary import conclude_sweep, describe_stop, planned_jobs, summarise
 
 
 def job(sweep: Path, number: int, overrides: list[str], acc: float | None) -> None:
@@ -34,9 +34,9 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_seeds_are_folded_into_mean_and_sample_deviation(sweep: Path) -> None:
     first, second = summarise(sweep)
-    assert (first.values, first.jobs, first.failed) == (("lr=0.1",), 3, 0)
+    assert (first.values, len(first.runs), first.failed) == (("lr=0.1",), 3, 0)
     assert first.mean_and_deviation("test/acc") == pytest.approx((0.9, 0.1))
-    assert (second.values, second.jobs, second.failed) == (("lr=0.2",), 3, 1)
+    assert (second.values, len(second.runs), second.failed) == (("lr=0.2",), 3, 1)
     assert second.mean_and_deviation("test/acc") == pytest.approx((0.6, 0.1414213562))
     assert second.mean_and_deviation("val/acc") is None
 
@@ -76,9 +76,11 @@ def test_a_stopped_sweep_says_what_was_done_and_how_many_jobs_were_not_started(t
     for number, status in enumerate(["done", "failed", "killed"]):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "run.json").write_text(json.dumps({"status": status}))
-    told = tell_stop(tmp_path, plan(["seed=range(5)", "logger=csv", "model.lr=1,2"]), "SIGTERM")
+    told = describe_stop(tmp_path, plan(["seed=range(5)", "logger=csv", "model.lr=1,2"]), "SIGTERM")
     assert told == "sweep stopped by SIGTERM: 1 job done, job 1 failed, job 2 killed, 7 not started"
-    assert tell_stop(tmp_path, plan(["experiment=glob(*)"]), "SIGINT").endswith("job 2 killed, the others not started")
+    assert describe_stop(tmp_path, plan(["experiment=glob(*)"]), "SIGINT").endswith(
+        "job 2 killed, the others not started"
+    )
 
 
 def test_the_jobs_of_a_sweep_are_counted_where_its_sweeper_knows_them() -> None:
@@ -92,4 +94,4 @@ def test_a_job_that_is_done_without_results_is_counted(tmp_path: Path) -> None:
     job(tmp_path, 1, ["seed=2"], 0.7)
     (tmp_path / "1" / "results.json").unlink()
     [row] = summarise(tmp_path)
-    assert (row.jobs, row.failed, row.metrics) == (2, 0, {"test/acc": [0.5]})
+    assert (len(row.runs), row.failed, row.metrics) == (2, 0, {"test/acc": [0.5]})

@@ -18,7 +18,7 @@ from fulgurite.compat.hydra import VERSION_BASE
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.project import prepare_environment
-from fulgurite.runs.sweep_ledger import LEDGER, append, job_key, read
+from fulgurite.runs.sweep_ledger import LEDGER, append_event, job_key, read_events
 from fulgurite.sweeps.code_state import CodeState
 from fulgurite.sweeps.config_cache import ConfigCache
 from fulgurite.sweeps.jobs import Job, check_jobs, expand_grid
@@ -117,23 +117,25 @@ def test_a_pattern_that_matches_nothing_is_no_sweep() -> None:
 
 
 def test_a_ledger_goes_on_behind_a_line_that_a_kill_has_torn(tmp_path: Path) -> None:
-    append(tmp_path, "started", job=0, key="a")
+    append_event(tmp_path, "started", job=0, key="a")
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"event": "done", "jo')
-    append(tmp_path, "started", job=1, key="b")
-    assert [(event["event"], event["job"]) for event in read(tmp_path)] == [("started", 0), ("started", 1)]
+    append_event(tmp_path, "started", job=1, key="b")
+    assert [(event["event"], event["job"]) for event in read_events(tmp_path)] == [("started", 0), ("started", 1)]
 
 
 def plan(folder: Path, jobs: list[Job]) -> None:
     """Write the plan of an earlier start."""
     folder.mkdir(parents=True, exist_ok=True)
-    append(folder, "plan", jobs=[{"job": j.number, "key": j.key, "words": list(j.overrides)} for j in jobs], code="")
+    append_event(
+        folder, "plan", jobs=[{"job": j.number, "key": j.key, "words": list(j.overrides)} for j in jobs], code=""
+    )
 
 
 def test_jobs_keep_their_numbers_whatever_the_order_of_the_words(tmp_path: Path) -> None:
     with planned("seed=1,2", "test=true,false") as (jobs, _, _):
         plan(tmp_path, jobs)
-    append(tmp_path, "failed", job=2, key=jobs[2].key, reason="no memory")
+    append_event(tmp_path, "failed", job=2, key=jobs[2].key, reason="no memory")
     with planned("test=false,true", "seed=2,1") as (again, _, _):
         restore_job_states(again, tmp_path)
     assert [(job.number, set(job.overrides), job.state) for job in again] == [
@@ -166,7 +168,7 @@ def test_last_is_the_sweep_that_was_written_to_last(tmp_path: Path) -> None:
             plan(sweeps / name, jobs)
         os.utime(sweeps / "b" / LEDGER, (1, 1))
         (sweeps / "search").mkdir()
-        append(sweeps / "search", "started", job=0, key="of a search: it has no plan")
+        append_event(sweeps / "search", "started", job=0, key="of a search: it has no plan")
         assert find_sweep("last", config) == sweeps / "a"
         with pytest.raises(UserError, match=r"contains no sweep\.jsonl of a grid\. Pass a sweep"):
             find_sweep(str(sweeps / "search"), config)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fulgurite.runs.sweep_ledger import read
+from fulgurite.runs.sweep_ledger import read_events
 from tests.fulgurite.resume.test_resume import QUICK, rows_of, weights_at
 from tests.support.cli import WarmProcess, read_json, run_cli
 from tests.support.project import ROOT
@@ -45,7 +45,7 @@ def start(tmp_path: Path, given: list[str], *more: str) -> Any:
 
 def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
     """Return the ledger's events of some kinds, with the number of the job."""
-    return [(event["event"], event["job"]) for event in read(sweep) if event["event"] in names]
+    return [(event["event"], event["job"]) for event in read_events(sweep) if event["event"] in names]
 
 
 def only_sweep(tmp_path: Path) -> Path:
@@ -65,7 +65,7 @@ def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(
     assert records[1]["reason"] == "ValueError: a fault that passes"
     assert "the weights hold NaN or infinity" in records[3]["reason"]
     assert records[5]["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
-    told = {event["job"]: event for event in read(sweep) if event["event"] in {"failed", "killed"}}
+    told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: (event["event"], event["reason"]) for job, event in told.items()} == {
         job: (records[job]["status"], records[job]["reason"]) for job in (1, 3, 5)
     }
@@ -73,11 +73,11 @@ def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(
     assert f"job 1 failed: {records[1]['reason']}\n" in first.stdout
     assert f"0 not started; to go on: the same command with sweep.resume={sweep}" in first.stderr
 
-    before = len(read(sweep))
+    before = len(read_events(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
     assert again.returncode == 0, again.stderr
     assert "3 done, job 5 (seed=6) to resume, jobs 1, 3 to retry" in again.stderr
-    then = [(event["event"], event.get("job")) for event in read(sweep)[before:]]
+    then = [(event["event"], event.get("job")) for event in read_events(sweep)[before:]]
     started = [job for event, job in then if event == "started"]
     assert started == [1, 3, 5]
     assert [job for event, job in then if event == "done"] == [1, 3, 5]
@@ -102,7 +102,7 @@ def test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six(tmp_path: Path) 
     assert again.returncode == 0, again.stderr
     assert Counter(events(sweep, "done")) == {("done", job): 1 for job in range(6)}
     assert ("killed", 2) in events(sweep, "killed")
-    keys = [event["key"] for event in read(sweep) if event["event"] == "done"]
+    keys = [event["key"] for event in read_events(sweep) if event["event"] == "done"]
     assert len(set(keys)) == 6
     assert [read_json(sweep / str(job) / "run.json")["seed"] for job in range(6)] == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == [*"012345"]
@@ -211,7 +211,7 @@ def test_a_config_that_changes_while_a_sweep_runs_is_told_and_changes_no_job(tmp
     _, said = process.communicate(timeout=120)
     [sweep] = (project / "logs/train/multiruns").iterdir()
     assert "warning: sweep: changed during the sweep: configs/model/mnist.yaml. Jobs from 1 on run the new code" in said
-    [changed] = [event for event in read(sweep) if event["event"] == "changed"]
+    [changed] = [event for event in read_events(sweep) if event["event"] == "changed"]
     assert (changed["before"], changed["files"]) == (1, ["configs/model/mnist.yaml"])
     assert events(sweep, "done", "failed") == [("done", 0), ("done", 1)]
     configs = [(sweep / job / ".hydra/config.yaml").read_text() for job in "01"]
