@@ -129,7 +129,7 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
         ("model.optimizer.rl=1", "no run here was started with this override. Did you mean 'model.optimizer.lr'?"),
         ("--top=some", "--top=some: not a number of rows"),
         ("--frobnicate", "--frobnicate: not an option of python -m fulgurite runs. --help lists the options"),
-        ("--statsu=done", "--statsu: not an option of python -m fulgurite runs. Did you mean '--status'?"),
+        ("--statsu=done", "--statsu: not an option of python -m fulgurite runs. Did you mean '--status'"),
         ("status=done", "status=done: not an override. Pass --status done."),
         ("--top", "--top: expected one argument"),
         ("/nowhere", "/nowhere: there is no such folder"),
