@@ -1,4 +1,4 @@
-"""A data set of MNIST's form, small and made from a seed, with its pins: stands in for the published files."""
+"""A small random data set in the files and with the checksums of MNIST."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fulgurite.data.idx import IdxFile, prepare_idx
+from fulgurite.data import IdxFile, prepare_idx
 
 if TYPE_CHECKING:
     from src.data.mnist_files import DatasetInfo
@@ -25,7 +25,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def tiny_arrays(num_train: int = 200, num_test: int = 50) -> dict[str, np.ndarray]:
-    """Return random images [N, 28, 28] and labels [N], both uint8, under the names of the four files."""
+    """Return random images [N, 28, 28] and labels [N], both uint8, by the names of the four files."""
     rng = np.random.default_rng(0)
     shapes = [(num_train, 28, 28), (num_train,), (num_test, 28, 28), (num_test,)]
     return {
@@ -35,22 +35,22 @@ def tiny_arrays(num_train: int = 200, num_test: int = 50) -> dict[str, np.ndarra
 
 
 def tiny_files(num_train: int = 200, num_test: int = 50) -> tuple[tuple[IdxFile, ...], dict[str, bytes]]:
-    """Return the pins of `tiny_arrays`, and the files they are published in: `{name.gz: content}`."""
+    """Return the checksums of `tiny_arrays`, and the published files as `{name.gz: content}`."""
     contents = {name: idx_bytes(array) for name, array in tiny_arrays(num_train, num_test).items()}
     packed = {name: gzip.compress(content, compresslevel=1, mtime=0) for name, content in contents.items()}
-    pins = tuple(
+    files = tuple(
         IdxFile(name, hashlib.sha256(contents[name]).hexdigest(), hashlib.sha256(packed[name]).hexdigest())
         for name in NAMES
     )
-    return pins, {f"{name}.gz": content for name, content in packed.items()}
+    return files, {f"{name}.gz": content for name, content in packed.items()}
 
 
-def tiny_family(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[DatasetInfo, dict[str, bytes]]:
-    """Return a family whose files are `tiny_files`, and these."""
-    from src.data.mnist_files import DatasetInfo  # imports Lightning, which a process that only prepares does not need
+def tiny_dataset(*mirrors: str, num_train: int = 200, num_test: int = 50) -> tuple[DatasetInfo, dict[str, bytes]]:
+    """Return the facts about `tiny_files`, and the published files."""
+    from src.data.mnist_files import DatasetInfo  # imports torch, which a process that only prepares does not need
 
-    pins, files = tiny_files(num_train, num_test)
-    return DatasetInfo(mean=0.5, std=0.25, num_train=num_train, files=pins, mirrors=mirrors), files
+    files, packed = tiny_files(num_train, num_test)
+    return DatasetInfo(mean=0.5, std=0.25, num_train=num_train, files=files, mirrors=mirrors), packed
 
 
 def prepare_tiny(folder: Path, mirror: str) -> None:

@@ -17,6 +17,7 @@ from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.data import folds
 from fulgurite.data.folds import split_fold
+from fulgurite.data.splits import stratified_split
 from fulgurite.runs.sweep_summary import summarise
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.validate import find_problems
@@ -27,7 +28,7 @@ from tests.fulgurite.runs.test_sweep_summary import job
 from tests.support.cli import read_json, run_cli
 from tests.support.compose import compose_raw
 from tests.support.project import ROOT
-from tests.support.tiny_mnist import tiny_family
+from tests.support.tiny_mnist import tiny_dataset
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"
 DATA = [path.stem for path in sorted((ROOT / "configs" / "data").glob("*.yaml"))]
@@ -99,6 +100,14 @@ def test_the_example_for_a_data_module_of_ones_own_is_true() -> None:
     assert (result.attempted, result.failed) == (4, 0)
 
 
+def test_the_cut_keeps_uneven_classes_in_proportion() -> None:
+    labels = torch.tensor([0] * 700 + [1] * 200 + [2] * 100)
+    parts = stratified_split(labels, [100, 53], seed=7)
+    assert [len(part) for part in parts] == [100, 53, 847]
+    assert torch.bincount(labels[parts[0]]).tolist() == [70, 20, 10]
+    assert torch.allclose(torch.bincount(labels[parts[1]]) / 53, torch.tensor([0.7, 0.2, 0.1]), atol=0.03)
+
+
 # --- the data sets
 
 
@@ -124,7 +133,7 @@ def test_the_test_images_of_the_sample_are_in_no_fold() -> None:
 def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family, files = tiny_family()
+    family, files = tiny_dataset()
     for file, content in files.items():
         (tmp_path / file).write_bytes(content)
     monkeypatch.setitem(DATASETS, name, family)

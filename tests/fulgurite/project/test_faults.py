@@ -63,7 +63,7 @@ PROOFS: dict[str, list[str]] = {
     "data file corrupt": [
         "test_data.py::test_a_flipped_bit_in_the_sample_is_not_trained_on",
         "test_data.py::test_a_broken_sample_is_named_with_the_remedy",
-        "test_data.py::test_damage_to_prepared_files_is_found_set_aside_and_mended",
+        "fulgurite/data/test_idx.py::test_damage_to_prepared_files_is_found_set_aside_and_mended",
     ],
     "data file half-downloaded": [
         "fulgurite/core/test_download.py::test_a_cut_file_is_continued_where_it_stopped",
@@ -118,7 +118,7 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/engine/test_commands.py::test_eight_starts_in_one_second_leave_eight_directories",
     ],
     "four runs preparing the same data set, one killed": [
-        "test_data.py::test_four_processes_prepare_once_even_when_one_is_killed",
+        "fulgurite/data/test_idx.py::test_four_processes_prepare_once_even_when_one_is_killed",
         "fulgurite/core/test_download.py::test_many_processes_download_once_even_when_one_is_killed",
     ],
     "tracker refused": [
