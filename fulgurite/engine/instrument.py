@@ -78,7 +78,7 @@ def harden(
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
     _add(trainer, LimitWaiting(worker_timeout_seconds))
-    apply_exact_resume(trainer, seed, wanted=exact_resume, resumes=resumes)
+    apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes)
     if uneven_batches:
         install_uneven_batches(trainer)
     if handle_signals:

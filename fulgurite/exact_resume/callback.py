@@ -1,4 +1,4 @@
-"""Applies exact resume to a run: its loaders, its random generators, its metrics, Lightning's own bookkeeping."""
+"""Resume a run bit-identically: loaders, RNG states, metrics and Lightning's own bookkeeping."""
 
 from __future__ import annotations
 
@@ -21,50 +21,53 @@ from fulgurite.compat.lightning import (
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
-from fulgurite.exact_resume.numerics import differences, numerics_settings
-from fulgurite.exact_resume.rng import ScopedRng, derive_seed, generator_states, restore_generators
+from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
+from fulgurite.exact_resume.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
 
 log = RankedLogger(__name__)
 
-# Where in a run a checkpoint holds all that a resumed run needs; at other places Lightning is amid its own work.
+# Positions in the training loop where a checkpoint can hold all that a resumed run needs.
 RESUMABLE_POINTS = ("epoch start", "step", "end")
 
-
-MARK = "is_exact"  # on a loader method that was wrapped
+MARK = "is_exact"  # attribute of a wrapped loader method
 
 
 class ExactResume(Callback):
-    """Saves and restores what Lightning does not: random generators, metrics and means amid an epoch.
+    """Saves and restores what Lightning does not: data order, RNG states, metrics and means amid an epoch.
 
-    Its place is behind the callbacks of the config and before those that save. What was saved is put back as late as
-    possible, after every `on_train_start`, where models like to reset their metrics, and before the first batch.
+    Lightning sorts it before the callbacks that save; place it after all others. It restores after every
+    `on_train_start`, where models often reset their metrics, and before the first batch.
 
     Args:
-        seed: Of order and random changes of the training batches; None draws one.
+        seed: Seed of data order and augmentation; None draws one.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[ExactResume(seed=1), LastCheckpoint("checkpoints", every_n_train_steps=100)])
+        >>> trainer.fit(model, datamodule=datamodule, ckpt_path="checkpoints/last.ckpt", weights_only=True)
     """
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed if seed is not None else torch.seed() % 2**32
-        self._place = ""
+        self._position = ""
         self._state: dict[str, Any] | None = None
         self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
-        self._lending = ScopedRng()
+        self._rng = ScopedRng()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on a seed and wrap the data module; here, in the process that trains, which may be a spawned one."""
+        """Agree on a seed and wrap the data module, in the process that trains: it may be a spawned one."""
         if stage != "fit":
             return
         self._trainer = trainer
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
-            self.wrap(datamodule)
+            self.wrap_loaders(datamodule)
 
-    def wrap(self, datamodule: LightningDataModule) -> None:
-        """Make the loaders that a data module hands out exact, wherever they can be made so.
+    def wrap_loaders(self, datamodule: LightningDataModule) -> None:
+        """Make the loaders of a data module exact where possible.
 
         Args:
-            datamodule: Gets its loader methods replaced on the object; its class stays as it is.
+            datamodule: The methods of this object are replaced; its class stays unchanged.
         """
         if hasattr(datamodule.train_dataloader, MARK):
             return  # fitted before
@@ -73,11 +76,11 @@ class ExactResume(Callback):
         @wraps(make_train)
         def train_dataloader() -> Any:
             loaders, trainer = make_train(), cast("Trainer", datamodule.trainer)
-            reasons = ["trainer.overfit_batches takes the same few in the same order"]
+            reasons = ["trainer.overfit_batches repeats the same batches in the same order"]
             if vars(trainer)["overfit_batches"] == 0:
-                loaders, reasons = make_exact(loaders, self._share(trainer))
+                loaders, reasons = make_exact(loaders, self._shard_spec(trainer))
             for reason in reasons:
-                log.info("exact resume is off for the order of the batches: %s", reason)
+                log.info("exact resume does not control the data order: %s", reason)
             return loaders
 
         @wraps(make_val)
@@ -85,43 +88,40 @@ class ExactResume(Callback):
             loaders = make_val()
             for loader in each_loader(loaders):
                 if loader.generator is None:
-                    # workers that live on draw once a process, so a resumed run would draw once more
+                    # persistent workers draw once per process, so a resumed run would draw once more
                     loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
             return loaders
 
         setattr(train_dataloader, MARK, True)
-        # an attribute of the object, not of the class: other data modules stay as they are
         vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
 
-    def _share(self, trainer: Trainer) -> ShardSpec:
-        """Return which part of an epoch this process trains on."""
-        shares = trainer.distributed_sampler_kwargs or {}
-        if not uses_distributed_sampler(trainer):
-            shares = {}  # the data module shares out by itself
-        return ShardSpec(self.seed, self.restore, self._lending, shares.get("rank", 0), shares.get("num_replicas", 1))
+    def _shard_spec(self, trainer: Trainer) -> ShardSpec:
+        # without use_distributed_sampler the data module shards the data itself
+        ranks = (trainer.distributed_sampler_kwargs or {}) if uses_distributed_sampler(trainer) else {}
+        return ShardSpec(self.seed, self.restore, self._rng, ranks.get("rank", 0), ranks.get("num_replicas", 1))
 
-    # what is saved
+    # state
 
     @property
     def state_key(self) -> str:
-        """Key of the state in checkpoints, fixed against renames of the class."""
+        """Key of the state in checkpoints, independent of the class's name."""
         return "ExactResume"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed and, at a place a run can go on from exactly, the state of every rank.
+        """Return the seed and, at a resumable point, the state of every rank.
 
-        Called on all ranks, of which the first one writes the checkpoint.
+        Lightning calls this on all ranks; rank 0 writes the checkpoint.
         """
         trainer = self._trainer
-        if trainer is None or self._place not in RESUMABLE_POINTS:
+        if trainer is None or self._position not in RESUMABLE_POINTS:
             return {"seed": self.seed}
-        means = epoch_results(trainer) if self._place == "step" else {}
+        means = epoch_results(trainer) if self._position == "step" else {}
         own = {
-            "generators": generator_states(),
-            "lending": self._lending.state_dict(),
+            "generators": rng_states(),
+            "lending": self._rng.state_dict(),
             "metrics": {
                 name: {"state": metric.metric_state, "updates": metric.update_count}
-                for name, metric in _metrics_of(trainer.lightning_module)
+                for name, metric in _named_metrics(trainer.lightning_module)
             },
             "means": {
                 key: {"value": mean.value, "weight": getattr(mean, "cumulated_batch_size", torch.tensor(0))}
@@ -129,101 +129,102 @@ class ExactResume(Callback):
                 if mean.is_tensor and mean.meta.on_epoch and not mean.has_reset
             },
             "logged": dict(trainer.callback_metrics),
-            # a run that was stopped early has its end there, as long as it is not asked for more
-            "ended": _limits(trainer) if self._place == "end" and trainer.should_stop else None,
+            # an early-stopped run stays stopped until its limits are raised
+            "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
         }
-        return {"seed": self.seed, "switches": numerics_settings(trainer), "ranks": _from_all_ranks(own, trainer)}
+        return {"seed": self.seed, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore the score of the newest best checkpoint, which Lightning saves and does not read."""
+        """Restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key) or {}
             if trainer.state.fn == "fit" and isinstance(callback, ModelCheckpoint) and "current_score" in state:
                 callback.current_score = state["current_score"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what was saved until `restore`, and tell what is not as it was."""
+        """Keep the state for `restore`, and warn of changed numerics settings."""
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
             return
         self.seed = state_dict["seed"]
-        trainer.num_sanity_val_steps = 0  # the run it goes on from has had its own
+        trainer.num_sanity_val_steps = 0  # the interrupted run did its sanity check
         ranks = state_dict.get("ranks")
         if ranks is None:
-            log.warning("the checkpoint was saved where a run cannot go on exactly; checkpoints/last.ckpt always can")
+            log.warning("this checkpoint cannot be resumed exactly. checkpoints/last.ckpt always can.")
             return
-        for line in differences(state_dict["switches"], numerics_settings(trainer)):
+        for line in describe_changes(state_dict["switches"], numerics_settings(trainer)):
             log.warning("exact resume: %s", line)
         self._state = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
         if len(ranks) != trainer.world_size:
-            del self._state["generators"]  # one for all would make all ranks draw alike
+            del self._state["generators"]  # the same state on all ranks would make them draw the same numbers
 
     def restore(self) -> None:
-        """Put back what was saved; does nothing when that was done or nothing was saved."""
+        """Restore the loaded state, once."""
         state, self._state = self._state, None
         if state is None or self._trainer is None:
             return
-        for name, metric in _metrics_of(self._trainer.lightning_module):
+        for name, metric in _named_metrics(self._trainer.lightning_module):
             if (saved := state["metrics"].get(name)) is not None:
                 for attribute, value in saved["state"].items():
-                    setattr(metric, attribute, _moved(value, metric.device))
+                    setattr(metric, attribute, _move_to(metric.device, value))
                 set_update_count(metric, saved["updates"])
                 drop_cached_value(metric)
         self._epoch_means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
-        self._lending.load_state_dict(state["lending"])
+        self._rng.load_state_dict(state["lending"])
         if "generators" in state:
-            restore_generators(state["generators"])
+            restore_rng_states(state["generators"])
 
-    # when
+    # hooks
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where the run had been stopped early and is not asked for more."""
-        if self._state is not None and self._state.get("ended") == _limits(trainer):
-            log.info("the run had stopped early, before trainer.max_epochs=%s; raise that to go on", trainer.max_epochs)
+        """Keep an early-stopped run stopped unless its limits were raised."""
+        if self._state is not None and self._state.get("ended") == _training_limits(trainer):
+            limit = trainer.max_epochs
+            log.info("the run had stopped early, before trainer.max_epochs=%s. Raise it to continue.", limit)
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore a run that goes on with a new epoch."""
+        """Restore a run that resumes at the start of an epoch."""
         self.restore()
-        self._place = "epoch start"
+        self._position = "epoch start"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Restore a run that goes on amid an epoch, if its loader has not done so already."""
+        """Restore a run that resumes amid an epoch, unless its loader did so."""
         self.restore()
-        self._place = "batch"
+        self._position = "batch"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add to the means of the epoch what was there before the run stopped."""
-        self._place = "step"
+        """Add the saved means of the epoch to the new ones."""
+        self._position = "step"
         if self._epoch_means:
-            self._add_means(trainer)
+            self._add_saved_means(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that metrics are in use."""
-        self._place = "validation"
+        """Mark metrics as in use."""
+        self._position = "validation"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Lightning step ReduceLROnPlateau, which it leaves out at the end of the first epoch after a resume."""
+        """Make Lightning step ReduceLROnPlateau, which it skips in the first epoch after a resume."""
         self.restore()
-        self._place = "epoch end"
+        self._position = "epoch end"
         end_restart(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that everything of the last epoch is done."""
-        self._place = "end"
+        """Mark the last epoch as complete."""
+        self._position = "end"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore a run that was saved at its end: no step is left, but its metrics are still to be recorded."""
+        """Restore a run that was saved at its end: its metrics are still needed."""
         self.restore()
 
-    def _add_means(self, trainer: Trainer) -> None:
-        """Add each saved mean to the one that was begun anew, as soon as the model logs it again."""
-        begun = epoch_results(trainer)
-        for key in [key for key in self._epoch_means if key in begun]:
-            mean, saved = begun[key], self._epoch_means.pop(key)
+    def _add_saved_means(self, trainer: Trainer) -> None:
+        """Add each saved mean to the new one, once the model has logged it."""
+        results = epoch_results(trainer)
+        for key in [key for key in self._epoch_means if key in results]:
+            mean, saved = results[key], self._epoch_means.pop(key)
             value = saved["value"].to(mean.value.device)
             if mean.meta.is_mean_reduction:
                 mean.value = value + mean.value
@@ -236,32 +237,32 @@ class ExactResume(Callback):
 
 
 class DropLoaderState(Callback):
-    """Drops the place of the loaders from a checkpoint that an exact run saved: this run's loaders know of none."""
+    """Drops the loader state of an exact run from a checkpoint: standard loaders cannot load it."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Drop it before Lightning looks for loaders to give it to."""
+        """Drop it before Lightning passes it to the loaders."""
         checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
-def apply_exact_resume(trainer: Trainer, seed: int | None, *, wanted: bool, resumes: bool) -> None:
-    """Make a run resume exactly, where that is wanted.
+def apply_exact_resume(trainer: Trainer, seed: int | None, *, enabled: bool, resumes: bool) -> None:
+    """Make a run resume exactly.
 
     Args:
-        trainer: Gets a callback more.
-        seed: The run's seed.
-        wanted: False leaves everything to Lightning.
-        resumes: Whether the run goes on from a checkpoint, which may hold what an exact run saved.
+        trainer: Its callbacks get one more.
+        seed: Seed of the run.
+        enabled: False leaves data order and state to Lightning.
+        resumes: Whether the run loads a checkpoint, which an exact run may have saved.
     """
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    if wanted:
+    if enabled:
         # Lightning has sorted its callbacks by now: those that save are last
         callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed))
     elif resumes:
         callbacks.insert(0, DropLoaderState())
 
 
-def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the state of every rank, in the order of the ranks; a collective call."""
+def _gather_states(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the states of all ranks, by rank; a collective call."""
     if trainer.world_size == 1:
         return [own]
     gathered: list[Any] = [None] * trainer.world_size
@@ -269,13 +270,13 @@ def _from_all_ranks(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any
     return gathered
 
 
-def _limits(trainer: Trainer) -> list[int | None]:
+def _training_limits(trainer: Trainer) -> list[int | None]:
     return [trainer.max_epochs, trainer.max_steps]
 
 
-def _metrics_of(module: LightningModule) -> list[tuple[str, Metric]]:
+def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _move_to(device: torch.device, value: Any) -> Any:
     return [part.to(device) for part in value] if isinstance(value, list) else value.to(device)

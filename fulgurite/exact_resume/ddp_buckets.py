@@ -1,4 +1,4 @@
-"""Sums of gradients over three processes and more, in the same order whether a run goes on or never stopped."""
+"""Sum gradients over ranks in the same order in a resumed and an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 
-def settle_buckets(trainer: Trainer) -> None:
-    """Have DDP lay out its buckets of gradients before the first step, as they then stay.
+def fix_bucket_order(trainer: Trainer) -> None:
+    """Make DDP arrange its gradient buckets before the first step.
 
-    It lays them out anew after the first backward pass of a process, in the order in which gradients came. A sum over
-    three ranks is added up in another order at another place of a bucket, so the first step of a run that goes on would
-    come to other last digits than the same step did. Here a backward pass that computes nothing goes before: gradients,
-    all zero, come in the order in which layers mostly do, last to first.
+    DDP rebuilds its buckets after the first backward pass of a process, in the order in which gradients arrived. From
+    three ranks on, the position in a bucket decides the order of a sum, so the first step of a resumed run would
+    differ in its last digits. This function runs a backward pass of zeros first: gradients arrive last layer first.
 
     Args:
-        trainer: About to train; nothing is done for fewer ranks, or where buckets stay as they are.
+        trainer: A trainer about to train. Two ranks need no fixed order, and static graphs keep their buckets.
     """
     model = trainer.strategy.model
     if trainer.world_size < 3 or not isinstance(model, DistributedDataParallel):

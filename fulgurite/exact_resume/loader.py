@@ -1,4 +1,4 @@
-"""Training batches whose order and random changes are functions of their place in the run."""
+"""Make the data order and augmentation a function of seed, epoch and batch."""
 
 from __future__ import annotations
 
@@ -26,105 +26,106 @@ from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.rng import ScopedRng, derive_seed, seed_all
 from fulgurite.exact_resume.sharding import BatchSharding
 
-Keyed = tuple[int, list[int]]  # the seed of a batch and its indices
+SeededIndices = tuple[int, list[int]]  # seed and indices of a batch
 
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """Whose share of each epoch a loader hands out, and what it is made with.
+    """The shard of each epoch that a loader yields.
 
     Attributes:
-        seed: Of order and random changes.
+        seed: Seed of data order and augmentation.
         on_start: Called before the first batch of each epoch is made.
-        lending: Lends generators to batches that are made in the training process.
-        rank: Of this process among those that share each epoch.
-        ranks: How many share it.
+        rng: RNGs of batches that are made in the training process.
+        rank: Rank of the shard.
+        world_size: Number of shards.
     """
 
     seed: int
     on_start: Callable[[], None]
-    lending: ScopedRng = field(default_factory=ScopedRng)
+    rng: ScopedRng = field(default_factory=ScopedRng)
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
 
-# Samplers whose whole order comes from one generator, or from none.
+# Samplers whose order comes from at most one generator.
 SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 class EpochSampler(DistributedSampler[int]):
-    """The order of a sampler, drawn anew for each epoch as a function of seed and epoch, and one rank's share of it.
+    """One rank's shard of an epoch's order, which is a function of seed and epoch.
 
-    The order is that of the whole data set, whatever the number of ranks. Lightning leaves the loader alone because
-    this is a DistributedSampler.
+    The order is that of the full data set for any world size. Lightning does not replace a DistributedSampler.
 
     Args:
-        sampler: One of `SAMPLERS`; of another one the order is taken as it comes.
-        seed: Another seed is another order; a generator that the sampler has of its own adds its seed.
-        sharing: Which of it is this rank's.
+        sampler: One of `SAMPLERS`; any other sampler is iterated as it is.
+        seed: Seed of the order. The seed of the sampler's own generator is mixed in.
+        sharding: Assigns examples to ranks.
     """
 
-    def __init__(self, sampler: Any, seed: int, sharing: BatchSharding) -> None:
-        super().__init__(sampler, num_replicas=sharing.ranks, rank=sharing.rank)
+    def __init__(self, sampler: Any, seed: int, sharding: BatchSharding) -> None:
+        super().__init__(sampler, num_replicas=sharding.world_size, rank=sharding.rank)
         own = getattr(sampler, "generator", None)
-        self.sampler = copy(sampler)  # gets a generator of each epoch; the one given may be used again
+        self.sampler = copy(sampler)  # its generator is replaced every epoch; the original may be used again
         self.seed = seed if own is None else derive_seed(seed, own.initial_seed())
-        self.sharing = sharing
+        self.sharding = sharding
 
-    def whole(self) -> list[int]:
-        """Return the epoch's order, of all ranks together."""
+    def epoch_order(self) -> list[int]:
+        """Return the order of the epoch over all ranks."""
         if not isinstance(self.sampler, SequentialSampler):
             self.sampler.generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
         return list(self.sampler)
 
     def __len__(self) -> int:
-        last = self.sharing.batches - 1  # all before it are full
+        last = self.sharding.num_batches - 1  # all before it are full
         if last < 0:
             return 0
-        return last * self.sharing.batch_size + len(self.sharing.part(range(self.sharing.examples), last))
+        return last * self.sharding.batch_size + len(self.sharding.shard(range(self.sharding.num_examples), last))
 
     def __iter__(self) -> Iterator[int]:
-        order = self.whole()
-        return iter([index for batch in range(self.sharing.batches) for index in self.sharing.part(order, batch)])
+        order = self.epoch_order()
+        return iter(
+            [index for batch in range(self.sharding.num_batches) for index in self.sharding.shard(order, batch)]
+        )
 
 
 class SeededBatchSampler(Sampler[Any]):
-    """Batches of indices, each with the seed of its random changes.
+    """Batches of indices, each with the seed of its augmentation.
 
     Args:
-        sampler: The order, and how it is shared.
+        sampler: Order and sharding of the epoch.
     """
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
-        self.sharing = sampler.sharing
-        self.first = 0  # batches that are skipped
+        self.sharding = sampler.sharding
+        self.num_skipped = 0  # batches that the run trained on before it was resumed
 
     def __len__(self) -> int:
-        return self.sharing.batches
+        return self.sharding.num_batches
 
-    def __iter__(self) -> Iterator[Keyed]:
-        order, place = self.sampler.whole(), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
-        for batch in range(self.first, len(self)):
-            yield derive_seed("batch", *place, batch), self.sharing.part(order, batch)
+    def __iter__(self) -> Iterator[SeededIndices]:
+        order, key = self.sampler.epoch_order(), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
+        for batch in range(self.num_skipped, len(self)):
+            yield derive_seed("batch", *key, batch), self.sharding.shard(order, batch)
 
 
 class SeededDataset(Dataset[Any]):
-    """A data set that makes a whole batch, collated, on generators seeded for it. All else is the wrapped data set's.
+    """A data set that makes a collated batch on RNGs seeded for it; other attributes are those of the wrapped one.
 
     Args:
-        dataset: The data set; `__getitems__` is used where it has one.
-        collate: Makes a batch of what the data set gives.
-        lending: Where batches are made in the training process.
+        dataset: The data set; its `__getitems__` is used where it has one.
+        collate: Makes a batch of a list of examples.
+        rng: RNGs of batches that are made in the training process.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any], lending: ScopedRng) -> None:
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], rng: ScopedRng) -> None:
         self._wrapped = dataset
         self._collate = collate
-        self._lending = lending
+        self._rng = rng
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what pickle asks for before there is a data set to ask
+        if name.startswith("_"):  # pickle looks these up before `_wrapped` exists
             raise AttributeError(name)
         return getattr(self._wrapped, name)
 
@@ -134,11 +135,11 @@ class SeededDataset(Dataset[Any]):
     def __getitem__(self, index: Any) -> Any:
         return self._wrapped[index]
 
-    def __getitems__(self, keyed: Keyed) -> Any:
+    def __getitems__(self, seeded: SeededIndices) -> Any:
         """Return the collated batch of `(seed, indices)`."""
-        seed, indices = keyed
+        seed, indices = seeded
         if get_worker_info() is None:
-            return self._lending.run(seed, self._make, indices)
+            return self._rng.run(seed, self._make, indices)
         seed_all(seed)
         return self._make(indices)
 
@@ -148,114 +149,114 @@ class SeededDataset(Dataset[Any]):
         return self._collate([self._wrapped[index] for index in indices])
 
 
-def _as_is(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch
 
 
 class ExactLoader(DataLoader[Any]):
-    """The batches of a standard DataLoader in an order that is a function of seed and epoch, able to go on amid one.
+    """A DataLoader whose order is a function of seed and epoch, and which can resume amid an epoch.
 
-    Nothing happens before the first batch is asked for: by then the epoch is set and a resumed run is restored.
+    It does nothing before the first batch is requested: by then the epoch is set and a resumed run is restored.
 
     Args:
-        loader: The loader whose data set, sampler and settings are taken.
-        share: Whose batches they are.
+        loader: The loader whose data set, sampler and settings are used.
+        spec: The shard to yield.
     """
 
-    def __init__(self, loader: DataLoader[Any], share: ShardSpec) -> None:
-        sharing = BatchSharding(
+    def __init__(self, loader: DataLoader[Any], spec: ShardSpec) -> None:
+        sharding = BatchSharding(
             len(cast("Sized", loader.sampler)),
             int(loader.batch_size or 1),
-            share.rank,
-            share.ranks,
+            spec.rank,
+            spec.world_size,
             drop_last=loader.drop_last,
         )
-        order = EpochSampler(loader.sampler, share.seed, sharing)
+        order = EpochSampler(loader.sampler, spec.seed, sharding)
         self.batches = SeededBatchSampler(order)
         super().__init__(
-            SeededDataset(loader.dataset, loader.collate_fn, share.lending),
+            SeededDataset(loader.dataset, loader.collate_fn, spec.rng),
             batch_sampler=self.batches,
-            collate_fn=_as_is,
+            collate_fn=_identity_collate,
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
             worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context,
-            generator=torch.Generator(),  # what a loader draws for itself must not move the global generator
+            generator=torch.Generator(),  # otherwise DataLoader draws from the global one
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
         )
-        vars(self)["sampler"] = order  # where Lightning looks; set behind the back of a loader that would refuse it
+        vars(self)["sampler"] = order  # for Lightning; DataLoader refuses to set it
         self.order = order
-        self._on_start = share.on_start
-        self._epoch, self._handed_out = 0, 0
-        self._restored = (0, 0)  # epoch, batches handed out in it
+        self._on_start = spec.on_start
+        self._epoch, self._num_yielded = 0, 0
+        self._restored = (0, 0)  # epoch, batches yielded in it
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._on_start()
         order, (epoch, batches) = self.order, self._restored
         self._epoch = order.epoch
-        self.batches.first = self._handed_out = batches if epoch == order.epoch else 0
+        self.batches.num_skipped = self._num_yielded = batches if epoch == order.epoch else 0
         self._restored = (0, 0)
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
         for batch in super().__iter__():
-            self._handed_out += 1
+            self._num_yielded += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return where in the run the loader stands, and what that is counted in."""
-        return {**self._counted_in(), "epoch": self._epoch, "batches": self._handed_out}
+        """Return the position in the run and the settings that it depends on."""
+        return {**self._settings(), "epoch": self._epoch, "batches": self._num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken.
+        """Resume at the position of `state_dict`.
 
         Raises:
-            UserError: The batches are others than those that were counted.
+            UserError: The settings changed, so the position has another meaning.
         """
-        for name, here in self._counted_in().items():
-            if state[name] != here:
+        for name, value in self._settings().items():
+            if state[name] != value:
                 raise UserError(
-                    f"ckpt_path: was saved amid an epoch, {name.replace('_', ' ')} {state[name]}, here is {here}: "
-                    "the rest of the epoch is not known; give the same value, or resilience.exact_resume=false"
+                    f"ckpt_path: was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, now {value}. "
+                    "Pass the same value, or set resilience.exact_resume=false."
                 )
         self._restored = (state["epoch"], state["batches"])
 
-    def _counted_in(self) -> dict[str, int]:
+    def _settings(self) -> dict[str, int]:
         order = self.order
         return {
             "seed": order.seed,
             "processes": order.num_replicas,
-            "examples": order.num_samples,  # of the largest share: the state of rank 0 is given to every rank
-            "batch_size": order.sharing.batch_size,
+            "examples": order.num_samples,  # of the largest shard: every rank loads the state of rank 0
+            "batch_size": order.sharding.batch_size,
         }
 
 
-def make_exact(loaders: Any, share: ShardSpec) -> tuple[Any, list[str]]:
-    """Return the loaders made exact, and why some were left as they are.
+def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
+    """Return exact loaders, and the reason for each loader that stays as it is.
 
     Args:
         loaders: A DataLoader, or a dictionary, list or tuple of them.
-        share: Whose batches they are.
+        spec: The shard to yield.
     """
     if isinstance(loaders, dict):
-        parts = {name: make_exact(part, share) for name, part in loaders.items()}
-        return {name: part for name, (part, _) in parts.items()}, [why for _, found in parts.values() for why in found]
+        exact, reasons = make_exact(list(loaders.values()), spec)
+        return dict(zip(loaders, exact, strict=True)), reasons
     if isinstance(loaders, (list, tuple)):
-        made = [make_exact(part, share) for part in loaders]
-        return type(loaders)([part for part, _ in made]), [why for _, found in made for why in found]
-    if why := _why_not(loaders):
-        return loaders, [why]
-    return ExactLoader(loaders, share), []
+        made = [make_exact(part, spec) for part in loaders]
+        return type(loaders)([part for part, _ in made]), [reason for _, found in made for reason in found]
+    if reason := _unsupported_reason(loaders):
+        return loaders, [reason]
+    return ExactLoader(loaders, spec), []
 
 
-def _why_not(loader: Any) -> str:
-    """Return what keeps a loader from being made exact, or an empty string."""
+def _unsupported_reason(loader: Any) -> str:
+    """Return why a loader cannot be made exact, or an empty string."""
     if type(loader) is not DataLoader:
         return f"{type(loader).__name__} is not a plain DataLoader"
     if isinstance(loader.dataset, IterableDataset):
-        return "an iterable data set has an order of its own"
+        return "an iterable data set defines its own order"
     if type(loader.batch_sampler) is not BatchSampler:
-        return "the loader has a batch sampler of its own, or none"
+        return "the loader has a custom batch sampler, or none"
     if type(loader.sampler) not in SAMPLERS:
-        return f"the order of a {type(loader.sampler).__name__} is not known"
+        return f"the order of a {type(loader.sampler).__name__} is unknown"
     return ""

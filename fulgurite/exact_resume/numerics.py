@@ -1,4 +1,4 @@
-"""What decides the bits of a result beside code, config and data: noted in a checkpoint, compared on resume."""
+"""Numerics settings: what decides the bits of a result besides code, config and data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 
 
 def numerics_settings(trainer: Trainer) -> dict[str, str | int | bool]:
-    """Return them by name, as plain values.
+    """Return the numerics settings by name, as plain values.
 
     Args:
-        trainer: Set up, so that its device is known.
+        trainer: A trainer whose device is set up.
     """
     device = trainer.strategy.root_device
     return {
@@ -32,11 +32,11 @@ def numerics_settings(trainer: Trainer) -> dict[str, str | int | bool]:
     }
 
 
-def differences(saved: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
-    """Return one line for each that is another one here; names that only one side knows are passed over."""
+def describe_changes(saved: Mapping[str, object], current: Mapping[str, object]) -> list[str]:
+    """Return one line per changed setting; a name that one side lacks is skipped."""
     return [
-        f"{name} was {saved[name]} where the checkpoint was saved, here it is {value}: bits may differ"
-        for name, value in here.items()
+        f"{name} was {saved[name]} when the checkpoint was saved and is {value} now: bits may differ"
+        for name, value in current.items()
         if name in saved and saved[name] != value
     ]
 
@@ -44,5 +44,5 @@ def differences(saved: Mapping[str, object], here: Mapping[str, object]) -> list
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    # instructions that torch was told to use decide how sums are ordered, not the label on the chip
+    # the instruction set that torch uses decides the order of sums, not the model of the CPU
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

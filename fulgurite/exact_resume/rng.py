@@ -1,4 +1,4 @@
-"""Seeds that are functions of their place in a run, and the states of all random generators as plain values."""
+"""Derive seeds, run functions on scoped RNGs, and save and restore RNG states."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-# Put in place of numpy's own while a batch is made: numpy's state takes ten times as long to copy and to set.
-_LENT = np.random.MT19937(0)
+# Swapped for NumPy's own generator while a batch is made: copying and setting NumPy's state takes ten times as long.
+_SCOPED_NUMPY = np.random.MT19937(0)
 
-LOOKS = 16  # batches; enough for a change that is made to one image in many
+PROBE_BATCHES = 16  # enough to catch an augmentation that changes one image in many
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-def derive_seed(*place: int | str) -> int:
-    """Return a seed, 0 to 2**32 - 1, that is a function of its place, e.g. of seed, epoch and batch."""
-    digest = blake2b("/".join(map(str, place)).encode(), digest_size=4).digest()
+def derive_seed(*parts: int | str) -> int:
+    """Return a seed, 0 to 2**32 - 1, that is a function of e.g. run seed, epoch and batch."""
+    digest = blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 
 
 def seed_all(seed: int) -> None:
-    """Seed python, numpy and torch's CPU generator; for the worker of a loader, which has nothing to restore.
+    """Seed the Python, NumPy and torch CPU RNGs of a DataLoader worker.
 
     Args:
         seed: 0 to 2**32 - 1.
@@ -37,90 +37,90 @@ def seed_all(seed: int) -> None:
 
 
 class ScopedRng:
-    """Lends python's, numpy's and torch's CPU generator, seeded, to the making of a batch; then all is as before.
+    """Runs a function with the Python, NumPy and torch CPU RNGs seeded, then restores their states.
 
-    In the first batches of a run all three are lent and looked at. One that no batch drew from is left alone from
-    then on: to lend python's costs more than to make a batch of a data set in memory. Should the data begin to draw
-    from it later, it draws from the run's own stream, which is saved and restored.
+    The first batches probe which RNGs the data draws from. The others are left alone afterwards: scoping Python's RNG
+    costs more than making a batch of an in-memory data set. If the data draws from one of them later, it draws from
+    the run's own stream, which checkpoints save and restore.
 
     Attributes:
-        looks: Batches in which all three are still to be lent.
-        drawn: Names of those that were drawn from.
+        probe_batches: Batches left to probe.
+        drawn: Names of the RNGs that a batch drew from.
     """
 
     def __init__(self) -> None:
-        self.looks = LOOKS
+        self.probe_batches = PROBE_BATCHES
         self.drawn: set[str] = set()
 
-    def run(self, seed: int, make: Callable[[T], U], what: T) -> U:
-        """Return `make(what)`, drawn from generators seeded for it.
+    def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
+        """Return `make(argument)`, run with seeded RNGs.
 
         Args:
             seed: 0 to 2**32 - 1.
-            make: Makes the batch.
-            what: Its one argument.
+            make: Makes a batch.
+            argument: Its only argument.
         """
-        if self.looks:
-            return self._look(seed, make, what)
+        if self.probe_batches:
+            return self._run_and_probe(seed, make, argument)
         if not self.drawn:
-            return make(what)
+            return make(argument)
         cpu, python, numpy = torch.default_generator, "python" in self.drawn, "numpy" in self.drawn
-        before = cpu.get_state()
-        words = random.getstate() if python else None
+        torch_state = cpu.get_state()
+        python_state = random.getstate() if python else None
         cpu.manual_seed(seed)
-        if words:
+        if python_state:
             random.seed(seed)
-        own = _lend_numpy(seed) if numpy else None
+        own = _swap_numpy(seed) if numpy else None
         try:
-            return make(what)
+            return make(argument)
         finally:
-            cpu.set_state(before)
-            if words:
-                random.setstate(words)
+            cpu.set_state(torch_state)
+            if python_state:
+                random.setstate(python_state)
             if own is not None:
                 np.random.set_bit_generator(own)  # type: ignore[attr-defined]
 
-    def _look(self, seed: int, make: Callable[[T], U], what: T) -> U:
-        """Do the same with all three, and note which of them moved."""
+    def _run_and_probe(self, seed: int, make: Callable[[T], U], argument: T) -> U:
+        """Run with all three RNGs scoped, and note which of them advanced."""
         cpu = torch.default_generator
-        before, words, own = cpu.get_state(), random.getstate(), _lend_numpy(seed)
+        torch_state, python_state, own = cpu.get_state(), random.getstate(), _swap_numpy(seed)
         cpu.manual_seed(seed)
         random.seed(seed)
-        fresh, python, numpy = cpu.get_state(), random.getstate(), _LENT.state["state"]
+        fresh, python, numpy = cpu.get_state(), random.getstate(), _SCOPED_NUMPY.state["state"]
         try:
-            return make(what)
+            return make(argument)
         finally:
-            moved = {
+            advanced = {
                 "torch": not torch.equal(cpu.get_state(), fresh),
                 "python": random.getstate() != python,
-                "numpy": _LENT.state["state"]["pos"] != numpy["pos"]
-                or (_LENT.state["state"]["key"] != numpy["key"]).any(),
+                "numpy": _SCOPED_NUMPY.state["state"]["pos"] != numpy["pos"]
+                or (_SCOPED_NUMPY.state["state"]["key"] != numpy["key"]).any(),
             }
-            self.drawn |= {name for name, drew in moved.items() if drew}
-            self.looks -= 1
-            cpu.set_state(before)
-            random.setstate(words)
+            self.drawn |= {name for name, moved in advanced.items() if moved}
+            self.probe_batches -= 1
+            cpu.set_state(torch_state)
+            random.setstate(python_state)
             np.random.set_bit_generator(own)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was found out, so that a resumed run decides alike."""
-        return {"looks": self.looks, "drawn": sorted(self.drawn)}
+        """Return the result of the probe; a resumed run needs the same."""
+        return {"looks": self.probe_batches, "drawn": sorted(self.drawn)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.looks, self.drawn = state["looks"], set(state["drawn"])
+        """Restore what `state_dict` returned."""
+        self.probe_batches, self.drawn = state["looks"], set(state["drawn"])
 
 
-def _lend_numpy(seed: int) -> Any:
-    """Put the generator that is lent in place of numpy's own, seeded, and return numpy's own."""
+def _swap_numpy(seed: int) -> Any:
+    """Replace NumPy's generator by the seeded scoped one, and return NumPy's own."""
     own = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    np.random.set_bit_generator(_LENT)  # type: ignore[attr-defined]
+    np.random.set_bit_generator(_SCOPED_NUMPY)  # type: ignore[attr-defined]
     np.random.seed(seed)  # noqa: NPY002 - the generator that transforms draw from
     return own
 
 
-def generator_states() -> dict[str, Any]:
-    """Return the states of python's, numpy's, torch's and each CUDA device's generator as tensors and plain values."""
+def rng_states() -> dict[str, Any]:
+    """Return the states of the Python, NumPy, torch and CUDA RNGs as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - as above
     return {
@@ -135,8 +135,8 @@ def generator_states() -> dict[str, Any]:
     }
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Put all generators into the states that `generator_states` returned."""
+def restore_rng_states(states: dict[str, Any]) -> None:
+    """Restore the states that `rng_states` returned."""
     python, numpy = states["python"], states["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state((numpy["name"], numpy["keys"].numpy().astype(np.uint32), *numpy["rest"]))  # noqa: NPY002 - as above

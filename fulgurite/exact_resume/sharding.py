@@ -1,70 +1,71 @@
-"""How several processes share the batches of an epoch: the batches of one process, each cut into parts."""
+"""Split each global batch into one shard per rank."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Examples that no rank gets fewer of as long as a batch has them: of a single one batch norm cannot take statistics,
-# and matrix products take another way, with other last digits.
-LEAST = 2
+# Examples per shard where the batch has enough: batch norm has no statistics of a single example, and matrix products
+# of a single row use another kernel with other last digits.
+MIN_SHARD_SIZE = 2
 
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """Which examples of each batch are one rank's.
+    """The examples of each batch that one rank gets.
 
-    A batch of all ranks together is what one process would see in a batch `ranks` times as large. Rank r takes every
-    `ranks`-th example from the r-th on. All ranks have equally many batches, so that none waits for another for ever:
-    where the last batch is too small for all of them, those without a part of it get a filler, which counts nowhere.
+    The global batch equals the batch of one process with `world_size` times the batch size. Rank r gets every
+    `world_size`-th example from the r-th on. All ranks have the same number of batches, so that no collective
+    blocks: where the last batch is too small, ranks without a shard get a padding batch, which counts nowhere.
 
     Attributes:
-        examples: In the epoch, over all ranks.
-        batch_size: Examples a batch of one rank.
-        rank: Whose part.
-        ranks: How many share.
-        drop_last: Whether a last batch that is not full, over all ranks, is left out.
-        fill: Whether there are fillers; without, ranks have as many batches as they have parts.
+        num_examples: Examples of the epoch, over all ranks.
+        batch_size: Examples per batch and rank.
+        rank: Rank of the shard.
+        world_size: Number of shards.
+        drop_last: Whether to drop a last global batch that is not full.
+        pad: Whether ranks without a shard get a padding batch; otherwise they have fewer batches.
     """
 
-    examples: int
+    num_examples: int
     batch_size: int
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     drop_last: bool = False
-    fill: bool = True
+    pad: bool = True
 
     @property
-    def batches(self) -> int:
-        """How many there are, the same for every rank."""
-        whole, rest = divmod(self.examples, self.batch_size * self.ranks)
-        return whole if self.drop_last or not rest else whole + 1
+    def num_batches(self) -> int:
+        """Number of batches, equal on all ranks."""
+        full, rest = divmod(self.num_examples, self.batch_size * self.world_size)
+        return full if self.drop_last or not rest else full + 1
 
-    def places(self, batch: int) -> range:
-        """Return the places in the order of the epoch that this rank's part of a batch has; empty for a filler."""
-        start = batch * self.batch_size * self.ranks
-        end = min(start + self.batch_size * self.ranks, self.examples)
-        holders = min(self.ranks, max(1, (end - start) // min(LEAST, self.batch_size)))
-        return range(start + self.rank, end, holders) if self.rank < holders else range(0)
+    def shard_positions(self, batch: int) -> range:
+        """Return the positions of this rank's shard in the epoch's order; empty for a padding batch."""
+        start = batch * self.batch_size * self.world_size
+        end = min(start + self.batch_size * self.world_size, self.num_examples)
+        num_shards = min(self.world_size, max(1, (end - start) // min(MIN_SHARD_SIZE, self.batch_size)))
+        return range(start + self.rank, end, num_shards) if self.rank < num_shards else range(0)
 
-    def part(self, order: Sequence[int], batch: int) -> list[int]:
-        """Return this rank's examples of a batch, or a filler.
+    def shard(self, order: Sequence[int], batch: int) -> list[int]:
+        """Return this rank's shard of a batch, or a padding batch.
 
         Args:
-            order: Of all examples of the epoch.
-            batch: Its number in the epoch, from 0.
+            order: Indices of all examples of the epoch.
+            batch: Number of the batch in the epoch, from 0.
         """
-        return [order[place] for place in self.places(batch)] or list(order[: LEAST if self.fill else 0])
+        positions = self.shard_positions(batch)
+        return [order[position] for position in positions] or list(order[: MIN_SHARD_SIZE if self.pad else 0])
 
     def is_padding(self, batch: int) -> bool:
-        """Tell whether this rank has no example of a batch of its own."""
-        return not self.places(batch)
+        """Return whether this rank's batch is padding."""
+        return not self.shard_positions(batch)
 
     def weight(self, batch: int) -> float:
-        """Return what a rank's gradient of a batch is worth in the mean over ranks, 1 where all parts are equal.
+        """Return the factor of this rank's gradient in the mean over ranks; 1 where all shards are equally large.
 
-        The mean over the batch of the gradients of its examples is the mean over ranks of weight times mean over part.
+        The mean gradient over the examples of a batch is the mean over ranks of weight times mean over the shard.
         """
-        start = batch * self.batch_size * self.ranks
-        together = min(self.batch_size * self.ranks, self.examples - start)
-        return len(self.places(batch)) * self.ranks / together
+        start = batch * self.batch_size * self.world_size
+        size = min(self.batch_size * self.world_size, self.num_examples - start)
+        return len(self.shard_positions(batch)) * self.world_size / size

@@ -1,4 +1,4 @@
-"""Makes several processes train and evaluate to what one process with the same global batch comes to."""
+"""Make multi-process training match single-process training with the same global batch size."""
 
 from __future__ import annotations
 
@@ -26,63 +26,63 @@ from fulgurite.compat.lightning import (
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import each_loader
-from fulgurite.exact_resume.ddp_buckets import settle_buckets
+from fulgurite.exact_resume.ddp_buckets import fix_bucket_order
 from fulgurite.exact_resume.loader import EpochSampler, ExactLoader
 from fulgurite.exact_resume.sharding import BatchSharding
 
 log = RankedLogger(__name__)
-MARK = "is_shared"  # on a loader method that was wrapped
+MARK = "is_sharded"  # attribute of a wrapped loader method
 Values = dict[str, Any]
 
 
 class UnevenBatches(Callback):
-    """Counts every example once, over all ranks, and weighs a last batch whose parts are not equally large.
+    """Counts every example exactly once over all ranks, and weights gradients of unequal last shards.
 
-    Lightning's own sampler repeats examples until all ranks have equally many, and counts them twice. Here the ranks
-    share the batches of one process; one that has no part of the last batch is given a filler, so that all ranks meet
-    in the same collectives, and all that it has added to metrics is taken out again. Sums that a model keeps by itself,
-    outside torchmetrics and `self.log`, see the filler: two examples a rank at most.
+    Lightning's sampler repeats examples until all ranks have equally many, and counts them twice. Here the ranks shard
+    the batches of one process. A rank without a shard of the last batch gets a padding batch, so that all ranks join
+    the same collectives, and metrics are restored afterwards. Sums that a model keeps outside torchmetrics and
+    `self.log` include the padding: at most two examples per rank.
     """
 
     def __init__(self) -> None:
-        self._before: list[tuple[Metric, Values]] | None = None  # metrics as they were before a filler
+        self._metrics_before_padding: list[tuple[Metric, Values]] | None = None
         self._is_last = False
-        self._weight = 1.0  # of this rank's part of the batch
+        self._weight = 1.0  # of this rank's gradient
         self._train_sharding: BatchSharding | None = None
         self._evaluation_loaders: list[DataLoader[Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wrap the data module; here, in the process that trains, which may be a spawned one."""
+        """Wrap the data module in the process that trains: it may be a spawned one."""
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
             datamodule.allow_zero_length_dataloader_with_multiple_devices = stage == "predict"
             for name in ("val_dataloader", "test_dataloader", "predict_dataloader"):
                 make = getattr(datamodule, name)
-                # Lightning asks whether a method is there by looking whether it is overridden
+                # Lightning uses a loader method only if it is overridden
                 if is_overridden(name, datamodule, LightningDataModule) and not hasattr(make, MARK):
-                    vars(datamodule)[name] = _shared(make, datamodule)
+                    vars(datamodule)[name] = _wrap_method(make, datamodule)
 
     # training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle in which order gradients are summed."""
-        settle_buckets(trainer)
+        """Fix the order of gradient sums."""
+        fix_bucket_order(trainer)
         self.on_train_epoch_start(trainer, pl_module)  # Lightning skips that hook when it resumes amid an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the sharding of the training loader, which Lightning may have reloaded."""
+        """Get the sharding of the training loader, which Lightning may have reloaded."""
         # a step that takes a batch from each of several loaders has one loss for all
         loader = loaders[0] if len(loaders := train_loaders(trainer)) == 1 else None
-        self._train_sharding = loader.order.sharing if isinstance(loader, ExactLoader) else None
+        self._train_sharding = loader.order.sharding if isinstance(loader, ExactLoader) else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Find out what this rank's part of the batch is worth."""
-        sharing = self._train_sharding
-        if sharing is not None and batch_idx == sharing.batches - 1:
-            self._weight = sharing.weight(batch_idx)
-            self._note(trainer, sharing, batch_idx)
+        """Compute the weight of this rank's gradient for the last batch."""
+        sharding = self._train_sharding
+        if sharding is not None and batch_idx == sharding.num_batches - 1:
+            self._weight = sharding.weight(batch_idx)
+            self._prepare(trainer, sharding, batch_idx)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        """Weigh the gradient; the loss stays as it is."""
+        """Weight the gradient without changing the loss."""
         weight = self._weight
         if weight != 1 and loss.requires_grad:
             loss.register_hook(lambda gradient: gradient * weight)  # type: ignore[no-untyped-call]
@@ -90,8 +90,8 @@ class UnevenBatches(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Forget a filler."""
-        self._end_batch(trainer)
+        """Undo a padding batch."""
+        self._finish_batch(trainer)
 
     # evaluation
 
@@ -102,8 +102,8 @@ class UnevenBatches(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Note what metrics hold before a filler."""
-        self._note_loader(trainer, batch_idx, dataloader_idx)
+        """Copy the metrics before a padding batch."""
+        self._prepare_evaluation(trainer, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -114,114 +114,117 @@ class UnevenBatches(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Forget a filler."""
-        self._end_batch(trainer)
+        """Undo a padding batch."""
+        self._finish_batch(trainer)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
-    def _note_loader(self, trainer: Trainer, batch_idx: int, dataloader_idx: int) -> None:
+    def _prepare_evaluation(self, trainer: Trainer, batch_idx: int, dataloader_idx: int) -> None:
         if not self._evaluation_loaders:
             return
         order = getattr(self._evaluation_loaders[dataloader_idx], "sampler", None)
         if isinstance(order, EpochSampler):
-            self._note(trainer, order.sharing, batch_idx)
+            self._prepare(trainer, order.sharding, batch_idx)
 
-    def _note(self, trainer: Trainer, sharing: BatchSharding, batch_idx: int) -> None:
-        if batch_idx == sharing.batches - 1:
+    def _prepare(self, trainer: Trainer, sharding: BatchSharding, batch_idx: int) -> None:
+        if batch_idx == sharding.num_batches - 1:
             self._is_last = True
-            if sharing.is_padding(batch_idx):
-                self._before = [(metric, _values(metric)) for metric in _metrics(trainer)]
+            if sharding.is_padding(batch_idx):
+                self._metrics_before_padding = [(metric, _copy_state(metric)) for metric in _all_metrics(trainer)]
 
-    def _end_batch(self, trainer: Trainer) -> None:
-        """Take out what a filler has added, and have Lightning's means weighed by all of the examples."""
+    def _finish_batch(self, trainer: Trainer) -> None:
+        """Restore the metrics after a padding batch, and weight Lightning's means by the number of examples."""
         if not self._is_last:
             return
-        before, self._before, self._is_last, self._weight = self._before, None, False, 1.0
+        before, self._metrics_before_padding = self._metrics_before_padding, None
+        self._is_last, self._weight = False, 1.0
         if before is not None:
-            known = {id(metric) for metric, _ in before}
-            # what the filler was the first to log has no value of before
-            before += [(metric, default_state(metric)) for metric in _metrics(trainer) if id(metric) not in known]
+            existing = {id(metric) for metric, _ in before}
+            # metrics that the padding batch was the first to log
+            before += [
+                (metric, default_state(metric)) for metric in _all_metrics(trainer) if id(metric) not in existing
+            ]
             for metric, values in before:
                 for name, value in values.items():
                     setattr(metric, name, _copy(value, metric.device))
                 drop_cached_value(metric)
         for mean in active_results(trainer).values():
-            # Lightning divides the number over all ranks by their number, in whole numbers
+            # Lightning 2.6 divides the sum over ranks by the world size as integers
             if mean.is_tensor and mean.meta.is_mean_reduction:
                 mean.cumulated_batch_size = mean.cumulated_batch_size.float()
 
 
 def install_uneven_batches(trainer: Trainer) -> None:
-    """Have the processes of a trainer share their batches; nothing is done for one process.
+    """Shard the batches of a multi-process trainer.
 
     Args:
-        trainer: Gets a callback more, before those that look at metrics.
+        trainer: Its callbacks get one more, before those that read metrics.
     """
     if trainer.world_size > 1 and uses_distributed_sampler(trainer):
         vars(trainer)["callbacks"].insert(0, UnevenBatches())
 
 
-def _shared(make: Callable[[], Any], datamodule: LightningDataModule) -> Callable[[], Any]:
+def _wrap_method(make: Callable[[], Any], datamodule: LightningDataModule) -> Callable[[], Any]:
     @wraps(make)
-    def make_shared() -> Any:
+    def make_sharded() -> Any:
         loaders, trainer = make(), cast("Trainer", datamodule.trainer)
-        predicts = trainer.state.fn == TrainerFn.PREDICTING
+        pad = trainer.state.fn != TrainerFn.PREDICTING
         for loader in each_loader(loaders):
-            if why := _share(loader, trainer, fill=not predicts):
-                log.info("examples may be counted twice in the last batch: %s", why)
+            if reason := _shard_loader(loader, trainer, pad=pad):
+                log.info("examples of the last batch may be counted twice: %s", reason)
         return loaders
 
-    setattr(make_shared, MARK, True)
-    return make_shared
+    setattr(make_sharded, MARK, True)
+    return make_sharded
 
 
-def _share(loader: DataLoader[Any], trainer: Trainer, *, fill: bool) -> str:
-    """Have a loader hand out this rank's part; return what keeps it from that, or an empty string.
+def _shard_loader(loader: DataLoader[Any], trainer: Trainer, *, pad: bool) -> str:
+    """Make a loader yield this rank's shard; return the reason if it cannot, or an empty string.
 
     Args:
-        loader: Changed in place, so that a subclass stays what it is.
-        trainer: Knows the ranks.
-        fill: Whether a rank without a part of the last batch gets a filler; predictions would be those of nobody.
+        loader: Changed in place, which keeps the type of a subclass.
+        trainer: The trainer of the run.
+        pad: Whether a rank without a shard gets a padding batch; predictions must not contain padding.
     """
     sampler, batches = loader.sampler, loader.batch_sampler
     if isinstance(sampler, EpochSampler):
-        sampler.sharing = replace(sampler.sharing, fill=fill)  # the data module gave this loader before
+        sampler.sharding = replace(sampler.sharding, pad=pad)  # the data module returned this loader before
         return ""
     if isinstance(sampler, DistributedSampler):
-        return ""  # the data module shares out by itself
+        return ""  # the data module shards the data itself
     if isinstance(loader.dataset, IterableDataset):
-        return "an iterable data set has an order of its own"
+        return "an iterable data set defines its own order"
     if type(batches) is not BatchSampler:
-        return "the loader has a batch sampler of its own, or none"
+        return "the loader has a custom batch sampler, or none"
     ranks = trainer.distributed_sampler_kwargs or {}
-    sharing = BatchSharding(
+    sharding = BatchSharding(
         len(cast("Sized", sampler)),
         batches.batch_size,
         ranks.get("rank", 0),
         ranks.get("num_replicas", 1),
         drop_last=batches.drop_last,
-        fill=fill,
+        pad=pad,
     )
-    # as Lightning seeds the one it would put in
-    order = EpochSampler(sampler, int(os.getenv("PL_GLOBAL_SEED", "0")), sharing)
-    vars(loader)["sampler"] = order  # set behind the back of a loader that would refuse it
+    # the seed that Lightning gives its own sampler
+    order = EpochSampler(sampler, int(os.getenv("PL_GLOBAL_SEED", "0")), sharding)
+    vars(loader)["sampler"] = order  # DataLoader refuses to set it
     batches.sampler = order
     return ""
 
 
-def _metrics(trainer: Trainer) -> list[Metric]:
-    """Return the metrics of the model and those that `self.log` has made in the loop that runs."""
-    own = [part for part in trainer.lightning_module.modules() if isinstance(part, Metric)]
+def _all_metrics(trainer: Trainer) -> list[Metric]:
+    """Return the metrics of the model and those of `self.log` in the loop that runs."""
+    own = [module for module in trainer.lightning_module.modules() if isinstance(module, Metric)]
     return own + list(active_results(trainer).values())
 
 
-def _values(metric: Metric) -> Values:
+def _copy_state(metric: Metric) -> Values:
     return {name: _copy(value, metric.device) for name, value in metric.metric_state.items()}
 
 
 def _copy(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
-        return [_copy(part, device) for part in value]
+        return [_copy(item, device) for item in value]
     return value.detach().clone().to(device)

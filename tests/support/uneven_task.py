@@ -141,7 +141,7 @@ def run(folder: Path, ranks: int, data: PlainData, *, method: str = "fit", **set
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     model = PlainModel(folder, batch_norm=settings.pop("batch_norm", False))
     trainer = Trainer(accelerator="cpu", **several, **quiet, **settings)  # type: ignore[arg-type]
-    apply_exact_resume(trainer, 7, wanted=True, resumes=False)
+    apply_exact_resume(trainer, 7, enabled=True, resumes=False)
     install_uneven_batches(trainer)
     quietly = {} if method in {"fit", "predict"} else {"verbose": False}
     getattr(trainer, method)(model, datamodule=data, **quietly)

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
+from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.loader import EpochSampler, ExactLoader, SeededBatchSampler, ShardSpec, make_exact
-from fulgurite.exact_resume.numerics import differences
+from fulgurite.exact_resume.numerics import describe_changes
 from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove, start_process
-from fulgurite.exact_resume.rng import LOOKS, ScopedRng, generator_states, restore_generators
+from fulgurite.exact_resume.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
 from fulgurite.exact_resume.sharding import BatchSharding
 from tests.support.cli import run_warm_proof
 from tests.support.toy_task import Noisy
@@ -95,7 +96,7 @@ def test_a_run_that_had_stopped_early_trains_no_further_unless_it_is_asked_for_m
     assert b'"test/acc"' in results
     assert run_warm_proof([f"resume={run}"], tmp_path / "again.log") == 0
     assert (run / "results.json").read_bytes() == results
-    assert "stopped early, before trainer.max_epochs=9; raise that" in (run / "train.log").read_text()
+    assert "stopped early, before trainer.max_epochs=9. Raise it" in (run / "train.log").read_text()
     step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert run_warm_proof([f"resume={run}", "trainer.max_epochs=10"], tmp_path / "more.log") == 0
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step + EPOCH
@@ -154,7 +155,7 @@ def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_pa
     checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
     said = tmp_path / "other.log"
     assert start_process([*words, checkpoint, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/other"], said) == 2
-    assert "processes 1, here is 2" in said.read_text()
+    assert "processes 1, now 2" in said.read_text()
 
 
 @pytest.mark.slow
@@ -239,7 +240,7 @@ def test_an_epoch_has_every_example_once_and_the_rest_follows_a_restored_place()
 
 def test_another_batch_size_amid_an_epoch_is_refused_in_one_line() -> None:
     state = {**_loader().state_dict(), "batch_size": 16}
-    with pytest.raises(UserError, match=r"batch size 16, here is 8.*exact_resume=false"):
+    with pytest.raises(UserError, match=r"batch size 16, now 8.*exact_resume=false"):
         _loader().load_state_dict(state)
 
 
@@ -272,13 +273,13 @@ def _draw(_: object = None) -> tuple[float, float, float]:
     return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
 
-@pytest.mark.parametrize("batches", [1, LOOKS + 1])
+@pytest.mark.parametrize("batches", [1, PROBE_BATCHES + 1])
 def test_a_batch_made_in_the_process_leaves_all_three_generators_as_they_were(batches: int) -> None:
-    before, lending = generator_states(), ScopedRng()
+    before, lending = rng_states(), ScopedRng()
     inside = [lending.run(5, _draw, None) for _ in range(batches)]
     assert set(inside) == {inside[0]}
     after = _draw()
-    restore_generators(before)
+    restore_rng_states(before)
     assert _draw() == after
     assert inside[0] != after
 
@@ -288,20 +289,34 @@ def test_a_generator_that_no_batch_draws_from_is_left_alone_and_a_resumed_run_kn
         return float(torch.rand(()))
 
     lending, again = ScopedRng(), ScopedRng()
-    for _ in range(LOOKS):
+    for _ in range(PROBE_BATCHES):
         lending.run(5, torch_only, None)
     assert lending.state_dict() == {"looks": 0, "drawn": ["torch"]}
     again.load_state_dict(lending.state_dict())
-    before = generator_states()
+    before = rng_states()
     drawn = again.run(5, _draw, None)
-    restore_generators(before)
+    restore_rng_states(before)
     assert drawn[:2] == _draw()[:2]  # the run's own streams, which a checkpoint holds
     assert drawn[2] == lending.run(5, torch_only, None)
 
 
 def test_what_may_change_the_bits_is_told_with_both_values() -> None:
     saved = {"torch": "2.13.0", "threads": 1, "device": "cpu"}
-    assert differences(saved, saved) == []
-    assert differences(saved, {**saved, "threads": 4, "newer": "unknown there"}) == [
-        "threads was 1 where the checkpoint was saved, here it is 4: bits may differ"
+    assert describe_changes(saved, saved) == []
+    assert describe_changes(saved, {**saved, "threads": 4, "newer": "unknown there"}) == [
+        "threads was 1 when the checkpoint was saved and is 4 now: bits may differ"
     ]
+
+
+def test_keys_in_checkpoints_are_independent_of_names_in_the_code(small: tuple[Path, list[Proof]]) -> None:
+    checkpoint = torch.load(small[0] / "reference/checkpoints/last.ckpt", weights_only=True)
+    saved = checkpoint["callbacks"]["ExactResume"]
+    assert saved.keys() == {"seed", "switches", "ranks"}
+    assert saved["ranks"][0].keys() == {"generators", "lending", "metrics", "means", "logged", "ended"}
+    # ModelCheckpoint builds its key from its arguments; LastCheckpoint passes it none
+    last = LastCheckpoint("folder", every_n_train_steps=7, every_n_epochs=2).state_key
+    assert last in checkpoint["callbacks"]
+    assert last == (
+        "LastCheckpoint{'monitor': None, 'mode': 'min', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
+        "'train_time_interval': None}"
+    )

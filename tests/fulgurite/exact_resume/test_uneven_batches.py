@@ -37,13 +37,13 @@ def test_the_parts_of_all_ranks_are_the_batches_of_one_process(ranks: int) -> No
         order = torch.randperm(examples).tolist()
         one = list(BatchSampler(order, 12, drop_last))
         parts = [BatchSharding(examples, 12 // ranks, rank, ranks, drop_last) for rank in range(ranks)]
-        assert {part.batches for part in parts} == {len(one)}
+        assert {part.num_batches for part in parts} == {len(one)}
         for batch, together in enumerate(one):
-            own = [[] if part.is_padding(batch) else part.part(order, batch) for part in parts]
+            own = [[] if part.is_padding(batch) else part.shard(order, batch) for part in parts]
             assert sorted(chain.from_iterable(own)) == sorted(together)
             assert sum(part.weight(batch) for part in parts) == pytest.approx(ranks)
             assert max(map(len, own)) <= 12 // ranks
-            assert all(part.part(order, batch) for part in parts)  # nobody is left without a batch
+            assert all(part.shard(order, batch) for part in parts)  # nobody is left without a batch
             # batch norm refuses a part of one example
             assert not any(len(part) == 1 for part in own) or len(together) == 1
 
@@ -199,5 +199,5 @@ def test_a_loader_that_shares_out_by_itself_is_left_as_it_is() -> None:
     examples = TensorDataset(torch.arange(4))
     own: DistributedSampler[Any] = DistributedSampler(examples, 2, 0)
     loader = DataLoader(examples, sampler=own)
-    assert equal._share(loader, Trainer(accelerator="cpu", logger=False), fill=True) == ""
+    assert equal._shard_loader(loader, Trainer(accelerator="cpu", logger=False), pad=True) == ""
     assert loader.sampler is own
