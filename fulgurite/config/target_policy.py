@@ -35,21 +35,26 @@ REFUSED = (
 )
 
 
-def check_targets(cfg: DictConfig) -> None:
-    """Import every `_target_` of the config and judge the object found, not the string that names it.
+def check_targets(cfg: DictConfig, key: str = "") -> None:
+    """Import every `_target_` of the config and classify the object found, not the string that names it.
+
+    Args:
+        cfg: A composed config.
+        key: Only this top-level key; an older run may name classes elsewhere that have moved.
 
     Raises:
         ConfigError: All targets that cannot be imported or are not allowed, one line each.
     """
     allowed = (*ALLOWED, *read_settings(cfg, Extras).allowed_targets)
     findings = []
-    for key, target in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    for place, target in _targets(plain[key] if key else plain, key):
         try:
             problem = _rejection(_locate(target), allowed)
         except _NotFoundError as error:
             problem = str(error)
         if problem:
-            findings.append(f"{key}._target_: {target!r} {problem}")
+            findings.append(f"{place}._target_: {target!r} {problem}")
     if findings:
         raise ConfigError(findings)
 

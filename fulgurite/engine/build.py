@@ -150,7 +150,7 @@ def build_component(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
     Raises:
         ConfigError: As `build`.
     """
-    check_targets(cfg)
+    check_targets(cfg, key)
     return _instantiate(cfg[key], key)
 
 
