@@ -1,4 +1,4 @@
-"""Tab completion offers what there is, in every shell, well under a second."""
+"""Tab completion offers config groups, options and keys in every shell, without importing torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tests.support.run_if import RunIf
 pytestmark = RunIf(posix=True)
 
 EXPERIMENTS = {f"experiment={path.stem}" for path in (ROOT / "configs/experiment").glob("*.yaml")}
-WELL_UNDER_A_SECOND = 0.8  # seconds of CPU, so that a busy machine does not count; the benchmark holds it to 0.5
 
 
 def ask(line: str, *, shell: str = "bash", entry_point: str = "train", imports: bool = False) -> Child:
@@ -35,7 +34,6 @@ def test_every_experiment_is_offered(shell: str, entry_point: str) -> None:
     answer = ask(f"python src/{entry_point}.py experiment=", shell=shell, entry_point=entry_point)
     assert answer.exit_code == 0, answer.err
     assert set(answer.out.split()) == EXPERIMENTS
-    assert answer.cpu < WELL_UNDER_A_SECOND
 
 
 @pytest.mark.parametrize(

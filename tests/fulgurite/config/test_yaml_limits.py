@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from fulgurite.core.errors import ConfigError, UserError
 from tests.conftest import ComposeSmall
 from tests.support.cli import run_cli
 from tests.support.compose import compose_raw
+from tests.support.cost import count_calls
 from tests.support.project import ROOT
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -37,13 +36,17 @@ def test_a_file_is_refused_in_one_line_before_it_is_parsed(name: str, tmp_path: 
     content, said = SPOILT[name]
     file = tmp_path / "spoilt.yaml"
     file.write_bytes(content)
-    start = time.process_time()
-    with pytest.raises(UserError) as refused:
-        check_config_file(file)
-    assert str(refused.value).startswith(str(file))
-    assert said in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert time.process_time() - start < 1
+    refused: list[UserError] = []
+
+    def check() -> None:
+        with pytest.raises(UserError) as caught:
+            check_config_file(file)
+        refused.append(caught.value)
+
+    assert count_calls(check) < 100_000
+    assert str(refused[0]).startswith(str(file))
+    assert said in str(refused[0])
+    assert "\n" not in str(refused[0])
 
 
 @pytest.mark.parametrize(
@@ -87,14 +90,11 @@ def test_every_config_of_the_project_passes() -> None:
 def test_the_command_refuses_it_in_one_line_at_once(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "spoilt.yaml").write_bytes(b"# @package _global_\n" + SPOILT[name][0])
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=spoilt", logs=tmp_path / "logs", timeout=60)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path}/mine/experiment/spoilt.yaml")
     assert not (tmp_path / "logs").exists()
-    assert after.ru_utime - before.ru_utime < 5
 
 
 # --- what a config may have called

@@ -46,7 +46,7 @@ def test_a_master_that_does_not_answer_is_waited_for_no_longer_than_asked() -> N
     start = time.monotonic()
     with pytest.raises(UserError, match=rf"127.0.0.1:{port}, .* nobody answers within 0.5 s \(Connection refused\)"):
         wait_for_master("127.0.0.1", port, 0.5)
-    assert 0.5 <= time.monotonic() - start < 5
+    assert 0.5 <= time.monotonic() - start < 30  # a time-out against hanging
     with socket.create_server(("127.0.0.1", port)):
         wait_for_master("127.0.0.1", port, 0.5)
 

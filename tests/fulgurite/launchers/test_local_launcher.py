@@ -108,7 +108,7 @@ def test_the_results_are_those_of_hydras_own_launcher_bit_for_bit(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(tmp_path: Path) -> None:
-    """The work by CPU, for the clock tells of other programs too; `make bench ARGS=sweeps` times real trainings."""
+    """Compare the time from the first nap to the last; `make bench ARGS=sweeps` times real training runs."""
     for module in PRELOADED:
         importlib.import_module(module)
     seconds: dict[str, float] = {}
@@ -120,15 +120,12 @@ def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(
             ConfigCache(loader)
             context = HydraContext(config_loader=loader, callbacks=Callbacks())
             launcher.setup(hydra_context=context, task_function=nap, config=config)
-            begin = sum(os.times()[:4])
             jobs = ((number, [f"seed={number}"]) for number in range(12))
             returned = {number: job.return_value for number, job in run_jobs(launcher, jobs)}
-            seconds[name] = 12 + sum(os.times()[:4]) - begin  # asleep, and at work
         assert returned == {number: float(number) for number in range(12)}
-    assert seconds["slots"] / 2 <= 0.65 * seconds["serial"], seconds
-    naps = [json.loads((tmp_path / "slots" / str(job) / "nap.json").read_text()) for job in range(12)]
-    took = max(end for _, end in naps) - min(begin for begin, _ in naps)
-    assert took <= 0.65 * sum(end - begin for begin, end in naps), naps
+        naps = [json.loads((tmp_path / name / str(job) / "nap.json").read_text()) for job in range(12)]
+        seconds[name] = max(end for _, end in naps) - min(begin for begin, _ in naps)
+    assert seconds["slots"] <= 0.65 * seconds["serial"], seconds
 
 
 @pytest.mark.slow

@@ -19,11 +19,12 @@ from fulgurite.loggers.guarded import build_guarded, close_all, guard
 from src.train import train
 from tests.conftest import SMALL, ComposeSmall
 from tests.support.cli import WarmProcess, only_run, read_json
+from tests.support.cost import count_calls
 from tests.support.fake_loggers import AimLogger, CometLogger, KillServer
 from tests.support.http_server import PostServer, closed_port, silent_port
 from tests.support.run_if import RunIf
 
-SLACK = 1.0  # seconds that a loaded machine may need beside what is waited for
+SLACK = 5.0  # seconds: a time-out against hanging, with room for a loaded machine
 TESTS = "extras.allowed_targets=[tests]"
 
 
@@ -94,10 +95,12 @@ def test_a_tracker_that_never_answers_costs_no_more_than_its_time(
         tracker = _tracker(tmp_path, port, seconds=0.5)
         start = time.monotonic()
         assert not isinstance(tracker.experiment, str)  # type: ignore[attr-defined]
-        logged = time.process_time()
-        for step in range(100):
-            tracker.log_metrics({"loss": 1.0}, step=step)
-        assert time.process_time() - logged < 0.1
+
+        def log_steps() -> None:
+            for step in range(100):
+                tracker.log_metrics({"loss": 1.0}, step=step)
+
+        assert count_calls(log_steps) < 100 * 100
         tracker.finalize("success")
         close_all([tracker])
         assert 0.5 <= time.monotonic() - start < 0.5 + SLACK
@@ -199,7 +202,7 @@ def test_a_tracker_killed_in_mid_run_changes_nothing_of_the_run(
     assert (record["status"], record["exit_code"], record["loggers"]) == ("done", 0, {"posting": "run-1"})
     rows = (tmp_path / "run/metrics.csv").read_text()
     assert rows == (tmp_path / "alone/metrics.csv").read_text()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 10 + SLACK
     sent = [(body["step"], body["val/acc"]) for body in server.bodies if "val/acc" in body]
     kept = [call for call in _undelivered(tmp_path / "run") if call["call"] == "log_metrics"]
     missed = [(call["step"], call["metrics"]["val/acc"]) for call in kept if "val/acc" in call["metrics"]]

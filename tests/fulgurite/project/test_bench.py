@@ -19,7 +19,7 @@ from scripts.bench.epochs import window_medians
 from scripts.bench.measure import Bar, Row, alternate, differences, ratios, run_child
 from scripts.bench.report import markdown, save
 from scripts.bench.run import exit_code, read_arguments
-from scripts.bench.startup import torch_modules
+from scripts.bench.startup import answer_rows, torch_modules
 from tests.support.run_if import RunIf
 
 needs_linux = RunIf(path="/proc/self/status")
@@ -88,10 +88,14 @@ def test_a_child_is_accounted_for_alone_and_by_cpu_not_by_waiting() -> None:
     sleeper = run_child([sys.executable, "-c", "import time; time.sleep(1); print('done')"])
     assert (sleeper.exit_code, sleeper.out, sleeper.err) == (0, "done\n", "")
     assert sleeper.wall >= 1
-    busy = "import sys, time\nwhile time.process_time() < 0.5: pass\nsys.exit(3)"
+    busy = (
+        "import sys, time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time(), flush=True)\nsys.exit(3)"
+    )
     worker = run_child([sys.executable, "-c", busy])
     assert worker.exit_code == 3
-    assert sleeper.cpu < 0.5 <= worker.cpu < 1.5
+    assert sleeper.cpu < sleeper.wall - 0.9
+    assert float(worker.out) <= 1.1 * worker.cpu
+    assert worker.cpu < 2 * float(worker.out)
 
 
 def test_the_report_tells_every_sample_and_never_overwrites_another_one(tmp_path: Path) -> None:
@@ -185,6 +189,16 @@ def test_a_short_run_measures_sweeps(tmp_path: Path) -> None:
 
 @needs_linux
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_commands_without_a_run_cost_a_few_imports_of_hydra() -> None:
+    for row in answer_rows(repeats=3):
+        assert row.bar is not None
+        # twice the bar of `make bench`: room for a busy machine; an import of torch costs more than that
+        assert row.value <= 2 * row.bar.limit, (row.what, row.samples)
+
+
+@needs_linux
+@pytest.mark.slow
 def test_a_short_run_measures_the_start(tmp_path: Path) -> None:
     rows = short_run(tmp_path, "startup")["rows"]
     assert [row["key"] for row in rows] == ["P1"] * 8 + ["P4"]
@@ -202,5 +216,5 @@ def test_a_short_run_measures_two_processes_beside_one(tmp_path: Path) -> None:
     assert row["samples"] == ratios(parts["two together, samples/s"], parts["one, samples/s"])
     assert machine["samples"] == ratios(parts["two apart, samples/s"], parts["one, samples/s"])
     # by the seconds that are computed, not waited, which a busy machine does not touch
-    assert row["value"] > 1.5
-    assert 0.2 < parts["one, ms of CPU a sample"][0] < 5
+    assert row["value"] > 1.2
+    assert parts["one, ms of CPU a sample"][0] > 0

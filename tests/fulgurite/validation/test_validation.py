@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -225,56 +224,50 @@ def test_tags_are_asked_for_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     assert tag_names(cfg) == ["mnist", "first try"]
 
 
-# Prints the CPU seconds of the checks, of a run's validation and of all before it, and what was imported.
+# Prints the number of Python calls of the checks, the number of problems, and whether torch and lightning are imported.
 COST = """
-    import sys, time
+    import sys
     sys.path.insert(0, {root!r})
     from fulgurite.core.project import prepare_environment
     prepare_environment()
     from hydra import compose, initialize_config_dir
     from fulgurite.config.yaml_limits import guard_configs
     from fulgurite.validation.validate import find_problems
+    from tests.support.cost import count_calls
     guard_configs()
     with initialize_config_dir(config_dir={root!r} + "/configs", version_base="1.3"):
         cfg = compose("train", overrides={overrides!r}, return_hydra_config=True)
-        start = time.process_time()
-        problems = find_problems(cfg)
-        heavy = ["torch" in sys.modules, "lightning" in sys.modules]
-        print(time.process_time() - start, time.process_time(), len(problems), *heavy)
+        problems = []
+        calls = count_calls(lambda: problems.extend(find_problems(cfg)))
+        print(calls, len(problems), "torch" in sys.modules, "lightning" in sys.modules)
 """
 
 
-def _cost(overrides: list[str]) -> tuple[float, float, int, bool, bool]:
+def _cost(overrides: list[str]) -> tuple[int, int, bool, bool]:
     code = textwrap.dedent(COST).format(root=str(ROOT), overrides=overrides)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    checks, whole, problems, torch, lightning = done.stdout.split()
-    return float(checks), float(whole), int(problems), torch == "True", lightning == "True"
+    calls, problems, torch, lightning = done.stdout.split()
+    return int(calls), int(problems), torch == "True", lightning == "True"
 
 
-def test_the_checks_import_nothing_heavy_and_take_a_third_of_a_second() -> None:
-    checks, whole, problems, torch, lightning = _cost(["experiment=example"])
+def test_the_checks_import_nothing_heavy_and_call_few_functions() -> None:
+    calls, problems, torch, lightning = _cost(["experiment=example"])
     assert (problems, torch, lightning) == (0, False, False)
-    assert checks < 0.3, checks
-    assert whole < 2, whole
-    checks, whole, problems, torch, lightning = _cost(["seed=-1", "+trainer.max_epoch=3", "+callbacks.x.y=1"])
+    assert calls < 100_000
+    calls, problems, torch, lightning = _cost(["seed=-1", "+trainer.max_epoch=3", "+callbacks.x.y=1"])
     assert (problems, torch, lightning) == (3, False, False)
-    assert whole < 2, whole
+    assert calls < 1_000_000
 
 
 @pytest.mark.parametrize("typo", ["trainer.max_epoch=3", "experiment=exmple", "+trainer.max_epoch=3"])
-def test_a_refused_typo_is_one_line_exit_code_2_and_costs_little(typo: str, tmp_path: Path) -> None:
+def test_a_refused_typo_is_one_line_exit_code_2_and_imports_nothing_heavy(typo: str, tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", str(ROOT / "src" / "train.py"), typo, f"paths.log_dir={tmp_path}"]
-    before = os.times()
     done = subprocess.run(
         [*command, "extras.print_config=false"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    after = os.times()
     assert done.returncode == 2
     told = [line for line in (done.stdout + done.stderr).splitlines() if "Did you mean" in line]
     assert len(told) == 1
     assert f"command line: {typo}: " in told[0]
     assert "Traceback" not in done.stderr
     assert not re.search(r"\| +(torch|lightning)$", done.stderr, re.MULTILINE)
-    # 0.5 on a quiet machine (make bench measures it); twice that leaves room for a busy one and for importtime itself
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent < 1.5, spent
