@@ -1,4 +1,4 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures of several test files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
-from fulgurite.config.compose import compose
-from fulgurite.core.project import prepare_environment
+from fulgurite import compose, project_root
 
-# several processes share few cores; pools of threads that fight for them cost far more than they give
+# tests start many processes on few cores
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-prepare_environment()
+os.environ["PROJECT_ROOT"] = str(project_root())  # configs read it
 
 SMALL = (
     "trainer.max_epochs=1",
@@ -32,20 +31,20 @@ SMALL = (
 
 
 class ComposeSmall(Protocol):
-    """Composes the config of a run of a second that writes below the test's own folder."""
+    """Composes a run of one second that writes to the test's own folder."""
 
     def __call__(self, *overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig: ...
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """Return a trainer's callbacks; the attribute is set where a type checker does not see it."""
+    """Return a trainer's callbacks; Lightning sets the attribute where a type checker does not see it."""
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     return callbacks
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> ComposeSmall:
-    """Compose a run of four batches; overrides given win."""
+    """Compose a run of four batches, changed by the overrides of the test."""
 
     def compose_small(*overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig:
         folder = folder or tmp_path / "run"
@@ -59,7 +58,7 @@ def small(tmp_path: Path) -> ComposeSmall:
 
 @pytest.fixture(autouse=True)
 def _leave_logging_as_it_was() -> Iterator[None]:
-    """A run sends warnings to the log and filters handlers; the next test starts clean."""
+    """Undo what a run changes: it captures warnings and filters handlers."""
     root = logging.getLogger()
     filters = {handler: list(handler.filters) for handler in root.handlers}
     yield

@@ -1,4 +1,4 @@
-"""The classification task: metrics are exact, weights move, compiled and plain checkpoints are interchangeable."""
+"""The classifier: exact metrics, moving weights, interchangeable checkpoints of compiled and plain runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.models.classifier import Classifier
 from src.models.metrics import ExampleMean
-from src.models.nets.convnet import SimpleConvNet
 from src.models.nets.dense import SimpleDenseNet
 
 CLASSES = 3
@@ -159,23 +158,3 @@ def test_predictions_are_probabilities() -> None:
     probabilities = classifier().eval().predict_step((images, labels), 0)
     assert probabilities.shape == (4, CLASSES)
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(4))
-
-
-@pytest.mark.parametrize(
-    ("net", "parameters"),
-    [
-        # by hand: linear in*out+out, batch norm 2*out
-        (SimpleDenseNet(784, 64, 128, 64, 10), 784 * 64 + 64 + 128 + 64 * 128 + 128 + 256 + 128 * 64 + 64 + 128 + 650),
-        # by hand: convolutions without bias, batch norms, two dense layers
-        (SimpleConvNet(1, (16, 32), 64, 10), 9 * 16 + 32 + 9 * 16 * 32 + 64 + 32 * 49 * 64 + 64 + 650),
-    ],
-    ids=["dense", "convnet"],
-)
-def test_nets_have_the_parameters_and_shapes_they_say(net: nn.Module, parameters: int) -> None:
-    assert sum(p.numel() for p in net.parameters()) == parameters
-    assert net(torch.randn(5, 1, 28, 28)).shape == (5, 10)
-
-
-def test_a_convnet_refuses_an_image_it_cannot_halve() -> None:
-    with pytest.raises(ValueError, match=r"image_size=28: is not divisible by 8. Use fewer than 3 blocks"):
-        SimpleConvNet(channels=(8, 8, 8))
