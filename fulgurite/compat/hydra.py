@@ -1,11 +1,12 @@
-"""What differs between the lines of Hydra that this project runs on, 1.3 and 1.4, in one place."""
+"""Private names of Hydra and OmegaConf, and the differences between Hydra 1.3 and 1.4."""
 
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 import hydra.utils
@@ -14,7 +15,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+from omegaconf.basecontainer import BaseContainer
 
 if TYPE_CHECKING:
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -31,8 +35,7 @@ __all__ = [
     "get_args_parser",
 ]
 
-# Hydra 1.3 executes the modules of its core plugins a second time when it looks for plugins: a class imported before
-# that is another one than its own methods refer to, so these are imported at each use.
+# Hydra 1.3 replaces the classes of its core plugins when it looks for plugins: import them at each use.
 _CORE_PLUGINS = {
     "BasicLauncher": "hydra._internal.core_plugins.basic_launcher",
     "BasicSweeper": "hydra._internal.core_plugins.basic_sweeper",
@@ -46,35 +49,36 @@ def __getattr__(name: str) -> Any:
 
 
 IS_1_3 = hydra.__version__.startswith("1.3.")
-# 1.4 has one behaviour only and warns when another is asked for; 1.3 warns when none is.
+# Hydra 1.4 warns when version_base is passed, 1.3 warns when it is not.
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
-# The method of Hydra's config loader through which every composed config comes.
+# The method of ConfigLoaderImpl that returns every composed config.
 LOADS = "load_configuration" if IS_1_3 else "_load_configuration"
-# What Hydra 1.4 itself may make from a config: sweepers, launchers, callbacks and log handlers.
-ITS_OWN = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "fulgurite.*")
-# Arguments of `@hydra.main` beside folder and name.
-MAIN: dict[str, Any] = VERSION_BASE if IS_1_3 else {"execution_whitelist": ITS_OWN}
+# Targets that Hydra 1.4 may instantiate itself: sweepers, launchers, callbacks and log handlers.
+HYDRA_TARGETS = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "fulgurite.*")
+# Arguments of `@hydra.main` besides config_path and config_name.
+MAIN: dict[str, Any] = VERSION_BASE if IS_1_3 else {"execution_whitelist": HYDRA_TARGETS}
 
 
 def unchecked() -> dict[str, Any]:
-    """Return what tells `instantiate` of 1.4, which wants a list of what may be called, that it has been judged."""
+    """Return the arguments that disable the whitelist of `instantiate` in Hydra 1.4; `target_policy` has checked."""
     policy = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
     return {} if policy is None else {"_execution_whitelist_": policy}
 
 
 def let_partials_pickle() -> None:
-    """Let a process that is spawned have an optimizer that was only begun, `_partial_: true`.
+    """Make a `_partial_: true` optimizer of Hydra 1.4 picklable for spawned ranks.
 
-    Those of 1.4 refuse, since they carry the list of what may be called; what they call was judged before, so they
-    arrive as plain ones.
+    Hydra 1.4 refuses, because its partials carry a whitelist. They are unpickled as plain partials.
     """
     if not IS_1_3:
         from hydra._internal.execution_policy import _DeferredTarget  # type: ignore[import-not-found, unused-ignore]
 
-        copyreg.pickle(_DeferredTarget, lambda begun: (_begin, (begun.func, begun.args, begun.keywords)))
+        copyreg.pickle(
+            _DeferredTarget, lambda deferred: (_make_partial, (deferred.func, deferred.args, deferred.keywords))
+        )
 
 
-def _begin(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> partial[Any]:
+def _make_partial(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> partial[Any]:
     return partial(function, *args, **keywords)
 
 
@@ -86,3 +90,54 @@ def failed_job(error: BaseException) -> JobReturn:
 def returned_value(result: JobReturn) -> Any:
     """Return what a job returned or raised; `JobReturn.return_value` raises the exception of a failed job."""
     return result._return_value
+
+
+class LoaderState(NamedTuple):
+    """Hydra's state when a composition raised, read from the frames of its traceback.
+
+    Args:
+        loader: The config loader.
+        repository: The configs it can reach; None before it was created.
+        cfg: Composed from the groups, with the overrides before `override`; None before that.
+        override: The override that was being applied; None for an error elsewhere.
+    """
+
+    loader: ConfigLoaderImpl
+    repository: IConfigRepository | None
+    cfg: DictConfig | None
+    override: str | None
+
+
+def loader_state(error: Exception) -> LoaderState | None:
+    """Return the state of the config loader from a traceback; None if the error does not come from composing."""
+    found: LoaderState | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        if code is ConfigLoaderImpl._load_configuration_impl.__code__:
+            found = LoaderState(names["self"], names.get("caching_repo"), names.get("cfg"), None)
+        elif code is ConfigLoaderImpl._apply_overrides_to_config.__code__ and found is not None:
+            override = names.get("override")
+            found = found._replace(override=override.input_line if isinstance(override, Override) else None)
+        trace = trace.tb_next
+    return found
+
+
+def config_repository(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> IConfigRepository:
+    """Return the configs that a command line can reach."""
+    return loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))[1]
+
+
+def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
+    """Apply overrides of keys to a composed config, in place."""
+    ConfigLoaderImpl._apply_overrides_to_config(list(overrides), cfg)
+
+
+def raw_node(cfg: DictConfig, key: str) -> Any:
+    """Return a node of a config without resolving it; None for a missing key."""
+    return cfg._get_node(key)
+
+
+def resolver_names() -> list[str]:
+    """Return the names of all registered OmegaConf resolvers."""
+    return list(BaseContainer._resolvers)

@@ -15,7 +15,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, unchecked
+from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
+from fulgurite.config.target_policy import TargetNotFound, is_within, locate
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
@@ -47,12 +48,12 @@ def check_hydra_part(cfg: DictConfig) -> None:
     Raises:
         ConfigError: All of it, one line each.
     """
-    hydra = cfg._get_node("hydra")
+    hydra = raw_node(cfg, "hydra")
     if not isinstance(hydra, DictConfig):
         return
     findings = []
     for part in PARTS:
-        node = hydra._get_node(part)
+        node = raw_node(hydra, part)
         content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
         for key, target in _called(content, f"hydra.{part}"):
             if not _is_allowed(target):
@@ -68,7 +69,7 @@ def check_hydra_part(cfg: DictConfig) -> None:
 def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
     """Yield the keys of launcher and sweeper that their class does not take: Hydra would end in a traceback."""
     for part in ("launcher", "sweeper"):
-        node = hydra._get_node(part)
+        node = raw_node(hydra, part)
         content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
         assert isinstance(content, dict)
         module, _, name = str(content.get("_target_")).rpartition(".")
@@ -99,14 +100,13 @@ def _called(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _is_allowed(target: Any) -> bool:
     if target is None or target == "???":
         return True
-    if not isinstance(target, str) or target.split(".")[0] not in PACKAGES:
-        return False
-    module, _, name = target.rpartition(".")
+    if not isinstance(target, str) or not is_within(target, PACKAGES):
+        return False  # nothing else is imported
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+        found = locate(target)
+    except TargetNotFound:
         return False
-    return inspect.isclass(found) and found.__module__.split(".")[0] in PACKAGES
+    return inspect.isclass(found) and is_within(found.__module__, PACKAGES)
 
 
 def make_part(node: Any, key: str) -> Any:

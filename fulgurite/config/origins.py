@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fulgurite.compat.hydra import ConfigLoaderImpl
+from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
 from fulgurite.core.project import project_root
 
 
@@ -75,7 +75,7 @@ class Origins:
         places: dict[str, str] = {}
         try:
             composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
-            _, repository = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+            repository = config_repository(loader, config_name, overrides)
             for default in composed.defaults:
                 file = file_of(default.config_path or "", repository.get_sources())
                 for key, line in _lines(file, default.package or "") if file else ():

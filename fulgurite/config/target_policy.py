@@ -50,8 +50,8 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     for place, target in _targets(plain[key] if key else plain, key):
         try:
-            problem = _rejection(_locate(target), allowed)
-        except _NotFoundError as error:
+            problem = _rejection(locate(target), allowed)
+        except TargetNotFound as error:
             problem = str(error)
         if problem:
             findings.append(f"{place}._target_: {target!r} {problem}")
@@ -71,11 +71,11 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _targets(child, f"{key}[{position}]")
 
 
-class _NotFoundError(Exception):
+class TargetNotFound(Exception):
     """A target that no import leads to; the message says at which step."""
 
 
-def _locate(target: str) -> Any:
+def locate(target: str) -> Any:
     """Return the object that a dotted path names, importing the longest part of it that is a module."""
     parts = target.split(".")
     found: Any = None
@@ -84,7 +84,7 @@ def _locate(target: str) -> Any:
         # below another name of a module, e.g. logging.os, nothing can be imported
         if found is not None and not (isinstance(found, ModuleType) and found.__name__ == parent):
             if not hasattr(found, parts[length - 1]):
-                raise _NotFoundError(f"does not exist: {parent} has no {parts[length - 1]!r}")
+                raise TargetNotFound(f"does not exist: {parent} has no {parts[length - 1]!r}")
             found = getattr(found, parts[length - 1])
             continue
         try:
@@ -95,13 +95,13 @@ def _locate(target: str) -> Any:
             if found is not None and missing and hasattr(found, parts[length - 1]):
                 found = getattr(found, parts[length - 1])
             elif missing and found is None:
-                raise _NotFoundError(
+                raise TargetNotFound(
                     f"does not exist: there is no package {path!r}; install it or correct the name"
                 ) from error
             elif missing:
-                raise _NotFoundError(f"does not exist: {found.__name__} has no {parts[length - 1]!r}") from error
+                raise TargetNotFound(f"does not exist: {found.__name__} has no {parts[length - 1]!r}") from error
             else:
-                raise _NotFoundError(
+                raise TargetNotFound(
                     f"cannot be imported: {path} fails with {type(error).__name__}: {error}"
                 ) from error
     return found
@@ -115,7 +115,7 @@ def _rejection(found: Any, allowed: Sequence[str]) -> str:
     if owner is None:  # a bound method: judge the class it belongs to
         owner = getattr(type(getattr(found, "__self__", found)), "__module__", "")
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
-    if _is_within(name, REFUSED) or not _is_within(name, allowed):
+    if is_within(name, REFUSED) or not is_within(name, allowed):
         return (
             f"is really {name}, which configs may not call; "
             "a config may name classes of " + ", ".join(allowed) + "; add a package with extras.allowed_targets"
@@ -123,5 +123,6 @@ def _rejection(found: Any, allowed: Sequence[str]) -> str:
     return ""
 
 
-def _is_within(name: str, roots: Sequence[str]) -> bool:
+def is_within(name: str, roots: Sequence[str]) -> bool:
+    """Tell whether a dotted name is one of `roots` or below one; a root that ends with `_` is a prefix."""
     return any(name == root or name.startswith(root if root.endswith("_") else f"{root}.") for root in roots)

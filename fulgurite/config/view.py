@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 MISSING = "???"
 # resolvers that answer only while a run lives, or that must not be asked before a value is used
 RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr")
-_ASKS_LATER = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
+_RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 
 
@@ -36,9 +36,9 @@ class ConfigView:
         self.cfg = cfg
         self.hydra = whole.get("hydra")
         self.written: dict[str, Any] = {str(key): value for key, value in whole.items() if key != "hydra"}
-        self._answers: dict[str, Any] = {}
+        self._resolved: dict[str, Any] = {}
 
-    def resolved(self, written: Any, key: str) -> Any:
+    def resolve(self, written: Any, key: str) -> Any:
         """Return a written value with its interpolations resolved, `UNKNOWN` in place of what is not known.
 
         Args:
@@ -46,36 +46,36 @@ class ConfigView:
             key: Path as `join` makes it.
         """
         if isinstance(written, dict):
-            return {name: self.resolved(child, join(key, str(name))) for name, child in written.items()}
+            return {name: self.resolve(child, join(key, str(name))) for name, child in written.items()}
         if isinstance(written, list):
-            return [self.resolved(child, join(key, position)) for position, child in enumerate(written)]
+            return [self.resolve(child, join(key, position)) for position, child in enumerate(written)]
         if written == MISSING:
             return UNKNOWN
         if not is_interpolation(written):
             return written
-        answer = self.answer(written, key)
-        return UNKNOWN if isinstance(answer, Exception) else answer
+        value = self.resolve_interpolation(written, key)
+        return UNKNOWN if isinstance(value, Exception) else value
 
-    def answer(self, written: str, key: str) -> Any:
+    def resolve_interpolation(self, written: str, key: str) -> Any:
         """Return what an interpolation resolves to, `UNKNOWN`, or the error it raises."""
-        if key not in self._answers:
-            self._answers[key] = UNKNOWN if self._asks_later(written) else self._ask(key)
-        return self._answers[key]
+        if key not in self._resolved:
+            self._resolved[key] = UNKNOWN if self._is_runtime(written) else self._select(key)
+        return self._resolved[key]
 
-    def _ask(self, key: str) -> Any:
+    def _select(self, key: str) -> Any:
         try:
             value = OmegaConf.select(self.cfg, key, throw_on_missing=True, throw_on_resolution_failure=True)
             return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
         except (OmegaConfBaseException, ValueError) as error:
             return error
 
-    def _asks_later(self, written: Any, depth: int = 0) -> bool:
+    def _is_runtime(self, written: Any, depth: int = 0) -> bool:
         """Tell whether an interpolation, or one that it refers to, is answered only while the run lives."""
         if not is_interpolation(written) or depth > 8:
             return False
-        if _ASKS_LATER.search(written):
+        if _RUNTIME.search(written):
             return True
-        return any(self._asks_later(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
+        return any(self._is_runtime(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
 
     def _written_at(self, key: str) -> Any:
         node: Any = self.written

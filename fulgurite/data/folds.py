@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.data.fold_rules import find_fold_problems
 from fulgurite.data.splits import shuffle_by_class
 
 
@@ -26,16 +27,13 @@ def fold_findings(fold: int | None, num_folds: int | None, val_size: int | None 
         >>> fold_findings(fold=0, num_folds=5)
         []
     """
-    if fold is None and num_folds is None:
-        return []
-    findings = []
-    if type(fold) is not int or type(num_folds) is not int or not 0 <= fold < num_folds or num_folds < 2:
-        findings.append(
-            f"data.fold={fold} with data.num_folds={num_folds}: must be a whole number from 0 to num_folds - 1, of 2 "
-            "folds or more. Set e.g. data.num_folds=5 data.fold=0, or both to null."
-        )
-    if val_size is not None:
-        findings.append(f"data.val_size={val_size}: the size follows from data.num_folds. Set data.val_size=null.")
+    values = {"fold": fold, "num_folds": num_folds, "val_size": val_size}
+    given = {name: value for name, value in values.items() if value is not None}
+    wrong = {name: value for name, value in given.items() if type(value) is not int}
+    findings = [f"data.{name}={value}: must be a whole number." for name, value in wrong.items()]
+    for name, rule in find_fold_problems(fold, num_folds, val_size):
+        shown = f"={values[name]}" if name in given else ""
+        findings.append(f"data.{name}{shown}: {rule}")
     return findings
 
 

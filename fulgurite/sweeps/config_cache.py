@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.compat.hydra import IS_1_3, ConfigLoaderImpl
+from fulgurite.compat.hydra import IS_1_3, ConfigLoaderImpl, apply_overrides
 from fulgurite.core.files import load_pickle
 
 
@@ -47,7 +47,7 @@ class ConfigCache:
         num_applied, packed = self._bases[base]
         cfg: DictConfig = load_pickle(packed)
         added = OverridesParser.create().parse_overrides(hydra_overrides[num_applied:])
-        ConfigLoaderImpl._apply_overrides_to_config([*added, *values], cfg)
+        apply_overrides([*added, *values], cfg)
         _record_overrides(cfg, overrides, num_applied, hydra_overrides)
         OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # jobs share the sweep's ${now:...}
         return cfg

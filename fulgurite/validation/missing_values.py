@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import InterpolationToMissingValueError
 
+from fulgurite.compat.hydra import resolver_names
 from fulgurite.config.schema import new_place
 from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_path
@@ -18,7 +18,7 @@ _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
 _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
-def check_answers(view: ConfigView) -> Iterator[Finding]:
+def check_missing_values(view: ConfigView) -> Iterator[Finding]:
     """Yield what the config leaves open, each once and where it stands; values are never shown.
 
     Args:
@@ -28,7 +28,7 @@ def check_answers(view: ConfigView) -> Iterator[Finding]:
         if written == MISSING:
             yield Finding(key, f"not answered; add {key}=<value>")
         elif is_interpolation(written):
-            error = view.answer(written, key)
+            error = view.resolve_interpolation(written, key)
             # a reference to a missing value: the missing value itself is told
             if isinstance(error, Exception) and not isinstance(error, InterpolationToMissingValueError):
                 rule = _explain(str(error).splitlines()[0], written, view)
@@ -45,7 +45,7 @@ def _explain(message: str, written: str, view: ConfigView) -> str | None:
         near = f". Use ${{{moved}}}" if moved else suggest_path(found[1], paths_of(view.written))
         rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
     elif found := _NO_RESOLVER.search(message):
-        near = did_you_mean(found[1], [*BaseContainer._resolvers, *RUNTIME_RESOLVERS])
+        near = did_you_mean(found[1], [*resolver_names(), *RUNTIME_RESOLVERS])
         rule = f"${{{found[1]}:...}} names no resolver{near}"
     else:
         return f"does not resolve: {message}"

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
+from fulgurite.compat.hydra import IConfigRepository, apply_overrides
 from fulgurite.config.origins import COMMAND_LINE
 from fulgurite.config.schema import describe_move
 from fulgurite.config.view import paths_of
@@ -153,7 +153,7 @@ def apply(
         try:
             one = single(override)
             if not one.is_sweep_override():  # a range or an interval of a sweeper: its key alone can be judged
-                ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
+                apply_overrides([one], cfg)
             elif not override.is_add() and OmegaConf.select(cfg, override.key_or_group) is None:
                 raise ConfigCompositionException("Could not override")
             good.append(one.input_line or text)

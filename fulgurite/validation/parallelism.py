@@ -49,7 +49,7 @@ def check_batch_size(view: ConfigView) -> Iterator[Finding]:
     data, processes = view.written.get("data"), _processes(view)
     if not isinstance(data, dict) or processes is None or not processes.data_parallel:
         return
-    size, shares = view.resolved(data.get("batch_size"), "data.batch_size"), processes.data_parallel
+    size, shares = view.resolve(data.get("batch_size"), "data.batch_size"), processes.data_parallel
     if isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % shares:
         near = max(shares, size - size % shares)
         over = (
@@ -85,7 +85,7 @@ def check_fused(view: ConfigView) -> Iterator[Finding]:
     trainer, model = (view.written.get(part) for part in ("trainer", "model"))
     if not isinstance(trainer, dict) or not isinstance(model, dict) or not isinstance(model.get("optimizer"), dict):
         return
-    strategy, optimizer = trainer.get("strategy"), view.resolved(model["optimizer"], "model.optimizer")
+    strategy, optimizer = trainer.get("strategy"), view.resolve(model["optimizer"], "model.optimizer")
     target = str(optimizer.get("_target_"))
     refused = target.startswith("torch.optim.") and target.endswith(tuple(f".{name}" for name in NOT_FUSED))
     if _cuts(strategy) and refused and optimizer.get("fused") is True:
@@ -104,7 +104,7 @@ def _processes(view: ConfigView) -> Processes | None:
     if not isinstance(trainer, dict):
         return None
     names = ("devices", "num_nodes", "strategy")
-    asked = {name: view.resolved(trainer.get(name, 1), f"trainer.{name}") for name in names}
+    asked = {name: view.resolve(trainer.get(name, 1), f"trainer.{name}") for name in names}
     devices, nodes, strategy = number_of(asked["devices"]), number_of(asked["num_nodes"]), asked["strategy"]
     if not devices or not nodes:
         return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
 from fulgurite.config.view import UNKNOWN, ConfigView
-from fulgurite.core.errors import suggest_or_list
+from fulgurite.core.network_interfaces import find_interface_problem
 from fulgurite.distributed.comm_env import COMM_PREFIXES, ENV_INIT_METHOD
 from fulgurite.validation.findings import Finding
 
@@ -18,15 +17,12 @@ def check_processes(view: ConfigView) -> Iterator[Finding]:
     distributed = view.written.get("distributed")
     if not isinstance(distributed, dict):
         return
-    url = view.resolved(distributed.get("init_method"), "distributed.init_method")
+    url = view.resolve(distributed.get("init_method"), "distributed.init_method")
     if isinstance(url, str) and (rule := _wrong_url(url)):
         yield Finding("distributed.init_method", rule, distributed["init_method"])
-    names = view.resolved(distributed.get("interfaces"), "distributed.interfaces")
-    there = [name for _, name in socket.if_nameindex()]
+    names = view.resolve(distributed.get("interfaces"), "distributed.interfaces")
     for name in names if isinstance(names, list) else ():
-        if name is not UNKNOWN and name not in there:
-            near = suggest_or_list(str(name), there, "There is")
-            rule = f"this machine has no interface {name!r}{near}"
+        if name is not UNKNOWN and (rule := find_interface_problem(str(name))):
             yield Finding("distributed.interfaces", rule, distributed["interfaces"])
     for name, value in (distributed.get("comm_env") or {}).items():
         key = f"distributed.comm_env.{name}"

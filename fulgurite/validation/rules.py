@@ -103,7 +103,7 @@ def check_types(view: ConfigView) -> Iterator[Finding]:
     for key, annotation in declared.items():
         group, _, name = key.rpartition(".")
         written = raw[group][name] if group else raw[key]
-        value = written if isinstance(written, dict) else view.resolved(written, key)
+        value = written if isinstance(written, dict) else view.resolve(written, key)
         syntax = ast.parse(annotation, mode="eval").body
         if value is not UNKNOWN and not (isinstance(written, str) and isinstance(value, dict)):
             if match(value, syntax, None) is Match.NO or (value is None and "None" not in annotation):
@@ -115,7 +115,7 @@ def check_types(view: ConfigView) -> Iterator[Finding]:
 def check_tags(view: ConfigView) -> Iterator[Finding]:
     """Yield tags that are neither a list of strings nor a dictionary of switches."""
     raw = view.written
-    tags = view.resolved(raw.get("tags"), "tags")
+    tags = view.resolve(raw.get("tags"), "tags")
     rule = 'must be a list of text, e.g. tags=["mnist"], or a dictionary of switches, e.g. +tags.mnist=true'
     if isinstance(tags, dict):
         for name, wanted in tags.items():
@@ -133,7 +133,7 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
     """Yield a checkpoint that is not there, or that is needed and not named."""
     raw = view.written
     written = raw.get("ckpt_path")
-    path = view.resolved(written, "ckpt_path")
+    path = view.resolve(written, "ckpt_path")
     if written == MISSING:
         yield Finding("ckpt_path", "not given; eval scores a checkpoint; add ckpt_path=<file or https URL>")
     elif isinstance(path, str):
@@ -145,7 +145,7 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
         yield Finding(
             "ckpt_path", "train=false tests a checkpoint and none is given; add ckpt_path=<file or https URL>", written
         )
-    digest = view.resolved(raw.get("ckpt_sha256"), "ckpt_sha256")
+    digest = view.resolve(raw.get("ckpt_sha256"), "ckpt_sha256")
     if isinstance(digest, str) and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         yield Finding("ckpt_sha256", "must be 64 hex digits", raw["ckpt_sha256"])
 
@@ -207,7 +207,7 @@ def check_epochs(view: ConfigView) -> Iterator[Finding]:
     if not isinstance(trainer, dict):
         return
     for unit in ("epochs", "steps"):
-        low, high = (view.resolved(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
+        low, high = (view.resolve(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (low, high))
         if numbers and high >= 0 and low > high:
             rule = f"must not be more than trainer.max_{unit}={high}; lower it or raise trainer.max_{unit}"

@@ -71,7 +71,7 @@ def _check_below(view: ConfigView, written: Any, key: str, *, closed: bool) -> I
 
 
 def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed: bool) -> Iterator[Finding]:
-    target = view.resolved(written["_target_"], f"{key}._target_")
+    target = view.resolve(written["_target_"], f"{key}._target_")
     if target is UNKNOWN:
         return
     if not isinstance(target, str) or not target:
@@ -88,7 +88,7 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
         for name, parameter in signature.parameters.items():
             path = join(key, name)
             if name in written and not parameter.positional_only:
-                yield from _check_value(view.resolved(written[name], path), written[name], path, parameter, target)
+                yield from _check_value(view.resolve(written[name], path), written[name], path, parameter, target)
 
 
 def _unusable(target: str) -> str | None:

@@ -13,7 +13,7 @@ from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
-from fulgurite.validation.missing_values import check_answers
+from fulgurite.validation.missing_values import check_missing_values
 from fulgurite.validation.parallelism import check_batch_size, check_cut, check_fused
 from fulgurite.validation.process_group import check_processes
 from fulgurite.validation.rules import (
@@ -42,7 +42,7 @@ CHECKS = (
     check_cut,
     check_fused,
     check_processes,
-    check_answers,
+    check_missing_values,
     check_targets,
 )
 

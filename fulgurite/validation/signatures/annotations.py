@@ -83,17 +83,17 @@ def match(value: Value, annotation: ast.expr | None, module: Module | None, dept
     if annotation is None or depth > 8 or (isinstance(value, dict) and "_target_" in value):
         return Match.UNKNOWN
     if isinstance(annotation, ast.Constant):
-        return _fit_constant(value, annotation, module, depth)
+        return _match_constant(value, annotation, module, depth)
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        return _fit_any(value, [annotation.left, annotation.right], module, depth)
+        return _match_any(value, [annotation.left, annotation.right], module, depth)
     if isinstance(annotation, ast.Subscript):
-        return _fit_subscript(value, annotation, module, depth)
+        return _match_subscript(value, annotation, module, depth)
     if isinstance(annotation, (ast.Name, ast.Attribute)):
-        return _fit_name(value, annotation, module, depth)
+        return _match_name(value, annotation, module, depth)
     return Match.UNKNOWN
 
 
-def _fit_constant(value: Value, annotation: ast.Constant, module: Module | None, depth: int) -> Match:
+def _match_constant(value: Value, annotation: ast.Constant, module: Module | None, depth: int) -> Match:
     if annotation.value is None:
         return Match.YES if value is None else Match.OBJECT
     if isinstance(annotation.value, str):
@@ -104,7 +104,7 @@ def _fit_constant(value: Value, annotation: ast.Constant, module: Module | None,
     return Match.UNKNOWN
 
 
-def _fit_any(value: Value, members: list[ast.expr], module: Module | None, depth: int) -> Match:
+def _match_any(value: Value, members: list[ast.expr], module: Module | None, depth: int) -> Match:
     fits = set()
     for member in members:  # plain members come first in most unions, and stop the search before sources are read
         fits.add(match(value, member, module, depth + 1))
@@ -113,7 +113,7 @@ def _fit_any(value: Value, members: list[ast.expr], module: Module | None, depth
     return next((kind for kind in (Match.UNKNOWN, Match.NO) if kind in fits), Match.OBJECT)
 
 
-def _fit_subscript(value: Value, annotation: ast.Subscript, module: Module | None, depth: int) -> Match:
+def _match_subscript(value: Value, annotation: ast.Subscript, module: Module | None, depth: int) -> Match:
     name = ast.unparse(annotation.value).rpartition(".")[2]
     inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
     if name == "Literal":
@@ -121,7 +121,7 @@ def _fit_subscript(value: Value, annotation: ast.Subscript, module: Module | Non
     if name == "Optional":
         return Match.YES if value is None else match(value, inner[0], module, depth + 1)
     if name == "Union":
-        return _fit_any(value, inner, module, depth)
+        return _match_any(value, inner, module, depth)
     if name in _TRANSPARENT:
         return match(value, inner[0], module, depth + 1)
     if name in _NEVER_IN_YAML:
@@ -130,10 +130,10 @@ def _fit_subscript(value: Value, annotation: ast.Subscript, module: Module | Non
         return Match.UNKNOWN
     if not _PLAIN[name][0](value):
         return Match.NO
-    return _fit_items(value, name, inner, module, depth)
+    return _match_items(value, name, inner, module, depth)
 
 
-def _fit_items(value: Value, name: str, inner: list[ast.expr], module: Module | None, depth: int) -> Match:
+def _match_items(value: Value, name: str, inner: list[ast.expr], module: Module | None, depth: int) -> Match:
     if isinstance(value, dict):
         pairs = [(item, inner[-1]) for item in value.values()]
     elif isinstance(value, list) and name in {"tuple", "Tuple"} and ast.unparse(inner[-1]) != "...":
@@ -150,7 +150,7 @@ def _is_literal(value: Value, item: ast.expr) -> bool:
     return isinstance(item, ast.Constant) and type(item.value) is type(value) and item.value == value
 
 
-def _fit_name(value: Value, annotation: ast.Name | ast.Attribute, module: Module | None, depth: int) -> Match:
+def _match_name(value: Value, annotation: ast.Name | ast.Attribute, module: Module | None, depth: int) -> Match:
     name = ast.unparse(annotation).rpartition(".")[2]
     if name in _ANYTHING:
         return Match.UNKNOWN

@@ -104,7 +104,7 @@ class Module:
             self.opaque = True
             return {}
         found: dict[str, list[Binding]] = {}
-        self._index(tree.body, found, spare=False)
+        self._index(tree.body, found, is_fallback=False)
         return found
 
     @cached_property
@@ -130,14 +130,14 @@ class Module:
             package = package.rpartition(".")[0]
         return f"{package}.{relative}" if relative else package
 
-    def _index(self, body: Sequence[ast.stmt], found: dict[str, list[Binding]], *, spare: bool) -> None:
+    def _index(self, body: Sequence[ast.stmt], found: dict[str, list[Binding]], *, is_fallback: bool) -> None:
         for node in body:
             if isinstance(node, _BLOCKS):
-                self._index_block(node, found, spare=spare)
+                self._index_block(node, found, is_fallback=is_fallback)
             elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
                 self.stars.append(self.absolute(node.module or "", node.level))
             for name, bound, origin in self._bound_by(node):
-                found.setdefault(name, []).append(Binding(bound, origin, spare))
+                found.setdefault(name, []).append(Binding(bound, origin, is_fallback))
 
     def _bound_by(self, node: ast.stmt) -> Iterator[tuple[str, ast.AST | None, tuple[str, str] | None]]:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -159,17 +159,17 @@ class Module:
             for alias in node.names:
                 yield alias.asname or alias.name, None, (module, alias.name)
 
-    def _index_block(self, node: ast.stmt, found: dict[str, list[Binding]], *, spare: bool) -> None:
+    def _index_block(self, node: ast.stmt, found: dict[str, list[Binding]], *, is_fallback: bool) -> None:
         taken = _version_test(node.test) if isinstance(node, ast.If) else None
         orelse = getattr(node, "orelse", [])
         if taken is not None:
-            self._index(getattr(node, "body" if taken else "orelse"), found, spare=spare)
+            self._index(getattr(node, "body" if taken else "orelse"), found, is_fallback=is_fallback)
             return
-        self._index(getattr(node, "body", []), found, spare=spare)
-        self._index(orelse, found, spare=spare or isinstance(node, ast.If))
+        self._index(getattr(node, "body", []), found, is_fallback=is_fallback)
+        self._index(orelse, found, is_fallback=is_fallback or isinstance(node, ast.If))
         for handler in getattr(node, "handlers", []):
-            self._index(handler.body, found, spare=True)
-        self._index(getattr(node, "finalbody", []), found, spare=spare)
+            self._index(handler.body, found, is_fallback=True)
+        self._index(getattr(node, "finalbody", []), found, is_fallback=is_fallback)
 
 
 Found = Definition | Module

@@ -154,15 +154,13 @@ def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"fold": 5, "num_folds": 5},
-            r"data\.fold=5 with data\.num_folds=5: must be a whole number from 0 to num_folds",
-        ),
-        ({"fold": -1, "num_folds": 5}, r"data\.fold=-1 with"),
-        ({"fold": 0, "num_folds": 1}, r"data\.num_folds=1: .* of 2 folds or more"),
-        ({"fold": 0}, r"data\.fold=0 with data\.num_folds=None: .* or both to null"),
-        ({"num_folds": 5}, r"data\.fold=None with data\.num_folds=5: "),
-        ({"fold": 0, "num_folds": 5, "val_size": 500}, r"data\.val_size=500: the size follows from data\.num_folds"),
+        ({"fold": 5, "num_folds": 5}, r"data\.fold=5: must be between 0 and data\.num_folds - 1 = 4"),
+        ({"fold": -1, "num_folds": 5}, r"data\.fold=-1: must be between 0 and data\.num_folds - 1 = 4"),
+        ({"fold": 0, "num_folds": 1}, r"data\.num_folds=1: must be 2 or more"),
+        ({"fold": 0}, r"data\.num_folds: missing, and data\.fold=0 needs it"),
+        ({"num_folds": 5}, r"data\.fold: missing, so data\.num_folds=5 has no effect"),
+        ({"fold": 0.5, "num_folds": 5}, r"data\.fold=0\.5: must be a whole number"),
+        ({"fold": 0, "num_folds": 5, "val_size": 500}, r"data\.val_size=500: has no effect with folds"),
     ],
 )
 def test_a_fold_that_cannot_be_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
@@ -175,12 +173,12 @@ def test_a_fold_that_cannot_be_is_refused_in_one_line(arguments: dict[str, Any],
     ("words", "said"),
     [
         (["data.num_folds=5", "data.fold=5"], ["data.fold=5: must be between 0 and data.num_folds - 1 = 4"]),
-        (["data.fold=0"], ["data.num_folds: data.fold=0 is one of how many? add e.g. data.num_folds=5"]),
-        (["data.num_folds=3"], ["data.fold: not given, so data.num_folds=3 does nothing; add -m 'data.fold=range(3)'"]),
+        (["data.fold=0"], ["data.num_folds: missing, and data.fold=0 needs it. Add e.g. data.num_folds=5."]),
+        (["data.num_folds=3"], ["data.fold: missing, so data.num_folds=3 has no effect. Add -m 'data.fold=range(3)'"]),
         (
             ["data.num_folds=1", "data.fold=-1", "data.val_size=500", "data.batch_size=0"],
             [
-                "data.val_size=500: is for a cut without folds",
+                "data.val_size=500: has no effect with folds",
                 "data.fold=-1: must be between 0 and data.num_folds - 1",
                 "data.num_folds=1: must be 2 or more",
                 "data.batch_size=0: must be 1 or more",

@@ -1,0 +1,35 @@
+"""The rules of `fold`, `num_folds` and `val_size`, for the config check and for the data modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def find_fold_problems(fold: Any, num_folds: Any, val_size: Any = None) -> Iterator[tuple[str, str]]:
+    """Yield each wrong argument of a cross-validation with the rule it breaks; none without a cross-validation.
+
+    Args:
+        fold: The held-out fold, 0 to `num_folds - 1`; None holds out none.
+        num_folds: Number of folds, 2 or more.
+        val_size: As the user gave it; a fold replaces it.
+    """
+    if fold is None and num_folds is None:
+        return
+    is_valid = _is_int(num_folds) and num_folds >= 2
+    if num_folds is None:
+        yield "num_folds", f"missing, and data.fold={fold} needs it. Add e.g. data.num_folds=5."
+    elif _is_int(num_folds) and not is_valid:
+        yield "num_folds", "must be 2 or more. Set e.g. data.num_folds=5."
+    if fold is None:
+        every = f"-m 'data.fold=range({num_folds})'"
+        yield "fold", f"missing, so data.num_folds={num_folds} has no effect. Add {every}, or data.fold=0."
+    elif _is_int(fold) and (fold < 0 or (is_valid and fold >= num_folds)):
+        last = f" = {num_folds - 1}" if is_valid else ""
+        yield "fold", f"must be between 0 and data.num_folds - 1{last}. Choose another fold."
+    if val_size is not None:
+        yield "val_size", "has no effect with folds, whose size follows from data.num_folds. Set it to null."
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
