@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, on a socket of its own; root runs it as the user that Debian has for it."""
+"""A temporary PostgreSQL server on a Unix socket; root starts it as Debian's user `postgres`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER = "postgres"
 
 
 def why_not() -> str:
-    """Return what a server or its client lack here; empty where nothing does."""
+    """Return why no server can be started here; empty if one can."""
     if not PROGRAMS:
         return "PostgreSQL is not installed (Debian: postgresql)"
     if importlib.util.find_spec("psycopg2") is None:
@@ -47,8 +47,8 @@ def server() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def _run(user: str, program: str, *words: str) -> None:
+def _run(user: str, program: str, *arguments: str) -> None:
     who = pwd.getpwnam(user)
     own = (who.pw_uid, who.pw_gid) if os.geteuid() == 0 else (None, None)
-    command, nothing = [str(PROGRAMS[-1] / program), *words], subprocess.DEVNULL
+    command, nothing = [str(PROGRAMS[-1] / program), *arguments], subprocess.DEVNULL
     subprocess.run(command, check=True, stdout=nothing, stdin=nothing, cwd="/", user=own[0], group=own[1])

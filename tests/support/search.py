@@ -1,4 +1,4 @@
-"""A quick search as a command line: trials of six steps, in which some come to grief."""
+"""The command line of a quick search with trials of six steps, and readers of its results."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.support.cli import WarmProcess
 SPACE = ("model.optimizer.lr=interval(0.001,0.05)", "data.batch_size=choice(16,32,64)")
 
 
-def search(tmp_path: Path, *more: str, n_trials: int = 6, **trouble: str) -> list[str]:
-    """Return the command of a search; `t2="raise"` befalls trial 2 in its fourth step, and once only."""
+def search(tmp_path: Path, *more: str, n_trials: int = 6, **faults: str) -> list[str]:
+    """Return the command of a search; `t2="raise"` makes trial 2 fail once, in its fourth step."""
     marks = tmp_path / "marks"
     marks.mkdir(exist_ok=True, parents=True)
-    what = ", ".join(f"s{key[1:]}: {kind}" for key, kind in trouble.items())
+    what = ", ".join(f"s{key[1:]}: {kind}" for key, kind in faults.items())
     callback = (
         f"{{_target_: tests.support.fault_once.TroubleOnce, what: {{{what}}}, seed: '${{hydra:job.num}}', "
         f"step: 4, marks: {marks}}}"
     )
-    words = [
+    arguments = [
         "-m",
         *QUICK,
         "hydra/sweeper=search",
@@ -34,16 +34,16 @@ def search(tmp_path: Path, *more: str, n_trials: int = 6, **trouble: str) -> lis
         "optimized_metric=val/acc",
         "trainer.max_epochs=2",
         "test=false",
-        f"+callbacks.trouble={callback}",
+        f"+callbacks.fault_once={callback}",
         "extras.allowed_targets=[tests]",
     ]
-    if not any(word.startswith("model.optimizer.lr=") for word in more):
-        words += SPACE
-    return [*words, *more]
+    if not any(argument.startswith("model.optimizer.lr=") for argument in more):
+        arguments += SPACE
+    return [*arguments, *more]
 
 
 def start(tmp_path: Path, given: list[str], *more: str) -> Any:
-    """Run a command to its end."""
+    """Run a command until it exits."""
     return WarmProcess("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait(240)
 
 
@@ -59,13 +59,13 @@ def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
 
 
 def trial_results(sweep: Path) -> dict[int, tuple[str, Any]]:
-    """Return what the study was told of each trial: state and values, or the reason."""
+    """Return the result of each trial from the ledger: state and values, or state and reason."""
     last = {event["job"]: event for event in read_events(sweep) if event["event"] == "told"}
     return {job: (event["state"], event["values"] or event["reason"]) for job, event in sorted(last.items())}
 
 
 def values_of(job: Path) -> dict[str, str]:
-    """Return what a trial was given for the keys of the space."""
-    words = yaml.safe_load((job / ".hydra/overrides.yaml").read_text())
-    keys = [word.partition("=")[0] for word in SPACE]
-    return {key: value for key, _, value in (word.partition("=") for word in words) if key in keys}
+    """Return the values of a trial for the keys of the space."""
+    arguments = yaml.safe_load((job / ".hydra/overrides.yaml").read_text())
+    keys = [argument.partition("=")[0] for argument in SPACE]
+    return {key: value for key, _, value in (argument.partition("=") for argument in arguments) if key in keys}

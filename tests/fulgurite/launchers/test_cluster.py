@@ -12,7 +12,7 @@ import pytest
 
 from fulgurite.runs.sweep_ledger import read_events
 from tests.fulgurite.resume.test_resume import weights_at
-from tests.fulgurite.sweeps.test_sweep_resume import events, only_sweep, start, words
+from tests.fulgurite.sweeps.test_sweep_resume import events, grid_command, only_sweep, start
 from tests.support.cli import WarmProcess, read_json
 from tests.support.faults import processes_with
 from tests.support.run_if import RunIf
@@ -34,7 +34,7 @@ on_each = pytest.mark.parametrize(
 def test_jobs_that_raise_and_are_killed_leave_the_others_and_are_run_again(
     tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
-    given = [*words(tmp_path, s2="raise", s3="SIGKILL"), *launcher]
+    given = [*grid_command(tmp_path, s2="raise", s3="SIGKILL"), *launcher]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=1,2,3,4"
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
@@ -63,7 +63,7 @@ def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
     tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
     slow = "+callbacks.slow={_target_: tests.support.signals.SendSignal, name: SIGCONT, sleep: 1.0}"
-    given = ["-m", *words(tmp_path)[1:], *launcher, slow, "trainer.max_epochs=20"]
+    given = ["-m", *grid_command(tmp_path)[1:], *launcher, slow, "trainer.max_epochs=20"]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=1,2,3"
     given.remove("trainer.max_epochs=2")
     started = WarmProcess("train", [*given, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
@@ -98,7 +98,7 @@ def wait_until_saved(tmp_path: Path, *, jobs: int, within: float = 90) -> Path:
 @pytest.mark.slow
 @RunIf(package="submitit", posix=True)
 def test_a_job_whose_time_is_over_is_put_back_into_the_queue_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    given = [*words(tmp_path, s2="SIGUSR1"), *LOCAL]
+    given = [*grid_command(tmp_path, s2="SIGUSR1"), *LOCAL]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=2,2"
     done = start(tmp_path, given)
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ needs_slurm = pytest.mark.skipif(not (CONTROLLER and DAEMON and STEP), reason="n
 def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep_goes_on(
     tmp_path: Path, on_slurm: dict[str, str]
 ) -> None:
-    given = [*words(tmp_path, s2="raise", s3="SIGKILL", s4="SIGUSR1"), *ON_SLURM]
+    given = [*grid_command(tmp_path, s2="raise", s3="SIGKILL", s4="SIGUSR1"), *ON_SLURM]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=1,2,3,4"
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
@@ -151,7 +151,7 @@ def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep
 @pytest.mark.slow
 @on_each
 def test_the_ranks_of_a_job_are_started_where_the_job_runs(tmp_path: Path, launcher: tuple[str, ...]) -> None:
-    done = start(tmp_path, [*one_seed(words(tmp_path)), *launcher, "trainer=ddp_sim"])
+    done = start(tmp_path, [*one_seed(grid_command(tmp_path)), *launcher, "trainer=ddp_sim"])
     assert done.returncode == 0, done.stderr
     two_ranks(tmp_path)
 
@@ -163,7 +163,7 @@ def test_the_ranks_of_a_job_are_started_where_the_job_runs(tmp_path: Path, launc
 def test_ranks_are_tasks_of_slurm_or_started_by_the_one_task(
     tmp_path: Path, on_slurm: dict[str, str], tasks: int
 ) -> None:
-    given = [*one_seed(words(tmp_path)), *ON_SLURM, "trainer=ddp_sim", f"hydra.launcher.tasks_per_node={tasks}"]
+    given = [*one_seed(grid_command(tmp_path)), *ON_SLURM, "trainer=ddp_sim", f"hydra.launcher.tasks_per_node={tasks}"]
     done = start(tmp_path, given)
     assert done.returncode == 0, done.stderr
     two_ranks(tmp_path)

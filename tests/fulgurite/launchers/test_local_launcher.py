@@ -28,7 +28,7 @@ from fulgurite.sweeps.dispatch import run_jobs
 from tests.conftest import SMALL
 from tests.fulgurite.resume.test_resume import weights_at
 from tests.fulgurite.sweeps.test_grid import planned
-from tests.fulgurite.sweeps.test_sweep_resume import events, only_sweep, start, words
+from tests.fulgurite.sweeps.test_sweep_resume import events, grid_command, only_sweep, start
 from tests.support.cli import WarmProcess, read_json, run_cli
 from tests.support.faults import processes_with
 from tests.support.run_if import RunIf
@@ -133,7 +133,7 @@ def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(
 def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_others_and_are_run_again(
     tmp_path: Path,
 ) -> None:
-    given = [*words(tmp_path, s2="raise", s4="spoil", s6="SIGKILL"), *LOCAL]
+    given = [*grid_command(tmp_path, s2="raise", s4="spoil", s6="SIGKILL"), *LOCAL]
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
     records = jobs_in(sweep, "run.json")

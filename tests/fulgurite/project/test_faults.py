@@ -107,12 +107,12 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/distributed/test_supervision.py::test_a_port_that_is_taken_is_refused_before_a_process_waits_there",
     ],
     "a sweep trial failing in each of these ways": [
-        "fulgurite/sweeps/test_sweep_faults.py::test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run",
+        "fulgurite/sweeps/test_sweep_faults.py::test_each_kind_of_failure_is_recorded_and_the_next_job_runs",
         "fulgurite/engine/test_commands.py::test_a_failed_job_of_a_sweep_does_not_hide_the_others",
     ],
     "the sweep process killed": [
         "fulgurite/sweeps/test_sweep_faults.py::test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was",
-        "fulgurite/sweeps/test_sweep_resume.py::test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six",
+        "fulgurite/sweeps/test_sweep_resume.py::test_a_sweep_killed_in_its_third_job_resumes_to_exactly_six",
     ],
     "eight runs started in the same second": [
         "fulgurite/engine/test_commands.py::test_eight_starts_in_one_second_leave_eight_directories",

@@ -1,4 +1,4 @@
-"""A search: what it may try is checked first, each trial comes to its own end, and the best is written."""
+"""Searches: bounds are validated before the first trial, failures and pruning are recorded, the best is written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.cli import read_json, run_cli
 from tests.support.search import events, only_sweep, search, start, trial_results, values_of
 
 
-def space(*words: str, **params: str) -> SearchSpace:
-    """Return the space of words and of the sweeper's params."""
-    return read_space(words, OmegaConf.create({"params": params}))
+def space(*overrides: str, **params: str) -> SearchSpace:
+    """Return the search space of overrides and of the sweeper's params."""
+    return read_space(overrides, OmegaConf.create({"params": params}))
 
 
 def test_a_space_has_each_choice_and_both_ends_of_an_interval_in_one_of_few_trials() -> None:
@@ -50,7 +50,7 @@ def test_a_grid_of_all_values_is_taken_from_choices_and_ranges_only() -> None:
         space("lr=interval(0.1,1)").grid()
 
 
-def test_all_that_is_wrong_with_a_space_is_told_at_once() -> None:
+def test_all_errors_of_a_space_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         space("a=interval(5,1)", "b=interval(", c="glob(*)")
     assert len(error.value.findings) == 3
@@ -101,12 +101,10 @@ def test_a_dry_run_shows_the_space_and_makes_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_search_of_the_template_writes_its_best(tmp_path: Path) -> None:
-    words = [
-        word for word in search(tmp_path) if "sweeper" not in word and "interval" not in word and "choice" not in word
-    ]
-    words = [word for word in words if not word.startswith("optimized_metric")]
+    removed = ("sweeper", "interval", "choice", "optimized_metric")
+    overrides = [item for item in search(tmp_path) if not any(part in item for part in removed)]
     given = [
-        *words,
+        *overrides,
         "hparams_search=mnist_optuna",
         "experiment=example",
         "hydra.sweeper.n_trials=3",
@@ -130,7 +128,7 @@ def test_the_search_of_the_template_writes_its_best(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_search_ends_when_too_many_of_its_trials_fail_and_says_when_all_did(tmp_path: Path) -> None:
+def test_a_search_stops_when_too_many_of_its_trials_fail(tmp_path: Path) -> None:
     given = search(tmp_path, n_trials=6, t0="raise", t1="raise", t2="raise", t3="raise", t4="raise", t5="raise")
     end = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
@@ -144,7 +142,7 @@ def test_a_search_ends_when_too_many_of_its_trials_fail_and_says_when_all_did(tm
 @pytest.mark.slow
 def test_a_trial_whose_metric_is_not_a_number_has_failed(tmp_path: Path) -> None:
     given = search(tmp_path, "callbacks.nan_guard=null", n_trials=3, t1="spoil")
-    given = [word.replace("optimized_metric=val/acc", "optimized_metric=val/loss") for word in given]
+    given = [override.replace("optimized_metric=val/acc", "optimized_metric=val/loss") for override in given]
     end = start(tmp_path, given)
     assert end.returncode == 1
     sweep = only_sweep(tmp_path)
@@ -161,13 +159,12 @@ BAD = "model.optimizer.lr=choice(1.0,0.002)"
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_sim", "ddp_spawn"])
 @pytest.mark.timeout(300)
-def test_a_trial_that_promises_little_is_ended_early(tmp_path: Path, trainer: str) -> None:
+def test_a_trial_is_pruned(tmp_path: Path, trainer: str) -> None:
     given = search(
         tmp_path, PRUNER, BAD, "data.batch_size=16", "hydra/sweeper/sampler=grid", f"trainer={trainer}", n_trials=5
     )
-    given = [
-        word.replace("val/acc", "val/loss").replace("maximize", "minimize") for word in given if "sampler." not in word
-    ]
+    given = [item.replace("val/acc", "val/loss").replace("maximize", "minimize") for item in given]
+    given = [item for item in given if "sampler." not in item]
     given = [*given, "trainer.max_epochs=4", "seed=3"]
     end = run_cli("train", *given, logs=tmp_path / "logs")
     assert end.returncode == 0, end.stderr
@@ -188,9 +185,9 @@ def test_a_trial_that_promises_little_is_ended_early(tmp_path: Path, trainer: st
 
 
 @pytest.mark.slow
-def test_a_search_with_two_aims_writes_those_that_none_beats_in_both(tmp_path: Path) -> None:
+def test_a_search_with_two_metrics_writes_the_pareto_front(tmp_path: Path) -> None:
     given = search(tmp_path, "hydra.sweeper.direction=[maximize,minimize]", n_trials=4)
-    given = [word.replace("optimized_metric=val/acc", "optimized_metric=[val/acc,val/loss]") for word in given]
+    given = [override.replace("optimized_metric=val/acc", "optimized_metric=[val/acc,val/loss]") for override in given]
     given.remove("hydra.sweeper.direction=maximize")
     assert (end := start(tmp_path, given)).returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
@@ -217,7 +214,7 @@ def test_two_processes_of_a_trial_have_its_values(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not())
-def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
+def test_a_study_in_postgresql_resumes_and_its_url_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with postgres.server() as url:
@@ -257,7 +254,7 @@ def test_a_study_in_postgresql_goes_on_and_its_url_is_written_nowhere(
         ("nonsense", "hydra.sweeper.storage: nonsense cannot be opened: "),
     ],
 )
-def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, url: str, expected: str) -> None:
+def test_a_storage_that_cannot_be_used_is_reported_in_one_line(tmp_path: Path, url: str, expected: str) -> None:
     end = start(tmp_path, search(tmp_path, f"hydra.sweeper.storage={url}"))
     assert end.returncode == 2
     [line] = [line for line in end.stderr.splitlines() if line.startswith("error: ")]

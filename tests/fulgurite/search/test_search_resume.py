@@ -1,4 +1,4 @@
-"""A search that goes on: killed, stopped and failed, and in the end it has as many trials as were asked for."""
+"""Resume searches: killed, stopped and failed ones end with exactly `n_trials` trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.search import events, only_sweep, search, start, trial_result
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(tmp_path: Path) -> None:
+def test_a_search_killed_twice_has_exactly_six_trials_and_the_same_best(tmp_path: Path) -> None:
     given = search(tmp_path / "killed", t2="SIGKILL", t4="SIGKILL")
     assert start(tmp_path / "killed", given).returncode == -signal.SIGKILL
     sweep = only_sweep(tmp_path / "killed")
@@ -30,14 +30,14 @@ def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(
     assert Counter(events(sweep, "done")) == {("done", job): 1 for job in range(6)}
     assert len({tuple(values_of(sweep / str(job)).items()) for job in range(6)}) == 6
 
-    straight = search(tmp_path / "straight", "callbacks.trouble.what={}")
+    straight = search(tmp_path / "straight", "callbacks.fault_once.what={}")
     assert start(tmp_path / "straight", straight).returncode == 0
     other = only_sweep(tmp_path / "straight")
     assert [values_of(sweep / str(job)) for job in range(6)] == [values_of(other / str(job)) for job in range(6)]
     assert trial_results(sweep) == trial_results(other)
     best = (sweep / "optimization_results.yaml").read_text()
     assert best == (other / "optimization_results.yaml").read_text()
-    for job in "24":  # a trial that was killed ended as one that was not
+    for job in "24":  # the resumed trials match those that were never killed
         assert [entry["step"] for entry in read_json(sweep / job / "run.json")["resumed"]] == [3]
         assert weights_at(sweep / job / "checkpoints/last.ckpt") == weights_at(other / job / "checkpoints/last.ckpt")
         assert rows_of(sweep / job) == rows_of(other / job)
@@ -52,7 +52,7 @@ def test_a_search_killed_twice_comes_to_exactly_six_trials_and_to_the_same_best(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_trials_that_fail_are_told_with_their_reason_and_tried_again_when_asked(tmp_path: Path) -> None:
+def test_failed_trials_are_reported_with_their_reason_and_retried_when_asked(tmp_path: Path) -> None:
     given = search(tmp_path, n_trials=4, t1="raise", t2="spoil", t3="SIGTERM")
     first = start(tmp_path, given)
     assert first.returncode == 143
@@ -79,17 +79,17 @@ def test_trials_that_fail_are_told_with_their_reason_and_tried_again_when_asked(
     assert [values_of(sweep / job) for job in "45"] == [values_of(sweep / job) for job in "12"]
     assert [trial_results(sweep)[job][0] for job in (1, 2, 4, 5)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert start(tmp_path, given, "sweep.resume=last").returncode == 0
-    assert len(trial_results(sweep)) == 6, "nothing is left to do"
+    assert len(trial_results(sweep)) == 6, "all trials are done"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_search_on_two_slots_goes_on_with_a_trial_whose_process_was_killed(tmp_path: Path) -> None:
+def test_a_search_on_two_slots_resumes_a_trial_whose_process_was_killed(tmp_path: Path) -> None:
     given = search(tmp_path, "hydra/launcher=local", "hydra.launcher.slots=2", "hydra.launcher.cpus=0", t1="SIGKILL")
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
     assert first.returncode == 128 + signal.SIGKILL, first.stderr
-    assert sorted(trial_results(sweep)) == [0, 2, 3, 4, 5], "the others had a slot all the time"
+    assert sorted(trial_results(sweep)) == [0, 2, 3, 4, 5], "the other slot stayed in use"
     assert "killed by SIGKILL" in read_json(sweep / "1/run.json")["reason"]
     again = start(tmp_path, given, "sweep.resume=last")
     assert again.returncode == 0, again.stderr

@@ -1,4 +1,4 @@
-"""What a search may be told beside its space: any sampler, the space in older forms, a function that suggests more."""
+"""Settings of a search: samplers, the older form of the space, and functions that suggest further values."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ CHOICES = ("model.optimizer.lr=choice(0.001,0.01)", "data.batch_size=choice(16,3
 
 
 def suggest_decay(cfg: DictConfig, trial: Any) -> None:
-    """Suggest a weight decay, the larger the more of the data is held out."""
+    """Suggest a weight decay between 0.001 and 0.001 * (n_trials + 1)."""
     trial.suggest_float("model.optimizer.weight_decay", 0.001, 0.001 * (cfg.hydra.sweeper.n_trials + 1))
 
 
 def without_sampler(given: list[str]) -> list[str]:
-    """Return a command without the values for the sampler that searches have by default."""
-    return [word for word in given if not word.startswith("hydra.sweeper.sampler.")]
+    """Return a command without the settings of the default sampler."""
+    return [override for override in given if not override.startswith("hydra.sweeper.sampler.")]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("sampler", "words", "mark"),
+    ("sampler", "overrides", "mark"),
     [
         (("hydra/sweeper/sampler=cmaes", "hydra.sweeper.sampler.seed=7"), RATES, "cma"),
         (("hydra/sweeper/sampler=nsgaii", "hydra.sweeper.sampler.population_size=2"), SPACE, "generation"),
@@ -39,10 +39,10 @@ def without_sampler(given: list[str]) -> list[str]:
     ],
     ids=["cmaes", "nsgaii", "random", "grid"],
 )
-def test_a_search_has_the_sampler_that_its_config_names(
-    tmp_path: Path, sampler: tuple[str, ...], words: tuple[str, ...], mark: str | None
+def test_a_search_uses_the_sampler_of_its_config(
+    tmp_path: Path, sampler: tuple[str, ...], overrides: tuple[str, ...], mark: str | None
 ) -> None:
-    given = without_sampler(search(tmp_path, *words, "trainer.max_epochs=1", n_trials=4))
+    given = without_sampler(search(tmp_path, *overrides, "trainer.max_epochs=1", n_trials=4))
     end = start(tmp_path, [*given, *sampler])
     assert end.returncode == 0, end.stderr
     sweep = only_sweep(tmp_path)
@@ -69,7 +69,7 @@ def test_a_grid_sampler_tries_each_combination_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_function_suggests_more_values_for_a_trial_also_when_its_search_goes_on(tmp_path: Path) -> None:
+def test_a_function_suggests_further_values_also_in_a_resumed_search(tmp_path: Path) -> None:
     named = "hydra.sweeper.custom_search_space=tests.fulgurite.search.test_search_settings.suggest_decay"
     given = search(tmp_path, named, n_trials=3, t1="SIGKILL")
     start(tmp_path, given)
@@ -86,7 +86,7 @@ def test_a_function_suggests_more_values_for_a_trial_also_when_its_search_goes_o
     assert best["model.optimizer.weight_decay"] in decays
 
 
-def test_a_function_outside_of_what_configs_may_name_is_refused(tmp_path: Path) -> None:
+def test_a_function_of_a_package_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
     end = start(tmp_path, search(tmp_path, "hydra.sweeper.custom_search_space=os.path.join"))
     assert end.returncode == 2
     assert end.stderr.startswith(
@@ -99,7 +99,7 @@ def test_a_function_outside_of_what_configs_may_name_is_refused(tmp_path: Path) 
 def test_a_space_in_the_older_form_is_searched(tmp_path: Path) -> None:
     space = "{model.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}, "
     space += "data.batch_size: {type: categorical, choices: [16, 32]}}"
-    given = [word for word in search(tmp_path, n_trials=2) if word not in SPACE]
+    given = [override for override in search(tmp_path, n_trials=2) if override not in SPACE]
     end = start(tmp_path, [*given, f"hydra.sweeper.search_space={space}", "trainer.max_epochs=1"])
     assert end.returncode == 0, end.stderr
     values = [values_of(only_sweep(tmp_path) / job) for job in "01"]
@@ -108,8 +108,8 @@ def test_a_space_in_the_older_form_is_searched(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_go_on(tmp_path: Path) -> None:
-    given = [word for word in search(tmp_path, n_trials=2) if word != "hydra/sweeper=search"]
+def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_resume(tmp_path: Path) -> None:
+    given = [override for override in search(tmp_path, n_trials=2) if override != "hydra/sweeper=search"]
     given.insert(1, "hydra/sweeper=optuna")
     end = run_cli("train", *given, "trainer.max_epochs=1", logs=tmp_path / "logs")
     assert end.returncode == 0, end.stderr

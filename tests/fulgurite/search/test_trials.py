@@ -1,4 +1,4 @@
-"""The trials of a search in its study: what a kill has left is told, and a sampler goes on where it was."""
+"""The trials of a resumed search: results are told to the study, and the sampler proposes what it would have."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support.search import trial_results
 
 
 def tpe(**more: Any) -> BaseSampler:
-    """Return Optuna's usual sampler, which soon looks at what was told."""
+    """Return a TPE sampler that models the results from the third trial on."""
     return optuna.samplers.TPESampler(seed=3, n_startup_trials=2, **more)
 
 
 def killed_search(folder: Path, sampler: Callable[[], BaseSampler] = tpe) -> Trials:
-    """Return the trials of a search that was killed, with a sampler that has proposed nothing."""
+    """Return the trials of a killed search with a new sampler."""
     config = OmegaConf.create(
         {
             "task_name": "train",
@@ -43,20 +43,20 @@ def killed_search(folder: Path, sampler: Callable[[], BaseSampler] = tpe) -> Tri
     return Trials(folder, settings, found, stored, config, is_resumed=True)
 
 
-def test_trials_that_a_killed_search_has_left_are_told_by_what_their_jobs_left(tmp_path: Path) -> None:
+def test_a_resumed_search_tells_the_study_what_its_jobs_recorded(tmp_path: Path) -> None:
     trials = killed_search(tmp_path)
     trials.is_resumed = False
     trials.open_study()
-    words = [trials.ask().overrides for _ in range(4)]
+    overrides = [trials.ask().overrides for _ in range(4)]
     assert trials.num_remaining() == 0
     trials.finish(0, JobReturn(status=JobStatus.COMPLETED, _return_value=0.5))
-    leave_run(tmp_path / "1", words[1], {"val/acc": 0.75}, status="done")
-    leave_run(tmp_path / "2", words[2], None, status="running")
+    leave_run(tmp_path / "1", overrides[1], {"val/acc": 0.75}, status="done")
+    leave_run(tmp_path / "2", overrides[2], None, status="running")
     trials.stored.trial(2).report(0.25, 0)
     trials.stored.trial(2).set_user_attr("pruned", "val/acc 0.25 after epoch 0")
 
     again = killed_search(tmp_path)
-    assert [(job.number, job.overrides, job.state) for job in again.restore_unfinished()] == [(3, words[3], "new")]
+    assert [(job.number, job.overrides, job.state) for job in again.restore_unfinished()] == [(3, overrides[3], "new")]
     assert trial_results(tmp_path) == {
         0: ("COMPLETE", [0.5]),
         1: ("COMPLETE", [0.75]),
@@ -79,14 +79,14 @@ def test_trials_that_a_killed_search_has_left_are_told_by_what_their_jobs_left(t
     ],
     ids=["tpe", "multivariate tpe", "nsgaii", "cmaes"],
 )
-def test_a_sampler_that_is_resumed_proposes_what_it_would_have_proposed(
+def test_a_resumed_sampler_proposes_what_it_would_have_proposed(
     tmp_path: Path, sampler: Callable[[], BaseSampler]
 ) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     given = {}
     for folder, starts in ((straight, [5]), (killed, [2, 1, 2])):
         folder.mkdir()
-        words = []
+        overrides = []
         for number, trials in enumerate(starts):
             search_of = killed_search(folder, sampler)
             search_of.settings = replace(search_of.settings, n_trials=5)
@@ -94,9 +94,9 @@ def test_a_sampler_that_is_resumed_proposes_what_it_would_have_proposed(
             search_of.open_study()
             for _ in range(trials):
                 job = search_of.ask()
-                words.append(job.overrides)
-                ended = JobReturn(status=JobStatus.COMPLETED, _return_value=len(words) % 3 / 4)
+                overrides.append(job.overrides)
+                ended = JobReturn(status=JobStatus.COMPLETED, _return_value=len(overrides) % 3 / 4)
                 search_of.finish(job.number, ended)
-        given[folder] = words
+        given[folder] = overrides
     assert given[killed] == given[straight]
     assert len(set(given[killed])) > 3, "a genetic sampler may have a child like its parent"

@@ -1,4 +1,4 @@
-"""Jobs are handed out as places are free, by any launcher, also to processes that know nothing of the sweep."""
+"""Jobs are dispatched as slots become free, by any launcher, also to processes started outside the sweep."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from tests.support.cli import read_json
 from tests.support.project import ROOT
 
 
-class Noted(Launcher):
-    """Writes down what it was given."""
+class BatchLauncher(Launcher):
+    """Records the batches it gets."""
 
     def __init__(self) -> None:
         self.given: list[tuple[int, int]] = []
 
     def setup(self, **_: Any) -> None:
-        """Need nothing."""
+        """Do nothing."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Note the first number and how many there are; job 7 cannot be composed."""
+        """Record the first number and the size of a batch; job 7 cannot be composed."""
         self.given.append((initial_job_idx, len(job_overrides)))
         if initial_job_idx == 7:
             raise UserError("no such group")
-        return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
+        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
 
-class Pulling(Noted):
-    """Has two places and ends the younger job first."""
+class SlotLauncher(BatchLauncher):
+    """Has two slots and finishes the newer job first."""
 
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Generator[tuple[int, JobReturn], None, None]:
-        """Ask for a job where there is a place."""
+        """Take a job when a slot is free."""
         running: list[int] = []
         try:
             while True:
@@ -66,24 +66,24 @@ class Pulling(Noted):
 
 
 def numbered(*numbers: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield jobs of these numbers."""
+    """Yield jobs with these numbers."""
     return ((number, [f"seed={number}"]) for number in numbers)
 
 
 def test_a_launcher_of_batches_gets_consecutive_numbers_and_no_more_than_it_may() -> None:
-    launcher = Noted()
+    launcher = BatchLauncher()
     ended = [number for number, _ in run_jobs(launcher, numbered(0, 1, 2, 5, 6), at_once=2)]
     assert (launcher.given, ended) == ([(0, 2), (2, 1), (5, 2)], [0, 1, 2, 5, 6])
 
 
-def test_a_job_that_cannot_be_composed_any_more_has_failed_and_the_next_is_run() -> None:
-    ended = dict(run_jobs(Noted(), numbered(7, 9)))
+def test_a_job_that_can_no_longer_be_composed_fails_and_the_next_one_runs() -> None:
+    ended = dict(run_jobs(BatchLauncher(), numbered(7, 9)))
     assert (ended[7].status, ended[9].status) == (JobStatus.FAILED, JobStatus.COMPLETED)
     assert str(returned_value(ended[7])) == "the config can no longer be composed: no such group"
 
 
-def test_a_job_is_asked_for_when_a_place_is_free_and_what_runs_is_ended_with_the_sweep() -> None:
-    launcher, asked = Pulling(), []
+def test_a_job_is_taken_when_a_slot_is_free_and_running_jobs_stop_with_the_sweep() -> None:
+    launcher, asked = SlotLauncher(), []
 
     def jobs() -> Iterator[tuple[int, list[str]]]:
         for number in range(9):
@@ -97,12 +97,12 @@ def test_a_job_is_asked_for_when_a_place_is_free_and_what_runs_is_ended_with_the
     assert launcher.given == [(0, -1)]
 
 
-def test_no_more_jobs_run_at_once_than_a_sweep_allows_whatever_places_there_are() -> None:
-    ended = [number for number, _ in run_jobs(Pulling(), numbered(0, 1, 2), at_once=1)]
-    assert ended == [0, 1, 2], "with both of its places the younger would have ended first"
+def test_no_more_jobs_run_at_once_than_a_sweep_allows_whatever_slots_there_are() -> None:
+    ended = [number for number, _ in run_jobs(SlotLauncher(), numbered(0, 1, 2), at_once=1)]
+    assert ended == [0, 1, 2], "with both slots the newer job would finish first"
 
 
-def test_a_grid_that_stops_hands_out_no_more_and_says_how_many_are_left() -> None:
+def test_a_stopped_grid_starts_no_more_jobs_and_counts_the_remaining_ones() -> None:
     todo = _JobQueue([Job(number, str(number), ()) for number in range(3)], lambda job: (job.number, []))
     assert (next(todo)[0], length_hint(todo)) == (0, 2)
     todo.is_stopped = True
@@ -119,12 +119,12 @@ def test_what_a_job_raised_comes_back_from_its_process(error: Exception) -> None
 
 
 @pytest.mark.slow
-def test_a_job_that_was_pickled_is_run_by_a_process_that_knows_nothing_of_the_sweep(tmp_path: Path) -> None:
-    words = [*SMALL, "test=false", f"paths.log_dir={tmp_path}", "optimized_metric=train/loss", "+nobody=1"]
-    with planned(*words[:-1], "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}/sweep") as (_, config, loader):
+def test_a_pickled_job_runs_in_a_process_outside_the_sweep(tmp_path: Path) -> None:
+    overrides = [*SMALL, "test=false", f"paths.log_dir={tmp_path}", "optimized_metric=train/loss", "+nobody=1"]
+    with planned(*overrides[:-1], "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}/sweep") as (_, config, loader):
         context: Any = SimpleNamespace(config_loader=loader)
-        launcher: Any = SimpleNamespace(config=config, hydra_context=context, task_function=train.run_job)
-        given = [RemoteJob.compose(launcher, number, words[: len(words) + number - 4]) for number in (3, 4)]
+        launcher: Any = SimpleNamespace(config=config, hydra_context=context, task_function=train.task)
+        given = [RemoteJob.compose(launcher, number, overrides[: len(overrides) + number - 4]) for number in (3, 4)]
     (tmp_path / "jobs").write_bytes(pickle.dumps(given))
     code = (
         "import pickle, pathlib, sys; jobs = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()); "

@@ -1,4 +1,4 @@
-"""A grid before its first job: checked whole, its findings by job, its numbers and its ledger kept."""
+"""A grid before its first job: validation, errors by job, numbers, configs and the ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROUPS = ("trainer", "logger", "experiment")
 
 @contextmanager
 def planned(*given: str) -> Iterator[tuple[list[Job], DictConfig, ConfigLoaderImpl]]:
-    """Give the jobs of a command line, the sweep's config and Hydra's loader."""
+    """Yield the jobs of a command line, the sweep's config and Hydra's config loader."""
     prepare_environment()
     guard_configs()
     with initialize_config_dir(config_dir=str(ROOT / "configs"), **VERSION_BASE):
@@ -42,7 +42,7 @@ def planned(*given: str) -> Iterator[tuple[list[Job], DictConfig, ConfigLoaderIm
 
 
 def findings(*given: str) -> list[str]:
-    """Return what is said of a sweep before its first job."""
+    """Return the errors of a sweep before its first job."""
     with planned(*given) as (jobs, config, loader), pytest.raises(ConfigError) as refused:
         check_jobs(jobs, config, loader, lambda job, cfg: ())
     return refused.value.findings
@@ -56,7 +56,7 @@ def test_every_job_is_checked_and_each_finding_names_the_jobs_that_have_it() -> 
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("seed=1", "model.optimizer.lr=0.5", "+trainer.limit_train_batches=4", "+tags.a=true"),
         ("seed=2", "trainer=ddp_sim", "~callbacks.early_stopping", "+extra={a: 1}", "logger=csv"),
@@ -64,51 +64,51 @@ def test_every_job_is_checked_and_each_finding_names_the_jobs_that_have_it() -> 
         ("callbacks={}", "model.net.lin1_size=7", "task_name='a b'", "paths.log_dir=${oc.env:HOME}"),
     ],
 )
-def test_a_job_has_the_config_that_hydra_would_compose_with_the_words_the_sweep_got_since(words: Sequence[str]) -> None:
+def test_a_job_has_the_config_that_hydra_would_compose_with_later_sweep_overrides(overrides: Sequence[str]) -> None:
     with planned("seed=1,2", "hydra/launcher=local") as (_, config, loader):
-        composed = ConfigCache(loader)
-        composed.load(config, [word for word in words if word.partition("=")[0] in GROUPS or "hydra" in word])
+        cache = ConfigCache(loader)
+        cache.load(config, [item for item in overrides if item.partition("=")[0] in GROUPS or "hydra" in item])
         config.hydra.overrides.hydra += ["hydra.sweep.dir='/a b/c'", "hydra.output_subdir=null"]
-        job = loader.load_sweep_config(config, list(words))
-        anew = composed._compose(config, list(words))
+        job = loader.load_sweep_config(config, list(overrides))
+        expected = cache._compose(config, list(overrides))
     assert job.hydra.sweep.dir == "/a b/c"
-    assert OmegaConf.to_container(job) == OmegaConf.to_container(anew)
+    assert OmegaConf.to_container(job) == OmegaConf.to_container(expected)
     assert [OmegaConf.is_struct(one) for one in (job, job.data)] == [True, True]
-    assert OmegaConf.get_type(job.hydra.job) is OmegaConf.get_type(anew.hydra.job)
+    assert OmegaConf.get_type(job.hydra.job) is OmegaConf.get_type(expected.hydra.job)
 
 
 def test_files_are_read_once_for_all_jobs_that_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with planned("seed=range(4)", "trainer=cpu,ddp_sim") as (jobs, config, loader):
-        composed, read_for = ConfigCache(loader), []
-        plain = composed._compose
+        cache, read_for = ConfigCache(loader), []
+        plain = cache._compose
 
-        def noted(cfg: DictConfig, words: list[str]) -> DictConfig:
-            read_for.append(words)
-            return plain(cfg, words)
+        def recorded(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+            read_for.append(overrides)
+            return plain(cfg, overrides)
 
-        monkeypatch.setattr(composed, "_compose", noted)
+        monkeypatch.setattr(cache, "_compose", recorded)
         check_jobs(jobs, config, loader, lambda job, cfg: ())
     assert (len(jobs), read_for) == (8, [["trainer=cpu"], ["trainer=ddp_sim"]])
 
 
-def test_a_finding_that_all_jobs_have_is_told_once_as_for_one_run() -> None:
+def test_a_finding_that_all_jobs_have_is_reported_once_as_for_one_run() -> None:
     [line] = findings("seed=1,2", "train=maybe")
     assert line.startswith("command line: train=maybe: must be ")
 
 
-def test_options_that_hydra_refuses_are_told_beside_what_is_wrong_with_other_jobs() -> None:
+def test_options_that_hydra_refuses_are_reported_beside_the_errors_of_other_jobs() -> None:
     typo, size = findings("trainer=cpu,gpux", "data.batch_size=0,8")
     assert "there is no trainer 'gpux'. Did you mean 'gpu'?" in typo
     assert size == "job 0 (trainer=cpu data.batch_size=0): command line: data.batch_size=0: must be 1 or more"
 
 
-def test_words_for_the_sweep_are_no_values_of_its_jobs_and_equal_jobs_stay_two() -> None:
+def test_overrides_of_the_sweep_are_not_values_of_its_jobs_and_equal_jobs_stay_two() -> None:
     with planned("seed=null,null", "sweep.resume=null", "test=false") as (jobs, _, _):
         assert [job.overrides for job in jobs] == [("seed=null", "test=False")] * 2
         assert [job.key for job in jobs] == [job_key(jobs[0].overrides), f"{job_key(jobs[0].overrides)}-2"]
 
 
-def test_a_pattern_that_matches_nothing_is_no_sweep() -> None:
+def test_a_glob_that_matches_nothing_is_refused() -> None:
     with (
         pytest.raises(UserError, match=r"experiment=glob\(nothing\*\): matches nothing"),
         planned("experiment=glob(nothing*)"),
@@ -116,7 +116,7 @@ def test_a_pattern_that_matches_nothing_is_no_sweep() -> None:
         pass
 
 
-def test_a_ledger_goes_on_behind_a_line_that_a_kill_has_torn(tmp_path: Path) -> None:
+def test_a_ledger_continues_after_a_torn_line(tmp_path: Path) -> None:
     append_event(tmp_path, "started", job=0, key="a")
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"event": "done", "jo')

@@ -1,4 +1,4 @@
-"""A job of a sweep that fails in any way leaves the others; a sweep that is killed leaves what it had done."""
+"""A failed job leaves the other jobs of its sweep intact; a killed sweep keeps the jobs that are done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.run_if import RunIf
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run(tmp_path: Path) -> None:
+def test_each_kind_of_failure_is_recorded_and_the_next_job_runs(tmp_path: Path) -> None:
     kinds = "ValueError,spoil,MemoryError,SystemExit,none"
     done = run_cli(
         "train", *SMALL, *with_fault("none"), "-m", f"callbacks.fault.what={kinds}", "test=false", logs=tmp_path
@@ -54,9 +54,9 @@ def test_each_way_to_fail_is_told_of_its_job_and_the_next_one_is_run(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was(tmp_path: Path) -> None:
-    words = ["-m", *SMALL, "seed=1,2,3", "test=false", f"paths.log_dir={tmp_path}"]
+    arguments = ["-m", *SMALL, "seed=1,2,3", "test=false", f"paths.log_dir={tmp_path}"]
     process = subprocess.Popen(
-        [sys.executable, "src/train.py", *words],
+        [sys.executable, "src/train.py", *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ def test_a_killed_sweep_keeps_the_jobs_done_and_shows_where_it_was(tmp_path: Pat
 
 
 def wait_for_second(logs: Path, *, within: float) -> Path:
-    """Return the folder of the second job of the one sweep as soon as its record is there."""
+    """Return the folder of the second job as soon as its run.json exists."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         for record in logs.glob("train/multiruns/*/1/run.json"):

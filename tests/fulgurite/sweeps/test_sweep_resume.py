@@ -1,4 +1,4 @@
-"""A sweep that goes on: real grids that fail, are killed and changed, and are done in the end, each job once."""
+"""Resume sweeps: grids that fail, are killed or changed end with every job done exactly once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.cli import WarmProcess, read_json, run_cli
 from tests.support.project import ROOT
 
 
-def words(tmp_path: Path, **trouble: str) -> list[str]:
-    """Return the command of a grid of six seeds, each a training of six steps, with what befalls some of them."""
+def grid_command(tmp_path: Path, **faults: str) -> list[str]:
+    """Return the command of a grid of six seeds with six steps each, and faults of some seeds."""
     marks = tmp_path / "marks"
     marks.mkdir(exist_ok=True)
-    what = ", ".join(f"{seed}: {kind}" for seed, kind in trouble.items())
+    what = ", ".join(f"{seed}: {kind}" for seed, kind in faults.items())
     target = "tests.support.fault_once.TroubleOnce"
     callback = f"{{_target_: {target}, what: {{{what}}}, seed: '${{seed}}', step: 4, marks: {marks}}}"
     return [
@@ -33,13 +33,13 @@ def words(tmp_path: Path, **trouble: str) -> list[str]:
         "seed=1,2,3,4,5,6",
         "trainer.max_epochs=2",
         "test=false",
-        f"+callbacks.trouble={callback}",
+        f"+callbacks.fault_once={callback}",
         "extras.allowed_targets=[tests]",
     ]
 
 
 def start(tmp_path: Path, given: list[str], *more: str) -> Any:
-    """Run a sweep to its end."""
+    """Run a sweep until it exits."""
     return WarmProcess("train", [*given, *more, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said").wait(240)
 
 
@@ -56,8 +56,8 @@ def only_sweep(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(tmp_path: Path) -> None:
-    given = words(tmp_path, s2="raise", s4="spoil", s6="SIGTERM")
+def test_exactly_the_failed_and_killed_jobs_run_again(tmp_path: Path) -> None:
+    given = grid_command(tmp_path, s2="raise", s4="spoil", s6="SIGTERM")
     first = start(tmp_path, given)
     sweep = only_sweep(tmp_path)
     records = [read_json(sweep / str(job) / "run.json") for job in range(6)]
@@ -65,8 +65,8 @@ def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(
     assert records[1]["reason"] == "ValueError: a fault that passes"
     assert "the weights hold NaN or infinity" in records[3]["reason"]
     assert records[5]["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
-    told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
-    assert {job: (event["event"], event["reason"]) for job, event in told.items()} == {
+    failures = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
+    assert {job: (event["event"], event["reason"]) for job, event in failures.items()} == {
         job: (records[job]["status"], records[job]["reason"]) for job in (1, 3, 5)
     }
     assert first.returncode == 143
@@ -86,13 +86,13 @@ def test_three_jobs_end_badly_for_three_reasons_and_exactly_those_are_run_again(
     assert [entry["step"] for entry in read_json(sweep / "5/run.json")["resumed"]] == [4]
     assert read_json(sweep / "earlier/1-1/run.json")["reason"] == "ValueError: a fault that passes"
     summary = (sweep / "summary.csv").read_text().splitlines()
-    assert summary[1].startswith(",6,0,"), "seeds are folded, and what a job went on from is no value of the grid"
+    assert summary[1].startswith(",6,0,"), "seeds are aggregated, and resume overrides are not values of the grid"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six(tmp_path: Path) -> None:
-    given = words(tmp_path, s3="SIGKILL")
+def test_a_sweep_killed_in_its_third_job_resumes_to_exactly_six(tmp_path: Path) -> None:
+    given = grid_command(tmp_path, s3="SIGKILL")
     assert start(tmp_path, given).returncode == -signal.SIGKILL
     sweep = only_sweep(tmp_path)
     assert events(sweep, "started", "done", "killed") == [
@@ -107,22 +107,22 @@ def test_a_sweep_killed_in_its_third_job_goes_on_to_exactly_six(tmp_path: Path) 
     assert [read_json(sweep / str(job) / "run.json")["seed"] for job in range(6)] == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == [*"012345"]
 
-    # the killed job ended as one that was never killed
+    # the resumed job matches one that was never killed
     assert [entry["step"] for entry in read_json(sweep / "2/run.json")["resumed"]] == [3]
     straight = tmp_path / "straight"
-    alone = [word.replace("seed=1,2,3,4,5,6", "seed=3") for word in given if word != "-m"]
+    alone = [argument.replace("seed=1,2,3,4,5,6", "seed=3") for argument in given if argument != "-m"]
     assert WarmProcess("train", [*alone, f"hydra.run.dir={straight}"], tmp_path / "alone").wait().returncode == 0
     assert weights_at(sweep / "2/checkpoints/last.ckpt") == weights_at(straight / "checkpoints/last.ckpt")
     assert rows_of(sweep / "2") == rows_of(straight)
 
     done = start(tmp_path, given, "sweep.resume=last")
     assert done.returncode == 0
-    assert len(events(sweep, "started")) == 7, "nothing is left to do"
+    assert len(events(sweep, "started")) == 7, "all jobs are done"
 
 
 @pytest.mark.slow
 def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(tmp_path: Path) -> None:
-    given = words(tmp_path, s2="raise")
+    given = grid_command(tmp_path, s2="raise")
     end = start(tmp_path, given, "sweep.on_error=stop")
     sweep = only_sweep(tmp_path)
     assert end.returncode == 1
@@ -131,8 +131,8 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
     again = start(tmp_path, given, f"sweep.resume={sweep}")
     assert again.returncode == 1
     assert events(sweep, "done", "failed")[2:] == [("done", job) for job in (2, 3, 4, 5)]
-    told = "error: job 1 failed: ValueError: a fault that passes. Pass sweep.retry_failed=true to retry.\n"
-    assert again.stderr.endswith(told)
+    failures = "error: job 1 failed: ValueError: a fault that passes. Pass sweep.retry_failed=true to retry.\n"
+    assert again.stderr.endswith(failures)
     with_same_folder = start(tmp_path, given, f"hydra.sweep.dir={sweep}")
     assert with_same_folder.returncode == 2
     assert f"holds a sweep; go on with it by sweep.resume={sweep}" in with_same_folder.stderr
@@ -140,8 +140,8 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_jobs_of_two_processes_share_their_values_and_one_folder_and_go_on(tmp_path: Path) -> None:
-    given = [word.replace("=1,2,3,4,5,6", "=1,2") for word in words(tmp_path, s2="SIGKILL")]
+def test_jobs_of_two_processes_share_overrides_and_one_folder_and_resume(tmp_path: Path) -> None:
+    given = [argument.replace("=1,2,3,4,5,6", "=1,2") for argument in grid_command(tmp_path, s2="SIGKILL")]
     first = run_cli("train", *given, "trainer=ddp_sim", logs=tmp_path / "logs")
     assert first.returncode == -signal.SIGKILL
     again = run_cli("train", *given, "trainer=ddp_sim", "sweep.resume=last", logs=tmp_path / "logs")
@@ -182,7 +182,7 @@ def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind
         assert [(one["seed"], one["lr"]) for one in of_job] == [(str(job + 1), 0.01)] * ranks
         assert len({one["weight"] for one in of_job}) == 1
     assert len({found[f"{job}-0"]["weight"] for job in range(3)}) == 3
-    # what rank 0 finds before a job is what it found before the first one
+    # each job leaves rank 0's environment as it was
     first, *later = (found[f"{job}-0"] for job in range(3))
     assert not any(one["in_group"] for one in (first, *later))
     changed = {name for one in later for name, _ in {*one["environment"].items()} ^ {*first["environment"].items()}}
@@ -191,9 +191,9 @@ def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_config_that_changes_while_a_sweep_runs_is_told_and_changes_no_job(tmp_path: Path) -> None:
+def test_a_config_that_changes_during_a_sweep_is_reported_and_changes_no_job(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    for name in ("src", "configs", "data/mnist_sample", ".project-root"):
+    for name in ("src", "fulgurite", "configs", "data/mnist_sample", ".project-root"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, project / name)
