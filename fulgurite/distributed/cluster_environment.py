@@ -1,4 +1,4 @@
-"""What Lightning asks about processes that were started from outside, answered from what the launcher has told."""
+"""Lightning's ClusterEnvironment for externally launched ranks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fulgurite.distributed.launch_env import LaunchInfo
 
 
 class ExternalLaunchEnvironment(ClusterEnvironment):
-    """The processes of torchrun, srun, mpiexec, or of whoever set RANK; they have met, so where and who is known.
+    """Ranks of torchrun, srun, mpiexec or a hand-set RANK, after their rendezvous.
 
-    Lightning has a class for each; that of MPI needs mpi4py, that of SLURM more variables than srun must set, and a
-    process with RANK but without LOCAL_RANK would start others.
+    Lightning's MPIEnvironment needs mpi4py, its SLURMEnvironment more variables than srun must set, and its
+    LightningEnvironment starts more processes for a rank with RANK but without LOCAL_RANK.
 
     Args:
         launch: Of this process, complete.
@@ -26,7 +26,7 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Tell that all processes are there."""
+        """Return True: the launcher starts all ranks."""
         return True
 
     @property
@@ -36,53 +36,47 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
 
     @property
     def main_port(self) -> int:
-        """Port at which rank 0 is found."""
+        """Port of rank 0."""
         return int(os.environ["MASTER_PORT"])
 
     @staticmethod
     def detect() -> bool:
-        """Tell whether this is the place; it is given, not detected."""
+        """Return False: it is passed to the Trainer, never detected."""
         return False
 
     def world_size(self) -> int:
-        """Return the number of processes."""
+        """Return the world size."""
         return self.launch.world_size
 
     def set_world_size(self, size: int) -> None:
-        """Do nothing: the launcher has said it."""
+        """Do nothing: the launcher sets it."""
 
     def global_rank(self) -> int:
-        """Return the rank among all."""
+        """Return the global rank."""
         return self.launch.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Do nothing: the launcher has said it."""
+        """Do nothing: the launcher sets it."""
 
     def local_rank(self) -> int:
-        """Return the rank on this machine."""
+        """Return the rank on this node."""
         return self.launch.local_rank or 0
 
     def node_rank(self) -> int:
-        """Return the number of this machine."""
+        """Return the rank of this node."""
         return self.launch.node_rank or 0
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Refuse a trainer that counts other processes than were started.
+        """Raise if the trainer expects other ranks than the launcher started.
 
         Raises:
-            ConfigError: One line with what to set.
+            ConfigError: One line with the values to set.
         """
         launch = self.launch
         here = launch.local_world_size or launch.world_size
         if num_devices * num_nodes == launch.world_size and num_devices == here:
             return
-        nodes, odd = divmod(launch.world_size, here)
-        remedy = f"trainer.devices={here} trainer.num_nodes={nodes}" if not odd else "as many processes on each machine"
-        raise ConfigError(
-            [
-                (
-                    f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {launch.launcher} has started "
-                    f"{launch.world_size} processes, {here} on this machine; use {remedy}"
-                )
-            ]
-        )
+        nodes, rest = divmod(launch.world_size, here)
+        remedy = "Start equally many on each node" if rest else f"Set trainer.devices={here} trainer.num_nodes={nodes}"
+        rule = f"{launch.launcher} started {launch.world_size} processes, {here} on this node"
+        raise ConfigError([f"trainer.devices={num_devices} trainer.num_nodes={num_nodes}: {rule}. {remedy}."])

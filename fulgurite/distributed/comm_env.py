@@ -1,4 +1,4 @@
-"""What the libraries that processes speak through read from the environment, set from the config."""
+"""Environment variables of communication libraries, set from the config."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from fulgurite.config.schema import Distributed, read_settings
 
 ENV_INIT_METHOD = "env://"
-COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of variables that a config may set
+COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of the variables that extras.comm_env may set
 
 
 def comm_variables(cfg: DictConfig) -> dict[str, str]:
-    """Return the variables that a config asks for, by name.
+    """Return the variables that a config sets, by name.
 
     Args:
         cfg: With `distributed.interfaces` and `distributed.comm_env`.
@@ -21,17 +21,17 @@ def comm_variables(cfg: DictConfig) -> dict[str, str]:
     settings = read_settings(cfg, Distributed)
     names = settings.interfaces or []
     joined = ",".join(names)
-    # NCCL takes names as beginnings, unless = stands before them
+    # NCCL matches prefixes unless the list starts with =
     asked = {"GLOO_SOCKET_IFNAME": joined, "NCCL_SOCKET_IFNAME": f"={joined}"} if names else {}
     more = settings.comm_env or {}
     return {**asked, **{str(name): str(value) for name, value in more.items() if value is not None}}
 
 
 def set_comm_variables(cfg: DictConfig) -> None:
-    """Set what a config asks for, before the group is formed and other processes are started."""
+    """Set a config's variables, before child ranks start and the process group is initialized."""
     asked = comm_variables(cfg)
     os.environ.update(asked)
     if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in asked):
-        from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # torch does not say so
+        from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # not exported
 
-        set_debug_level_from_env()  # read when torch was imported
+        set_debug_level_from_env()  # torch reads it on import only

@@ -1,6 +1,6 @@
-"""Which of several processes is this? What torchrun, srun, mpiexec, or whoever set RANK, tells in the environment.
+"""Detect torchrun, srun, mpiexec or a hand-set RANK from the environment.
 
-Processes that Lightning starts for a run are none of these: rank 0 has decided everything before it starts them.
+Ranks that Lightning starts are not externally launched: rank 0 has decided everything before it starts them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import ClassVar
 
 from fulgurite.core.proc import read_stat
 
-RANK_ZERO_PID = "FULGURITE_RANK_ZERO"  # set for processes that rank 0 has started: its process id
-# Each tells a start from others; without any, two of the same command at once meet at one place, and say so.
+RANK_ZERO_PID = "FULGURITE_RANK_ZERO"  # variable of the ranks that rank 0 starts: its process ID
+# Each is unique to a launch. Without any, two concurrent launches of one command share a rendezvous and are refused.
 LAUNCH_ID_VARIABLES = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class LaunchInfo:
-    """What a launcher tells one of the processes that it has started.
+    """Rank and world size of an externally launched process.
 
     Attributes:
-        launcher: `torchrun`, `srun`, `mpiexec` or `RANK` (whoever set that variable).
-        rank: From 0, over all machines.
-        world_size: Number of processes, over all machines; more than 1.
-        local_rank: From 0, on this machine; None where the launcher does not say.
-        node_rank: Of the machine; None where the launcher does not say.
-        local_world_size: Number of processes on this machine; None where the launcher does not say.
-        key: The same for all processes of one start, another for another start that runs at the same time.
-        current: Of this process; None when it was started alone, or by rank 0.
+        launcher: `torchrun`, `srun`, `mpiexec` or `RANK` (set by hand).
+        rank: Global rank.
+        world_size: Number of ranks on all nodes; above 1.
+        local_rank: Rank on this node; None where the launcher does not set it.
+        node_rank: Of this node; None where the launcher does not set it.
+        local_world_size: Number of ranks on this node; None where the launcher does not set it.
+        key: Identifies the launch among concurrent ones; equal on all ranks.
+        current: Of this process; None without an external launcher.
     """
 
     launcher: str
@@ -47,20 +47,20 @@ class LaunchInfo:
 
     @property
     def is_local_leader(self) -> bool:
-        """Whether this process says what all of its machine would say: a typo is one line a machine, not one a rank."""
+        """Whether this rank reports errors for its node: one line per node, not one per rank."""
         return (self.rank if self.local_rank is None else self.local_rank) == 0
 
     @property
     def prefix(self) -> str:
-        """What stands before a line that this process says."""
+        """Prefix of this rank's error lines."""
         return "" if self.rank == 0 else f"[rank {self.rank}] "
 
 
 def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:
-    """Return what a launcher has told this process; None when it is alone, or rank 0 has started it.
+    """Return the launcher and rank of this process; None without an external launcher.
 
     Args:
-        env: The process's environment.
+        env: Of the process.
     """
     if RANK_ZERO_PID in env:
         return None
@@ -81,7 +81,7 @@ def _detect_torchrun(env: Mapping[str, str]) -> LaunchInfo | None:
 def _from_rank_variables(env: Mapping[str, str]) -> LaunchInfo | None:
     if not _is_integer(env, "WORLD_SIZE"):
         return None
-    rank = "RANK" if "RANK" in env else "LOCAL_RANK"  # Lightning takes the second alone, on one machine
+    rank = "RANK" if "RANK" in env else "LOCAL_RANK"  # on one node Lightning accepts LOCAL_RANK alone
     names = ("MASTER_ADDR", "MASTER_PORT")
     return _read_launch("RANK", env, rank, "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", names)
 
@@ -91,14 +91,14 @@ def _detect_mpiexec(env: Mapping[str, str]) -> LaunchInfo | None:
         of = "OMPI_COMM_WORLD_"
         own = f"{of}LOCAL_RANK", f"{of}NODE_RANK", f"{of}LOCAL_SIZE"
         return _read_launch("mpiexec", env, f"{of}RANK", f"{of}SIZE", *own, ("PMIX_NAMESPACE", "MASTER_PORT"))
-    if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too, and knows more
+    if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too; SLURM's are complete
         return None
     names = ("SLURM_JOB_ID", "PBS_JOBID", "MASTER_PORT")
     return _read_launch("mpiexec", env, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "", "MPI_LOCALNRANKS", names)
 
 
 def _detect_srun(env: Mapping[str, str]) -> LaunchInfo | None:
-    if "SLURM_STEP_ID" not in env:  # a batch script has the other variables too, but is one process
+    if "SLURM_STEP_ID" not in env:  # a batch script has the other variables too, but is no step
         return None
     size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in env else "SLURM_NTASKS"
     names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
@@ -106,7 +106,7 @@ def _detect_srun(env: Mapping[str, str]) -> LaunchInfo | None:
 
 
 def _read_launch(
-    by: str,
+    launcher: str,
     env: Mapping[str, str],
     rank: str,
     size: str,
@@ -117,16 +117,16 @@ def _read_launch(
 ) -> LaunchInfo | None:
     if not (_is_integer(env, rank) and _is_integer(env, size)):
         return None
-    on_node, of_node, size_here = (
+    local_rank, node_rank, local_world_size = (
         int(env[name]) if _is_integer(env, name) else None for name in (local, node, local_size)
     )
-    words = [by, *(env.get(name, "") for name in names)]
-    if by == "mpiexec" and size_here == int(env[size]):  # all on this machine, children of one process
-        words.append(_parent_identity())
+    parts = [launcher, *(env.get(name, "") for name in names)]
+    if launcher == "mpiexec" and local_world_size == int(env[size]):  # one node: all ranks have the same parent
+        parts.append(_parent_identity())
     elif not any(env.get(name) for name in LAUNCH_ID_VARIABLES):
-        words += sys.argv
-    key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-    return LaunchInfo(by, int(env[rank]), int(env[size]), on_node, of_node, size_here, key)
+        parts += sys.argv
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return LaunchInfo(launcher, int(env[rank]), int(env[size]), local_rank, node_rank, local_world_size, key)
 
 
 def _is_integer(env: Mapping[str, str], name: str) -> bool:
@@ -134,15 +134,15 @@ def _is_integer(env: Mapping[str, str], name: str) -> bool:
 
 
 def _parent_identity() -> str:
-    """Return what names the parent process, also when its number is given to another one later."""
+    """Return process ID and start time of the parent; the ID alone may be reused."""
     parent = os.getppid()
     return " ".join([str(parent), *read_stat(parent)[19:20]])
 
 
 def torchrun_restart() -> tuple[bool, str | None]:
-    """Return whether torchrun has started this process in the place of one that failed, and what names that torchrun.
+    """Return whether torchrun restarted this rank, and the identity of that torchrun.
 
-    Its name is the same for all starts that it makes on this machine, and of no other one; None outside torchrun.
+    The identity is unique to one torchrun on one node; None outside torchrun.
     """
     if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return False, None

@@ -1,4 +1,4 @@
-"""The port at which processes meet: a number, and free, before any process waits there."""
+"""Check that MASTER_PORT is valid and free, before any rank waits for it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ MASTER_PORT = "MASTER_PORT={port}"
 
 
 def require_free_master_port() -> None:
-    """Refuse a MASTER_PORT of this machine that another process listens at, before any process waits there.
+    """Raise if this machine's MASTER_PORT is invalid or in use.
 
     Raises:
-        UserError: It is taken, or is no port.
+        UserError: It is.
     """
     asked, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
     if asked is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
         return
     if not asked.isdigit() or not 0 < int(asked) < 2**16:
-        raise UserError(f"MASTER_PORT={asked}: is no port; give a number from 1 to 65535, or unset it")
+        raise UserError(f"MASTER_PORT={asked}: is not a valid port. Set a number from 1 to 65535, or unset it.")
     require_free_port(int(asked))
 
 
-def require_free_port(port: int, asked: str = MASTER_PORT) -> None:
-    """Refuse a port of this machine that another process listens at.
+def require_free_port(port: int, source: str = MASTER_PORT) -> None:
+    """Raise if another process listens on a port of this machine.
 
     Args:
         port: The number.
-        asked: What named it, for the message.
+        source: Names it in the message; a format string of `port`.
 
     Raises:
-        UserError: It is taken.
+        UserError: It is in use, or cannot be bound.
     """
-    # as torch's store asks for it: at all addresses, where an earlier run has just left it too
+    # bind like torch's TCPStore: all addresses, and SO_REUSEADDR right after an earlier run
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -43,12 +43,12 @@ def require_free_port(port: int, asked: str = MASTER_PORT) -> None:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise port_in_use(port, asked) from error
-            name = asked.format(port=port)
-            raise UserError(f"{name}: cannot be used ({error.strerror}); choose another one") from error
+                raise port_in_use(port, source) from error
+            name = source.format(port=port)
+            raise UserError(f"{name}: cannot be bound ({error.strerror}). Choose another port.") from error
 
 
-def port_in_use(port: int | str, asked: str = MASTER_PORT) -> UserError:
-    """Return the error for a port that another process has."""
-    other = ", or unset it to have one chosen" if asked == MASTER_PORT else ""
-    return UserError(f"{asked.format(port=port)}: another process listens there; name another port{other}")
+def port_in_use(port: int | str, source: str = MASTER_PORT) -> UserError:
+    """Return the error for a port on which another process listens."""
+    unset = ", or unset it to choose one automatically" if source == MASTER_PORT else ""
+    return UserError(f"{source.format(port=port)}: another process listens on this port. Set another port{unset}.")

@@ -1,7 +1,7 @@
-"""How the processes of a run form their group: where they find one another, over what, and by which backend.
+"""Initialize the process group: init method, stores, backend.
 
-Lightning knows one way, `env://`, and that leaves its keys in torchrun's store, where the next job of a sweep would
-take them for its own. A group that Lightning finds formed it takes.
+Lightning supports `env://` only, and leaves its keys in torchrun's store, where the next job of a sweep reads them.
+Lightning uses a process group that is already initialized.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
-from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not say so
+from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # not exported
 
 from fulgurite.compat.lightning import has_process_group, process_group_backend, start_method
 from fulgurite.config.schema import Distributed, read_settings
@@ -33,23 +33,23 @@ from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
 from fulgurite.distributed.ports import MASTER_PORT, require_free_master_port, require_free_port
 from fulgurite.distributed.reachability import wait_for_master
 
-INIT_FILE = "FULGURITE_MEET"  # set for processes that rank 0 starts: the file that it has chosen
+INIT_FILE = "FULGURITE_INIT_FILE"  # variable of the ranks that rank 0 starts: the file:// URL it chose
 log = RankedLogger(__name__)
 
 
 @dataclass(frozen=True)
 class InitMethod:
-    """Where the processes of a run find one another.
+    """An init method of torch.distributed, with its store.
 
     Attributes:
         url: `env://`, `tcp://<host>:<port>` or `file:///<path>`.
-        name: Of the job, so that jobs one after another do not read one another's keys.
-        timeout: Seconds to wait for one another.
-        agent: Whether torchrun keeps a store at `env://`.
-        phases: Whether each of fit and test has processes of its own, which form a group of their own.
-        servers: Stores of this process by address: rank 0 serves them for all jobs.
-        file: The `url` of this process, where that is a file.
-        holds: Whether this process, before it starts others, takes the port at which they meet.
+        name: Prefix of the keys, unique to the job and the restart.
+        timeout: Seconds to wait for other ranks.
+        agent: Whether torchrun serves the store of `env://`.
+        phases: Whether fit and test each start their own ranks, hence their own process group.
+        servers: TCP stores of this process by address; rank 0 serves them for all jobs of a sweep.
+        file: The `url` of this process if it is a file.
+        holds: Whether this process, before it starts others, takes the port at which they init.
     """
 
     url: str
@@ -63,7 +63,7 @@ class InitMethod:
     reserves_port: ClassVar[bool] = False
 
     def store(self, rank: int, size: int, phase: str) -> Store:
-        """Return the store in which the processes leave their addresses."""
+        """Return the store through which the ranks initialize their process group."""
         if self.url.startswith("file://"):
             path = urlparse(self.url).path
             return PrefixStore(self.name, FileStore(f"{path}.{phase}" if self.phases else path, size))
@@ -78,47 +78,47 @@ class InitMethod:
         if where not in InitMethod.servers:
             if not serves:
                 wait_for_master(address, port, self.timeout)
-            # it serves at all addresses; that the one told leads here is for the others to find out
+            # the server listens on all addresses
             own = "127.0.0.1" if serves else address
             InitMethod.servers[where] = TCPStore(
                 own, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
             )
         return InitMethod.servers[where]
 
-    def require_free(self) -> None:
-        """Refuse a port that another process listens at; rank 0 asks for all.
+    def require_free_port(self) -> None:
+        """Raise if another process listens on the port; rank 0 checks for all ranks.
 
         Raises:
-            UserError: So it is.
+            UserError: One does.
         """
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
         if not any(where.endswith(f":{port}") for where in InitMethod.servers):  # of an earlier job
-            require_free_port(port, asked=f"distributed.init_method={self.url}" if parsed.port else MASTER_PORT)
+            require_free_port(port, source=f"distributed.init_method={self.url}" if parsed.port else MASTER_PORT)
 
 
 def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
-    """Return the argument that tells a Trainer of processes that were started from outside; none where it is alone."""
+    """Return the Trainer argument for externally launched ranks; empty without an external launcher."""
     if LaunchInfo.current is None:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
     if given:
         raise ConfigError(
-            [f"trainer.plugins={given}: cannot be given under {LaunchInfo.current.launcher}; leave it out"]
+            [f"trainer.plugins={given}: cannot be combined with {LaunchInfo.current.launcher}. Remove it."]
         )
     return {"plugins": [ExternalLaunchEnvironment(LaunchInfo.current)]}
 
 
 def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
-    """Check how the processes of a run are to form their group, and have them do so.
+    """Check launcher, backend and init method, and make the strategy initialize the process group with them.
 
     Args:
-        trainer: With any strategy; nothing is done for one process.
+        trainer: With any strategy; without a process group nothing is done.
         cfg: The run's config.
-        timeout: Seconds to wait for one another.
+        timeout: Seconds to wait for other ranks.
 
     Raises:
-        UserError: Processes, backend or store cannot be had as asked; on all ranks before any waits for another.
+        UserError: The config cannot be used; raised on all ranks before any waits for another.
     """
     strategy: Any = trainer.strategy
     launch = LaunchInfo.current
@@ -130,7 +130,9 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     backend, reason = choose_backend(strategy)
     url = read_settings(cfg, Distributed).init_method or ENV_INIT_METHOD
     by = launch.launcher if launch is not None else f"rank 0 ({starts})"
-    log.info("%d processes started by %s, backend %s (%s), meeting at %s", trainer.world_size, by, backend, reason, url)
+    log.info(
+        "%d processes started by %s, backend %s (%s), init method %s", trainer.world_size, by, backend, reason, url
+    )
     if strategy.root_device.type == "cpu":
         _warn_oversubscribed(trainer.num_devices)
     if url == ENV_INIT_METHOD and launch is None and starts != "popen":
@@ -140,24 +142,24 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
             cfg, "file", lambda: _make_init_file(url)
         )
         if launch is None:
-            os.environ[INIT_FILE] = url  # for the processes that this one starts
+            os.environ[INIT_FILE] = url  # for the ranks that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    meet = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
+    init = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
     if launch is None and url == ENV_INIT_METHOD:
         InitMethod.reserves_port = True
     elif not url.startswith("file://") and not (agent and url == ENV_INIT_METHOD) and RANK_ZERO_PID not in os.environ:
-        rank_zero_decides(cfg, "port", meet.require_free)
-    # not a class of its own: spawn pickles the strategy
-    strategy.setup_environment = partial(init_process_group, strategy, meet)
+        rank_zero_decides(cfg, "port", init.require_free_port)
+    # no subclass: spawn pickles the strategy
+    strategy.setup_environment = partial(init_process_group, strategy, init)
 
 
 def _require_matching_launch(trainer: Trainer, starts: str) -> None:
-    """Refuse a trainer that counts on other processes than were started, or on nobody to start them.
+    """Raise if the trainer expects other ranks than the launcher started, or nothing starts them.
 
     Args:
         trainer: With any strategy.
-        starts: How its strategy starts processes.
+        starts: `start_method` of its strategy.
 
     Raises:
         ConfigError: One line with what to set.
@@ -165,48 +167,48 @@ def _require_matching_launch(trainer: Trainer, starts: str) -> None:
     launch = LaunchInfo.current
     if launch is None:
         if trainer.num_nodes > 1 and RANK_ZERO_PID not in os.environ:
-            rule = "nothing has started the run on several machines"
-            remedy = "start it with torchrun, srun or mpiexec, or use trainer.num_nodes=1"
-            raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}; {remedy}"])
+            rule = "no launcher started the run on several nodes"
+            remedy = "Start it with torchrun, srun or mpiexec, or set trainer.num_nodes=1."
+            raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}. {remedy}"])
         return
     ExternalLaunchEnvironment(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
     if starts != "popen" and has_process_group(trainer.strategy):
-        rule = f"starts processes itself, and {launch.launcher} has started {launch.world_size} already"
-        raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}; use popen, e.g. trainer=ddp_sim"])
+        rule = f"starts its own ranks, but {launch.launcher} already started {launch.world_size}"
+        raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}. Set it to popen."])
 
 
 def _warn_oversubscribed(processes: int) -> None:
-    """Warn of more processes on this machine than cores that they may use.
+    """Warn about more ranks on this machine than CPU cores.
 
     Args:
-        processes: On this machine, each of which computes on the CPU.
+        processes: Ranks on this machine, which compute on the CPU.
     """
-    # srun may bind each process to cores of its own; those that rank 0 starts have what it has
+    # srun may bind each rank to its own cores; ranks that rank 0 starts inherit its affinity
     bound = LaunchInfo.current is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
     if processes > cores and RANK_ZERO_PID not in os.environ:
-        log.warning("%d processes on %d cores take turns: not faster than trainer.devices=%d", processes, cores, cores)
+        log.warning("%d processes on %d cores are not faster than trainer.devices=%d", processes, cores, cores)
 
 
-def init_process_group(strategy: Any, meet: InitMethod) -> None:
-    """Form the group in the way that was asked, then do what the strategy does.
+def init_process_group(strategy: Any, init: InitMethod) -> None:
+    """Initialize the process group, then call the strategy's own `setup_environment`.
 
     Args:
-        strategy: Lightning's, of several processes.
-        meet: Where they find one another.
+        strategy: Lightning's, with several processes.
+        init: The init method.
     """
     if not torch.distributed.is_initialized():
         strategy.accelerator.setup_device(strategy.root_device)
         strategy.set_world_ranks()
         size = strategy.cluster_environment.world_size()
         backend = process_group_backend(strategy)
-        phase = str(strategy.lightning_module.trainer.state.fn.value) if meet.phases else ""
+        phase = str(strategy.lightning_module.trainer.state.fn.value) if init.phases else ""
         torch.distributed.init_process_group(
             backend,
-            store=meet.store(strategy.global_rank, size, phase),
+            store=init.store(strategy.global_rank, size, phase),
             rank=strategy.global_rank,
             world_size=size,
-            timeout=timedelta(seconds=meet.timeout),
+            timeout=timedelta(seconds=init.timeout),
             device_id=strategy.root_device if strategy.root_device.type != "cpu" else None,
         )
         if backend == "nccl":
@@ -215,14 +217,14 @@ def init_process_group(strategy: Any, meet: InitMethod) -> None:
 
 
 def reserve_master_port(size: int, timeout: float) -> None:
-    """Listen at the port at which processes will meet, before they are told of it: a port only chosen may be lost.
+    """Listen at the port at which processes will init, before they are told of it: a port only chosen may be lost.
 
     Args:
-        size: Number of processes.
-        timeout: Seconds that they wait for one another.
+        size: World size.
+        timeout: Seconds to wait for other ranks.
 
     Raises:
-        UserError: The one that was asked for is taken.
+        UserError: The port is in use.
     """
     require_free_master_port()
     if not InitMethod.reserves_port:
@@ -235,41 +237,44 @@ def reserve_master_port(size: int, timeout: float) -> None:
 
 
 def destroy_process_group() -> None:
-    """Leave the group of all processes, if there is one; the last to leave removes the file at which they have met."""
+    """Destroy the process group, if any; the last rank deletes the files of its init method."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     file, InitMethod.file = InitMethod.file, None
     os.environ.pop(INIT_FILE, None)
     if file is not None:
         path = Path(urlparse(file).path)
-        for left in path.parent.glob(f"{path.name}.*"):  # of processes that were spawned or forked, and are gone
+        for left in path.parent.glob(f"{path.name}.*"):  # of spawned or forked ranks, which have exited
             left.unlink(missing_ok=True)
 
 
 def remove_init_file() -> None:
-    """Leave the group of processes that have met at a file, at the end of the program."""
+    """Destroy a process group that was initialized through a file, at the end of the program."""
     if InitMethod.file is not None:
         destroy_process_group()
 
 
 def _make_init_file(url: str) -> str:
-    """Return a meeting place of its own for this start: in a file that others have used, one waits for those others.
+    """Return the URL of a new file: torch waits for ranks of an earlier launch in a file that they used.
 
     Raises:
-        UserError: No file can be made there.
+        UserError: No file can be created there.
     """
     path = Path(urlparse(url).path)
     left = sorted(other.name for other in path.parent.glob(f"{path.name}.*"))
     if left:
-        log.warning("%s: left by other starts, not used: %s; remove what is of none that runs", url, ", ".join(left))
+        log.warning(
+            "%s: not used, of other launches: %s. Delete the files of launches that no longer run.",
+            url,
+            ", ".join(left),
+        )
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.touch()
     except OSError as error:
         raise UserError(
-            f"distributed.init_method={url}: cannot be made ({error.strerror}); "
-            "name a file in a folder all machines see"
+            f"distributed.init_method={url}: cannot be created ({error.strerror}). Name a file on a shared filesystem."
         ) from error
-    fresh.unlink()  # the first of the processes makes it
+    fresh.unlink()  # the first rank creates it
     return f"file://{fresh}"

@@ -1,4 +1,4 @@
-"""Can processes reach one another? Asked before torch does, which says it late, at length, and not in all of them."""
+"""Check interfaces and addresses before torch does, which reports failures late and not on all ranks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import time
 from fulgurite.core.errors import UserError
 from fulgurite.core.network_interfaces import find_interface_problem
 
-GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's take patterns
-RETRY_SECONDS = 0.2  # seconds between two tries
+GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's variables take patterns
+RETRY_SECONDS = 0.2
 
 
 def require_gloo_interfaces() -> None:
-    """Refuse an interface in the environment that this machine does not have.
+    """Raise if GLOO_SOCKET_IFNAME names an interface that does not exist.
 
     Raises:
-        UserError: One line with those there are.
+        UserError: It does.
     """
     names = os.environ.get(GLOO_INTERFACES, "")
     for name in filter(None, names.split(",")):
@@ -26,10 +26,10 @@ def require_gloo_interfaces() -> None:
 
 
 def require_local_master_address() -> None:
-    """Refuse a MASTER_ADDR of another machine where this process starts all others itself.
+    """Raise if MASTER_ADDR is not an address of this machine, on which rank 0 starts all ranks.
 
     Raises:
-        UserError: It is no address of this machine.
+        UserError: It is not.
     """
     address = os.environ.get("MASTER_ADDR")
     if address is None:
@@ -40,21 +40,21 @@ def require_local_master_address() -> None:
             probe.bind(place)
     except OSError as error:
         raise UserError(
-            f"MASTER_ADDR={address}: is no address of this machine ({error.strerror}), on which all processes of the "
-            "run are started; unset it, or start the run with torchrun, srun or mpiexec"
+            f"MASTER_ADDR={address}: is not an address of this machine ({error.strerror}), which starts all ranks. "
+            "Unset it, or start the run with torchrun, srun or mpiexec."
         ) from error
 
 
 def wait_for_master(address: str, port: int, timeout: float) -> None:
-    """Return as soon as somebody listens where the processes meet.
+    """Wait until rank 0 or torchrun listens on an address.
 
     Args:
         address: Host name or address.
         port: Port.
-        timeout: Seconds to wait for that.
+        timeout: Seconds to wait.
 
     Raises:
-        UserError: Nobody does in that time.
+        UserError: Nothing listens within that time.
     """
     end = time.monotonic() + timeout
     while True:
@@ -64,8 +64,7 @@ def wait_for_master(address: str, port: int, timeout: float) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"{address}:{port}, where the processes meet: nobody answers within {timeout:g} s "
-                    f"({error.strerror or error}); correct MASTER_ADDR and MASTER_PORT or distributed.init_method, "
-                    "see that rank 0 runs, or raise distributed.rank_timeout_seconds"
+                    f"{address}:{port}: rank 0 did not answer within {timeout:g} s ({error.strerror or error}). "
+                    "Correct MASTER_ADDR and MASTER_PORT or distributed.init_method, or raise distributed.rank_timeout_seconds."
                 ) from error
         time.sleep(RETRY_SECONDS)

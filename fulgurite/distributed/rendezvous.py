@@ -1,11 +1,11 @@
-"""Processes that a launcher has started agree before they form a group: rank 0 decides, the others take its answer.
+"""Rendezvous of externally launched ranks, before the process group exists: rank 0 decides, the others receive.
 
-What they need first, the run directory, is no one's before rank 0 has reserved it. They meet at torchrun's own store,
-or else by files in `paths.log_dir`. What an earlier start has left at the same place is never taken for an answer:
+The run directory does not exist until rank 0 has reserved it. Ranks exchange notes through torchrun's store, or through
+files below `paths.log_dir`. Nonces keep notes of an earlier launch from being taken for answers:
 
-    call      rank 0      a word made up now
-    <rank>    the others  the call they have seen, a word of their own, what they say
-    answer    rank 0      the words of all, and what was decided
+    <round>-lead      rank 0       its nonce
+    <round>-<rank>    other ranks  the lead nonce they saw, their own nonce, their payload
+    <round>-decision  rank 0       the nonces of all ranks, and the decision
 """
 
 from __future__ import annotations
@@ -29,32 +29,35 @@ from fulgurite.core.files import write_atomic
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.distributed.reachability import wait_for_master
 
-MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 0.2  # seconds between two looks, at first and after a while
-CLOSE_SECONDS = 5.0  # seconds that the others may take to read the last answer
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 0.2
+CLOSE_SECONDS = 5.0  # for the other ranks to read the last decision
 Decide = Callable[[list[Any]], Any]
 
 
 class KeyValueStore(Protocol):
-    """Where processes leave notes for one another."""
+    """A store through which ranks exchange notes."""
 
     def set(self, name: str, text: str) -> None:
-        """Leave a note in the place of the one of that name."""
+        """Write or replace a note."""
 
     def get(self, name: str) -> str | None:
-        """Return a note; None while there is none."""
+        """Return a note; None if it does not exist."""
 
     def delete(self, name: str) -> None:
-        """Take a note of one's own away."""
+        """Delete a note of this rank."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Delete all notes."""
 
 
 class DirectoryStore:
-    """Notes in files of a folder that all machines see.
+    """Notes as files in a directory on a shared filesystem.
 
     Args:
-        folder: Made where it is missing.
+        folder: Created if it does not exist.
+
+    Raises:
+        UserError: The directory cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,15 +66,15 @@ class DirectoryStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); the processes of a run meet there: "
-                "make it writable or set paths.log_dir=<folder>"
+                f"{folder}: the ranks' rendezvous directory cannot be created ({error.strerror}). "
+                "Make it writable, or set paths.log_dir=<folder>."
             ) from error
 
     def __str__(self) -> str:
         return str(self.folder)
 
     def set(self, name: str, text: str) -> None:
-        """Write the file, whole."""
+        """Write the file atomically."""
         write_atomic(self.folder / name, text)
 
     def get(self, name: str) -> str | None:
@@ -81,21 +84,21 @@ class DirectoryStore:
         return None
 
     def delete(self, name: str) -> None:
-        """Remove the file."""
+        """Delete the file."""
         (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the folder when all have read the last answer."""
-        wait = _Poll(CLOSE_SECONDS)
-        while any(self.folder.glob("*-[0-9]*")) and wait.again():
+        """Delete the directory once all ranks have read the last decision."""
+        poll = _Poll(CLOSE_SECONDS)
+        while any(self.folder.glob("*-[0-9]*")) and poll.sleep():
             pass
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # another start meets beside it
+        with suppress(OSError):  # another launch uses a directory beside it
             self.folder.parent.rmdir()
 
 
 class TorchElasticStore:
-    """Notes in the store that torchrun's agent keeps."""
+    """Notes in the store of torchrun's agent."""
 
     def __init__(self, timeout: float) -> None:
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch does not say so
@@ -118,23 +121,23 @@ class TorchElasticStore:
         return self.store.get(name).decode() if self.store.check([name]) else None
 
     def delete(self, name: str) -> None:
-        """Remove the key."""
+        """Delete the key."""
         self.store.delete_key(name)
 
     def close(self) -> None:
-        """Do nothing: it ends with torchrun."""
+        """Do nothing: the store ends with torchrun."""
 
 
 class Rendezvous:
-    """Rounds in which all processes of a start say something, and rank 0 decides for all.
+    """Exchange payloads between all ranks of a launch, and decide on rank 0.
 
     Args:
-        launch: Which process this is.
-        store: Where they meet.
-        timeout: Seconds to wait for one another in a round.
+        launch: Of this process.
+        store: Shared by all ranks of the launch.
+        timeout: Seconds to wait for the other ranks, per exchange.
 
     Attributes:
-        current: Of this process; None before the first and in a process that is alone.
+        current: Of this process; None before the first exchange, and without an external launcher.
     """
 
     current: ClassVar[Rendezvous | None] = None
@@ -143,53 +146,71 @@ class Rendezvous:
         self.launch, self.store, self.timeout = launch, store, timeout
         self.rounds = 0
 
-    def exchange(self, name: str, say: Any, decide: Decide) -> Any:
-        """Return what rank 0 decides.
+    def exchange(self, name: str, payload: Any, decide: Decide) -> Any:
+        """Return rank 0's decision on every rank.
 
         Args:
-            name: Of the round, for those who read the notes.
-            say: What this process has to say; plain values.
-            decide: Called on rank 0 with what all have said, in their order. Its answer, plain values, is everybody's.
+            name: Of the decision; it names the notes.
+            payload: Of this rank; plain values.
+            decide: Called on rank 0 with the payloads in rank order; returns plain values.
 
         Raises:
-            Refused: Rank 0 has refused and says so; on other ranks only.
-            UserError: A rank did not come in time, or another start meets at the same place.
+            RefusedByRankZero: Rank 0 raised; on other ranks only.
+            UserError: A rank did not join in time, or another launch uses the same store.
             Exception: What `decide` raises, on rank 0.
         """
         self.rounds += 1
         name = f"{self.rounds}-{name}"
-        return self._lead(name, say, decide) if self.launch.rank == 0 else self._follow(name, say)
+        return self._lead(name, payload, decide) if self.launch.rank == 0 else self._follow(name, payload)
 
-    def _lead(self, name: str, say: Any, decide: Decide) -> Any:
-        call = secrets.token_hex(8)
-        self.store.set(f"{name}-call", call)
-        came: dict[int, dict[str, Any]] = {}
-        wait = _Poll(self.timeout)
+    def _lead(self, name: str, payload: Any, decide: Decide) -> Any:
+        nonce = secrets.token_hex(8)
+        self.store.set(f"{name}-lead", nonce)
+        notes: dict[int, dict[str, Any]] = {}
+        others, poll = range(1, self.launch.world_size), _Poll(self.timeout)
         try:
-            while len(came) < self.launch.world_size - 1:
-                for rank in set(range(1, self.launch.world_size)) - came.keys():
+            while len(notes) < len(others):
+                for rank in set(others) - notes.keys():
                     note = json.loads(self.store.get(f"{name}-{rank}") or "{}")
-                    if note.get("call") == call:
-                        came[rank] = note
-                if self.store.get(f"{name}-call") != call:
+                    if note.get("lead") == nonce:
+                        notes[rank] = note
+                if self.store.get(f"{name}-lead") != nonce:
                     raise self._duplicate_launch()
-                if len(came) < self.launch.world_size - 1 and not wait.again():
-                    raise self._missing(came)
-            answer = {"answer": decide([say, *(came[rank]["say"] for rank in sorted(came))])}
+                if len(notes) < len(others) and not poll.sleep():
+                    missing = sorted(set(others) - notes.keys())
+                    names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+                    raise self._timed_out(f"{names} of {self.launch.world_size}")
+            decision = decide([payload, *(notes[rank]["payload"] for rank in others)])
         except BaseException as error:
             code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
-            self._publish(name, came, {"refused": str(error), "exit_code": code})
+            self._publish(name, notes, {"refused": str(error), "exit_code": code})
             raise
-        self._publish(name, came, answer)
-        return answer["answer"]
+        self._publish(name, notes, {"decision": decision})
+        return decision
 
-    def _publish(self, name: str, came: Mapping[int, Mapping[str, Any]], answer: Mapping[str, Any]) -> None:
-        self.store.set(f"{name}-answer", json.dumps({"words": [note["word"] for note in came.values()], **answer}))
+    def _publish(self, name: str, notes: Mapping[int, Mapping[str, Any]], content: Mapping[str, Any]) -> None:
+        nonces = [note["nonce"] for note in notes.values()]
+        self.store.set(f"{name}-decision", json.dumps({"nonces": nonces, **content}))
 
-    def _missing(self, came: Mapping[int, Any]) -> UserError:
-        missing = sorted(set(range(1, self.launch.world_size)) - came.keys())
-        names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-        return self._timed_out(f"{names} of {self.launch.world_size}")
+    def _follow(self, name: str, payload: Any) -> Any:
+        nonce, seen, poll = secrets.token_hex(8), None, _Poll(self.timeout)
+        own = f"{name}-{self.launch.rank}"
+        while True:
+            lead = self.store.get(f"{name}-lead")
+            if lead is not None and lead != seen:
+                self.store.set(own, json.dumps({"lead": lead, "nonce": nonce, "payload": payload}))
+                seen = lead
+            found = json.loads(self.store.get(f"{name}-decision") or "{}")
+            if nonce in found.get("nonces", ()):
+                break
+            if seen and json.loads(self.store.get(own) or "{}").get("nonce", nonce) != nonce:
+                raise self._duplicate_launch()
+            if not poll.sleep():
+                raise self._timed_out("rank 0")
+        self.store.delete(own)
+        if "refused" in found:
+            raise RefusedByRankZero(found["refused"], found["exit_code"])
+        return found["decision"]
 
     def _timed_out(self, ranks: str) -> UserError:
         return UserError(
@@ -199,37 +220,23 @@ class Rendezvous:
 
     def _duplicate_launch(self) -> UserError:
         return UserError(
-            f"{self.store}: another start of the same command meets there at this moment; give each start a "
-            "MASTER_PORT or a paths.log_dir of its own"
+            f"{self.store}: another launch of the same command uses this rendezvous. "
+            "Give each launch its own MASTER_PORT or paths.log_dir."
         )
-
-    def _follow(self, name: str, say: Any) -> Any:
-        word, seen, wait = secrets.token_hex(8), None, _Poll(self.timeout)
-        while True:
-            call = self.store.get(f"{name}-call")
-            if call is not None and call != seen:
-                self.store.set(f"{name}-{self.launch.rank}", json.dumps({"call": call, "word": word, "say": say}))
-                seen = call
-            found = json.loads(self.store.get(f"{name}-answer") or "{}")
-            if word in found.get("words", ()):
-                break
-            if json.loads(self.store.get(f"{name}-{self.launch.rank}") or "{}").get("word", word) != word and seen:
-                raise self._duplicate_launch()
-            if not wait.again():
-                raise self._timed_out("rank 0")
-        self.store.delete(f"{name}-{self.launch.rank}")
-        if "refused" in found:
-            raise RefusedByRankZero(found["refused"], found["exit_code"])
-        return found["answer"]
 
 
 class _Poll:
-    """Looks that become rarer, until a time is over."""
+    """Poll with growing pauses until a timeout.
+
+    Args:
+        timeout: Seconds.
+    """
 
     def __init__(self, timeout: float) -> None:
         self.end, self.pause = time.monotonic() + timeout, MIN_POLL_SECONDS
 
-    def again(self) -> bool:
+    def sleep(self) -> bool:
+        """Sleep until the next poll; return False after the timeout."""
         if time.monotonic() > self.end:
             return False
         time.sleep(self.pause)
@@ -238,7 +245,7 @@ class _Poll:
 
 
 def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Decide) -> Any:
-    """Return what rank 0 decides for all processes that a launcher has started; a process alone decides for itself.
+    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
 
     Args:
         config: With `paths` and `distributed`.
@@ -263,7 +270,7 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
 
 
 def close_rendezvous() -> None:
-    """Leave no notes behind; rank 0 does so when the others have read them."""
-    meeting, Rendezvous.current = Rendezvous.current, None
-    if meeting is not None and meeting.launch.rank == 0:
-        meeting.store.close()
+    """Delete the notes; rank 0 does so once the other ranks have read them."""
+    rendezvous, Rendezvous.current = Rendezvous.current, None
+    if rendezvous is not None and rendezvous.launch.rank == 0:
+        rendezvous.store.close()

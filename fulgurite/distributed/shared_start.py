@@ -1,4 +1,4 @@
-"""One run directory and one config for all processes that a launcher has started."""
+"""Start one run, with one directory and one config, on all externally launched ranks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fulgurite.core.redact import mask_override
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.distributed.rendezvous import broadcast_decision
 
-# What rank 0 decides about a run before it begins: where, and what it goes on from.
+# keys that rank 0 sets: the run directory, and what the run resumes from
 RANK_ZERO_KEYS = ("hydra.run.dir", "resume", "ckpt_path")
-VISIBLE_SECONDS = 10.0  # seconds that a file may take to be seen on another machine
-MISSING = "(absent)"
+VISIBLE_SECONDS = 10.0  # until a network filesystem shows a new file on other machines
+MISSING = "(missing)"
 
 
 def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> None:
-    """Have rank 0 begin a run, and all other processes of it take what it has put into the config.
+    """Start a run on rank 0, and set its directory and resume keys in the config of every rank.
 
     Args:
         config: As composed, with its `hydra` part.
-        begin: Reserves the directory and puts it, and what the run goes on from, into the config.
+        begin: Reserves the run directory and sets `RANK_ZERO_KEYS` in the config.
 
     Raises:
-        UserError: The processes have other configs, or do not see one another's files; nothing is left behind.
+        UserError: The ranks' configs differ, or they do not share a filesystem; no directory is left.
     """
     launch = LaunchInfo.current
     assert launch is not None
@@ -51,11 +51,11 @@ def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> Non
 
 
 def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
-    """Have rank 0 reserve the directory of a sweep, and return it in all processes.
+    """Reserve a sweep directory on rank 0, and return it on every rank.
 
     Args:
         config: The sweep's config with Hydra's part.
-        reserve: Returns the directory.
+        reserve: Called on rank 0; returns the directory.
 
     Raises:
         UserError: As `start_run_on_all_ranks`.
@@ -66,25 +66,25 @@ def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
 
 
 def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
-    """Return what rank 0 decides when all have shown the same config; each then knows its place among the others."""
+    """Return rank 0's decision if all ranks have the same config, and complete the rank info."""
 
-    def judge(said: list[dict[str, Any]]) -> dict[str, Any]:
-        _require_same_config([one["config"] for one in said])
-        hosts = [one["host"] for one in said]
+    def decide_once(payloads: list[dict[str, Any]]) -> dict[str, Any]:
+        _require_same_config([payload["config"] for payload in payloads])
+        hosts = [payload["host"] for payload in payloads]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
     answer = broadcast_decision(
-        config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, judge
+        config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, decide_once
     )
     _complete_launch(answer["hosts"], answer["master"])
     return answer["decided"]
 
 
 def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
-    """Note where this process stands among the others, and where they find one another, if the launcher did not say.
+    """Set what the launcher did not: local and node ranks, MASTER_ADDR, MASTER_PORT.
 
     Args:
-        hosts: Of the ranks, in their order.
+        hosts: Of the ranks, in rank order.
         master: `MASTER_ADDR` and `MASTER_PORT`.
     """
     launch = LaunchInfo.current
@@ -103,49 +103,49 @@ def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
 
 
 def _require_same_config(configs: list[dict[str, Any]]) -> None:
-    """Refuse ranks that were started with other words, or read other files, than rank 0."""
+    """Raise if a rank has other overrides or config files than rank 0."""
     for rank, config in enumerate(configs):
         keys = [key for key in {**configs[0], **config} if configs[0].get(key, MISSING) != config.get(key, MISSING)]
         if keys:
             key = keys[0]
             its, ours = (mask_override(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
-            more = f", and {len(keys) - 1} more keys differ" if len(keys) > 1 else ""
+            more = f" ({len(keys) - 1} more keys differ)" if len(keys) > 1 else ""
             raise ConfigError(
-                [f"rank {rank}: {its} where rank 0 has {ours}{more}; give all processes the same words and files"]
+                [f"rank {rank}: {its}, but rank 0 has {ours}{more}. Pass the same overrides and files to all ranks."]
             )
 
 
 def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
-    """Refuse to begin where a process does not see the folder that rank 0 has made."""
+    """Raise if a rank does not see the run directory of rank 0."""
     launch = LaunchInfo.current
     assert launch is not None
 
-    def leave_token(_: list[Any]) -> str:
+    def write_token(_: list[Any]) -> str:
         token = f".seen-{secrets.token_hex(4)}"
         (folder / token).touch()
         return token
 
-    token = folder / broadcast_decision(config, "token", None, leave_token)
+    token = folder / broadcast_decision(config, "token", None, write_token)
     end = time.monotonic() + VISIBLE_SECONDS
     while not token.exists() and time.monotonic() < end:
         time.sleep(0.1)
 
-    def judge(said: list[dict[str, Any]]) -> None:
+    def require_visible(payloads: list[dict[str, Any]]) -> None:
         token.unlink()
-        blind = [f"rank {rank} ({one['host']})" for rank, one in enumerate(said) if not one["sees"]]
+        blind = [f"rank {rank} ({one['host']})" for rank, one in enumerate(payloads) if not one["sees"]]
         if blind:
-            with suppress(OSError):  # it holds more where a run goes on
+            with suppress(OSError):  # not empty if the run is resumed
                 folder.rmdir()
             raise UserError(
-                f"{folder}: {', '.join(blind)} does not see what rank 0 writes there; "
-                "all machines must share it: set paths.log_dir to a folder that they do"
+                f"{folder}: {', '.join(blind)} does not see files that rank 0 writes. "
+                "Set paths.log_dir to a directory on a shared filesystem."
             )
 
-    broadcast_decision(config, "sees", {"sees": token.exists(), "host": socket.gethostname()}, judge)
+    broadcast_decision(config, "sees", {"sees": token.exists(), "host": socket.gethostname()}, require_visible)
 
 
 def _choose_master(hosts: list[str]) -> dict[str, str]:
-    """Return where rank 0 can be found, and a port that is free there."""
+    """Return the address of rank 0, and a free port there."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
@@ -162,7 +162,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def _flatten(node: Any, key: str = "") -> dict[str, Any]:
-    """Return leaves by dotted key; text, as another process would say it."""
+    """Return the leaves by dotted key, as text."""
     if isinstance(node, dict) and node:
         return {
             name: leaf

@@ -62,7 +62,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             log_outcome(error, outcome, _resume_hint(cfg))
             if rank() > 0 and find_interrupt(error) is None and outcome.status == "failed":
                 keep_traceback(error)
-                write_failure(record.folder, outcome.reason, outcome.exit_code, waited=is_peer_loss(error))
+                write_failure(record.folder, outcome.reason, outcome.exit_code, secondary=is_peer_loss(error))
                 wait_for_rank_zero(record.folder)
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)

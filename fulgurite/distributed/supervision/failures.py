@@ -1,10 +1,10 @@
-"""Several processes, one run: which of them failed, told by one line, and an end for those that wait for it.
+"""Find the rank that failed, from failure notes and process states.
 
-Rank 0 starts the others, watches them, and closes the record. A rank that fails leaves a word in the run directory:
+Rank 0 starts and watches the other ranks, and closes the record. A rank that fails writes a note:
 
-    ranks/<rank>.json    reason, exit_code, waited (true: it only lost the others, the fault is not its own), log
+    ranks/<rank>.json    reason, exit_code, log, secondary (true: it lost its peers, the root cause is another rank's)
 
-A rank that was killed or stopped can leave none; the system knows that of it.
+A rank that was killed or stopped writes none; its process state shows that.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.runs.run_directory import RunDirectory
 
 FAILURES_DIR = "ranks"
-FAILURE_REPORT_SECONDS = 5.0  # seconds in which a failing rank leaves its word and ends
-RECORD_CLOSE_SECONDS = 10.0  # seconds that rank 0 may take to close the record when all fail
+FAILURE_REPORT_SECONDS = 5.0  # for a failing rank to write its note and exit
+RECORD_CLOSE_SECONDS = 10.0  # for rank 0 to close the record when all ranks fail
 log = RankedLogger(__name__)
-Processes = Mapping[int, subprocess.Popen[Any]]  # those that rank 0 started, by rank
+Processes = Mapping[int, subprocess.Popen[Any]]  # that rank 0 started, by rank
 
-# What gloo and NCCL say when another process is gone or late.
+# errors of gloo and NCCL about an exited or unresponsive peer
 _PEER_LOSS = re.compile(
     r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
 )
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Tell whether an error only says that another rank is gone or late."""
+    """Return whether an error only reports that another rank exited or does not respond."""
     if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
         return True
     return type(error) is RuntimeError and _PEER_LOSS.search(str(error)) is not None
 
 
-def write_failure(folder: Path, reason: str, exit_code: int, *, waited: bool) -> None:
-    """Write why this rank fails, for rank 0.
+def write_failure(folder: Path, reason: str, exit_code: int, *, secondary: bool) -> None:
+    """Write this rank's failure note.
 
     Args:
         folder: The run directory.
         reason: One line.
-        exit_code: What this process ends with.
-        waited: The rank only lost the others.
+        exit_code: Of this process.
+        secondary: Whether the rank only lost its peers.
     """
     log = next(iter(folder.glob(f"*.rank{rank()}.log")), None)
-    word = {"reason": reason, "exit_code": exit_code, "waited": waited, "log": log.name if log else "the log"}
-    with suppress(OSError):  # a full disk must not hide the error that is being told
+    note = {"reason": reason, "exit_code": exit_code, "secondary": secondary, "log": log.name if log else "the log"}
+    with suppress(OSError):  # a full disk must not hide the error itself
         (folder / FAILURES_DIR).mkdir(exist_ok=True)
-        write_atomic(folder / FAILURES_DIR / f"{rank()}.json", json.dumps(word) + "\n")
+        write_atomic(folder / FAILURES_DIR / f"{rank()}.json", json.dumps(note) + "\n")
 
 
 def read_failures(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what failing ranks left, by rank."""
+    """Return the failure notes by rank."""
     return {
         int(path.stem): json.loads(path.read_text()) for path in sorted((folder / FAILURES_DIR).glob("[0-9]*.json"))
     }
 
 
 def clear_failures(folder: Path) -> None:
-    """Remove what ranks of an earlier start left."""
+    """Delete the failure notes of an earlier start."""
     for path in (folder / FAILURES_DIR).glob("*.json"):
         path.unlink()
     with suppress(OSError):
@@ -78,9 +78,9 @@ def clear_failures(folder: Path) -> None:
 
 
 def wait_for_rank_zero(folder: Path) -> None:
-    """Wait until rank 0 has closed the record: a launcher that sees one process end ends the others amid that.
+    """Wait until rank 0 has closed the record: a launcher kills all ranks when one exits.
 
-    Does nothing where no launcher has started them, or where rank 0 waits for this process.
+    Returns at once without an external launcher, or while the process group exists: rank 0 then waits for this rank.
     """
     distributed = sys.modules.get("torch.distributed")
     if LaunchInfo.current is None or (distributed is not None and distributed.is_initialized()):
@@ -96,58 +96,55 @@ def _read_status(folder: Path) -> str | None:
 
 
 def root_cause(folder: Path) -> RankFailed | None:
-    """Return the failure of a rank of its own that a launcher ended the others for; None when none left a word."""
+    """Return the failure for which a launcher terminated the other ranks; None without a note."""
     return first_failure({}, read_failures(folder))
 
 
 def diagnose_failure(
-    processes: Processes, folder: Path, timeout: float, patience: float = FAILURE_REPORT_SECONDS
+    processes: Processes, folder: Path, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed | None:
-    """Return which rank failed and why, or None when none of them did.
+    """Return which rank failed and why; None if no rank failed.
 
     Args:
-        processes: Those that this process started, by rank.
-        folder: The run directory, where ranks leave words.
-        timeout: Seconds that ranks were allowed to wait for each other.
-        patience: Seconds to wait for evidence.
+        processes: That this process started, by rank.
+        folder: The run directory.
+        timeout: Seconds that ranks waited for each other.
+        report_seconds: To wait for failure notes.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + report_seconds
     while True:
-        words = read_failures(folder)
-        if (failed := first_failure(processes, words)) is not None:
+        notes = read_failures(folder)
+        if (failed := first_failure(processes, notes)) is not None:
             return failed
         if time.monotonic() > end:
             break
         time.sleep(0.1)
-    silent = [number for number, process in processes.items() if process.poll() is None and number not in words]
-    if silent:
-        names = ", ".join(f"{number} (pid {processes[number].pid})" for number in silent)
+    unresponsive = [number for number, process in processes.items() if process.poll() is None and number not in notes]
+    if unresponsive:
+        names = ", ".join(f"{number} (pid {processes[number].pid})" for number in unresponsive)
         return RankFailed(
-            f"rank {names} did not answer within {timeout:g} s; "
-            "if that long is right, raise distributed.rank_timeout_seconds"
+            f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds if it needs longer."
         )
-    for number, word in words.items():
-        return RankFailed(f"rank {number} lost the others: {word['reason']}")
+    for number, note in notes.items():
+        return RankFailed(f"rank {number} lost its peers: {note['reason']}")
     return None
 
 
-def first_failure(processes: Processes, words: Mapping[int, dict[str, Any]]) -> RankFailed | None:
-    """Return which rank has certainly failed by now and why, or None."""
-    for number, word in words.items():
-        if not word["waited"]:
-            return RankFailed(
-                f"rank {number} failed: {word['reason']}; {word['log']} has its traceback", word["exit_code"]
-            )
+def first_failure(processes: Processes, notes: Mapping[int, dict[str, Any]]) -> RankFailed | None:
+    """Return which rank has failed for its own reason so far, or None."""
+    for number, note in notes.items():
+        if not note["secondary"]:
+            return RankFailed(f"rank {number} failed: {note['reason']} (traceback in {note['log']})", note["exit_code"])
     for number, process in processes.items():
         code = process.poll()
-        if number in words or code == 0:
+        if number in notes or code == 0:
             continue
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            hint = "; the system does so when the memory is full" if name == "SIGKILL" else ""
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
             return RankFailed(f"rank {number} (pid {process.pid}) was killed by {name}{hint}")
         if code is not None:
-            return RankFailed(f"rank {number} (pid {process.pid}) ended itself with exit code {code}")
+            return RankFailed(f"rank {number} (pid {process.pid}) exited with code {code} without reporting a reason")
         if is_stopped(process.pid):
-            return RankFailed(f"rank {number} (pid {process.pid}) is stopped (SIGSTOP) and does not answer")
+            return RankFailed(f"rank {number} (pid {process.pid}) is stopped (SIGSTOP) and does not respond")
     return None

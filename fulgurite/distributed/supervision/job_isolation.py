@@ -1,4 +1,4 @@
-"""A job of a sweep that has several processes: the others are started for this job alone, and the next begins clean."""
+"""Terminate the child ranks of a sweep job, and restore the environment for the next job."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from fulgurite.core.errors import find_interrupt
 from fulgurite.distributed.comm_env import COMM_PREFIXES
 
-# What Lightning tells the processes that it starts, in the environment of the one that starts them.
+# Lightning sets these in rank 0 for the child ranks
 LIGHTNING_ENV = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @contextmanager
 def isolated_job() -> Iterator[None]:
-    """Leave no trace of a job's other processes: the next job would take this one for a process that was started."""
+    """Isolate a job: with its LOCAL_RANK the next job would take itself for a child rank."""
     before = dict(os.environ)
     stopped = False
     try:
         yield
     except BaseException as error:
-        stopped = find_interrupt(error) is not None  # ends the sweep, and with it the others at once
+        stopped = find_interrupt(error) is not None  # the sweep ends, and terminates child ranks itself
         raise
     finally:
         if not stopped and "fulgurite.distributed.supervision.launcher" in sys.modules:

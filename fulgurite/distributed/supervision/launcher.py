@@ -1,7 +1,7 @@
-"""Starts the other processes of a run as Lightning does, and ends them all together, with a reason, when one fails.
+"""Start child ranks as Lightning does, and terminate all ranks with a reason when one fails.
 
-Lightning's own observer kills the main process five seconds after another has died: nothing is said, and the record
-goes on saying that the run is running.
+Lightning's own observer kills rank 0 five seconds after a child exits: without an error, and with a record that still
+reads `running`.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from fulgurite.distributed.supervision.failures import clear_failures, diagnose_
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
 from fulgurite.distributed.supervision.watcher import RankWatcher, take_over_from_stopped_rank_zero
 
-EXIT_SECONDS = 30.0  # seconds that the other ranks may take to end after a good end of this one
-FAILED_EXIT_SECONDS = 10.0  # the same after a bad one, in which they may still save
+EXIT_SECONDS = 30.0  # for the other ranks to exit after rank 0 succeeded
+FAILED_EXIT_SECONDS = 10.0  # for them to save after rank 0 failed
 
 
 def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float:
-    """Watch the processes that a trainer is going to start, and let none wait for another for ever.
+    """Supervise the ranks of a trainer, and set the timeout of its process group.
 
     Args:
-        trainer: With any strategy; nothing is done for one that starts no processes.
+        trainer: With any strategy; without child ranks nothing is done.
         folder: The run directory.
-        timeout: Seconds that processes wait for one another; a strategy that was given one keeps it.
+        timeout: Seconds that ranks wait for each other; a timeout set on the strategy wins.
 
     Returns:
-        The seconds that they wait.
+        The timeout in seconds.
 
     Raises:
-        ConfigError: The time is not above 0.
+        ConfigError: The timeout is not positive.
     """
     if timeout <= 0:
-        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not above 0 seconds; the default is 600"])
+        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set a number of seconds, e.g. 600."])
     strategy = trainer.strategy
     given = process_group_timeout(strategy)
     if given == default_pg_timeout:
@@ -66,7 +66,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
         timeout = given.total_seconds()
     launcher = strategy.launcher
     if launcher is None and LaunchInfo.current is not None and isinstance(strategy, ParallelStrategy):
-        # where processes are there already some strategies have no launcher, and nobody to say which one failed
+        # some strategies have no launcher for externally launched ranks
         environment = strategy.cluster_environment
         assert environment is not None
         launcher = SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
@@ -76,15 +76,15 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
 
 
 class SupervisedLauncher(SubprocessScriptLauncher):
-    """Lightning's launcher of one process a device, with our watcher in place of its observer.
+    """Lightning's subprocess launcher with a RankWatcher instead of its observer.
 
     Args:
-        given: The launcher that the strategy made.
+        given: The launcher of the strategy.
         folder: The run directory.
-        timeout: Seconds that processes wait for one another.
+        timeout: Seconds that ranks wait for each other.
 
     Attributes:
-        started: Those of this process whose other processes may still live.
+        started: Launchers of this process whose child ranks may still run.
     """
 
     started: ClassVar[list[SupervisedLauncher]] = []
@@ -98,11 +98,11 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         self.failed = False
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        """Start the other processes unless they run already, and call the function.
+        """Start the child ranks unless they run already, and call the function.
 
         Raises:
             RankFailed: Another rank failed; the message names it.
-            UserError: The port at which the processes meet is taken.
+            UserError: MASTER_PORT is in use.
         """
         require_gloo_interfaces()
         environment = self.cluster_environment
@@ -133,26 +133,26 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
         SupervisedLauncher.started.append(self)
-        atexit.register(self._end_others)
+        atexit.register(self._terminate_others)
 
     @classmethod
     def terminate_all(cls) -> None:
-        """End all processes that were started and leave their group, so that this process can start others."""
+        """Terminate all child ranks and destroy the process group, so that the next job can start its own."""
         while cls.started:
             launcher = cls.started.pop()
-            atexit.unregister(launcher._end_others)
-            launcher._end_others()
+            atexit.unregister(launcher._terminate_others)
+            launcher._terminate_others()
         destroy_process_group()
 
-    def _end_others(self) -> None:
+    def _terminate_others(self) -> None:
         assert self.watcher is not None
-        self.watcher.end_others(FAILED_EXIT_SECONDS if self.failed else EXIT_SECONDS)
+        self.watcher.terminate_others(FAILED_EXIT_SECONDS if self.failed else EXIT_SECONDS)
 
     def _raise_root_cause(self, error: BaseException) -> None:
-        """Raise what is at fault instead of an error that only says that other ranks or the port were lost."""
+        """Raise the root cause instead of an error that only reports a lost peer or port."""
         self.failed = True
         if self.watcher is not None:
-            self.watcher.leaving.set()
+            self.watcher.stopping.set()
         if "EADDRINUSE" in str(error):
             raise port_in_use(self.cluster_environment.main_port) from error
         if not is_peer_loss(error):
@@ -165,6 +165,6 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             others = self.watcher.processes if self.watcher is not None else {}
             failed = diagnose_failure(others, self.folder, self.timeout)
             if self.watcher is not None:
-                self.watcher.end_others(1.0)
+                self.watcher.terminate_others(1.0)
             if failed is not None:
                 raise failed from error

@@ -1,6 +1,6 @@
-"""Which of the processes that a launcher has started is gone, stopped or late: rank 0 is not their parent.
+"""Find externally launched ranks that exited, stopped or do not respond: rank 0 is not their parent.
 
-ranks/<rank>.pid    host and process id, while the rank is at work; one that ends well or with a word takes it away
+ranks/<rank>.pid    host and process ID while the rank works; deleted when it exits with or without an error
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from fulgurite.distributed.supervision.failures import (
 
 @contextmanager
 def registered_pid(folder: Path) -> Iterator[None]:
-    """Have this process be known to the other ranks while it works.
+    """Register the process ID of this rank for the other ranks.
 
     Args:
         folder: The run directory.
     """
     note = folder / FAILURES_DIR / f"{rank()}.pid"
-    with suppress(OSError):  # what only helps to say who failed must not fail
+    with suppress(OSError):  # diagnosis must not fail the run
         note.parent.mkdir(exist_ok=True)
         note.write_text(f"{socket.gethostname()} {os.getpid()}")
     try:
@@ -43,40 +43,38 @@ def registered_pid(folder: Path) -> Iterator[None]:
 
 
 def diagnose_missing_ranks(
-    folder: Path, size: int, timeout: float, patience: float = FAILURE_REPORT_SECONDS
+    folder: Path, size: int, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed:
-    """Return which other rank made this one fail, which has only lost the others.
+    """Return which other rank made this one lose its peers.
 
     Args:
         folder: The run directory.
-        size: Number of ranks.
-        timeout: Seconds that ranks were allowed to wait for each other.
-        patience: Seconds to wait for words of ranks that fail too.
+        size: World size.
+        timeout: Seconds that ranks waited for each other.
+        report_seconds: To wait for failure notes.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + report_seconds
     while True:
-        words = read_failures(folder)
-        if (failed := first_failure({}, words)) is not None:
+        notes = read_failures(folder)
+        if (failed := first_failure({}, notes)) is not None:
             return failed
-        silent = [number for number in range(size) if number != rank() and number not in words]
-        for number in silent:
+        unresponsive = [number for number in range(size) if number != rank() and number not in notes]
+        for number in unresponsive:
             host, pid = _read_pid(folder, number)
             if pid and host == socket.gethostname():
                 who = f"rank {number} (pid {pid})"
                 if is_stopped(pid):
-                    return RankFailed(f"{who} is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
+                    return RankFailed(f"{who} is stopped (SIGSTOP) and does not respond", EXIT_CRASH)
                 if has_exited(pid):
-                    hint = "killed by a signal; the system does so when the memory is full"
-                    return RankFailed(f"{who} is gone without a word: {hint}", EXIT_CRASH)
+                    return RankFailed(f"{who} exited without a reason: killed by a signal (out of memory?)", EXIT_CRASH)
         if time.monotonic() > end:
             break
         time.sleep(0.1)
-    if not silent:
-        return RankFailed(f"rank {rank()} lost the others, who say the same of it: the network failed", EXIT_CRASH)
-    names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in silent)
+    if not unresponsive:
+        return RankFailed(f"rank {rank()} and its peers lost each other: the network failed", EXIT_CRASH)
+    names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in unresponsive)
     return RankFailed(
-        f"rank {names} did not answer within {timeout:g} s; "
-        "if that long is right, raise distributed.rank_timeout_seconds",
+        f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds if it needs longer.",
         EXIT_CRASH,
     )
 

@@ -1,4 +1,4 @@
-"""Watch the failure notes of other ranks from a thread."""
+"""Watch the processes of other ranks from a thread of rank 0."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ from fulgurite.runs.run_json import mark_ended
 
 log = RankedLogger(__name__)
 
-POLL_SECONDS = 0.5  # seconds between two looks at the other ranks
-
-
-GRACE_SECONDS = 15.0  # seconds after which rank 0 is ended if it waits for a rank that is gone
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 15.0  # for rank 0 to notice by itself that another rank exited
 
 
 class RankWatcher(threading.Thread):
-    """Thread of rank 0: sees that another rank is gone, and ends a rank 0 that goes on waiting for it.
+    """Thread that terminates rank 0 if it keeps waiting for a rank that exited or stopped.
 
     Args:
-        processes: Those that this process started, by rank.
+        processes: That this process started, by rank.
         folder: The run directory.
-        timeout: Seconds that ranks may wait for each other.
+        timeout: Seconds that ranks wait for each other.
     """
 
     def __init__(self, processes: Processes, folder: Path, timeout: float) -> None:
@@ -41,36 +39,38 @@ class RankWatcher(threading.Thread):
         self.processes = dict(processes)
         self.folder = folder
         self.timeout = timeout
-        self.leaving = threading.Event()  # set as soon as rank 0 has an error of its own to end with
+        self.stopping = threading.Event()  # set once rank 0 handles an error of its own
 
     def run(self) -> None:
-        """Look until rank 0 leaves by itself, or has had its time to."""
-        since: float | None = None
-        stopped: float | None = None
-        while not self.leaving.wait(POLL_SECONDS):
+        """Poll until rank 0 stops by itself, or its grace period ends."""
+        exited_at: float | None = None
+        stopped_at: float | None = None
+        while not self.stopping.wait(POLL_SECONDS):
             now = time.monotonic()
             if any(process.poll() for process in self.processes.values()):
-                since = since or now
+                exited_at = exited_at or now
+            elif any(process.poll() is None and is_stopped(process.pid) for process in self.processes.values()):
+                stopped_at = stopped_at or now
             else:
-                asleep = any(process.poll() is None and is_stopped(process.pid) for process in self.processes.values())
-                stopped = (stopped or now) if asleep else None
-            # the time-out of the group comes first where rank 0 waits in a collective
-            if (since and now - since > GRACE_SECONDS) or (stopped and now - stopped > self.timeout + GRACE_SECONDS):
-                self._end_rank_zero()
+                stopped_at = None
+            # in a collective the timeout of the process group comes first
+            is_stopped_long = stopped_at and now - stopped_at > self.timeout + GRACE_SECONDS
+            if is_stopped_long or (exited_at and now - exited_at > GRACE_SECONDS):
+                self._terminate_rank_zero()
                 return
 
-    def _end_rank_zero(self) -> None:
+    def _terminate_rank_zero(self) -> None:
         failed = diagnose_failure(self.processes, self.folder, self.timeout)
         if failed is None or not mark_ended(self.folder, "failed", str(failed), failed.exit_code):
-            return  # the run has ended well before
+            return  # the run has finished
         log.error("%s", failed)
-        self.end_others(0)
-        os._exit(failed.exit_code)  # a thread cannot wake the main one out of a call into a library
+        self.terminate_others(0)
+        os._exit(failed.exit_code)  # a thread cannot interrupt a library call of the main thread
 
-    def end_others(self, patience: float) -> None:
-        """End the ranks that have not ended by themselves after `patience` seconds, and wait until they are gone."""
-        self.leaving.set()
-        end = time.monotonic() + patience
+    def terminate_others(self, seconds: float) -> None:
+        """Kill the ranks that have not exited after `seconds`, and wait for them."""
+        self.stopping.set()
+        end = time.monotonic() + seconds
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
@@ -79,14 +79,14 @@ class RankWatcher(threading.Thread):
 
 
 def take_over_from_stopped_rank_zero(parent: int, folder: Path) -> None:
-    """Close the record of a rank 0 that is stopped, and end it: nobody else would. Rank 1 does it.
+    """On rank 1, close the record of a stopped rank 0 and kill it.
 
     Args:
-        parent: Process id of rank 0.
+        parent: Process ID of rank 0.
         folder: The run directory.
     """
     if rank() != 1 or not is_stopped(parent):
         return
-    mark_ended(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not answer", EXIT_CRASH)
+    mark_ended(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not respond", EXIT_CRASH)
     with suppress(ProcessLookupError):
         os.kill(parent, signal.SIGKILL)

@@ -54,7 +54,7 @@ def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme:
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
     run = only_run(tmp_path / "logs")
     assert {(run / f"group{rank}.txt").read_text() for rank in (0, 1)} == {"gloo"}
-    assert f"started by {launcher}, backend gloo (the default for cpu), meeting at {scheme}://" in both[0].stderr
+    assert f"started by {launcher}, backend gloo (the default for cpu), init method {scheme}://" in both[0].stderr
     assert not list(tmp_path.glob("meet*"))
 
 
@@ -114,11 +114,8 @@ def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, lin
         (("trainer.strategy.process_group_backend=ucc",), r"is built without ucc, it has gloo. Set .*=gloo"),
         (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo. Set .*=gloo"),
         (("trainer.strategy.process_group_backend=glo",), r"is not a backend.*[Dd]id you mean 'gloo'\?"),
-        (("trainer.num_nodes=2",), r"trainer.num_nodes=2: nothing has started the run on several machines; start it"),
-        (
-            ("distributed.init_method=file:///proc/meet",),
-            r"cannot be made \(.*\); name a file in a folder all",
-        ),
+        (("trainer.num_nodes=2",), r"trainer.num_nodes=2: no launcher started the run on several nodes. Start it"),
+        (("distributed.init_method=file:///proc/meet",), r"cannot be created \(.*\)[.] Name a file on a shared filesystem"),
     ],
 )
 def test_what_this_build_or_machine_lacks_is_one_line(words: tuple[str, ...], line: str, small: ComposeSmall) -> None:
@@ -148,9 +145,9 @@ def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_r
 ) -> None:
     of_rank = {0: ("seed=1",), 1: ("seed=2", "+tags.other=true")}
     both = run_two(launcher, tmp_path, *TWO, f"paths.log_dir={tmp_path}/logs", of_rank=of_rank)
-    rule = "and 1 more keys differ; give all processes the same words and files"
-    assert refused(both) in {f"error: rank 1: {key}, {rule}" for key in ("seed=2 where rank 0 has seed=1",)} | {
-        f"error: rank 1: tags.other=True where rank 0 has tags.other=(absent), {rule}"
+    rule = "(1 more keys differ). Pass the same overrides and files to all ranks."
+    assert refused(both) in {f"error: rank 1: {key} {rule}" for key in ("seed=2, but rank 0 has seed=1",)} | {
+        f"error: rank 1: tags.other=True, but rank 0 has tags.other=(missing) {rule}"
     }
     assert not list((tmp_path / "logs").rglob("run.json"))
     assert not (tmp_path / "logs/train").exists()
@@ -162,8 +159,8 @@ def test_a_trainer_that_counts_other_processes_than_were_started_says_what_to_se
 ) -> None:
     both = run_two(launcher, tmp_path, *SMALL, f"paths.log_dir={tmp_path}/logs")
     line = refused(both)
-    assert f"trainer.devices=1 trainer.num_nodes=1: {launcher} has started 2 processes, 2 on this machine" in line
-    assert "use trainer.devices=2 trainer.num_nodes=1" in line
+    assert f"trainer.devices=1 trainer.num_nodes=1: {launcher} started 2 processes, 2 on this node" in line
+    assert "Set trainer.devices=2 trainer.num_nodes=1." in line
     record = read_json(only_run(tmp_path / "logs") / "run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
 
@@ -207,23 +204,23 @@ def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path
         words = (f"distributed.init_method={url}", f"paths.log_dir={tmp_path}/logs")
         line = refused(run_two("by_hand", tmp_path, *TWO, *words, port=str(port)))
     asked = f"MASTER_PORT={port}" if scheme == "env" else f"distributed.init_method={url}"
-    assert f"{asked}: another process listens there; name another port" in line
+    assert f"{asked}: another process listens on this port. Set another port" in line
     assert read_json(only_run(tmp_path / "logs") / "run.json")["exit_code"] == 2
 
 
-@pytest.mark.parametrize(("rank", "note"), [(0, "1-begin-call"), (1, "1-begin-1")])
+@pytest.mark.parametrize(("rank", "note"), [(0, "1-begin-lead"), (1, "1-begin-1")])
 def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
     rank: int, note: str, tmp_path: Path
 ) -> None:
     store = DirectoryStore(tmp_path)
-    store.set("1-begin-call", earlier := "left by an earlier start")
+    store.set("1-begin-lead", earlier := "left by an earlier start")
     meeting = Rendezvous(LaunchInfo("mpiexec", rank, 2, None, None, None, "key"), store, 20)
     with ThreadPoolExecutor(1) as pool:
         ours = pool.submit(meeting.exchange, "begin", "ours", lambda said: said)
         while (said := store.get(note) or earlier) == earlier:
             time.sleep(0.01)
-        store.set(note, json.dumps({**json.loads(said), "word": "other"}) if rank else "other")
-        with pytest.raises(UserError, match=f"{tmp_path}: another start of the same command meets there .*MASTER_PORT"):
+        store.set(note, json.dumps({**json.loads(said), "nonce": "other"}) if rank else "other")
+        with pytest.raises(UserError, match=f"{tmp_path}: another launch of the same command .*MASTER_PORT"):
             ours.result()
 
 
@@ -243,6 +240,6 @@ def test_more_processes_than_cores_are_said_in_one_line(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     build(small("trainer=ddp_sim"))
-    assert "take turns" not in caplog.text
+    assert "not faster" not in caplog.text
     build(small("trainer=ddp_sim", "trainer.devices=4"))
-    assert "4 processes on 2 cores take turns: not faster than trainer.devices=2" in caplog.text
+    assert "4 processes on 2 cores are not faster than trainer.devices=2" in caplog.text

@@ -49,7 +49,7 @@ def test_a_run_that_torchrun_starts_again_ends_as_one_that_lost_no_rank(tmp_path
     errors = [line for line in said.splitlines() if "[ERROR]" in line]
     assert len(errors) == 1
     assert "rank 1 (pid " in errors[0]
-    assert "is gone without a word: killed by a signal" in errors[0]
+    assert "exited without a reason: killed by a signal" in errors[0]
     assert [one["step"] for one in read_json(ended["broken"] / "run.json")["resumed"]] == [8]
     assert not (ended["whole"] / "ranks").exists()
     whole, broken = (

@@ -55,5 +55,5 @@ def test_a_run_directory_that_the_other_machine_does_not_see_ends_both_with_one_
     assert [code for code, _ in ended] == [2, 2], ended
     [line] = [line for _, text in ended for line in text.splitlines() if "error" in line]
     assert line.startswith(f"error: {shared}/train/runs/")
-    assert "rank 1 (node1) does not see what rank 0 writes there; all machines must share it" in line
+    assert "rank 1 (node1) does not see files that rank 0 writes" in line
     assert list((shared / "train/runs").iterdir()) == []
