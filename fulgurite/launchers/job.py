@@ -1,7 +1,7 @@
-"""A job of a sweep that runs in another process than the sweep: all that it needs, as values that pickle.
+"""A picklable sweep job, for another process than the sweep's.
 
-The process may be a copy of the sweep's (`hydra/launcher=local`) or a new one on another machine (Slurm, Ray): what a
-door does before its run is done there again, and the door's function is imported as `src.train`, never as `__main__`.
+The process is a fork of the sweep's (`hydra/launcher=local`) or a new one on another machine (Slurm, Ray). It repeats
+what the entry point does before its run, and imports the task function as `src.train`, never as `__main__`.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from fulgurite.shutdown.signals import signals
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """One job, composed.
+    """A composed job.
 
     Attributes:
         number: Of the job in its sweep.
-        sweep: The sweep's directory.
-        folder: Its run directory.
-        plain: Its config as Hydra's own launcher would compose it, with Hydra's part, unresolved and of plain values:
-            the classes behind Hydra's part are other ones in a process that finds Hydra's plugins anew.
-        task: Module and name of the door's function, e.g. `("src.train", "main")`.
-        argv: The sweep's `sys.argv`: processes of the job are started with the same program.
-        typed: The command line as the user typed it, for the record.
-        cwd: Folder that the sweep was started in.
-        search_path: Where Hydra looks for configs.
-        grace: Seconds that it has to come to an end that is saved.
-        config: What `plain` was made from, for a process that is a copy of this one; it is not pickled.
+        sweep: The sweep directory.
+        folder: The run directory.
+        plain: The config with its `hydra` node, unresolved, as plain values: the structured config classes of Hydra's
+            plugins differ in a process that discovers the plugins again.
+        task: Module and name of the task function, e.g. `("src.train", "main")`.
+        program: The sweep's `sys.argv`, with whose program child ranks start.
+        argv: The user's command line, for the record.
+        cwd: Working directory of the sweep.
+        search_path: Hydra's config search path.
+        grace: Seconds to save and exit after SIGTERM.
+        config: The composed config, for a forked process; not pickled.
     """
 
     number: int
@@ -57,8 +57,8 @@ class RemoteJob:
     folder: Path
     plain: dict[str, Any]
     task: tuple[str, str]
+    program: tuple[str, ...]
     argv: tuple[str, ...]
-    typed: tuple[str, ...]
     cwd: str
     search_path: ConfigSearchPath
     grace: float = Resilience.grace_seconds
@@ -68,20 +68,20 @@ class RemoteJob:
         return {**self.__dict__, "config": None}
 
     @classmethod
-    def compose(cls, launcher: Launcher, number: int, words: Sequence[str]) -> RemoteJob:
-        """Compose a job of a launcher that Hydra has set up.
+    def compose(cls, launcher: Launcher, number: int, overrides: Sequence[str]) -> RemoteJob:
+        """Compose a job.
 
         Args:
-            launcher: Has `config`, `hydra_context` and `task_function`, as Hydra's own has.
+            launcher: Set up by Hydra, with `config`, `hydra_context` and `task_function`.
             number: Of the job.
-            words: Its overrides.
+            overrides: Of the job.
 
         Raises:
-            Refusals: What `fulgurite.validation.hydra_errors` lists: a file has changed since the sweep was checked.
+            HYDRA_ERRORS: A config file has changed since the sweep was validated.
         """
-        given: Any = launcher
-        loader = given.hydra_context.config_loader
-        config = loader.load_sweep_config(given.config, list(words))
+        setup: Any = launcher
+        loader = setup.hydra_context.config_loader
+        config = loader.load_sweep_config(setup.config, list(overrides))
         with read_write(config), open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
         sweep = Path.cwd() / str(config.hydra.sweep.dir)
@@ -90,7 +90,7 @@ class RemoteJob:
             sweep,
             sweep / str(config.hydra.sweep.subdir),
             to_plain(config),
-            _import_path(given.task_function),
+            _import_path(setup.task_function),
             tuple(sys.argv),
             tuple(RunRecord.typed or sys.argv),
             str(Path.cwd()),
@@ -100,10 +100,11 @@ class RemoteJob:
         )
 
     def run(self) -> JobReturn:
-        """Run the job in this process, which runs nothing else of the sweep, and return what became of it.
+        """Run the job in this process, which runs no other job.
 
-        What a failed job has raised is a `JobFailed`, which pickles; one that a signal has ended has status killed in
-        its `outcome`. The traceback is in the job's log.
+        Returns:
+            A failed job returns a picklable `JobFailed`; after a signal its outcome is `killed`. The traceback is in
+            the job's log.
         """
         self._enter()
         config = to_hydra_config(self.plain) if self.config is None else self.config
@@ -123,17 +124,17 @@ class RemoteJob:
         return to_picklable(returned)
 
     def _enter(self) -> None:
-        """Do what a door does before its run."""
+        """Repeat what the entry point does before its run."""
         os.environ["HYDRA_FULL_ERROR"] = "1"
         gc.disable()
         os.chdir(self.cwd)
-        sys.argv = list(self.argv)
-        # Lightning would start the other processes of the job as `python -m <what has started this one>`
+        sys.argv = list(self.program)
+        # else Lightning starts child ranks as `python -m <module that started this process>`
         importlib.import_module("__main__").__spec__ = None
         prepare_environment()
         use_writable_caches(os.environ)
         guard_configs()
-        RunRecord.typed = list(self.typed)
+        RunRecord.typed = list(self.argv)
         signals.asked = None
         signals.install()
         setup_globals()
@@ -145,16 +146,16 @@ class RemoteJob:
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Return a config with Hydra's part as plain values, unresolved."""
+    """Return a config with its `hydra` node as plain values, unresolved."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
 def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
-    """Return a config that Hydra takes for one it has composed: of a fixed structure, its own part checked by type."""
+    """Return a config as Hydra composes it: in struct mode, with a structured `hydra` node."""
     hydra = OmegaConf.structured(HydraConf)
-    with open_dict(hydra):  # groups add keys of their own
+    with open_dict(hydra):  # config groups add keys
         hydra.merge_with(plain["hydra"])
     config = OmegaConf.create({**plain, "hydra": hydra})
     OmegaConf.set_struct(config, True)
@@ -162,7 +163,7 @@ def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
 
 
 def to_picklable(returned: JobReturn) -> JobReturn:
-    """Return what a job returned in a form that pickles: errors as a `JobFailed`."""
+    """Return a `JobReturn` whose error is a picklable `JobFailed`."""
     error = returned._return_value
     if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
         return returned
@@ -170,15 +171,15 @@ def to_picklable(returned: JobReturn) -> JobReturn:
 
 
 def _import_path(task: Callable[..., Any]) -> tuple[str, str]:
-    """Return module and name by which another process finds a door's function.
+    """Return module and name by which another process imports the task function.
 
     Raises:
-        UserError: It is in no file of the project.
+        UserError: Its file is not in the project.
     """
     module, name = task.__module__, task.__qualname__
     if module == "__main__":
         file = Path(str(getattr(sys.modules["__main__"], "__file__", ""))).resolve()
         if not file.is_relative_to(project_root()):
-            raise UserError(f"{file}: jobs of their own processes need a function in a file below {project_root()}")
+            raise UserError(f"{file}: is outside the project. Move the task function's file below {project_root()}.")
         module = ".".join(file.relative_to(project_root()).with_suffix("").parts)
     return module, name

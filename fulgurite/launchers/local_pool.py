@@ -1,8 +1,8 @@
-"""Jobs of a sweep in processes of this machine: a place each, the next one started as soon as a place is free.
+"""Run sweep jobs in forked processes of this machine, one per slot.
 
-This process imports what every run imports, once, and each job is a copy of it made by fork: start-up is paid once, and
-nothing of a job (environment, process groups, memory) is left to the next. A job is a process group of its own, so that
-a signal at the terminal reaches the sweep alone, which tells its jobs; it gets SIGTERM when the sweep dies.
+This process imports what every run imports, once. Each job is a fork: it starts fast, and leaves no environment or
+memory to the next job. A job has its own Unix process group, so that Ctrl-C reaches the sweep only, which forwards it.
+A job gets SIGTERM when the sweep dies.
 """
 
 from __future__ import annotations
@@ -38,131 +38,133 @@ from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-CONSOLE_LOG = "console.log"  # in a job's folder: what it would have said at the terminal
+CONSOLE_LOG = "console.log"  # in the run directory: stdout and stderr of the job
 PRELOADED = ("fulgurite.engine.build", "fulgurite.resume.restore", "fulgurite.checkpoints.loading", "torchmetrics")
-POLL_SECONDS = 0.2  # seconds between two looks at whether a job has died
-EXIT_SECONDS = 10.0  # seconds that a job has to end when it has returned, or was told to end at once
+POLL_SECONDS = 0.2
+EXIT_SECONDS = 10.0  # to exit after a job has returned, or after the second signal
 
 
 @dataclass
 class RunningJob:
-    """A job that has a process.
+    """A job with its process and slot.
 
     Attributes:
-        returned: What came of it; None while it has not said.
-        until: When its process must have ended, by the monotonic clock; None while it runs.
+        returned: Its result; None deadline it arrives.
+        deadline: Monotonic time by which the process must exit; None without one.
     """
 
     job: RemoteJob
-    place: Slot
+    slot: Slot
     process: BaseProcess
     receiver: Connection
     returned: JobReturn | None = None
-    until: float | None = None
+    deadline: float | None = None
 
     @property
     def pid(self) -> int:
-        """Number of its process, and of its process group."""
+        """ID of its process and process group."""
         assert self.process.pid is not None
         return self.process.pid
 
 
 class LocalPool:
-    """Places and the jobs in them.
+    """Slots and the jobs that run in them.
 
     Args:
         launcher: Set up by Hydra.
-        places: One or more.
+        slots: At least one.
     """
 
-    def __init__(self, launcher: Launcher, places: Sequence[Slot]) -> None:
+    def __init__(self, launcher: Launcher, slots: Sequence[Slot]) -> None:
         self.launcher = launcher
-        self.free = list(places)
+        self.free = list(slots)
         self.running: list[RunningJob] = []
-        self.progress = Progress(launcher.config, len(places))  # type: ignore[attr-defined]  # every launcher has it
+        self.progress = Progress(launcher.config, len(slots))  # type: ignore[attr-defined]  # every launcher has it
 
     def stream(self, jobs: Iterator[NumberedJob]) -> Generator[JobResult, None, None]:
-        """Run jobs and yield each as it ends; `Streaming` in streaming.py says how.
+        """Run jobs and yield each as it ends, as `StreamingLauncher`.
 
         Args:
-            jobs: Number and words of each.
+            jobs: Number and overrides of each.
         """
         _preload()
-        more = True
+        has_next = True
         try:
             with self.progress:
-                while more or self.running:
-                    while more and self.free:
-                        if (given := next(jobs, None)) is None:
-                            more = False
-                        elif (failed := self._start(*given)) is not None:
+                while has_next or self.running:
+                    while has_next and self.free:
+                        if (job := next(jobs, None)) is None:
+                            has_next = False
+                        elif (failed := self._start(*job)) is not None:
                             yield failed
                     self.progress.show(jobs)
-                    for number, returned in self._ended():
+                    for number, returned in self._pop_ended():
                         self.progress.ended(number, returned, jobs)
                         yield number, returned
         finally:
             if self.running:
-                self._end()
+                self._stop_all()
 
-    def _start(self, number: int, words: Sequence[str]) -> JobResult | None:
+    def _start(self, number: int, overrides: Sequence[str]) -> JobResult | None:
         try:
-            job = RemoteJob.compose(self.launcher, number, words)
+            job = RemoteJob.compose(self.launcher, number, overrides)
         except (*HYDRA_ERRORS, UserError) as error:
             return number, composition_failure(error)
-        place = self.free.pop(0)
+        slot = self.free.pop(0)
         receiver, sender = multiprocessing.Pipe(duplex=False)
         sys.stdout.flush()
         sys.stderr.flush()
-        # no daemon: data loaders and DDP start processes of their own
+        # no daemon: a daemon must not start data loader workers or child ranks
         process = multiprocessing.get_context("fork").Process(
-            target=_run_job, args=(job, place, sender, os.getpid()), name=f"job {number}", daemon=False
+            target=_run_job, args=(job, slot, sender, os.getpid()), name=f"job {number}", daemon=False
         )
         process.start()
         sender.close()
-        self.running.append(RunningJob(job, place, process, receiver))
-        self.progress.started(number, words)
+        self.running.append(RunningJob(job, slot, process, receiver))
+        self.progress.started(number, overrides)
         return None
 
-    def _ended(self) -> list[JobResult]:
-        """Wait a moment for jobs to end and return those that did, their places free again."""
-        # of one that has returned, the end of its process; of the others a result, or none and a look at the process
+    def _pop_ended(self) -> list[JobResult]:
+        """Wait up to POLL_SECONDS and return the jobs that ended; their slots are free again."""
+        # wake up on results, and on the exit of processes that returned theirs
         wait([job.receiver if job.returned is None else job.process.sentinel for job in self.running], POLL_SECONDS)
-        over = []
+        ended = []
         for job in list(self.running):
-            exited = job.process.exitcode is not None  # before the look for a result, which may have come in between
+            exited = job.process.exitcode is not None  # read before the result, which may arrive in between
             if job.returned is None and job.receiver.poll():
                 with suppress(EOFError, OSError):
-                    job.returned, job.until = job.receiver.recv(), time.monotonic() + EXIT_SECONDS
-            if job.until is not None and not exited and time.monotonic() > job.until:
+                    job.returned, job.deadline = job.receiver.recv(), time.monotonic() + EXIT_SECONDS
+            if job.deadline is not None and not exited and time.monotonic() > job.deadline:
                 self._kill(job)
                 exited = True
             if exited:
-                over.append((job.job.number, self._close(job)))
-        return over
+                ended.append((job.job.number, self._close(job)))
+        return ended
 
     def _close(self, job: RunningJob) -> JobReturn:
-        """Free the place of a job whose process has ended, and tell of one that could not do so itself."""
+        """Free the slot of a job whose process exited, and record a job that could not do so itself."""
         job.process.join()
         job.receiver.close()
         self.running.remove(job)
-        self.free.append(job.place)
-        self.free.sort(key=lambda place: place.number)
+        self.free.append(job.slot)
+        self.free.sort(key=lambda slot: slot.number)
         if job.returned is None:
-            _kill_group(job.pid)  # of what it had started
-            job.returned = self._died(job)
+            _kill_group(job.pid)  # its child processes
+            job.returned = self._record_death(job)
         return job.returned
 
-    def _died(self, job: RunningJob) -> JobReturn:
+    def _record_death(self, job: RunningJob) -> JobReturn:
         code = job.process.exitcode or 0
         if code < 0:
             name = signal.Signals(-code).name
-            why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-            if job.until is not None:
-                why = f": it had not ended {job.job.grace:g} s after SIGTERM (resilience.grace_seconds)"
+            why = " (out of memory?)" if name == "SIGKILL" else ""
+            if job.deadline is not None:
+                why = f": it did not exit within {job.job.grace:g} s after SIGTERM (resilience.grace_seconds)"
             outcome = Outcome("killed", f"killed by {name}{why}", 128 - code)
         else:
-            outcome = Outcome("failed", f"the process ended with code {code} and no word", code or EXIT_CRASH)
+            outcome = Outcome(
+                "failed", f"the process exited with code {code} without reporting a reason", code or EXIT_CRASH
+            )
         folder, number = job.job.folder, job.job.number
         if mark_ended(folder, *vars(outcome).values()) or not (folder / RECORD).is_file():
             record_event(
@@ -174,44 +176,44 @@ class LocalPool:
             )
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
-    def _end(self) -> None:
-        """Tell all jobs to end, wait for each as long as its grace lasts, and leave none."""
+    def _stop_all(self) -> None:
+        """Send all jobs SIGTERM, wait for each within its grace period, then kill it."""
         with signals.deferred():
-            self._tell()
-            told_again = False
+            self._terminate_jobs()
+            killed_early = False
             for job in self.running:
-                job.until = min(job.until or math.inf, time.monotonic() + job.job.grace + EXIT_SECONDS)
+                job.deadline = min(job.deadline or math.inf, time.monotonic() + job.job.grace + EXIT_SECONDS)
             while self.running:
-                if signals.late and not told_again:
-                    told_again = True
-                    self._tell()
+                if signals.late and not killed_early:
+                    killed_early = True
+                    self._terminate_jobs()
                     for job in self.running:
-                        job.until = min(job.until or math.inf, time.monotonic() + EXIT_SECONDS)
-                self._ended()
+                        job.deadline = min(job.deadline or math.inf, time.monotonic() + EXIT_SECONDS)
+                self._pop_ended()
 
-    def _tell(self) -> None:
+    def _terminate_jobs(self) -> None:
         for job in self.running:
             with suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGTERM)
 
     def _kill(self, job: RunningJob) -> None:
         _kill_group(job.pid)
-        job.process.kill()  # where it has not come to have a group of its own
+        job.process.kill()  # if it has no process group yet
         job.process.join()
 
 
 def _preload() -> None:
-    """Import what every run needs, in this process, of which the jobs are copies."""
-    gc.disable()  # imports make next to no garbage, and to look for it takes a tenth of their time
+    """Import what every run needs, before jobs are forked."""
+    gc.disable()  # collections during imports take a tenth of the time and find almost no garbage
     for name in PRELOADED:
         importlib.import_module(name)
-    versions()  # kept; to find them takes as long as all else that a record tells
-    gc.freeze()  # a collection in a job would write to, and so copy, all that it shares with the others
+    versions()  # cached: takes as long as the rest of a run record
+    gc.freeze()  # a collection in a job would write to, and so copy, the shared pages
     gc.enable()
 
 
 def _run_job(job: RemoteJob, slot: Slot, sender: Connection, parent: int) -> None:
-    """Run a job in the process that was started for it."""
+    """Run a job in its forked process."""
     os.setpgid(0, 0)
     terminate_with_parent(parent)
     job.folder.mkdir(parents=True, exist_ok=True)

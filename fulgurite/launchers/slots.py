@@ -1,4 +1,4 @@
-"""The places of a sweep on one machine: how many jobs run at the same time, and which GPUs and cores each has."""
+"""Slots of a sweep on one machine: how many jobs run at once, and the GPUs and cores of each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 NUM_THREADS = "OMP_NUM_THREADS"
-DRIVER_DIR = Path("/proc/driver/nvidia/gpus")  # one folder a GPU
+DRIVER_DIR = Path("/proc/driver/nvidia/gpus")  # one directory per GPU
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one job at a time has to itself.
+    """GPUs and cores for one job at a time.
 
     Attributes:
-        number: Counted from 0.
-        gpus: Names as `CUDA_VISIBLE_DEVICES` has them; empty hides all; None leaves to a job what it sees.
-        cores: Numbers of the system; empty binds to none.
+        number: From 0.
+        gpus: Names for `CUDA_VISIBLE_DEVICES`; empty hides all GPUs, None leaves the variable alone.
+        cores: Core IDs; empty leaves the CPU affinity alone.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Slot:
     cores: tuple[int, ...]
 
     def bind(self) -> None:
-        """Bind this process to the place: before CUDA is initialised, with no more threads than it has cores."""
+        """Set GPUs, CPU affinity and thread count of this process, before CUDA is initialized."""
         if self.gpus is not None:
             os.environ[VISIBLE_GPUS] = ",".join(self.gpus)
         if not self.cores:
@@ -43,7 +43,7 @@ class Slot:
         threads = min(len(self.cores), int(given)) if given.isdigit() and int(given) > 0 else len(self.cores)
         os.environ[NUM_THREADS] = str(threads)
 
-        import torch  # the variable was read when it was imported
+        import torch  # torch reads OMP_NUM_THREADS on import only
 
         torch.set_num_threads(threads)
 
@@ -52,20 +52,20 @@ def allocate_slots(
     slots: int | None = None,
     gpus: int | None = None,
     cpus: int | None = None,
-    found: tuple[Sequence[str], Sequence[int]] | None = None,
+    available: tuple[Sequence[str], Sequence[int]] | None = None,
 ) -> list[Slot]:
-    """Return the places that a machine gives.
+    """Divide GPUs and cores among slots.
 
     Args:
-        slots: How many; None takes one for each `gpus` GPUs, where there are none one for each `cpus` cores.
-        gpus: GPUs of each; None shares out all, and where there are fewer than places several have the same one.
-        cpus: Cores of each; None shares them out likewise, 0 binds none.
-        found: GPUs and cores there are; None looks.
+        slots: Number of slots; None takes one per `gpus` GPUs, without GPUs one per `cpus` cores.
+        gpus: GPUs per slot; None divides them evenly, several slots to one GPU if available are fewer GPUs.
+        cpus: Cores per slot; None divides them likewise, 0 sets no affinity.
+        available: GPUs and cores; None detects them.
 
     Raises:
-        ConfigError: All that is wrong with the numbers.
+        ConfigError: All invalid numbers.
     """
-    visible, cores = found or (visible_gpus(os.environ), visible_cores())
+    visible, cores = available or (visible_gpus(os.environ), visible_cores())
     _raise_findings(_check_numbers(slots=slots, gpus=gpus, cpus=cpus))
     slots = slots or _num_slots(len(visible), len(cores), gpus, cpus)
     _raise_findings(
@@ -78,10 +78,10 @@ def allocate_slots(
 
 
 def visible_gpus(env: Mapping[str, str]) -> list[str]:
-    """Return the names of the GPUs that this process may use; torch is not asked, it would initialise CUDA.
+    """Return the names of the visible GPUs, without initializing CUDA.
 
     Args:
-        env: `CUDA_VISIBLE_DEVICES` in it wins; a number of -1 ends the list, as it does for CUDA.
+        env: Its `CUDA_VISIBLE_DEVICES` wins; -1 ends the list, as in CUDA.
     """
     if (given := env.get(VISIBLE_GPUS)) is not None:
         names: list[str] = []
@@ -94,7 +94,7 @@ def visible_gpus(env: Mapping[str, str]) -> list[str]:
 
 
 def visible_cores() -> list[int]:
-    """Return the cores that this process may run on."""
+    """Return the cores in this process's CPU affinity."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -108,32 +108,30 @@ def _raise_findings(findings: Sequence[str]) -> None:
 def _check_numbers(**asked: Any) -> list[str]:
     least = {"slots": 1}
     return [
-        f"hydra.launcher.{name}={str(value).lower()}: must be a whole number, {least.get(name, 0)} or more, or null"
+        f"hydra.launcher.{name}={str(value).lower()}: is not null or an integer of at least {least.get(name, 0)}."
         for name, value in asked.items()
         if value is not None and (type(value) is not int or value < least.get(name, 0))
     ]
 
 
-def _check_capacity(name: str, slots: int, each: int | None, there: int) -> Iterator[str]:
-    if each and slots * each > there:
-        most = there // each
-        remedy = (
-            f"hydra.launcher.slots={most}" if most else f"hydra.launcher.{name}=null, which shares out what there is"
-        )
-        need = f"{slots} slot{'s' * (slots > 1)} would need {slots * each}"
-        yield f"hydra.launcher.{name}={each}: {need}, and this process sees {there}; use {remedy}"
+def _check_capacity(name: str, slots: int, each: int | None, available: int) -> Iterator[str]:
+    if each and slots * each > available:
+        most = available // each
+        remedy = f"hydra.launcher.slots={most}" if most else f"hydra.launcher.{name}=null"
+        need = f"{slots} slot{'s' * (slots > 1)} need {slots * each}"
+        yield f"hydra.launcher.{name}={each}: {need}, but this process sees {available}. Set {remedy}."
 
 
 def _num_slots(gpus: int, cores: int, gpus_each: int | None, cores_each: int | None) -> int:
     if gpus and gpus_each != 0:
         return max(1, gpus // (gpus_each or 1))
-    # half of them: what loads data or writes a checkpoint needs some too, and each job its memory
+    # half of the cores: data loading and checkpoints need some, and each job needs memory
     return max(1, cores // cores_each if cores_each else max(cores // 2, min(cores, 2)))
 
 
-def _split_evenly(things: Sequence[T], slots: int, each: int | None) -> list[tuple[T, ...]]:
-    """Return equal shares, so that a job ends the same wherever it runs; single ones in turn where too few."""
-    if each is None and len(things) < slots:
-        return [(things[number % len(things)],) for number in range(slots)]
-    size = len(things) // slots if each is None else each
-    return [tuple(things[number * size : (number + 1) * size]) for number in range(slots)]
+def _split_evenly(devices: Sequence[T], slots: int, each: int | None) -> list[tuple[T, ...]]:
+    """Return equally many devices per slot, so that results do not depend on the slot; reuse them if too few."""
+    if each is None and len(devices) < slots:
+        return [(devices[number % len(devices)],) for number in range(slots)]
+    size = len(devices) // slots if each is None else each
+    return [tuple(devices[number * size : (number + 1) * size]) for number in range(slots)]

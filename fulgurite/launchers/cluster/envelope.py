@@ -1,7 +1,7 @@
-"""A job on its way to another machine: unpickled there, it looks for the project's folder and is run from it.
+"""A pickled job for another machine, which imports the project from its directory there.
 
-Pickled by value (`cloudpickle.register_pickle_by_value`), so that it arrives where nothing of ours is on the path yet:
-this file imports the standard library alone.
+The module is pickled by value (`cloudpickle.register_pickle_by_value`) because the project is not yet on the path where
+it is unpickled: it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The process of a job under Ray: what it says goes to its log, and what it returns to a file.
+# program of a job's process under Ray
 WORKER_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from fulgurite.launchers.cluster import worker; worker.run_from_stdin(sys.argv[2], int(sys.argv[3]))"
@@ -24,11 +24,11 @@ WORKER_PROGRAM = (
 
 
 class JobEnvelope:
-    """One job as bytes, and the folders that it needs to see where it arrives.
+    """A pickled job and the directories that it needs.
 
     Args:
-        root: The project's folder.
-        sweep: The sweep's folder.
+        root: The project directory.
+        sweep: The sweep directory.
         job: A pickled `RemoteJob`.
     """
 
@@ -36,8 +36,8 @@ class JobEnvelope:
         self.root, self.sweep, self.job = root, sweep, job
 
     def __call__(self) -> Any:
-        """Run the job in this process and return its `JobReturn`, or a line on why it could not begin."""
-        if missing := self.missing():
+        """Run the job in this process and return its `JobReturn`, or why it could not start."""
+        if missing := self.missing_folders():
             return missing
         sys.path.insert(0, self.root)
         from fulgurite.launchers.cluster.worker import run_submitted_job
@@ -45,56 +45,56 @@ class JobEnvelope:
         return run_submitted_job(self.job)
 
     def checkpoint(self) -> Any:
-        """Return what submitit puts back into the queue: the same job, which finds what it has saved by itself."""
+        """Return the job that submitit requeues: the same one, which resumes from its last checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
-    def missing(self) -> str:
-        """Return a line on the folders that this machine does not see; empty where it sees them."""
-        unseen = [folder for folder in (f"{self.root}/src", self.sweep) if not Path(folder).is_dir()]
-        if not unseen:
+    def missing_folders(self) -> str:
+        """Return an error about directories that this machine does not see; empty if it sees all."""
+        invisible = [folder for folder in (f"{self.root}/src", self.sweep) if not Path(folder).is_dir()]
+        if not invisible:
             return ""
         return (
-            f"{socket.gethostname()} does not see {' and '.join(unseen)}; jobs need the project and paths.log_dir "
-            "on a file system that all machines share"
+            f"{socket.gethostname()} does not see {' and '.join(invisible)}. Move the project and paths.log_dir "
+            "to a filesystem that all machines share."
         )
 
-    def run_in_subprocess(self, log: str, patience: float) -> bytes | str:
-        """Run the job in a process of its own, which ends with this one, and return its pickled `JobReturn`.
+    def run_in_subprocess(self, log: str, exit_seconds: float) -> bytes | str:
+        """Run the job in a child process and return its pickled `JobReturn`.
 
-        Ray interrupts this process to cancel the job; the job's is then asked to end by SIGTERM, and saves.
+        Ray raises KeyboardInterrupt here to cancel the job; the child then gets SIGTERM, and saves.
 
         Args:
-            log: File for what the process says.
-            patience: Seconds that it may take to end when it is asked to.
+            log: File for stdout and stderr of the child.
+            exit_seconds: For the child to exit after SIGTERM.
 
         Returns:
-            Instead of bytes a line on why there are none.
+            A string is the reason why there is no result.
         """
-        if missing := self.missing():
+        if missing := self.missing_folders():
             return missing
-        # a sweep that was started in the background may have handed down that SIGINT is ignored
+        # a sweep that was started in the background ignores SIGINT, and this process inherits that
         signal.signal(signal.SIGINT, signal.default_int_handler)
         Path(log).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder, Path(log).open("ab") as said:
+        with tempfile.TemporaryDirectory() as folder, Path(log).open("ab") as output:
             result = Path(folder, "result")
             command = [sys.executable, "-c", WORKER_PROGRAM, self.root, str(result), str(os.getpid())]
             process = subprocess.Popen(
-                command, cwd=self.root, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True
+                command, cwd=self.root, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
             assert process.stdin is not None
             try:
                 with process.stdin:
                     process.stdin.write(self.job)
                 while (code := process.poll()) is None:
-                    time.sleep(0.2)  # Ray's interrupt is no signal: it wakes up nothing that waits in the system
+                    time.sleep(0.2)  # Ray's KeyboardInterrupt is not a signal: it does not interrupt process.wait
             except KeyboardInterrupt:
                 process.terminate()
-                code = process.wait(patience)
+                code = process.wait(exit_seconds)
             finally:
                 process.kill()
             if result.is_file():
                 return result.read_bytes()
-        by = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return f"the job's process on {socket.gethostname()} {by} without a word; its last lines are in {log}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return f"the job's process on {socket.gethostname()} {how} without reporting a reason (log: {log})"

@@ -1,4 +1,4 @@
-"""What Hydra's launchers for schedulers have in common: they take their keys, and hand jobs over one by one."""
+"""Base class of the Hydra launchers that submit jobs to a scheduler."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class ScheduledLauncher(Launcher):
-    """Hands jobs to a scheduler.
+    """Launcher that submits jobs to a scheduler.
 
     Args:
-        settings: The keys of its config.
+        settings: The keys of its config group.
 
     Attributes:
-        runs_on: Module that knows the scheduler: `checked` takes the keys, `stream` the jobs. Only its name, because
-            Hydra imports every plugin at every start, also to complete a word.
+        scheduler_module: Has `check_settings` and `stream`; imported late because Hydra imports every
+            plugin at every start, also for shell completion.
     """
 
-    runs_on: ClassVar[str]
+    scheduler_module: ClassVar[str]
 
     def __init__(self, **settings: Any) -> None:
         self.settings = {
@@ -35,17 +35,17 @@ class ScheduledLauncher(Launcher):
         self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what jobs need, and refuse keys that cannot be used."""
+        """Keep what jobs need, and check the settings."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        importlib.import_module(self.runs_on).check_settings(self.settings)
+        importlib.import_module(self.scheduler_module).check_settings(self.settings)
 
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Iterator[tuple[int, JobReturn]]:
-        """Run jobs, as `src/run/launchers/streaming.py` says."""
-        yield from importlib.import_module(self.runs_on).stream(self, self.settings, jobs, at_once)
+        """Run jobs, as `StreamingLauncher`."""
+        yield from importlib.import_module(self.scheduler_module).stream(self, self.settings, jobs, at_once)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs, for sweepers that know of nothing else."""
-        ended = dict(self.stream(iter(enumerate(job_overrides, initial_job_idx))))
-        return [ended[number] for number in sorted(ended)]
+        """Run a batch of jobs, for sweepers without streaming."""
+        results = dict(self.stream(iter(enumerate(job_overrides, initial_job_idx))))
+        return [results[number] for number in sorted(results)]

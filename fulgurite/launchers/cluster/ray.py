@@ -1,4 +1,4 @@
-"""Jobs of a sweep as tasks of Ray: on a cluster that runs, or on this machine, where Ray is started for the sweep."""
+"""Run sweep jobs as Ray tasks, on an existing cluster or on a Ray started here for the sweep."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from fulgurite.runs.lock import is_locked, run_lock
 from fulgurite.shutdown.signals import HANDLED
 from fulgurite.sweeps.dispatch import NumberedJob
 
-CONSOLE_LOG = "console.log"  # in a job's folder
-TEMP_PREFIX = "ray-"  # of the system's folder for temporary files, each the folder of a Ray that a sweep has started
+CONSOLE_LOG = "console.log"  # in the run directory
+TEMP_PREFIX = "ray-"  # of the temporary directory of a Ray that a sweep started
 NONE = type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
     "address": (str, NONE),
@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "init": (dict, NONE),
     "runtime_env": (dict, NONE),
 }
-# Of a Ray that is started here; what jobs return is small, and Ray would take a third of the memory for it.
+# of a Ray started here: results are small, but Ray reserves a third of the memory for them by default
 LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
 QUIET = {"log_to_driver": False, "configure_logging": False}
 
@@ -45,20 +45,20 @@ QUIET = {"log_to_driver": False, "configure_logging": False}
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Ray, as `streaming.Streaming` says.
+    """Run jobs on Ray, as `StreamingLauncher`.
 
     Args:
         launcher: Set up by Hydra.
-        settings: Its keys, checked by `check_settings`.
-        jobs: Number and words of each.
-        at_once: The most jobs there at the same time; None leaves that to `slots`.
+        settings: Checked by `check_settings`.
+        jobs: Number and overrides of each.
+        at_once: Maximum number of concurrent jobs; None leaves it to `slots`.
 
     Raises:
-        UserError: Ray cannot be reached, or has not what a job asks for.
+        UserError: Ray cannot be reached, or lacks the resources of a job.
     """
     ray = RayScheduler(settings)
     try:
-        slots = settings["slots"] or ray.room()
+        slots = settings["slots"] or ray.num_free_slots()
         slots = min(slots, at_once or slots)
     except BaseException:
         ray.close()
@@ -67,32 +67,32 @@ def stream(
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the launcher's keys when they are right and Ray is installed.
+    """Return the settings if they are valid and Ray is installed.
 
     Raises:
-        UserError: It is not so.
+        UserError: They are not.
     """
     check_types(settings, SETTINGS, "ray")
     if settings["num_cpus"] == settings["num_gpus"] == 0:
-        raise UserError("hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job must take one of them")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell Ray's makers what it is used for
+        raise UserError("hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job needs resources. Set one above 0.")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
     if settings["address"] is None:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on all systems: it then listens on this machine alone
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes Ray listen on localhost only, on every system
     import_package("ray", "ray")
     return settings
 
 
 class RayScheduler(Scheduler):
-    """Tasks of Ray, each with a process of the job's own beside the worker that waits for it.
+    """Ray tasks, each of which runs its job in a child process of the Ray worker.
 
-    Ray's worker has threads, handlers of signals and an environment of its own, and is used again; a job's process has
-    none of that, and how it ended is known to the signal.
+    A Ray worker has its own threads, signal handlers and environment, and is reused. A child process is clean, and its
+    exit code or signal is known.
 
     Args:
         settings: Checked.
 
     Raises:
-        UserError: There is no Ray at the address.
+        UserError: Ray cannot be started or reached.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -103,12 +103,12 @@ class RayScheduler(Scheduler):
         ray.cloudpickle.register_pickle_by_value(envelope_module)
         self.ray, self.settings = ray, settings
         self.folder: str | None = None
-        self.owned = ExitStack()
+        self.lock = ExitStack()
         started: dict[str, Any] = {}
         if settings["address"] is None:
             remove_stale_dirs()
-            self.folder = tempfile.mkdtemp(prefix=TEMP_PREFIX)  # a short path: Ray makes sockets below it
-            self.owned.enter_context(run_lock(Path(self.folder)))
+            self.folder = tempfile.mkdtemp(prefix=TEMP_PREFIX)  # a short path: it holds Ray's sockets
+            self.lock.enter_context(run_lock(Path(self.folder)))
             started = {**LOCAL_RAY, "_temp_dir": self.folder}
         given = {**QUIET, **started, **(settings["init"] or {})}
         if settings["runtime_env"]:
@@ -117,18 +117,20 @@ class RayScheduler(Scheduler):
         try:
             ray.init(address=settings["address"], **given)
         except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
-            self._leave_folder()
+            self._remove_temp_dir()
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"hydra.launcher.address={settings['address']}: Ray does not begin: {reason}") from error
+            raise UserError(
+                f"hydra.launcher.address={settings['address']}: Ray is not reachable ({reason}). Correct the address."
+            ) from error
         finally:
             for number, handler in handlers.items():
-                signal.signal(number, handler)  # Ray's own would end this process amid its jobs
+                signal.signal(number, handler)  # Ray's handlers would exit before the jobs are stopped
 
-    def room(self) -> int:
-        """Return how many jobs Ray has room for now.
+    def num_free_slots(self) -> int:
+        """Return how many jobs fit into Ray's resources.
 
         Raises:
-            UserError: For none.
+            UserError: None does.
         """
         have = self.ray.cluster_resources()
         wanted = {
@@ -139,70 +141,70 @@ class RayScheduler(Scheduler):
         lacking = [f"{number:g} {name}" for name, number in wanted.items() if number > have.get(name, 0)]
         if lacking:
             raise UserError(
-                f"hydra/launcher=ray: a job asks for {', '.join(lacking)}, more than all of Ray has; lower num_cpus, "
-                "num_gpus or resources, or set hydra.launcher.slots where more machines are still to come"
+                f"hydra/launcher=ray: a job needs {', '.join(lacking)}, more than Ray has. Lower num_cpus, num_gpus or "
+                "resources, or set hydra.launcher.slots if more machines will join."
             )
         return min(int(have[name] / number) for name, number in wanted.items() if number)
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
-        """Hand over a job."""
+        """Submit a job."""
         needs = {name: self.settings[name] for name in ("num_cpus", "num_gpus", "resources")}
-        # a worker for one job, and a job that is lost is not begun again behind the sweep's back
+        # one worker per job; the sweep, not Ray, retries lost jobs
         task = self.ray.remote(max_retries=0, max_calls=1, **needs)(JobEnvelope.run_in_subprocess)
         return task.options(name=f"job {job.number}").remote(envelope, str(job.folder / CONSOLE_LOG), job.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Return those that have ended, after half a second at most.
+        """Return the handles of jobs that ended, within half a second.
 
         Raises:
-            Stopped: A signal has come.
+            Interrupted: A signal arrived.
         """
         if not handles:
             return ()
         try:
             found: list[Any] = self.ray.wait(list(handles), num_returns=len(handles), timeout=0)[0]
-        except SystemError as error:  # what a signal's handler raises inside of Ray's own code comes out as this
+        except SystemError as error:  # Ray's Cython code turns an error of a signal handler into SystemError
             raise (find_interrupt(error) or error) from None
         if not found:
             time.sleep(0.3)
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return what a task has returned.
+        """Return the result of a task.
 
         Raises:
-            Lost: Its worker died, or it was cancelled.
+            JobLost: Its worker died, or it was cancelled.
         """
         try:
             returned = self.ray.get(handle)
         except self.ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise JobLost(f"Ray's task ended without a word: {type(error).__name__}: {lines[0]}") from error
+            raise JobLost(f"the Ray task ended without a result: {type(error).__name__}: {lines[0]}") from error
         return load_pickle(returned) if isinstance(returned, bytes) else str(returned)
 
     def request_stop(self, handles: Sequence[Any]) -> None:
-        """Interrupt tasks: those that run have their jobs save, the others do not begin."""
+        """Cancel tasks: running jobs save and exit, the others do not start."""
         for handle in handles:
             self.ray.cancel(handle, force=False)
 
     def kill(self, handles: Sequence[Any]) -> None:
-        """Kill the workers of tasks; their jobs see that and end too."""
+        """Kill the workers of tasks; their jobs terminate with them."""
         for handle in handles:
             self.ray.cancel(handle, force=True)
 
     def close(self) -> None:
-        """Leave Ray, and end it where it was started here."""
+        """Disconnect from Ray, and stop a Ray that was started here."""
         self.ray.shutdown()
-        self._leave_folder()
+        self._remove_temp_dir()
 
-    def _leave_folder(self) -> None:
-        self.owned.close()
+    def _remove_temp_dir(self) -> None:
+        self.lock.close()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def remove_stale_dirs() -> None:
-    """Remove the folders of sweeps that SIGKILL has ended: each holds up to hundreds of megabytes."""
+    """Delete the temporary directories of killed sweeps, of up to hundreds of megabytes each."""
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}*"):
         if (folder / LOCK_FILE).is_file() and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A sweep's jobs that a scheduler runs (Slurm, Ray): handed over as there is room, waited for, ended with the sweep."""
+"""Submit a sweep's jobs to a scheduler (Slurm, Ray), wait for them, and stop them with the sweep."""
 
 from __future__ import annotations
 
@@ -35,59 +35,59 @@ KILL_SECONDS = 10.0  # seconds that jobs which were ended at once may take to be
 
 
 class JobLost(Exception):
-    """A job ended and left no result; the message says what the scheduler knows of it."""
+    """A job ended without a result; the message is the scheduler's information about it."""
 
 
 class QueueFull(Exception):
-    """The scheduler takes no job for now; the message says why."""
+    """The scheduler temporarily accepts no job; the message is its reason."""
 
 
 class Scheduler(Protocol):
-    """What the jobs of one sweep are handed to; a job is known by what `submit` returned."""
+    """Interface to a scheduler; `submit` returns the handle of a job."""
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Hashable:
-        """Hand over a job.
+        """Submit a job.
 
         Raises:
-            QueueFull: It takes none for now.
+            QueueFull: The scheduler temporarily accepts none.
         """
         ...
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Return those that have ended, within about a second."""
+        """Return the handles of jobs that ended, within about a second."""
         ...
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return what a job that ended has returned; a line where it could not begin.
+        """Return the result of a job that ended; a string is the reason why it could not start.
 
         Raises:
-            Lost: It left nothing.
+            JobLost: It has no result.
         """
         ...
 
     def request_stop(self, handles: Sequence[Any]) -> None:
-        """Ask jobs to end: those that run finish their step and save, the others do not begin."""
+        """Ask running jobs to save and exit; cancel the others."""
         ...
 
     def kill(self, handles: Sequence[Any]) -> None:
-        """End jobs at once."""
+        """Kill jobs."""
         ...
 
     def close(self) -> None:
-        """Free what was taken for the sweep."""
+        """Release the sweep's resources."""
         ...
 
 
 def submit_jobs(
     scheduler: Scheduler, launcher: Launcher, jobs: Iterator[NumberedJob], slots: int
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Hand jobs over as there is room for them and yield each as it ends; closed, it has them all ended.
+    """Submit jobs while the queue accepts them and yield each as it ends; closing stops all jobs.
 
     Args:
-        scheduler: To hand them to.
+        scheduler: That runs them.
         launcher: Set up by Hydra.
-        jobs: Number and words of each.
-        slots: The most jobs that wait or run there at once.
+        jobs: Number and overrides of each.
+        slots: Maximum number of queued and running jobs.
 
     Yields:
         Number and `JobReturn` of each, in the order in which they end.
@@ -96,7 +96,7 @@ def submit_jobs(
     submitted = _SubmittedJobs(scheduler)
     try:
         with Progress(config, slots) as progress:
-            more, given = True, None  # given: a job that may have to wait for room
+            more, given = True, None  # given: the next job, which may wait for the queue
             while more or given or submitted.jobs:
                 while (more or given) and len(submitted.jobs) < slots and submitted.can_submit():
                     if given is None and (given := next(jobs, None)) is None:
@@ -105,7 +105,7 @@ def submit_jobs(
                     try:
                         if not submitted.submit(RemoteJob.compose(launcher, *given)):
                             continue
-                        progress.started(*given, "handed over")
+                        progress.started(*given, "submitted")
                     except HYDRA_ERRORS as error:
                         yield given[0], composition_failure(error)
                     given = None
@@ -116,85 +116,85 @@ def submit_jobs(
                     yield number, returned
     finally:
         try:
-            submitted.end()
+            submitted.stop_all()
         finally:
             scheduler.close()
 
 
 class _SubmittedJobs:
-    """The jobs that a scheduler has of a sweep.
-
-    Args:
-        scheduler: Has them.
-    """
+    """The submitted jobs of a sweep."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.jobs: dict[Any, RemoteJob] = {}
-        self.has_taken = self.has_told = False  # that the scheduler has a job; that others wait
-        self.try_at = 0.0  # by the monotonic clock; later than now while there is no room
-        self.without_room: float | None = None  # since when
+        self.has_accepted = self.has_reported_full = False
+        self.retry_at = 0.0  # monotonic; in the future while the queue is full
+        self.full_since: float | None = None  # monotonic
 
     def can_submit(self) -> bool:
-        """Tell whether the scheduler may have room."""
-        return time.monotonic() >= self.try_at
+        """Return whether the queue may accept a job."""
+        return time.monotonic() >= self.retry_at
 
     def submit(self, job: RemoteJob) -> bool:
-        """Hand over a job; False where there is no room now, and it is to be tried again.
+        """Submit a job; return False if the queue is full.
 
         Raises:
-            UserError: There was no room for too long, or for the first job already.
+            UserError: It was full for too long, or for the first job.
         """
         envelope = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
-            with signals.deferred():  # a job that was handed over and is not known here would be nobody's
+            with signals.deferred():  # a submitted job must be registered here, or nothing stops it
                 self.jobs[self.scheduler.submit(job, envelope)] = job
         except QueueFull as error:
             now = time.monotonic()
-            self.without_room = self.without_room or now
-            if not self.has_taken or (not self.jobs and now - self.without_room > QUEUE_FULL_SECONDS):
-                raise UserError(f"job {job.number} was not taken by the scheduler: {error}") from error
-            if not self.has_told:
-                self.has_told = True
-                sys.stderr.write(f"sweep: the scheduler takes no more jobs for now, the others wait: {error}\n")
-            self.try_at = now + RETRY_SECONDS
+            self.full_since = self.full_since or now
+            if not self.has_accepted or (not self.jobs and now - self.full_since > QUEUE_FULL_SECONDS):
+                raise UserError(
+                    f"job {job.number}: the scheduler did not accept it ({error}). Try again later."
+                ) from error
+            if not self.has_reported_full:
+                self.has_reported_full = True
+                sys.stderr.write(f"sweep: the scheduler accepts no more jobs for now: {error}\n")
+            self.retry_at = now + RETRY_SECONDS
             return False
-        self.has_taken, self.without_room = True, None
+        self.has_accepted, self.full_since = True, None
         return True
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
         for handle in self.scheduler.ended(list(self.jobs)):
-            self.try_at = 0.0
+            self.retry_at = 0.0
             yield self.jobs[handle].number, self._settle(handle, self.jobs.pop(handle))
 
-    def end(self) -> None:
-        """End the jobs of a sweep that ends: ask them, wait, and end those that have not ended by then.
+    def stop_all(self) -> None:
+        """Request all jobs to stop, wait, and kill the rest.
 
         Raises:
-            Stopped: A further signal has come, after which none is waited for.
+            Interrupted: A second signal arrived, after which jobs are killed at once.
         """
         if not self.jobs:
             return
-        patience = max(job.grace for job in self.jobs.values()) + STARTUP_SECONDS
-        told = ", ".join(str(job.number) for job in self.jobs.values())
-        sys.stderr.write(f"sweep: asking jobs {told} to save and end, within {patience:g} s; again ends them at once\n")
+        seconds = max(job.grace for job in self.jobs.values()) + STARTUP_SECONDS
+        numbers = ", ".join(str(job.number) for job in self.jobs.values())
+        sys.stderr.write(
+            f"sweep: stopping jobs {numbers}; they save within {seconds:g} s. Signal again to kill them.\n"
+        )
         with signals.deferred():
             self.scheduler.request_stop(list(self.jobs))
-            self._wait(patience, heeding=True)
+            self._wait(seconds, until_signal=True)
             if self.jobs:
                 self.scheduler.kill(list(self.jobs))
                 self._wait(KILL_SECONDS)
 
-    def _wait(self, seconds: float, *, heeding: bool = False) -> None:
+    def _wait(self, seconds: float, *, until_signal: bool = False) -> None:
         until = time.monotonic() + seconds
-        while self.jobs and time.monotonic() < until and not (heeding and signals.late):
+        while self.jobs and time.monotonic() < until and not (until_signal and signals.late):
             for handle in self.scheduler.ended(list(self.jobs)):
                 job = self.jobs.pop(handle)
-                if (job.folder / RECORD).is_file():  # one that had not begun is as if it had never been handed over
+                if (job.folder / RECORD).is_file():  # a job that had not started counts as never submitted
                     self._settle(handle, job)
 
     def _settle(self, handle: Any, job: RemoteJob) -> JobReturn:
-        """Return what became of a job, and write it down where the job could not."""
+        """Return a job's result, and record it if the job could not."""
         try:
             returned = self.scheduler.result(handle)
         except JobLost as error:
@@ -202,17 +202,17 @@ class _SubmittedJobs:
         return returned if isinstance(returned, JobReturn) else self._lost(job, returned)
 
     def _lost(self, job: RemoteJob, reason: str) -> JobReturn:
-        """Tell of a job that ended without a word: one that had begun was killed and can go on, any other failed."""
-        begun = (job.folder / RECORD).is_file()
-        outcome = Outcome("killed" if begun else "failed", reason, EXIT_CRASH)
-        if begun and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):
+        """Record a job without a result: killed, hence resumable, if it had started, else failed."""
+        has_started = (job.folder / RECORD).is_file()
+        outcome = Outcome("killed" if has_started else "failed", reason, EXIT_CRASH)
+        if has_started and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):
             sweep = {"dir": str(job.sweep), "job": job.number}
             record_event(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
         return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
 
 
 def import_package(package: str, launcher: str) -> ModuleType:
-    """Import a package that a launcher needs.
+    """Import a launcher's package.
 
     Raises:
         UserError: It is not installed.
@@ -221,33 +221,33 @@ def import_package(package: str, launcher: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"hydra/launcher={launcher}: needs the package {package}, which is not installed; "
-            f'pip install -e ".[{launcher}]"'
+            f"hydra/launcher={launcher}: needs the package {package}, which is not installed. "
+            f'Run pip install -e ".[{launcher}]".'
         ) from error
 
 
 def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
-    """Check the keys of a launcher.
+    """Check names and types of a launcher's settings.
 
     Args:
-        given: What the config says.
-        types: Of each key's values. A number is to be above 0; one of `num_`, `max_` and `gpus_` may be 0.
+        given: From the config.
+        types: Of each key. Numbers must be positive; those of `num_`, `max_` and `gpus_` keys may be 0.
         launcher: Its name.
 
     Raises:
-        UserError: A key or a value that it does not take; all of them, one line each.
+        UserError: All invalid settings, one line each.
     """
     wrong = []
     for key, value in given.items():
-        place = f"hydra.launcher.{key}={value}"
+        setting = f"hydra.launcher.{key}={value}"
         if key not in types:
             near = did_you_mean(key, types) or f". It has {', '.join(types)}"
-            wrong.append(f"{place}: hydra/launcher={launcher} has no such key{near}")
+            wrong.append(f"{setting}: hydra/launcher={launcher} has no such key{near}")
         elif not isinstance(value, types[key]) or (isinstance(value, bool) and bool not in types[key]):
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types[key])
-            wrong.append(f"{place}: must be {wanted}")
+            wrong.append(f"{setting}: must be {wanted}")
         elif isinstance(value, (int, float)) and value < (0 if key.startswith(("num_", "max_", "gpus_")) else 1e-9):
-            wrong.append(f"{place}: must be above 0")
+            wrong.append(f"{setting}: must be positive")
     if wrong:
         raise UserError("\n".join(wrong))
     return given

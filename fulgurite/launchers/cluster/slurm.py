@@ -1,4 +1,4 @@
-"""Jobs of a sweep as jobs of Slurm, through submitit; its local executor stands in where there is no Slurm."""
+"""Run sweep jobs on Slurm through submitit, or through its local executor without Slurm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.sweep_ledger import ledger_state, record_event
 from fulgurite.sweeps.dispatch import NumberedJob
 
-SUBMITIT_DIR = ".submitit"  # in the sweep's folder: what is submitted, what jobs say and what they return
+SUBMITIT_DIR = ".submitit"  # in the sweep directory: submissions, logs and results
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
     "cluster": TEXT,
@@ -53,34 +53,29 @@ SETTINGS: dict[str, tuple[type, ...]] = {
 COMMON_KEYS = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min")
 SLURM_KEYS = ("signal_delay_s", "partition", "account", "qos", "constraint", "additional_parameters")
 CLUSTERS = ("slurm", "local")
-# What sbatch says of limits on how many jobs there may be, and of a controller that is busy or away.
+# errors of sbatch about job limits, and about a busy or unreachable controller
 TEMPORARY_REFUSAL = re.compile(
     r"SubmitJob|job submit limit|[Tt]emporarily un|[Ss]ocket timed out|[Uu]nable to contact slurm"
 )
-# The signal by which a job is told that its time is over. submitit's own choice is SIGUSR2, which ends every process
-# of the job that does not expect it, workers of data loaders among them; ours expect SIGUSR1, as scripts/slurm.sbatch
-# sends it.
+# The preemption signal. submitit's default SIGUSR2 kills every process without a handler, such as data loader workers;
+# this library handles SIGUSR1, which scripts/slurm.sbatch sends too.
 PREEMPT_SIGNAL_ENV = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Slurm, as `streaming.Streaming` says.
+    """Run jobs on Slurm, as `StreamingLauncher`.
 
     Args:
         launcher: Set up by Hydra.
-        settings: Its keys, checked by `check_settings`.
-        jobs: Number and words of each.
-        at_once: The most jobs there at the same time; None leaves that to `slots`.
-    """
-    scheduler = SlurmScheduler(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
-    slots = settings["slots"]
-    yield from submit_jobs(scheduler, launcher, jobs, min(slots, at_once or slots))
+        settings: Checked by `check_settings`.
+        jobs: Number and overrides of each.
+        at_once: Maximum number of concurrent jobs; None leaves it to `slots`.
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the launcher's keys when jobs can be submitted with them.
+    """Return the settings if jobs can be submitted with them.
 
     Raises:
         UserError: They cannot.
@@ -88,31 +83,33 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     check_types(settings, SETTINGS, "slurm")
     cluster = settings["cluster"]
     if cluster not in CLUSTERS:
-        raise UserError(f"hydra.launcher.cluster={cluster}: must be one of {', '.join(CLUSTERS)}")
-    os.environ.update(PREEMPT_SIGNAL_ENV)  # read when submitit is imported
+        raise UserError(f"hydra.launcher.cluster={cluster}: is not one of {', '.join(CLUSTERS)}. Set one of them.")
+    os.environ.update(PREEMPT_SIGNAL_ENV)  # submitit reads it on import
     import_package("submitit", "slurm")
     if cluster == "slurm" and not shutil.which("sbatch"):
         raise UserError(
-            "hydra.launcher.cluster=slurm: this machine has no sbatch; start the sweep where jobs can be submitted, "
-            "or try it here with hydra.launcher.cluster=local"
+            "hydra.launcher.cluster=slurm: this machine has no sbatch. Start the sweep on a login node, "
+            "or set hydra.launcher.cluster=local."
         )
     for key in ("nodes", "tasks_per_node"):
         if cluster == "local" and settings[key] > 1:
-            raise UserError(f"hydra.launcher.{key}={settings[key]}: hydra.launcher.cluster=local has one; set it to 1")
+            raise UserError(
+                f"hydra.launcher.{key}={settings[key]}: cluster=local has only one. Set it to 1."
+            )
     if settings["signal_delay_s"] >= settings["timeout_min"] * 60:
         raise UserError(
-            f"hydra.launcher.signal_delay_s={settings['signal_delay_s']}: is not below the time of a job, "
-            f"hydra.launcher.timeout_min={settings['timeout_min']}; make the time longer"
+            f"hydra.launcher.signal_delay_s={settings['signal_delay_s']}: is not below "
+            f"hydra.launcher.timeout_min={settings['timeout_min']}. Raise the time limit."
         )
     return settings
 
 
 def make_executor(settings: dict[str, Any], folder: Path) -> Any:
-    """Return submitit's executor for jobs of a sweep.
+    """Return submitit's executor for the jobs of a sweep.
 
     Args:
         settings: Checked.
-        folder: The sweep's.
+        folder: The sweep directory.
     """
     submitit = import_package("submitit", "slurm")
     executor = submitit.AutoExecutor(
@@ -134,11 +131,11 @@ def make_executor(settings: dict[str, Any], folder: Path) -> Any:
 
 
 class SlurmScheduler(Scheduler):
-    """submitit's jobs.
+    """Slurm jobs of submitit.
 
     Args:
         settings: Checked.
-        folder: The sweep's.
+        folder: The sweep directory.
     """
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
@@ -149,38 +146,40 @@ class SlurmScheduler(Scheduler):
         register_pickle_by_value(envelope_module)
         self.folder = folder
         self.local = settings["cluster"] == "local"
-        self.pause, self.asked = settings["poll_s"], time.monotonic()
+        self.poll_seconds, self.polled_at = settings["poll_s"], time.monotonic()
         self.executor = make_executor(settings, folder)
-        # where the files of another machine may be seen some seconds late
-        self.late = 0.0 if self.local else 15.0
+        # for a network filesystem to show a result file
+        self.filesystem_seconds = 0.0 if self.local else 15.0
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
-        """Hand over a job; one of an earlier start of the sweep that still waits in the queue is taken out of it.
+        """Submit a job; cancel its queued copy of an earlier start of the sweep.
 
         Raises:
-            QueueFull: Slurm takes no job for now: it has as many of the user's as it may, or does not answer.
-            UserError: Slurm does not take this job.
+            QueueFull: The user's job limit is reached, or Slurm does not respond.
+            UserError: Slurm rejects the job.
         """
-        told = ledger_state(self.folder).last.get(job.number, {})
-        if not self.local and told.get("event") == "queued":
-            subprocess.run(["scancel", str(told["id"])], check=False)
+        last = ledger_state(self.folder).last.get(job.number, {})
+        if not self.local and last.get("event") == "queued":
+            subprocess.run(["scancel", str(last["id"])], check=False)
         try:
             submitted = self.executor.submit(envelope)
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            last = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1]
             if TEMPORARY_REFUSAL.search(str(error)):
-                raise QueueFull(last) from error
-            raise UserError(f"hydra/launcher=slurm: job {job.number} was not taken by sbatch: {last}") from error
+                raise QueueFull(reason) from error
+            raise UserError(
+                f"hydra/launcher=slurm: sbatch rejected job {job.number} ({reason}). Correct its settings."
+            ) from error
         record_event({"dir": self.folder, "job": job.number}, "queued", run=job.folder, id=submitted.job_id)
         return submitted
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Return those that have a result, or of which Slurm says that they have ended."""
+        """Return the handles of jobs that have a result, or that Slurm no longer lists."""
         if self.local:
             found = [job for job in handles if job.done()]
         else:
             found = [job for job in handles if job.paths.result_pickle.exists()]
-            if handles and not found and time.monotonic() - self.asked > self.pause:
+            if handles and not found and time.monotonic() - self.polled_at > self.poll_seconds:
                 queued = self._queued(handles)
                 found = [job for job in handles if job.job_id not in queued]
         if not found:
@@ -188,66 +187,66 @@ class SlurmScheduler(Scheduler):
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return what a job has left.
+        """Return the result of a job.
 
         Raises:
-            Lost: Nothing.
+            JobLost: It has none.
         """
-        until = time.monotonic() + self.late
+        until = time.monotonic() + self.filesystem_seconds
         while not handle.paths.result_pickle.exists() and time.monotonic() < until:
             time.sleep(0.5)
         if not handle.paths.result_pickle.exists():
-            raise JobLost(self._told(handle))
-        first = handle.task(0)  # the others have ended with it, or will
+            raise JobLost(self._describe_lost(handle))
+        first = handle.task(0)  # the other tasks end with it
         if (error := first.exception()) is not None:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(("---", "You can check"))]
-            return f"{lines[-2] if lines[-1].startswith('  - ') else lines[-1]}; its log: {handle.paths.stderr}"
+            return f"{lines[-2] if lines[-1].startswith('  - ') else lines[-1]} (log: {handle.paths.stderr})"
         return first.result()  # type: ignore[no-any-return]
 
     def request_stop(self, handles: Sequence[Any]) -> None:
-        """Send SIGTERM to what runs, and take what waits out of the queue."""
+        """Send SIGTERM to running jobs, and cancel pending ones."""
         if self.local:
             self._signal(handles, signal.SIGTERM)
             return
-        self.pause = min(self.pause, 2)
+        self.poll_seconds = min(self.poll_seconds, 2)
         ids = [str(job.job_id) for job in handles]
         subprocess.run(["scancel", "--state=PENDING", *ids], check=False)
         subprocess.run(["scancel", "--state=RUNNING", "--signal=TERM", *ids], check=False)
 
     def kill(self, handles: Sequence[Any]) -> None:
-        """Have Slurm end jobs."""
+        """Cancel jobs."""
         if self.local:
-            self._signal(handles, signal.SIGINT)  # submitit's process then kills the job's
+            self._signal(handles, signal.SIGINT)  # on SIGINT submitit kills the job
         else:
             subprocess.run(["scancel", *(str(job.job_id) for job in handles)], check=False)
 
     def close(self) -> None:
-        """Nothing was taken."""
+        """Do nothing: there are no resources to release."""
 
     def _queued(self, handles: Sequence[Any]) -> set[str]:
-        """Return the ids of those that Slurm still has; submitit would ask sacct, which not every cluster has."""
-        self.asked = time.monotonic()
+        """Return the IDs of jobs that squeue lists; submitit uses sacct, which not every cluster has."""
+        self.polled_at = time.monotonic()
         ids = [str(job.job_id) for job in handles]
-        told = _run_command("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")
-        if told.returncode and "Invalid job id" not in told.stderr:
-            return set(ids)  # nothing answers for now
-        return set(told.stdout.split())
+        output = _run_command("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")
+        if output.returncode and "Invalid job id" not in output.stderr:
+            return set(ids)  # Slurm does not respond
+        return set(output.stdout.split())
 
     def _signal(self, handles: Sequence[Any], number: signal.Signals) -> None:
         for job in handles:
             if job._process.poll() is None:
                 job._process.send_signal(number)
 
-    def _told(self, job: Any) -> str:
+    def _describe_lost(self, job: Any) -> str:
         if self.local:
-            return f"ended without a word, as by kill -9; its log: {job.paths.stderr}"
-        told = _run_command("scontrol", "show", "job", str(job.job_id), "--oneliner").stdout
-        facts = dict(word.split("=", 1) for word in told.split() if "=" in word)
-        state = facts.get("JobState", "unknown")
-        code = f" with exit code {facts['ExitCode']} (code:signal)" if "ExitCode" in facts else ""
+            return f"ended without reporting a reason, e.g. by kill -9 (log: {job.paths.stderr})"
+        output = _run_command("scontrol", "show", "job", str(job.job_id), "--oneliner").stdout
+        fields = dict(field.split("=", 1) for field in output.split() if "=" in field)
+        state = fields.get("JobState", "unknown")
+        code = f" with exit code {fields['ExitCode']} (code:signal)" if "ExitCode" in fields else ""
         log = job.paths.stderr
-        seen = f"its log: {log}" if log.exists() else f"there is no log: does its node see {log.parent}?"
-        return f"Slurm's job {job.job_id} ended without a word, state {state}{code}; {seen}"
+        where = f"log: {log}" if log.exists() else f"no log; its node may not see {log.parent}"
+        return f"Slurm job {job.job_id} ended without reporting a reason, state {state}{code} ({where})"
 
 
 def _run_command(*command: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""A job of a sweep where a scheduler has started it, for the first time or once more: it goes on from what it saved."""
+"""Run or resume a sweep job on the machine where a scheduler started it."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from fulgurite.sweeps.resume import resume_overrides
 
 
 def run_submitted_job(pickled: bytes) -> JobReturn:
-    """Run a job that submitit has started.
+    """Run a job under submitit.
 
-    submitit has put handlers of its own where ours go: that of SIGUSR1 puts the job back into the queue and ends it at
-    once, amid a step. Ours win while the job runs, so it finishes its step and saves; then submitit's gets its turn.
+    submitit's SIGUSR1 handler requeues the job and exits at once, in the middle of a step. While the job runs, ours
+    replaces it: the job finishes its step and saves, then submitit's handler is called.
 
     Args:
         pickled: A `RemoteJob`.
     """
-    put_back: Any = signal.getsignal(signal.SIGUSR1)
+    requeue: Any = signal.getsignal(signal.SIGUSR1)
     clear_single_task_env()
     returned = _run_or_resume(pickled)
-    ended = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
-    if ended and isinstance(put_back, Callable):  # type: ignore[arg-type]
+    is_preempted = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
+    if is_preempted and isinstance(requeue, Callable):  # type: ignore[arg-type]
         try:
-            put_back(signal.SIGUSR1, None)  # ends this process
-        except RuntimeError as error:  # the job was out of time too often
+            requeue(signal.SIGUSR1, None)  # exits this process
+        except RuntimeError as error:  # requeued too often
             sys.stderr.write(f"{error}\n")
     return returned
 
@@ -69,7 +69,7 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
     prepare_environment()
     guard_configs()
     setup_globals()
-    Plugins.instance()  # registers the groups of Hydra's part, which a job that goes on is composed with
+    Plugins.instance()  # registers the config groups of the hydra node, from which a resumed job is composed
     job: RemoteJob = load_pickle(pickled)
     try:
         return _resume_if_interrupted(job).run()
@@ -78,10 +78,10 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
 
 
 def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
-    """Return the job with the words that it goes on by, where an earlier start of it was ended by a signal.
+    """Add the overrides that resume a job if a signal interrupted an earlier start of it.
 
     Raises:
-        UserError: It cannot go on.
+        UserError: It cannot be resumed.
     """
     run = RunDirectory.of(job.folder)
     if run is None or run.status != KILLED:
@@ -89,21 +89,22 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
     before = to_hydra_config(job.plain)
     given = OmegaConf.to_container(before.hydra.overrides.task, resolve=False)
     assert isinstance(given, list)
-    words = list(takewhile(lambda word: not word.startswith("resume.run="), map(str, given)))  # of an earlier start
+    # without the overrides that resumed an earlier start
+    overrides = list(takewhile(lambda override: not override.startswith("resume.run="), map(str, given)))
     loader = ConfigLoaderImpl(job.search_path)
-    again = Job(job.number, "", tuple(words), state=KILLED, folder=job.folder)
+    again = Job(job.number, "", tuple(overrides), state=KILLED, folder=job.folder)
     if problems := resume_overrides(again, before.copy()):
         raise UserError("; ".join(problems))
     if not again.resume_overrides:
         return job
-    config = loader.load_sweep_config(before, [*words, *again.resume_overrides])
+    config = loader.load_sweep_config(before, [*overrides, *again.resume_overrides])
     with read_write(config), open_dict(config):
         config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
     return replace(job, plain=to_plain(config))
 
 
 def clear_single_task_env() -> None:
-    """Take away what Slurm says of the tasks of a step that has one: the ranks of the job are not Slurm's, but ours."""
+    """Delete the rank variables of a Slurm step with one task: the job starts its own ranks."""
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):
             os.environ.pop(name, None)

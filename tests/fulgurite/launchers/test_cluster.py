@@ -41,7 +41,7 @@ def test_jobs_that_raise_and_are_killed_leave_the_others_and_are_run_again(
     records = [read_json(sweep / str(job) / "run.json") for job in range(4)]
     assert [record["status"] for record in records] == ["done", "failed", "killed", "done"]
     assert records[1]["reason"] == "ValueError: a fault that passes"
-    assert "without a word" in records[2]["reason"]
+    assert "without reporting a reason" in records[2]["reason"]
     told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: event["reason"] for job, event in told.items()} == {1: records[1]["reason"], 2: records[2]["reason"]}
     assert f"job 2 killed: {records[2]['reason']}\n" in first.stdout
@@ -75,7 +75,7 @@ def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
     assert [record["status"] for record in records] == ["killed", "killed"]
     assert all("saved at step" in record["reason"] for record in records)
     assert not (sweep / "2").exists()
-    assert "asking jobs 0, 1 to save and end" in ended.stderr
+    assert "stopping jobs 0, 1" in ended.stderr
     assert f"1 not started; to go on: the same command with sweep.resume={sweep}" in ended.stderr
     assert processes_with(str(tmp_path)) == []
 
@@ -137,7 +137,7 @@ def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep
     sweep = only_sweep(tmp_path)
     records = [read_json(sweep / str(job) / "run.json") for job in range(4)]
     assert [record["status"] for record in records] == ["done", "failed", "killed", "done"], first.stderr
-    assert "ended without a word, state FAILED" in records[2]["reason"]
+    assert "ended without reporting a reason, state FAILED" in records[2]["reason"]
     assert [entry["step"] for entry in records[3]["resumed"]] == [4]
     assert [name for name, job in events(sweep, "queued", "started", "killed", "done") if job == 3] == [
         *("queued", "started", "killed", "started", "done")

@@ -51,18 +51,26 @@ def test_a_launchers_own_config_is_taken(launcher: str) -> None:
     ("launcher", "changed", "said"),
     [
         ("slurm", {"slotz": 2}, "hydra.launcher.slotz=2: hydra/launcher=slurm has no such key. Did you mean 'slots'?"),
-        ("slurm", {"slots": 0}, "hydra.launcher.slots=0: must be above 0"),
+        ("slurm", {"slots": 0}, "hydra.launcher.slots=0: must be positive"),
         ("slurm", {"slots": True}, "hydra.launcher.slots=True: must be int"),
         ("slurm", {"mem_gb": "8GB"}, "hydra.launcher.mem_gb=8GB: must be int or float or null"),
-        ("slurm", {"cluster": "sge"}, "hydra.launcher.cluster=sge: must be one of slurm, local"),
+        ("slurm", {"cluster": "sge"}, "hydra.launcher.cluster=sge: is not one of slurm, local"),
         (
             "slurm",
             {"timeout_min": 2},
-            "hydra.launcher.signal_delay_s=120: is not below the time of a job, hydra.launcher.timeout_min=2; ",
+            "hydra.launcher.signal_delay_s=120: is not below hydra.launcher.timeout_min=2. ",
         ),
-        ("slurm", {"cluster": "local", "nodes": 2}, "hydra.launcher.nodes=2: hydra.launcher.cluster=local has one"),
-        ("ray", {"slots": -1, "num_gpus": "all"}, "hydra.launcher.slots=-1: must be above 0\nhydra.launcher.num_gpus="),
-        ("ray", {"num_cpus": 0}, "hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job must take one of them"),
+        (
+            "slurm",
+            {"cluster": "local", "nodes": 2},
+            "hydra.launcher.nodes=2: cluster=local has only one",
+        ),
+        (
+            "ray",
+            {"slots": -1, "num_gpus": "all"},
+            "hydra.launcher.slots=-1: must be positive\nhydra.launcher.num_gpus=",
+        ),
+        ("ray", {"num_cpus": 0}, "hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job needs resources"),
     ],
 )
 @pytest.mark.usefixtures("installed")
@@ -82,8 +90,8 @@ def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_insta
     with pytest.raises(UserError) as refused:
         MODULES[launcher].check_settings(keys_of(launcher))
     assert str(refused.value) == (
-        f"hydra/launcher={launcher}: needs the package {package}, which is not installed; "
-        f'pip install -e ".[{launcher}]"'
+        f"hydra/launcher={launcher}: needs the package {package}, which is not installed. "
+        f'Run pip install -e ".[{launcher}]".'
     )
 
 
@@ -91,7 +99,7 @@ def test_without_sbatch_it_is_said_where_to_start(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(on_slurm, "import_package", lambda *_: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "")
-    with pytest.raises(UserError, match="this machine has no sbatch; start the sweep where jobs can be submitted"):
+    with pytest.raises(UserError, match=r"this machine has no sbatch\. Start the sweep on a login node"):
         on_slurm.check_settings(keys_of("slurm"))
 
 
@@ -115,8 +123,8 @@ def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytes
 
 def test_a_machine_that_does_not_see_the_folders_says_so(tmp_path: Path) -> None:
     line = JobEnvelope(str(tmp_path / "no"), str(tmp_path), b"")()
-    assert f"does not see {tmp_path}/no/src; jobs need the project and paths.log_dir on a file system that" in line
-    assert JobEnvelope(str(ROOT), str(tmp_path), b"").missing() == ""
+    assert f"does not see {tmp_path}/no/src. Move the project and paths.log_dir to a filesystem that" in line
+    assert JobEnvelope(str(ROOT), str(tmp_path), b"").missing_folders() == ""
 
 
 def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_ot
     assert [record["exit_code"] for record in records] == [0, 1, 0, 3, 0, 137]
     assert records[1]["reason"] == "ValueError: a fault that passes"
     assert "the weights hold NaN or infinity" in records[3]["reason"]
-    assert records[5]["reason"] == "killed by SIGKILL, as the system does when memory runs out"
+    assert records[5]["reason"] == "killed by SIGKILL (out of memory?)"
     told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: (event["event"], event["reason"], event["key"]) for job, event in told.items()} == {
         job: (records[job]["status"], records[job]["reason"], read_events(sweep)[0]["jobs"][job]["key"])
@@ -241,7 +241,7 @@ def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Pat
     assert first.wait(60).returncode == 143
     assert living([stuck, other]) == []
     reasons = [record["reason"] for record in jobs_in(sweep, "run.json")]
-    assert reasons[0] == "killed by SIGKILL: it had not ended 1 s after SIGTERM (resilience.grace_seconds)"
+    assert reasons[0] == "killed by SIGKILL: it did not exit within 1 s after SIGTERM (resilience.grace_seconds)"
     assert "saved at step" in reasons[1]
 
 
@@ -264,7 +264,7 @@ def test_jobs_of_several_processes_run_side_by_side(tmp_path: Path) -> None:
 def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() -> None:
     def shares(there: int, cores: int, **asked: Any) -> list[tuple[tuple[str, ...] | None, tuple[int, ...]]]:
         found = [f"{number}" for number in range(there)], list(range(cores))
-        return [(place.gpus, place.cores) for place in allocate_slots(**asked, found=found)]
+        return [(place.gpus, place.cores) for place in allocate_slots(**asked, available=found)]
 
     assert shares(0, 8, slots=2) == [(None, (0, 1, 2, 3)), (None, (4, 5, 6, 7))]
     assert shares(0, 5, slots=2) == [(None, (0, 1)), (None, (2, 3))], "equal ones, so that results do not differ"
@@ -277,23 +277,23 @@ def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() ->
     with pytest.raises(ConfigError) as refused:
         shares(3, 8, slots=2, gpus=2, cpus=5)
     assert refused.value.findings == [
-        "hydra.launcher.gpus=2: 2 slots would need 4, and this process sees 3; use hydra.launcher.slots=1",
-        "hydra.launcher.cpus=5: 2 slots would need 10, and this process sees 8; use hydra.launcher.slots=1",
+        "hydra.launcher.gpus=2: 2 slots need 4, but this process sees 3. Set hydra.launcher.slots=1.",
+        "hydra.launcher.cpus=5: 2 slots need 10, but this process sees 8. Set hydra.launcher.slots=1.",
     ]
 
 
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"slots": 0}, "hydra.launcher.slots=0: must be a whole number, 1 or more, or null"),
-        ({"slots": "two"}, "hydra.launcher.slots=two: must be a whole number, 1 or more, or null"),
-        ({"cpus": True}, "hydra.launcher.cpus=true: must be a whole number, 0 or more, or null"),
-        ({"gpus": -1}, "hydra.launcher.gpus=-1: must be a whole number, 0 or more, or null"),
+        ({"slots": 0}, "hydra.launcher.slots=0: is not null or an integer of at least 1."),
+        ({"slots": "two"}, "hydra.launcher.slots=two: is not null or an integer of at least 1."),
+        ({"cpus": True}, "hydra.launcher.cpus=true: is not null or an integer of at least 0."),
+        ({"gpus": -1}, "hydra.launcher.gpus=-1: is not null or an integer of at least 0."),
     ],
 )
 def test_a_number_that_is_none_is_refused(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
-        allocate_slots(**asked, found=(["0"], [0]))
+        allocate_slots(**asked, available=(["0"], [0]))
 
 
 def test_the_variable_of_cuda_is_read_as_cuda_reads_it() -> None:

@@ -78,8 +78,8 @@ def test_the_best_is_what_the_search_looks_for_else_what_the_name_says(
 
 def test_the_time_left_is_that_of_the_jobs_to_come_in_their_slots() -> None:
     progress = Progress(sweep(), slots=2)
-    progress.seconds, now = [10.0, 30.0], time.monotonic()
-    progress.now = {0: StartedJob("", now - 5), 1: StartedJob("", now - 50)}
+    progress.durations, now = [10.0, 30.0], time.monotonic()
+    progress.running = {0: StartedJob("", now - 5), 1: StartedJob("", now - 50)}
     assert progress._seconds_left(4) == pytest.approx((15 + 0 + 4 * 20) / 2, abs=0.5)
     assert progress._seconds_left(0) == pytest.approx(15, abs=0.5), "a job cannot be shared"
     assert [format_duration(seconds) for seconds in (0.26, 59.7, 185, 7800)] == [

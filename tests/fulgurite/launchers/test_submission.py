@@ -113,7 +113,7 @@ def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
     assert next(running)[0] == 3
     running.close()
     assert scheduler.told == [("request_stop", [4]), ("close", [])]
-    assert "asking jobs 4 to save and end, within 90 s" in capsys.readouterr().err
+    assert "stopping jobs 4; they save within 90 s" in capsys.readouterr().err
     assert not (tmp_path / "5").exists()
 
 
@@ -127,14 +127,14 @@ def test_a_job_that_the_scheduler_has_no_room_for_waits_until_another_has_ended(
     ]
     assert (scheduler.most, scheduler.refused) == (1, 2), "tried again when there is room, not over and over"
     said = capsys.readouterr().err
-    assert said.count("the scheduler takes no more jobs for now, the others wait: QOSMaxSubmitJobPerUserLimit") == 1
+    assert said.count("the scheduler accepts no more jobs for now: QOSMaxSubmitJobPerUserLimit") == 1
     assert "1 of 3 done" in said
 
 
 def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"^job 0 was not taken by the scheduler: QOSMaxSubmitJobPerUserLimit$"):
+    with pytest.raises(UserError, match=r"^job 0: the scheduler did not accept it \(QOSMaxSubmitJobPerUserLimit\)"):
         list(handed(tmp_path, Noted(room=0), iter([(0, ["seed=0"])])))
     scheduler = Noted(room=1)
     monkeypatch.setattr(scheduled, "QUEUE_FULL_SECONDS", 0.3)
@@ -142,7 +142,7 @@ def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
     running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 5)]))
     assert next(running)[0] == 3
     scheduler.there = 1  # someone else's
-    with pytest.raises(UserError, match="job 5 was not taken"):
+    with pytest.raises(UserError, match="job 5: the scheduler did not accept it"):
         next(running)
     assert scheduler.refused >= 2
 
@@ -167,10 +167,10 @@ def test_ray_has_room_for_as_many_jobs_as_what_each_takes_goes_into_what_there_i
     ray.ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0, "bigmem": 3.0})
     for resources, room in ((None, 4), ({}, 4), ({"bigmem": 1}, 3)):
         ray.settings = {"num_cpus": 2, "num_gpus": 0.5, "resources": resources}
-        assert ray.room() == room
+        assert ray.num_free_slots() == room
     ray.settings = {"num_cpus": 2, "num_gpus": 0, "resources": {"tpu": 1}}
-    with pytest.raises(UserError, match="a job asks for 1 tpu, more than all of Ray has"):
-        ray.room()
+    with pytest.raises(UserError, match="a job needs 1 tpu, more than Ray has"):
+        ray.num_free_slots()
 
 
 @RunIf(posix=True)

@@ -1,1 +1,1 @@
-"""Hydra plugins of this project; Hydra finds them when `src/plugins` is on the path."""
+"""Hydra plugins; Hydra discovers them through the namespace package `hydra_plugins` on the path."""

@@ -1,4 +1,4 @@
-"""Hydra's sweeper for grids: `-m a=1,2 b=3,4`. What it does is written in `src/run/sweeps/`."""
+"""Hydra sweeper for grids, `-m a=1,2 b=3,4`; implemented in `fulgurite.sweeps`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from fulgurite.compat.hydra import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):
-    """Takes what Hydra's own sweeper takes; every job is composed and checked first, and a sweep can go on."""
+    """BasicSweeper that validates every job first and can resume a sweep."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs that a command line asks for.
+        """Run the jobs of a grid.
 
         Args:
-            arguments: Its words, without those for Hydra itself.
+            arguments: Overrides of the command line, without Hydra's flags.
         """
-        # Hydra imports every plugin at every start, also to complete a word
+        # Hydra imports every plugin at every start, also for shell completion
         from fulgurite.sweeps.grid import run_grid
 
         return run_grid(self, [*self._parse_config(), *arguments])

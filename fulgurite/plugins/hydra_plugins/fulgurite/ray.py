@@ -1,4 +1,4 @@
-"""Hydra's launcher for Ray. What it does is written in `src/run/launchers/on_ray.py`."""
+"""Hydra launcher for Ray; implemented in `fulgurite.launchers.cluster.ray`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class RayLauncher(ScheduledLauncher):
-    """Its keys stand in `fulgurite/conf/hydra/launcher/ray.yaml`."""
+    """Launcher for Ray; settings in `fulgurite/conf/hydra/launcher/ray.yaml`."""
 
-    runs_on = "fulgurite.launchers.cluster.ray"
+    scheduler_module = "fulgurite.launchers.cluster.ray"

@@ -1,4 +1,4 @@
-"""Hydra's sweeper for searches: Optuna asks for the next values. What it does is written in `src/run/search/`."""
+"""Hydra sweeper for Optuna searches; implemented in `fulgurite.search`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Takes what Hydra's own sweeper with Optuna takes, and `pruner`: see fulgurite/conf/hydra/sweeper/search.yaml.
+    """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`: see fulgurite/conf/hydra/sweeper/search.yaml.
 
     Args:
-        settings: Those keys; they are read from the sweep's config, which is not resolved yet.
+        settings: Unused; read from the sweep's unresolved config instead.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -23,19 +23,19 @@ class SearchSweeper(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra has for the sweep, and make its launcher."""
+        """Keep the sweep's config, and instantiate its launcher."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run trials until there are as many as were asked for.
+        """Run trials up to `n_trials`.
 
         Args:
-            arguments: Words of the command line, without those for Hydra itself.
+            arguments: Overrides of the command line, without Hydra's flags.
         """
-        # Hydra imports every plugin at every start, also to complete a word
+        # Hydra imports every plugin at every start, also for shell completion
         from fulgurite.search.runner import run_search
 
         assert self.config is not None

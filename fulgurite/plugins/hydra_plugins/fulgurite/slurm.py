@@ -1,4 +1,4 @@
-"""Hydra's launcher for Slurm. What it does is written in `src/run/launchers/on_slurm.py`."""
+"""Hydra launcher for Slurm; implemented in `fulgurite.launchers.cluster.slurm`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class SlurmLauncher(ScheduledLauncher):
-    """Its keys stand in `fulgurite/conf/hydra/launcher/slurm.yaml`."""
+    """Launcher for Slurm; settings in `fulgurite/conf/hydra/launcher/slurm.yaml`."""
 
-    runs_on = "fulgurite.launchers.cluster.slurm"
+    scheduler_module = "fulgurite.launchers.cluster.slurm"
