@@ -50,20 +50,12 @@ def has_exited(pid: int) -> bool:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Exit this process at once when its parent is gone, also while it is blocked in a collective.
-
-    Args:
-        parent: Process ID of the parent.
-    """
+    """Exit this process at once when its parent is gone, also while it is blocked in a collective."""
     _call_when_orphaned(parent, lambda: os._exit(EXIT_CRASH))
 
 
 def terminate_with_parent(parent: int) -> None:
-    """Send this process SIGTERM when its parent is gone, also by SIGKILL: it saves and exits.
-
-    Args:
-        parent: Process ID of the parent.
-    """
+    """Send this process SIGTERM when its parent is gone, also by SIGKILL: it saves and exits."""
     if sys.platform != "linux":
         _call_when_orphaned(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
         return

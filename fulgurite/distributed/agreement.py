@@ -11,21 +11,10 @@ from fulgurite.distributed.rendezvous import broadcast_decision
 
 
 def barrier(config: DictConfig, name: str) -> None:
-    """Wait until all ranks that a launcher started have called this.
-
-    Args:
-        config: With `paths` and `distributed`.
-        name: Of the barrier.
-    """
+    """Wait until all ranks that a launcher started have called this."""
     broadcast_decision(config, name, None, lambda _: None)
 
 
 def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
-    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
-
-    Args:
-        config: With `paths` and `distributed`.
-        name: Of the decision.
-        decide: Returns a plain value.
-    """
+    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally."""
     return broadcast_decision(config, name, None, lambda _: decide())

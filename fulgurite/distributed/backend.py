@@ -18,9 +18,6 @@ DEVICE_TYPES = {"nccl": "cuda", "xccl": "xpu"}  # the only device type that the 
 def choose_backend(strategy: Any) -> tuple[str, str]:
     """Return the backend of a strategy's process group, and why it was chosen.
 
-    Args:
-        strategy: Lightning's, with several processes.
-
     Raises:
         ConfigError: The backend does not exist, is not built in, or does not support the device.
     """
@@ -42,10 +39,6 @@ def default_backend() -> str:
 def require_backend(name: str, source: str) -> None:
     """Raise unless torch and this machine support a backend.
 
-    Args:
-        name: Of the backend.
-        source: The option that named it.
-
     Raises:
         UserError: They do not.
     """
@@ -54,12 +47,7 @@ def require_backend(name: str, source: str) -> None:
 
 
 def find_backend_problem(name: str, device: str) -> str:
-    """Return why a backend cannot be used for tensors on a device; empty if it can.
-
-    Args:
-        name: Of the backend.
-        device: Type, as `torch.device` names it.
-    """
+    """Return why a backend cannot be used for tensors on a device; empty if it can."""
     built = [backend for backend in BUILTIN if dist.is_backend_available(backend)]
     known = {*BUILTIN, *dist.Backend.backend_list} - {"undefined"}
     if name not in known:

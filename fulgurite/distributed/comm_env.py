@@ -9,15 +9,18 @@ from omegaconf import DictConfig
 from fulgurite.config.schema import Distributed, read_settings
 
 ENV_INIT_METHOD = "env://"
-COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of the variables that extras.comm_env may set
+COMM_PREFIXES = (
+    "GLOO_",
+    "NCCL_",
+    "TORCH_",
+    "UCC_",
+    "UCX_",
+    "FI_",
+)  # of distributed.comm_env
 
 
 def comm_variables(cfg: DictConfig) -> dict[str, str]:
-    """Return the variables that a config sets, by name.
-
-    Args:
-        cfg: With `distributed.interfaces` and `distributed.comm_env`.
-    """
+    """Return the variables that a config sets, by name."""
     settings = read_settings(cfg, Distributed)
     names = settings.interfaces or []
     joined = ",".join(names)

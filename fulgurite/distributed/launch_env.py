@@ -57,11 +57,7 @@ class LaunchInfo:
 
 
 def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:
-    """Return the launcher and rank of this process; None without an external launcher.
-
-    Args:
-        env: Of the process.
-    """
+    """Return the launcher and rank of this process; None without an external launcher."""
     if RANK_ZERO_PID in env:
         return None
     for find in (_detect_torchrun, _from_rank_variables, _detect_mpiexec, _detect_srun):

@@ -157,10 +157,6 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
 def _require_matching_launch(trainer: Trainer, starts: str) -> None:
     """Raise if the trainer expects other ranks than the launcher started, or nothing starts them.
 
-    Args:
-        trainer: With any strategy.
-        starts: `start_method` of its strategy.
-
     Raises:
         ConfigError: One line with what to set.
     """
@@ -178,11 +174,7 @@ def _require_matching_launch(trainer: Trainer, starts: str) -> None:
 
 
 def _warn_oversubscribed(processes: int) -> None:
-    """Warn about more ranks on this machine than CPU cores.
-
-    Args:
-        processes: Ranks on this machine, which compute on the CPU.
-    """
+    """Warn about more ranks on this machine than CPU cores."""
     # srun may bind each rank to its own cores; ranks that rank 0 starts inherit its affinity
     bound = LaunchInfo.current is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
@@ -191,12 +183,7 @@ def _warn_oversubscribed(processes: int) -> None:
 
 
 def init_process_group(strategy: Any, init: InitMethod) -> None:
-    """Initialize the process group, then call the strategy's own `setup_environment`.
-
-    Args:
-        strategy: Lightning's, with several processes.
-        init: The init method.
-    """
+    """Initialize the process group, then call the strategy's own `setup_environment`."""
     if not torch.distributed.is_initialized():
         strategy.accelerator.setup_device(strategy.root_device)
         strategy.set_world_ranks()
@@ -218,10 +205,6 @@ def init_process_group(strategy: Any, init: InitMethod) -> None:
 
 def reserve_master_port(size: int, timeout: float) -> None:
     """Listen at the port at which processes will init, before they are told of it: a port only chosen may be lost.
-
-    Args:
-        size: World size.
-        timeout: Seconds to wait for other ranks.
 
     Raises:
         UserError: The port is in use.

@@ -48,11 +48,6 @@ def require_local_master_address() -> None:
 def wait_for_master(address: str, port: int, timeout: float) -> None:
     """Wait until rank 0 or torchrun listens on an address.
 
-    Args:
-        address: Host name or address.
-        port: Port.
-        timeout: Seconds to wait.
-
     Raises:
         UserError: Nothing listens within that time.
     """
@@ -64,7 +59,7 @@ def wait_for_master(address: str, port: int, timeout: float) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"{address}:{port}: rank 0 did not answer within {timeout:g} s ({error.strerror or error}). "
-                    "Correct MASTER_ADDR and MASTER_PORT or distributed.init_method, or raise distributed.rank_timeout_seconds."
+                    f"{address}:{port}: rank 0 did not answer within {timeout:g} s ({error.strerror or error}). Set "
+                    "MASTER_ADDR, MASTER_PORT or distributed.init_method, or raise distributed.rank_timeout_seconds."
                 ) from error
         time.sleep(RETRY_SECONDS)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig
 
@@ -32,22 +32,6 @@ from fulgurite.distributed.reachability import wait_for_master
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 0.2
 CLOSE_SECONDS = 5.0  # for the other ranks to read the last decision
 Decide = Callable[[list[Any]], Any]
-
-
-class KeyValueStore(Protocol):
-    """A store through which ranks exchange notes."""
-
-    def set(self, name: str, text: str) -> None:
-        """Write or replace a note."""
-
-    def get(self, name: str) -> str | None:
-        """Return a note; None if it does not exist."""
-
-    def delete(self, name: str) -> None:
-        """Delete a note of this rank."""
-
-    def close(self) -> None:
-        """Delete all notes."""
 
 
 class DirectoryStore:
@@ -126,6 +110,9 @@ class TorchElasticStore:
 
     def close(self) -> None:
         """Do nothing: the store ends with torchrun."""
+
+
+KeyValueStore = DirectoryStore | TorchElasticStore
 
 
 class Rendezvous:
@@ -246,12 +233,6 @@ class _Poll:
 
 def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Decide) -> Any:
     """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
-
-    Args:
-        config: With `paths` and `distributed`.
-        name: Of the decision.
-        payload: Of this rank; plain values.
-        decide: As in `Rendezvous.exchange`.
 
     Raises:
         Exception: As `Rendezvous.exchange`.

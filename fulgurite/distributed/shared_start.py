@@ -81,12 +81,7 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
 
 
 def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
-    """Set what the launcher did not: local and node ranks, MASTER_ADDR, MASTER_PORT.
-
-    Args:
-        hosts: Of the ranks, in rank order.
-        master: `MASTER_ADDR` and `MASTER_PORT`.
-    """
+    """Set what the launcher did not: local and node ranks, MASTER_ADDR, MASTER_PORT."""
     launch = LaunchInfo.current
     assert launch is not None
     machines = list(dict.fromkeys(hosts))

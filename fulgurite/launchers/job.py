@@ -71,11 +71,6 @@ class RemoteJob:
     def compose(cls, launcher: Launcher, number: int, overrides: Sequence[str]) -> RemoteJob:
         """Compose a job.
 
-        Args:
-            launcher: Set up by Hydra, with `config`, `hydra_context` and `task_function`.
-            number: Of the job.
-            overrides: Of the job.
-
         Raises:
             HYDRA_ERRORS: A config file has changed since the sweep was validated.
         """

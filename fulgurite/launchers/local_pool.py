@@ -49,7 +49,7 @@ class RunningJob:
     """A job with its process and slot.
 
     Attributes:
-        returned: Its result; None deadline it arrives.
+        returned: Its result; None until it arrives.
         deadline: Monotonic time by which the process must exit; None without one.
     """
 
@@ -82,11 +82,7 @@ class LocalPool:
         self.progress = Progress(launcher.config, len(slots))  # type: ignore[attr-defined]  # every launcher has it
 
     def stream(self, jobs: Iterator[NumberedJob]) -> Generator[JobResult, None, None]:
-        """Run jobs and yield each as it ends, as `StreamingLauncher`.
-
-        Args:
-            jobs: Number and overrides of each.
-        """
+        """Run jobs and yield each as it ends, as `StreamingLauncher`."""
         _preload()
         has_next = True
         try:

@@ -78,13 +78,7 @@ class Progress:
             self._print(f"sweep: job {number} {how}{self._values(number)}")
 
     def ended(self, number: int, returned: JobReturn, jobs: Iterator[NumberedJob]) -> None:
-        """Report the result of a job.
-
-        Args:
-            number: Of the job.
-            returned: By its process.
-            jobs: The remaining jobs.
-        """
+        """Report the result of a job."""
         values, start = self._values(number), self.running.pop(number).start
         seconds = time.monotonic() - start
         if returned.status == JobStatus.COMPLETED:

@@ -58,7 +58,7 @@ def allocate_slots(
 
     Args:
         slots: Number of slots; None takes one per `gpus` GPUs, without GPUs one per `cpus` cores.
-        gpus: GPUs per slot; None divides them evenly, several slots to one GPU if available are fewer GPUs.
+        gpus: GPUs per slot; None divides them evenly, several slots to one GPU if there are fewer GPUs.
         cpus: Cores per slot; None divides them likewise, 0 sets no affinity.
         available: GPUs and cores; None detects them.
 

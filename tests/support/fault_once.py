@@ -1,4 +1,4 @@
-"""A callback that troubles a run once: the same job run again is left alone, as after a cause that has passed."""
+"""A callback that injects a fault once: the same job run again succeeds, like after a transient fault."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 
-class TroubleOnce(Callback):
-    """Does one thing after an optimizer step, if nobody has left word that it was done.
+class FaultOnce(Callback):
+    """Injects one fault after an optimizer step, unless its mark file exists.
 
     Args:
         what: By seed: `raise`, `spoil` (weights become NaN), or the name of a signal sent to this process.
         seed: The job's.
         step: Optimizer steps after which it happens.
-        marks: Folder in which word is left.
+        marks: Folder of the mark files.
     """
 
     def __init__(self, what: dict[str, str], seed: int, step: int, marks: str) -> None:
         self.what, self.step, self.mark = what.get(f"s{seed}", ""), step, Path(marks) / str(seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave word of which rank has which seed."""
+        """Record which rank has which seed."""
         self.mark.with_name(f"{self.mark.name}-rank{trainer.global_rank}").touch()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let it happen."""
+        """Inject the fault."""
         if not self.what or not trainer.is_global_zero or trainer.global_step != self.step or self.mark.exists():
             return
         self.mark.touch()

@@ -1,4 +1,4 @@
-"""A callback that does to a process of a run, at one step, what can happen to it; and who is left afterwards."""
+"""A callback that injects a fault into one rank, and a search for processes that are left."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Fault(Callback):
-    """Ends, stops or spoils one rank after a step.
+    """Exits, stops or corrupts one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (without a word), `late`, name of an exception or signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (without reporting a reason), `late`, name of an exception or signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
 
-    Under torchrun it happens to the first start alone.
+    Under torchrun only the first start is affected.
     """
 
     def __init__(self, what: str, rank: int = 0, step: int = 2) -> None:
@@ -32,7 +32,7 @@ class Fault(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let it happen."""
+        """Inject the fault."""
         if trainer.global_rank != self.rank or trainer.global_step != self.step or self.what == "none":
             return
         if self.what == "spoil":
@@ -50,17 +50,17 @@ class Fault(Callback):
 
 
 def with_fault(what: str, *, rank: int = 0, step: int = 2) -> tuple[str, str]:
-    """Return the overrides that put a fault into a run."""
+    """Return the overrides that inject a fault."""
     entry = f"+callbacks.fault={{_target_: tests.support.faults.Fault, what: {what}, rank: {rank}, step: {step}}}"
     return entry, "extras.allowed_targets=[tests]"
 
 
 def processes_with(text: str, *, within: float = 10) -> list[int]:
-    """Return the processes that still have a text on their command line after so many seconds.
+    """Return the processes whose command line still contains a text after some seconds.
 
     Args:
-        text: Something only they have, e.g. a temporary folder.
-        within: Seconds to wait for them to end.
+        text: Unique to them, e.g. a temporary folder.
+        within: Seconds to wait for them to exit.
     """
     end = time.monotonic() + within
     while (found := [pid for pid in _pids() if text in _words(pid)]) and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""A callback that writes down what a process of a job is made with, and what it finds in its environment."""
+"""A callback that records the settings and the environment of each rank of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 
-class Noted(Callback):
+class JobProbe(Callback):
     """Writes `<job>-<rank>.json` with seed, learning rate, first random number, and the environment before the job.
 
     Args:
@@ -24,7 +24,7 @@ class Noted(Callback):
         self.in_group = torch.distributed.is_initialized()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the file."""
         found = {
             "seed": os.environ["PL_GLOBAL_SEED"],
             "lr": trainer.optimizers[0].param_groups[0]["lr"],

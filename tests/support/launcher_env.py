@@ -1,4 +1,4 @@
-"""Two processes of one run, started as each launcher starts them, in processes that find torch imported."""
+"""Start two ranks with the environment of each launcher, in processes that have torch imported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Environment = Mapping[str, str]
 
 
 def free_port() -> str:
-    """Return a port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
 
 
 def srun(rank: int) -> Environment:
-    """Return what srun sets for one of two tasks; as far as the project reads it, and what it must not be misled by."""
+    """Return what srun sets for one of two tasks, including variables that must be ignored."""
     return {
         "SLURM_JOB_ID": "4217",
         "SLURM_STEP_ID": "0",
@@ -56,7 +56,7 @@ def openmpi(rank: int) -> Environment:
 
 
 def by_hand(rank: int) -> Environment:
-    """Return what a person sets who starts two processes; the port is added for both by `run_two`."""
+    """Return hand-set rank variables; `run_two` sets the port."""
     return {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": os.environ["TEST_PORT"]}
 
 
@@ -69,7 +69,7 @@ def torchrun(rank: int) -> Environment:
 
 @contextmanager
 def agent() -> Iterator[str]:
-    """Keep a store as torchrun's agent does, and yield its port."""
+    """Serve a store like torchrun's agent, and yield its port."""
     port = free_port()
     store = TCPStore("127.0.0.1", int(port), None, is_master=True, timeout=timedelta(seconds=60))
     yield port
@@ -83,10 +83,10 @@ def run_two(
 
     Args:
         launcher: Name of a function of this file.
-        folder: Gets what they say.
-        words: Words of the command line.
-        of_rank: More words, by rank.
-        port: MASTER_PORT; a free one when not given.
+        folder: For their output.
+        words: Overrides for both ranks.
+        of_rank: More overrides, by rank.
+        port: MASTER_PORT; by default a free one.
     """
     with agent() as store:
         os.environ["TEST_PORT"] = store if launcher == "torchrun" else port or free_port()

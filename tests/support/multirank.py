@@ -1,4 +1,4 @@
-"""Starts several ranks of something on this machine, in processes that found torch imported."""
+"""Start several ranks on this machine, in processes that have torch imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.cli import WARM
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,7 +31,7 @@ class DoctorProcesses:
     """`fulgurite/doctor/cli.py` on several ranks.
 
     Args:
-        folder: Gets what each rank says.
+        folder: For the output of each rank.
         envs: Variables of each rank, as `each_rank` gives them.
         words: Of the command line, the same for all, or a list for each.
     """

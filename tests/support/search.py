@@ -20,7 +20,7 @@ def search(tmp_path: Path, *more: str, n_trials: int = 6, **faults: str) -> list
     marks.mkdir(exist_ok=True, parents=True)
     what = ", ".join(f"s{key[1:]}: {kind}" for key, kind in faults.items())
     callback = (
-        f"{{_target_: tests.support.fault_once.TroubleOnce, what: {{{what}}}, seed: '${{hydra:job.num}}', "
+        f"{{_target_: tests.support.fault_once.FaultOnce, what: {{{what}}}, seed: '${{hydra:job.num}}', "
         f"step: 4, marks: {marks}}}"
     )
     arguments = [

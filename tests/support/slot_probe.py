@@ -1,4 +1,4 @@
-"""A callback that writes down where a job of a sweep runs, takes its time, and leaves traces for the next one."""
+"""A callback that records a sweep job's slot, delays it, and leaves traces for the next job."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from omegaconf import DictConfig
 TRACE = "FULGURITE_TEST_TRACE"
 
 
-class PlaceSeen(Callback):
-    """Writes `place.json` into the folder it is given.
+class SlotProbe(Callback):
+    """Writes `slot.json` into the folder it is given.
 
     Args:
         folder: The run's directory.
-        seconds: That training takes longer.
-        hurry: A file; until it is there, each step takes a tenth of a second longer.
+        seconds: To sleep before training.
+        hurry: File; until it exists, each step sleeps for a tenth of a second.
     """
 
     def __init__(self, folder: str, seconds: float = 0.0, hurry: str | None = None) -> None:
         self.folder, self.seconds, self.hurry = Path(folder), seconds, hurry
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look around, leave a trace, and sleep."""
+        """Record the slot, leave a trace, and sleep."""
         if not trainer.is_global_zero:
             return
         seen = {
@@ -45,16 +45,16 @@ class PlaceSeen(Callback):
         }
         os.environ[TRACE] = str(self.folder)
         time.sleep(self.seconds)
-        (self.folder / "place.json").write_text(json.dumps(seen))
+        (self.folder / "slot.json").write_text(json.dumps(seen))
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Take some time."""
+        """Sleep until the file exists."""
         if self.hurry and not Path(self.hurry).exists():
             time.sleep(0.1)
 
 
 def nap(cfg: DictConfig) -> float:
-    """Be a job of a second that needs no CPU, and note when that was; returns the seed."""
+    """Sleep for a second, record when, and return the seed."""
     start = time.monotonic()
     time.sleep(1)
     Path(HydraConfig.get().runtime.output_dir, "nap.json").write_text(json.dumps([start, time.monotonic()]))

@@ -1,4 +1,4 @@
-"""A real Slurm of one node on this machine, for the time of a test: its controller, its daemon and a queue."""
+"""Run a real Slurm with one node on this machine for a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# where Slurm lies when it is not installed: the folder in which its packages were unpacked
+# the folder of the unpacked packages, if Slurm is not installed
 PREFIX = Path(os.environ.get("TEST_SLURM_PREFIX", "/"))
 LIBRARIES = PREFIX / "usr/lib/x86_64-linux-gnu"
 PROGRAMS = f"{PREFIX / 'usr/bin'}:{PREFIX / 'usr/sbin'}"
@@ -53,7 +53,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """Run Slurm and give the environment in which its commands find it.
+    """Run Slurm and yield the environment for its commands.
 
     Args:
         folder: For its files.
@@ -100,7 +100,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def ask(env: dict[str, str], *command: str) -> str:
-    """Return what a command of Slurm says."""
+    """Return the output of a Slurm command."""
     found = shutil.which(command[0], path=env["PATH"])
     assert found
     return subprocess.run(

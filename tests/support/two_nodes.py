@@ -3,8 +3,7 @@
     node0  ethA 10.77.1.1 ------- 10.77.1.2 ethA  node1
            ethB 10.77.2.1 ------- 10.77.2.2 ethB
 
-Each node has a loopback, a host name and an `/etc/hosts` of its own. Needs root and iproute2; `why_not` says what is
-missing.
+Each node has its own loopback, host name and `/etc/hosts`. Needs root and iproute2; `why_not` returns what is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ ENTER = (
 
 
 def why_not() -> str | None:
-    """Return why namespaces cannot be made here, or None where they can."""
+    """Return why network namespaces cannot be created here; None if they can."""
     if missing := [tool for tool in ("ip", "tc", "unshare") if shutil.which(tool) is None]:
         return f"no {', '.join(missing)} on PATH (iproute2, util-linux)"
     if os.geteuid() != 0:
@@ -72,7 +71,7 @@ class Node:
         return f"10.77.{LINKS.index(link) + 1}.{self.number + 1}"
 
     def start(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.Popen[str]:
-        """Start a command on this node; both its streams come by one pipe.
+        """Start a command on this node, with stdout and stderr in one pipe.
 
         Args:
             command: Words; the process that is returned is the command's own.
@@ -112,7 +111,7 @@ class Node:
         _run("tc", "-n", self.namespace, "qdisc", "replace", "dev", link, *words)
 
     def terminate_all(self) -> None:
-        """End whatever runs on this node."""
+        """Kill all processes on this node."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -125,7 +124,7 @@ class Node:
 
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[tuple[Node, Node]]:
-    """Make two nodes with two links, and take them away with all that runs on them.
+    """Create two nodes with two links, and delete them with all their processes.
 
     Args:
         folder: For files of the nodes.
@@ -162,7 +161,7 @@ def torchrun(nodes: Sequence[Node], *words: str, per_node: int = 1, port: int = 
 
 
 def end(process: subprocess.Popen[Any], timeout: float) -> tuple[int, str]:
-    """Wait for a process and return its exit code and what it said."""
+    """Wait for a process and return its exit code and output."""
     said, _ = process.communicate(timeout=timeout)
     return process.returncode, said
 

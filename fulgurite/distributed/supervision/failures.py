@@ -122,9 +122,7 @@ def diagnose_failure(
     unresponsive = [number for number, process in processes.items() if process.poll() is None and number not in notes]
     if unresponsive:
         names = ", ".join(f"{number} (pid {processes[number].pid})" for number in unresponsive)
-        return RankFailed(
-            f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds if it needs longer."
-        )
+        return RankFailed(f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.")
     for number, note in notes.items():
         return RankFailed(f"rank {number} lost its peers: {note['reason']}")
     return None

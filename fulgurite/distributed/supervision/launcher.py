@@ -57,7 +57,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
         ConfigError: The timeout is not positive.
     """
     if timeout <= 0:
-        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set a number of seconds, e.g. 600."])
+        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set e.g. 600."])
     strategy = trainer.strategy
     given = process_group_timeout(strategy)
     if given == default_pg_timeout:

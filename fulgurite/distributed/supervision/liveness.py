@@ -25,11 +25,7 @@ from fulgurite.distributed.supervision.failures import (
 
 @contextmanager
 def registered_pid(folder: Path) -> Iterator[None]:
-    """Register the process ID of this rank for the other ranks.
-
-    Args:
-        folder: The run directory.
-    """
+    """Register the process ID of this rank for the other ranks."""
     note = folder / FAILURES_DIR / f"{rank()}.pid"
     with suppress(OSError):  # diagnosis must not fail the run
         note.parent.mkdir(exist_ok=True)
@@ -74,7 +70,7 @@ def diagnose_missing_ranks(
         return RankFailed(f"rank {rank()} and its peers lost each other: the network failed", EXIT_CRASH)
     names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in unresponsive)
     return RankFailed(
-        f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds if it needs longer.",
+        f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.",
         EXIT_CRASH,
     )
 

@@ -79,12 +79,7 @@ class RankWatcher(threading.Thread):
 
 
 def take_over_from_stopped_rank_zero(parent: int, folder: Path) -> None:
-    """On rank 1, close the record of a stopped rank 0 and kill it.
-
-    Args:
-        parent: Process ID of rank 0.
-        folder: The run directory.
-    """
+    """On rank 1, close the record of a stopped rank 0 and kill it."""
     if rank() != 1 or not is_stopped(parent):
         return
     mark_ended(folder, "failed", f"rank 0 (pid {parent}) is stopped (SIGSTOP) and does not respond", EXIT_CRASH)

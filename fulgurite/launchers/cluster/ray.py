@@ -47,12 +47,6 @@ def stream(
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs on Ray, as `StreamingLauncher`.
 
-    Args:
-        launcher: Set up by Hydra.
-        settings: Checked by `check_settings`.
-        jobs: Number and overrides of each.
-        at_once: Maximum number of concurrent jobs; None leaves it to `slots`.
-
     Raises:
         UserError: Ray cannot be reached, or lacks the resources of a job.
     """

@@ -65,13 +65,10 @@ PREEMPT_SIGNAL_ENV = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Slurm, as `StreamingLauncher`.
-
-    Args:
-        launcher: Set up by Hydra.
-        settings: Checked by `check_settings`.
-        jobs: Number and overrides of each.
-        at_once: Maximum number of concurrent jobs; None leaves it to `slots`.
+    """Run jobs on Slurm, as `StreamingLauncher`."""
+    scheduler = SlurmScheduler(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
+    slots = settings["slots"]
+    yield from submit_jobs(scheduler, launcher, jobs, min(slots, at_once or slots))
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +90,7 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
         )
     for key in ("nodes", "tasks_per_node"):
         if cluster == "local" and settings[key] > 1:
-            raise UserError(
-                f"hydra.launcher.{key}={settings[key]}: cluster=local has only one. Set it to 1."
-            )
+            raise UserError(f"hydra.launcher.{key}={settings[key]}: cluster=local has only one. Set it to 1.")
     if settings["signal_delay_s"] >= settings["timeout_min"] * 60:
         raise UserError(
             f"hydra.launcher.signal_delay_s={settings['signal_delay_s']}: is not below "
@@ -105,12 +100,7 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_executor(settings: dict[str, Any], folder: Path) -> Any:
-    """Return submitit's executor for the jobs of a sweep.
-
-    Args:
-        settings: Checked.
-        folder: The sweep directory.
-    """
+    """Return submitit's executor for the jobs of a sweep."""
     submitit = import_package("submitit", "slurm")
     executor = submitit.AutoExecutor(
         folder=folder / SUBMITIT_DIR / "%j",

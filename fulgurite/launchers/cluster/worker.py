@@ -35,9 +35,6 @@ def run_submitted_job(pickled: bytes) -> JobReturn:
 
     submitit's SIGUSR1 handler requeues the job and exits at once, in the middle of a step. While the job runs, ours
     replaces it: the job finishes its step and saves, then submitit's handler is called.
-
-    Args:
-        pickled: A `RemoteJob`.
     """
     requeue: Any = signal.getsignal(signal.SIGUSR1)
     clear_single_task_env()

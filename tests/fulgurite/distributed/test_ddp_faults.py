@@ -1,4 +1,4 @@
-"""Runs of two real processes of which one is killed, stopped or fails; ports that are taken; two runs at once."""
+"""Runs of two real ranks: one is killed, stopped or fails; used ports; concurrent runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -
 def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
     reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "distributed.rank_timeout_seconds=40")
     assert re.fullmatch(
-        r"rank 1 \(pid \d+\) did not respond within 40 s. Raise distributed.rank_timeout_seconds if it needs longer.", reason
+        r"rank 1 \(pid \d+\) did not respond within 40 s. Raise distributed.rank_timeout_seconds.",
+        reason,
     )
 
 

@@ -1,4 +1,4 @@
-"""However the processes of a run are started, they are one run with one directory, one config and the same results."""
+"""Every launcher starts one run, with one directory, one config and the same results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is cut over processes learns what it learns in one."""
+"""A sharded model learns the same as in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the processes of a run find one another, over what they speak, and what is refused before one waits."""
+"""Init methods, backends and interfaces, and configs that are rejected before a rank waits."""
 
 from __future__ import annotations
 
@@ -115,7 +115,10 @@ def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, lin
         (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo. Set .*=gloo"),
         (("trainer.strategy.process_group_backend=glo",), r"is not a backend.*[Dd]id you mean 'gloo'\?"),
         (("trainer.num_nodes=2",), r"trainer.num_nodes=2: no launcher started the run on several nodes. Start it"),
-        (("distributed.init_method=file:///proc/meet",), r"cannot be created \(.*\)[.] Name a file on a shared filesystem"),
+        (
+            ("distributed.init_method=file:///proc/meet",),
+            r"cannot be created \(.*\)[.] Name a file on a shared filesystem",
+        ),
     ],
 )
 def test_what_this_build_or_machine_lacks_is_one_line(words: tuple[str, ...], line: str, small: ComposeSmall) -> None:

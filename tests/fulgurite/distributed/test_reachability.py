@@ -1,4 +1,4 @@
-"""What keeps processes from reaching one another is told in one line before they wait, or after a bounded wait."""
+"""Unreachable ranks are reported in one line, at once or after a bounded wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under torchrun a run that lost a rank is started again by itself, and goes on as if nothing had been."""
+"""torchrun restarts a run that lost a rank, and it resumes bit-identically."""
 
 from __future__ import annotations
 

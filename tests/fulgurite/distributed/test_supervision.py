@@ -1,4 +1,4 @@
-"""A process of a run that is killed, stopped or fails ends the run on all of them, and is named."""
+"""A rank that is killed, stopped or fails terminates the run on all ranks, and is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of two machines with two links: over which it speaks, and what it says of a folder that one does not see."""
+"""A run on two nodes with two links: the interfaces it uses, and a directory that one node does not see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps beyond one machine: real jobs of submitit and of Ray, with what can happen to them."""
+"""Sweeps with real submitit and Ray jobs, and their faults."""
 
 from __future__ import annotations
 

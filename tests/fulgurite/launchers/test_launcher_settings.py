@@ -1,4 +1,4 @@
-"""What launchers of schedulers take, refuse and hand over, and what they make of jobs that are lost."""
+"""Settings of the Slurm and Ray launchers."""
 
 from __future__ import annotations
 

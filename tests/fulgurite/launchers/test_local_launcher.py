@@ -1,4 +1,4 @@
-"""`hydra/launcher=local`: jobs side by side, each in its place, as many as there are; none is lost and none is left."""
+"""`hydra/launcher=local`: concurrent jobs in slots; none is lost, none survives the sweep."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LONG = (
 )
 SEEN = (
     "extras.allowed_targets=[tests]",
-    "+callbacks.seen={_target_: tests.support.slot_probe.PlaceSeen, folder: '${paths.output_dir}'}",
+    "+callbacks.seen={_target_: tests.support.slot_probe.SlotProbe, folder: '${paths.output_dir}'}",
 )
 
 
@@ -67,7 +67,7 @@ def test_jobs_share_a_machine_and_leave_nothing_to_one_another(tmp_path: Path, m
     done = start(tmp_path, ["-m", *SMALL, *LOCAL, *SEEN, *few])
     assert done.returncode == 0, done.stderr
     sweep = only_sweep(tmp_path)
-    places, records = jobs_in(sweep, "place.json"), jobs_in(sweep, "run.json")
+    places, records = jobs_in(sweep, "slot.json"), jobs_in(sweep, "run.json")
     cores = sorted(os.sched_getaffinity(0))
     halves = [cores[: len(cores) // 2], cores[len(cores) // 2 : len(cores) // 2 * 2]] if len(cores) > 1 else [cores] * 2
     assert [place["cores"] for place in places[:2]] == halves
@@ -168,7 +168,7 @@ def under_way(tmp_path: Path, *more: str) -> tuple[WarmProcess, list[str]]:
     given = ["-m", *LONG, *LOCAL, *SEEN, hurry, "test=false", "seed=1,2,3,4", *more, f"paths.log_dir={tmp_path}/logs"]
     sweep = WarmProcess("train", given, tmp_path / "first")
     within = time.monotonic() + 60
-    while len(list(tmp_path.glob("logs/train/multiruns/*/*/place.json"))) < 2:
+    while len(list(tmp_path.glob("logs/train/multiruns/*/*/slot.json"))) < 2:
         there = sweep.process.is_alive() and time.monotonic() < within
         assert there, (tmp_path / "first/err").read_text()
         time.sleep(0.05)
@@ -257,7 +257,7 @@ def test_jobs_of_several_processes_run_side_by_side(tmp_path: Path) -> None:
     assert [(record["ranks"], record["status"], record["seed"]) for record in jobs_in(sweep, "run.json")] == [
         (2, "done", seed) for seed in (1, 2, 3)
     ]
-    assert [place["trace"] for place in jobs_in(sweep, "place.json")] == [None] * 3
+    assert [place["trace"] for place in jobs_in(sweep, "slot.json")] == [None] * 3
     assert processes_with(str(tmp_path)) == []
 
 

@@ -1,4 +1,4 @@
-"""What is told of a sweep while it runs: counts, the best so far, and the time that is left."""
+"""Progress of a running sweep: counts, best value, remaining time."""
 
 from __future__ import annotations
 

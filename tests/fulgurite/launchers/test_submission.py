@@ -1,4 +1,4 @@
-"""How jobs are handed to a scheduler: as there is room, a lost one told of, none left behind a sweep that ends."""
+"""Submitting jobs to a scheduler: full queues, lost jobs, stopped sweeps."""
 
 from __future__ import annotations
 

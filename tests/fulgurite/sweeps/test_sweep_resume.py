@@ -25,7 +25,7 @@ def grid_command(tmp_path: Path, **faults: str) -> list[str]:
     marks = tmp_path / "marks"
     marks.mkdir(exist_ok=True)
     what = ", ".join(f"{seed}: {kind}" for seed, kind in faults.items())
-    target = "tests.support.fault_once.TroubleOnce"
+    target = "tests.support.fault_once.FaultOnce"
     callback = f"{{_target_: {target}, what: {{{what}}}, seed: '${{seed}}', step: 4, marks: {marks}}}"
     return [
         "-m",
@@ -165,7 +165,7 @@ def test_jobs_of_two_processes_share_overrides_and_one_folder_and_resume(tmp_pat
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_jobs_of_several_processes_have_one_folder_each_and_leave_nothing_behind(ranks: int, tmp_path: Path) -> None:
-    noted = f"+callbacks.noted={{_target_: tests.support.job_probe.Noted, folder: '{tmp_path}'}}"
+    noted = f"+callbacks.noted={{_target_: tests.support.job_probe.JobProbe, folder: '{tmp_path}'}}"
     several = ("trainer=ddp_sim", f"trainer.devices={ranks}", "data.batch_size=60", "extras.allowed_targets=[tests]")
     jobs = ("seed=1,2,3", "model.optimizer.lr=0.01")
     few = (*QUICK, "test=false", "trainer.max_epochs=1")

@@ -11,11 +11,7 @@ class GridSweeper(BasicSweeper):
     """BasicSweeper that validates every job first and can resume a sweep."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs of a grid.
-
-        Args:
-            arguments: Overrides of the command line, without Hydra's flags.
-        """
+        """Run the jobs of a grid."""
         # Hydra imports every plugin at every start, also for shell completion
         from fulgurite.sweeps.grid import run_grid
 

@@ -48,22 +48,12 @@ class LocalLauncher(Launcher):
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Generator[tuple[int, JobReturn], None, None]:
-        """Run jobs, each taken when a slot is free, and yield each as it ends.
-
-        Args:
-            jobs: Number and overrides of each.
-            at_once: Maximum number of slots; None uses all.
-        """
+        """Run jobs, each taken when a slot is free, and yield each as it ends."""
         from fulgurite.launchers.local_pool import LocalPool
 
         yield from LocalPool(self, self.slots[:at_once]).stream(jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs, for sweepers without streaming.
-
-        Args:
-            job_overrides: Of each job.
-            initial_job_idx: Number of the first job.
-        """
+        """Run a batch of jobs, for sweepers without streaming."""
         returned: dict[int, Any] = dict(self.stream(enumerate(job_overrides, start=initial_job_idx)))
         return [returned[number] for number in sorted(returned)]

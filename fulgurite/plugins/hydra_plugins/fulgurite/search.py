@@ -30,11 +30,7 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run trials up to `n_trials`.
-
-        Args:
-            arguments: Overrides of the command line, without Hydra's flags.
-        """
+        """Run trials up to `n_trials`."""
         # Hydra imports every plugin at every start, also for shell completion
         from fulgurite.search.runner import run_search
 
