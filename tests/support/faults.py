@@ -18,7 +18,7 @@ class Fault(Callback):
     """Exits, stops or corrupts one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (without reporting a reason), `late`, name of an exception or signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (no reason), `late`, name of an exception or signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
 
