@@ -1,1 +1,1 @@
-"""Ground level: errors, files, download, logging, redaction. Imports no torch and nothing else of this library."""
+"""Base level: errors, files, downloads, logging, formatting. Imports neither torch nor other packages."""

@@ -1,7 +1,6 @@
-"""Downloads that are whole, checked and go on after a cut.
+"""Download files: verify the checksum, resume interrupted transfers, try mirrors in turn.
 
-What is slow to import (the network) is imported by the function that needs it, so that a door which only answers
-`--help` does not pay for it.
+The slow network imports are inside functions, so that a command that only prints its help does not pay for them.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ if TYPE_CHECKING:
     from http.client import HTTPMessage, HTTPResponse
     from urllib.request import OpenerDirector, Request
 
-SOCKET_TIMEOUT = 30.0  # seconds without a byte before a mirror is given up
-TRIES = 5  # requests to one mirror, as long as each brings more bytes than the one before
+SOCKET_TIMEOUT_SECONDS = 30.0
+MAX_REQUESTS = 5  # to one mirror, as long as each brings more bytes
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 log = RankedLogger(__name__)
 
 
 def download(
-    urls: str | Sequence[str], target: str | Path, sha256: str | None = None, *, timeout: float = SOCKET_TIMEOUT
+    urls: str | Sequence[str], target: str | Path, sha256: str | None = None, *, timeout: float = SOCKET_TIMEOUT_SECONDS
 ) -> Path:
-    """Bring one file from the first mirror that gives it whole, under a lock, and return its path.
+    """Download a file from the first mirror that delivers it intact, under a lock, and return its path.
 
-    Only https is spoken, and no redirect leads away from it; plain http is spoken with this machine alone. Bytes gather
-    in `<target>.part`, which a later call or another mirror continues, but only where `sha256` can tell that the pieces
-    belong together. A target that is there already, and has the right sum, is left as it is.
+    Only https is used, also after redirects; plain http is allowed to this machine. Bytes are collected in
+    `<target>.part`. A later call or another mirror continues that file only when `sha256` can verify the result. An
+    existing target with the right checksum is kept.
 
     Args:
-        urls: Mirrors in the order they are tried.
-        target: Where the file goes; its folder is made when missing.
-        sha256: Hex digest the file must have; None takes what a mirror gives.
-        timeout: Seconds without a byte before a mirror is given up.
+        urls: Mirrors, in order.
+        target: The file to create; its folder is created too.
+        sha256: Expected hex digest; None accepts any content.
+        timeout: Seconds without a byte before the next mirror is tried.
 
     Raises:
-        UserError: No mirror gave the file (each is named with its reason), or the target's folder cannot be written.
+        UserError: Every mirror failed (each is named with its reason), or the target's folder is not writable.
     """
     urls, target = [urls] if isinstance(urls, str) else urls, Path(target)
     part = target.with_name(target.name + ".part")
@@ -64,59 +63,57 @@ def download(
                 return target
     except OSError as error:
         raise UserError(
-            f"{target}: cannot be written ({error.strerror or error}); free or choose another folder"
+            f"{target}: not writable ({error.strerror or error}). Free space, or choose another folder."
         ) from error
-    needs = f", with sha256 {sha256}" if sha256 else ""
-    raise UserError(
-        f"{target.name}: no mirror gave it: {'; '.join(reasons)}; get it by other means and put it at {target}{needs}"
-    )
+    needs = f" (sha256 {sha256})" if sha256 else ""
+    raise UserError(f"{target.name}: every mirror failed: {'; '.join(reasons)}. Put the file at {target}{needs}.")
 
 
 class _MirrorError(Exception):
-    """One mirror cannot give the file; the message says why."""
+    """A mirror failed; the message is the reason."""
 
 
 def _fetch(url: str, part: Path, sha256: str | None, timeout: float) -> None:
-    """Fill `part` from one mirror until it is whole and has the right sum, going on after a cut."""
+    """Download `part` from one mirror until its checksum is right, resuming interrupted transfers."""
     _check_url(url)
     if sha256 is None:
         part.unlink(missing_ok=True)
     elif part.exists() and sha256_of(part) == sha256:
         return
     log.info("downloading %s", _shown(url))
-    for attempt in range(TRIES):
+    for attempt in range(MAX_REQUESTS):
         had = _size(part)
         try:
             start = _receive(url, part, had, timeout)
-        except _InterruptedError as cut:
-            if sha256 is None or _size(part) <= had or attempt == TRIES - 1:
+        except _InterruptedError as error:
+            if sha256 is None or _size(part) <= had or attempt == MAX_REQUESTS - 1:
                 raise
-            log.info("%s; going on from byte %d", cut, _size(part))
+            log.info("%s. Resuming from byte %d", error, _size(part))
             continue
         if sha256 is None or (found := sha256_of(part)) == sha256:
             return
         part.unlink()
-        if start == 0:  # else the piece that was there before may be the wrong one, so this mirror gets a clean try
+        if start == 0:  # otherwise the earlier part may be the wrong one: retry from the first byte
             raise _MirrorError(f"wrong sha256 {found[:12]}..., expected {sha256[:12]}...")
-    raise _MirrorError(f"not whole after {TRIES} tries")
+    raise _MirrorError(f"incomplete after {MAX_REQUESTS} requests")
 
 
 class _InterruptedError(_MirrorError):
-    """The connection ended before the file did; what came is kept."""
+    """The connection was interrupted; the received bytes are kept."""
 
 
 def _receive(url: str, part: Path, start: int, timeout: float) -> int:
-    """Append what the mirror sends from byte `start` on, and return the byte it really began at."""
+    """Append the mirror's response from byte `start` on, and return the byte at which it starts."""
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request
 
     headers = {"User-Agent": "fulgurite"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = Request(url, headers=headers)  # noqa: S310 - _check_url has judged the scheme
+    request = Request(url, headers=headers)  # noqa: S310 - _check_url has checked the scheme
     try:
         response: HTTPResponse = _opener(url).open(request, timeout=timeout)
     except HTTPError as error:
-        if error.code == 416 and start:  # the piece is longer than the file: it is of another one
+        if error.code == 416 and start:  # the part is longer than the file: it belongs to another file
             part.unlink()
             return _receive(url, part, 0, timeout)
         raise _MirrorError(f"{error.code} {error.reason}") from error
@@ -126,7 +123,7 @@ def _receive(url: str, part: Path, start: int, timeout: float) -> int:
         if response.status != 206:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise _MirrorError(f"sent another range than was asked for, {response.headers.get('Content-Range')!r}")
+            raise _MirrorError(f"sent another range than requested, {response.headers.get('Content-Range')!r}")
         with part.open("ab" if start else "wb") as file:
             _copy(response, file, timeout)
     return start
@@ -139,7 +136,7 @@ def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
     expected, received = response.length, 0
     while received != expected:
         try:
-            # read1 gives what has arrived: on a cut nothing that came is lost
+            # read1 returns the bytes that have arrived: an interruption loses none
             block = response.read1(BLOCK)
         except (OSError, HTTPException) as error:
             raise _InterruptedError(f"{_reason(error, timeout)} after {received} bytes") from error
@@ -150,11 +147,11 @@ def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
     file.flush()
     os.fsync(file.fileno())
     if expected is not None and received != expected:
-        raise _InterruptedError(f"cut off after {received} of {expected} bytes")
+        raise _InterruptedError(f"interrupted after {received} of {expected} bytes")
 
 
 def _opener(url: str) -> OpenerDirector:
-    """Return what opens `url`: keeps redirects secure, and asks no proxy for this machine's own addresses."""
+    """Return an opener that keeps redirects secure and uses no proxy for this machine's addresses."""
     from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
     class SecureRedirects(HTTPRedirectHandler):
@@ -173,7 +170,7 @@ def _opener(url: str) -> OpenerDirector:
 
 
 def is_secure(url: str) -> bool:
-    """Tell whether a URL is one that `download` speaks: https, or plain http with this machine alone."""
+    """Return whether `download` accepts a URL: https, or plain http to this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
@@ -183,17 +180,17 @@ def _check_url(url: str) -> None:
     if not is_secure(url):
         raise _MirrorError(f"{_shown(url)} is not https")
     if "@" in parts.netloc:
-        raise _MirrorError("a user or password in a URL is not used")
+        raise _MirrorError("the URL contains a user or password")
 
 
 def _shown(url: str) -> str:
-    """Return a URL as messages may show it: without user, password and query, where secrets travel."""
+    """Return a URL for messages: without user, password and query, which may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _reason(error: Exception, timeout: float) -> str:
-    cause = getattr(error, "reason", error)  # urllib wraps the error that says something
+    cause = getattr(error, "reason", error)  # urllib wraps the informative error
     if isinstance(cause, TimeoutError):
         return f"no byte for {timeout:g} s"
     return " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())

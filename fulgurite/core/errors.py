@@ -1,16 +1,17 @@
-"""The errors a run can end with, and the exit code of each.
+"""Define the errors of a run, their exit codes, and suggestions for mistyped names.
 
-    FulguriteError            1   a fault of ours that knows its own message
-    └── UserError             2   the user's input: config, missing file, missing hardware
-        ├── ConfigError       2   several findings about a config, told together
-        └── DiskFull          2   a file has no room on the disk
-    ├── Diverged              3   the loss became NaN or infinite
-    ├── RankFailed          any   another process of the run failed; ends with that one's code
-    └── Pruned              0   a trial of a search was ended early, as it promised little
+    FulguriteError            1   an error of this library with its own message
+    ├── UserError             2   the user's input: config, missing file, missing hardware
+    │   ├── ConfigError       2   all findings about a config
+    │   └── DiskFull          2   no space for a file
+    ├── Diverged              3   the loss is NaN or infinite
+    ├── RankFailed          any   another rank failed; its exit code
+    ├── RefusedByRankZero   any   rank 0 rejected the start; its exit code
+    └── Pruned                0   the pruner stopped a trial
 
-    Stopped            130, 143   a signal ended the run; no Exception, so that no `except Exception` goes on after it
+    Interrupted        130, 143   a signal stopped the run; a BaseException, so that no `except Exception` swallows it
 
-An error that a user can mend says three things in one line: the value, the rule, the remedy.
+The message of a `UserError` is one line: value, rule, remedy.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-# the disk, a quota, a limit on the size of one file
+# disk, quota, limit on the size of one file
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What torch's allocators and backends say where they have no error type of their own.
+# torch's allocators and backends raise these messages without an error type of their own.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
 )
 
 
 class FulguriteError(Exception):
-    """Root of the project's own errors; shown as one line, without a traceback."""
+    """An error that is shown as one line, without a traceback."""
 
     exit_code: int = EXIT_CRASH
 
 
 class UserError(FulguriteError):
-    """Something the user gave cannot be used; the message names the value, the rule and the remedy."""
+    """Invalid input; the message names the value, the rule and the remedy."""
 
     exit_code = EXIT_USER
 
 
 class ConfigError(UserError):
-    """All findings about one config, told together.
+    """All findings about one config.
 
     Args:
         findings: One line each, complete in itself.
@@ -60,31 +61,31 @@ class ConfigError(UserError):
 
 
 class DiskFull(UserError):
-    """A file has no room: the disk, a quota or a limit is used up; what was saved before is whole."""
+    """There is no space for a file; earlier checkpoints are intact."""
 
 
 class Diverged(FulguriteError):
-    """The loss is NaN or infinite: going on would only spoil the weights."""
+    """The loss is NaN or infinite; further steps would corrupt the weights."""
 
     exit_code = EXIT_DIVERGED
 
 
 class Pruned(FulguriteError):
-    """A trial of a search was ended early, as it promised little; no fault of the run's."""
+    """The pruner stopped a trial of a search."""
 
     exit_code = EXIT_DONE
 
 
 class Interrupted(BaseException):
-    """A signal ended the run.
+    """A signal stopped the run.
 
     Args:
         signal_name: `SIGINT`, `SIGTERM` or `SIGUSR1`.
-        saved: What of the run is saved where, a part of a sentence.
-        exit_code: Of the process; None is the one of the signal.
+        saved: Where the last checkpoint is, part of a sentence.
+        exit_code: Exit code of the process; None: that of the signal.
 
     Attributes:
-        told: Whether the run has said so itself.
+        reported: Whether the run has logged it.
     """
 
     def __init__(self, signal_name: str, saved: str = "", exit_code: int | None = None) -> None:
@@ -92,27 +93,27 @@ class Interrupted(BaseException):
         self.signal_name, self.saved = signal_name, saved
         own = EXIT_INTERRUPTED if self.interrupted else EXIT_TERMINATED
         self.exit_code = own if exit_code is None else exit_code
-        self.told = False
+        self.reported = False
         super().__init__(signal_name, saved)
 
     def __str__(self) -> str:
-        told = f"{'interrupted' if self.interrupted else 'terminated'} ({self.signal_name})"
-        return f"{told}, {self.saved}" if self.saved else told
+        text = f"{'interrupted' if self.interrupted else 'terminated'} ({self.signal_name})"
+        return f"{text}, {self.saved}" if self.saved else text
 
 
 def find_interrupt(error: BaseException | None) -> Interrupted | None:
-    """Return the `PartialComposition` that an error is, or that was being handled when the error came up."""
+    """Return the `Interrupted` that an error is, or that was being handled when the error was raised."""
     while error is not None and not isinstance(error, Interrupted):
         error = error.__context__
     return error
 
 
 class RefusedByRankZero(FulguriteError):
-    """Rank 0 has refused what several processes were started for, and tells why.
+    """Rank 0 rejected the start of a run on several ranks.
 
     Args:
-        message: What rank 0 says.
-        exit_code: What it ends with.
+        message: Rank 0's error message.
+        exit_code: Rank 0's exit code.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -121,11 +122,11 @@ class RefusedByRankZero(FulguriteError):
 
 
 class RankFailed(FulguriteError):
-    """Another process of the run failed, and this one cannot go on without it.
+    """Another rank failed, and this rank cannot continue.
 
     Args:
-        message: Which rank, and why.
-        exit_code: What the run ends with: the code of the rank that failed.
+        message: The rank that failed, and the reason.
+        exit_code: Exit code of that rank, and so of the run.
     """
 
     def __init__(self, message: str, exit_code: int = EXIT_CRASH) -> None:
@@ -134,12 +135,12 @@ class RankFailed(FulguriteError):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error of the system says that there is no room for a file."""
+    """Return whether an OSError is about missing disk space."""
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the host's or a device's memory is used up; torch need not be imported."""
+    """Return whether an error is about missing host or device memory; does not import torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, sums, locks."""
+"""Write files atomically, compute checksums, lock between processes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any, BinaryIO
 from fulgurite.core.errors import UserError
 
 BLOCK = 1 << 20  # bytes read or written at a time
-LOCK_TIMEOUT = 600.0  # seconds to wait for another process that downloads or prepares the same thing
+LOCK_TIMEOUT = 600.0  # seconds; another process may download or prepare the same data
 
 
 @contextmanager
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name only when the block ends well; until then the old one stays.
+    """Open a file for writing that replaces the old one only when the block ends without an error.
 
-    The bytes are on the disk before the name is, so a crash or a power cut leaves the old file or the new one.
+    The bytes are synced before the rename, so a crash or a power cut leaves the old file or the new one.
 
     Args:
-        path: The file to make or replace; its folder must exist.
+        path: The file to create or replace; its folder must exist.
 
     Yields:
         The open binary file, under a temporary name in the same folder.
@@ -46,7 +46,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write `content` to `path` so that a reader sees the old content or the new one, never a part.
 
     Args:
-        path: The file to make or replace; its folder must exist.
+        path: The file to create or replace; its folder must exist.
         content: Text (written as UTF-8) or bytes.
     """
     with open_atomic(path) as file:
@@ -54,12 +54,12 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a name beside a file under which it can be written, or be on its way out; `remove_leftovers` knows it."""
+    """Return a temporary name beside a file, which `remove_leftovers` recognizes."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Remove what killed writers left of `open_atomic` in a folder that no other process writes to now.
+    """Remove the temporary files of killed writers from a folder that no other process writes to.
 
     Args:
         folder: The folder of the files.
@@ -70,7 +70,7 @@ def remove_leftovers(folder: Path, names: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk; Windows has no such call and needs none."""
+    """Sync the names in a folder to disk; Windows has no such call and needs none."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -91,15 +91,15 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def file_lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Hold a lock between processes; the system frees it when its holder dies, however it dies.
+    """Hold a lock between processes; the system releases it when its holder dies, also by SIGKILL.
 
     Args:
-        path: The lock file; it and its folder are made when missing.
+        path: The lock file; it and its folder are created.
         timeout: Seconds to wait for another holder.
 
     Raises:
         UserError: Another process still holds the lock after `timeout` seconds.
-        OSError: The lock file cannot be made.
+        OSError: The lock file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -119,9 +119,9 @@ def file_lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]
 
 
 def load_pickle(packed: bytes) -> Any:
-    """Return what another process of the same sweep has pickled; nothing that a user gives comes here.
+    """Unpickle data of another process of the same sweep; never call it on user input.
 
     Args:
-        packed: A job, or what it returned.
+        packed: A pickled job, or its return value.
     """
     return pickle.loads(packed)  # noqa: S301 - the sweep's own

@@ -1,4 +1,4 @@
-"""What the name of a metric says of it, and which metrics a config names."""
+"""Infer a metric's direction from its name, and read the metrics that a config optimizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|f
 
 
 def is_minimized(metric: str) -> bool:
-    """Tell whether a metric is one that is called what losses and errors are called: `val/loss`, `test/mae`."""
+    """Return whether a metric is a loss or an error by its name: `val/loss`, `test/mae`."""
     return _LESS_IS_BETTER.search(metric) is not None
 
 
@@ -21,10 +21,10 @@ def optimized_metrics(cfg: DictConfig) -> tuple[str, ...]:
 
 
 def as_names(given: Any) -> tuple[str, ...]:
-    """Return none, one or a list of names as a tuple."""
+    """Return None, a name or a list of names as a tuple."""
     return tuple(map(str, given)) if is_list(given) else (str(given),) if given else ()
 
 
 def is_list(given: Any) -> bool:
-    """Tell whether a value of a config is a list."""
+    """Return whether a config value is a list."""
     return isinstance(given, (list, tuple)) or OmegaConf.is_list(given)

@@ -1,4 +1,4 @@
-"""The network interfaces of this machine, and which of them gloo would use."""
+"""List the network interfaces of this machine, and find the one that gloo uses."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Interface:
 
     Attributes:
         name: As `ip link` shows it.
-        address: IPv4 address; None where it has none, or the system does not tell.
-        up: It is switched on, and its other end answers.
-        loopback: It leads to this machine only.
+        address: IPv4 address; None without one, or on Windows.
+        up: The interface is up and has a carrier.
+        loopback: The interface reaches this machine only.
     """
 
     name: str
@@ -82,10 +82,10 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
 
 
 def gloo_default_interface() -> tuple[str | None, str]:
-    """Return the interface and address that gloo takes when none is named: those of the host's own name.
+    """Return gloo's default interface and address: those that the host name resolves to.
 
     Returns:
-        Interface, None when no interface has the address; and the address, 127.0.0.1 when the name does not lead here.
+        The interface, None when no interface has the address; the address, 127.0.0.1 for a name of another host.
     """
     address = "127.0.0.1"
     with suppress(OSError):
@@ -99,7 +99,7 @@ def gloo_default_interface() -> tuple[str | None, str]:
 
 
 def interface_to(host: str) -> Interface | None:
-    """Return the interface over which this machine reaches another, by its routes; no packet is sent."""
+    """Return the interface that routes to a host, without sending a packet."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
         own = probe.getsockname()[0]
@@ -108,7 +108,7 @@ def interface_to(host: str) -> Interface | None:
 
 
 def machine_id() -> str:
-    """Return what tells this machine from others: two containers may share a name, or a kernel."""
+    """Return an ID of this machine; containers may share a host name, or a kernel."""
     namespace = ""
     with suppress(OSError):
         namespace = str(Path("/proc/self/ns/net").readlink())

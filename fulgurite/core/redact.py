@@ -1,4 +1,4 @@
-"""A config and a command line as they may be seen: nothing that came out of the environment or sounds secret."""
+"""Mask secrets in configs and command lines: values from the environment and of secret-like keys."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
 )
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")  # in a URL
-ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by the project itself; no secret
+ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by this library, not secret
 
 
 def mask_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the config as plain resolved values, each value read from the environment shown as `***`.
+    """Return the config as plain resolved values, with `***` for values from the environment.
 
-    A secret is never resolved: the interpolation that would read it is replaced first, wherever it is referred to from.
+    The interpolation is replaced before anything is resolved, so a reference to it is masked too.
 
     Args:
-        cfg: A composed config; it is not changed.
+        cfg: A composed config; not changed.
     """
     shown = copy.deepcopy(cfg)
     OmegaConf.set_readonly(shown, False)
@@ -34,14 +34,14 @@ def mask_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def is_secret_key(key: str) -> bool:
-    """Tell whether the last part of a dotted key is called what secrets are called: `api_key`, `token`, ..."""
+    """Return whether the last part of a dotted key names a secret: `api_key`, `token`, ..."""
     return _SECRET_NAME.search(key.rpartition(".")[2]) is not None
 
 
-def mask_override(word: str) -> str:
-    """Return a word of the command line, with `***` for the value of a key that sounds secret, or a URL's password."""
-    key, equals, value = word.partition("=")
-    return f"{key}={MASK}" if equals and value and is_secret_key(key) else _PASSWORD.sub(rf"\1:{MASK}@", word)
+def mask_override(override: str) -> str:
+    """Return an override with `***` for the value of a secret key, or for the password in a URL."""
+    key, equals, value = override.partition("=")
+    return f"{key}={MASK}" if equals and value and is_secret_key(key) else _PASSWORD.sub(rf"\1:{MASK}@", override)
 
 
 def _mask(node: DictConfig | ListConfig) -> None:

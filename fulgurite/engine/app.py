@@ -193,5 +193,5 @@ def _tell_stop(stop: Interrupted) -> None:
         line = describe_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
         goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
         sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_resumable else ''}\n")
-    elif not stop.told:
+    elif not stop.reported:
         sys.stderr.write(f"{stop} before the run began\n")

@@ -97,7 +97,7 @@ def log_outcome(error: BaseException, outcome: Outcome, advice: str) -> None:
         advice: How a run that a signal has stopped goes on.
     """
     if (stop := find_interrupt(error)) is not None:
-        stop.told = True
+        stop.reported = True
         log.error("%s%s", outcome.reason, advice)
     elif isinstance(error, Pruned):
         log.info("pruned: %s", outcome.reason)

@@ -1,1 +1,1 @@
-"""What runs and sweeps leave on disk: layout, readers, lock, provenance, sweep ledger and summary."""
+"""Files of runs and sweeps: layout, reader, lock, provenance, sweep ledger and summary."""

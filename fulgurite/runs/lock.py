@@ -14,24 +14,22 @@ from fulgurite.runs.layout import LOCK_FILE
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Be the one process that writes to a run directory; the system ends that when the process dies, however it dies.
+    """Lock a run directory for this process; the system releases the lock when the process dies.
 
-    Other ranks than 0 write nothing of their own and are let pass.
+    Only rank 0 takes the lock: other ranks do not write there.
 
     Raises:
-        UserError: A living process has it.
+        UserError: Another process holds the lock.
     """
     if rank() != 0:
         yield
         return
     handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _take(handle):
+        if not _try_lock(handle):
             pid = os.pread(handle, 32, 0).decode().strip() if hasattr(os, "pread") else ""
-            raise UserError(
-                f"{folder}: is being written to by another process{f' (pid {pid})' if pid else ''}; "
-                "wait for its end, or end it"
-            )
+            holder = f"process {pid}" if pid else "another process"
+            raise UserError(f"{folder}: locked by {holder}. Wait for it to finish, or stop it.")
         os.truncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         yield
@@ -40,26 +38,26 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether a living process of this or another program has the run directory."""
+    """Return whether another process has the run directory locked."""
     try:
         handle = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:
         return False
     try:
-        return not _take(handle)
+        return not _try_lock(handle)
     finally:
         os.close(handle)
 
 
-def _take(handle: int) -> bool:
-    """Lock an open file for this process.
+def _try_lock(handle: int) -> bool:
+    """Lock an open file for this process, and return whether that succeeded.
 
-    A lock of POSIX, not one of BSD: it belongs to the process alone. The workers of a data loader, forked from it,
-    would keep the other kind for some seconds after their parent was killed.
+    The lock is a POSIX lock, which belongs to the process alone: forked DataLoader workers would hold a BSD lock for
+    some seconds after their parent was killed.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has one kind only, and no fork
+    except ImportError:  # Windows has one kind of lock, and no fork
         import msvcrt
 
         try:

@@ -9,21 +9,13 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.core.rank_logging import RankedLogger
-
-if TYPE_CHECKING:
-    pass
-
-log = RankedLogger(__name__)
-
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
-
-# Keys that change where a run writes and who hears of it, not what it computes.
+# Keys that change where a run writes and how it reports, not its results.
 IRRELEVANT = (
     *("paths", "extras", "resilience", "distributed", "logger", "tags", "task_name"),
     *("ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra"),
@@ -31,12 +23,12 @@ IRRELEVANT = (
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Return the sha256 of everything in the config that decides the result, interpolations unresolved.
+    """Return the sha256 of the part of the config that determines the results, interpolations unresolved.
 
-    A run whose batches were halved when memory ran out keeps the hash of what it was asked for.
+    A run whose batch size was halved after running out of memory keeps the hash of the original config.
     """
-    if asked := OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.config_hash"):
-        return str(asked)
+    if original := OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.config_hash"):
+        return str(original)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     relevant = {key: value for key, value in plain.items() if key not in IRRELEVANT}
@@ -45,14 +37,14 @@ def config_hash(cfg: DictConfig) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    from importlib import metadata  # slow to import, and not needed to refuse a typo
+    """Return the versions of Python and of the packages that determine the results."""
+    from importlib import metadata  # slow to import, and not needed to reject a typo
 
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Return commit and dirty flag of the checkout at `root`; None where there is no git or no commit."""
+    """Return commit and dirty flag of the checkout at `root`; None without git or without a commit."""
     git = shutil.which("git")
     if git is None:
         return None

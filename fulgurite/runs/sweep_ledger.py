@@ -1,19 +1,19 @@
-"""`sweep.jsonl`, the ledger of a sweep: what was planned and what became of each job, one line an event.
+"""Read and write `sweep.jsonl`, the ledger of a sweep: one line for each event of the sweep and its jobs.
 
     plan      jobs [{job, key, words}], code, command    each start of a grid: all its jobs, and the state of the code
-    queued    job, key, id                            a job was handed to Slurm, which knows it by `id`
+    queued    job, key, id                            a job was submitted to Slurm; `id` is the Slurm job ID
     started   job, key, words, folder, pid               a job has a run directory, `folder` below the sweep's
-    done, failed, killed   job, key, reason, exit_code   how it ended
-    again     job, key, kept                             a job is run anew; what it had left is kept in this folder
+    done, failed, killed   job, key, reason, exit_code   the job ended
+    again     job, key, kept                             a job is restarted; its old run directory was moved to `kept`
     changed   before, files                              these files changed before job number `before` was started
-    search    space, fixed, directions, n_trials, code, command    each start of a search, which has no list of jobs
-    told      job, key, state, values, reason            what a study was told of a trial, which has the job's number
-    pruned    job, key, reason, exit_code                a trial was ended early, as it promised little
+    search    space, fixed, directions, n_trials, code, command    each start of a search
+    told      job, key, state, values, reason            the result that the study got for a trial
+    pruned    job, key, reason, exit_code                the pruner stopped a trial
 
-Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of a job's sorted words, so a job is the same job
-whatever its place on the command line; `words` are as they may be shown. A line is one write to a file opened for
-appending and is on the disk before the next thing happens, so a kill leaves whole lines, or a last one that is
-ignored. How a job ended stands in its own run.json too, which wins: a job may have gone on alone.
+Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of the job's sorted overrides, so that their order
+does not matter. `words` are the overrides with masked secrets. A line is one synced write to a file opened for appending, so a
+kill leaves complete lines, or an incomplete last line, which is ignored. The status in a job's run.json wins over the
+ledger: the job may have been resumed on its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = RankedLogger(__name__)
 
 
 def append_event(folder: Path, event: str, /, **facts: Any) -> None:
-    """Add a line to a sweep's ledger, and have it on the disk; other ranks than 0 add none.
+    """Append an event to a sweep's ledger and sync it to disk, on rank 0 only.
 
     Args:
         folder: The sweep's directory.
@@ -119,50 +119,50 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def first_plan(events: Sequence[Mapping[str, Any]], kind: str = GRID) -> Mapping[str, Any] | None:
-    """Return the first plan among a ledger's events; those after it hold the same jobs, or the same space."""
+    """Return the first plan of a ledger; later plans have the same jobs, or the same search space."""
     return next((event for event in events if event["event"] == kind), None)
 
 
-def job_key(words: Sequence[str]) -> str:
-    """Return the hash of a job's words, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:16]
+def job_key(overrides: Sequence[str]) -> str:
+    """Return the hash of a job's overrides; their order does not matter."""
+    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:16]
 
 
 def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
-    """Write into the ledger what became of a job.
+    """Record an event of a job.
 
     Args:
-        sweep: Directory and number of the job as run.json has them; None for a run of no sweep.
+        sweep: `sweep` of the job's run.json; None for a run outside a sweep.
         event: `queued`, `started`, `done`, `failed` or `killed`.
         run: The job's run directory.
-        facts: What else there is to say.
+        facts: Further fields.
     """
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
-    folder, number, words = Path(sweep["dir"]), sweep["job"], _task_overrides()
+    folder, number, overrides = Path(sweep["dir"]), sweep["job"], _task_overrides()
     ledger = ledger_state(folder)
     key = ledger.planned.get(number)
-    if key is None and event != "started":  # of a job that could not say so itself the sweep tells, and has other words
+    if key is None and event != "started":  # the sweep's process records it, with other overrides
         key = ledger.last.get(number, {}).get("key")
-    key = key or job_key(words)
+    key = key or job_key(overrides)
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run
-        facts |= {"words": [mask_override(word) for word in words], "folder": str(where), "pid": os.getpid()}
+        facts |= {"words": list(map(mask_override, overrides)), "folder": str(where), "pid": os.getpid()}
     try:
         append_event(folder, event, job=number, key=key, **facts)
-    except OSError as error:  # run.json says the same
-        log.error("%s: cannot be written (%s)", folder / LEDGER, error.strerror or error)
+    except OSError as error:  # run.json has the same status
+        log.error("%s: not writable (%s)", folder / LEDGER, error.strerror or error)
 
 
 def record_failure(folder: Path, number: int, key: str, error: BaseException) -> bool:
-    """Write that a job failed which had no record to say so in; False where the ledger has how it ended.
+    """Record the failure of a job without a run directory; return False when its end is recorded already.
 
     Args:
         folder: The sweep's directory.
-        number: Of the job.
-        key: Of the job.
-        error: What it has raised.
+        number: Number of the job.
+        key: Key of the job.
+        error: The exception that the job raised.
     """
     if ledger_state(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
         return False
@@ -174,13 +174,13 @@ def record_failure(folder: Path, number: int, key: str, error: BaseException) ->
 def _task_overrides() -> list[str]:
     if not HydraConfig.initialized():
         return []
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(words, list)
-    return [str(word) for word in words]
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return list(map(str, overrides))
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return a line's event; None for the last line of a process that was killed, or of a disk that was full."""
+    """Return the event of a line; None for an incomplete line of a killed process or a full disk."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -189,17 +189,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _lock(handle: int) -> None:
-    """Let no other process write until the file is closed: on NFS, two machines may append at the same place."""
+    """Lock the ledger until it is closed: on NFS, two machines may append at the same offset."""
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    with suppress(OSError):  # a file system without locks
+    with suppress(OSError):  # the file system has no locks
         fcntl.lockf(handle, fcntl.LOCK_EX)
 
 
 def _is_torn(handle: int) -> bool:
-    """Tell whether an open ledger ends in half a line."""
+    """Return whether an open ledger ends in an incomplete line."""
     if not (size := os.fstat(handle).st_size):
         return False
     os.lseek(handle, size - 1, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""A download is whole, right and secure, or it says in one line why no mirror gave it."""
+"""A download is complete, verified and secure, or one line names why every mirror failed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_mirror_and_its_reason_stand_in_one_line(tmp_path: Path) -> None:
     wrong = hashlib.sha256(b"wrong").hexdigest()
     with FileServer({"/bad": Reply(b"wrong"), "/gone": Reply(status=410)}) as server:
         mirrors = [server.url + "bad", server.url + "gone", server.url + "none?token=canary", "http://example.com/x"]
-        with pytest.raises(UserError, match="no mirror gave it") as caught:
+        with pytest.raises(UserError, match="every mirror failed") as caught:
             download(mirrors, tmp_path / "file", SUM)
     message = str(caught.value)
     assert "\n" not in message
@@ -99,7 +99,7 @@ def test_a_server_without_ranges_starts_from_the_beginning(tmp_path: Path) -> No
 def test_a_cut_file_without_a_sum_is_refused_and_never_pieced_together(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt.part").write_bytes(b"of another model")
     with FileServer({"/model.ckpt": Reply(CONTENT, cut=8_000)}) as server:
-        with pytest.raises(UserError, match=r"cut off after 8000 of 20480 bytes"):
+        with pytest.raises(UserError, match=r"interrupted after 8000 of 20480 bytes"):
             download(server.url + "model.ckpt", tmp_path / "model.ckpt")
         assert not (tmp_path / "model.ckpt").exists()
         server.replies["/model.ckpt"] = Reply(CONTENT)
@@ -167,7 +167,7 @@ def test_a_redirect_on_this_machine_is_followed_past_any_proxy(tmp_path: Path, m
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
-    with FileServer({"/file": Reply(CONTENT)}) as server, pytest.raises(UserError, match="cannot be written") as caught:
+    with FileServer({"/file": Reply(CONTENT)}) as server, pytest.raises(UserError, match="not writable") as caught:
         download(server.url + "file", tmp_path / "taken" / "file", SUM)
     assert str(tmp_path / "taken" / "file") in str(caught.value)
     assert server.requests == []
