@@ -11,9 +11,9 @@
     pruned    job, key, reason, exit_code                the pruner stopped a trial
 
 Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of the job's sorted overrides, so that their order
-does not matter. `words` are the overrides with masked secrets. A line is one synced write to a file opened for appending, so a
-kill leaves complete lines, or an incomplete last line, which is ignored. The status in a job's run.json wins over the
-ledger: the job may have been resumed on its own.
+does not matter. `words` are the overrides with masked secrets. A line is one synced write to a file opened for
+appending, so a kill leaves complete lines, or an incomplete last line, which is ignored. The status in a job's run.json
+wins over the ledger: the job may have been resumed on its own.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def test_every_mirror_and_its_reason_stand_in_one_line(tmp_path: Path) -> None:
     assert f"{server.url}gone (410 Gone)" in message
     assert f"{server.url}none (404 Not Found)" in message
     assert "http://example.com/x (http://example.com/x is not https)" in message
-    assert message.endswith(f"put it at {tmp_path / 'file'}, with sha256 {SUM}")
+    assert message.endswith(f"Put the file at {tmp_path / 'file'} (sha256 {SUM}).")
     assert "canary" not in message
     assert not (tmp_path / "file").exists()
     assert not (tmp_path / "file.part").exists()
@@ -179,7 +179,7 @@ def test_messages_never_show_what_a_url_keeps_secret(tmp_path: Path, caplog: pyt
         caplog.at_level(logging.INFO, "fulgurite.core.download"),
     ):
         download(server.url + "file?key=canary", tmp_path / "file", SUM)
-        with pytest.raises(UserError, match="a user or password in a URL is not used") as caught:
+        with pytest.raises(UserError, match="the URL contains a user or password") as caught:
             download("https://user:canary@127.0.0.1/file", tmp_path / "other", SUM)
     assert f"downloading {server.url}file" in caplog.text
     assert "canary" not in caplog.text + str(caught.value)
