@@ -166,12 +166,12 @@ def test_no_network_is_one_line_that_says_where_to_put_the_file(
 ) -> None:
     family, _ = tiny_dataset(f"http://127.0.0.1:{closed_port()}/", f"http://127.0.0.1:{closed_port()}/mirror/")
     monkeypatch.setitem(DATASETS, "mnist", family)
-    with pytest.raises(UserError, match="no mirror gave it") as caught:
+    with pytest.raises(UserError, match="every mirror failed") as caught:
         _tiny(tmp_path).prepare_data()
     message = str(caught.value)
     assert "\n" not in message
     assert message.count("(Connection refused)") == 2
-    assert f"put it at {tmp_path / NAMES[0]}.gz" in message
+    assert f"Put the file at {tmp_path / NAMES[0]}.gz" in message
     assert not is_prepared(tmp_path, family.files)
 
 
