@@ -1,4 +1,4 @@
-"""What every tracker is told about a run, how its own run is ended, and how it goes on when the run does."""
+"""What differs between the loggers of Lightning: resuming, hyperparameters, tags, closing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = RankedLogger(__name__)
 
 
 def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
-    """Return the `logger` group with what each tracker needs to go on with its own run.
+    """Return the `logger` group with the arguments that make each logger resume its own run.
 
-    MLflow, W&B, Comet and Aim open the run of that id again; what they hold of `step` and later stays there, and comes
-    a second time. TensorBoard hides it, the CSV logger cuts it off.
+    MLflow, W&B, Comet and Aim open the run with that ID. Steps from `step` on appear twice there; TensorBoard hides the
+    first ones, and the CSV logger drops them.
 
     Args:
         cfg: The run's config; it is not changed.
-        ids: What run.json holds under `loggers`.
-        step: Of the checkpoint; rows of this step and of later ones are logged again.
+        ids: `loggers` of run.json.
+        step: Step of the checkpoint. This step and later ones are logged again.
     """
-    group = copy.deepcopy(cfg).get("logger")  # all of it: a group by itself would have a parent that does not know it
+    group = copy.deepcopy(cfg).get("logger")  # a copy of the group alone would lose its parent
     if group is None:
         return None
     with open_dict(group):
@@ -41,60 +41,64 @@ def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictCo
     return group
 
 
-def _set_resume_arguments(name: str, config: Any, known: str | None, step: int) -> None:
+def _set_resume_arguments(name: str, config: Any, logger_id: str | None, step: int) -> None:
     kind = str(config.get("_target_")).rpartition(".")[2] if isinstance(config, DictConfig) else ""
     if kind not in RESUME_ARGUMENT or config.get("_partial_"):
-        log.info("%s: how this tracker goes on with its own run is not known; it starts as its config says", name)
+        log.info("%s: cannot resume a logger of this class. It starts with its config.", name)
         return
     argument = RESUME_ARGUMENT[kind]
-    if known and argument and config.get(argument) is None:
-        config[argument] = int(known) if argument == "version" and known.isdigit() else known
+    if logger_id and argument and config.get(argument) is None:
+        config[argument] = int(logger_id) if argument == "version" and logger_id.isdigit() else logger_id
     if kind == "WandbLogger":
         config.setdefault("resume", "allow")
     elif kind == "TensorBoardLogger":
         config.purge_step = step
     elif kind == "CSVLogger":
-        config._target_, config.before = "fulgurite.loggers.appending_csv.AppendingCSVLogger", step
+        config._target_, config.first_step = "fulgurite.loggers.appending_csv.AppendingCSVLogger", step
 
 
 def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
-    """Tell every tracker the same hyperparameters, and the tags in the form it has for them.
+    """Log the same hyperparameters to every logger, and the tags to those that support tags.
 
     Args:
         loggers: The trainer's loggers.
-        hyperparameters: Plain resolved values; nothing secret.
-        tags: Names the run is found by.
+        hyperparameters: Plain resolved values without secrets.
+        tags: The run's tags.
     """
     for logger in loggers:
-        tell = HYPERPARAMETERS.get(type(logger).__name__, _log_hyperparameters)
+        send = HYPERPARAMETERS.get(type(logger).__name__, _log_hyperparameters)
         content = {"call": "log_hyperparams", "params": dict(hyperparameters)}
-        enqueue(logger, partial(tell, hyperparameters=dict(hyperparameters)), content)
+        enqueue(logger, partial(send, hyperparameters=dict(hyperparameters)), content)
         if setter := TAGS.get(type(logger).__name__):
             enqueue(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
 
 
 def run_ids(loggers: Sequence[Logger]) -> dict[str, str]:
-    """Return the id of every tracker's own run by the tracker's name in the config; without those that have none yet.
-
-    Args:
-        loggers: The trainer's loggers.
-    """
-    return dict(known for logger in loggers if (known := run_id(logger)))
+    """Return the run ID of each logger by its name in the config, without loggers that have no ID yet."""
+    return dict(found for logger in loggers if (found := run_id(logger)))
 
 
 def close(loggers: Sequence[Logger], *, failed: bool) -> None:
-    """End every tracker's run, so that the next job of a sweep starts a new one."""
+    """Close the run of every logger, so that the next job of a sweep starts a new one.
+
+    Args:
+        loggers: Loggers of a run, guarded or not.
+        failed: Whether the run failed.
+
+    Example:
+        >>> fulgurite.loggers.close(trainer.loggers, failed=False)
+    """
     for logger in loggers:
-        # a tracker that cannot be closed must not hide how the run ended
+        # a logger that cannot be closed must not hide how the run ended
         with suppress(Exception):
-            enqueue(logger, partial(_end, status="failed" if failed else "success"))
+            enqueue(logger, partial(_close, status="failed" if failed else "success"))
     close_all(loggers)
 
 
-def _end(logger: Any, status: str) -> None:
+def _close(logger: Any, status: str) -> None:
     logger.finalize(status)
-    if ending := CLOSE_METHOD.get(type(logger).__name__):
-        getattr(logger.experiment, ending)()
+    if method := CLOSE_METHOD.get(type(logger).__name__):
+        getattr(logger.experiment, method)()
 
 
 def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> None:
@@ -103,10 +107,10 @@ def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> Non
 
 @rank_zero_only
 def _log_new_hyperparameters(logger: Any, hyperparameters: dict[str, Any]) -> None:
-    """Leave out what an MLflow run holds: it refuses another value for a parameter, and all that come with it."""
-    held = logger.experiment.get_run(logger.run_id).data.params
+    """Log only new parameters: MLflow rejects a whole batch if one of them has another value already."""
+    logged = logger.experiment.get_run(logger.run_id).data.params
     flat = flatten_params(hyperparameters)
-    logger.log_hyperparams({name: value for name, value in flat.items() if name not in held})
+    logger.log_hyperparams({name: value for name, value in flat.items() if name not in logged})
 
 
 def _set_mlflow_tags(logger: Any, tags: Sequence[str]) -> None:
@@ -127,7 +131,7 @@ def _set_aim_tags(logger: Any, tags: Sequence[str]) -> None:
         logger.experiment.add_tag(tag)
 
 
-# The argument with which a tracker opens a run of its own again.
+# The argument that makes a logger open an existing run.
 RESUME_ARGUMENT = {
     "MLFlowLogger": "run_id",
     "WandbLogger": "id",
@@ -137,12 +141,12 @@ RESUME_ARGUMENT = {
     "CSVLogger": "version",
 }
 HYPERPARAMETERS: dict[str, Callable[..., None]] = {"MLFlowLogger": _log_new_hyperparameters}
-# Trackers without tags of their own (CSV, TensorBoard) find them among the hyperparameters.
+# Other loggers (CSV, TensorBoard) have no tags; the hyperparameters include them.
 TAGS: dict[str, Callable[[Any, Sequence[str]], None]] = {
     "MLFlowLogger": _set_mlflow_tags,
     "WandbLogger": _set_wandb_tags,
     "CometLogger": _set_comet_tags,
     "AimLogger": _set_aim_tags,
 }
-# How a tracker's own run is ended; the others end with `finalize`.
+# The method of `experiment` that closes the run; other loggers close in `finalize`.
 CLOSE_METHOD = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}

@@ -1,4 +1,4 @@
-"""Lightning's CSV logger for a run that goes on: the plain one deletes the file of the earlier start."""
+"""Lightning's CSV logger for a resumed run; `CSVLogger` deletes the rows of the first start."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from fulgurite.runs.layout import METRICS
 
 
 class AppendingCSVLogger(CSVLogger):
-    """Keeps the rows before a step and appends.
+    """Keeps the rows before a step, and appends to them.
 
     Args:
-        before: The step; rows of it and of later ones are written again by the run that goes on.
-        **settings: What `CSVLogger` takes.
+        first_step: First step that is logged again.
+        **arguments: Arguments of `CSVLogger`.
     """
 
-    def __init__(self, *, before: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._before = before
+    def __init__(self, *, first_step: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._first_step = first_step
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        """What holds the rows that are not in the file yet."""
+        """The writer of the rows."""
         if self._experiment is None:
-            drop_rows_from(Path(self.log_dir), self._before)
-            self._experiment = _Appender(self.log_dir)
+            drop_rows_from(Path(self.log_dir), self._first_step)
+            self._experiment = _AppendingWriter(self.log_dir)
         assert isinstance(self._experiment, ExperimentWriter)
         return self._experiment
 
 
-class _Appender(ExperimentWriter):
+class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
-        """Delete nothing, and go on with the columns that are there."""
+        """Keep the file, and use its columns."""
         file = Path(self.log_dir) / METRICS
         if file.is_file():
-            with file.open(newline="") as opened:
-                self.metrics_keys = next(csv.reader(opened))
+            with file.open(newline="") as stream:
+                self.metrics_keys = next(csv.reader(stream))

@@ -1,4 +1,4 @@
-"""Trackers of the tests: small ones that speak to a real socket, under the names by which services are known."""
+"""Fake loggers that post to a real socket, with the class names of known services."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Run(str):
     __slots__ = ()
 
     def add_tag(self, tag: str) -> None:
-        """Take a tag, as a run of Aim does."""
+        """Accept a tag, as a run of Aim does."""
 
 
 class AimLogger(Logger):
-    """Posts every call as JSON, each over a connection of its own, and raises what a client of a service raises.
+    """Posts every call as JSON over a connection of its own, and raises the errors of a client.
 
     Args:
-        port: Of the service, on 127.0.0.1.
-        timeout: Seconds it waits for an answer; far more than a test may take.
-        run_hash: The run to go on with.
+        port: Port of the service on 127.0.0.1.
+        timeout: Seconds to wait for a response; far more than a test takes.
+        run_hash: The run to resume.
     """
 
     def __init__(self, port: int, timeout: float = 60.0, run_hash: str | None = None) -> None:
@@ -40,7 +40,7 @@ class AimLogger(Logger):
 
     @property
     def experiment(self) -> Run:
-        """The run of the service, opened when it is first needed."""
+        """The run of the service, opened at first use."""
         if self.run is None:
             self.post("open", {"run": self.run_hash})
             self.run = Run(self.run_hash or "run-1")
@@ -48,7 +48,7 @@ class AimLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the tracker."""
+        """Name of the logger."""
         return "posting"
 
     @property
@@ -71,7 +71,7 @@ class AimLogger(Logger):
         self.post("end", {"status": status})
 
     def post(self, kind: str, content: dict[str, Any]) -> None:
-        """Send one call; ValueError when the service refuses it."""
+        """Send one call; ValueError if the service rejects it."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
         try:
             connection.request("POST", "/", json.dumps({"call": kind, **content}))
@@ -84,7 +84,7 @@ class AimLogger(Logger):
 
 
 class CometLogger(AimLogger):
-    """Connects when it is made, as Comet's logger does."""
+    """Connects in its constructor, as CometLogger does."""
 
     def __init__(self, port: int, timeout: float = 60.0) -> None:
         super().__init__(port, timeout)
@@ -93,10 +93,10 @@ class CometLogger(AimLogger):
 
 
 class AtStep(Callback):
-    """Does something after some optimizer steps.
+    """Acts after some optimizer steps.
 
     Args:
-        step: How many.
+        step: Number of steps.
     """
 
     def __init__(self, step: int) -> None:
@@ -105,12 +105,12 @@ class AtStep(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Do it, if this is the step."""
+        """Act, if this is the step."""
         if trainer.global_step == self.step:
             self.act(trainer)
 
     def act(self, trainer: Trainer) -> None:
-        """What is done."""
+        """Act."""
         raise NotImplementedError
 
 

@@ -251,7 +251,7 @@ def test_a_row_without_room_on_the_disk_is_told_with_its_file_and_the_rows_befor
     for step in range(20):
         metrics.log_metrics({"loss": 0.5}, step)
     before = (tmp_path / "metrics.csv").read_text()
-    with largest_file(len(before)), pytest.raises(DiskFull, match="no room for the row of step 20") as caught:
+    with largest_file(len(before)), pytest.raises(DiskFull, match="no space for the row of step 20") as caught:
         metrics.log_metrics({"loss": 0.5}, 20)
     assert str(caught.value).startswith(f"{tmp_path}/metrics.csv: ")
     assert "paths.log_dir=<folder on another disk>" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A run that goes on in its own directory takes its trackers' runs with it: read back from what they wrote."""
+"""A resumed run resumes the runs of its loggers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.cli import WarmProcess, only_run, read_json
 from tests.support.http_server import PostServer
 from tests.support.run_if import RunIf
 
-# 3 epochs of 4 steps; the run fails within the third and goes on from the end of the second
-WORDS = (
+# 3 epochs of 4 steps; the run fails in the third and resumes from the end of the second
+OVERRIDES = (
     "seed=0",
     "test=false",
     "trainer.max_epochs=3",
@@ -31,26 +31,26 @@ RATE = "lr-Adam"
 STEP = 8
 
 
-def _failed_and_gone_on(folder: Path, *words: str) -> Path:
-    failed = WarmProcess("train", [*WORDS, *words, f"paths.log_dir={folder}/logs"], folder / "said").wait()
+def _fail_and_resume(folder: Path, *overrides: str) -> Path:
+    failed = WarmProcess("train", [*OVERRIDES, *overrides, f"paths.log_dir={folder}/logs"], folder / "output").wait()
     assert failed.returncode == 1, failed.stderr
     run = only_run(folder / "logs")
-    done = WarmProcess("train", [f"resume={run}", "callbacks.fail.step=100"], folder / "said").wait()
+    done = WarmProcess("train", [f"resume={run}", "callbacks.fail.step=100"], folder / "output").wait()
     assert done.returncode == 0, done.stderr
     assert read_json(run / "run.json")["resumed"][0]["step"] == STEP
     return run
 
 
 @RunIf(package="tensorboard")
-def test_files_and_services_go_on_where_the_run_does(tmp_path: Path) -> None:
+def test_files_and_services_resume_at_the_step_of_the_run(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
 
     with PostServer() as server:
-        words = ("logger=[csv,tensorboard]", "logger.csv.version=null", "logger.tensorboard.version=null")
+        overrides = ("logger=[csv,tensorboard]", "logger.csv.version=null", "logger.tensorboard.version=null")
         posting = f"+logger.posting={{_target_: tests.support.fake_loggers.AimLogger, port: {server.port}}}"
-        run = _failed_and_gone_on(tmp_path, *words, posting)
+        run = _fail_and_resume(tmp_path, *overrides, posting)
     assert read_json(run / "run.json")["loggers"] == {"csv": "0", "tensorboard": "0", "posting": "run-1"}
 
     with (run / "csv/version_0/metrics.csv").open(newline="") as file:
@@ -63,7 +63,7 @@ def test_files_and_services_go_on_where_the_run_does(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("val/acc")] == [3, 7, 11]
     assert len(list((run / "tensorboard/version_0").glob("events.*"))) == 2
 
-    # a service keeps what it was told; what came after the checkpoint comes a second time
+    # a service keeps the steps after the checkpoint, and gets them again
     sent = [body["step"] for body in server.bodies if RATE in body]
     assert sent == [*range(10), *range(STEP, 12)]
     assert [body["run"] for body in server.bodies if body["call"] == "open"] == [None, "run-1"]
@@ -71,10 +71,10 @@ def test_files_and_services_go_on_where_the_run_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @RunIf(package="mlflow")
-def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
+def test_mlflow_resumes_its_run(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    run = _failed_and_gone_on(tmp_path, "logger=mlflow")
+    run = _fail_and_resume(tmp_path, "logger=mlflow")
     client = MlflowClient(f"sqlite:///{tmp_path}/logs/mlflow.db")
     [experiment] = client.search_experiments(filter_string="name = 'train'")
     [found] = client.search_runs([experiment.experiment_id])
@@ -82,15 +82,15 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
     assert found.info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(found.info.run_id, RATE)]
     assert sorted(steps) == sorted([*range(10), *range(STEP, 12)])
-    # a parameter of MLflow can be told once: the first value stays, and nothing is refused
+    # MLflow keeps the first value of a parameter
     assert found.data.params["callbacks/fail/step"] == "10"
     assert not (run / "undelivered-mlflow.jsonl").exists()
 
 
 @pytest.mark.slow
 @RunIf(package="wandb")
-def test_wandb_goes_on_with_its_run(tmp_path: Path) -> None:
-    run = _failed_and_gone_on(tmp_path, "logger=wandb", "logger.wandb.offline=true")
+def test_wandb_resumes_its_run(tmp_path: Path) -> None:
+    run = _fail_and_resume(tmp_path, "logger=wandb", "logger.wandb.offline=true")
     identity = read_json(run / "run.json")["loggers"]["wandb"]
     folders = list((run / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
@@ -103,7 +103,7 @@ def _group(name: str, **config: Any) -> DictConfig:
 
 
 @pytest.mark.parametrize(
-    ("kind", "known", "added"),
+    ("kind", "logger_id", "added"),
     [
         ("lightning.pytorch.loggers.MLFlowLogger", "abc", {"run_id": "abc"}),
         ("lightning.pytorch.loggers.WandbLogger", "abc", {"id": "abc", "resume": "allow"}),
@@ -114,22 +114,22 @@ def _group(name: str, **config: Any) -> DictConfig:
         (
             "lightning.pytorch.loggers.CSVLogger",
             "night",
-            {"_target_": "fulgurite.loggers.appending_csv.AppendingCSVLogger", "version": "night", "before": 7},
+            {"_target_": "fulgurite.loggers.appending_csv.AppendingCSVLogger", "version": "night", "first_step": 7},
         ),
     ],
 )
-def test_each_tracker_is_told_in_its_own_words(kind: str, known: str, added: dict[str, Any]) -> None:
+def test_each_logger_gets_its_resume_arguments(kind: str, logger_id: str, added: dict[str, Any]) -> None:
     group = _group(kind)
-    told = resume_loggers(OmegaConf.create({"logger": group}), {"mine": known, "other": "x"}, step=7)
-    assert told == {"mine": {"_target_": kind, **added}}
+    group_now = resume_loggers(OmegaConf.create({"logger": group}), {"mine": logger_id, "other": "x"}, step=7)
+    assert group_now == {"mine": {"_target_": kind, **added}}
     assert group == _group(kind)
 
 
-def test_what_the_user_says_of_a_tracker_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_users_arguments_of_a_logger_stay(caplog: pytest.LogCaptureFixture) -> None:
     group = _group("lightning.pytorch.loggers.WandbLogger", id="mine", resume="must")
     assert resume_loggers(OmegaConf.create({"logger": group}), {"mine": "abc"}, step=7) == group
     assert resume_loggers(OmegaConf.create({"logger": None}), {}, step=7) is None
     with caplog.at_level("INFO"):
         own = _group("my.OwnLogger", id=None)
         assert resume_loggers(OmegaConf.create({"logger": own}), {"mine": "abc"}, step=7) == own
-    assert "mine: how this tracker goes on with its own run is not known" in caplog.text
+    assert "mine: cannot resume a logger of this class" in caplog.text

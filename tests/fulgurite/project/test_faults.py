@@ -122,13 +122,13 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/core/test_download.py::test_many_processes_download_once_even_when_one_is_killed",
     ],
     "tracker refused": [
-        "fulgurite/loggers/test_loggers.py::test_a_tracker_that_refuses_the_connection_is_told_once_and_keeps_everything",
+        "fulgurite/loggers/test_loggers.py::test_a_logger_that_rejects_the_connection_is_reported_once_and_loses_nothing",
     ],
     "tracker hanging": [
-        "fulgurite/loggers/test_loggers.py::test_a_tracker_that_never_answers_costs_no_more_than_its_time",
+        "fulgurite/loggers/test_loggers.py::test_a_logger_that_never_responds_costs_no_more_than_the_budget",
     ],
     "tracker gone in mid-run": [
-        "fulgurite/loggers/test_loggers.py::test_a_tracker_killed_in_mid_run_changes_nothing_of_the_run",
+        "fulgurite/loggers/test_loggers.py::test_a_service_killed_during_a_run_does_not_change_the_run",
     ],
     "cache folder not writable": [
         "fulgurite/core/test_cache_dirs.py::test_a_run_without_a_home_or_a_cache_ends_well",
