@@ -1,4 +1,4 @@
-"""The newest state of a run, saved only where a run can go on from it exactly."""
+"""Save the newest state of a run, only where a run can resume exactly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from fulgurite.compat.lightning import (
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps one file of the newest state: after an epoch with all that belongs to it, and every so many steps within.
+    """Keeps one file of the newest state, saved between epochs and every n steps within an epoch.
 
-    An epoch is saved when the next one starts, or when training ends: by then its metrics are logged, its schedulers
-    have moved and its sums are reset. Within an epoch it is saved right after an optimizer step, but not where
-    Lightning could not go on exactly: amid gradient accumulation (gradients are not saved), at the last batch of an
-    epoch and before a validation (both would be skipped on resume), at a step whose values are yet to be logged, and
-    in models with an `on_train_batch_end` of their own. Such a save is made at the next step that allows it.
+    An epoch is saved when the next one starts or training ends: by then its metrics are logged, its schedulers have
+    stepped and its sums are reset. Within an epoch the file is saved after an optimizer step. Saving is deferred to the
+    next possible step where Lightning cannot resume exactly: amid gradient accumulation, at the last batch of an epoch,
+    before a validation, before values of the step are logged, and in models that override `on_train_batch_end`.
 
     Args:
         dirpath: Folder of the file.
-        filename: Its name, without `.ckpt`.
+        filename: Name of the file without `.ckpt`.
         every_n_train_steps: Optimizer steps between two saves within an epoch; None saves between epochs only.
-        every_n_epochs: Epochs between two saves at their end; the end of training is always saved.
+        every_n_epochs: Epochs between two saves; the end of training is always saved.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[LastCheckpoint("checkpoints", every_n_train_steps=100)])
     """
 
     def __init__(
@@ -46,29 +48,29 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_n_epochs_ended = every_n_epochs
         self._file = str(Path(dirpath) / f"{filename}{self.FILE_EXTENSION}")
         self._saved_step = 0
-        self.newest: int | None = None  # optimizer steps in the file; None until this run has saved
+        self.newest: int | None = None  # optimizer steps in the file; None before the first save
         self._between_epochs = False
         self._resumed_between_epochs = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from here; an epoch that was complete is not looked at again."""
+        """Count steps from here, and start a new epoch when the checkpoint holds a complete one."""
         super().on_train_start(trainer, pl_module)
         self._saved_step = trainer.global_step
         if self._resumed_between_epochs:
-            # with max_steps Lightning takes every resumed run to be amid an epoch
+            # with max_steps Lightning 2.6 treats every resumed run as amid an epoch
             trainer.fit_loop.epoch_loop.restarting = False
             self._resumed_between_epochs = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimizer step, when one is due."""
+        """Save after an optimizer step when a save is due."""
         every = self.every_n_train_steps
         if every is not None and trainer.global_step - self._saved_step >= every and _is_resumable(trainer, pl_module):
             self._save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch before, now that everything of it is done."""
+        """Save the previous epoch, now that it is complete."""
         if trainer.global_step > self._saved_step and trainer.current_epoch % self.every_n_epochs_ended == 0:
             self._save(trainer, between_epochs=True)
 
@@ -77,15 +79,15 @@ class LastCheckpoint(ModelCheckpoint):
         self._save(trainer, between_epochs=True)
 
     def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
-        """Save the state of now, due or not, for a run that is about to be stopped.
+        """Save the current state before a run is stopped.
 
         Args:
-            trainer: The run's trainer, in a hook after this callback's own.
-            pl_module: The run's model.
-            between_epochs: An epoch is complete and the next not begun; else a batch was just trained on.
+            trainer: The trainer, in a hook of a callback after this one.
+            pl_module: The model.
+            between_epochs: Whether an epoch is complete; otherwise a batch was just trained on.
 
         Returns:
-            Whether the file holds a state from which a run can go on exactly; False asks to try at a later step.
+            Whether a run can resume exactly from the file; if False, call again at a later step.
         """
         if not between_epochs and not _is_resumable(trainer, pl_module):
             return False
@@ -94,13 +96,13 @@ class LastCheckpoint(ModelCheckpoint):
         return True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the epoch is not over for loggers and schedulers."""
+        """Do nothing: loggers and schedulers still need the epoch."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: sums of the validation are yet to be logged and reset."""
+        """Do nothing: the sums of the validation are not logged and reset yet."""
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say in the counters that the epoch is complete and the next not begun."""
+        """Mark the epoch as complete in the counters."""
         if self._between_epochs:
             progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
             for counters in progress.values():
@@ -108,7 +110,7 @@ class LastCheckpoint(ModelCheckpoint):
             checkpoint["epoch"] = trainer.current_epoch - 1  # the epoch it holds, as in Lightning's own checkpoints
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note whether the counters say so."""
+        """Read whether the epoch is complete."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
         self._resumed_between_epochs = len(set(progress.values())) == 1
 
@@ -125,10 +127,10 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def _is_resumable(trainer: Trainer, model: LightningModule) -> bool:
-    """Return whether a run can go on exactly from after the batch that was just trained on."""
+    """Return whether a run can resume exactly after the batch that was just trained on."""
     if is_accumulating(trainer) or is_last_batch(trainer) or trainer.should_stop:
         return False
     if is_overridden("on_train_batch_end", model):
         return False
-    # the values of this step are logged after this hook: a run that stops in between would lose them
+    # the values of this step are logged after this hook: a run killed in between would lose them
     return not is_validation_due(trainer) and not has_unlogged_values(trainer)

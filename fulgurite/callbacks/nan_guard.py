@@ -1,4 +1,4 @@
-"""Stops a run before a loss that is NaN or infinite reaches the weights."""
+"""Stop a run before a loss that is NaN or infinite reaches the weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__, every_rank=True)
 
+REMEDY = "Lower model.optimizer.lr or set +trainer.gradient_clip_val=1"
+
 
 @dataclass
 class _PendingVerdict:
-    """A verdict that the device is still working out: 1 when the loss of some rank was not finite.
+    """The pending result of a check on the device.
 
     Attributes:
-        verdict: Scalar in the host's memory, not to be read before `ready`.
-        ready: Recorded behind the copy.
+        verdict: Host tensor, valid after `ready`: 1 when the loss of a rank is not finite.
+        ready: Event recorded after the copy.
         batch: Number of the batch in its epoch.
     """
 
@@ -37,47 +39,50 @@ class _PendingVerdict:
 
 
 class NaNGuard(Callback):
-    """Ends a run with exit code 3 when a training loss, or a weight about to be saved, is NaN or infinite.
+    """Stops a run with exit code 3 when a training loss, or a weight to be saved, is NaN or infinite.
 
-    The loss of every batch is looked at, those that only gather gradients too, on all ranks together. On a CPU that
-    happens before the backward pass. On CUDA it happens right before the optimizer step, and waits for the forward pass
-    only: the backward pass is queued behind it, so the device does not run dry.
+    Checks the loss of every batch on all ranks, also during gradient accumulation. On the CPU it checks before the
+    backward pass. On CUDA it checks before the optimizer step and waits for the forward pass only: the backward pass is
+    queued behind it, so the device stays busy.
 
     Args:
-        find_nan: Look at the output of every module and name the first one that was not finite. Waits for the device
-            after every module, so it is for finding the fault only.
+        find_nan: Check the output of every module and name the first one that is not finite. Waits for the device
+            after every module: for debugging only.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[NaNGuard()])
     """
 
     def __init__(self, find_nan: bool = False) -> None:
         self.find_nan = find_nan
         self._pending: list[_PendingVerdict] = []
         self._hooks: list[RemovableHandle] = []
-        self._first: str | None = None
+        self._first_bad_output: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch the modules, where that was asked for."""
+        """Register hooks on all modules with `find_nan`."""
         self._pending.clear()
         if self.find_nan:
             named = [(name, module) for name, module in pl_module.named_modules() if name]
-            self._hooks = [module.register_forward_hook(self._watch(name)) for name, module in named]
+            self._hooks = [module.register_forward_hook(self._make_hook(name)) for name, module in named]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop watching."""
-        self._unhook()
+        """Remove the hooks."""
+        self._remove_hooks()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop watching."""
-        self._unhook()
+        """Remove the hooks."""
+        self._remove_hooks()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Forget what was seen in the batch before."""
-        self._first = None
+        """Reset the finding of the previous batch."""
+        self._first_bad_output = None
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Look at the loss, a scalar.
+        """Check the scalar loss, or start the check on the device.
 
         Raises:
-            Diverged: It is NaN or infinite, here or on another rank.
+            Diverged: The loss of a rank is NaN or infinite.
         """
         loss = loss.detach()
         if trainer.world_size == 1 and loss.is_cpu:
@@ -93,81 +98,79 @@ class NaNGuard(Callback):
             ready.record()
             self._pending.append(_PendingVerdict(verdict, ready, batch))
         elif bad.item():
-            self._stop(trainer, batch, _told(loss))
+            self._stop(trainer, batch, _describe(loss))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Read what the device found out about the losses whose gradients are about to be used.
+        """Read the pending checks.
 
         Raises:
-            Diverged: One of them was NaN or infinite, here or on another rank.
+            Diverged: The loss of a rank is NaN or infinite.
         """
-        for look in self._pending:
-            look.ready.synchronize()
-            if look.verdict.item():
-                self._stop(trainer, look.batch, "not finite")
+        for check in self._pending:
+            check.ready.synchronize()
+            if check.verdict.item():
+                self._stop(trainer, check.batch, "not finite")
         self._pending.clear()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep spoilt weights out of the checkpoints: a finite loss may have had gradients that were not.
+        """Keep bad weights out of checkpoints: the gradients of a finite loss may be infinite.
 
         Raises:
             Diverged: A trained parameter is NaN or infinite.
         """
         trained = ((name, value) for name, value in pl_module.named_parameters() if value.requires_grad)
-        spoilt = next((name for name, value in trained if not _is_finite(value)), None)
-        if trainer.strategy.reduce_boolean_decision(spoilt is not None, all=False):
+        bad = next((name for name, value in trained if not _is_finite(value)), None)
+        if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
             raise Diverged(
-                f"the weights hold NaN or infinity (first in {spoilt or 'those of another rank'}; {_where(trainer)}): "
-                "they were not saved, the checkpoints are those of before; "
-                "try a smaller model.optimizer.lr or +trainer.gradient_clip_val=1"
+                f"the weights contain NaN or infinity (first in {bad or 'another rank'}; {_position(trainer)}). "
+                f"They were not saved; earlier checkpoints are intact. {REMEDY}."
             )
 
     def _stop(self, trainer: Trainer, batch: int, value: str) -> None:
         self._pending.clear()
         raise Diverged(
-            f"the training loss is {value} ({_where(trainer)}, batch {batch}): stopped before the weights took it, "
-            f"the checkpoints are those of before; {self._advice(trainer)}"
+            f"the training loss is {value} ({_position(trainer)}, batch {batch}). The run stopped before the optimizer "
+            f"step; checkpoints are intact. {self._advice(trainer)}."
         )
 
     def _advice(self, trainer: Trainer) -> str:
         if not self.find_nan:
-            return (
-                "try a smaller model.optimizer.lr or +trainer.gradient_clip_val=1; "
-                "extras.find_nan=true names the module that made it"
-            )
-        if self._first is None:
-            return "the output of every module was finite, so the loss itself made it" + (
+            return f"{REMEDY}, or find the module with extras.find_nan=true"
+        if self._first_bad_output is None:
+            return "The output of every module is finite, so the loss function produced it" + (
                 ", or another rank did" if trainer.world_size > 1 else ""
             )
         if trainer.world_size > 1:
-            log.error("%s", self._first)
-        return self._first
+            log.error("%s", self._first_bad_output)
+        return self._first_bad_output
 
-    def _watch(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if self._first is None and module.training and not all(map(_is_finite, _tensors([output]))):
-                spoilt = not all(map(_is_finite, _tensors(inputs)))
-                cause = "its input was not finite either" if spoilt else "its input was finite"
-                self._first = f"the first output that was not finite is of {name} ({type(module).__name__}), {cause}"
+    def _make_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def check(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._first_bad_output is None and module.training and not all(map(_is_finite, _tensors([output]))):
+                cause = "finite" if all(map(_is_finite, _tensors(inputs))) else "not finite either"
+                kind = type(module).__name__
+                self._first_bad_output = (
+                    f"The first output that is not finite is of {name} ({kind}); its input is {cause}"
+                )
 
-        return look
+        return check
 
-    def _unhook(self) -> None:
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
 
-def _where(trainer: Trainer) -> str:
+def _position(trainer: Trainer) -> str:
     return f"step {trainer.global_step}, epoch {trainer.current_epoch}"
 
 
-def _told(loss: Tensor) -> str:
+def _describe(loss: Tensor) -> str:
     return "not finite on another rank" if math.isfinite(value := loss.item()) else f"{value}"
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors of floats among values, in lists, tuples and dictionaries too."""
+    """Yield the floating-point tensors in nested lists, tuples and dictionaries."""
     for value in values:
         if isinstance(value, Tensor):
             if value.is_floating_point() and value.numel():
@@ -179,11 +182,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Tell whether no value is NaN or infinite; an empty tensor has none."""
+    """Return whether no value is NaN or infinite."""
     values = values.detach()
     if isinstance(values, DTensor):
-        values = values.to_local()  # each rank looks at its own part
+        values = values.to_local()  # each rank checks its own shard
     if values.numel() == 0:
         return True
-    least, most = values.aminmax()  # one pass and no copy: NaN spreads to both
+    least, most = values.aminmax()  # one pass without a copy: NaN propagates to both
     return math.isfinite(least.item()) and math.isfinite(most.item())

@@ -1,4 +1,4 @@
-"""Notes that a training has run out of memory, so that the run can begin again with smaller batches; once."""
+"""Report an out-of-memory error, so that the run can restart once with half the batch size."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from fulgurite.compat.lightning import SubprocessScriptLauncher
 from fulgurite.core.errors import is_out_of_memory
 from fulgurite.core.files import write_atomic
 
-PATIENCE = 30.0  # seconds that a rank waits for rank 0 to end it; one that dies at once has the launcher end all
+SHUTDOWN_SECONDS = 30.0  # a rank waits for rank 0 to stop it: when it exits first, the launcher kills all ranks
 
 
 class OOMBackoff(Callback):
-    """Leaves a note when a fit runs out of memory; run/backoff.py reads it and halves the batch.
+    """Writes a note when a fit runs out of memory. `engine/oom_retry.py` reads it and halves the batch size.
 
-    Keeps in each checkpoint of which size the batches were that it counts, and counts them anew for a run that goes on
-    with another size: as many examples are done, whatever the size of a batch.
+    Each checkpoint holds the batch size. A run that resumes with another one converts its batch counters, so that
+    the number of examples stays the same.
 
     Args:
-        folder: The run's directory.
-        batch_size: Of the data.
-        halved_from: What the run was asked for before its batches were halved; None when they were not.
+        folder: The run directory.
+        batch_size: Batch size of the data.
+        halved_from: The requested values, when the batch size was halved.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[OOMBackoff("run", batch_size=64)])
     """
 
     NOTE = ".out-of-memory.json"
@@ -40,47 +43,47 @@ class OOMBackoff(Callback):
         self.halved_from = halved_from
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the note, whichever rank this is."""
+        """Write the note, on any rank."""
         if self.halved_from or trainer.state.fn != "fit" or not is_out_of_memory(exception):
             return
         launcher = trainer.strategy.launcher
         by_script = isinstance(launcher, SubprocessScriptLauncher)
         by_lightning = type(getattr(launcher, "cluster_environment", None)) is LightningEnvironment
         foreign = (by_script and not by_lightning) or trainer.num_nodes > 1
-        told = {"rank": trainer.global_rank, "restart": by_script, "foreign": foreign}
-        write_atomic(self.note, json.dumps(told))
-        end = time.monotonic() + PATIENCE
-        while by_script and trainer.global_rank > 0 and self.note.exists() and time.monotonic() < end:
+        note = {"rank": trainer.global_rank, "restart": by_script, "foreign": foreign}
+        write_atomic(self.note, json.dumps(note))
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while by_script and trainer.global_rank > 0 and self.note.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
 
     @property
     def state_key(self) -> str:
-        """Key of the state in checkpoints; the name that the class had first, so that older checkpoints load."""
+        """Key of the state in checkpoints: the first name of the class, so that older checkpoints load."""
         return "OomBackoff"
 
     def state_dict(self) -> dict[str, int]:
-        """Return the size of the batches that are counted."""
+        """Return the batch size."""
         return {"batch_size": self.batch_size}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Count the batches that are done in the size of now."""
+        """Convert the batch counters to the current batch size."""
         before = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("batch_size", self.batch_size)
         if before != self.batch_size:
-            recount(checkpoint["loops"]["fit_loop"], before, self.batch_size)
+            rescale_counters(checkpoint["loops"]["fit_loop"], before, self.batch_size)
 
 
-def recount(loop: dict[str, Any], before: int, now: int) -> None:
-    """Change the counters of a fit loop's state from batches of one size to batches of another.
+def rescale_counters(loop: dict[str, Any], before: int, now: int) -> None:
+    """Convert the batch counters of a fit loop's state to another batch size.
 
     Args:
-        loop: What Lightning saves of its fit loop.
-        before: Examples a batch when it was saved.
-        now: Examples a batch from here on.
+        loop: State of the fit loop, changed in place.
+        before: Batch size at the save.
+        now: Batch size from here on.
     """
     progress = loop["epoch_loop.batch_progress"]
     more = math.ceil(progress["current"]["ready"] * before / now) - progress["current"]["ready"]
     for counters in (progress["total"], progress["current"]):
-        # all by the same: Lightning tells from their differences where in a batch the state was saved
+        # add the same to all: their differences encode where in a batch the state was saved
         counters.update({name: done + more for name, done in counters.items()})
     loaders = loop["state_dict"].get("combined_loader")
     for state in loaders if isinstance(loaders, list) else []:

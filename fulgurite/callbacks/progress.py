@@ -1,4 +1,4 @@
-"""What a person sees while a run lives: bars and tables at a terminal, plain lines where there is none."""
+"""Show progress: a bar and tables at a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ log = RankedLogger(__name__)
 
 
 def progress_bar(refresh_rate: int = 10) -> Callback:
-    """Return a bar where standard output is a terminal, else one line an epoch.
+    """Return a progress bar at a terminal, else one line per epoch.
 
     Args:
-        refresh_rate: Batches between two updates of the bar; does nothing where there is no terminal.
+        refresh_rate: Batches between two updates of the bar.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[progress_bar(), model_summary()])
     """
     return RichProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines()
 
 
 def model_summary(max_depth: int = 2) -> Callback:
-    """Return a summary of layers and parameter counts: a table at a terminal, plain text elsewhere.
+    """Return a summary of layers and parameter counts: a table at a terminal, else plain text.
 
     Args:
         max_depth: Levels of nested modules to show; -1 shows all, 0 none.
@@ -33,20 +36,20 @@ def model_summary(max_depth: int = 2) -> Callback:
 
 
 class EpochLines(ProgressBar):
-    """Logs one line an epoch: its number, its metrics and its seconds. Stands in for the bar in files and CI."""
+    """Logs one line per epoch: number, metrics and seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._started: float | None = None
 
     def enable(self) -> None:
-        """Do nothing: the logger decides which rank speaks."""
+        """Do nothing: the logger logs on rank 0 only."""
 
     def disable(self) -> None:
-        """Do nothing: the logger decides which rank speaks."""
+        """Do nothing: the logger logs on rank 0 only."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the line of the epoch before: only now has the model logged its means."""
+        """Log the line of the previous epoch: its means are logged only now."""
         if self._started is not None:
             self._write(trainer, trainer.current_epoch)
         self._started = time.monotonic()
@@ -60,6 +63,6 @@ class EpochLines(ProgressBar):
     def _write(self, trainer: Trainer, epoch: int) -> None:
         assert self._started is not None
         metrics = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
-        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         seconds = time.monotonic() - self._started
-        log.info("epoch %d%s  step %d  %s  %.1f s", epoch, of_all, trainer.global_step, metrics, seconds)
+        log.info("epoch %d%s  step %d  %s  %.1f s", epoch, total, trainer.global_step, metrics, seconds)

@@ -1,4 +1,4 @@
-"""Changes that a run makes to the loaders of every data module, with no code in it."""
+"""Wrap the loader methods of a data module."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch.utils.data import DataLoader
 METHODS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 
 
-def change_loaders(datamodule: LightningDataModule, change: Callable[[DataLoader[Any]], None], mark: str) -> None:
-    """Have every loader that a data module hands out changed first; a second call with the same mark does nothing.
+def patch_loaders(datamodule: LightningDataModule, patch: Callable[[DataLoader[Any]], None], mark: str) -> None:
+    """Apply a function to every loader that a data module returns from now on.
 
     Args:
-        datamodule: Gets those of its loader methods that it has replaced on the object; its class stays as it is.
-        change: Takes one loader.
-        mark: Attribute that tells a method that was wrapped for this change.
+        datamodule: The methods of this object are replaced; its class stays unchanged.
+        patch: Changes one loader in place.
+        mark: Attribute of a wrapped method; a second call with the same mark does nothing.
     """
     for name in METHODS:
-        # Lightning asks whether a method is there by looking whether it is overridden
+        # Lightning uses a loader method only if it is overridden
         if is_overridden(name, datamodule, LightningDataModule) and not hasattr(getattr(datamodule, name), mark):
-            vars(datamodule)[name] = _changed(getattr(datamodule, name), change, mark)
+            vars(datamodule)[name] = _wrap_method(getattr(datamodule, name), patch, mark)
 
 
 def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
-    """Yield the loaders in what a loader method returned: one, or a nest of dictionaries, lists and tuples."""
+    """Yield the loaders in the return value of a loader method: one, or nested dictionaries, lists and tuples."""
     if isinstance(loaders, DataLoader):
         yield loaders
     elif isinstance(loaders, CombinedLoader):
@@ -37,17 +37,17 @@ def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
     elif isinstance(loaders, dict):
         yield from each_loader(list(loaders.values()))
     elif isinstance(loaders, (list, tuple)):
-        for part in loaders:
-            yield from each_loader(part)
+        for item in loaders:
+            yield from each_loader(item)
 
 
-def _changed(make: Callable[[], Any], change: Callable[[DataLoader[Any]], None], mark: str) -> Callable[[], Any]:
+def _wrap_method(make: Callable[[], Any], patch: Callable[[DataLoader[Any]], None], mark: str) -> Callable[[], Any]:
     @wraps(make)
-    def make_changed() -> Any:
+    def make_patched() -> Any:
         loaders = make()
         for loader in each_loader(loaders):
-            change(loader)
+            patch(loader)
         return loaders
 
-    setattr(make_changed, mark, True)
-    return make_changed
+    setattr(make_patched, mark, True)
+    return make_patched

@@ -1,4 +1,4 @@
-"""A limit on waiting for a batch: a worker that hangs must not hold a run."""
+"""Set a timeout on DataLoader workers, so that a worker that hangs cannot block a run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from fulgurite.dataloading.patch import change_loaders
+from fulgurite.dataloading.patch import patch_loaders
 
 
-class LimitWaiting(Callback):
-    """Puts the limit on a run's loaders, in the process that uses them, which may be a spawned one.
+class WorkerTimeout(Callback):
+    """Sets the timeout of a run's loaders, in the process that uses them: it may be a spawned one.
 
     Args:
-        seconds: Without a batch, after which a loader with workers gives up; 0 waits for ever.
+        seconds: Longest wait for a batch of a loader with workers; 0 for no limit.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -24,22 +24,20 @@ class LimitWaiting(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wrap the loader methods of the data module."""
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
-            limit_waiting(datamodule, self.seconds)
+            set_worker_timeout(datamodule, self.seconds)
 
 
-def limit_waiting(datamodule: LightningDataModule, seconds: float) -> None:
-    """Have every loader with workers that a data module hands out give up on a batch after so many seconds.
-
-    A limit that a loader has of its own stays.
+def set_worker_timeout(datamodule: LightningDataModule, seconds: float) -> None:
+    """Set the timeout of every loader with workers, unless it has one.
 
     Args:
-        datamodule: As in `change_loaders`.
-        seconds: 0 waits for ever.
+        datamodule: As in `patch_loaders`.
+        seconds: 0 for no limit.
     """
 
-    def limit(loader: DataLoader[Any]) -> None:
+    def set_timeout(loader: DataLoader[Any]) -> None:
         if loader.num_workers > 0 and not loader.timeout:
             loader.timeout = seconds
 
     if seconds > 0:
-        change_loaders(datamodule, limit, "waits_so_long")
+        patch_loaders(datamodule, set_timeout, "has_worker_timeout")

@@ -1,46 +1,45 @@
-"""Processes that load batches: one that hangs or is gone is told with what to do."""
+"""Explain the failure of a DataLoader worker in one line, with a remedy."""
 
 from __future__ import annotations
 
 import re
 import signal
 
-# What torch says, first what tells most.
-_WAITED = re.compile(r"DataLoader timed out after (\S+) seconds")
+# torch's messages, the most specific first
+_TIMEOUT = re.compile(r"DataLoader timed out after (\S+) seconds")
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.")
-_ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unexpectedly(?: with exit code (\d+))?")
+_EXITED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unexpectedly(?: with exit code (\d+))?")
 
 
-def explain_lost_worker(error: BaseException) -> str:
-    """Return one line about a worker that hangs or is gone; an empty string for other errors.
+def explain_worker_failure(error: BaseException) -> str:
+    """Return one line about a worker that hangs or died; an empty string for other errors.
 
     Args:
-        error: What ended the run; what it was raised from is looked at too.
+        error: The error that ended the run; its causes are searched too.
     """
     chain: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < 10:
         chain.append(str(cause) if isinstance(cause, RuntimeError) else "")
         cause = cause.__cause__ or cause.__context__
-    told = "\n".join(chain)
-    if found := _WAITED.search(told):
+    message = "\n".join(chain)
+    if match := _TIMEOUT.search(message):
         return (
-            f"no batch came from the data loader's workers for {found[1]} s: one of them hangs; what was saved is "
-            "whole; see where with data.num_workers=0, or wait longer: "
-            "resilience.worker_timeout_seconds=<seconds>, 0 is for ever"
+            f"the DataLoader's workers returned no batch for {match[1]} s: one of them hangs. Saved checkpoints are "
+            "intact. Set data.num_workers=0 to see where, or raise resilience.worker_timeout_seconds (0: no limit)."
         )
-    if found := _KILLED.search(told):
-        what = f"a data loader's worker, pid {found[1]}, was killed by {_name_of(found[2])}"
-    elif found := _ENDED.search(told):
-        what = f"a data loader's worker, pid {found[1]}, ended" + (f" with exit code {found[2]}" if found[2] else "")
+    if match := _KILLED.search(message):
+        failure = f"DataLoader worker {match[1]} was killed by {_signal_name(match[2])}"
+    elif match := _EXITED.search(message):
+        failure = f"DataLoader worker {match[1]} exited" + (f" with code {match[2]}" if match[2] else "")
     else:
         return ""
     return (
-        f"{what}; what was saved is whole; the system kills workers when memory or shared memory runs out: try fewer "
-        "data.num_workers or a smaller data.batch_size; data.num_workers=0 shows an error of the data set itself"
+        f"{failure}. Saved checkpoints are intact. The system kills workers when memory or shared memory runs out: "
+        "reduce data.num_workers or data.batch_size, or set data.num_workers=0 to see an error of the data set itself."
     )
 
 
-def _name_of(told: str) -> str:
-    """Return a signal as `SIGKILL` for what the system calls it, `Killed`."""
-    return next((number.name for number in signal.Signals if signal.strsignal(number) == told), told)
+def _signal_name(description: str) -> str:
+    """Return e.g. `SIGKILL` for the system's description `Killed`."""
+    return next((number.name for number in signal.Signals if signal.strsignal(number) == description), description)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
-from fulgurite.dataloading.timeout import LimitWaiting
+from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.exact_resume.callback import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
@@ -77,7 +77,7 @@ def harden(
     folder = Path(run_dir)
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
-    _add(trainer, LimitWaiting(worker_timeout_seconds))
+    _add(trainer, WorkerTimeout(worker_timeout_seconds))
     apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes)
     if uneven_batches:
         install_uneven_batches(trainer)

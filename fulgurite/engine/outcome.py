@@ -23,7 +23,7 @@ from fulgurite.core.errors import (
     is_out_of_memory,
 )
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.dataloading.worker_errors import explain_lost_worker
+from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import LaunchInfo
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 
@@ -66,7 +66,7 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     if type(error).__name__ == "MisconfigurationException":
         return Outcome("failed", reason, EXIT_USER)
-    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_lost_worker(error):
+    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
         return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
@@ -104,7 +104,7 @@ def log_outcome(error: BaseException, outcome: Outcome, advice: str) -> None:
     elif isinstance(error, ConfigError):
         for finding in error.findings:
             log.error("%s", finding)
-    elif is_out_of_memory(error) or isinstance(error, RankFailed) or explain_lost_worker(error):
+    elif is_out_of_memory(error) or isinstance(error, RankFailed) or explain_worker_failure(error):
         log.error("%s", outcome.reason)
         keep_traceback(error)
     elif outcome.exit_code == EXIT_CRASH:

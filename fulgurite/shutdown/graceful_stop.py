@@ -23,7 +23,7 @@ from fulgurite.compat.lightning import (
     is_accumulating,
 )
 from fulgurite.core.errors import Interrupted
-from fulgurite.dataloading.patch import change_loaders
+from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.shutdown.signals import IgnoreInWorker, signals
 
 SECONDS = 1.0  # between two agreements of the ranks
@@ -174,7 +174,7 @@ def stop_on_signals(
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     saver = next((cast("Saver", callback) for callback in callbacks if hasattr(callback, "save_here")), None)
     callbacks.append(StopOnSignal(saver, folder, announce=announce))
-    change_loaders(datamodule, _shield, "is_shielded")
+    patch_loaders(datamodule, _shield, "is_shielded")
 
 
 def _shield(loader: DataLoader[Any]) -> None:

@@ -80,8 +80,8 @@ def test_a_bad_loss_stops_before_its_step_and_leaves_the_checkpoints_of_before(
     with pytest.raises(Diverged) as caught:
         train(small("trainer.max_epochs=3"))
     line = str(caught.value)
-    assert f"the training loss is {told} (step 6, epoch 1, batch 2): stopped before the weights took it" in line
-    assert "extras.find_nan=true names the module that made it" in line
+    assert f"the training loss is {told} (step 6, epoch 1, batch 2). The run stopped before the optimizer step" in line
+    assert "find the module with extras.find_nan=true" in line
     assert "\n" not in line
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["exit_code"], record["reason"]) == ("failed", 3, line)
@@ -122,7 +122,7 @@ def test_weights_spoilt_by_gradients_alone_are_not_saved(
 
     monkeypatch.setattr(Classifier, "training_step", step)
     with pytest.raises(
-        Diverged, match=r"the weights hold NaN or infinity \(first in net\.layers.*: they were not saved"
+        Diverged, match=r"the weights contain NaN or infinity \(first in net\.layers.*They were not saved"
     ):
         train(small())
     assert not list((tmp_path / "run").rglob("*.ckpt"))
@@ -155,10 +155,10 @@ def spoil_the_batch(model: Classifier, batch: Batch, batch_idx: int) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (spoil_a_layer, "the first output that was not finite is of net.layers.4 (Linear), its input was finite"),
+        (spoil_a_layer, "The first output that is not finite is of net.layers.4 (Linear); its input is finite"),
         (
             spoil_the_batch,
-            "the first output that was not finite is of net.layers.0 (Flatten), its input was not finite",
+            "The first output that is not finite is of net.layers.0 (Flatten); its input is not finite",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_the_first_module_that_made_it_is_named_when_asked(
 
 def test_a_loss_that_is_bad_by_itself_is_told_apart(small: ComposeSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     spoiled(monkeypatch, call=1, factor=float("nan"))
-    with pytest.raises(Diverged, match="the output of every module was finite, so the loss itself made it"):
+    with pytest.raises(Diverged, match="The output of every module is finite, so the loss function produced it"):
         train(small("extras.find_nan=true"))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from fulgurite.callbacks.oom_backoff import recount
+from fulgurite.callbacks.oom_backoff import rescale_counters
 from fulgurite.core.errors import EXIT_CRASH
 from fulgurite.engine.app import run_job
 from fulgurite.runs.provenance import config_hash
@@ -101,7 +101,7 @@ def test_batches_are_counted_anew_in_another_size(before: int, now: int, done: i
         },
         "state_dict": {"combined_loader": [loader]},
     }
-    recount(loop, before, now)
+    rescale_counters(loop, before, now)
     progress = loop["epoch_loop.batch_progress"]
     assert progress["total"] == {"ready": 100 + done, "completed": 99 + done}
     assert progress["current"] == {"ready": done, "completed": done - 1}

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from fulgurite.checkpoints.manifest import verify
-from fulgurite.dataloading.timeout import limit_waiting
-from fulgurite.dataloading.worker_errors import explain_lost_worker
+from fulgurite.dataloading.timeout import set_worker_timeout
+from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.engine.build import build
 from fulgurite.engine.outcome import classify_error
 from fulgurite.exact_resume.loader import ExactLoader
@@ -42,9 +42,9 @@ WORDS = (
     ("trouble", "told"),
     [
         pytest.param(
-            "hung", r"no batch came from the data loader's workers for 2 s: one of them hangs;", marks=pytest.mark.slow
+            "hung", r"the DataLoader's workers returned no batch for 2 s: one of them hangs\.", marks=pytest.mark.slow
         ),
-        ("killed", r"a data loader's worker, pid \d+, was killed by SIGKILL;"),
+        ("killed", r"DataLoader worker \d+ was killed by SIGKILL\."),
     ],
 )
 def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
@@ -78,8 +78,8 @@ def test_every_loader_with_workers_gets_the_limit_and_keeps_one_of_its_own() -> 
             return CombinedLoader([DataLoader(Noisy(0.0), num_workers=1)])
 
     data, as_it_was = Data(), Data()
-    limit_waiting(data, 7)
-    limit_waiting(as_it_was, 0)
+    set_worker_timeout(data, 7)
+    set_worker_timeout(as_it_was, 0)
     made = data.train_dataloader()
     assert (made["a"][0].timeout, made["own"].timeout, made["none"].timeout) == (7, 5, 0)
     assert data.val_dataloader().flattened[0].timeout == 7
@@ -104,11 +104,11 @@ def test_a_run_waits_ten_minutes_for_a_batch_by_default_in_exact_order_too(
     [
         (
             "DataLoader worker (pid 12) exited unexpectedly with exit code 3. Details are lost",
-            "pid 12, ended with exit code 3;",
+            "DataLoader worker 12 exited with code 3.",
         ),
-        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "pid 12, 13, ended;"),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "DataLoader worker 12, 13 exited."),
     ],
 )
 def test_what_torch_says_of_a_lost_worker_is_known(error: str, told: str) -> None:
     assert told in classify_error(RuntimeError(error)).reason
-    assert explain_lost_worker(ValueError(error)) == ""
+    assert explain_worker_failure(ValueError(error)) == ""

@@ -140,7 +140,7 @@ def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_ot
     assert [record["status"] for record in records] == ["done", "failed", "done", "failed", "done", "killed"]
     assert [record["exit_code"] for record in records] == [0, 1, 0, 3, 0, 137]
     assert records[1]["reason"] == "ValueError: a fault that passes"
-    assert "the weights hold NaN or infinity" in records[3]["reason"]
+    assert "the weights contain NaN or infinity" in records[3]["reason"]
     assert records[5]["reason"] == "killed by SIGKILL (out of memory?)"
     told = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: (event["event"], event["reason"], event["key"]) for job, event in told.items()} == {
