@@ -1,4 +1,4 @@
-"""How a trainer saves: by which writer, in the training process's way or behind its back."""
+"""Write checkpoints in a thread while training continues."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = RankedLogger(__name__)
 
 
 class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
-    """Writes in a thread what a checkpoint was when it was asked for: training waits for the copy to host memory only.
+    """Writes checkpoints in a thread: training waits for the copy to host memory only.
 
-    One save at a time: the next one waits for it, and so do loading a checkpoint and the end of training. What was to
-    be removed for a save stays until that save has succeeded. An error is raised where the next one waits.
+    One save runs at a time. The next save, a load and the end of training wait for it and raise its error. A checkpoint
+    that the save replaces is removed after it has succeeded.
 
     Args:
         facts: As `VerifiedCheckpointIO`.
@@ -37,10 +37,10 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
     ) -> None:
-        """Copy a checkpoint and begin to write the copy.
+        """Copy a checkpoint and start to write the copy.
 
         Raises:
-            DiskFull: The save before had no room; this one is not begun.
+            DiskFull: The previous save failed; this one is not started.
         """
         self.finish()
         copy = copy_to_host(checkpoint)
@@ -48,32 +48,32 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
         self._thread.start()
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint, but not before the save that is on its way has succeeded."""
+        """Remove a checkpoint, after a running save has succeeded."""
         if self._thread is not None:
             self._outdated.append(path)
         else:
             super().remove_checkpoint(path)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, when all of them are written."""
+        """Load a checkpoint after a running save has ended."""
         self.finish()
         return super().load_checkpoint(*args, **kwargs)
 
     def teardown(self) -> None:
-        """Finish what was begun; when a run ends by another error, that one is raised and ours is told."""
+        """Wait for a running save; log its error when another error ended the run."""
         if sys.exc_info()[1] is None:
             self.finish()
             return
         try:
             self.finish()
-        except Exception as error:  # noqa: BLE001 - the one that ends the run matters more
+        except Exception as error:  # noqa: BLE001 - the error that ended the run matters more
             log.error("%s", error)
 
     def finish(self) -> None:
-        """Wait for the save that is on its way.
+        """Wait for a running save.
 
         Raises:
-            DiskFull: It had no room.
+            DiskFull: The disk is full.
         """
         if self._thread is None:
             return
@@ -89,17 +89,17 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
     def _write(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None) -> None:
         try:
             super().save_checkpoint(checkpoint, path, storage_options)
-        except BaseException as error:  # noqa: BLE001 - raised where the next save waits
+        except BaseException as error:  # noqa: BLE001 - `finish` raises it
             self._error = error
 
 
 def copy_to_host(checkpoint: Any) -> Any:
-    """Return a copy that training does not change: tensors in host memory, containers of their own.
+    """Return a copy in host memory that training does not change.
 
     Args:
-        checkpoint: Nested dictionaries, lists and tuples of tensors; anything else in it is copied as `deepcopy` does.
+        checkpoint: Nested dictionaries, lists and tuples of tensors; `deepcopy` copies everything else.
     """
-    copies: dict[tuple[Any, ...], torch.Tensor] = {}  # tensors that are one, as tied weights, stay one
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}  # shared tensors, e.g. tied weights, stay shared
 
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.layout is torch.strided and value.numel():
@@ -110,7 +110,7 @@ def copy_to_host(checkpoint: Any) -> Any:
         if type(value) in (dict, OrderedDict):
             made = type(value)((key, copied(part)) for key, part in value.items())
             if type(value) is OrderedDict:
-                vars(made).update(vars(value))  # a state_dict tells the versions of its modules in an attribute
+                vars(made).update(vars(value))  # a state_dict keeps the versions of its modules in an attribute
             return made
         if type(value) in (list, tuple):
             return type(value)(copied(part) for part in value)

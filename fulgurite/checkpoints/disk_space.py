@@ -1,4 +1,4 @@
-"""Room on the disk for checkpoints: how much one takes, whether there is enough, what to say when there is not."""
+"""Estimate the size of checkpoints, warn when the disk is too small, and explain a full disk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
 
-SPARE = 3  # free space that is wanted at the start, in checkpoints: two generations and the one being written
+WANTED_CHECKPOINTS = 3  # two generations and the one being written
 
 
 def expected_size(model: LightningModule) -> int:
-    """Return about how many bytes a checkpoint of a model will have: its state and two moments a trained parameter.
+    """Estimate the bytes of a checkpoint: the state_dict and two moments per trained parameter.
 
     Args:
-        model: Parameters of lazy layers, whose shape is not known yet, do not count.
+        model: Parameters of lazy layers have no shape yet and are not counted.
     """
     state = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -31,17 +31,17 @@ def expected_size(model: LightningModule) -> int:
     return sum(times * value.numel() * value.element_size() for value, times in kinds if not is_lazy(value))
 
 
-def warn_of_little_space(folder: Path, size: int) -> None:
-    """Warn when a disk has less room than three checkpoints.
+def warn_if_disk_full_soon(folder: Path, size: int) -> None:
+    """Warn when a disk has less free space than three checkpoints need.
 
     Args:
-        folder: Where the checkpoints will go; it need not exist yet.
+        folder: Folder of the checkpoints; it need not exist.
         size: Bytes of one checkpoint.
     """
-    if (free := free_bytes(folder)) < SPARE * size:
+    if (free := free_bytes(folder)) < WANTED_CHECKPOINTS * size:
         log.warning(
-            "%s: %s free, and a checkpoint will take about %s, three of them while one is replaced; "
-            "free space or write elsewhere with paths.log_dir=<folder on another disk>",
+            "%s: has %s free, but a checkpoint takes about %s, and saving needs three. "
+            "Free some space, or set paths.log_dir=<folder on another disk>.",
             folder,
             format_bytes(free, rounded=True),
             format_bytes(size, rounded=True),
@@ -49,23 +49,23 @@ def warn_of_little_space(folder: Path, size: int) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes the disk of a folder, which need not exist yet, has left."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+    """Return the free bytes of the disk of a folder, which need not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
-def explain_no_room(path: Path, error: OSError, size: int) -> str:
-    """Return one line: what has no room, why, what to do, and what is whole still.
+def explain_disk_full(path: Path, error: OSError, size: int) -> str:
+    """Return one line about a full disk: the file, the reason, the remedy and an intact checkpoint.
 
     Args:
         path: The checkpoint that was being written.
-        error: What the system said.
-        size: Bytes that were written, or tried to be.
+        error: The error of the system.
+        size: Bytes that were written or attempted.
     """
-    limit = "; the limit is on one file: ulimit -f" if error.errno == errno.EFBIG else ""
-    before = f"the one before is whole, go on with ckpt_path={path}" if path.exists() else suggest_intact(path)
+    limit = "; ulimit -f limits the file size" if error.errno == errno.EFBIG else ""
+    intact = f"resume from the intact previous one with ckpt_path={path}" if path.exists() else suggest_intact(path)
     free, needed = (format_bytes(number, rounded=True) for number in (free_bytes(path.parent), size))
     return (
-        f"{path}: no room for a checkpoint of {needed} ({error.strerror}; {free} free{limit}); "
-        f"free space or write elsewhere with paths.log_dir=<folder on another disk>; {before}"
+        f"{path}: no space for a checkpoint of {needed} ({error.strerror}; {free} free{limit}). "
+        f"Free some space, or set paths.log_dir=<folder on another disk>; {intact}."
     )

@@ -1,8 +1,7 @@
-"""Writes checkpoint files that are whole or absent, each with the manifest that checkpoints.py reads.
+"""Write checkpoints atomically, each with a manifest (see manifest.py).
 
-A file is written beside its target, forced to the disk, and only then takes its name, so a kill or a full disk at any
-moment leaves the one before. A file never lies beside the manifest of another one: the old manifest goes before the
-new file comes.
+A file is written beside its target, synced to the disk, then renamed, so a kill or a full disk at any moment leaves the
+previous one. The old manifest is removed before the new file appears, so a manifest never describes another file.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from fulgurite.checkpoints.disk_space import explain_no_room
+from fulgurite.checkpoints.disk_space import explain_disk_full
 from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
 
-BLOCK = 1 << 18  # bytes summed up at a time: they stay in the processor's own memory
-LARGE = 16 << 20  # bytes from which on the file system takes longer to free a file than it takes to start a thread
+BLOCK_BYTES = 1 << 18  # hashed at a time; fits the CPU cache
+LARGE_BYTES = 16 << 20  # deleting a larger file takes longer than starting a thread
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
@@ -37,41 +36,41 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
         self.facts = dict(facts or {})
-        self._swept: set[Path] = set()
+        self._cleaned: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
     ) -> None:
-        """Write a checkpoint and its manifest; a remote path is left to Lightning.
+        """Write a checkpoint and its manifest; Lightning writes to a remote path.
 
         Args:
-            checkpoint: What `torch.save` takes; its `global_step` and `epoch` go into the manifest.
-            path: The file to make or replace; its folder is made when missing.
-            storage_options: Taken by no local file.
+            checkpoint: Its `global_step` and `epoch` go into the manifest.
+            path: The file to create or replace; its folder is created.
+            storage_options: Not supported for local files.
 
         Raises:
-            DiskFull: The disk, a quota or a limit has no room; what was there before is whole.
+            DiskFull: The disk, a quota or a limit is full; existing checkpoints are intact.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent not in self._swept:  # what a killed process left; a folder of checkpoints belongs to one run
+        if path.parent not in self._cleaned:  # a killed process left temporary files; the folder belongs to one run
             remove_leftovers(path.parent, "*.ckpt*")
-            self._swept.add(path.parent)
+            self._cleaned.add(path.parent)
         written: _HashingWriter | None = None
         try:
             with open_atomic(path) as file:
                 written = _HashingWriter(file)
-                digest = _serialise(checkpoint, written)  # on the disk: the generation before moves only then
+                digest = _serialise(checkpoint, written)  # synced: only now the previous generation may move
                 _rotate(path)
             facts = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch"), **self.facts}
             content = {"sha256": digest, "size": written.size, **facts}
             write_atomic(manifest_of(path), json.dumps(content, indent=2) + "\n")
         except OSError as error:
             if is_disk_full(error):
-                raise DiskFull(explain_no_room(path, error, written.size if written else 0)) from error
+                raise DiskFull(explain_disk_full(path, error, written.size if written else 0)) from error
             raise
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -85,18 +84,17 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 
 
 class _HashingWriter:
-    """A file that is summed up by a second thread while it is written, so that neither waits for the other.
+    """A file that a second thread hashes while it is written.
 
-    The thread reads behind the writer what the system still has in memory. It cannot be given the blocks themselves:
-    torch lends them for the time of a call.
+    The thread reads the file from the page cache. It cannot get the blocks: torch reuses them after each call.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._told = 0
+        self._announced = 0
         self._sizes: SimpleQueue[int | None] = SimpleQueue()
         self._digest = sha256()
-        self._thread = Thread(target=self._sum_up, name="checkpoint-sum", daemon=True)
+        self._thread = Thread(target=self._hash_file, name="checkpoint-hash", daemon=True)
         self._failure: OSError | None = None
         self.size = 0
         self.error: OSError | None = None
@@ -107,24 +105,24 @@ class _HashingWriter:
             try:
                 self._file.write(block)
             except OSError as error:
-                # torch's writer would close over it and raise an error of its own, about positions: it is told later
+                # raised by `finish`: torch's writer would replace it by an error about positions
                 self.error = error
         self.size += len(block)
-        if self.error is None and self.size - self._told >= 4 * BLOCK:
+        if self.error is None and self.size - self._announced >= 4 * BLOCK_BYTES:
             self._file.flush()
-            self._tell(self.size)
+            self._announce(self.size)
         return len(block)
 
     def flush(self) -> None:
-        """Do nothing: the file is flushed when all of it is written."""
+        """Do nothing: `finish` flushes the file."""
 
-    def conclude(self) -> str:
-        """Force the file to the disk and return its hex sha256; to be called once, also after an error."""
+    def finish(self) -> str:
+        """Sync the file to the disk and return its hex sha256; call once, also after an error."""
         try:
             if self.error is not None:
                 raise self.error
             self._file.flush()
-            self._tell(self.size)
+            self._announce(self.size)
             os.fsync(self._file.fileno())
         finally:
             self._sizes.put(None)
@@ -133,17 +131,17 @@ class _HashingWriter:
             raise self._failure
         return self._digest.hexdigest()
 
-    def _tell(self, size: int) -> None:
-        self._told = size
+    def _announce(self, size: int) -> None:
+        self._announced = size
         self._sizes.put(size)
 
-    def _sum_up(self) -> None:
+    def _hash_file(self) -> None:
         try:
             with Path(self._file.name).open("rb", buffering=0) as file:
-                block, done = memoryview(bytearray(BLOCK)), 0
+                block, done = memoryview(bytearray(BLOCK_BYTES)), 0
                 while (size := self._sizes.get()) is not None:
                     while done < size:
-                        count = file.readinto(block[: min(BLOCK, size - done)])
+                        count = file.readinto(block[: min(BLOCK_BYTES, size - done)])
                         self._digest.update(block[:count])
                         done += count
         except OSError as error:
@@ -153,14 +151,14 @@ class _HashingWriter:
 def _serialise(checkpoint: Mapping[str, Any], target: _HashingWriter) -> str:
     """Write a checkpoint to the disk and return its hex sha256."""
     try:
-        torch.save(checkpoint, target)  # type: ignore[arg-type]  # it calls write and flush alone
+        torch.save(checkpoint, target)  # type: ignore[arg-type]  # calls write and flush only
     finally:
-        digest = target.conclude()
+        digest = target.finish()
     return digest
 
 
 def _rotate(path: Path) -> None:
-    """Take the manifest away from a file that is about to be replaced, and keep a `last.ckpt` as the one before."""
+    """Remove the manifest of a file to be replaced, and keep `last.ckpt` as the previous generation."""
     manifest = manifest_of(path)
     if path.name != LAST or not path.exists():
         manifest.unlink(missing_ok=True)
@@ -169,16 +167,16 @@ def _rotate(path: Path) -> None:
     manifest_of(previous).unlink(missing_ok=True)
     _remove(previous)
     try:
-        os.link(path, previous)  # a second name for the same bytes: there is a last.ckpt at every moment
-    except OSError:  # a file system without links: for a moment there is only the one before
+        os.link(path, previous)  # a hard link: last.ckpt exists at every moment
+    except OSError:  # no hard links: for a moment only the previous one exists
         path.replace(previous)
     if manifest.exists():
         manifest.replace(manifest_of(previous))
 
 
 def _remove(path: Path) -> None:
-    """Remove a file that may not exist; the space of a large one is given back while the run goes on."""
-    if not path.exists() or path.stat().st_size < LARGE:
+    """Remove a file if it exists, a large one in a thread."""
+    if not path.exists() or path.stat().st_size < LARGE_BYTES:
         path.unlink(missing_ok=True)
         return
     aside = temporary_path(path)

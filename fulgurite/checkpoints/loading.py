@@ -1,4 +1,4 @@
-"""Which weights: to go on from, and to score. Explicit over best over last; untrained weights are never scored."""
+"""Choose, verify and load the checkpoint to resume from or to test: explicit over best over last."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
 
-SHOWN = 3  # differing parameters that an error names; a wrong net differs in all of them
+MAX_SHOWN = 3  # parameters that an error names
 
 
 def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
-    """Return the local path of the checkpoint that the config names, after a look inside; None when it names none.
+    """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
 
     Args:
         cfg: A composed config; `ckpt_path` is a file or an https URL, `ckpt_sha256` its digest or null.
-        model: The model that is to take the weights.
+        model: The model that loads the weights.
 
     Raises:
-        UserError: The file is missing, damaged, of another digest, or of another model.
+        UserError: The file is missing or damaged, or has another digest or model.
     """
     source = cfg.get("ckpt_path")
     if not source:
         return None
-    path = _local(str(source), cfg.get("ckpt_sha256"), Path(cfg.paths.log_dir) / "downloads")
-    _require_fit(load(path), model, path)
+    path = _local_file(str(source), cfg.get("ckpt_sha256"), Path(cfg.paths.log_dir) / "downloads")
+    _require_same_parameters(load(path), model, path)
     return str(path)
 
 
 def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:
-    """Return the checkpoint whose weights the test scores; None means the trained weights in memory.
+    """Return the checkpoint to test; None for the trained weights in memory.
 
     Args:
         trainer: The trainer, after fit where there was one.
-        trained: Whether this run has trained the model.
-        given: What `resolve_checkpoint` returned; used only when nothing was trained.
+        trained: Whether this run trained the model.
+        given: The return value of `resolve_checkpoint`; used without training.
 
     Raises:
-        UserError: Nothing was trained and no checkpoint was given, or the best one was damaged since it was saved.
+        UserError: The model is untrained and no checkpoint was given, or the best one is damaged.
     """
     if not trained:
         if given is None:
             raise UserError(
-                "train=false without ckpt_path: the weights would be untrained and the result meaningless; "
-                "add ckpt_path=<file or https URL> or test=false"
+                "train=false: without ckpt_path the test would score untrained weights. "
+                "Set ckpt_path=<file or https URL>, or test=false."
             )
         return given
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
@@ -65,69 +65,69 @@ def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> st
     for callback in sorted(checkpoints, key=lambda callback: callback.monitor is None):
         path = callback.best_model_path
         if path and not Path(path).exists() and "://" not in path:
-            # a later one took its place, and the run went on from before that with other settings
-            log.warning("%s: the best checkpoint is gone, the test scores the next best that is known", path)
+            # a newer one replaced it, then the run resumed from an earlier step
+            log.warning("%s: the best checkpoint is missing. The test uses the next best.", path)
             continue
         if path:
             require_intact(Path(path))
             return path
-    log.warning("no checkpoint was saved: the test scores the weights of the last step")
+    log.warning("no checkpoint was saved. The test uses the weights of the last step.")
     return None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of tensors and primitives; nothing in it can run code.
+    """Load a checkpoint of tensors and plain values; it cannot run code.
 
     Args:
-        path: A file that Lightning or `torch.save` wrote.
+        path: A file written by Lightning or `torch.save`.
 
     Raises:
-        UserError: The file is damaged, holds other objects than tensors and primitives, or has no `state_dict`.
+        UserError: The file is damaged, contains other objects, or has no `state_dict`.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"ckpt_path={path}: holds objects that are not tensors or plain values, which could run code when loaded; "
-            "save it again with weights and plain hyperparameters only"
+            f"ckpt_path={path}: contains objects that could run code when loaded. "
+            "Save it again with tensors and plain hyperparameters only."
         ) from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
         raise UserError(
-            f"ckpt_path={path}: is no checkpoint or is damaged ({size} bytes); {suggest_intact(path)}"
+            f"ckpt_path={path}: is not a checkpoint, or is damaged ({size} bytes); {suggest_intact(path)}."
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
-        raise UserError(f"ckpt_path={path}: has no state_dict; give a checkpoint that Lightning wrote")
+        raise UserError(f"ckpt_path={path}: has no state_dict. Pass a checkpoint written by Lightning.")
     return checkpoint
 
 
-def _local(source: str, sha256: str | None, cache: Path) -> Path:
+def _local_file(source: str, sha256: str | None, cache: Path) -> Path:
     if "://" in source:
         target = cache / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.ckpt"
         return download([source], target, sha256=sha256)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"ckpt_path={source}: there is no such file; give a checkpoint's path or an https URL")
+        raise UserError(f"ckpt_path={source}: no such file. Pass the path of a checkpoint or an https URL.")
     if sha256 and (found := sha256_of(path)) != sha256:
-        raise UserError(f"ckpt_path={source}: its sha256 is {found}, ckpt_sha256 says {sha256}; take the right file")
+        raise UserError(f"ckpt_path={source}: its sha256 is {found}, not ckpt_sha256={sha256}. Pass the right file.")
     require_intact(path)
     return path
 
 
-def _require_fit(checkpoint: Mapping[str, Any], model: LightningModule, path: Path) -> None:
-    """Refuse a checkpoint whose parameters are not those of the model, by name and shape."""
+def _require_same_parameters(checkpoint: Mapping[str, Any], model: LightningModule, path: Path) -> None:
+    """Reject a checkpoint whose parameters differ from the model's in name or shape."""
     theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items() if hasattr(value, "shape")}
     ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     differing = [name for name in (*ours, *theirs) if ours.get(name) != theirs.get(name)]
     if not differing:
         return
     shown = [
-        f"{name} is {theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here"
-        for name in dict.fromkeys(differing[:SHOWN])
+        f"{name} is {theirs.get(name, 'missing')} in the file and {ours.get(name, 'missing')} in the model"
+        for name in dict.fromkeys(differing[:MAX_SHOWN])
     ]
     raise UserError(
-        f"ckpt_path={path}: was saved from another net ({'; '.join(shown)}; {len(set(differing))} in all); "
-        "give the model's config of that run, e.g. experiment=<its experiment>"
+        f"ckpt_path={path}: was saved from another model ({'; '.join(shown)}; {len(set(differing))} in all). "
+        "Pass the model config of its run, e.g. experiment=<its experiment>."
     )
 
 

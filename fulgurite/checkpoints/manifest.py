@@ -1,8 +1,7 @@
-"""Which checkpoint file is whole: the manifest beside each tells it from a damaged one.
+"""Verify checkpoints against their manifests and find the newest intact one.
 
-Beside `x.ckpt` lies `x.ckpt.json`: sha256 and size of the file, step and epoch it was saved at, config_hash of the run
-(see record.py) and versions. Of `last.ckpt` the generation before stays as `last-previous.ckpt`. How both are written
-so that a kill leaves one of them is in checkpoint_files.py.
+The manifest `x.ckpt.json` of `x.ckpt` holds sha256 and size of the file, step and epoch, the run's config_hash and
+versions. The previous generation of `last.ckpt` is `last-previous.ckpt`. io.py writes them.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from pathlib import Path
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import sha256_of
 
-LAST = "last.ckpt"  # the name whose generation before is kept
-_sums: dict[tuple[Path, int, int, int], str] = {}  # of files by path, size, time of change and number
+LAST = "last.ckpt"  # the file with a previous generation
+_digests: dict[tuple[Path, int, int, int], str] = {}  # by path, size, mtime and inode
 
 
 def manifest_of(path: Path) -> Path:
-    """Return where a checkpoint's manifest lies."""
+    """Return the path of a checkpoint's manifest."""
     return path.with_name(f"{path.name}.json")
 
 
 def previous_of(path: Path) -> Path:
-    """Return where the generation before a checkpoint lies."""
+    """Return the path of the previous generation of a checkpoint."""
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
 def verify(path: Path) -> str:
-    """Return how a checkpoint differs from its manifest; an empty string when it does not, or when it has none.
+    """Return how a checkpoint differs from its manifest; an empty string if it is intact or has none.
 
     Args:
         path: An existing file.
@@ -41,62 +40,62 @@ def verify(path: Path) -> str:
     if not manifest.is_file() or not path.is_file():
         return ""
     try:
-        told = json.loads(manifest.read_text())
-        sha256, size = str(told["sha256"]), int(told["size"])
+        content = json.loads(manifest.read_text())
+        sha256, size = str(content["sha256"]), int(content["size"])
     except (ValueError, KeyError, TypeError):
-        return f"its manifest {manifest.name} cannot be read"
+        return f"its manifest {manifest.name} is unreadable"
     if (found := path.stat().st_size) != size:
-        return f"it has {found} bytes, {manifest.name} says {size}"
-    if (digest := _sum_of(path)) != sha256:
-        return f"its sha256 is {digest[:12]}..., {manifest.name} says {sha256[:12]}..."
+        return f"it has {found} bytes, not {size} as in {manifest.name}"
+    if (digest := _sha256_cached(path)) != sha256:
+        return f"its sha256 is {digest[:12]}..., not {sha256[:12]}... as in {manifest.name}"
     return ""
 
 
-def _sum_of(path: Path) -> str:
-    """Return a file's sha256, taken once: a start looks at its checkpoint twice, and large ones take seconds."""
+def _sha256_cached(path: Path) -> str:
+    """Return a file's sha256, computed once: a start verifies its checkpoint twice, which takes seconds."""
     found = path.stat()
     key = (path, found.st_size, found.st_mtime_ns, found.st_ino)
-    if key not in _sums:
-        _sums[key] = sha256_of(path)
-    return _sums[key]
+    if key not in _digests:
+        _digests[key] = sha256_of(path)
+    return _digests[key]
 
 
 def require_intact(path: Path) -> None:
-    """Refuse a checkpoint that is not the file its manifest describes.
+    """Reject a checkpoint that differs from its manifest.
 
     Raises:
-        UserError: It differs; the newest other one of its folder that is whole is named.
+        UserError: It differs; names the newest intact one of its folder.
     """
     if damage := verify(path):
         raise UserError(
-            f"{path}: is damaged or was changed after it was saved ({damage}); {suggest_intact(path)}, "
-            f"or remove {manifest_of(path).name} to load it unchecked"
+            f"{path}: is damaged or was changed after the save ({damage}); {suggest_intact(path)}, "
+            f"or remove {manifest_of(path).name} to load it without verification."
         )
 
 
 def suggest_intact(path: Path) -> str:
-    """Return advice which other checkpoint of the same folder to take: the newest one that its manifest vouches for."""
+    """Return a remedy that names the newest intact checkpoint of the same folder."""
     others = [other for other in path.parent.glob("*.ckpt") if other != path and manifest_of(other).is_file()]
     for other in sorted(others, key=manifest_step, reverse=True):
         if not verify(other):
-            return f"take {other}, which is whole (step {manifest_step(other)})"
-    return "take another one; none beside it is known to be whole"
+            return f"use {other}, which is intact (step {manifest_step(other)})"
+    return "use another one: no intact checkpoint is in its folder"
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
-    """Find what a run can go on from: the newest of `last.ckpt` and the generation before it that is whole.
+    """Find the newest intact one of `last.ckpt` and its previous generation.
 
-    A file without a manifest, as a kill right after it took its name leaves one, is read through to find out.
+    A kill right after the rename leaves a file without a manifest; it is verified as a zip archive.
 
     Args:
         folder: The checkpoints of a run; it need not exist.
 
     Returns:
-        The file, or None when there is none; and for each damaged one that was passed over a line `<file>: <damage>`.
+        The file or None, and a line `<file>: <damage>` for each damaged one.
     """
     last = folder / LAST
-    passed_over: list[str] = []
-    # the two can only stand the other way round where a person has moved them; sorting is stable
+    damaged: list[str] = []
+    # the order differs only where a user has moved the files
     for path in sorted(
         (last, previous_of(last)),
         key=lambda path: manifest_step(path, unknown=math.inf if path == last else 0),
@@ -104,24 +103,24 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     ):
         if not path.is_file():
             continue
-        damage = verify(path) if manifest_of(path).is_file() else _find_gap(path)
+        damage = verify(path) if manifest_of(path).is_file() else _verify_zip(path)
         if not damage:
-            return path, passed_over
-        passed_over.append(f"{path}: {damage}")
-    return None, passed_over
+            return path, damaged
+        damaged.append(f"{path}: {damage}")
+    return None, damaged
 
 
-def _find_gap(path: Path) -> str:
-    """Return how a file without a manifest differs from what torch writes, a zip archive with a sum for each part."""
+def _verify_zip(path: Path) -> str:
+    """Return the damage of a file without a manifest: torch writes a zip archive with checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"its part {part} is damaged" if (part := archive.testzip()) else ""
+            return f"its member {member} is damaged" if (member := archive.testzip()) else ""
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        return f"it is not a whole checkpoint ({error})"
+        return f"it is not an intact checkpoint ({error})"
 
 
 def manifest_step(path: Path, *, unknown: float = 0) -> float:
-    """Return the step that a checkpoint's manifest tells."""
+    """Return the step in a checkpoint's manifest."""
     with suppress(ValueError, OSError, AttributeError, TypeError):
         return int(json.loads(manifest_of(path).read_text()).get("step") or 0)
     return unknown

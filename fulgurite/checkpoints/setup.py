@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
-from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
+from fulgurite.checkpoints.disk_space import expected_size, warn_if_disk_full_soon
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
 
 
@@ -43,5 +43,5 @@ def warn_if_disk_is_small(trainer: Trainer, model: LightningModule, run_dir: Pat
     for callback in trainer.checkpoint_callbacks:
         folder = str(getattr(callback, "dirpath", None) or run_dir)
         if isinstance(callback, ModelCheckpoint) and "://" not in folder:
-            warn_of_little_space(Path(folder), expected_size(model))
+            warn_if_disk_full_soon(Path(folder), expected_size(model))
             return

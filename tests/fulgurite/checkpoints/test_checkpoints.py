@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from fulgurite.checkpoints.disk_space import expected_size, warn_of_little_space
+from fulgurite.checkpoints.disk_space import expected_size, warn_if_disk_full_soon
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.checkpoints.loading import checkpoint_to_test
 from fulgurite.checkpoints.manifest import manifest_of, newest_intact, verify
@@ -147,9 +147,9 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("cut", r"it has \d+ bytes, last.ckpt.json says \d+"),
-        ("flipped", r"its sha256 is \w{12}..., last.ckpt.json says \w{12}..."),
-        ("manifest", "its manifest last.ckpt.json cannot be read"),
+        ("cut", r"it has \d+ bytes, not \d+ as in last.ckpt.json"),
+        ("flipped", r"its sha256 is \w{12}..., not \w{12}... as in last.ckpt.json"),
+        ("manifest", "its manifest last.ckpt.json is unreadable"),
     ],
 )
 def test_a_damaged_one_is_refused_and_the_older_one_is_named(
@@ -161,7 +161,7 @@ def test_a_damaged_one_is_refused_and_the_older_one_is_named(
     with pytest.raises(UserError, match=told) as caught:
         evaluate(small(f"ckpt_path={last}", config_name="eval", folder=tmp_path / "eval"))
     line = str(caught.value)
-    assert f"take {last.with_name('last-previous.ckpt')}, which is whole (step 4)" in line
+    assert f"use {last.with_name('last-previous.ckpt')}, which is intact (step 4)" in line
     assert "\n" not in line
     assert read_json(tmp_path / "eval/run.json")["exit_code"] == 2
 
@@ -173,7 +173,7 @@ def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
         damage(path, "flipped")
     trainer = Trainer(logger=False, accelerator="cpu", callbacks=[best := ModelCheckpoint(monitor="x")])
     best.best_model_path = str(tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="none beside it is known to be whole"):  # nor are damaged weights ever scored
+    with pytest.raises(UserError, match="no intact checkpoint is in its folder"):  # nor are damaged weights ever scored
         checkpoint_to_test(trainer, trained=True, given=None)
 
 
@@ -183,7 +183,7 @@ def test_a_best_checkpoint_that_is_gone_leaves_the_next_best(tmp_path: Path, cap
     best.best_model_path, last.best_model_path = str(tmp_path / "best.ckpt"), str(tmp_path / "last.ckpt")
     trainer = Trainer(callbacks=[best, last], logger=False, accelerator="cpu")
     assert checkpoint_to_test(trainer, trained=True, given=None) == str(tmp_path / "last.ckpt")
-    assert "best.ckpt: the best checkpoint is gone" in caplog.text
+    assert "best.ckpt: the best checkpoint is missing" in caplog.text
 
 
 def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_name
     assert [line.partition(":")[0] for line in lines] == [str(last), str(previous)]
 
 
-@pytest.mark.parametrize(("how", "told"), [("flipped", "its part "), ("cut", "it is not a whole checkpoint")])
+@pytest.mark.parametrize(("how", "told"), [("flipped", "its member "), ("cut", "it is not an intact checkpoint")])
 def test_to_go_on_a_file_without_a_manifest_is_read_through(how: str, told: str, tmp_path: Path) -> None:
     last = tmp_path / "last.ckpt"
     for step in (1, 2):
@@ -298,13 +298,13 @@ def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp
     for step in (1, 2):
         files.save_checkpoint(checkpoint(step), path)
     before = {file.name: sha256_of(file) for file in tmp_path.iterdir()}
-    with largest_file(20_000), pytest.raises(DiskFull, match="no room for a checkpoint of") as caught:
+    with largest_file(20_000), pytest.raises(DiskFull, match="no space for a checkpoint of") as caught:
         files.save_checkpoint(checkpoint(3, numbers), path)
     assert {file.name: sha256_of(file) for file in tmp_path.iterdir()} == before
     line = str(caught.value)
     assert "File too large" in line
-    assert "free space or write elsewhere with paths.log_dir=<folder on another disk>" in line
-    assert line.endswith(f"the one before is whole, go on with ckpt_path={path}")
+    assert "Free some space, or set paths.log_dir=<folder on another disk>" in line
+    assert line.endswith(f"resume from the intact previous one with ckpt_path={path}.")
     assert "\n" not in line
 
 
@@ -320,7 +320,7 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_2(option: str, tmp_path: Pa
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     said = done.stdout + done.stderr
-    assert said.count("no room for a checkpoint of 8") == 1  # 8xx KiB
+    assert said.count("no space for a checkpoint of 8") == 1  # 8xx KiB
     assert "Traceback" not in said
     run = only_run(tmp_path)
     record = read_json(run / "run.json")
@@ -367,5 +367,5 @@ def test_the_expected_size_is_that_of_the_file(small: ComposeSmall, tmp_path: Pa
 
 
 def test_the_folder_need_not_exist_to_be_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_little_space(tmp_path / "not" / "yet", size=10**18)
+    warn_if_disk_full_soon(tmp_path / "not" / "yet", size=10**18)
     assert f"{tmp_path}/not/yet" in caplog.text

@@ -39,7 +39,7 @@ def test_a_checkpoint_with_another_sum_is_refused(
     trained: tuple[Path, dict[str, float]], small: ComposeSmall, tmp_path: Path
 ) -> None:
     last = trained[0] / "checkpoints/last.ckpt"
-    with pytest.raises(UserError, match=rf"ckpt_path={last}: its sha256 is {sha256_of(last)}, ckpt_sha256 says 00000"):
+    with pytest.raises(UserError, match=rf"ckpt_path={last}: its sha256 is {sha256_of(last)}, not ckpt_sha256=00000"):
         evaluate(small(f"ckpt_path={last}", f"ckpt_sha256='{'0' * 64}'", config_name="eval", folder=tmp_path / "eval"))
 
 

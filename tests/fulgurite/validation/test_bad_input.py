@@ -113,7 +113,7 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_net(tmp_path: Path, small: ComposeSmall) -> None:
     train(small("test=false", "model.net.lin1_size=8"))
     line = refused(tmp_path, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", entry_point="eval")
-    assert "was saved from another net (net.layers.1.weight is (8, 784) there, (64, 784) here" in line
+    assert "was saved from another model (net.layers.1.weight is (8, 784) in the file and (64, 784) in the model" in line
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "half"])
@@ -123,7 +123,7 @@ def test_a_truncated_checkpoint(kept: float, tmp_path: Path, small: ComposeSmall
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(whole[: int(len(whole) * kept)])
     line = refused(tmp_path, f"ckpt_path={cut}", entry_point="eval")
-    assert f"ckpt_path={cut}: is no checkpoint or is damaged" in line
+    assert f"ckpt_path={cut}: is not a checkpoint, or is damaged" in line
 
 
 def test_a_checkpoint_that_would_run_code(tmp_path: Path) -> None:
