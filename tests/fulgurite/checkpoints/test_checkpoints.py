@@ -352,7 +352,7 @@ def test_little_space_is_told_before_the_run(
     assert "free, and a checkpoint will take about" not in caplog.text
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
     build(small())
-    assert "2 MiB free, and a checkpoint will take about 799 KiB, three of them" in caplog.text
+    assert "2 MiB free, but a checkpoint takes about 799 KiB, and saving needs three" in caplog.text
     caplog.clear()
     build(small("train=false", "ckpt_path=x.ckpt"))
     assert "free, and" not in caplog.text
