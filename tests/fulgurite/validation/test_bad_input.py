@@ -113,7 +113,9 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_net(tmp_path: Path, small: ComposeSmall) -> None:
     train(small("test=false", "model.net.lin1_size=8"))
     line = refused(tmp_path, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", entry_point="eval")
-    assert "was saved from another model (net.layers.1.weight is (8, 784) in the file and (64, 784) in the model" in line
+    assert (
+        "was saved from another model (net.layers.1.weight is (8, 784) in the file and (64, 784) in the model" in line
+    )
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "half"])
