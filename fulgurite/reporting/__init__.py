@@ -1,1 +1,1 @@
-"""Tables and reports over finished runs and sweeps."""
+"""Tables and reports of runs and sweeps."""

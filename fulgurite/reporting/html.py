@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that loads nothing: its policy forbids every request."""
+"""Render a sweep as one HTML page whose content security policy forbids every request."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SCRIPT = """
 for (const box of document.querySelectorAll(".table")) {
   const body = box.querySelector("tbody"), heads = [...box.querySelectorAll("th")];
   box.querySelector("input").addEventListener("input", event => {
-    const words = event.target.value.toLowerCase().split(/\\s+/);
-    for (const row of body.rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+    const terms = event.target.value.toLowerCase().split(/\\s+/);
+    for (const row of body.rows) row.hidden = !terms.every(term => row.textContent.toLowerCase().includes(term));
   });
-  heads.forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const up = head.getAttribute("aria-sort") !== "ascending";
     heads.forEach(other => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const key = row => row.cells[place].dataset.value;
+    const key = row => row.cells[column].dataset.value;
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");  // what has no value stays last
+      if (x === "" || y === "") return (x === "") - (y === "");  // rows without a value stay last
       const by = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
       return up ? by : -by;
     };
@@ -53,28 +53,28 @@ for (const box of document.querySelectorAll(".table")) {
 }
 """
 NOTE = (
-    "mean ± half the 95 % t interval over the runs of a group; click a head to sort. "
-    "In the pictures orange is the best, and of the others the darker is the better."
+    "mean ± half the 95 % t interval over the runs of a group; click a column head to sort. "
+    "In the plots, the best is orange and a darker colour is better."
 )
-# What a cell shows, and what it is sorted by: empty for nothing.
+# The text of a cell and its sort key, empty for no value.
 Cell = tuple[str, str]
 
 
-def page(summary: Summary, told: Sequence[str], pictures: Mapping[str, str]) -> str:
-    """Return the page of a sweep.
+def render_page(summary: Summary, headline: Sequence[str], plots: Mapping[str, str]) -> str:
+    """Return the HTML page of a sweep.
 
     Args:
-        summary: Of the sweep.
-        told: Sentences that come first.
-        pictures: Title to SVG.
+        summary: The summary of the sweep.
+        headline: Sentences at the top.
+        plots: Title to SVG.
     """
     title = f"Sweep {summary.folder.name}"
     parts = [
         f"<h1>{escape(title)}</h1><p class=path>{escape(str(summary.folder))}</p>",
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in headline) + "</ul>",
         _section("Groups", _groups(summary)),
         f"<p class=note>{NOTE}</p>",
-        *(_section(name, _picture(name, svg)) for name, svg in pictures.items()),
+        *(_section(name, _image(name, svg)) for name, svg in plots.items()),
         _failures(summary),
         _section("Runs", _runs(summary)),
     ]
@@ -92,8 +92,8 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
-def _picture(title: str, svg: str) -> str:
-    # as an image, not inline: names inside one drawing must not meet those of another
+def _image(title: str, svg: str) -> str:
+    # an image, not inline SVG: element IDs of two plots must not clash
     encoded = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{escape(title)}" src="data:image/svg+xml;base64,{encoded}">'
 
@@ -111,17 +111,17 @@ def _keys(summary: Summary) -> list[str]:
 
 
 def _values(summary: Summary, group: Group) -> list[Cell]:
-    """Return a cell for each key that tells groups apart; long numbers are shown short."""
+    """Return a cell for each key that differs between groups; long numbers are rounded."""
     values = dict(key_and_value(word) for word in group.values)
     found = [values.get(key, DEFAULT) for key in summary.keys] or [group.name]
     return [(shown_value(value), value) for value in found]
 
 
 def _metrics(summary: Summary) -> list[str]:
-    """Return the metric that decides, then those of test and validation."""
-    there = sorted({name for group in summary.groups for name in group.metrics})
-    others = [name for split in ("test/", "val/") for name in there if name.startswith(split)]
-    return [name for name in dict.fromkeys((summary.metric, *others)) if name in there]
+    """Return the ranking metric, then those of test and validation."""
+    logged = sorted({name for group in summary.groups for name in group.metrics})
+    others = [name for split in ("test/", "val/") for name in logged if name.startswith(split)]
+    return [name for name in dict.fromkeys((summary.metric, *others)) if name in logged]
 
 
 def _count(group: Group) -> Cell:
@@ -138,8 +138,8 @@ def _spread(group: Group, name: str) -> Cell:
 
 
 def _failures(summary: Summary) -> str:
-    wrong = [(group, run) for group in summary.groups for run in group.runs if run.status != "done"]
-    if not wrong:
+    unfinished = [(group, run) for group in summary.groups for run in group.runs if run.status != "done"]
+    if not unfinished:
         return ""
     seed = _seed(summary)
     rows = [
@@ -150,7 +150,7 @@ def _failures(summary: Summary) -> str:
             *_values(summary, group),
             *(_text(seed_of(run)) for _ in seed),
         ]
-        for group, run in wrong
+        for group, run in unfinished
     ]
     return _section("Not done", _table("failures", ["job", "status", "reason", *_keys(summary), *seed], rows))
 
@@ -175,7 +175,7 @@ def _runs(summary: Summary) -> str:
 
 
 def _seed(summary: Summary) -> list[str]:
-    """Return the head of the column for seeds and folds; none where no run was given one."""
+    """Return the head of the column for seeds and folds; none when no run has one."""
     return ["seed"] if any(map(seed_of, summary.runs)) else []
 
 
@@ -184,23 +184,23 @@ def _text(text: str) -> Cell:
 
 
 def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best: int | None = None) -> str:
-    """Return a table with a filter box whose heads sort it."""
+    """Return a table with a filter box and sortable columns."""
     numbers = [
-        any(row[place][1] for row in rows) and all(_is_number(row[place][1]) for row in rows)
-        for place in range(len(heads))
+        any(row[column][1] for row in rows) and all(_is_number(row[column][1]) for row in rows)
+        for column in range(len(heads))
     ]
     kinds = [" class=number" if number else "" for number in numbers]
     head = "".join(
         f"<th{kind}><button type=button>{escape(text)}</button></th>" for text, kind in zip(heads, kinds, strict=True)
     )
     body = "".join(
-        f"<tr{' class=best' if place == best else ''}>"
+        f"<tr{' class=best' if index == best else ''}>"
         + "".join(
             f'<td{kind} data-value="{escape(value)}">{escape(shown)}</td>'
             for (shown, value), kind in zip(row, kinds, strict=True)
         )
         + "</tr>\n"
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     )
     box = f'<input type=search placeholder="filter rows" aria-label="filter {name}">'
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"

@@ -1,4 +1,4 @@
-"""Pictures of a sweep as SVG: learning curves, parallel coordinates, one slice a key, importance."""
+"""Plot a sweep as SVG: learning curves, parallel coordinates, one slice for each key, importance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT, BEST, BAR = "#1f2933", "#9aa5b1", "#d9480f", "#3b6ea8"
-MOST_VECTORS = 150  # runs; lines of more are drawn as one bitmap inside the picture
-MOST_KEYS = 12
+MAX_VECTOR_RUNS = 150  # the lines of more runs are rasterized
+MAX_KEYS = 12
 STYLE: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -37,13 +37,10 @@ STYLE: Any = {
 
 
 def draw_all(summary: Summary) -> dict[str, str]:
-    """Return the pictures that there is something to draw for, by title.
+    """Return the SVG text of each plot that has data, by title.
 
     Args:
-        summary: Of the sweep.
-
-    Returns:
-        Title to SVG text.
+        summary: The summary of the sweep.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -51,7 +48,7 @@ def draw_all(summary: Summary) -> dict[str, str]:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise UserError('matplotlib is not installed; the pictures need it: pip install -e ".[dev]"') from error
+        raise UserError('matplotlib is not installed. Install it for the plots: pip install -e ".[dev]"') from error
     mpl.use("svg")
     found = {}
     with mpl.rc_context(STYLE):
@@ -59,7 +56,7 @@ def draw_all(summary: Summary) -> dict[str, str]:
             ("Learning curves", _curves),
             ("Parallel coordinates", _parallel),
             ("Slices: the metric over each value", _slices),
-            ("Importance: share of the variance that a value alone accounts for", _importance),
+            ("Importance: share of the variance that a key alone explains", _importance),
         ):
             if (figure := draw(summary)) is not None:
                 found[title] = _svg(figure)
@@ -80,7 +77,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 
 
 def _shades(values: Sequence[float], mode: str) -> list[Any]:
-    """Return a colour a value: the better, the darker."""
+    """Return a colour for each value; darker is better."""
     from matplotlib import colormaps
 
     low, high = min(values), max(values)
@@ -110,7 +107,7 @@ def _curves(summary: Summary) -> Figure | None:
                     alpha=1 if best else 0.7,
                     zorder=3 if best else 2,
                     marker="." if len(curve[name]) == 1 else None,
-                    rasterized=len(curves) > MOST_VECTORS,
+                    rasterized=len(curves) > MAX_VECTOR_RUNS,
                 )
         drawn = [value for _, curve in curves for _, value in curve.get(name, ())]
         if spans_decades([value for value in drawn if math.isfinite(value)]):
@@ -121,7 +118,7 @@ def _curves(summary: Summary) -> Figure | None:
 
 def _parallel(summary: Summary) -> Figure | None:
     points = points_of(summary)
-    keys = summary.keys[:MOST_KEYS]
+    keys = summary.keys[:MAX_KEYS]
     if len(points) < 2 or not keys:
         return None
     figure, [axes] = _figure(max(5.0, 1.75 * (len(keys) + 1)), 3.6)
@@ -138,14 +135,14 @@ def _parallel(summary: Summary) -> Figure | None:
             linewidth=2.2 if value == best else 1,
             zorder=3 if value == best else 2,
             alpha=1 if value == best else 0.75,
-            rasterized=len(points) > MOST_VECTORS,
+            rasterized=len(points) > MAX_VECTOR_RUNS,
         )
-    for place, (_, ticks) in enumerate(columns):
-        axes.axvline(place, color=FAINT, linewidth=1, zorder=1)
+    for index, (_, ticks) in enumerate(columns):
+        axes.axvline(index, color=FAINT, linewidth=1, zorder=1)
         for height, label in ticks:
             axes.annotate(
                 _short(label),
-                (place, height),
+                (index, height),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -161,13 +158,13 @@ def _parallel(summary: Summary) -> Figure | None:
 
 
 def _scaled(values: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return where each value stands on an axis from 0 to 1, and the axis' ticks."""
+    """Return the position of each value on an axis from 0 to 1, and the ticks of the axis."""
     import numpy as np
 
     numbers, different = numbers_of(values), sorted(set(values))
     if numbers is None:
-        places = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
-        return [places[value] for value in values], [(place, value) for value, place in places.items()]
+        positions = {value: index / max(1, len(different) - 1) for index, value in enumerate(different)}
+        return [positions[value] for value in values], [(position, value) for value, position in positions.items()]
     many = len(different) > 6
     scale = np.log if spans_decades(numbers) else np.asarray
     low, high = float(scale(min(numbers))), float(scale(max(numbers)))
@@ -180,7 +177,7 @@ def _scaled(values: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]
 
 def _slices(summary: Summary) -> Figure | None:
     points = points_of(summary)
-    keys = summary.keys[:MOST_KEYS]
+    keys = summary.keys[:MAX_KEYS]
     if len(points) < 2 or not keys:
         return None
     columns = min(4, len(keys))
@@ -210,7 +207,7 @@ def _slices(summary: Summary) -> Figure | None:
 def _importance(summary: Summary) -> Figure | None:
     if not summary.importance:
         return None
-    shares = list(summary.importance.items())[:MOST_KEYS][::-1]
+    shares = list(summary.importance.items())[:MAX_KEYS][::-1]
     figure, [axes] = _figure(7.0, 0.6 + 0.34 * len(shares))
     bars = axes.barh([key for key, _ in shares], [share for _, share in shares], color=BAR, height=0.62)
     axes.bar_label(bars, [f"{share:.0%}" for _, share in shares], padding=3)
@@ -225,6 +222,6 @@ def _short(text: str, length: int = 18) -> str:
 
 
 def _wrapped(key: str) -> str:
-    """Return a dotted key on two lines where it is long."""
+    """Return a long dotted key on two lines."""
     head, dot, tail = key.rpartition(".")
     return f"{head}{dot}\n{tail}" if len(key) > 12 and dot else key

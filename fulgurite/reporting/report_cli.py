@@ -56,38 +56,38 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def headline(summary: Summary) -> list[str]:
-    """Return what the sweep came to, a sentence each."""
+    """Return the main results of the sweep, one sentence each."""
     runs = summary.runs
     failed = sum(run.status not in {"done", "running", "pruned"} for run in runs)
     pruned = sum(run.status == "pruned" for run in runs)
     ended = f", {pruned} pruned" if pruned else ""
     lines = [f"{len(runs)} jobs in {len(summary.groups)} groups, {failed} of them failed or killed{ended}"]
     if (best := summary.best) is None:
-        return [*lines, "no job has a number to be judged by"]
+        return [*lines, "no job has a value of the metric"]
     lines.append(f"best: {best.name}, {summary.metric} {shown_spread(best, summary.metric)} ({summary.mode})")
     if summary.paired is not None:
-        lines.append(_compared(summary))
+        lines.append(_compare_best_two(summary))
     if has_folds(summary):
         lines.append(
-            "folds share most of their training data, so every interval over them is too narrow (Bengio and "
+            "folds share most of their training data, so every interval over folds is too narrow (Bengio and "
             "Grandvalet 2004, JMLR 5)"
         )
     return lines
 
 
-def _compared(summary: Summary) -> str:
+def _compare_best_two(summary: Summary) -> str:
     paired, others = summary.paired, [group for group in summary.groups if group.by_seed]
     assert paired is not None
     pair = f"best against second ({others[1].name})"
     if paired.difference is None or paired.half_width is None:
         shared = f"{paired.n} seed{'s' * (paired.n != 1)} in common, at least two are needed"
-        return f"{pair}: not to be judged, {shared}; sweep over them too, e.g. seed=1,2,3"
+        return f"{pair}: not comparable, {shared}. Sweep over seeds too, e.g. seed=1,2,3"
     shown = f"{pair}: {paired.difference:+.4g} ± {paired.half_width:.2g} over {paired.n} shared seeds (95 %)"
     if paired.more_seeds == 0:
-        return f"{shown}: apart"
+        return f"{shown}: significant"
     if paired.more_seeds is None:
-        return f"{shown}: not to be told apart by any sensible number of seeds"
-    return f"{shown}: not yet apart, needs {paired.more_seeds} more seeds for a chance of 80 %"
+        return f"{shown}: not significant, for any sensible number of seeds"
+    return f"{shown}: not significant yet, needs {paired.more_seeds} more seeds for a power of 80 %"
 
 
 def shown_spread(group: Group, metric: str) -> str:
@@ -98,13 +98,13 @@ def shown_spread(group: Group, metric: str) -> str:
 
 
 def best_text(summary: Summary, group: Group) -> str:
-    """Return the best group's config as an experiment file."""
+    """Return the best group's overrides as an experiment file."""
     from fulgurite.reporting.best_config import experiment_text
 
     seconds = [run.seconds for run in group.runs if run.status == "done" and run.seconds is not None]
     host = group.runs[0].record.get("host")
     header = [
-        f"Best of {len(summary.groups)} configs that {summary.folder.name} has tried: {group.name}.",
+        f"Best of {len(summary.groups)} configs of {summary.folder.name}: {group.name}.",
         "  command   python src/train.py experiment=best",
         f"  expect    {summary.metric} {shown_spread(group, summary.metric)}",
         f"  time      {format_duration_short(mean(seconds)) if seconds else 'unknown'} on {host}",
@@ -113,15 +113,15 @@ def best_text(summary: Summary, group: Group) -> str:
 
 
 def write_report(summary: Summary) -> list[Path]:
-    """Write page and best config into the sweep's folder and return their paths.
+    """Write `report.html` and `best.yaml` into the sweep's folder and return their paths.
 
     Raises:
-        UserError: They cannot be written, or matplotlib is not installed.
+        UserError: The folder is not writable, or matplotlib is not installed.
     """
-    from fulgurite.reporting.html import page
+    from fulgurite.reporting.html import render_page
     from fulgurite.reporting.plots import draw_all
 
-    texts = {PAGE: page(summary, headline(summary), draw_all(summary))}
+    texts = {PAGE: render_page(summary, headline(summary), draw_all(summary))}
     if summary.best is not None:
         texts[BEST] = best_text(summary, summary.best)
     try:
@@ -129,7 +129,7 @@ def write_report(summary: Summary) -> list[Path]:
             write_atomic(summary.folder / name, text)
     except OSError as error:
         raise UserError(
-            f"{summary.folder}: cannot be written to ({error.strerror}); copy the sweep elsewhere"
+            f"{summary.folder}: not writable ({error.strerror}). Copy the sweep to another folder."
         ) from error
     return [summary.folder / name for name in texts]
 

@@ -1,6 +1,6 @@
-"""What seeds tell: the interval of a mean, and whether two groups of runs over the same seeds are apart.
+"""Compute t intervals of means, and compare two groups of runs over the same seeds.
 
-Student's t distribution is computed here from its closed form, so that no statistics package is needed.
+Student's t distribution is computed from its closed form, so that no statistics package is needed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
 
-LEVEL = 0.95  # of every interval
-POWER = 0.8  # chance to find a difference that is there, for the number of seeds asked for
-MOST_SEEDS = 1000  # a difference that needs more is none for anybody
+LEVEL = 0.95  # confidence level of every interval
+POWER = 0.8  # of the test with the suggested number of seeds
+MAX_SEEDS = 1000  # a difference that needs more is not worth a test
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two groups over the seeds that they share.
+    """Two groups compared over their shared seeds.
 
     Attributes:
         n: Number of shared seeds.
-        difference: Mean of first minus second; None where no seed is shared.
+        difference: Mean of first minus second; None without a shared seed.
         half_width: Half the 95 % t interval of the difference; None for fewer than two shared seeds.
-        more_seeds: How many more seeds would tell them apart with a chance of 80 %, were the difference and its spread
-            as seen; 0 when they are apart, None when it cannot be said or is beyond a thousand.
+        more_seeds: How many more seeds a test with a power of 80 % needs, for the difference and spread seen so far; 0
+            when the groups differ significantly, None when unknown or above a thousand.
     """
 
     n: int
@@ -50,8 +50,8 @@ class Paired:
     more_seeds: int | None
 
     @property
-    def apart(self) -> bool:
-        """Whether the interval of the difference leaves out zero."""
+    def is_significant(self) -> bool:
+        """Whether the interval of the difference excludes zero."""
         return self.difference is not None and self.half_width is not None and abs(self.difference) > self.half_width
 
 
@@ -72,9 +72,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Paired:
-    """Compare two groups seed by seed: what a seed does to both of them does not blur their difference.
+    """Compare two groups seed by seed, so that the effect of a seed on both groups cancels.
 
-    The two are not corrected for having been chosen as the best of many.
+    There is no correction for the selection of the best two of many groups.
 
     Args:
         first: Seed to metric.
@@ -83,38 +83,37 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Paired:
     differences = [first[seed] - second[seed] for seed in first if seed in second]
     if len(differences) < 2:
         return Paired(len(differences), differences[0] if differences else None, None, None)
-    told = spread(differences)
-    assert told.deviation is not None
-    assert told.half_width is not None
-    apart = abs(told.mean) > told.half_width
-    if apart:
+    found = spread(differences)
+    assert found.deviation is not None
+    assert found.half_width is not None
+    if abs(found.mean) > found.half_width:
         more: int | None = 0
     else:
-        needed = seeds_needed(told.mean, told.deviation)
-        # a sample may miss a difference that its own size should show with a chance of 80 %
-        more = None if needed is None else max(1, needed - told.n)
-    return Paired(told.n, told.mean, told.half_width, more)
+        needed = seeds_needed(found.mean, found.deviation)
+        # a sample misses with a chance of 20 % a difference that its size should show
+        more = None if needed is None else max(1, needed - found.n)
+    return Paired(found.n, found.mean, found.half_width, more)
 
 
 def seeds_needed(difference: float, deviation: float) -> int | None:
-    """Return how many pairs a two-sided paired t test at 5 % needs to find a difference with a chance of 80 %.
+    """Return how many pairs a two-sided paired t test at 5 % needs for a power of 80 %.
 
     n = ((z(0.975) + z(power)) s / d)² + z(0.975)² / 2, rounded up: the normal formula with the correction for the t
     test of Guenther (1981), Sample size formulas for normal theory t tests, The American Statistician 35(4), 243-244.
 
     Args:
-        difference: Mean difference to be found.
+        difference: Mean difference to detect.
         deviation: Sample standard deviation of the differences.
 
     Returns:
-        None when there is no difference to find, or more than a thousand pairs would be needed.
+        None for a difference of zero, or when more than a thousand pairs are needed.
     """
     if difference == 0:
         return None
     z = NormalDist().inv_cdf
     of_level = z((1 + LEVEL) / 2)
     pairs = ((of_level + z(POWER)) * deviation / difference) ** 2 + of_level**2 / 2
-    return None if pairs > MOST_SEEDS else math.ceil(pairs)
+    return None if pairs > MAX_SEEDS else math.ceil(pairs)
 
 
 def t_quantile(probability: float, freedom: int) -> float:

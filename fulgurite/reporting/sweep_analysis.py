@@ -1,4 +1,4 @@
-"""What a sweep's runs come to: groups with intervals, the best two compared, what each value is worth, what failed."""
+"""Analyse the runs of a sweep: groups with intervals, the best two compared, importance of each key."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fulgurite.runs.run_directory import RunDirectory, key_and_value
 from fulgurite.runs.sweep_summary import REPEAT_KEYS, shown_values, summarise
 
 MODES = ("max", "min")
-FEWEST_FOR_IMPORTANCE = 10  # runs; below, chance explains as much as any value
-DEFAULT = "(default)"  # what a run has that was given no value for a key
+MIN_RUNS_FOR_IMPORTANCE = 10  # with fewer, chance explains as much as any value
+DEFAULT = "(default)"  # the value of a run without an override of a key
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Group:
     """Runs of a sweep that differ in their seed or fold only.
 
     Attributes:
-        values: The overrides that tell it from the others.
-        runs: All of them, in the order of the jobs.
-        metrics: Name to spread, over the runs that are done.
+        values: The overrides that differ from those of other groups.
+        runs: All runs, in the order of the jobs.
+        metrics: Name to spread over the runs that are done.
         by_seed: Seed (and fold) to the chosen metric.
     """
 
@@ -47,15 +47,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep, summed up.
+    """The summary of a sweep.
 
     Attributes:
         folder: The sweep's directory.
-        metric: The one that decides.
+        metric: The metric that ranks the groups.
         mode: `max` or `min`.
-        groups: The best first; those without a number last.
-        paired: The best two, compared over shared seeds; None when there are no two.
-        importance: Key to the share of the metric's variance that its values account for; empty for too few runs.
+        groups: The best first; groups without a number last.
+        paired: The best two groups, compared over shared seeds; None without two groups.
+        importance: Key to the share of the metric's variance that it explains; empty for too few runs.
     """
 
     folder: Path
@@ -77,17 +77,17 @@ class Summary:
 
     @property
     def keys(self) -> list[str]:
-        """The keys whose values tell the groups apart."""
+        """The keys whose values differ between groups."""
         return list(dict.fromkeys(key_and_value(word)[0] for group in self.groups for word in group.values))
 
 
 def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:
-    """Sum up a sweep.
+    """Analyse a sweep.
 
     Args:
-        folder: Its directory, with one run directory a job.
-        metric: What decides; when not given, what the sweep optimised, else the best of the validation.
-        mode: `max` or `min`; when not given, what the sweep did, else judged by the metric's name.
+        folder: The sweep's directory, with one run directory for each job.
+        metric: The metric that ranks the groups; None: the optimised one, else the best of the validation.
+        mode: `max` or `min`; None: the direction of the sweep, else by the metric's name.
 
     Raises:
         UserError: The folder holds no jobs, or no job has the metric.
@@ -97,13 +97,13 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
     rows = [(row.values, row.runs) for row in summarise(folder)]
     if not (runs := [run for _, found in rows for run in found]):
         raise UserError(f"{folder}: no job has a run.json. Name a sweep, which has one folder per job.")
-    there = sorted({name for run in runs if run.status == "done" for name in run.metrics})
+    logged = sorted({name for run in runs if run.status == "done" for name in run.metrics})
     optimised, direction = _searched(folder, runs[0])
-    chosen = metric or optimised or next((n for n in there if n.startswith("val/") and n.endswith("_best")), None)
-    chosen = chosen or next((n for n in (*there, "val/acc") if n.startswith("val/")), "")
-    if there and chosen not in there:
+    chosen = metric or optimised or next((n for n in logged if n.startswith("val/") and n.endswith("_best")), None)
+    chosen = chosen or next((n for n in (*logged, "val/acc") if n.startswith("val/")), "")
+    if logged and chosen not in logged:
         raise UserError(
-            f"--metric={chosen}: no job has it; choose from {', '.join(there)}{did_you_mean(chosen, there)}"
+            f"--metric={chosen}: no job has it; choose from {', '.join(logged)}{did_you_mean(chosen, logged)}"
         )
     if mode is None:
         mode = direction if direction and chosen == optimised else "min" if is_minimized(chosen) else "max"
@@ -115,7 +115,7 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
 
 
 def _searched(folder: Path, run: RunDirectory) -> tuple[str | None, str | None]:
-    """Return the metric that a sweep optimised and its mode, where it did; of several, the first."""
+    """Return the first metric that a sweep optimised, and its mode; None without one."""
     config = _yaml(run.folder / ".hydra" / "config.yaml")
     direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
     metric, direction = _first(config.get("optimized_metric")), _first(direction)
@@ -149,12 +149,12 @@ def _finite(values: object) -> list[float]:
 
 
 def seed_of(run: RunDirectory) -> str:
-    """Return the words that a group's runs differ in, e.g. `seed=3`."""
+    """Return the seed and fold of a run, e.g. `seed=3`."""
     return " ".join(f"{key}={run.values[key]}" for key in REPEAT_KEYS if key in run.values)
 
 
 def has_folds(summary: Summary) -> bool:
-    """Tell whether runs of one group were trained on different folds of the data."""
+    """Return whether the runs of a group were trained on different folds of the data."""
     return any(len({run.values.get("data.fold") for run in group.runs}) > 1 for group in summary.groups)
 
 
@@ -173,7 +173,7 @@ def points_of(summary: Summary) -> list[tuple[dict[str, str], float]]:
 
 
 def numbers_of(values: Sequence[str]) -> list[float] | None:
-    """Return values as numbers; None when one is none, or there are too few different ones to draw a line through."""
+    """Return values as numbers; None when a value is not a finite number."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -182,22 +182,22 @@ def numbers_of(values: Sequence[str]) -> list[float] | None:
 
 
 def spans_decades(numbers: Sequence[float]) -> bool:
-    """Tell whether numbers are better seen on a logarithmic scale."""
+    """Return whether numbers span decades, so that they need a logarithmic scale."""
     return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 50
 
 
 def _importance(summary: Summary) -> dict[str, float]:
-    """Return the share of the metric's variance that each key's values account for by themselves, largest first.
+    """Return the share of the metric's variance that each key alone explains, largest first.
 
     The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone: the
     mean of each value, or a parabola where values are numbers and many, over their logarithm where they span decades.
-    It estimates the main effect of a functional ANOVA; what values do only together is in nobody's share. Optuna's own
-    importances need scikit-learn with the pinned line, and a study; this needs the runs' files only.
+    It estimates the main effect of a functional ANOVA and ignores interactions. Optuna's importances need scikit-learn
+    and a study; this needs the runs' files only.
     """
     points = points_of(summary)
     target = np.array([value for _, value in points])
     n = len(points)
-    if n < FEWEST_FOR_IMPORTANCE or not (total := float(((target - target.mean()) ** 2).sum())):
+    if n < MIN_RUNS_FOR_IMPORTANCE or not (total := float(((target - target.mean()) ** 2).sum())):
         return {}
     shares = {}
     for key in summary.keys:
@@ -210,7 +210,7 @@ def _importance(summary: Summary) -> dict[str, float]:
 
 
 def _fit(values: list[str], target: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return what a key alone predicts, and how many terms that took."""
+    """Return the prediction of a key alone, and the number of its terms."""
     numbers, different = numbers_of(values), sorted(set(values))
     if numbers is not None and len(different) > 4:
         x = np.log(numbers) if spans_decades(numbers) else np.array(numbers)

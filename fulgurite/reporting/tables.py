@@ -1,4 +1,4 @@
-"""Rows of runs and of sweeps, and the forms they are written in: an aligned table, JSON, CSV, Markdown."""
+"""Write rows of runs or sweeps as an aligned table, JSON, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fulgurite.core.metric_names import is_minimized
 from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")
-WIDEST = 80  # characters of a cell in a table
+MAX_WIDTH = 80  # characters of a cell in a table
 Row = dict[str, Any]
 
 
@@ -48,8 +48,8 @@ def rows_of_runs(runs: Sequence[RunDirectory], metrics: Sequence[str], below: st
     """Return a row for each run.
 
     Args:
-        runs: In the order of the rows.
-        metrics: Each has a column of its own.
+        runs: The runs, in the order of the rows.
+        metrics: The metrics that get a column.
         below: The folder that paths are relative to.
     """
     root = os.fspath(below).rstrip(os.sep) + os.sep
@@ -70,7 +70,7 @@ def rows_of_runs(runs: Sequence[RunDirectory], metrics: Sequence[str], below: st
 
 
 def rows_of_sweeps(runs: Sequence[RunDirectory], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
-    """Return a row for each sweep that the runs are jobs of, with the best of each metric."""
+    """Return a row for each sweep of the runs, with the best of each metric."""
     root = os.fspath(below).rstrip(os.sep) + os.sep
     sweeps: dict[str, list[RunDirectory]] = {}
     for run in runs:
@@ -94,7 +94,7 @@ def _best(jobs: Sequence[RunDirectory], name: str) -> float | None:
     return (min if is_minimized(name) else max)(values, default=None)
 
 
-def write(rows: Sequence[Row], form: str, out: TextIO) -> None:
+def write(rows: Sequence[Row], file_format: str, out: TextIO) -> None:
     """Write rows in one of `FORMATS`."""
     writers: dict[str, Callable[[Sequence[Row], TextIO], None]] = {
         "table": _write_table,
@@ -102,11 +102,11 @@ def write(rows: Sequence[Row], form: str, out: TextIO) -> None:
         "csv": _write_csv,
         "markdown": _write_markdown,
     }
-    writers[form](rows, out)
+    writers[file_format](rows, out)
 
 
 def _write_json(rows: Sequence[Row], out: TextIO) -> None:
-    # JSON has no NaN and no infinity
+    # JSON has neither NaN nor infinity
     json.dump([{name: _finite(value) for name, value in row.items()} for row in rows], out, indent=1)
     out.write("\n")
 
@@ -132,21 +132,21 @@ def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
 
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
-    """Write aligned columns; by hand, because a table of ten thousand rows takes rich half a minute."""
+    """Write aligned columns, without rich: it takes half a minute for ten thousand rows."""
     names, cells = _cells(_without_shared_overrides(rows))
-    cut = [[cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…" for cell in line[1:]] for line in cells]
-    lines = [names, *([line[0], *rest] for line, rest in zip(cells, cut, strict=True))]
+    short = [[cell if len(cell) <= MAX_WIDTH else cell[: MAX_WIDTH - 1] + "…" for cell in line[1:]] for line in cells]
+    lines = [names, *([line[0], *rest] for line, rest in zip(cells, short, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 
 def _without_shared_overrides(rows: Sequence[Row]) -> list[Row]:
-    """Return rows without the overrides that all of them share, when there are several: those tell nothing apart."""
-    words = [set(row.get("overrides", ())) for row in rows]
-    shared = set.intersection(*words) if len(rows) > 1 else set()
+    """Return rows without the overrides that all rows share, when there are several."""
+    overrides = [set(row.get("overrides", ())) for row in rows]
+    shared = set.intersection(*overrides) if len(rows) > 1 else set()
     return [
         {
-            name: [word for word in value if word not in shared] if name == "overrides" else value
+            name: [override for override in value if override not in shared] if name == "overrides" else value
             for name, value in row.items()
         }
         for row in rows
@@ -154,7 +154,7 @@ def _without_shared_overrides(rows: Sequence[Row]) -> list[Row]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns that are not empty, and every cell as a person reads it."""
+    """Return the heads of the columns that are not empty, and the text of every cell."""
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "", []) for row in rows)]
     return [*map(_title, names)], [[_shown(name, row) for name in names] for row in rows]
 

@@ -50,10 +50,10 @@ def test_seeds_that_both_share_are_compared_pair_by_pair() -> None:
     first = {"seed=1": 0.10, "seed=2": 0.50, "seed=3": 0.91, "seed=9": 0.0}
     second = {"seed=1": 0.09, "seed=2": 0.49, "seed=3": 0.90, "seed=8": 1.0}
     paired = compare(first, second)
-    assert (paired.n, paired.more_seeds, paired.apart) == (3, 0, True)
+    assert (paired.n, paired.more_seeds, paired.is_significant) == (3, 0, True)
     assert paired.difference == pytest.approx(0.01)
     close = compare({"1": 0.2, "2": 0.1, "3": 0.3}, {"1": 0.1, "2": 0.15, "3": 0.2})
-    assert not close.apart
+    assert not close.is_significant
     assert close.more_seeds == seeds_needed(0.05, 0.0866025) - 3  # type: ignore[operator]
     assert compare({"1": 0.2}, {"1": 0.1}).half_width is None
     assert compare({"1": 0.2, "2": 0.2}, {"1": 0.2, "2": 0.2}).more_seeds is None
@@ -85,7 +85,7 @@ def test_groups_are_ranked_and_the_best_two_compared(sweep: Path) -> None:
     assert summary.paired.difference == pytest.approx(0.0175)
     lines = headline(summary)
     assert lines[0] == "20 jobs in 4 groups, 1 of them failed or killed"
-    assert re.search(r"over 4 shared seeds \(95 %\): not yet apart, needs \d+ more seeds", lines[2])
+    assert re.search(r"over 4 shared seeds \(95 %\): not significant yet, needs \d+ more seeds", lines[2])
     assert analyse_sweep(sweep, "val/loss").mode == "min"
     assert analyse_sweep(sweep, "val/loss").groups[0].name == best.name
     assert analyse_sweep(sweep, mode="min").groups[0].values != best.values
