@@ -112,7 +112,7 @@ def _keys(summary: Summary) -> list[str]:
 
 def _values(summary: Summary, group: Group) -> list[Cell]:
     """Return a cell for each key that differs between groups; long numbers are rounded."""
-    values = dict(key_and_value(word) for word in group.values)
+    values = dict(key_and_value(override) for override in group.values)
     found = [values.get(key, DEFAULT) for key in summary.keys] or [group.name]
     return [(shown_value(value), value) for value in found]
 

@@ -78,7 +78,7 @@ class Summary:
     @property
     def keys(self) -> list[str]:
         """The keys whose values differ between groups."""
-        return list(dict.fromkeys(key_and_value(word)[0] for group in self.groups for word in group.values))
+        return list(dict.fromkeys(key_and_value(override)[0] for group in self.groups for override in group.values))
 
 
 def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:

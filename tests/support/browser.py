@@ -82,14 +82,14 @@ class Browser:
 
     def run(self, line: str) -> Any:
         """Return what a JavaScript expression comes to in the page."""
-        told = self._ask("Runtime.evaluate", session=self._session, expression=line, returnByValue=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        answer = self._ask("Runtime.evaluate", session=self._session, expression=line, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        """Save the whole page as PNG."""
-        told = self._ask("Page.captureScreenshot", session=self._session, captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(told["data"]))
+        """Save the full page as PNG."""
+        answer = self._ask("Page.captureScreenshot", session=self._session, captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(answer["data"]))
 
     def _ask(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self._number += 1

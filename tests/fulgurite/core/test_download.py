@@ -197,7 +197,7 @@ def test_many_processes_download_once_even_when_one_is_killed(tmp_path: Path) ->
         errors = [process.communicate(timeout=60)[1] for process in [first, *others]]
     assert [process.returncode for process in others] == [0, 0, 0], errors
     assert target.read_bytes() == CONTENT
-    assert len(server.requests) == 2, "the killed one's request and one that goes on"
+    assert len(server.requests) == 2, "the request of the killed process and one that resumes"
     assert server.requests[1][1] is not None
 
 

@@ -83,7 +83,7 @@ def test_a_log_file_without_room_is_told_once_and_stops_nothing(capsys: pytest.C
     report_write_error_once(handler)
     for number in range(3):
         handler.handle(logging.LogRecord("x", logging.INFO, __file__, number, "text", (), None))
-    said = capsys.readouterr().err
-    assert said == "warning: /dev/full: not writable ([Errno 28] No space left on device). The run continues.\n"
+    output = capsys.readouterr().err
+    assert output == "warning: /dev/full: not writable ([Errno 28] No space left on device). The run continues.\n"
     with suppress(OSError):  # what is left in its buffer has no room either
         handler.close()

@@ -32,9 +32,9 @@ def logs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
+def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, object]]:
     """Return the rows that a command line shows as JSON."""
-    assert main([*words, "--json"]) == 0
+    assert main([*argv, "--json"]) == 0
     rows: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return rows
 
@@ -65,17 +65,17 @@ def test_runs_are_sorted_best_first_and_those_without_a_number_last(
     assert not is_minimized("val/acc_best")
 
 
-def test_every_form_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [str(logs / "train" / "runs"), "--sort=test/acc", "--top=2", "--metrics=test/acc"]
-    assert main([*words, "--format=csv"]) == 0
+def test_every_format_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [str(logs / "train" / "runs"), "--sort=test/acc", "--top=2", "--metrics=test/acc"]
+    assert main([*argv, "--format=csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["run"], row["test/acc"]) for row in rows] == [("a", "0.9"), ("b", "0.8")]
-    assert main([*words, "--format=markdown"]) == 0
+    assert main([*argv, "--format=markdown"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| a |"))
     assert "| model.optimizer.lr=1e-3 | 0.9 |" in line
-    assert main(words) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0].split() == [
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == [
         "run",
         "status",
         "task",
@@ -86,8 +86,8 @@ def test_every_form_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureFix
         "overrides",
         "test/acc",
     ]
-    assert "2 of 3 runs shown" in told.err
-    assert shown(capsys, *words, "--status=pruned") == []
+    assert "2 of 3 runs shown" in printed.err
+    assert shown(capsys, *argv, "--status=pruned") == []
 
 
 def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,28 +97,28 @@ def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixt
     assert row["best test/acc"] == pytest.approx(0.88)
 
 
-def test_a_run_that_nobody_is_at_was_killed_and_a_secret_is_not_shown(tmp_path: Path) -> None:
+def test_a_run_that_no_process_has_locked_was_killed_and_a_secret_is_not_shown(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", ["+logger.wandb.api_key=s3cret"], None, status="running", end=None)
     [run] = read_runs([folder])
     assert (run.status, run.shown_overrides, run.seconds) == ("killed", ("+logger.wandb.api_key=***",), None)
     assert "killed" in run.reason
 
 
-def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
+def test_a_run_directory_that_is_broken_is_reported_and_the_others_are_shown(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (logs / "train/runs/a/run.json").write_text('{"status": ')
     (logs / "train/runs/b/.hydra/overrides.yaml").write_text('- \'tags=["x: y"]\'\n- "a=\\t"\n')
     assert main([str(logs / "train" / "runs"), "--format=json"]) == 0
-    told = capsys.readouterr()
-    assert "a: skipped, run.json is not readable" in told.err
-    rows = json.loads(told.out)
+    printed = capsys.readouterr()
+    assert "a: skipped, run.json is not readable" in printed.err
+    rows = json.loads(printed.out)
     assert sorted(names(rows)) == ["b", "c"]
     assert next(row for row in rows if row["run"] == "b")["overrides"] == ['tags=["x: y"]', "a=\t"]
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("argument", "line"),
     [
         (
             "--status=failedd",
@@ -135,13 +135,13 @@ def test_a_run_directory_that_is_broken_is_told_and_the_others_are_shown(
         ("/nowhere", "/nowhere: there is no such folder"),
     ],
 )
-def test_a_word_that_cannot_be_used_is_one_line(
-    logs: Path, word: str, line: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_argument_is_one_line(
+    logs: Path, argument: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(logs), word]) == 2
-    told = capsys.readouterr().err
-    assert line in told
-    assert told.count("\n") == 1
+    assert main([str(logs), argument]) == 2
+    printed = capsys.readouterr().err
+    assert line in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -172,8 +172,8 @@ def test_a_table_of_ten_thousand_runs_takes_less_than_three_seconds(
             start = time.process_time()
             work()
             costs[work.__name__].append(time.process_time() - start)
-    reading, whole = (sorted(costs[name])[2] for name in ("read_only", "table"))
-    assert whole < 4 * reading, f"{whole:.2f} s, reading alone {reading:.2f} s"
+    reading, total = (sorted(costs[name])[2] for name in ("read_only", "table"))
+    assert total < 4 * reading, f"{total:.2f} s, reading alone {reading:.2f} s"
 
 
 HOLD = """
@@ -186,7 +186,7 @@ with run_lock(Path(sys.argv[1])):
 """
 
 
-def test_a_run_that_another_process_is_at_is_running(tmp_path: Path) -> None:
+def test_a_run_that_another_process_has_locked_is_running(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [], None, status="running")
     command = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -34,7 +34,7 @@ def most_at_once(sweep: Path) -> int:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH, e.g. Debian's package chromium")
 def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp_path: Path) -> None:
     given = search(tmp_path, *SLOTS, PRUNER, n_trials=20, t3="raise")
-    given = [word.replace("val/acc", "val/loss").replace("maximize", "minimize") for word in given]
+    given = [override.replace("val/acc", "val/loss").replace("maximize", "minimize") for override in given]
     end = start(tmp_path, [*given, "trainer.max_epochs=3"])
     assert end.returncode == 1, end.stderr
     sweep = only_sweep(tmp_path)
@@ -48,16 +48,16 @@ def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp
     with Browser(tmp_path / "profile") as browser:
         browser.open(sweep / "report.html")
         assert min(browser.run("[...document.images].map(image => image.naturalWidth)")) > 200
-        said = browser.run("document.querySelector('ul').textContent")
-        assert f"20 jobs in 20 groups, 1 of them failed or killed, {states['PRUNED']} pruned" in said
-        assert "(min)" in said
+        headline = browser.run("document.querySelector('ul').textContent")
+        assert f"20 jobs in 20 groups, 1 of them failed or killed, {states['PRUNED']} pruned" in headline
+        assert "(min)" in headline
         rows = "[...document.querySelectorAll('#runs tbody tr:not([hidden])')]"
         heads = browser.run("[...document.querySelectorAll('#runs th')].map(head => head.textContent)")
         assert heads[:4] == ["job", "status", "model.optimizer.lr", "data.batch_size"]
-        place = heads.index("val/loss")
-        browser.run(f"document.querySelectorAll('#runs th button')[{place}].click()")
-        shown = browser.run(f"{rows}.map(row => [row.cells[1].textContent, row.cells[{place}].dataset.value])")
-        assert shown[-1][0] == "failed", "what has no number stays last"
+        column = heads.index("val/loss")
+        browser.run(f"document.querySelectorAll('#runs th button')[{column}].click()")
+        shown = browser.run(f"{rows}.map(row => [row.cells[1].textContent, row.cells[{column}].dataset.value])")
+        assert shown[-1][0] == "failed", "rows without a number stay last"
         numbers = [float(value) for _, value in shown[:-1]]
         assert numbers == sorted(numbers)
         assert min(float(value) for status, value in shown if status == "done") == pytest.approx(best)

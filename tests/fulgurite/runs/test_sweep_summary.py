@@ -16,7 +16,7 @@ def job(sweep: Path, number: int, overrides: list[str], acc: float | None) -> No
     """Write what a job leaves; `acc` None is a job that failed."""
     folder = sweep / str(number)
     (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra/overrides.yaml").write_text("".join(f"- {word}\n" for word in overrides))
+    (folder / ".hydra/overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
     (folder / "run.json").write_text(json.dumps({"status": "failed" if acc is None else "done"}))
     if acc is not None:
         (folder / "results.json").write_text(json.dumps({"metrics": {"test/acc": acc}, "weights": None}))
@@ -65,19 +65,19 @@ def test_a_sweep_that_ran_nothing_has_no_rows(tmp_path: Path) -> None:
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def plan(words: list[str], **sweeper: object) -> DictConfig:
+def plan(overrides: list[str], **sweeper: object) -> DictConfig:
     """Return what a sweep's config says of its jobs."""
     return OmegaConf.create(
-        {"hydra": {"sweeper": {"_target_": BASIC, **sweeper}, "overrides": {"task": words}}},
+        {"hydra": {"sweeper": {"_target_": BASIC, **sweeper}, "overrides": {"task": overrides}}},
     )
 
 
-def test_a_stopped_sweep_says_what_was_done_and_how_many_jobs_were_not_started(tmp_path: Path) -> None:
+def test_a_stopped_sweep_reports_what_was_done_and_how_many_jobs_were_not_started(tmp_path: Path) -> None:
     for number, status in enumerate(["done", "failed", "killed"]):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "run.json").write_text(json.dumps({"status": status}))
-    told = describe_stop(tmp_path, plan(["seed=range(5)", "logger=csv", "model.lr=1,2"]), "SIGTERM")
-    assert told == "sweep stopped by SIGTERM: 1 job done, job 1 failed, job 2 killed, 7 not started"
+    line = describe_stop(tmp_path, plan(["seed=range(5)", "logger=csv", "model.lr=1,2"]), "SIGTERM")
+    assert line == "sweep stopped by SIGTERM: 1 job done, job 1 failed, job 2 killed, 7 not started"
     assert describe_stop(tmp_path, plan(["experiment=glob(*)"]), "SIGINT").endswith(
         "job 2 killed, the others not started"
     )
