@@ -25,16 +25,16 @@ def comm_variables(cfg: DictConfig) -> dict[str, str]:
     names = settings.interfaces or []
     joined = ",".join(names)
     # NCCL matches prefixes unless the list starts with =
-    asked = {"GLOO_SOCKET_IFNAME": joined, "NCCL_SOCKET_IFNAME": f"={joined}"} if names else {}
+    variables = {"GLOO_SOCKET_IFNAME": joined, "NCCL_SOCKET_IFNAME": f"={joined}"} if names else {}
     more = settings.comm_env or {}
-    return {**asked, **{str(name): str(value) for name, value in more.items() if value is not None}}
+    return {**variables, **{str(name): str(value) for name, value in more.items() if value is not None}}
 
 
 def set_comm_variables(cfg: DictConfig) -> None:
     """Set a config's variables, before child ranks start and the process group is initialized."""
-    asked = comm_variables(cfg)
-    os.environ.update(asked)
-    if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in asked):
+    variables = comm_variables(cfg)
+    os.environ.update(variables)
+    if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in variables):
         from torch.distributed import set_debug_level_from_env  # type: ignore[attr-defined]  # not exported
 
         set_debug_level_from_env()  # torch reads it on import only

@@ -17,12 +17,12 @@ def require_free_master_port() -> None:
     Raises:
         UserError: It is.
     """
-    asked, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
-    if asked is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
+    port, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
+    if port is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
         return
-    if not asked.isdigit() or not 0 < int(asked) < 2**16:
-        raise UserError(f"MASTER_PORT={asked}: is not a valid port. Set a number from 1 to 65535, or unset it.")
-    require_free_port(int(asked))
+    if not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UserError(f"MASTER_PORT={port}: is not a valid port. Set a number from 1 to 65535, or unset it.")
+    require_free_port(int(port))
 
 
 def require_free_port(port: int, source: str = MASTER_PORT) -> None:

@@ -204,7 +204,7 @@ def init_process_group(strategy: Any, init: InitMethod) -> None:
 
 
 def reserve_master_port(size: int, timeout: float) -> None:
-    """Listen at the port at which processes will init, before they are told of it: a port only chosen may be lost.
+    """Bind MASTER_PORT before other ranks start: another process may take a port that is only chosen.
 
     Raises:
         UserError: The port is in use.
@@ -213,8 +213,8 @@ def reserve_master_port(size: int, timeout: float) -> None:
     if not InitMethod.reserves_port:
         return
     InitMethod.reserves_port = False
-    asked = int(os.environ.get("MASTER_PORT", "0"))
-    store = TCPStore("127.0.0.1", asked, size, True, timeout=timedelta(seconds=timeout), wait_for_workers=False)
+    port = int(os.environ.get("MASTER_PORT", "0"))
+    store = TCPStore("127.0.0.1", port, size, True, timeout=timedelta(seconds=timeout), wait_for_workers=False)
     os.environ["MASTER_PORT"] = str(store.port)
     InitMethod.servers[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
 

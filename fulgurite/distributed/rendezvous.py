@@ -85,7 +85,7 @@ class TorchElasticStore:
     """Notes in the store of torchrun's agent."""
 
     def __init__(self, timeout: float) -> None:
-        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch does not say so
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # not exported
 
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.name = f"{address}:{port}"

@@ -105,11 +105,11 @@ def _raise_findings(findings: Sequence[str]) -> None:
         raise ConfigError(findings)
 
 
-def _check_numbers(**asked: Any) -> list[str]:
+def _check_numbers(**numbers: Any) -> list[str]:
     least = {"slots": 1}
     return [
         f"hydra.launcher.{name}={str(value).lower()}: is not null or an integer of at least {least.get(name, 0)}."
-        for name, value in asked.items()
+        for name, value in numbers.items()
         if value is not None and (type(value) is not int or value < least.get(name, 0))
     ]
 

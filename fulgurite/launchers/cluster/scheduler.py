@@ -26,12 +26,10 @@ from fulgurite.shutdown.signals import signals
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-STARTUP_SECONDS = 30.0  # a job handles signals only after its start; beside resilience.grace_seconds
-RETRY_SECONDS = (
-    30.0  # seconds between two tries to hand over a job for which there is no room; at once when one has ended
-)
-QUEUE_FULL_SECONDS = 1800.0  # seconds that a scheduler which has no job of the sweep may take none
-KILL_SECONDS = 10.0  # seconds that jobs which were ended at once may take to be gone
+STARTUP_SECONDS = 30.0  # until a started job handles signals, on top of its grace period
+RETRY_SECONDS = 30.0  # between submissions to a full queue; a job that ends cuts the wait short
+QUEUE_FULL_SECONDS = 1800.0  # that the queue may stay full while it holds no job of the sweep
+KILL_SECONDS = 10.0  # for killed jobs to exit
 
 
 class JobLost(Exception):

@@ -145,11 +145,11 @@ def test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed(
         assert record == {"status": "done", "seed": 42}
 
 
-FOLLOWING = """
+PARENT = """
 import subprocess, sys, time
 rank = (
-    "import os, time; from fulgurite.core.proc import exit_with_parent; "
-    "exit_with_parent(os.getppid()); print(0, flush=True); time.sleep(60)"
+    f"import os, time; from fulgurite.core.proc import {sys.argv[1]} as follow; "
+    "follow(os.getppid()); print(0, flush=True); time.sleep(60)"
 )
 child = subprocess.Popen([sys.executable, "-c", rank], stdout=subprocess.PIPE)
 assert child.stdout.readline()
@@ -159,8 +159,10 @@ time.sleep(60)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the orphan in /proc")
-def test_a_rank_ends_when_rank_zero_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", FOLLOWING], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize("follow", ["exit_with_parent", "terminate_with_parent"])
+def test_a_child_process_ends_when_its_parent_is_killed(follow: str) -> None:
+    command = [sys.executable, "-c", PARENT, follow]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         rank = int(parent.stdout.readline())
         parent.kill()
@@ -171,7 +173,7 @@ def test_a_rank_ends_when_rank_zero_is_killed() -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and was not waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.files import load_pickle
 from fulgurite.engine.outcome import JobFailed
 from fulgurite.launchers.cluster import ray as on_ray
 from fulgurite.launchers.cluster import scheduler as scheduled
@@ -24,6 +26,7 @@ from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import LEDGER, append_event, ledger_state, read_events, record_event
 from tests.conftest import SMALL
 from tests.fulgurite.sweeps.test_grid import planned
+from tests.support.project import ROOT
 from tests.support.run_if import RunIf
 
 
@@ -192,6 +195,18 @@ def test_what_a_killed_sweep_has_left_of_its_ray_is_removed_and_nothing_else(
     owner.join()
     on_ray.remove_stale_dirs()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ray-of-another-program"]
+
+
+@RunIf(posix=True)
+def test_a_job_runs_in_a_child_process_and_returns_its_result(tmp_path: Path) -> None:
+    with planned("seed=0", *SMALL, f"hydra.sweep.dir={tmp_path}") as (_, config, loader):
+        context = SimpleNamespace(config_loader=loader)
+        launcher = SimpleNamespace(config=config, hydra_context=context, task_function=len)
+        job = RemoteJob.compose(launcher, 0, ["seed=3"])  # type: ignore[arg-type]
+    pickled = JobEnvelope(str(ROOT), str(tmp_path), pickle.dumps(job)).run_in_subprocess(f"{tmp_path}/log", 5)
+    assert isinstance(pickled, bytes), pickled + (tmp_path / "log").read_text()
+    returned = load_pickle(pickled)
+    assert (returned.status, returned.return_value) == (JobStatus.COMPLETED, len(job.plain) - 1)
 
 
 def own(folder: Path, begun: Any, over: Any) -> None:
