@@ -76,25 +76,26 @@ class Pruned(FulguriteError):
     exit_code = EXIT_DONE
 
 
-class Interrupted(BaseException):
+class Interrupted(SystemExit):
     """A signal stopped the run.
+
+    A plain script exits with its code and without a traceback, since it is a `SystemExit`.
 
     Args:
         signal_name: `SIGINT`, `SIGTERM` or `SIGUSR1`.
-        saved: Where the last checkpoint is, part of a sentence.
-        exit_code: Exit code of the process; None: that of the signal.
+        saved: What was saved and where, part of a sentence.
+        exit_code: Exit code of the process; by default that of the signal.
 
     Attributes:
-        reported: Whether the run has logged it.
+        reported: The run has logged it.
     """
 
     def __init__(self, signal_name: str, saved: str = "", exit_code: int | None = None) -> None:
+        super().__init__(signal_name, saved, exit_code)
         self.interrupted = signal_name == "SIGINT"
-        self.signal_name, self.saved = signal_name, saved
-        own = EXIT_INTERRUPTED if self.interrupted else EXIT_TERMINATED
-        self.exit_code = own if exit_code is None else exit_code
-        self.reported = False
-        super().__init__(signal_name, saved)
+        self.signal_name, self.saved, self.reported = signal_name, saved, False
+        of_signal = EXIT_INTERRUPTED if self.interrupted else EXIT_TERMINATED
+        self.code = self.exit_code = of_signal if exit_code is None else exit_code
 
     def __str__(self) -> str:
         text = f"{'interrupted' if self.interrupted else 'terminated'} ({self.signal_name})"

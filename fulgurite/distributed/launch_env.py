@@ -11,8 +11,8 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
+from fulgurite.core.context import current_context
 from fulgurite.core.proc import read_stat
 
 RANK_ZERO_PID = "FULGURITE_RANK_ZERO"  # variable of the ranks that rank 0 starts: its process ID
@@ -32,7 +32,6 @@ class LaunchInfo:
         node_rank: Of this node; None where the launcher does not set it.
         local_world_size: Number of ranks on this node; None where the launcher does not set it.
         key: Identifies the launch among concurrent ones; equal on all ranks.
-        current: Of this process; None without an external launcher.
     """
 
     launcher: str
@@ -43,8 +42,6 @@ class LaunchInfo:
     local_world_size: int | None
     key: str
 
-    current: ClassVar[LaunchInfo | None] = None
-
     @property
     def is_local_leader(self) -> bool:
         """Whether this rank reports errors for its node: one line per node, not one per rank."""
@@ -54,6 +51,12 @@ class LaunchInfo:
     def prefix(self) -> str:
         """Prefix of this rank's error lines."""
         return "" if self.rank == 0 else f"[rank {self.rank}] "
+
+
+def current_launch() -> LaunchInfo | None:
+    """Return what an external launcher has set for this process; None when none has started it."""
+    launch: LaunchInfo | None = current_context().launch
+    return launch
 
 
 def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -23,13 +23,14 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 
 from fulgurite.compat.lightning import has_process_group, process_group_backend, start_method
 from fulgurite.config.schema import Distributed, read_settings
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.distributed.agreement import rank_zero_decides
 from fulgurite.distributed.backend import choose_backend
 from fulgurite.distributed.cluster_environment import ExternalLaunchEnvironment
 from fulgurite.distributed.comm_env import ENV_INIT_METHOD, set_comm_variables
-from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
+from fulgurite.distributed.launch_env import RANK_ZERO_PID, current_launch
 from fulgurite.distributed.ports import MASTER_PORT, require_free_master_port, require_free_port
 from fulgurite.distributed.reachability import wait_for_master
 
@@ -58,10 +59,6 @@ class InitMethod:
     agent: bool
     phases: bool
 
-    servers: ClassVar[dict[str, TCPStore]] = {}
-    file: ClassVar[str | None] = None
-    reserves_port: ClassVar[bool] = False
-
     def store(self, rank: int, size: int, phase: str) -> Store:
         """Return the store through which the ranks initialize their process group."""
         if self.url.startswith("file://"):
@@ -74,16 +71,17 @@ class InitMethod:
         return PrefixStore(f"{self.name}/{phase}", self._connect(address, port, size, serves=serves))
 
     def _connect(self, address: str, port: int, size: int, *, serves: bool) -> TCPStore:
+        stores: dict[str, TCPStore] = current_context().stores
         where = f"{address}:{port}"
-        if where not in InitMethod.servers:
+        if where not in stores:
             if not serves:
                 wait_for_master(address, port, self.timeout)
             # the server listens on all addresses
             own = "127.0.0.1" if serves else address
-            InitMethod.servers[where] = TCPStore(
+            stores[where] = TCPStore(
                 own, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
             )
-        return InitMethod.servers[where]
+        return stores[where]
 
     def require_free_port(self) -> None:
         """Raise if another process listens on the port; rank 0 checks for all ranks.
@@ -93,20 +91,18 @@ class InitMethod:
         """
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
-        if not any(where.endswith(f":{port}") for where in InitMethod.servers):  # of an earlier job
+        if not any(where.endswith(f":{port}") for where in current_context().stores):  # of an earlier job
             require_free_port(port, source=f"distributed.init_method={self.url}" if parsed.port else MASTER_PORT)
 
 
 def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
     """Return the Trainer argument for externally launched ranks; empty without an external launcher."""
-    if LaunchInfo.current is None:
+    if (launch := current_launch()) is None:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
     if given:
-        raise ConfigError(
-            [f"trainer.plugins={given}: cannot be combined with {LaunchInfo.current.launcher}. Remove it."]
-        )
-    return {"plugins": [ExternalLaunchEnvironment(LaunchInfo.current)]}
+        raise ConfigError([f"trainer.plugins={given}: cannot be combined with {launch.launcher}. Remove it."])
+    return {"plugins": [ExternalLaunchEnvironment(launch)]}
 
 
 def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
@@ -121,7 +117,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
         UserError: The config cannot be used; raised on all ranks before any waits for another.
     """
     strategy: Any = trainer.strategy
-    launch = LaunchInfo.current
+    launch = current_launch()
     starts = start_method(strategy)
     _require_matching_launch(trainer, starts)
     if not has_process_group(strategy):
@@ -138,16 +134,15 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     if url == ENV_INIT_METHOD and launch is None and starts != "popen":
         return
     if url.startswith("file://"):
-        InitMethod.file = url = os.environ.get(INIT_FILE) or rank_zero_decides(
-            cfg, "file", lambda: _make_init_file(url)
-        )
+        url = os.environ.get(INIT_FILE) or rank_zero_decides(cfg, "file", lambda: _make_init_file(url))
+        current_context().init_file = url
         if launch is None:
             os.environ[INIT_FILE] = url  # for the ranks that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     init = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
     if launch is None and url == ENV_INIT_METHOD:
-        InitMethod.reserves_port = True
+        current_context().reserves_port = True
     elif not url.startswith("file://") and not (agent and url == ENV_INIT_METHOD) and RANK_ZERO_PID not in os.environ:
         rank_zero_decides(cfg, "port", init.require_free_port)
     # no subclass: spawn pickles the strategy
@@ -160,7 +155,7 @@ def _require_matching_launch(trainer: Trainer, starts: str) -> None:
     Raises:
         ConfigError: One line with what to set.
     """
-    launch = LaunchInfo.current
+    launch = current_launch()
     if launch is None:
         if trainer.num_nodes > 1 and RANK_ZERO_PID not in os.environ:
             rule = "no launcher started the run on several nodes"
@@ -176,7 +171,7 @@ def _require_matching_launch(trainer: Trainer, starts: str) -> None:
 def _warn_oversubscribed(processes: int) -> None:
     """Warn about more ranks on this machine than CPU cores."""
     # srun may bind each rank to its own cores; ranks that rank 0 starts inherit its affinity
-    bound = LaunchInfo.current is None and hasattr(os, "sched_getaffinity")
+    bound = current_launch() is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
     if processes > cores and RANK_ZERO_PID not in os.environ:
         log.warning("%d processes on %d cores are not faster than trainer.devices=%d", processes, cores, cores)
@@ -210,20 +205,21 @@ def reserve_master_port(size: int, timeout: float) -> None:
         UserError: The port is in use.
     """
     require_free_master_port()
-    if not InitMethod.reserves_port:
+    if not current_context().reserves_port:
         return
-    InitMethod.reserves_port = False
+    current_context().reserves_port = False
     port = int(os.environ.get("MASTER_PORT", "0"))
     store = TCPStore("127.0.0.1", port, size, True, timeout=timedelta(seconds=timeout), wait_for_workers=False)
     os.environ["MASTER_PORT"] = str(store.port)
-    InitMethod.servers[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
+    current_context().stores[f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{store.port}"] = store
 
 
 def destroy_process_group() -> None:
     """Destroy the process group, if any; the last rank deletes the files of its init method."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    file, InitMethod.file = InitMethod.file, None
+    context = current_context()
+    file, context.init_file = context.init_file, None
     os.environ.pop(INIT_FILE, None)
     if file is not None:
         path = Path(urlparse(file).path)
@@ -233,7 +229,7 @@ def destroy_process_group() -> None:
 
 def remove_init_file() -> None:
     """Destroy a process group that was initialized through a file, at the end of the program."""
-    if InitMethod.file is not None:
+    if current_context().init_file is not None:
         destroy_process_group()
 
 

@@ -7,7 +7,7 @@ import socket
 import time
 
 from fulgurite.core.errors import UserError
-from fulgurite.core.network_interfaces import find_interface_problem
+from fulgurite.distributed.network_interfaces import find_interface_problem
 
 GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's variables take patterns
 RETRY_SECONDS = 0.2

@@ -19,14 +19,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from omegaconf import DictConfig
 
 from fulgurite.config.schema import Distributed, read_settings
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, RefusedByRankZero, UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import LaunchInfo, current_launch
 from fulgurite.distributed.reachability import wait_for_master
 
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 0.2
@@ -122,12 +123,7 @@ class Rendezvous:
         launch: Of this process.
         store: Shared by all ranks of the launch.
         timeout: Seconds to wait for the other ranks, per exchange.
-
-    Attributes:
-        current: Of this process; None before the first exchange, and without an external launcher.
     """
-
-    current: ClassVar[Rendezvous | None] = None
 
     def __init__(self, launch: LaunchInfo, store: KeyValueStore, timeout: float) -> None:
         self.launch, self.store, self.timeout = launch, store, timeout
@@ -237,21 +233,25 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
     Raises:
         Exception: As `Rendezvous.exchange`.
     """
-    launch = LaunchInfo.current
+    launch = current_launch()
     if launch is None:
         return decide([payload])
-    if Rendezvous.current is None:
+    context = current_context()
+    if context.rendezvous is None:
         timeout = read_settings(config, Distributed).rank_timeout_seconds
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and launch.launcher == "torchrun":
             store: KeyValueStore = TorchElasticStore(timeout)
         else:
             store = DirectoryStore(Path(str(config.paths.log_dir)) / ".rendezvous" / launch.key)
-        Rendezvous.current = Rendezvous(launch, store, timeout)
-    return Rendezvous.current.exchange(name, payload, decide)
+        context.rendezvous = Rendezvous(launch, store, timeout)
+    return context.rendezvous.exchange(name, payload, decide)
 
 
 def close_rendezvous() -> None:
     """Delete the notes; rank 0 does so once the other ranks have read them."""
-    rendezvous, Rendezvous.current = Rendezvous.current, None
+    context = current_context()
+    context = current_context()
+    context = current_context()
+    rendezvous, context.rendezvous = context.rendezvous, None
     if rendezvous is not None and rendezvous.launch.rank == 0:
         rendezvous.store.close()

@@ -15,9 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fulgurite.config.override_text import set_config_value
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import mask_override
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.rendezvous import broadcast_decision
 
 # keys that rank 0 sets: the run directory, and what the run resumes from
@@ -36,7 +37,7 @@ def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> Non
     Raises:
         UserError: The ranks' configs differ, or they do not share a filesystem; no directory is left.
     """
-    launch = LaunchInfo.current
+    launch = current_launch()
     assert launch is not None
 
     def decide() -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
 
 def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
     """Set what the launcher did not: local and node ranks, MASTER_ADDR, MASTER_PORT."""
-    launch = LaunchInfo.current
+    launch = current_launch()
     assert launch is not None
     machines = list(dict.fromkeys(hosts))
     here = [rank for rank, host in enumerate(hosts) if host == hosts[launch.rank]]
@@ -92,7 +93,7 @@ def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
         "local_world_size": len(here),
     }
     found.update({name: value for name in found if (value := getattr(launch, name)) is not None})
-    LaunchInfo.current = replace(launch, **found)  # type: ignore[arg-type]  # all are int fields
+    current_context().launch = replace(launch, **found)  # type: ignore[arg-type]  # all are int fields
     for name, value in master.items():
         os.environ.setdefault(name, value)
 
@@ -112,7 +113,7 @@ def _require_same_config(configs: list[dict[str, Any]]) -> None:
 
 def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
     """Raise if a rank does not see the run directory of rank 0."""
-    launch = LaunchInfo.current
+    launch = current_launch()
     assert launch is not None
 
     def write_token(_: list[Any]) -> str:

@@ -15,19 +15,18 @@ from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN
 from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
 from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import LaunchInfo, detect_launch
+from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
 from fulgurite.engine.outcome import JobFailed, classify_error, print_error
-from fulgurite.engine.record import RunRecord
-from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.engine.session import _current_job
 from fulgurite.resume.shorthand import expand_shorthands
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 
 Task = Callable[[DictConfig], dict[str, float]]
 
@@ -135,14 +134,14 @@ def run_app(entry_point: EntryPoint) -> None:
         raise SystemExit(error.exit_code) from error
     use_writable_caches(os.environ)
     guard_configs()
-    RunRecord.typed = list(sys.argv)
-    LaunchInfo.current = detect_launch(os.environ)
+    context = set_context(ProcessContext(config_name=entry_point.config_name, launch=detect_launch(os.environ)))
+    signals = signal_handler()
     signals.install()
     try:
         sys.argv[1:] = expand_shorthands(sys.argv[1:], entry_point.config_name)
         _hydra_main(entry_point)()
     except Interrupted as stop:
-        signals.end_ranks()
+        signals.terminate_ranks()
         _tell_stop(stop)
         raise SystemExit(stop.exit_code) from None
     except FulguriteError as error:
@@ -161,15 +160,15 @@ def run_app(entry_point: EntryPoint) -> None:
         signals.restore()
         if "fulgurite.distributed.process_group" in sys.modules:
             sys.modules["fulgurite.distributed.process_group"].remove_init_file()
-        if LaunchInfo.current is not None:
+        if context.launch is not None:
             from fulgurite.distributed.rendezvous import close_rendezvous
 
             close_rendezvous()
         # Hydra's own hook for the end of a sweep is not called when a job has failed
-        if ReserveRunDirectory.sweep is not None and ReserveRunDirectory.sweep.is_dir() and rank() == 0:
+        if context.sweep_dir is not None and context.sweep_dir.is_dir() and rank() == 0:
             from fulgurite.runs.sweep_summary import conclude_sweep
 
-            conclude_sweep(ReserveRunDirectory.sweep)
+            conclude_sweep(context.sweep_dir)
 
 
 def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
@@ -187,11 +186,12 @@ def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
 def _tell_stop(stop: Interrupted) -> None:
     if rank() > 0:
         return
-    if ReserveRunDirectory.sweep is not None:
+    context = current_context()
+    if context.sweep_dir is not None:
         from fulgurite.runs.sweep_summary import describe_stop
 
-        line = describe_stop(ReserveRunDirectory.sweep, ReserveRunDirectory.config, stop.signal_name)
-        goes_on = f"; to go on: the same command with sweep.resume={ReserveRunDirectory.sweep}"
-        sys.stderr.write(f"{line}{goes_on if ReserveRunDirectory.is_resumable else ''}\n")
+        line = describe_stop(context.sweep_dir, context.sweep_config, stop.signal_name)
+        goes_on = f"; to go on: the same command with sweep.resume={context.sweep_dir}"
+        sys.stderr.write(f"{line}{goes_on if context.is_sweep_resumable else ''}\n")
     elif not stop.reported:
         sys.stderr.write(f"{stop} before the run began\n")

@@ -36,7 +36,7 @@ from fulgurite.loggers.guarded import build_guarded
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.runs.provenance import config_hash
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 from fulgurite.study.pruning import pruning_callback
 
 log = RankedLogger(__name__)
@@ -127,7 +127,7 @@ def build(cfg: DictConfig) -> Run:
         resumes=bool(cfg.get("ckpt_path")),
         async_checkpoints=resilience.async_checkpoints,
         checkpoint_metadata={"config_hash": config_hash(cfg)},
-        handle_signals=signals.installed,  # a notebook or a test keeps its own handlers
+        handle_signals=signal_handler().is_installed,  # a notebook or a test keeps its own handlers
         grace_seconds=resilience.grace_seconds,
         worker_timeout_seconds=resilience.worker_timeout_seconds,
         supervise_ranks=False,  # done above: the process group depends on it

@@ -17,7 +17,7 @@ from fulgurite.exact_resume.callback import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from fulgurite.runs.provenance import versions
 from fulgurite.shutdown.graceful_stop import stop_on_signals
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 
 
 def harden(
@@ -82,7 +82,8 @@ def harden(
     if uneven_batches:
         install_uneven_batches(trainer)
     if handle_signals:
-        alone = not signals.installed  # a script without `fulgurite.main`, which installs them for its runs
+        signals = signal_handler()
+        alone = not signals.is_installed  # a script without `fulgurite.main`, which installs them for its runs
         if alone:
             signals.install()
         stop_on_signals(trainer, datamodule, folder, grace_seconds, announce=alone)

@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError
 from fulgurite.core.rank_logging import RankedLogger, rank
 
@@ -34,8 +35,6 @@ NOTE = ".out-of-memory.json"
 # Lightning counts these in batches where they are whole numbers.
 IN_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "overfit_batches")
 LOOK, GRACE = 0.5, 5.0  # seconds between two looks for a note; seconds that rank 0 has to come to an end by itself
-
-_managed_runs: set[str] = set()  # directories of the runs that `run_with_backoff` is at
 
 
 class RetryWithSmallerBatch(FulguriteError):
@@ -62,7 +61,7 @@ def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictCo
     if not _wanted(cfg):
         return task(cfg)
     folder = Path(cfg.paths.output_dir)
-    _managed_runs.add(str(folder))
+    current_context().managed_runs.add(str(folder))
     if rank() == 0:
         (folder / NOTE).unlink(missing_ok=True)  # of a run that was killed
     try:
@@ -71,7 +70,7 @@ def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictCo
     except RetryWithSmallerBatch as again:
         changed, changes, restart = again.cfg, again.changes, again.restart
     finally:
-        _managed_runs.discard(str(folder))
+        current_context().managed_runs.discard(str(folder))
     # out of the handler: the traceback held what filled the memory
     if restart:
         _restart(changes, folder)
@@ -104,7 +103,7 @@ def _wanted(cfg: DictConfig) -> bool:
 
 def _why_not(cfg: DictConfig, told: dict[str, Any]) -> str:
     size = OmegaConf.select(cfg, "data.batch_size")
-    if str(Path(cfg.paths.output_dir)) not in _managed_runs:
+    if str(Path(cfg.paths.output_dir)) not in current_context().managed_runs:
         return "the run was called from Python, call it again with half the data.batch_size"
     if told["foreign"]:
         return "the processes were started by another program or on several machines, only that can start them again"

@@ -24,7 +24,7 @@ from fulgurite.core.errors import (
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_worker_failure
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 
 log = RankedLogger(__name__)
@@ -119,7 +119,7 @@ def print_error(error: FulguriteError) -> None:
     Args:
         error: What the user got wrong; what rank 0 has refused is said by rank 0.
     """
-    launch = LaunchInfo.current
+    launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():
             sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")

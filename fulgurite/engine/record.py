@@ -25,15 +25,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.tags import tag_names
+from fulgurite.core.context import current_context
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
 from fulgurite.core.metric_names import as_names
@@ -46,7 +46,7 @@ from fulgurite.runs.provenance import config_hash, git_state, versions
 from fulgurite.runs.run_directory import resumed_run
 from fulgurite.runs.run_json import utc_now
 from fulgurite.runs.sweep_ledger import record_event
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -70,11 +70,9 @@ class RunRecord:
         sweep: Directory and job number of the sweep the run belongs to, or None.
     """
 
-    typed: ClassVar[list[str] | None] = None  # the command line before its shorthands were written out
-
     def __init__(self, cfg: DictConfig, sweep: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(cfg.paths.output_dir)
-        typed = RunRecord.typed or sys.argv
+        argv = current_context().argv
         self.loggers: list[Logger] = []
         self.pruning: PruningCallback | None = None
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
@@ -89,7 +87,7 @@ class RunRecord:
             "pid": os.getpid(),
             "ranks": 1,
             "torchrun": torchrun_restart()[1],
-            "command": [Path(typed[0]).name, *map(mask_override, typed[1:])],
+            "command": [Path(argv[0]).name, *map(mask_override, argv[1:])],
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(project_root()),
@@ -159,7 +157,7 @@ class RunRecord:
             self.results["weights"] = str(path.relative_to(self.folder.resolve()) if inside else path)
         if rank() == 0:
             write_atomic(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
-        signals.stop_if_asked()
+        signal_handler().stop_if_requested()
         if self.pruning is not None:
             self.pruning.stop_if_pruned()
 

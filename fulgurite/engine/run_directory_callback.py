@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.config.override_text import set_config_value
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.outcome import print_error
 from fulgurite.resume.plan import plan_resume
@@ -48,16 +49,7 @@ class ReserveRunDirectory(Callback):
     """Hydra callback: puts a reserved directory in place of the one that the clock gave.
 
     A directory named on the command line (`hydra.run.dir=...`, as the launcher of DDP does) is taken as it is.
-
-    Attributes:
-        sweep: The directory of the sweep that this process runs; None in a single run.
-        config: The sweep's config; None in a single run.
-        can_go_on: Whether the sweep is one that can go on by `sweep.resume`.
     """
-
-    sweep: ClassVar[Path | None] = None
-    config: ClassVar[DictConfig | None] = None
-    is_resumable: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Reserve the directory of a single run, or go on in that of an earlier one; rank 0 does so for all."""
@@ -66,12 +58,12 @@ class ReserveRunDirectory(Callback):
             plan_resume(config)
             if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
                 _reserve_key(config, "hydra.run.dir")
-            if LaunchInfo.current is not None:
+            if current_launch() is not None:
                 clear_failures(Path(str(config.hydra.run.dir)))
 
         with _exit_on_user_error():
             _refuse_for(config, "is for sweeps; add -m")
-            if LaunchInfo.current is None:
+            if current_launch() is None:
                 begin()
             else:
                 from fulgurite.distributed.shared_start import start_run_on_all_ranks  # not for a process that is alone
@@ -86,20 +78,21 @@ class ReserveRunDirectory(Callback):
         with _exit_on_user_error():
             if asked := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
-            ReserveRunDirectory.is_resumable = _is_ours(config)
-            if not self.is_resumable:
+            context = current_context()
+            context.is_sweep_resumable = _is_ours(config)
+            if not context.is_sweep_resumable:
                 _refuse_for(
                     config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
                 )
-            if LaunchInfo.current is not None:
-                _refuse_together(config, LaunchInfo.current.launcher)
-        ReserveRunDirectory.config = config
-        if not self.is_resumable:
+            if (launch := current_launch()) is not None:
+                _refuse_together(config, launch.launcher)
+        context.sweep_config = config
+        if not context.is_sweep_resumable:
             with _exit_on_user_error():
                 self.reserve_sweep(config)
 
-    @classmethod
-    def reserve_sweep(cls, config: DictConfig, earlier: Path | None = None) -> Path:
+    @staticmethod
+    def reserve_sweep(config: DictConfig, earlier: Path | None = None) -> Path:
         """Reserve the directory of a sweep, or take that of an earlier one; its jobs are told it as an override.
 
         Args:
@@ -109,26 +102,28 @@ class ReserveRunDirectory(Callback):
         Raises:
             UserError: The directory that is named holds another sweep, or cannot be made.
         """
+        context = current_context()
 
         def reserve_sweep() -> Path:
             path = earlier or _reserve_key(config, "hydra.sweep.dir") or Path(str(config.hydra.sweep.dir))
-            if earlier is None and cls.is_resumable and (path / LEDGER).is_file():
+            if earlier is None and context.is_sweep_resumable and (path / LEDGER).is_file():
                 raise UserError(f"hydra.sweep.dir={path}: holds a sweep; go on with it by sweep.resume={path}")
             path.mkdir(parents=True, exist_ok=True)
             return path
 
-        if LaunchInfo.current is None:
-            cls.sweep = reserve_sweep()
+        if current_launch() is None:
+            folder = reserve_sweep()
         else:
             from fulgurite.distributed.shared_start import share_sweep_dir
 
-            cls.sweep = share_sweep_dir(config, reserve_sweep)
-        set_config_value(config, "hydra.sweep.dir", str(cls.sweep))
-        words = [f"hydra.sweep.dir='{cls.sweep}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
+            folder = share_sweep_dir(config, reserve_sweep)
+        context.sweep_dir = folder
+        set_config_value(config, "hydra.sweep.dir", str(folder))
+        words = [f"hydra.sweep.dir='{folder}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
         words += [f"{key}={'null' if value is None else value}" for key, value in _rank_overrides(config)]
         with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
             config.hydra.overrides.hydra.extend(words)  # each job composes anew
-        return cls.sweep
+        return folder
 
 
 def _is_ours(config: DictConfig) -> bool:
@@ -186,7 +181,7 @@ def _rank_overrides(config: DictConfig) -> list[tuple[str, str | None]]:
     """Return what another process than rank 0 has of its own: its log; what rank 0 writes it does not write too."""
     if rank() == 0:
         return []
-    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if LaunchInfo.current else []
+    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if current_launch() else []
     if OmegaConf.select(config, "hydra.job_logging.handlers.file"):
         file = "${hydra.runtime.output_dir}/${task_name}" + f".rank{rank()}.log"
         own.append(("hydra.job_logging.handlers.file.filename", file))

@@ -15,14 +15,14 @@ from omegaconf import DictConfig
 from fulgurite.config.tags import require_tags, tag_names
 from fulgurite.core.errors import find_interrupt
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import is_peer_loss, root_cause, wait_for_rank_zero, write_failure
 from fulgurite.engine.oom_errors import keep_traceback
 from fulgurite.engine.oom_retry import plan_retry
 from fulgurite.engine.outcome import classify_error, log_outcome
 from fulgurite.engine.record import RunRecord
 from fulgurite.runs.lock import run_lock
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 
 log = RankedLogger(__name__)
 
@@ -42,8 +42,9 @@ def session(cfg: DictConfig) -> Iterator[RunRecord]:
 
 
 def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
-    signals.begin_run()
-    signals.hold()
+    signals = signal_handler()
+    signals.reset_run()
+    signals.defer()
     record = RunRecord(cfg, sweep=_current_job())
     try:
         signals.check()
@@ -57,7 +58,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             record.close_loggers(failed=True)
             raise again from error
         with signals.deferred():
-            culprit = root_cause(record.folder) if LaunchInfo.current is not None and find_interrupt(error) else None
+            culprit = root_cause(record.folder) if current_launch() is not None and find_interrupt(error) else None
             outcome = classify_error(culprit or error, cfg)
             log_outcome(error, outcome, _resume_hint(cfg))
             if rank() > 0 and find_interrupt(error) is None and outcome.status == "failed":

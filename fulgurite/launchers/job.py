@@ -25,12 +25,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl
 from fulgurite.config.schema import Resilience, read_settings
 from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import Interrupted, UserError
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import JobFailed, classify_error
-from fulgurite.engine.record import RunRecord
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RemoteJob:
             to_plain(config),
             _import_path(setup.task_function),
             tuple(sys.argv),
-            tuple(RunRecord.typed or sys.argv),
+            tuple(current_context().argv),
             str(Path.cwd()),
             loader.config_search_path,
             read_settings(config, Resilience).grace_seconds,
@@ -114,7 +114,7 @@ class RemoteJob:
                 job_subdir_key="hydra.sweep.subdir",
             )
         except Interrupted as stop:
-            signals.end_ranks()
+            signal_handler().terminate_ranks()
             returned = JobReturn(status=JobStatus.FAILED, _return_value=stop)
         return to_picklable(returned)
 
@@ -129,9 +129,8 @@ class RemoteJob:
         prepare_environment()
         use_writable_caches(os.environ)
         guard_configs()
-        RunRecord.typed = list(self.argv)
-        signals.asked = None
-        signals.install()
+        set_context(ProcessContext(argv=list(self.argv)))
+        signal_handler().install()
         setup_globals()
 
     def _function(self) -> Any:

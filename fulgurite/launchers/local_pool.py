@@ -34,7 +34,7 @@ from fulgurite.runs.layout import RECORD
 from fulgurite.runs.provenance import versions
 from fulgurite.runs.run_json import mark_ended
 from fulgurite.runs.sweep_ledger import record_event
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
@@ -174,13 +174,13 @@ class LocalPool:
 
     def _stop_all(self) -> None:
         """Send all jobs SIGTERM, wait for each within its grace period, then kill it."""
-        with signals.deferred():
+        with signal_handler().deferred():
             self._terminate_jobs()
             killed_early = False
             for job in self.running:
                 job.deadline = min(job.deadline or math.inf, time.monotonic() + job.job.grace + EXIT_SECONDS)
             while self.running:
-                if signals.late and not killed_early:
+                if signal_handler().pending and not killed_early:
                     killed_early = True
                     self._terminate_jobs()
                     for job in self.running:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,9 +13,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError
 from fulgurite.core.redact import mask_override
-from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_events
@@ -84,7 +83,7 @@ def _record_plan(
         directions=list(settings.directions),
         n_trials=settings.n_trials,
         code=code.digest,
-        command=[mask_override(argument) for argument in RunRecord.typed or sys.argv],
+        command=[mask_override(argument) for argument in current_context().argv],
     )
 
 

@@ -1,4 +1,4 @@
-"""Stops training after a signal: at a step that is saved, all ranks at the same one."""
+"""Stop training after a signal at a step that is saved, the same one on all ranks."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from fulgurite.compat.lightning import (
 )
 from fulgurite.core.errors import Interrupted
 from fulgurite.dataloading.patch import patch_loaders
-from fulgurite.shutdown.signals import IgnoreInWorker, signals
+from fulgurite.shutdown.signals import IgnoreInWorker, signal_handler
 
-SECONDS = 1.0  # between two agreements of the ranks
-MOST = 1000  # batches between them
+AGREEMENT_SECONDS = 1.0  # between two all-reduces of the ranks
+MAX_BATCHES = 1000  # between two all-reduces
 
 
 class Saver(Protocol):
-    """The callback that keeps the newest state (callbacks/last_checkpoint.py); it is found by what it can do."""
+    """The callback that saves the newest state, e.g. `callbacks.LastCheckpoint`; any with `save_here` serves."""
 
     newest: int | None
     best_model_path: str
 
     def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
-        """Save the state of now where a run can go on from it exactly, and tell whether that is saved."""
+        """Save the current state if a run can resume from it exactly; return whether it is saved."""
 
 
 class StopOnSignal(Callback):
-    """Looks after each optimizer step whether a signal has come, has the run saved, and ends it.
+    """Callback that checks for a signal after each optimizer step, saves the run and stops it.
 
-    Its place is behind the callbacks that save. Among several ranks a signal to any of them counts for all: about once
-    a second they take the largest of what each has received, and then stop at the same step.
+    It comes after the callbacks that save. A signal to any rank counts for all: about once a second an all-reduce takes
+    the largest signal number, then all ranks stop at the same step.
 
     Args:
-        saver: Saves the run; None when it has no such callback: the run then ends unsaved.
+        saver: Saves the run; None if the run has no such callback and stops unsaved.
         folder: The run directory.
         announce: Write to standard error what was saved.
     """
@@ -56,94 +56,98 @@ class StopOnSignal(Callback):
         self.saver = saver
         self.folder = folder
         self.announce = announce
-        self._every = self._left = 1  # batches between two agreements, and to the next
+        self._interval = self._remaining = 1  # batches between two all-reduces, and to the next one
         self._agreed_at = 0.0
-        self._stop = self._told = False
+        self._stopping = self._reported = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a signal only asks."""
+        """Handle signals here instead of raising at once."""
         self._agreed_at = time.monotonic()
-        # Lightning would do the same for SIGTERM on rank 0 only, and wait for the device at every batch
+        # Lightning's broadcast covers SIGTERM on rank 0 only, and waits for the device at every batch
         disable_sigterm_broadcast(trainer)
-        signals.training = True
+        signal_handler().training = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop between two epochs: the one before is complete."""
-        self._look(trainer, now=True)
-        self._stop_if_saved(trainer, pl_module, between_epochs=True)
+        """Stop between two epochs."""
+        self._poll(trainer, now=True)
+        self._save_and_stop(trainer, pl_module, between_epochs=True)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Agree with the other ranks, when it is time."""
+        """Agree with the other ranks when it is time."""
         if trainer.world_size > 1:
-            self._look(trainer)
+            self._poll(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after an optimizer step."""
         if trainer.world_size == 1:
-            self._look(trainer)
-        if self._stop and not is_accumulating(trainer):
-            self._stop_if_saved(trainer, pl_module)
+            self._poll(trainer)
+        if self._stopping and not is_accumulating(trainer):
+            self._save_and_stop(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the end to what comes after training: the metrics of the last epoch are yet to be written."""
-        self._look(trainer, now=True)
+        """Leave the stop to the code after training: the metrics of the last epoch are not written yet."""
+        signals = signal_handler()
+        self._poll(trainer, now=True)
         signals.training = False
         if self.saver is not None and self.saver.newest is not None:
-            signals.saved = f"saved at {self._where(self.saver.newest)}"
-        self._told, signals.together = self._stop, self._stop and trainer.world_size > 1
+            signals.saved = f"saved at {self._describe(self.saver.newest)}"
+        self._reported, signals.ranks_agreed = self._stopping, self._stopping and trainer.world_size > 1
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say what stands saved when the end came at once, and end the ranks that know nothing of it."""
+        """Report the last checkpoint of a run that stopped at once, and terminate its ranks."""
+        signals = signal_handler()
         signals.training = False
-        if not isinstance(exception, Interrupted) or self._told:
+        if not isinstance(exception, Interrupted) or self._reported:
             return
         if not signals.saved and self.saver is not None and self.saver.newest is not None:
-            saved = f"last saved at {self._where(self.saver.newest)}"
+            saved = f"last saved at {self._describe(self.saver.newest)}"
             exception.saved = f"{exception.saved}; {saved}" if exception.saved else saved
-        signals.end_ranks()
+        signals.terminate_ranks()
 
-    def _look(self, trainer: Trainer, *, now: bool = False) -> None:
-        """Learn whether to stop; among several ranks when it is time to agree, or `now`."""
+    def _poll(self, trainer: Trainer, *, now: bool = False) -> None:
+        """Update `_stopping`; with several ranks only when an all-reduce is due, or `now`."""
+        signals = signal_handler()
         if trainer.world_size == 1:
-            self._stop = signals.asked is not None
+            self._stopping = signals.requested is not None
             return
-        self._left -= 1
-        if self._stop or (self._left > 0 and not now):
+        self._remaining -= 1
+        if self._stopping or (self._remaining > 0 and not now):
             return
-        batches = max(self._every - self._left, 1)
+        batches = max(self._interval - self._remaining, 1)
         seconds = (time.monotonic() - self._agreed_at) / batches
-        wanted = min(max(int(SECONDS / max(seconds, 1e-9)), 1), MOST)
-        # the least of the wanted distances, and any signal, as one maximum
-        both = torch.tensor([signals.asked or 0, -wanted], device=trainer.strategy.root_device)
+        interval = min(max(int(AGREEMENT_SECONDS / max(seconds, 1e-9)), 1), MAX_BATCHES)
+        # one maximum gives any signal and the smallest interval
+        both = torch.tensor([signals.requested or 0, -interval], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
-        asked, distance = both.tolist()
-        self._every = self._left = -distance
+        requested, negative_interval = both.tolist()
+        self._interval = self._remaining = -negative_interval
         self._agreed_at = time.monotonic()
-        if asked:
-            signals.adopt(asked)
-            self._stop = True
+        if requested:
+            signals.adopt(requested)
+            self._stopping = True
 
-    def _stop_if_saved(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> None:
-        if not self._stop:
+    def _save_and_stop(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> None:
+        if not self._stopping:
             return
+        signals = signal_handler()
         if vars(trainer)["fast_dev_run"]:
-            saved = "nothing saved: a fast_dev_run saves nothing"
+            saved = "nothing saved: fast_dev_run saves nothing"
         elif self.saver is None:
             saved = "nothing saved: the run has no callbacks.last_checkpoint"
         elif self.saver.save_here(trainer, pl_module, between_epochs=between_epochs):
-            if isinstance(files := trainer.strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
-                files.finish()  # said to be saved when it is
-            saved = f"saved at {self._where(trainer.global_step)}"
+            if isinstance(checkpoint_io := trainer.strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
+                checkpoint_io.finish()
+            saved = f"saved at {self._describe(trainer.global_step)}"
         else:
             return
-        self._told, signals.together = True, trainer.world_size > 1
-        if self.announce and trainer.is_global_zero and signals.asked is not None:
-            sys.stderr.write(f"{signals.asked.name}: {saved}\n")
+        self._reported, signals.ranks_agreed = True, trainer.world_size > 1
+        if self.announce and trainer.is_global_zero and signals.requested is not None:
+            sys.stderr.write(f"{signals.requested.name}: {saved}\n")
         signals.stop(saved)
 
-    def _where(self, step: int) -> str:
+    def _describe(self, step: int) -> str:
         assert self.saver is not None
         return f"step {step} in {os.path.relpath(self.saver.best_model_path, self.folder)}"
 
@@ -151,34 +155,34 @@ class StopOnSignal(Callback):
 def stop_on_signals(
     trainer: Trainer, datamodule: LightningDataModule, folder: Path, grace_seconds: float, *, announce: bool = False
 ) -> None:
-    """Make a run end by our rules when a signal asks for it; does nothing in processes that do not listen by them.
+    """Install `StopOnSignal` in a process that handles signals; do nothing in others.
 
     Args:
-        trainer: Gets a callback more; Lightning installs no handlers of its own for it.
-        datamodule: Its loaders' workers leave signals to this process.
+        trainer: Gets the callback; Lightning's own signal handlers are disabled.
+        datamodule: The workers of its DataLoaders ignore the signals.
         folder: The run directory.
-        grace_seconds: Seconds that training may take to come to a step that can be saved.
-        announce: Write to standard error what was saved; nobody else reports the stop.
+        grace_seconds: Seconds from the signal in which training must reach a step that can be saved.
+        announce: Write to standard error what was saved, for a script that has no run record.
     """
-    if not signals.installed:
+    signals = signal_handler()
+    if not signals.is_installed:
         return
-    signals.grace = grace_seconds
-    signals.launcher = trainer.strategy.launcher
+    signals.grace_seconds = grace_seconds
+    signals.launcher = launcher = trainer.strategy.launcher
     disable_signal_handlers(trainer)
-    launcher = signals.launcher
     if launcher is not None and not isinstance(launcher, SubprocessScriptLauncher):
-        return  # the ranks are spawned, not started as scripts: they listen to nothing and end with this process
+        return  # spawned ranks handle no signals and end with this process
     environment = getattr(launcher, "cluster_environment", None)
     if type(environment) is LightningEnvironment and environment.local_rank() > 0:
         signals.parent = os.getppid()
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     saver = next((cast("Saver", callback) for callback in callbacks if hasattr(callback, "save_here")), None)
     callbacks.append(StopOnSignal(saver, folder, announce=announce))
-    patch_loaders(datamodule, _shield, "is_shielded")
+    patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
 
 
-def _shield(loader: DataLoader[Any]) -> None:
+def _ignore_in_workers(loader: DataLoader[Any]) -> None:
     if loader.num_workers and not isinstance(loader.worker_init_fn, IgnoreInWorker):
-        # what Lightning gives to a loader that has none of its own
+        # Lightning seeds the workers of a DataLoader without a worker_init_fn
         seeded = pl_worker_init_function if os.environ.get("PL_SEED_WORKERS", "0") != "0" else None
         loader.worker_init_fn = IgnoreInWorker(loader.worker_init_fn or seeded)

@@ -1,4 +1,16 @@
-"""Signals that ask a run to end: training finishes its step and is saved, anything else ends at once."""
+"""Handle SIGINT, SIGTERM and SIGUSR1: finish the training step and save, or stop at once.
+
+    idle --- signal while training ---> requested --- step saved ------------------+
+     |                                      |                                       |
+     |                                      +-- second signal, or grace timer --+   |
+     |                                                                          v   v
+     +--- signal outside training ---------------------------------------> raise Interrupted
+     |                                                                            ^
+     +--- signal inside `deferred()` ---> pending --- end of the block -----------+
+
+A rank that rank 0 started forwards each signal to rank 0, except the first one while training: rank 0 decides.
+Signals within `DEBOUNCE_SECONDS` count as one.
+"""
 
 from __future__ import annotations
 
@@ -12,228 +24,234 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
 
 # Windows has no SIGUSR1
 HANDLED = {int(number): number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGUSR1"}}
-# Seconds within which signals are one: timeout(1) sends two, and a terminal's Ctrl-C also comes by way of other ranks.
-DEBOUNCE = 1.0
+# timeout(1) sends two signals, and a terminal's Ctrl-C also arrives through other ranks
+DEBOUNCE_SECONDS = 1.0
 
 
-class Signals:
-    """What this process was asked by signals, and when it may give in.
+class SignalHandler:
+    """The signals that this process received, and when it acts on them.
 
     Attributes:
-        asked: The first signal; None until there is one.
-        training: Whether somebody looks at `asked` after each optimizer step; the first signal then only asks.
-        grace: Seconds that training may take to come to an end that is saved.
-        parent: Process that started this one as a rank of its run, and decides for it; None in all others.
-        saved: What is saved where when training has come to its end.
-        together: Whether all ranks have agreed to stop, and so end by themselves.
-        launcher: Lightning's, which knows the ranks that this process started.
+        requested: The first signal; None before it.
+        training: A callback checks `requested` after each optimizer step, so the first signal raises nothing.
+        grace_seconds: Seconds from the signal in which training must reach a step that can be saved.
+        parent: Process id of rank 0 if it started this process as a rank; None otherwise.
+        saved: What training saved and where, part of a sentence.
+        ranks_agreed: All ranks stop at the same step, so each ends without help.
+        launcher: Lightning's launcher, which holds the ranks that this process started.
+        pending: A signal arrived since `defer`.
     """
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
+        self.requested: signal.Signals | None = None
         self.training = False
-        self.grace = 60.0
+        self.grace_seconds = 60.0
         self.parent: int | None = None
         self.saved = ""
-        self.together = False
+        self.ranks_agreed = False
         self.launcher: Any = None
-        self._last = 0.0  # when a signal was last heeded
-        self._held = self._late = False
-        self._before: dict[int, Any] = {}  # handlers by signal
+        self.pending = False
+        self._deferring = False
+        self._handled_at = 0.0  # time of the last signal that was not debounced
+        self._previous: dict[int, Any] = {}  # the handlers before `install`, by signal
 
     @property
-    def installed(self) -> bool:
-        """Whether this process listens to signals by these rules."""
-        return bool(self._before)
-
-    @property
-    def late(self) -> bool:
-        """Whether a signal came since `hold`."""
-        return self._late
+    def is_installed(self) -> bool:
+        """Whether this process handles signals by these rules."""
+        return bool(self._previous)
 
     def install(self) -> None:
-        """Listen; processes forked from here on do not, and in another thread than the main one nothing can."""
+        """Install the handlers, in the main thread only; forked processes do not inherit them."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in HANDLED:
-            self._before[number] = signal.signal(number, self._receive)
+            self._previous[number] = signal.signal(number, self._receive)
         if hasattr(signal, "SIGALRM"):
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
-            os.register_at_fork(after_in_child=self._forget)
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._end_of_grace)
+            os.register_at_fork(after_in_child=self._leave_to_parent)
 
-    def begin_run(self) -> None:
-        """Forget the run before: the jobs of a sweep share the process."""
-        self.training = self.together = False
+    def reset_run(self) -> None:
+        """Reset what belongs to one run; the jobs of a sweep share the process."""
+        self.training = self.ranks_agreed = False
         self.saved, self.launcher = "", None
 
     def restore(self) -> None:
-        """Listen no more: the handlers of before come back."""
-        self._end_grace()
-        before, self._before = self._before, {}
-        for number, handler in before.items():
+        """Restore the handlers that were there before `install`."""
+        self._stop_timer()
+        previous, self._previous = self._previous, {}
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
     def adopt(self, number: int) -> None:
-        """Take a signal that another rank received for one of this process."""
-        if self.asked is None:
-            self.asked, self._last = signal.Signals(number), time.monotonic()
-            self._begin_grace()
+        """Treat a signal that another rank received as received here."""
+        if self.requested is None:
+            self.requested, self._handled_at = signal.Signals(number), time.monotonic()
+            self._start_timer()
 
     def stop(self, saved: str = "") -> None:
-        """End the run, as was asked.
+        """Stop the run as requested.
 
         Args:
-            saved: What of it is saved where, a part of a sentence.
+            saved: What was saved and where, part of a sentence.
 
         Raises:
-            Stopped: Always.
+            Interrupted: Always.
         """
-        assert self.asked is not None
-        # a rank that ended with another code would have Lightning kill the one that started it
-        raise Interrupted(self.asked.name, saved or self.saved, EXIT_DONE if self.together and rank() > 0 else None)
+        assert self.requested is not None
+        # exit 0: Lightning kills rank 0 when a child rank exits with another code
+        exit_code = EXIT_DONE if self.ranks_agreed and rank() > 0 else None
+        raise Interrupted(self.requested.name, saved or self.saved, exit_code)
 
-    def stop_if_asked(self) -> None:
-        """End the run between two of its parts, if a signal came in the one before.
+    def stop_if_requested(self) -> None:
+        """Stop between two parts of the run if a signal arrived.
 
         Raises:
-            Stopped: So it was.
+            Interrupted: A signal arrived.
         """
-        if self.asked is not None:
+        if self.requested is not None:
             self.stop()
 
-    def end_ranks(self, *, patience: float = 10.0) -> None:
-        """End the ranks that this process started: none outlives it.
+    def terminate_ranks(self, *, timeout: float = 10.0) -> None:
+        """Terminate the ranks that this process started.
 
         Args:
-            patience: Seconds that ranks which end by themselves may take.
+            timeout: Seconds to wait for ranks that agreed to stop.
         """
         ranks = list(self.launcher.procs) if self.launcher is not None else []
         if ranks:
-            self.launcher.procs.clear()  # Lightning's observer would kill this process when one of them ends badly
-        until = time.monotonic() + (patience if self.together else 0.0)
+            self.launcher.procs.clear()  # Lightning's observer kills this process when a rank fails
+        deadline = time.monotonic() + (timeout if self.ranks_agreed else 0.0)
         for process in ranks:
             wait = process.wait if isinstance(process, subprocess.Popen) else process.join
             with suppress(subprocess.TimeoutExpired):
-                wait(timeout=max(0.0, until - time.monotonic()))
+                wait(timeout=max(0.0, deadline - time.monotonic()))
             process.kill()
             wait()
 
-    def hold(self) -> None:
-        """Let nothing interrupt what follows, not even the end of the grace, until `heed`."""
-        self._end_grace()
-        self._held, self._late = True, False
+    def defer(self) -> None:
+        """Defer all signals, and the end of the grace period, until `check`."""
+        self._stop_timer()
+        self._deferring, self.pending = True, False
 
     def check(self) -> None:
-        """End the run if a signal came since `hold`.
+        """Stop the run if a signal arrived since `defer`.
 
         Raises:
-            Stopped: So it was.
+            Interrupted: A signal arrived.
         """
-        self._held = False
-        if self._late:
+        self._deferring = False
+        if self.pending:
             self.stop()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let nothing interrupt the block; a signal that comes in it is heeded after it.
+        """Defer signals to the end of the block.
 
         Raises:
-            Stopped: A signal came during the block.
+            Interrupted: A signal arrived in the block.
         """
-        self.hold()
+        self.defer()
         try:
             yield
         finally:
             self.check()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        # without a call in between, so that no second signal gets in
-        first, self.asked = self.asked is None, self.asked or HANDLED[number]
+        # one statement without a call: a second signal cannot come in between
+        first, self.requested = self.requested is None, self.requested or HANDLED[number]
         now = time.monotonic()
-        if not first and now - self._last < DEBOUNCE:
+        if not first and now - self._handled_at < DEBOUNCE_SECONDS:
             return
-        self._last = now
+        self._handled_at = now
         if self.parent is not None and not (first and self.training):
             os.kill(self.parent, number)
             return
-        if self._held:
-            self._late = True
+        if self._deferring:
+            self.pending = True
             return
         if first:
-            # also where it ends at once: code that swallows the exception is asked again
-            self._begin_grace()
+            # also outside training: code that swallows the exception is interrupted again
+            self._start_timer()
             if self.training:
-                self._tell()
+                self._announce()
                 return
         self.stop()
 
-    def _grace_is_over(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is None:
+    def _end_of_grace(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is None:
             return
         if self.parent is not None:
-            os.kill(self.parent, self.asked)
+            os.kill(self.parent, self.requested)
         elif self.training:
-            self.stop(f"not saved within {self.grace:g} s (resilience.grace_seconds)")
+            self.stop(f"not saved within {self.grace_seconds:g} s (resilience.grace_seconds)")
         else:
             self.stop()
 
-    def _begin_grace(self) -> None:
+    def _start_timer(self) -> None:
         if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, max(self.grace, 1e-3))  # 0 would be none
+            signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 1e-3))  # 0 disarms the timer
 
-    def _end_grace(self) -> None:
+    def _stop_timer(self) -> None:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _tell(self) -> None:
-        assert self.asked is not None
+    def _announce(self) -> None:
+        assert self.requested is not None
         if rank() == 0:
-            # not by logging: the signal may have come while that was writing
-            told = f"{self.asked.name}: the run ends at the next step it can be saved at; once more ends it at once\n"
-            os.write(2, told.encode())
+            # os.write instead of logging: the signal may have interrupted a log call that holds the lock
+            name = self.requested.name
+            os.write(
+                2, f"{name}: stopping at the next step that can be saved. Send it again to stop at once.\n".encode()
+            )
 
-    def _forget(self) -> None:
-        """Make a forked process one that its parent ends: it neither saves nor dies of the terminal's Ctrl-C."""
-        if self.installed:
-            self._before = {}
+    def _leave_to_parent(self) -> None:
+        if self.is_installed:
+            self._previous = {}
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _ignore_what_is_the_parents()
+            _ignore_interrupts()
+
+
+def signal_handler() -> SignalHandler:
+    """Return this process's handler; it handles nothing before `install`."""
+    context = current_context()
+    if context.signals is None:
+        context.signals = SignalHandler()
+    handler: SignalHandler = context.signals
+    return handler
 
 
 class IgnoreInWorker:
-    """The first thing a data loader's worker does: leave signals to the training process.
+    """A `worker_init_fn` that leaves signals to the training process.
 
-    A signal to a whole process group or container would otherwise end the workers amid the step that is to be finished.
+    A signal to the whole process group would otherwise end the workers before the step is finished.
 
     Args:
-        then: The loader's own `worker_init_fn`.
+        inner: The DataLoader's own `worker_init_fn`.
     """
 
-    def __init__(self, then: Callable[[int], Any] | None) -> None:
-        self.then = then
+    def __init__(self, inner: Callable[[int], Any] | None) -> None:
+        self.inner = inner
 
     def __call__(self, worker_id: int) -> None:
-        """Do so in worker `worker_id`, then what else was to be done."""
-        _ignore_what_is_the_parents()
-        signal.signal(signal.SIGTERM, _end_next_time)
-        if self.then is not None:
-            self.then(worker_id)
+        """Ignore the signals in this worker, then call the DataLoader's own function."""
+        _ignore_interrupts()
+        signal.signal(signal.SIGTERM, _ignore_once)
+        if self.inner is not None:
+            self.inner(worker_id)
 
 
-def _end_next_time(number: int, _: FrameType | None) -> None:
-    """Let pass the signal that a whole group gets; a loader that ends a worker which does not react asks twice."""
+def _ignore_once(number: int, _: FrameType | None) -> None:
+    """Ignore the signal to the process group; a DataLoader that terminates a worker sends a second one."""
     signal.signal(number, signal.SIG_DFL)
 
 
-def _ignore_what_is_the_parents() -> None:
+def _ignore_interrupts() -> None:
     for number in HANDLED:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-
-
-signals = Signals()

@@ -13,13 +13,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_value
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import mask_override
 from fulgurite.distributed.agreement import barrier
 from fulgurite.distributed.supervision.failures import clear_failures
-from fulgurite.engine.record import RunRecord
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import append_event, first_plan, ledger_state, read_events, record_failure
@@ -121,7 +121,7 @@ def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: Co
         if last.get(job.number) == "started" and job.state in {KILLED, FAILED}:
             append_event(folder, job.state, job=job.number, key=job.key, reason=job.reason, exit_code=None)
     planned = [{"job": job.number, "key": job.key, "words": [*map(mask_override, job.overrides)]} for job in jobs]
-    command = [mask_override(argument) for argument in RunRecord.typed or sys.argv]
+    command = [mask_override(argument) for argument in current_context().argv]
     append_event(folder, "plan", jobs=planned, code=code.digest, command=command)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from fulgurite.config.view import UNKNOWN, ConfigView
-from fulgurite.core.network_interfaces import find_interface_problem
 from fulgurite.distributed.comm_env import COMM_PREFIXES, ENV_INIT_METHOD
+from fulgurite.distributed.network_interfaces import find_interface_problem
 from fulgurite.validation.findings import Finding
 
 

@@ -24,7 +24,7 @@ from fulgurite.core.errors import RankFailed
 from fulgurite.core.files import write_atomic
 from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.distributed.launch_env import LaunchInfo
+from fulgurite.distributed.launch_env import current_launch
 from fulgurite.runs.run_directory import RunDirectory
 
 FAILURES_DIR = "ranks"
@@ -83,7 +83,7 @@ def wait_for_rank_zero(folder: Path) -> None:
     Returns at once without an external launcher, or while the process group exists: rank 0 then waits for this rank.
     """
     distributed = sys.modules.get("torch.distributed")
-    if LaunchInfo.current is None or (distributed is not None and distributed.is_initialized()):
+    if current_launch() is None or (distributed is not None and distributed.is_initialized()):
         return
     end = time.monotonic() + RECORD_CLOSE_SECONDS
     while time.monotonic() < end and _read_status(folder) == "running":

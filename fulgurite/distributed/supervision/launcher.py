@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
@@ -26,10 +26,11 @@ from fulgurite.compat.lightning import (
     set_process_group_timeout,
     start_child_scripts,
 )
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
-from fulgurite.distributed.launch_env import RANK_ZERO_PID, LaunchInfo
+from fulgurite.distributed.launch_env import RANK_ZERO_PID, current_launch
 from fulgurite.distributed.ports import port_in_use
 from fulgurite.distributed.process_group import destroy_process_group, reserve_master_port
 from fulgurite.distributed.reachability import require_gloo_interfaces, require_local_master_address
@@ -65,7 +66,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
     launcher = strategy.launcher
-    if launcher is None and LaunchInfo.current is not None and isinstance(strategy, ParallelStrategy):
+    if launcher is None and current_launch() is not None and isinstance(strategy, ParallelStrategy):
         # some strategies have no launcher for externally launched ranks
         environment = strategy.cluster_environment
         assert environment is not None
@@ -82,12 +83,7 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         given: The launcher of the strategy.
         folder: The run directory.
         timeout: Seconds that ranks wait for each other.
-
-    Attributes:
-        started: Launchers of this process whose child ranks may still run.
     """
-
-    started: ClassVar[list[SupervisedLauncher]] = []
 
     def __init__(self, given: SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
@@ -114,7 +110,7 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             exit_with_parent(self.parent)
         limit_threads(self.num_processes)
         try:
-            with registered_pid(self.folder) if LaunchInfo.current is not None else nullcontext():
+            with registered_pid(self.folder) if current_launch() is not None else nullcontext():
                 return function(*args, **kwargs)
         except BaseException as error:
             self._raise_root_cause(error)
@@ -132,14 +128,15 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             del os.environ[RANK_ZERO_PID]
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
-        SupervisedLauncher.started.append(self)
+        current_context().launchers.append(self)
         atexit.register(self._terminate_others)
 
     @classmethod
     def terminate_all(cls) -> None:
         """Terminate all child ranks and destroy the process group, so that the next job can start its own."""
-        while cls.started:
-            launcher = cls.started.pop()
+        launchers: list[SupervisedLauncher] = current_context().launchers
+        while launchers:
+            launcher = launchers.pop()
             atexit.unregister(launcher._terminate_others)
             launcher._terminate_others()
         destroy_process_group()
@@ -159,8 +156,8 @@ class SupervisedLauncher(SubprocessScriptLauncher):
             return
         if self.parent is not None:
             take_over_from_stopped_rank_zero(self.parent, self.folder)
-        if rank() == 0 and LaunchInfo.current is not None:
-            raise diagnose_missing_ranks(self.folder, LaunchInfo.current.world_size, self.timeout) from error
+        if rank() == 0 and (launch := current_launch()) is not None:
+            raise diagnose_missing_ranks(self.folder, launch.world_size, self.timeout) from error
         if rank() == 0:
             others = self.watcher.processes if self.watcher is not None else {}
             failed = diagnose_failure(others, self.folder, self.timeout)

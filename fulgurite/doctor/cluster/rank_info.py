@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fulgurite.core.network_interfaces import (
+from fulgurite.distributed.network_interfaces import (
     Interface,
     gloo_default_interface,
     interface_to,

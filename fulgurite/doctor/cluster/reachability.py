@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from fulgurite.core.network_interfaces import Interface, all_interfaces
+from fulgurite.distributed.network_interfaces import Interface, all_interfaces
 from fulgurite.doctor.cluster.rank_info import RankInfo
 
 CONNECT_SECONDS = 3.0

@@ -22,7 +22,7 @@ from fulgurite.launchers.progress import Progress
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.run_json import mark_ended
 from fulgurite.runs.sweep_ledger import record_event
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
@@ -141,7 +141,7 @@ class _SubmittedJobs:
         """
         envelope = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
-            with signals.deferred():  # a submitted job must be registered here, or nothing stops it
+            with signal_handler().deferred():  # a submitted job must be registered here, or nothing stops it
                 self.jobs[self.scheduler.submit(job, envelope)] = job
         except QueueFull as error:
             now = time.monotonic()
@@ -176,7 +176,7 @@ class _SubmittedJobs:
         sys.stderr.write(
             f"sweep: stopping jobs {numbers}; they save within {seconds:g} s. Signal again to kill them.\n"
         )
-        with signals.deferred():
+        with signal_handler().deferred():
             self.scheduler.request_stop(list(self.jobs))
             self._wait(seconds, until_signal=True)
             if self.jobs:
@@ -185,7 +185,7 @@ class _SubmittedJobs:
 
     def _wait(self, seconds: float, *, until_signal: bool = False) -> None:
         until = time.monotonic() + seconds
-        while self.jobs and time.monotonic() < until and not (until_signal and signals.late):
+        while self.jobs and time.monotonic() < until and not (until_signal and signal_handler().pending):
             for handle in self.scheduler.ended(list(self.jobs)):
                 job = self.jobs.pop(handle)
                 if (job.folder / RECORD).is_file():  # a job that had not started counts as never submitted

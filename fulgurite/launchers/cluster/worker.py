@@ -25,7 +25,7 @@ from fulgurite.core.project import prepare_environment
 from fulgurite.engine.outcome import JobFailed, classify_error
 from fulgurite.launchers.job import RemoteJob, to_hydra_config, to_plain
 from fulgurite.runs.run_directory import RunDirectory
-from fulgurite.shutdown.signals import signals
+from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.jobs import KILLED, Job
 from fulgurite.sweeps.resume import resume_overrides
 
@@ -39,7 +39,7 @@ def run_submitted_job(pickled: bytes) -> JobReturn:
     requeue: Any = signal.getsignal(signal.SIGUSR1)
     clear_single_task_env()
     returned = _run_or_resume(pickled)
-    is_preempted = returned.status == JobStatus.FAILED and signals.asked == signal.SIGUSR1
+    is_preempted = returned.status == JobStatus.FAILED and signal_handler().requested == signal.SIGUSR1
     if is_preempted and isinstance(requeue, Callable):  # type: ignore[arg-type]
         try:
             requeue(signal.SIGUSR1, None)  # exits this process

@@ -1,0 +1,60 @@
+"""State that this process keeps from one run to the next: command line, launcher, sweep, signals."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class ProcessContext:
+    """State of this process. `fulgurite.main` and each job's process make one at their start.
+
+    Fields of type `Any` hold objects of higher packages, which have an accessor for each.
+
+    Attributes:
+        argv: The command line as the user typed it, before shorthands are expanded.
+        config_name: The config file of the entry point, without `.yaml`; None in a script or a notebook.
+        launch: Rank information from an external launcher, see `distributed.launch_env.current_launch`.
+        rendezvous: The open `distributed.rendezvous.Rendezvous`; None before the first round.
+        stores: TCP stores of this process by address; rank 0 serves each for all jobs of a sweep.
+        init_file: The `file://` URL at which the process group forms; None without one.
+        reserves_port: Rank 0 binds the master port before it starts the other ranks.
+        launchers: Launchers of this process whose ranks may still be alive.
+        managed_runs: Directories of the runs that can be restarted with a smaller batch.
+        sweep_dir: Directory of the sweep that this process runs; None in a single run.
+        sweep_config: Config of that sweep.
+        is_sweep_resumable: `sweep.resume` can resume that sweep.
+        signals: The handler of signals, see `shutdown.signals.signal_handler`.
+    """
+
+    argv: list[str] = field(default_factory=lambda: list(sys.argv))
+    config_name: str | None = None
+    launch: Any = None
+    rendezvous: Any = None
+    stores: dict[str, Any] = field(default_factory=dict)
+    init_file: str | None = None
+    reserves_port: bool = False
+    launchers: list[Any] = field(default_factory=list)
+    managed_runs: set[str] = field(default_factory=set)
+    sweep_dir: Path | None = None
+    sweep_config: Any = None
+    is_sweep_resumable: bool = False
+    signals: Any = None
+
+
+_context: ProcessContext | None = None
+
+
+def current_context() -> ProcessContext:
+    """Return this process's context; make one on the first call in a script or a notebook."""
+    return _context or set_context(ProcessContext())
+
+
+def set_context(context: ProcessContext) -> ProcessContext:
+    """Replace this process's context, and return the new one."""
+    global _context
+    _context = context
+    return context
