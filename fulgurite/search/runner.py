@@ -33,12 +33,6 @@ from fulgurite.sweeps.resume import find_sweep
 def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, overrides: Sequence[str]) -> None:
     """Run trials until the search has `n_trials`.
 
-    Args:
-        config: The sweep's config with its `hydra` node.
-        context: Hydra's context.
-        launcher: Runs the jobs.
-        overrides: From the command line, without Hydra's own.
-
     Raises:
         ConfigError: Errors of the search; no trial was started and no folder was made.
         UserError: The search cannot be resumed, or its storage cannot be used.
@@ -110,8 +104,8 @@ class _SearchLoop:
                 if trials.finish(number, result) in {TrialOutcome.FAILED, TrialOutcome.RUNNING}:
                     failed.append(result)
                 trials.write_best()  # after each trial: a kill leaves no time for it
-        for line in trials.describe_best():
-            print_status(line)
+        for trial in trials.write_best():
+            print_status(trials.describe(trial))
         for line in trials.summarize_failures():
             print_status(f"error: {line}")
         for result in failed:

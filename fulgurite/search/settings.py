@@ -40,10 +40,7 @@ class SearchSettings:
 
     @classmethod
     def read(cls, config: DictConfig) -> SearchSettings:
-        """Read the settings of a search.
-
-        Args:
-            config: The sweep's config with its `hydra` node.
+        """Read the settings from a sweep's config with its `hydra` node.
 
         Raises:
             ConfigError: All errors, one line each.
@@ -74,12 +71,7 @@ def read_directions(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
 
 
 def find_metric_problems(cfg: DictConfig, settings: SearchSettings) -> Iterator[str]:
-    """Yield what is wrong with the metrics of a trial.
-
-    Args:
-        cfg: A trial's config.
-        settings: The search's settings.
-    """
+    """Yield what is wrong with the metrics of a trial."""
     metrics, count = optimized_metrics(cfg), len(settings.directions)
     if not metrics:
         yield "optimized_metric: is not set. Set the metric of the search, e.g. optimized_metric=val/acc_best."

@@ -63,11 +63,7 @@ class SearchSpace:
 
 
 def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
-    """Return the search space of a command line and the sweeper's config.
-
-    Args:
-        overrides: From the command line; an override wins over `params` of the same key.
-        sweeper: `hydra.sweeper`.
+    """Return the search space of a command line and of `hydra.sweeper`; the command line wins.
 
     Raises:
         ConfigError: Overrides that cannot be parsed or are not a search space, one line each.

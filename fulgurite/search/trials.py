@@ -141,11 +141,7 @@ class Trials:
         return len(self.failed_trials()) > self.settings.max_failure_rate * self.settings.n_trials
 
     def ask(self, retry_of: FrozenTrial | None = None) -> Job:
-        """Return the job of a new trial.
-
-        Args:
-            retry_of: A failed trial whose values the new one gets.
-        """
+        """Return the job of a new trial, with the values of a failed one if `retry_of` is given."""
         study = self.stored.load()
         if retry_of is not None:
             study.enqueue_trial(retry_of.params)
@@ -243,11 +239,8 @@ class Trials:
         write_atomic(self.folder / BEST_FILE, OmegaConf.to_yaml(OmegaConf.create(results)))
         return best
 
-    def describe_best(self) -> list[str]:
-        """Write the best trials, and return a line on each."""
-        return [self._describe(trial) for trial in self.write_best()]
-
-    def _describe(self, trial: FrozenTrial) -> str:
+    def describe(self, trial: FrozenTrial) -> str:
+        """Return a line on one of the best trials."""
         values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))
         overrides = self.space.to_overrides(trial.params)[: len(trial.params)]
         return f"best: trial {trial.number}, {values}: {' '.join(map(mask_override, overrides))}"

@@ -114,11 +114,7 @@ class PruningCallback(Callback):
 
 
 def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
-    """Return the callback for a trial of a search with a pruner; None for any other run.
-
-    Args:
-        cfg: The job's config.
-    """
+    """Return the callback for a trial of a search with a pruner; None for any other run."""
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()

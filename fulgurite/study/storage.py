@@ -32,14 +32,7 @@ def study_name(config: DictConfig, folder: Path) -> str:
 def make_sampler_and_pruner(
     sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]
 ) -> tuple[Any, Any, int | None]:
-    """Instantiate the sampler and the pruner of a search.
-
-    Args:
-        sweeper: `hydra.sweeper`.
-        grid: Returns all values of each key, for `GridSampler`.
-
-    Returns:
-        Sampler, pruner or None, and the number of grid points or None.
+    """Instantiate the sampler and the pruner (or None) of a search; count the grid points of a `GridSampler`.
 
     Raises:
         ConfigError: A class rejects its arguments.
@@ -53,11 +46,7 @@ def make_sampler_and_pruner(
 
 
 def open_storage(sweeper: DictConfig, folder: Path) -> Any:
-    """Open the storage of a search; between queries no connection to its database stays open.
-
-    Args:
-        sweeper: `hydra.sweeper`; its `storage` is null, a URL, or a node with a `_target_`.
-        folder: The sweep's directory, for the SQLite file if `storage` is null.
+    """Open `hydra.sweeper.storage`; null is a SQLite file in the sweep's directory.
 
     Raises:
         UserError: The storage cannot be opened.

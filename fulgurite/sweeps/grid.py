@@ -51,14 +51,7 @@ SLOW_CHECK_JOBS = 50  # number of jobs whose validation takes some seconds
 
 
 def run_grid(sweeper: BasicSweeper, overrides: Sequence[str]) -> list[Sequence[JobReturn]]:
-    """Run the jobs of a grid, or of a resumed one those that are not done.
-
-    Args:
-        sweeper: Provides the sweep's config, Hydra's context and the launcher.
-        overrides: From the command line, without Hydra's own.
-
-    Returns:
-        The results in the order of the jobs, as Hydra expects them: in a list of batches.
+    """Run the jobs of a grid that are not done, and return one batch of results.
 
     Raises:
         ConfigError: Errors of the jobs; no job was started and no folder was made.

@@ -61,10 +61,6 @@ def job_overrides(overrides: Sequence[str]) -> list[str]:
 def expand_grid(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
     """Return the jobs of a grid in Hydra's order.
 
-    Args:
-        overrides: E.g. `seed=1,2`.
-        loader: Hydra's config loader, which expands `glob(*)`.
-
     Raises:
         UserError: The grid is empty.
     """
@@ -95,7 +91,7 @@ def check_jobs(
     Args:
         jobs: All jobs of the sweep.
         config: The sweep's config with its `hydra` node.
-        loader: Hydra's config loader.
+        loader: Composes the jobs.
         find_more: Returns further errors of a job and its config, one line each.
         name_affected: Names the first jobs among the second ones; None for `describe_jobs`.
 

@@ -26,12 +26,7 @@ KILLED_SILENTLY = "killed without reporting a reason, as by kill -9"
 
 
 def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
-    """Return the directory of the sweep to resume.
-
-    Args:
-        asked: `last` or a directory.
-        config: The sweep's config with its `hydra` node.
-        kind: `GRID` or `SEARCH`.
+    """Return the directory of the sweep to resume, `last` or a path.
 
     Raises:
         UserError: There is no such sweep, or another process runs it.
@@ -61,10 +56,6 @@ def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
 def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     """Restore the numbers and the states that the jobs had in the earlier starts of the sweep.
 
-    Args:
-        jobs: From the command line; changed in place.
-        folder: The sweep's directory.
-
     Raises:
         ConfigError: The grid differs.
         UserError: Another process runs a job.
@@ -92,12 +83,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
-    """Set the overrides with which a killed job resumes its run; return what prevents that, one line each.
-
-    Args:
-        job: A killed job.
-        cfg: Its config with the `hydra` node, as composed now.
-    """
+    """Set the overrides with which a killed job resumes its run; return what prevents that, one line each."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     if run is None or job.folder is None or "resume" not in cfg or not (job.folder / ".hydra/config.yaml").is_file():
         job.state = NEW  # it left nothing to resume
@@ -125,12 +111,7 @@ def has_other_config(job: Job, cfg: DictConfig) -> bool:
 
 
 def archive_failed_job(job: Job, folder: Path) -> Path | None:
-    """Move the run of a failed job to `earlier/<job>-<n>`; return that folder, or None if the job left no run.
-
-    Args:
-        job: A failed job that is run again.
-        folder: The sweep's directory.
-    """
+    """Move the run of a failed job to `earlier/<job>-<n>`; return that folder, or None if the job left no run."""
     if job.folder is None or not job.folder.is_dir():
         return None
     (folder / ARCHIVE_DIR).mkdir(exist_ok=True)

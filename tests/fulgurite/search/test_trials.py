@@ -65,7 +65,7 @@ def test_a_resumed_search_tells_the_study_what_its_jobs_recorded(tmp_path: Path)
     assert read_json(tmp_path / "2/run.json")["status"] == "pruned"
     again.finish(3, JobReturn(status=JobStatus.FAILED, _return_value=ValueError("boom")))
     assert again.failure_reasons() == ["trial 3 failed: boom"]
-    assert again.describe_best()[0].startswith("best: trial 1, val/acc 0.75: lr=")
+    assert again.describe(again.write_best()[0]).startswith("best: trial 1, val/acc 0.75: lr=")
 
 
 @pytest.mark.filterwarnings("ignore:.*multivariate.*experimental")
