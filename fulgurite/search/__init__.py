@@ -1,1 +1,1 @@
-"""Hyperparameter search with Optuna: settings, search space, preflight checks, trials and the search loop."""
+"""Hyperparameter search with Optuna: settings, space, preflight, trials, loop."""

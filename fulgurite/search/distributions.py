@@ -1,4 +1,4 @@
-"""Optuna distributions from override sweeps, and from nodes of the older form `search_space`."""
+"""Optuna distributions from override sweeps and from `search_space` nodes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def from_override(override: Override) -> BaseDistribution:
 
 
 def from_node(node: Any) -> BaseDistribution:
-    """Convert a node of `search_space`, e.g. `{type: float, low: 0.001, high: 0.1, log: true}`.
+    """Convert a `search_space` node, e.g. `{type: float, low: 0.1, high: 1}`.
 
     Raises:
         ValueError: The node does not describe a distribution.
@@ -66,7 +66,7 @@ def _categorical(values: list[Any]) -> BaseDistribution:
 
 
 def _numeric(low: Any, high: Any, *, log: bool = False, step: Any = None) -> BaseDistribution:
-    """Make a distribution of integers where all numbers are integers, else of floats; `log` has no step."""
+    """Make an integer distribution if all numbers are integers, else a float one."""
     from optuna import distributions
 
     optuna: Any = distributions

@@ -1,4 +1,4 @@
-"""Checks before the first trial of a search: every bound is valid, and a resumed search is the same."""
+"""Checks before the first trial of a search, also of a resumed one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
 def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Compose and validate trials that together have every choice and both bounds of every interval.
+    """Validate trials that together have every choice and every bound.
 
     Raises:
         ConfigError: All errors, each with the values that have it.
@@ -60,7 +60,7 @@ def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: Config
 
 
 def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Path) -> None:
-    """Require that a resumed search has its original space and directions; it may have more trials.
+    """Require that a resumed search has its original space and directions.
 
     Raises:
         ConfigError: The search differs.

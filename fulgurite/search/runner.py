@@ -1,4 +1,4 @@
-"""Run a hyperparameter search: validate it, open its study, then ask, run and tell one trial per job."""
+"""Run a hyperparameter search: ask Optuna, run one job per trial, tell Optuna."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class _SearchLoop:
             raise TrialsFailed("; ".join(reasons) + rule)
 
     def _jobs(self, unfinished: Sequence[Job], *, retry: bool) -> Iterator[NumberedJob]:
-        """Yield jobs; a launcher takes one when it has a slot, and only then is the study asked."""
+        """Yield jobs, and ask the study only when a launcher takes the next one."""
         for job in unfinished:
             yield self._next_job(job)
         for trial in self.trials.failed_trials() if retry else ():
@@ -129,7 +129,7 @@ class _SearchLoop:
 
 
 class _JobIterator(Iterator[NumberedJob]):
-    """Jobs with the number of remaining trials as length hint, from which launchers estimate the time left."""
+    """Jobs with a length hint, from which launchers estimate the time left."""
 
     def __init__(self, jobs: Iterator[NumberedJob], trials: Trials) -> None:
         self.jobs, self.trials = jobs, trials
@@ -142,4 +142,4 @@ class _JobIterator(Iterator[NumberedJob]):
 
 
 class TrialsFailed(FulguriteError):
-    """Trials of a search failed; the message contains their reasons."""
+    """Trials of a search failed."""

@@ -1,4 +1,4 @@
-"""The settings of a search: the keys of `hydra.sweeper` except the space, read and validated."""
+"""The settings of a search: the keys of `hydra.sweeper` except the space."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _direction_problems(directions: tuple[str, ...], sweeper: DictConfig) -> Ite
 
 
 def _import_function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:
-    """Import the function of a dotted path; it must be defined in an allowed package."""
+    """Import a function that is defined in an allowed package."""
     module, _, name = target.rpartition(".")
     try:
         is_allowed = target.split(".", maxsplit=1)[0] in allowed

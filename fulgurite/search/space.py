@@ -1,4 +1,4 @@
-"""The search space: Optuna distributions from overrides, and overrides from the values of a trial."""
+"""The search space: overrides to Optuna distributions, trial values to overrides."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SearchSpace:
         return (*(f"{name}={value}" for name, value in values.items()), *self.fixed)
 
     def boundary_points(self) -> list[tuple[str, ...]]:
-        """Return the overrides of few trials that together have every choice and both bounds of every interval.
+        """Return few trials that together have every choice and every bound.
 
         Each trial but the first differs from the first in one value.
         """
@@ -63,7 +63,7 @@ class SearchSpace:
 
 
 def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
-    """Return the search space of a command line and of `hydra.sweeper`; the command line wins.
+    """Return the search space; the command line wins over `hydra.sweeper.params`.
 
     Raises:
         ConfigError: Overrides that cannot be parsed or are not a search space, one line each.
@@ -93,7 +93,7 @@ def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
 
 
 def _read_search_space(sweeper: DictConfig, findings: list[str]) -> dict[str, BaseDistribution]:
-    """Convert `hydra.sweeper.search_space`; errors are added to `findings`."""
+    """Convert `hydra.sweeper.search_space`, and add errors to `findings`."""
     space = OmegaConf.to_container(sweeper.search_space, resolve=True) if sweeper.get("search_space") else {}
     assert isinstance(space, dict)
     distributions = {}
@@ -115,7 +115,7 @@ def bounds(distribution: BaseDistribution) -> list[Any]:
 
 
 def _grid_values(distribution: BaseDistribution) -> list[Any] | None:
-    """Return all values of a distribution; None for an interval."""
+    """Return all values of a distribution, or None for an interval."""
     found: Any = distribution
     if hasattr(found, "choices"):
         return list(found.choices)

@@ -1,4 +1,4 @@
-"""The trials of a search: ask and tell the study, restore their states, and write the best.
+"""The trials of a search: ask, tell, restore their states, write the best.
 
 A trial has the number of its job and of its folder. The study contains the trials and their results; run.json contains
 how a job ended, so a resumed search tells the study about the jobs whose results it lacks.
@@ -39,7 +39,7 @@ BEST_FILE = "optimization_results.yaml"
 
 
 class TrialOutcome(Enum):
-    """The state that the study was told; a killed trial stays RUNNING, because it can be resumed."""
+    """The state that the study was told: a killed trial stays RUNNING to be resumed."""
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
@@ -84,7 +84,7 @@ class Trials:
             self.stored.create(self.settings.directions, self.folder)
 
     def restore_unfinished(self) -> list[Job]:
-        """Return the jobs of unfinished trials; tell the study about those whose runs have ended.
+        """Return the jobs of unfinished trials, and tell the study about ended ones.
 
         Raises:
             UserError: Another process runs a trial.
@@ -104,7 +104,7 @@ class Trials:
         return jobs
 
     def _tell_if_ended(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
-        """Tell the study the result of a run that had ended; else set the job's state and return False."""
+        """Tell the study the result of an ended run, or set the job's state."""
         if is_locked(run.folder):
             raise UserError(f"{run.folder}: trial {job.number} is locked by another process. {WAIT_OR_STOP}")
         status, reason = run.status, run.record.get("reason")
@@ -129,11 +129,11 @@ class Trials:
         return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in retried]
 
     def num_remaining(self) -> int:
-        """Return how many trials are left to ask for; 0 if too many failed."""
+        """Return how many trials are left to ask for, 0 if too many failed."""
         return 0 if self.has_too_many_failures() else max(0, self._num_missing())
 
     def _num_missing(self) -> int:
-        """Return `n_trials` minus the trials so far; a retried trial counts once with its retries."""
+        """Return `n_trials` minus the trials so far, without retries."""
         return self.settings.n_trials - sum(REPEATS not in trial.user_attrs for trial in self._all())
 
     def has_too_many_failures(self) -> bool:
@@ -141,7 +141,7 @@ class Trials:
         return len(self.failed_trials()) > self.settings.max_failure_rate * self.settings.n_trials
 
     def ask(self, retry_of: FrozenTrial | None = None) -> Job:
-        """Return the job of a new trial, with the values of a failed one if `retry_of` is given."""
+        """Return the job of a new trial, with the values of `retry_of` if given."""
         study = self.stored.load()
         if retry_of is not None:
             study.enqueue_trial(retry_of.params)
@@ -180,7 +180,7 @@ class Trials:
         return self._tell_values(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
     def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:
-        """Tell the study the metrics of a job that is done; missing and non-finite ones make it a failed trial."""
+        """Tell the study the metrics of a job, or FAIL if one is missing or not finite."""
         named = dict(zip(self._metrics(), values, strict=False))
         wrong = [
             f"{name} is {value}" for name, value in named.items() if value is None or not math.isfinite(float(value))
@@ -211,7 +211,7 @@ class Trials:
         return optimized_metrics(self.config)
 
     def describe_states(self, unfinished: Sequence[Job], *, retry: bool) -> str:
-        """Return what a resumed search does with its trials, e.g. `3 done, trial 3 to resume, 2 to start`."""
+        """Return e.g. `3 done, trial 3 to resume, 2 to start`."""
         parts = [f"{sum(trial.state.name in {'COMPLETE', 'PRUNED'} for trial in self._all())} done"]
         for numbers, what in (
             ([str(job.number) for job in unfinished if job.state == KILLED], "to resume"),
@@ -222,7 +222,7 @@ class Trials:
         return ", ".join([*parts, f"{num_new} to start"] if num_new > 0 else parts)
 
     def write_best(self) -> list[FrozenTrial]:
-        """Write the best trials so far to `optimization_results.yaml`, as Hydra's Optuna sweeper does; return them.
+        """Write the best trials to `optimization_results.yaml`, and return them.
 
         With several metrics these are the trials of the Pareto front.
         """

@@ -1,1 +1,1 @@
-"""The Optuna study of a search as a trial sees it: storage, sampler replay and the pruning callback."""
+"""The Optuna study of a search: storage, sampler replay, pruning callback."""

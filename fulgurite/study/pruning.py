@@ -1,4 +1,4 @@
-"""The pruning callback of a trial: report the metric after each validation, and stop if Optuna prunes the trial."""
+"""The pruning callback of a trial: report to Optuna after each validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = RankedLogger(__name__)
 
 
 class PruningCallback(Callback):
-    """Reports the metric after each validation; rank 0 asks the pruner, and all ranks stop after that epoch.
+    """Reports the metric after each validation, and stops all ranks of a pruned trial.
 
     If the storage cannot be reached, the trial is trained without pruning.
 
@@ -44,7 +44,7 @@ class PruningCallback(Callback):
 
     @property
     def state_key(self) -> str:
-        """Key of the state in checkpoints: the first name of the class, so that older checkpoints load."""
+        """First name of the class, so that older checkpoints load."""
         return "Reporter"
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class PruningCallback(Callback):
             raise Pruned(reason)
 
     def _report(self, value: float, epoch: int, *, is_last: bool) -> str | None:
-        """Report a value; return the reason for pruning the trial, or None."""
+        """Report a value, and return the reason for pruning the trial, or None."""
         if self._is_storage_lost or not math.isfinite(value):
             return None
         try:
@@ -114,7 +114,7 @@ class PruningCallback(Callback):
 
 
 def pruning_callback(cfg: DictConfig) -> PruningCallback | None:
-    """Return the callback for a trial of a search with a pruner; None for any other run."""
+    """Return the callback for a trial of a search with a pruner, else None."""
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()

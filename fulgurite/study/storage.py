@@ -1,4 +1,4 @@
-"""The Optuna study of a search: its storage, access to its trials, and the replay of its sampler."""
+"""The Optuna study of a search: storage, trials, and replay of the sampler."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOCK_TIMEOUT_SECONDS = 60  # wait for another process of the search that has loc
 
 
 def study_name(config: DictConfig, folder: Path) -> str:
-    """Return `hydra.sweeper.study_name`, by default `<task_name>/<name of the sweep's directory>`."""
+    """Return `hydra.sweeper.study_name`, by default `<task_name>/<sweep>`."""
     return str(config.hydra.sweeper.get("study_name") or f"{config.get('task_name')}/{folder.name}")
 
 
 def make_sampler_and_pruner(
     sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]
 ) -> tuple[Any, Any, int | None]:
-    """Instantiate the sampler and the pruner (or None) of a search; count the grid points of a `GridSampler`.
+    """Return the sampler, the pruner or None, and the number of grid points or None.
 
     Raises:
         ConfigError: A class rejects its arguments.
@@ -46,7 +46,7 @@ def make_sampler_and_pruner(
 
 
 def open_storage(sweeper: DictConfig, folder: Path) -> Any:
-    """Open `hydra.sweeper.storage`; null is a SQLite file in the sweep's directory.
+    """Open `hydra.sweeper.storage`, by default `study.db` in the sweep's directory.
 
     Raises:
         UserError: The storage cannot be opened.
@@ -86,7 +86,7 @@ def _explain_storage_errors(url: str) -> Iterator[None]:
 
 
 class StoredStudy:
-    """A study that is loaded again for each query, because Optuna caches it and trials report from other processes.
+    """A study, loaded for each query, since trials report from other processes.
 
     Args:
         storage: From `open_storage`.
@@ -137,7 +137,7 @@ class StoredStudy:
         study.set_user_attr(SWEEP_DIR, str(folder.absolute()))
 
     def trial(self, number: int) -> Trial:
-        """Return a trial to write reports and attributes to; no values are proposed for it."""
+        """Return a trial to write reports and attributes to."""
         import optuna
 
         study = StoredStudy(self.storage, self.name, pruner=self.pruner).load()

@@ -1,1 +1,1 @@
-"""Grid sweeps: all jobs are validated before the first starts, dispatched to any launcher, and resumable."""
+"""Grid sweeps: validated before the first job, run by any launcher, resumable."""

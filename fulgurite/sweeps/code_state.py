@@ -47,7 +47,7 @@ class CodeState:
             print_status("warning: sweep: src/ and configs/ have changed since the sweep started")
 
     def record_changes(self, folder: Path, next_job: int, consequence: str = "") -> None:
-        """Warn about files that changed while the sweep runs, and write them into its ledger.
+        """Warn about files that changed during the sweep, and add them to its ledger.
 
         Args:
             folder: The sweep's directory.
@@ -60,7 +60,7 @@ class CodeState:
             print_status(f"warning: sweep: changed during the sweep: {shown}{consequence}")
 
     def _hash_files(self) -> dict[str, str]:
-        """Hash the files whose size, times or inode differ from the last call; a sweep calls this before each job."""
+        """Hash the files whose size, times or inode differ from the last call."""
         hashes, stats, self._stats = self.files, self._stats, {}
         files = {}
         for path in (path for pattern in PATTERNS for path in self.root.glob(pattern) if path.is_file()):

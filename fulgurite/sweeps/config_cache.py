@@ -1,4 +1,4 @@
-"""Jobs run the configs that were validated: config files are read once, so later changes do not affect a job."""
+"""Compose jobs from config files that are read once, when they are validated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fulgurite.core.files import load_pickle
 
 
 class ConfigCache:
-    """Replaces `load_sweep_config` of Hydra's config loader, which sweepers and launchers call.
+    """Replaces `load_sweep_config`, which sweepers and launchers call.
 
     Jobs that choose the same group options differ in values only. The cache composes each choice once and sets the
     values in a copy, which takes a tenth of the time of composing.
@@ -53,7 +53,7 @@ class ConfigCache:
         return cfg
 
     def _sets_value(self, override: Override) -> bool:
-        """Tell whether an override sets values only, by Hydra's own rule; else it chooses a group option."""
+        """Tell whether an override sets values only, and chooses no group option."""
         if override.is_hydra_override() or override.is_sweep_override() or override.package is not None:
             return False
         return isinstance(override.value(), dict) or not self._loader.repository.group_exists(override.key_or_group)

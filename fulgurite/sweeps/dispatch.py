@@ -27,7 +27,7 @@ class StreamingLauncher(Protocol):
     """A launcher whose slots are refilled as soon as one is free."""
 
     def stream(self, jobs: Iterator[NumberedJob], at_once: int | None = None) -> Generator[JobResult, None, None]:
-        """Run jobs, take each when there is a slot for it, and yield each as it ends, in any order.
+        """Run jobs as slots become free, and yield each as it ends, in any order.
 
         Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for.
 
@@ -68,12 +68,12 @@ def run_jobs(
 
 
 def composition_failure(error: Exception) -> JobReturn:
-    """Return the result of a job that was validated but can no longer be composed, because a file has changed."""
+    """Return the result of a job that a changed file keeps from being composed."""
     return failed_job(UserError(f"the config can no longer be composed: {one_line(error)}"))
 
 
 def _batches(jobs: Iterator[NumberedJob], size: int | None) -> Iterator[list[NumberedJob]]:
-    """Yield batches of jobs with consecutive numbers: Hydra's launchers count up from the first."""
+    """Yield batches with consecutive numbers, which Hydra's launchers count up."""
     batch: list[NumberedJob] = []
     for number, overrides in jobs:
         if batch and number != batch[-1][0] + 1:

@@ -1,4 +1,4 @@
-"""Run a grid sweep: expand, validate, record the plan, then run the jobs that are not done."""
+"""Run a grid sweep: expand, validate, record the plan, run what is not done."""
 
 from __future__ import annotations
 

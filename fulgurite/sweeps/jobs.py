@@ -1,4 +1,4 @@
-"""The jobs of a grid: their overrides, numbers and states, and their validation before the first job runs."""
+"""The jobs of a grid: overrides, numbers, states, and their validation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Job:
     resume_overrides: list[str] = field(default_factory=list)
 
     def all_overrides(self, sweep_dir: Path) -> list[str]:
-        """Return the overrides to run the job with; `hydra.sweep.subdir` keeps it in a folder of another name."""
+        """Return the overrides to run the job with, in its folder if it has one."""
         subdir = []
         if self.folder is not None and self.folder != sweep_dir / str(self.number):
             subdir = [f"hydra.sweep.subdir={quoted(self.folder.relative_to(sweep_dir))}"]
@@ -128,7 +128,7 @@ def varying_overrides(jobs: Sequence[Job]) -> set[str]:
 
 
 def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
-    """Return e.g. `jobs 1, 3 (seed=1)`: the numbers, and the overrides that only these jobs share."""
+    """Return e.g. `jobs 1, 3 (seed=1)`, with the overrides that only these share."""
     numbers = ", ".join(str(job.number) for job in some)
     shared = varying_overrides(jobs).intersection(*(job.overrides for job in some))
     overrides = " ".join(mask_override(override) for override in some[0].overrides if override in shared)
@@ -136,7 +136,7 @@ def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
 
 
 def _command_line(config: DictConfig, job: Job) -> list[str]:
-    """Return the command line, and the job's overrides that come from `hydra.sweeper.params`."""
+    """Return the command line and the job's overrides from `hydra.sweeper.params`."""
     given = config.hydra.overrides
     typed = [*map(str, given.hydra), *map(str, given.task)]
     keys = {override.partition("=")[0] for override in typed}

@@ -1,4 +1,4 @@
-"""`sweep.resume=`: find the sweep, require the same grid, and restore the state of each job."""
+"""`sweep.resume=`: find the sweep, require the same grid, restore job states."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
 
 
 def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
-    """Restore the numbers and the states that the jobs had in the earlier starts of the sweep.
+    """Restore the numbers and states of the jobs from the sweep's earlier starts.
 
     Raises:
         ConfigError: The grid differs.
@@ -83,7 +83,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
-    """Set the overrides with which a killed job resumes its run; return what prevents that, one line each."""
+    """Set the overrides that resume a killed job, and return what prevents that."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     if run is None or job.folder is None or "resume" not in cfg or not (job.folder / ".hydra/config.yaml").is_file():
         job.state = NEW  # it left nothing to resume
@@ -105,13 +105,13 @@ def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
 
 
 def has_other_config(job: Job, cfg: DictConfig) -> bool:
-    """Tell whether a job was done with a config that differs from `cfg`, because a file has changed."""
+    """Tell whether a job was done with another config, because a file has changed."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
 
 
 def archive_failed_job(job: Job, folder: Path) -> Path | None:
-    """Move the run of a failed job to `earlier/<job>-<n>`; return that folder, or None if the job left no run."""
+    """Move the run of a failed job, if it left one, to `earlier/<job>-<n>`."""
     if job.folder is None or not job.folder.is_dir():
         return None
     (folder / ARCHIVE_DIR).mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ def archive_failed_job(job: Job, folder: Path) -> Path | None:
 
 
 def _set_state(job: Job, event: Mapping[str, Any]) -> None:
-    """Set a job's state from its run.json, or without one from its last event in the ledger."""
+    """Set a job's state from its run.json, or else from its last ledger event."""
     assert job.folder is not None
     run = RunDirectory.of(job.folder)
     status = run.record.get("status") if run is not None else event["event"]
@@ -135,7 +135,7 @@ def _set_state(job: Job, event: Mapping[str, Any]) -> None:
 
 
 def different_sweep(folder: Path, what: str, changes: Sequence[str]) -> ConfigError:
-    """Return the error for a command whose grid or search differs from that of the sweep to resume."""
+    """Return the error for a grid or search that differs from the one to resume."""
     shown = f" ({', '.join(changes)})" if changes else ""
     remedy = "Pass the original values, or drop sweep.resume to start a new sweep."
     return ConfigError([f"sweep.resume={folder}: this command defines a different {what}{shown}. {remedy}"])
@@ -152,7 +152,7 @@ def describe_changes(now: set[str], before: set[str]) -> list[str]:
 
 
 def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
-    """Return how many jobs are done and what happens to the others, e.g. `3 done, job 3 to resume, 2 to start`."""
+    """Return e.g. `3 done, job 3 to resume, 2 to start`."""
     parts = [f"{sum(job.state == DONE for job in jobs)} done"]
     for state, what in ((KILLED, "to resume"), (FAILED, "to retry" if retry else "failed")):
         some = [job for job in jobs if job.state == state]
