@@ -1,4 +1,4 @@
-"""Headless Chromium as a test needs it: opens a page, runs a line in it, keeps what it complained of and asked for."""
+"""Drive a headless Chromium: open a page, run JavaScript, collect console errors and requests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# It makes none of the requests that a browser makes for itself.
-QUIET = [
+# Switch off the requests that a browser makes on its own.
+OPTIONS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -31,22 +31,22 @@ OF_PAGE = "data:"
 
 
 class Browser:
-    """One page in a browser of its own, spoken to over a pipe by the DevTools protocol.
+    """One page in its own browser, controlled over a pipe with the DevTools protocol.
 
     Args:
         folder: An empty folder for the browser's profile.
 
     Attributes:
-        requests: Addresses the page asked for, the page itself and what is inside it excepted.
-        complaints: Errors and warnings of its console, uncaught ones included.
+        requests: URLs that the page requested, except itself and data URLs.
+        console_errors: Errors and warnings in the console, with uncaught exceptions.
     """
 
     def __init__(self, folder: Path) -> None:
         assert CHROMIUM is not None
         (to_browser, self._out), (self._in, from_browser) = os.pipe(), os.pipe()
-        # the protocol speaks on descriptors 3 and 4
+        # the protocol uses file descriptors 3 and 4
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        command = ["bash", "-c", shell, CHROMIUM, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={folder}"]
+        command = ["bash", "-c", shell, CHROMIUM, *OPTIONS, "--remote-debugging-pipe", f"--user-data-dir={folder}"]
         self._process = subprocess.Popen(
             command, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -54,7 +54,7 @@ class Browser:
         os.close(from_browser)
         self._buffer, self._number, self._loaded = b"", 0, False
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.console_errors: list[str] = []
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -124,8 +124,8 @@ class Browser:
             if not url.startswith(OF_PAGE) and url != self._own:
                 self.requests.append(url)
         elif method == "Runtime.exceptionThrown":
-            self.complaints.append(str(params["exceptionDetails"]))
+            self.console_errors.append(str(params["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and params["type"] in {"error", "warning", "assert"}:
-            self.complaints.append(str(params["args"]))
+            self.console_errors.append(str(params["args"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
-            self.complaints.append(params["entry"]["text"])
+            self.console_errors.append(params["entry"]["text"])

@@ -1,4 +1,4 @@
-"""A real web server on loopback that answers well or badly, as each test asks."""
+"""Serve HTTP on loopback with the faults that each test configures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 
 @dataclass
 class Reply:
-    """How one path is answered.
+    """The response for one path.
 
     Args:
-        body: The whole content.
-        status: Anything but 200 is sent without a body.
-        cut: Bytes of the body sent in one answer before the connection is closed; None sends all.
+        body: The complete content.
+        status: A status other than 200 is sent without a body.
+        cut: Close the connection after this many bytes of the body; None sends all.
         delay: Seconds before the headers are sent.
-        pause: Seconds between two pieces of 1,000 bytes of the body.
-        location: Where to redirect to.
+        pause: Seconds between two blocks of 1,000 bytes.
+        location: Redirect target.
         ranges: Whether Range requests are honoured.
     """
 
@@ -46,7 +46,7 @@ class LoopbackServer:
 
     Args:
         handler: Answers one request.
-        port: Where to listen; 0 takes a free one.
+        port: 0 takes a free port.
     """
 
     def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Folders that libraries cache in: one that cannot be written is replaced, and ends no run."""
+"""Cache folders of libraries: a folder that is not writable is replaced, and the run continues."""
 
 from __future__ import annotations
 

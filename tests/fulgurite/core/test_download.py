@@ -80,7 +80,7 @@ def test_a_part_of_an_earlier_call_is_continued_on_any_mirror(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("part", [b"x" * 5_000, b"x" * 30_000, CONTENT], ids=["wrong", "too long", "complete"])
-def test_a_part_that_is_no_part_costs_one_request_at_most(tmp_path: Path, part: bytes) -> None:
+def test_a_part_of_another_file_costs_one_request_at_most(tmp_path: Path, part: bytes) -> None:
     (tmp_path / "file.part").write_bytes(part)
     with FileServer({"/file": Reply(CONTENT)}) as server:
         download(server.url + "file", tmp_path / "file", SUM)
@@ -201,7 +201,7 @@ def test_many_processes_download_once_even_when_one_is_killed(tmp_path: Path) ->
     assert server.requests[1][1] is not None
 
 
-def test_a_lock_held_too_long_is_told(tmp_path: Path) -> None:
+def test_a_lock_held_too_long_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     code = (
         "import time; from fulgurite.core.files import file_lock\n"
@@ -251,7 +251,7 @@ def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
-def test_the_ground_imports_no_network_and_no_torch() -> None:
+def test_the_base_level_imports_no_network_and_no_torch() -> None:
     code = (
         "import sys, fulgurite.core.download; print(*{'torch', 'urllib.request', 'ssl', 'filelock'} & set(sys.modules))"
     )

@@ -78,7 +78,7 @@ def test_warnings_can_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @RunIf(path="/dev/full")
-def test_a_log_file_without_room_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_without_space_is_reported_once_and_the_run_continues(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.FileHandler("/dev/full")
     report_write_error_once(handler)
     for number in range(3):

@@ -71,7 +71,7 @@ def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp
         )
         assert browser.run("document.documentElement.scrollWidth") <= 1280
         browser.picture(tmp_path / "page.png")
-        assert (browser.complaints, browser.requests) == ([], [])
+        assert (browser.console_errors, browser.requests) == ([], [])
 
 
 @pytest.mark.parametrize(
