@@ -191,7 +191,7 @@ def _tell_stop(stop: Interrupted) -> None:
         from fulgurite.runs.sweep_summary import describe_stop
 
         line = describe_stop(context.sweep_dir, context.sweep_config, stop.signal_name)
-        goes_on = f"; to go on: the same command with sweep.resume={context.sweep_dir}"
-        sys.stderr.write(f"{line}{goes_on if context.is_sweep_resumable else ''}\n")
+        hint = f"; to resume, give the same command with sweep.resume={context.sweep_dir}"
+        sys.stderr.write(f"{line}{hint if context.is_sweep_resumable else ''}\n")
     elif not stop.reported:
         sys.stderr.write(f"{stop} before the run began\n")

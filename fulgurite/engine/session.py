@@ -85,9 +85,9 @@ def _current_job() -> dict[str, Any] | None:
 
 
 def _resume_hint(cfg: DictConfig) -> str:
-    """Return how a stopped run goes on, a part of a sentence; empty where nothing was trained."""
+    """Return how to resume a stopped run, part of a sentence; empty where nothing was trained."""
     if "resume" not in cfg:
         return ""
     if _current_job() is None:
-        return "; to go on, give the same command with resume=auto"
-    return f"; to go on: python src/train.py resume={cfg.paths.output_dir}"
+        return "; to resume, give the same command with resume=auto"
+    return f"; to resume: python src/train.py resume={cfg.paths.output_dir}"

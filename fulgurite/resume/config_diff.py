@@ -50,32 +50,32 @@ def diff_configs(saved: DictConfig, now: DictConfig) -> ConfigDiff:
     """
     before, after = (_plain(cfg) for cfg in (saved, now))
     reset, apply = (list(now.resume.get(name) or ()) for name in ("reset", "apply"))
-    drift = ConfigDiff()
+    diff = ConfigDiff()
     for key, old, new in _differences(before, after):
         change = f"{key} {_shown(key, old)} -> {_shown(key, new)}"
         holder = checkpoint_owner(key, before, after)
         if holder is not None:
-            _classify_checkpointed(drift, key, change, holder, new, reset=reset, apply=apply)
+            _classify_checkpointed(diff, key, change, holder, new, reset=reset, apply=apply)
         elif key == "seed" or (key.startswith("data.") and key.rpartition(".")[2] not in HOW_DATA_COMES):
-            drift.refused.append(
+            diff.refused.append(
                 f"{change}: is incompatible, the batches would be others than those the run has counted; "
                 "leave it, or start a new run from the weights with resume.mode=weights"
             )
         elif key.partition(".")[2].partition(".")[0] in CHANGES_NUMBERS.get(key.partition(".")[0], ()):
-            drift.takes_effect.append(f"{change} takes effect; the run no longer ends as it would have")
+            diff.takes_effect.append(f"{change} takes effect; the run no longer ends as it would have")
         elif key.startswith("model."):
-            drift.takes_effect.append(
+            diff.takes_effect.append(
                 f"{change} takes effect if the weights fit; the run no longer ends as it would have"
             )
         else:
-            drift.takes_effect.append(f"{change} takes effect")
-    drift.refused += [
+            diff.takes_effect.append(f"{change} takes effect")
+    diff.refused += [
         f"resume.apply=[{key}]: is no setting of an optimizer, a scheduler or the patience of early stopping; "
         "what else is given takes effect, or is refused, without it"
         for key in apply
         if checkpoint_owner(key, before, after) is None
     ]
-    return drift
+    return diff
 
 
 def checkpoint_owner(key: str, *configs: Mapping[str, Any]) -> str | None:
@@ -101,21 +101,21 @@ def checkpoint_owner(key: str, *configs: Mapping[str, Any]) -> str | None:
 
 
 def _classify_checkpointed(
-    drift: ConfigDiff, key: str, change: str, holder: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
+    diff: ConfigDiff, key: str, change: str, holder: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
 ) -> None:
     if holder in reset:
-        drift.takes_effect.append(f"{change} takes effect, the {holder} begins anew (resume.reset)")
+        diff.takes_effect.append(f"{change} takes effect, the {holder} begins anew (resume.reset)")
     elif new is ABSENT or key.endswith("._target_") or isinstance(new, Mapping):
         remedy = f"add resume.reset=[{holder}]"
-        drift.refused.append(
+        diff.refused.append(
             f"{change}: is incompatible with the {holder}'s state in the checkpoint; leave it, or {remedy}"
         )
     elif key in apply:
-        drift.applied.append(key)
-        drift.takes_effect.append(f"{change} takes effect (resume.apply)")
+        diff.applied.append(key)
+        diff.takes_effect.append(f"{change} takes effect (resume.apply)")
     else:
         also = "" if holder == "callback" else f", or resume.reset=[{holder}] to begin it anew"
-        drift.refused.append(
+        diff.refused.append(
             f"{change}: would be ignored, the checkpoint holds the old value; add resume.apply=[{key}]{also}"
         )
 

@@ -1,4 +1,4 @@
-"""Decides, when a run's config is composed, what the run goes on from; nothing has been written by then."""
+"""Plan a resume while the config is composed, before anything is written."""
 
 from __future__ import annotations
 
@@ -82,18 +82,18 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
         return
     if rank() == 0 and is_locked(run.folder):
         pid = run.record.get("pid")
-        raise UserError(f"resume={run.folder}: another process is at it (pid {pid}); wait for its end, or end it")
-    drift = diff_configs(_saved_config(run.folder), task)
-    if drift.refused:
-        raise ConfigError([f"resume={run.folder}: {line}" for line in (*drift.refused, *drift.takes_effect)])
-    set_config_value(config, "resume.apply", drift.applied)
+        raise UserError(f"resume={run.folder}: this run is locked by process {pid}. Wait for it to finish, or stop it.")
+    diff = diff_configs(_saved_config(run.folder), task)
+    if diff.refused:
+        raise ConfigError([f"resume={run.folder}: {line}" for line in (*diff.refused, *diff.takes_effect)])
+    set_config_value(config, "resume.apply", diff.applied)
     set_config_value(config, "resume.run", str(run.folder))
     set_config_value(config, "hydra.run.dir", str(run.folder))
     if config.hydra.output_subdir is not None:
         set_config_value(config, "hydra.output_subdir", STAGED_CONFIG_DIR)
     if not config.get("ckpt_path"):
         set_config_value(config, "ckpt_path", _checkpoint_of(run.folder, explicit=explicit))
-    _say(drift)
+    _report(diff)
 
 
 def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None = None) -> RunDirectory | None:
@@ -136,21 +136,21 @@ def _checkpoint_of(folder: Path, *, explicit: bool) -> str | None:
     last = folder / "checkpoints" / "last.ckpt"
     if explicit and path is not None and path != last and verify(last):
         raise UserError(
-            f"resume={folder}: {damaged[0]}; the one before is whole, go on with it: "
-            f"add ckpt_path={path}, or take resume={AUTO}"
+            f"resume={folder}: {damaged[0]}. The checkpoint before it is intact. "
+            f"Pass ckpt_path={path}, or resume={AUTO}."
         )
     if path is None and damaged:
-        raise UserError(f"resume={folder}: {'; '.join(damaged)}; there is no other to go on from, start a new run")
+        raise UserError(f"resume={folder}: {'; '.join(damaged)}. No other checkpoint exists. Start a new run.")
     for line in damaged:
-        sys.stderr.write(f"warning: {line}; going on from {path}\n")
+        sys.stderr.write(f"warning: {line}; resuming from {path}\n")
     if path is None and rank() == 0:
-        sys.stderr.write(f"warning: resume={folder}: it has saved no checkpoint, so it begins again\n")
+        sys.stderr.write(f"warning: resume={folder}: the run has no checkpoint and restarts from step 0\n")
     return str(path) if path is not None else None
 
 
-def _say(drift: ConfigDiff) -> None:
+def _report(diff: ConfigDiff) -> None:
     if rank() == 0:
-        for line in drift.takes_effect:
+        for line in diff.takes_effect:
             sys.stderr.write(f"resume: {line}\n")
 
 

@@ -1,4 +1,4 @@
-"""Takes from an earlier run what the config asks for, once everything is built and before training begins."""
+"""Restore an earlier run after everything is built and before training starts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
     if given is not None:
         if "optimizer" not in (OmegaConf.select(cfg, "resume.reset") or ()):
             callbacks.append(RequireSameOptimizer(given))
-        trainer.num_sanity_val_steps = 0  # the run it goes on from has had its sanity check
+        trainer.num_sanity_val_steps = 0  # the run had its sanity check before it stopped
     if resumed is not None and rank() == 0:
         _rewind(resumed)
         callbacks.append(PromoteStagedConfig(resumed.folder))
@@ -95,7 +95,7 @@ def _rewind(earlier: ResumedRun) -> None:
     rows = drop_rows_from(earlier.folder, earlier.step)
     ahead = _archive_newer_checkpoints(earlier.folder / "checkpoints", earlier.step)
     log.info(
-        "going on with %s from step %d%s%s",
+        "resuming %s from step %d%s%s",
         earlier.folder,
         earlier.step,
         f"; {rows} rows of metrics.csv after it are cut" if rows else "",

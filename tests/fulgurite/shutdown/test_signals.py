@@ -25,7 +25,7 @@ PROBE = (
     "+callbacks.probe.folder=${paths.output_dir}/probe",
 )
 SMALL = (*TESTED, "test=false")
-ADVICE = "; to go on, give the same command with resume=auto"
+ADVICE = "; to resume, give the same command with resume=auto"
 
 
 def straight_run(folder: Path, words: Sequence[str]) -> Path:

@@ -71,7 +71,7 @@ def test_exactly_the_failed_and_killed_jobs_run_again(tmp_path: Path) -> None:
     }
     assert first.returncode == 143
     assert f"job 1 failed: {records[1]['reason']}\n" in first.stdout
-    assert f"0 not started; to go on: the same command with sweep.resume={sweep}" in first.stderr
+    assert f"0 not started; to resume, give the same command with sweep.resume={sweep}" in first.stderr
 
     before = len(read_events(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
