@@ -1,4 +1,4 @@
-"""P9: what it costs to write a checkpoint that a kill cannot destroy, in or behind training's way, and to check one."""
+"""P9: measure saving a checkpoint atomically, in the foreground and in the background, and verifying it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.checkpoints.manifest import verify
-from scripts.bench.measure import Bar, Row, alternate, ratios
+from scripts.bench.measure import Row, Threshold, measure_in_turns, ratios
 
-PARTS = 20  # tensors
+NUM_TENSORS = 20  # tensors
 
 
 def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
-    """Measure a save beside `torch.save` to a path that is forced to the disk.
+    """Measure a verified save against `torch.save` with fsync.
 
-    Both write into a new file while two older ones stand: a file that is written over in place finds its pages in
-    memory, and a checkpoint that must survive a kill can never be written so.
+    Both write a new file and keep two older ones. Overwriting a file in place is faster, because its pages are in
+    memory, but a kill would destroy the checkpoint.
 
     Args:
-        folder: For the files; its disk is what is measured.
+        folder: For the files; the benchmark measures its disk.
         size: Bytes of a checkpoint.
-        repeats: Rounds that count.
+        repeats: Number of measured rounds.
     """
-    tensors = {f"part{number}": torch.randn(size // 4 // PARTS) for number in range(PARTS)}
+    tensors = {f"part{number}": torch.randn(size // 4 // NUM_TENSORS) for number in range(NUM_TENSORS)}
     checkpoint = {"state_dict": tensors, "global_step": 1, "epoch": 0}
     last, files, numbers = folder / "last.ckpt", VerifiedCheckpointIO(), count()
 
@@ -54,32 +54,44 @@ def checkpoint_rows(folder: Path, size: int, repeats: int) -> list[Row]:
         assert not verify(last)
         return perf_counter() - start
 
-    behind = AsyncVerifiedCheckpointIO()
+    async_io = AsyncVerifiedCheckpointIO()
 
-    def save_behind() -> float:
+    def save_async() -> float:
         start = perf_counter()
-        behind.save_checkpoint(checkpoint, folder / "behind.ckpt")
+        async_io.save_checkpoint(checkpoint, folder / "behind.ckpt")
         seconds = perf_counter() - start
-        behind.finish()
+        async_io.finish()
         return seconds
 
     def copy() -> float:
         start = perf_counter()
         copies = [tensor.clone() for tensor in tensors.values()]
         seconds = perf_counter() - start
-        assert len(copies) == PARTS
+        assert len(copies) == NUM_TENSORS
         return seconds
 
-    found = alternate({"plain": save_plain, "ours": save_ours, "verify": verify_ours}, repeats)
+    found = measure_in_turns({"plain": save_plain, "ours": save_ours, "verify": verify_ours}, repeats)
     parts = {f"{name}, s": seconds for name, seconds in found.items()}
-    blocked = alternate({"copy": copy, "blocked": save_behind}, repeats)
+    blocked = measure_in_turns({"copy": copy, "blocked": save_async}, repeats)
     blocked_parts = {f"{name}, s": seconds for name, seconds in blocked.items()}
     over_copy = ratios(blocked["blocked"], blocked["copy"])
     what = f"a checkpoint of {size / 1e6:.0f} MB"
     return [
         Row(
-            "P9", f"{what}, ours over torch.save and fsync", "x", ratios(found["ours"], found["plain"]), Bar(1.5), parts
+            "P9",
+            f"{what}, ours over torch.save and fsync",
+            "x",
+            ratios(found["ours"], found["plain"]),
+            Threshold(1.5),
+            parts,
         ),
-        Row("P9", f"{what}, training blocked by an async save over a copy", "x", over_copy, Bar(1.25), blocked_parts),
-        Row("P9", f"{what}, found whole by its manifest", "s", found["verify"]),
+        Row(
+            "P9",
+            f"{what}, training blocked by an async save over a copy",
+            "x",
+            over_copy,
+            Threshold(1.25),
+            blocked_parts,
+        ),
+        Row("P9", f"{what}, verified against its manifest", "s", found["verify"]),
     ]

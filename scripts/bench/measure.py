@@ -1,4 +1,4 @@
-"""What a measurement is, and how several things are measured side by side."""
+"""Measure several functions in turns and compare them round by round."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Bar:
-    """The promise a measurement is held against.
+class Threshold:
+    """The threshold of a measurement.
 
     Attributes:
         limit: In the unit of the measurement.
-        at_least: The measurement must reach the limit; False: it must not exceed it.
+        at_least: Whether the limit is a minimum.
     """
 
     limit: float
     at_least: bool = False
 
     def met(self, value: float) -> bool:
-        """Tell whether the promise is kept; a number that is none keeps nothing."""
+        """Return whether a value meets the threshold; NaN does not."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -41,22 +41,22 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One promise, measured.
+    """One measurement.
 
     Attributes:
-        key: The promise's number in the table of promises, e.g. `P2`.
-        what: What was measured, in words.
+        key: Number of the threshold, e.g. `P2`.
+        what: Description of the measurement.
         unit: Unit of `samples`; `x` is a ratio.
-        samples: One value a round.
-        bar: The promise; None for a number that is only told.
-        parts: What the samples were made from: values by name, one a round.
+        samples: One value for each round.
+        bar: The threshold; None for information only.
+        parts: The measured values by name, one for each round.
     """
 
     key: str
     what: str
     unit: str
     samples: Sequence[float]
-    bar: Bar | None = None
+    bar: Threshold | None = None
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
@@ -66,29 +66,29 @@ class Row:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the promise is kept; None where there is none."""
+        """Whether the threshold is met; None without one."""
         return None if self.bar is None else self.bar.met(self.value)
 
 
-def alternate(things: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """Call each thing once to warm up, then all of them in turn, round after round: A B C A B C.
+def measure_in_turns(functions: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+    """Call each function once to warm up, then all in turns: A B C A B C.
 
-    What the machine does beside hits neighbours alike, so numbers of one round can be compared.
+    The load of the machine affects neighbouring calls alike, so values of one round are comparable.
 
     Args:
-        things: Calls by name.
-        repeats: Rounds that count.
+        functions: By name.
+        repeats: Number of measured rounds.
 
     Returns:
-        What each call returned, one value a round.
+        The results by name, one for each round.
     """
-    for thing in things.values():
-        thing()
-    found: dict[str, list[T]] = {name: [] for name in things}
+    for function in functions.values():
+        function()
+    found: dict[str, list[T]] = {name: [] for name in functions}
     for _ in range(repeats):
-        for name, thing in things.items():
-            gc.collect()  # nobody pays for what the one before left behind
-            found[name].append(thing())
+        for name, function in functions.items():
+            gc.collect()  # the previous call must not leave work to this one
+            found[name].append(function())
     return found
 
 
@@ -103,8 +103,8 @@ def differences(minuends: Sequence[float], subtrahends: Sequence[float]) -> list
 
 
 @dataclass(frozen=True)
-class Child:
-    """A command that has ended.
+class CompletedChild:
+    """A finished command.
 
     Attributes:
         exit_code: 0 is success.
@@ -121,13 +121,13 @@ class Child:
     err: str
 
 
-def run_child(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Child:
-    """Run a command to its end and account for it alone, as the system does for a waiting parent (POSIX only).
+def run_child(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> CompletedChild:
+    """Run a command and measure its CPU and wall time (POSIX only).
 
     Args:
         command: The program and its arguments.
-        env: Variables added to this process's own.
-        cwd: Where it starts.
+        env: Additional environment variables.
+        cwd: Working directory.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
@@ -136,13 +136,13 @@ def run_child(command: Sequence[str], *, env: Mapping[str, str] | None = None, c
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         texts = [(file.seek(0), file.read().decode(errors="replace"))[1] for file in (out, err)]
-    return Child(process.returncode, usage.ru_utime + usage.ru_stime, wall, *texts)
+    return CompletedChild(process.returncode, usage.ru_utime + usage.ru_stime, wall, *texts)
 
 
-def resident() -> dict[str, int]:
-    """Return this process's resident bytes: `all`, and of these `own` (private memory) and `mapped` (pages of files).
+def resident_bytes() -> dict[str, int]:
+    """Return the resident bytes of this process: `all`, `own` (private) and `mapped` (pages of files).
 
-    Linux tells the two apart. Pages of files are dropped by the system when memory is wanted, private memory is not.
+    Linux can drop pages of files under memory pressure, but not private memory.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "Rss"))}

@@ -1,6 +1,6 @@
-"""P6: what the data pipeline keeps in memory, measured in a process of its own; and the arrays it is measured on.
+"""P6: measure the memory of the data pipeline in a separate process.
 
-The arrays are IDX files of zeros with holes for content: they take no space on the disk, and all their space when read.
+The arrays are sparse IDX files of zeros: they use no disk space, but their full size in memory.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import struct
 import sys
 from pathlib import Path
 
-from scripts.bench.measure import Bar, Row, resident, run_child
+from scripts.bench.measure import Row, Threshold, resident_bytes, run_child
 
 SIDE = 28  # pixels
 TEST_IMAGES = 1_000
-NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-LOOK_EVERY = 50  # batches
+FILE_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SAMPLE_INTERVAL = 50  # batches
 
 
 def write_arrays(folder: Path, images: int) -> int:
-    """Write a data set in the files of MNIST's family and return the bytes of its arrays.
+    """Write a data set in MNIST's file format and return the bytes of its arrays.
 
     Args:
-        folder: Where the four files go.
+        folder: For the four files.
         images: Training images; the test set has a thousand.
     """
     shapes = [(images, SIDE, SIDE), (images,), (TEST_IMAGES, SIDE, SIDE), (TEST_IMAGES,)]
-    for name, shape in zip(NAMES, shapes, strict=True):
+    for name, shape in zip(FILE_NAMES, shapes, strict=True):
         with (folder / name).open("wb") as file:
             file.write(struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape))
             file.truncate(file.tell() + math.prod(shape))
     return sum(math.prod(shape) for shape in shapes)
 
 
-def read_epoch(folder: Path) -> list[dict[str, int]]:
-    """Read every batch of a data set through the data module and return the memory it took beyond the start.
+def sample_memory(folder: Path) -> list[dict[str, int]]:
+    """Read every batch through the data module and return the memory above the start.
 
     Args:
         folder: Holds the files.
@@ -46,19 +46,19 @@ def read_epoch(folder: Path) -> list[dict[str, int]]:
     from src.data.mnist import MNISTDataModule
 
     _warm_up(folder)
-    start = resident()
-    looks = []
+    start = resident_bytes()
+    samples = []
     data = MNISTDataModule("fashion_mnist", str(folder), val_size=5_000)
     data.setup()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         for number, _ in enumerate(loader):
-            if number % LOOK_EVERY == 0:
-                looks.append({kind: size - start[kind] for kind, size in resident().items()})
-    return looks
+            if number % SAMPLE_INTERVAL == 0:
+                samples.append({kind: size - start[kind] for kind, size in resident_bytes().items()})
+    return samples
 
 
 def _warm_up(folder: Path) -> None:
-    """Start what any use of torch starts once (threads, lazy imports), on a data set of a few images."""
+    """Start threads and lazy imports of torch on a small data set."""
     from src.data.mnist import MNISTDataModule
 
     small = folder / "small"
@@ -71,24 +71,24 @@ def _warm_up(folder: Path) -> None:
 
 
 def memory_rows(folder: Path, images: int, large: int) -> list[Row]:
-    """Measure the pipeline on a set of the usual size, and on one that is too large to copy.
+    """Measure the pipeline on a data set of usual size and on one too large to copy.
 
     Args:
         folder: For the files.
         images: Training images of the usual set.
         large: Training images of the large set.
     """
-    size, looks = _measure(folder / "usual", images)
-    peak = max(look["all"] for look in looks)
+    size, samples = _measure(folder / "usual", images)
+    peak = max(sample["all"] for sample in samples)
     parts = {"arrays, MiB": [size / 2**20], "resident, MiB": [peak / 2**20]}
-    usual = Row("P6", f"{images:,} images, resident memory over the arrays", "x", [peak / size], Bar(1.2), parts)
+    usual = Row("P6", f"{images:,} images, resident memory over the arrays", "x", [peak / size], Threshold(1.2), parts)
 
-    size, looks = _measure(folder / "large", large)
-    own = [look["own"] / 2**20 for look in looks]
+    size, samples = _measure(folder / "large", large)
+    own = [sample["own"] / 2**20 for sample in samples]
     settled = own[len(own) // 10 :]
-    parts = {"arrays, MiB": [size / 2**20], "own memory, MiB": settled, "mapped, MiB": [looks[-1]["mapped"] / 2**20]}
+    parts = {"arrays, MiB": [size / 2**20], "own memory, MiB": settled, "mapped, MiB": [samples[-1]["mapped"] / 2**20]}
     what = f"{size / 2**30:.2f} GiB mapped, growth of own memory from a tenth of the epoch to its end"
-    return [usual, Row("P6", what, "MiB", [max(settled) - settled[0]], Bar(8.0), parts)]
+    return [usual, Row("P6", what, "MiB", [max(settled) - settled[0]], Threshold(8.0), parts)]
 
 
 def _measure(folder: Path, images: int) -> tuple[int, list[dict[str, int]]]:
@@ -96,10 +96,10 @@ def _measure(folder: Path, images: int) -> tuple[int, list[dict[str, int]]]:
     size = write_arrays(folder, images)
     child = run_child([sys.executable, "-m", "scripts.bench.memory", str(folder)])
     if child.exit_code:
-        raise SystemExit(f"the pipeline could not be measured:\n{child.err[-2000:]}")
-    looks: list[dict[str, int]] = json.loads(child.out)
-    return size, looks
+        raise SystemExit(f"the measurement failed:\n{child.err[-2000:]}")
+    samples: list[dict[str, int]] = json.loads(child.out)
+    return size, samples
 
 
 if __name__ == "__main__":
-    print(json.dumps(read_epoch(Path(sys.argv[1]))))
+    print(json.dumps(sample_memory(Path(sys.argv[1]))))

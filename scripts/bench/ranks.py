@@ -1,4 +1,4 @@
-"""P7: two processes on two cores beside one process on one, one thread each, for a net that computes 1 ms a sample."""
+"""P7: compare two processes on two cores with one process on one core, for a net of 1 ms a sample."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from scripts.bench.measure import Bar, Row, alternate, ratios, run_child
+from scripts.bench.measure import Row, Threshold, measure_in_turns, ratios, run_child
 
-BATCH_SIZE = 128  # of all processes together
-WARM_UP = 5  # steps that do not count
-NET = (
+BATCH_SIZE = 128  # global batch size
+NUM_WARMUP_STEPS = 5  # steps before the measurement
+MODEL_OVERRIDES = (
     "model=mnist_convnet",
     "model.net.channels=[48,64]",  # forward and backward pass together take 1 ms a sample on one core of 2024
     f"data.batch_size={BATCH_SIZE}",
     "data.augment=null",
 )
-BARE = (
+TRAINER_OVERRIDES = (
     "test=false",
     "trainer.max_epochs=1",
     "+trainer.limit_val_batches=0",
@@ -36,11 +36,11 @@ BARE = (
 )
 
 
-class Pace(Callback):
-    """Writes the median seconds between two optimizer steps, of rank 0, which waits for the others in each of them.
+class StepTimer(Callback):
+    """Write the median seconds between two optimizer steps of rank 0.
 
     Args:
-        file: Gets `{"wall": seconds, "cpu": seconds}`; cpu is what this process alone computes, with all its threads.
+        file: Gets `{"wall": seconds, "cpu": seconds}`; cpu counts all threads of this process.
     """
 
     def __init__(self, file: str) -> None:
@@ -50,13 +50,16 @@ class Pace(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the step."""
+        """Record the step."""
         self.stamps.append((perf_counter(), process_time()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the file."""
         if trainer.global_rank == 0:
-            gaps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(self.stamps[WARM_UP:])]
+            gaps = [
+                (after[0] - before[0], after[1] - before[1])
+                for before, after in pairwise(self.stamps[NUM_WARMUP_STEPS:])
+            ]
             wall, cpu = (statistics.median(column) for column in zip(*gaps, strict=True))
             self.file.write_text(json.dumps({"wall": wall, "cpu": cpu}))
 
@@ -65,14 +68,13 @@ def rank_rows(steps: int, repeats: int, folder: Path, clock: str) -> list[Row]:
     """Measure how many samples a second two processes train on, over how many one does.
 
     Args:
-        steps: Optimizer steps of each run, those of the warm-up included.
-        repeats: Rounds that count.
-        folder: For what the runs write.
-        clock: `wall`, or `cpu` for a machine that is busy: the seconds that rank 0 computes, without those
-            in which it waits for the other or for a core.
+        steps: Optimizer steps of each run, including warm-up.
+        repeats: Number of measured rounds.
+        folder: For the run directories.
+        clock: `wall`, or `cpu` on a busy machine: without the time in which rank 0 waits.
     """
     one, two, apart = "one", "two together", "two apart"
-    found = alternate(
+    found = measure_in_turns(
         {
             one: lambda: [_pace(1, steps, folder)],
             two: lambda: [_pace(2, steps, folder)],
@@ -84,9 +86,9 @@ def rank_rows(steps: int, repeats: int, folder: Path, clock: str) -> list[Row]:
     parts = {f"{name}, samples/s": values for name, values in pace.items()}
     parts["one, ms of CPU a sample"] = [1000 * runs[0]["cpu"] / BATCH_SIZE for runs in found[one]]
     what = f"samples a second ({clock}), two processes of one thread over one"
-    machine = f"the same ({clock}), two trainings that know nothing of each other over one: what the cores give"
+    machine = f"the same ({clock}), two independent runs over one: the limit of the cores"
     return [
-        Row("P7", what, "x", ratios(pace[two], pace[one]), Bar(1.5, at_least=True), parts),
+        Row("P7", what, "x", ratios(pace[two], pace[one]), Threshold(1.5, at_least=True), parts),
         Row("P7", machine, "x", ratios(pace[apart], pace[one])),
     ]
 
@@ -101,12 +103,14 @@ def _pace(processes: int, steps: int, folder: Path) -> dict[str, float]:
     place = Path(mkdtemp(dir=folder))
     words = (
         f"+trainer.limit_train_batches={steps}",
-        f"+callbacks.pace={{_target_: scripts.bench.ranks.Pace, file: '{place}/pace.json'}}",
+        f"+callbacks.pace={{_target_: scripts.bench.ranks.StepTimer, file: '{place}/pace.json'}}",
         f"paths.log_dir={place}",
         f"trainer={'ddp_sim' if processes > 1 else 'cpu'}",
         f"trainer.devices={processes}",
     )
-    done = run_child([sys.executable, "src/train.py", *NET, *BARE, *words], env={"OMP_NUM_THREADS": "1"})
+    done = run_child(
+        [sys.executable, "src/train.py", *MODEL_OVERRIDES, *TRAINER_OVERRIDES, *words], env={"OMP_NUM_THREADS": "1"}
+    )
     if done.exit_code:
         raise RuntimeError(f"{processes} processes: exit code {done.exit_code}: {done.err}")
     seconds: dict[str, float] = json.loads((place / "pace.json").read_text())

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a table at the terminal, and the same with every sample in Markdown and JSON."""
+"""Print the results of a benchmark, and write them with all samples to Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fulgurite.runs.provenance import git_state
 from scripts.bench.measure import ROOT, Row
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
-HEAD = ("promise", "what", "median", "bar", "verdict", "samples")
+COLUMNS = ("promise", "what", "median", "bar", "verdict", "samples")
 
 
-def facts(**more: Any) -> dict[str, Any]:
-    """Return what a reader needs to place the numbers: machine, versions, commit, command.
+def describe_machine(**more: Any) -> dict[str, Any]:
+    """Return machine, versions, commit and command of a benchmark.
 
     Args:
         more: Settings of this benchmark.
@@ -37,7 +37,7 @@ def facts(**more: Any) -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "load": list(os.getloadavg()),  # of 1, 5 and 15 minutes: what else the machine was doing
+        "load": list(os.getloadavg()),  # of 1, 5 and 15 minutes
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         **more,
     }
@@ -49,10 +49,10 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def show(rows: Sequence[Row]) -> None:
+def print_report(rows: Sequence[Row]) -> None:
     """Print the table."""
     table = Table(title="Benchmark")
-    for name in HEAD[:-1]:
+    for name in COLUMNS[:-1]:
         table.add_column(name, justify="right" if name in {"median", "bar"} else "left")
     for row in rows:
         *cells, _ = _cells(row)
@@ -60,13 +60,13 @@ def show(rows: Sequence[Row]) -> None:
     Console().print(table)
 
 
-def save(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
-    """Write `<date>.json` and `<date>.md` and return the latter; a second one of the day is `<date>-2`.
+def save_report(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
+    """Write `<date>.json` and `<date>.md` and return the latter; the second of a day is `<date>-2`.
 
     Args:
-        folder: Made when missing.
+        folder: Created if missing.
         rows: The measurements.
-        about: As `facts` returns it.
+        about: As `describe_machine` returns it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     day, number = str(about["date"])[:10], 1
@@ -77,7 +77,7 @@ def save(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
         asdict(row) | {"bar": str(row.bar) if row.bar else None, "value": row.value, "kept": row.kept} for row in rows
     ]
     write_atomic(path.with_suffix(".json"), json.dumps({"about": about, "rows": content}, indent=2) + "\n")
-    write_atomic(path, markdown(rows, about))
+    write_atomic(path, to_markdown(rows, about))
     return path
 
 
@@ -85,11 +85,11 @@ def _name(day: str, number: int) -> str:
     return day if number == 1 else f"{day}-{number}"
 
 
-def markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+def to_markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Return the whole report as Markdown."""
     lines = [f"# Benchmark of {about['date']}", ""]
     lines += [f"- {name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in about.items()]
-    lines += ["", *_table(HEAD, [_cells(row) for row in rows]), "", "## What the samples were made from", ""]
+    lines += ["", *_table(COLUMNS, [_cells(row) for row in rows]), "", "## Measured values", ""]
     parts = [(row.key, row.what, name, _numbers(values)) for row in rows for name, values in row.parts.items()]
     return "\n".join([*lines, *_table(("promise", "what", "part", "values"), parts)]) + "\n"
 

@@ -1,7 +1,7 @@
-"""Measure the promises about speed and size; `make bench` runs all of it.
+"""Measure speed and memory against the project's thresholds; `make bench` runs all benchmarks.
 
-Everything is measured side by side in one run, in turns, and judged by ratios of the same round: a machine that is slow
-or busy slows all alike. The report goes to logs/bench/. Ends with 1 when a promise is not kept.
+One run measures all alternatives in turns and compares ratios of the same round, because a slow or busy machine slows
+them alike. The report is written to logs/bench/. The exit code is 1 when a threshold is missed.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# started as a file, the path begins with this folder: put the root there instead
+# a script's own folder is first in sys.path: replace it by the root
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
-from scripts.bench.report import facts, save, show
+from scripts.bench.report import describe_machine, print_report, save_report
 
 BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks")
-LEAST_REPEATS = 5
+MIN_REPEATS = 5
 
 
-def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
+def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     """Run one benchmark.
 
     Args:
         bench: One of `BENCHES`.
         args: The command line.
-        folder: For what it writes; taken away afterwards.
+        folder: For temporary files.
     """
     if bench == "startup":
-        from scripts.bench.startup import answer_rows, first_step_rows
+        from scripts.bench.startup import command_rows, first_step_rows
 
-        return [*answer_rows(args.repeats), *first_step_rows(args.repeats, folder)]
+        return [*command_rows(args.repeats), *first_step_rows(args.repeats, folder)]
     if bench == "sweeps":
         from scripts.bench.sweeps import sweep_rows
 
@@ -67,65 +67,61 @@ def measure(bench: str, args: argparse.Namespace, folder: Path) -> list[Row]:
     if bench == "epochs":
         return epoch_rows(size, args.repeats, folder, args.clock)
     if bench == "exact":
-        from scripts.bench.exact import exact_rows
+        from scripts.bench.exact_resume import exact_rows
 
         return exact_rows(size, args.repeats, folder)
     return long_run_rows(size, 20 if args.quick else 1_000, folder, args.clock)
 
 
-def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"which, of {', '.join(BENCHES)}; default: all")
-    parser.add_argument("--repeats", type=int, help=f"rounds that count, {LEAST_REPEATS} or more")
+    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"any of {', '.join(BENCHES)}; default: all")
+    parser.add_argument("--repeats", type=int, help=f"measured rounds, {MIN_REPEATS} or more")
     parser.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="threads that torch computes with (default: 1; more of them wait for each other on a busy machine)",
+        help="number of torch threads (default: 1; several wait for each other on a busy machine)",
     )
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall",
-        help="of epochs and steps; cpu counts this process alone, for a machine that is busy, with --threads 1",
+        help="of epochs and steps; cpu counts this process only, for a busy machine; needs --threads 1",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "logs" / "bench", help="folder of the report")
-    parser.add_argument(
-        "--quick", action="store_true", help="few images, one round: shows that it runs, judges nothing"
-    )
-    args = parser.parse_args(words)
+    parser.add_argument("--quick", action="store_true", help="few images and one round, without thresholds")
+    args = parser.parse_args(argv)
     if unknown := [bench for bench in args.benches if bench not in BENCHES]:
-        parser.error(f"{unknown[0]}: no such benchmark; choose from {', '.join(BENCHES)}")
+        parser.error(f"{unknown[0]}: not a benchmark. Choose from {', '.join(BENCHES)}")
     args.benches = args.benches or list(BENCHES)
-    args.repeats = args.repeats or (1 if args.quick else LEAST_REPEATS)
-    if args.repeats < LEAST_REPEATS and not args.quick:
-        parser.error(
-            f"--repeats {args.repeats}: a median of fewer than {LEAST_REPEATS} says little; use {LEAST_REPEATS} or more"
-        )
+    args.repeats = args.repeats or (1 if args.quick else MIN_REPEATS)
+    if args.repeats < MIN_REPEATS and not args.quick:
+        parser.error(f"--repeats {args.repeats}: too few for a median. Pass {MIN_REPEATS} or more.")
     if args.clock == "cpu" and args.threads != 1:
-        parser.error("--clock cpu adds up the seconds of all threads; use it with --threads 1")
+        parser.error("--clock=cpu: counts the seconds of all threads. Pass --threads 1.")
     return args
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """Return 1 when a promise is not kept, else 0."""
+    """Return 1 when a threshold is missed, else 0."""
     return int(any(row.kept is False for row in rows))
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that were asked for, report, and return the exit code."""
-    args = read_arguments(words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the selected benchmarks, write the report, and return the exit code."""
+    args = parse_args(argv)
     rows: list[Row] = []
     with TemporaryDirectory(prefix="fulgurite-bench-") as folder:
         for bench in args.benches:
-            place = Path(folder) / bench
-            place.mkdir()
+            bench_folder = Path(folder) / bench
+            bench_folder.mkdir()
             print(f"measuring: {bench}", flush=True)
-            rows += measure(bench, args, place)
+            rows += run_benchmark(bench, args, bench_folder)
     if args.quick:
         rows = [replace(row, bar=None) for row in rows]
-    show(rows)
+    print_report(rows)
     settings = {"repeats": args.repeats, "threads": args.threads, "clock": args.clock, "quick": args.quick}
-    print(f"report  {save(args.output, rows, facts(settings=settings))}")
+    print(f"report  {save_report(args.output, rows, describe_machine(settings=settings))}")
     return exit_code(rows)
 
 

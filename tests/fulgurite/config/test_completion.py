@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.measure import Child, run_child
+from scripts.bench.measure import CompletedChild, run_child
 from tests.support.project import ROOT
 from tests.support.run_if import RunIf
 
@@ -20,7 +20,7 @@ pytestmark = RunIf(posix=True)
 EXPERIMENTS = {f"experiment={path.stem}" for path in (ROOT / "configs/experiment").glob("*.yaml")}
 
 
-def ask(line: str, *, shell: str = "bash", entry_point: str = "train", imports: bool = False) -> Child:
+def ask(line: str, *, shell: str = "bash", entry_point: str = "train", imports: bool = False) -> CompletedChild:
     """Ask a entry_point for completions of `line`, as the shell's completion function does."""
     watch = ["-X", "importtime"] if imports else []
     command = [sys.executable, *watch, f"src/{entry_point}.py", "-sc", f"query={shell}"]

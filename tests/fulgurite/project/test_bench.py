@@ -16,14 +16,14 @@ import torch
 from fulgurite.checkpoints.manifest import verify
 from scripts.bench.checkpoints import checkpoint_rows
 from scripts.bench.epochs import window_medians
-from scripts.bench.measure import Bar, Row, alternate, differences, ratios, run_child
-from scripts.bench.report import markdown, save
-from scripts.bench.run import exit_code, read_arguments
-from scripts.bench.startup import answer_rows, torch_modules
+from scripts.bench.measure import Row, Threshold, differences, measure_in_turns, ratios, run_child
+from scripts.bench.report import save_report, to_markdown
+from scripts.bench.run import exit_code, parse_args
+from scripts.bench.startup import command_rows, torch_modules
 from tests.support.run_if import RunIf
 
 needs_linux = RunIf(path="/proc/self/status")
-ROW = Row("P2", "one thing over another", "x", [3.0, 1.0, 2.0, 9.0], Bar(2.0), {"one, s": [3.0, 1.0, 2.0, 9.0]})
+ROW = Row("P2", "one thing over another", "x", [3.0, 1.0, 2.0, 9.0], Threshold(2.0), {"one, s": [3.0, 1.0, 2.0, 9.0]})
 ABOUT: dict[str, Any] = {"date": "2030-01-02T03:04:05+00:00", "cores": 2}
 
 
@@ -34,7 +34,7 @@ def test_things_are_called_in_turns_after_one_call_each_that_does_not_count() ->
         calls.append(name)
         return len(calls)
 
-    found = alternate({name: lambda name=name: counted(name) for name in "abc"}, repeats=2)  # type: ignore[misc]
+    found = measure_in_turns({name: lambda name=name: counted(name) for name in "abc"}, repeats=2)  # type: ignore[misc]
     assert "".join(calls) == "abc" * 3
     assert found == {"a": [4, 7], "b": [5, 8], "c": [6, 9]}
 
@@ -43,14 +43,14 @@ def test_a_row_is_judged_by_the_median_of_its_samples() -> None:
     assert ROW.value == 2.5  # of 1, 2, 3, 9
     assert ROW.kept is False
     assert dataclasses.replace(ROW, samples=[3.0, 1.0, 2.0]).kept is True
-    assert dataclasses.replace(ROW, bar=Bar(2.5, at_least=True)).kept is True
-    assert dataclasses.replace(ROW, bar=Bar(2.6, at_least=True)).kept is False
+    assert dataclasses.replace(ROW, bar=Threshold(2.5, at_least=True)).kept is True
+    assert dataclasses.replace(ROW, bar=Threshold(2.6, at_least=True)).kept is False
     assert dataclasses.replace(ROW, bar=None).kept is None
 
 
 def test_a_number_that_is_none_keeps_no_promise() -> None:
-    assert not Bar(1.0).met(math.nan)
-    assert not Bar(1.0, at_least=True).met(math.nan)
+    assert not Threshold(1.0).met(math.nan)
+    assert not Threshold(1.0, at_least=True).met(math.nan)
 
 
 def test_ratios_and_differences_are_taken_round_by_round() -> None:
@@ -99,25 +99,25 @@ def test_a_child_is_accounted_for_alone_and_by_cpu_not_by_waiting() -> None:
 
 
 def test_the_report_tells_every_sample_and_never_overwrites_another_one(tmp_path: Path) -> None:
-    first, second = (save(tmp_path, [ROW], ABOUT) for _ in range(2))
+    first, second = (save_report(tmp_path, [ROW], ABOUT) for _ in range(2))
     assert [first.name, second.name] == ["2030-01-02.md", "2030-01-02-2.md"]
     kept = json.loads(first.with_suffix(".json").read_text())
     assert kept["about"] == ABOUT
     (row,) = kept["rows"]
     assert (row["value"], row["bar"], row["kept"], row["samples"]) == (2.5, "<= 2", False, [3.0, 1.0, 2.0, 9.0])
-    assert "| P2 | one thing over another | 2.5 x | <= 2 | MISSED | 3, 1, 2, 9 |" in markdown([ROW], ABOUT)
+    assert "| P2 | one thing over another | 2.5 x | <= 2 | MISSED | 3, 1, 2, 9 |" in to_markdown([ROW], ABOUT)
 
 
 def test_few_rounds_are_refused_unless_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
-    assert read_arguments([]).repeats == 5
-    assert read_arguments(["--quick"]).repeats == 1
+    assert parse_args([]).repeats == 5
+    assert parse_args(["--quick"]).repeats == 1
     for words, message in (
-        (["--repeats", "4"], "a median of fewer than 5 says little"),
-        (["epoch"], "epoch: no such benchmark; choose from startup, epochs, long, exact, memory, checkpoints, sweeps"),
+        (["--repeats", "4"], "too few for a median"),
+        (["epoch"], "epoch: not a benchmark. Choose from startup, epochs, long, exact, memory, checkpoints, sweeps"),
         (["--clock", "cpu", "--threads", "2"], "use it with --threads 1"),
     ):
         with pytest.raises(SystemExit) as ended:
-            read_arguments(words)
+            parse_args(words)
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
 
@@ -191,7 +191,7 @@ def test_a_short_run_measures_sweeps(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_commands_without_a_run_cost_a_few_imports_of_hydra() -> None:
-    for row in answer_rows(repeats=3):
+    for row in command_rows(repeats=3):
         assert row.bar is not None
         # twice the bar of `make bench`: room for a busy machine; an import of torch costs more than that
         assert row.value <= 2 * row.bar.limit, (row.what, row.samples)

@@ -1,8 +1,8 @@
-"""The peer: how templates of this family feed and watch a run, in our own words.
+"""The baseline: a Lightning run as other templates configure it.
 
-Each image becomes a PIL image and goes through a chain of transforms by itself, batches are collated from lists of
-examples in the training process, and metric objects are called and logged at every step. Beside it stand the callbacks
-that its default run has: best and last checkpoint, early stopping, model summary and a Rich progress bar.
+Each image becomes a PIL image and passes a chain of transforms on its own. The training process collates batches from
+lists of examples. The module calls and logs metric objects at every step. The callbacks are those of a default run:
+best and last checkpoint, early stopping, model summary and a Rich progress bar.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MEAN, STD = (0.1307,), (0.3081,)
 
 
 def train_epoch(net: nn.Module, train: Arrays, val: Arrays, folder: Path) -> dict[str, float]:
-    """Train a net for one epoch in a new order, validate it, and return what was logged.
+    """Train a net for one shuffled epoch, validate it, and return the logged metrics.
 
     Args:
-        net: Maps images to scores; it is changed.
+        net: Maps images to scores; trained in place.
         train: Pixels and labels to train on.
         val: Pixels and labels to validate on.
         folder: For the checkpoints.
@@ -56,21 +56,21 @@ def train_epoch(net: nn.Module, train: Arrays, val: Arrays, folder: Path) -> dic
         for arrays, shuffle in ((train, True), (val, False))
     )
     with redirect_stdout(io.StringIO()):
-        trainer.fit(LoggedEveryStep(net), train_loader, val_loader)
+        trainer.fit(LogEveryStepClassifier(net), train_loader, val_loader)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def _split(pixels: Tensor, labels: Tensor) -> Subset[tuple[Tensor, int]]:
-    """Return the images as one part of train and test joined, which is how they are cut into train, val and test."""
+    """Return a shuffled subset of a concatenated data set, as such templates split it."""
     half = len(labels) // 2
     joined: ConcatDataset[tuple[Tensor, int]] = ConcatDataset(
-        [OneByOne(pixels[:half], labels[:half]), OneByOne(pixels[half:], labels[half:])]
+        [PerSampleDataset(pixels[:half], labels[:half]), PerSampleDataset(pixels[half:], labels[half:])]
     )
     return Subset(joined, torch.randperm(len(labels)).tolist())
 
 
-class OneByOne(Dataset[tuple[Tensor, int]]):
-    """Hands out one image at a time, through PIL, as [1, 28, 28] float32 normalised.
+class PerSampleDataset(Dataset[tuple[Tensor, int]]):
+    """A data set that reads one image at a time through PIL, as normalised [1, 28, 28] float32.
 
     Args:
         pixels: [N, 28, 28] uint8.
@@ -79,7 +79,7 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels, labels
-        self.transforms: list[Callable[[Any], Any]] = [ToTensor(), Normalise(MEAN, STD)]
+        self.transforms: list[Callable[[Any], Any]] = [ToTensor(), Normalize(MEAN, STD)]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,13 +93,13 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
 
 
 class ToTensor:
-    """Turns a grey PIL image into [1, H, W] float32, 0 to 1, and refuses what is none."""
+    """A transform from a greyscale PIL image to [1, H, W] float32, 0 to 1."""
 
     def __call__(self, picture: object) -> Tensor:
         """Return the tensor."""
         _count_use("ToTensor")
         if not isinstance(picture, Image.Image) or picture.mode != "L":
-            raise TypeError(f"{type(picture).__name__}: is no grey PIL image")
+            raise TypeError(f"{type(picture).__name__}: not a greyscale PIL image")
         wanted = torch.get_default_dtype()
         values = torch.from_numpy(np.array(picture, np.uint8, copy=True))
         values = values.view(picture.size[1], picture.size[0], len(picture.getbands()))
@@ -107,8 +107,8 @@ class ToTensor:
         return values.to(dtype=wanted).div(255) if values.dtype == torch.uint8 else values
 
 
-class Normalise(nn.Module):
-    """Makes `(image - mean) / std` of one image [C, H, W], channel by channel.
+class Normalize(nn.Module):
+    """The transform `(image - mean) / std` of one image [C, H, W] for each channel.
 
     Args:
         mean: One value a channel.
@@ -123,7 +123,7 @@ class Normalise(nn.Module):
         """Return a normalised copy."""
         _count_use("Normalise")
         if not image.is_floating_point() or image.ndim < 3:
-            raise TypeError(f"{image.dtype} of {image.ndim} axes: is no image of floats")
+            raise TypeError(f"{image.dtype} of {image.ndim} axes: not an image of floats")
         image = image.clone()
         mean = torch.as_tensor(self.mean, dtype=image.dtype, device=image.device)
         std = torch.as_tensor(self.std, dtype=image.dtype, device=image.device)
@@ -133,12 +133,12 @@ class Normalise(nn.Module):
 
 
 def _count_use(name: str) -> None:
-    """Tell torch that an operation was used, as torchvision's transforms do for every image."""
+    """Report the use of an operation to torch, as torchvision's transforms do for every image."""
     torch._C._log_api_usage_once(name)
 
 
-class LoggedEveryStep(LightningModule):
-    """Classifier whose metric objects are called and logged in every step.
+class LogEveryStepClassifier(LightningModule):
+    """A classifier that calls and logs metric objects at every step.
 
     Args:
         net: Maps images [B, 1, 28, 28] to scores [B, 10].
@@ -179,5 +179,5 @@ class LoggedEveryStep(LightningModule):
         self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam as torch makes it when nothing else is said."""
+        """Return Adam with torch's defaults."""
         return torch.optim.Adam(self.parameters(), lr=1e-3, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""A callback that sleeps, for jobs of which the time is known."""
+"""A callback that sleeps, for jobs of known duration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Sleep(Callback):
-    """Sleeps when training starts.
+    """Sleep when training starts.
 
     Args:
-        seconds: How long.
+        seconds: Duration.
     """
 
     def __init__(self, seconds: float) -> None:

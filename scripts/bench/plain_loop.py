@@ -1,4 +1,4 @@
-"""The limit: a plain PyTorch loop over tensors that lie ready in memory, with the same numbers in the end."""
+"""The limit: a plain PyTorch loop over tensors in memory, with the same metrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Arrays = tuple[Tensor, Tensor]  # images [N, 1, 28, 28] float32 normalised, labe
 def train_epoch(
     net: nn.Module, train: Arrays, val: Arrays, now: Callable[[], float]
 ) -> tuple[list[float], dict[str, float]]:
-    """Train a net for one epoch in a new order, then validate it.
+    """Train a net for one shuffled epoch, then validate it.
 
     Args:
-        net: Maps images to scores; it is changed.
+        net: Maps images to scores; trained in place.
         train: Images and labels to train on.
         val: Images and labels to validate on.
         now: Clock, in seconds.
