@@ -114,7 +114,7 @@ def test_few_rounds_are_refused_unless_nothing_is_judged(capsys: pytest.CaptureF
     for words, message in (
         (["--repeats", "4"], "too few for a median"),
         (["epoch"], "epoch: not a benchmark. Choose from startup, epochs, long, exact, memory, checkpoints, sweeps"),
-        (["--clock", "cpu", "--threads", "2"], "use it with --threads 1"),
+        (["--clock", "cpu", "--threads", "2"], "Pass --threads 1."),
     ):
         with pytest.raises(SystemExit) as ended:
             parse_args(words)
