@@ -81,7 +81,7 @@ class ScopedRng:
                 np.random.set_bit_generator(own)  # type: ignore[attr-defined]
 
     def _run_and_probe(self, seed: int, make: Callable[[T], U], argument: T) -> U:
-        """Run with all three RNGs scoped, and note which of them advanced."""
+        """Run with all three RNGs scoped, and note those that advanced."""
         cpu = torch.default_generator
         torch_state, python_state, own = cpu.get_state(), random.getstate(), _swap_numpy(seed)
         cpu.manual_seed(seed)

@@ -54,7 +54,7 @@ def wait_for_moment(folder: Path, bytes_written: int, more: float) -> None:
 
 
 def generation_in(path: Path) -> int | None:
-    """Return which generation a file holds; None when it is not one whole generation."""
+    """Return which generation a file holds; None when it is not one intact generation."""
     values = torch.load(path, weights_only=True)
     found = {float(value) for part in values["state_dict"].values() for value in part.aminmax()}
     return int(values["global_step"]) if found == {float(values["global_step"])} else None

@@ -1,4 +1,4 @@
-"""A run that is killed and goes on from its last checkpoint ends as the run that never stopped, to the last bit."""
+"""A run that is killed and resumed from its last checkpoint ends bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ def test_a_word_that_a_proof_cannot_use_is_refused_in_one_line(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert line in told
-    assert len(told.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert line in error
+    assert len(error.splitlines()) == 1
 
 
 def test_a_step_that_the_run_does_not_reach_is_refused_with_the_steps_it_has(
@@ -230,12 +230,12 @@ def test_an_epoch_has_every_example_once_and_the_rest_follows_a_restored_place()
     indices = [index for _, batch in loader.batches for index in batch]
     assert sorted(indices) == list(range(104))
     assert indices != sorted(indices)
-    whole = _epoch(loader, 0)
+    complete = _epoch(loader, 0)
     again, rest = _loader(shuffle=True), iter(loader)
     for _ in range(5):
         next(rest)
     again.load_state_dict(loader.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(whole[5:], _epoch(again, 0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(complete[5:], _epoch(again, 0), strict=True))
 
 
 def test_another_batch_size_amid_an_epoch_is_refused_in_one_line() -> None:
@@ -300,7 +300,7 @@ def test_a_generator_that_no_batch_draws_from_is_left_alone_and_a_resumed_run_kn
     assert drawn[2] == lending.run(5, torch_only, None)
 
 
-def test_what_may_change_the_bits_is_told_with_both_values() -> None:
+def test_changed_numerics_settings_are_reported_with_both_values() -> None:
     saved = {"torch": "2.13.0", "threads": 1, "device": "cpu"}
     assert describe_changes(saved, saved) == []
     assert describe_changes(saved, {**saved, "threads": 4, "newer": "unknown there"}) == [
