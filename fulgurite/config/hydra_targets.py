@@ -1,7 +1,7 @@
-"""What Hydra makes from a config before any check of ours runs: its callbacks, launcher, sweeper and log handlers.
+"""Allow-list for what Hydra itself instantiates: callbacks, launcher, sweeper and log handlers.
 
-Hydra 1.3 refuses some names; `shutil.copy` or `torch.hub.load` are not among them. So here it is the other way round:
-only classes of the packages below, judged on the object found, whatever name leads to it.
+Hydra 1.3 has a deny-list, without `shutil.copy` or `torch.hub.load`. Here only classes of the packages below
+pass, checked on the object that a target leads to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 
 def guard_hydra_part() -> None:
-    """Let Hydra return no composed config of which it would make something that is not allowed."""
+    """Check the `hydra` node of every config that Hydra composes."""
     plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return
@@ -40,13 +40,13 @@ def guard_hydra_part() -> None:
 
 
 def check_hydra_part(cfg: DictConfig) -> None:
-    """Refuse what Hydra may not make.
+    """Refuse targets in the `hydra` node that are not on the allow-list.
 
     Args:
         cfg: A composed config with its `hydra` part; nothing in it is changed.
 
     Raises:
-        ConfigError: All of it, one line each.
+        ConfigError: All findings, one line each.
     """
     hydra = raw_node(cfg, "hydra")
     if not isinstance(hydra, DictConfig):
@@ -67,7 +67,7 @@ def check_hydra_part(cfg: DictConfig) -> None:
 
 
 def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
-    """Yield the keys of launcher and sweeper that their class does not take: Hydra would end in a traceback."""
+    """Yield the arguments that the launcher or the sweeper does not take; Hydra would raise a traceback."""
     for part in ("launcher", "sweeper"):
         node = raw_node(hydra, part)
         content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
@@ -110,11 +110,11 @@ def _is_allowed(target: Any) -> bool:
 
 
 def make_part(node: Any, key: str) -> Any:
-    """Make what Hydra leaves to a sweeper of ours: a sampler, a pruner, a storage.
+    """Instantiate a sampler, a pruner or a storage of a sweeper.
 
     Args:
-        node: Has a `_target_`; it was judged when the config was composed.
-        key: Where it stands, for the message.
+        node: Config with a `_target_`.
+        key: Its dotted key, for the message.
 
     Raises:
         ConfigError: The class does not take what the config gives it.
@@ -123,5 +123,5 @@ def make_part(node: Any, key: str) -> Any:
     try:
         return instantiate(node, _recursive_=True, _convert_="all", **unchecked())
     except Exception as error:
-        told = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError([f"{key}: {node.get('_target_')} does not take this: {told}; correct it"]) from error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError([f"{key}: {node.get('_target_')} does not take this: {reason}. Correct it"]) from error

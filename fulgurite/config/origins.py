@@ -19,7 +19,7 @@ from fulgurite.core.project import project_root
 
 
 class Origins:
-    """Places by key; the last one that set a key wins, as in the composition itself.
+    """The place where each key was set; the last one wins, as in the composition.
 
     Args:
         places: Key path to place, e.g. `trainer.max_epochs` to `configs/trainer/default.yaml:5`.
@@ -29,7 +29,7 @@ class Origins:
         self.places = places or {}
 
     def find(self, key: str) -> str | None:
-        """Return where `key` was set, or else the nearest part of the config that holds it; None when unknown."""
+        """Return where `key`, or else its nearest parent, was set; None when unknown."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -42,7 +42,7 @@ class Origins:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Origins:
-        """Trace the composed config of this process; without a living Hydra nothing is known and no place is told.
+        """Trace the composed config of this process; empty without an initialized Hydra.
 
         Args:
             cfg: A config composed by `@hydra.main`, or by `compose(..., return_hydra_config=True)`.
@@ -70,7 +70,7 @@ class Origins:
         Args:
             loader: Hydra's loader of configs.
             config_name: The primary config, e.g. `train`.
-            overrides: Those of the command line, hydra's own included.
+            overrides: Of the command line, including `hydra.` overrides.
         """
         places: dict[str, str] = {}
         try:
@@ -85,12 +85,12 @@ class Origins:
                 for key in _keys_below(override.key_or_group, override.value()):
                     places[key] = place
         except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
-            return cls(places)  # a place is a kindness; never fail for it
+            return cls(places)  # places only improve messages
         return cls(places)
 
 
 def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
-    """Return the file a config was read from: the first source that has it, as Hydra looks them up."""
+    """Return the file of a config: the first of the sources that has it, as in Hydra."""
     for source in sources:
         if source.scheme() == "file":
             file = Path(source.path) / f"{config_path}.yaml"
@@ -100,14 +100,14 @@ def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
 
 
 def shown_path(file: Path | None) -> str:
-    """Return a file's path as messages show it: from the project's root where it lies there."""
+    """Return a file's path for messages, relative to the project's root if it is inside."""
     if file is None:
         return ""
     return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
 
 
 def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:
-    """Yield each key path of a YAML file with the line it stands in, counted from 1."""
+    """Yield each key path of a YAML file with its line, from 1."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     root = yaml.compose(file.read_text(encoding="utf-8"), Loader=loader)
     yield from _walk(root, package)

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 LAST, AUTO = "last", "auto"
 
 
-# What one start of a run says and the next does not: where it writes, what it goes on from.
+# Keys of a single start, which a resumed run does not inherit.
 NOT_INHERITED = ("resume", "ckpt_path", "ckpt_sha256")
 
 
-# What a training says and the scoring of its weights does not.
+# Keys of a training, which an evaluation of its checkpoint does not inherit.
 OF_TRAINING = (*NOT_INHERITED, "train", "test", "task_name", "optimized_metric", "hparams_search")
 
 

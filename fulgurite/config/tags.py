@@ -1,4 +1,4 @@
-"""The names a run is found by: a list, or a dictionary of switches that the command line can add to."""
+"""Tags of a run: a list, or a dictionary of booleans that the command line can extend."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def tag_names(cfg: DictConfig) -> list[str]:
 
 
 def replace_tags(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with every `tags=[...]` written so that it takes the place of the dictionary.
+    """Return the overrides with every `tags=[...]` rewritten to replace the dictionary.
 
-    The configs hold a dictionary, so that one tag can be added; OmegaConf does not put a list in the place of one.
+    OmegaConf cannot merge a list into the dictionary of the configs.
 
     Args:
         overrides: Words of a command line.
@@ -42,10 +42,10 @@ def replace_tags(overrides: Sequence[str]) -> list[str]:
 
 
 def require_tags(cfg: DictConfig) -> None:
-    """Ask for tags where `extras.enforce_tags` is true and there are none; they are written into the config.
+    """Prompt for tags if the config has none and `extras.enforce_tags` is true, and set them.
 
     Raises:
-        UserError: There is nobody to ask: standard input is no terminal, or the run is a job of a sweep.
+        UserError: Standard input is not a terminal, or the run is a job of a sweep.
     """
     if not read_settings(cfg, Extras).enforce_tags or tag_names(cfg):
         return

@@ -72,7 +72,7 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 class TargetNotFound(Exception):
-    """A target that no import leads to; the message says at which step."""
+    """A target that cannot be imported; the message names the part that fails."""
 
 
 def locate(target: str) -> Any:
@@ -96,7 +96,7 @@ def locate(target: str) -> Any:
                 found = getattr(found, parts[length - 1])
             elif missing and found is None:
                 raise TargetNotFound(
-                    f"does not exist: there is no package {path!r}; install it or correct the name"
+                    f"does not exist: there is no package {path!r}. Install it or correct the name"
                 ) from error
             elif missing:
                 raise TargetNotFound(f"does not exist: {found.__name__} has no {parts[length - 1]!r}") from error
@@ -110,15 +110,15 @@ def locate(target: str) -> Any:
 def _rejection(found: Any, allowed: Sequence[str]) -> str:
     """Return why the object may not be called from a config, or an empty string."""
     if isinstance(found, ModuleType) or not callable(found):
-        return "is not something that can be called; name a class or a function"
+        return "is not something that can be called. Name a class or a function"
     owner = getattr(found, "__module__", None)
-    if owner is None:  # a bound method: judge the class it belongs to
+    if owner is None:  # a bound method: use its class
         owner = getattr(type(getattr(found, "__self__", found)), "__module__", "")
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
     if is_within(name, REFUSED) or not is_within(name, allowed):
         return (
             f"is really {name}, which configs may not call; "
-            "a config may name classes of " + ", ".join(allowed) + "; add a package with extras.allowed_targets"
+            "a config may name classes of " + ", ".join(allowed) + ". Add a package with extras.allowed_targets"
         )
     return ""
 

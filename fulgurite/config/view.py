@@ -1,4 +1,4 @@
-"""A composed config as the checks see it: what is written, and what that resolves to before a run lives."""
+"""A composed config for the checks: values as written, and resolved as far as possible before a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 MISSING = "???"
-# resolvers that answer only while a run lives, or that must not be asked before a value is used
+# resolvers that work only during a run, or must not run before a value is used
 RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr")
 _RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 
 
 class Unresolved:
-    """Stands for a value that is not known before the run, or that is told as a mistake of its own."""
+    """A value that is unknown before the run, or that another check reports."""
 
 
 UNKNOWN = Unresolved()
@@ -39,7 +39,7 @@ class ConfigView:
         self._resolved: dict[str, Any] = {}
 
     def resolve(self, written: Any, key: str) -> Any:
-        """Return a written value with its interpolations resolved, `UNKNOWN` in place of what is not known.
+        """Return a value with its interpolations resolved, `UNKNOWN` for unresolved ones.
 
         Args:
             written: The value at `key`.
@@ -70,7 +70,7 @@ class ConfigView:
             return error
 
     def _is_runtime(self, written: Any, depth: int = 0) -> bool:
-        """Tell whether an interpolation, or one that it refers to, is answered only while the run lives."""
+        """Tell whether an interpolation, or one it refers to, needs a running job."""
         if not is_interpolation(written) or depth > 8:
             return False
         if _RUNTIME.search(written):

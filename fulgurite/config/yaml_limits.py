@@ -1,7 +1,6 @@
-"""Config files are judged before they are parsed: one that would fill the memory or never end is refused in one line.
+"""Limits on the size, depth and alias expansion of a config file, checked before it is parsed.
 
-OmegaConf 2.3 copies what an alias points at: 230 bytes of aliases of aliases take 8 s, and each further 50 bytes ten
-times as long. So a file is measured first, and where it holds aliases its nodes are counted without copying any.
+OmegaConf 2.3 copies what an alias refers to: 230 bytes of nested aliases take 8 s, each 50 more ten times that.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 
 
 def guard_configs() -> None:
-    """Let Hydra read no config file that `check_config_file` refuses, and make of configs only what is allowed."""
+    """Make Hydra check every config file with `check_config_file`, and every `hydra` node."""
     guard_hydra_part()
     # Hydra finds plugins in packages named hydra_plugins only; first on the path, so that a vendored library wins over
     # an installed one, which has no such folder
     plugins = Path(__file__).resolve().parents[1] / "plugins"
     if plugins.is_dir() and str(plugins) not in sys.path:
         sys.path.insert(0, str(plugins))
-    Plugins.instance()  # finds Hydra's own sources, and would put them back in place of ours later
+    Plugins.instance()  # later, it would replace our source by Hydra's
     types = SourcesRegistry.instance().types
     plain = types["file"]
     if not hasattr(plain, "is_guarded"):
@@ -55,7 +54,7 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
 
 
 def check_config_file(path: Path) -> None:
-    """Refuse a file that is too large, is no UTF-8, or grows too large when its aliases are replaced.
+    """Refuse a file that is too large, is not UTF-8, or expands too far through aliases.
 
     Args:
         path: A YAML file. One that does not exist, or that YAML itself refuses, is left to whoever reads it.
@@ -68,7 +67,7 @@ def check_config_file(path: Path) -> None:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise UserError(
-            f"{path}: has {size:,} bytes, a config may have {MAX_BYTES:,}; keep data in a file of its own and name it"
+            f"{path}: has {size:,} bytes, a config may have {MAX_BYTES:,}. Keep data in a file of its own and name it"
         )
     content = path.read_bytes()
     try:
@@ -76,31 +75,31 @@ def check_config_file(path: Path) -> None:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}:{line}: byte {error.start} is no UTF-8 (0x{content[error.start]:02x}); save the file as UTF-8"
+            f"{path}:{line}: byte {error.start} is no UTF-8 (0x{content[error.start]:02x}). Save the file as UTF-8"
         ) from error
     if "*" in text and "&" in text:
         _check_aliases(path, text)
 
 
 def _too_deep(path: Path) -> UserError:
-    return UserError(f"{path}: is nested too deeply to be read; make it flatter")
+    return UserError(f"{path}: is nested too deeply to be read. Make it flatter")
 
 
 def _check_aliases(path: Path, text: str) -> None:
     try:
         nodes = _count_nodes(text)
     except yaml.YAMLError:
-        return  # OmegaConf stops at the same place, and its message is told with file and line
+        return  # OmegaConf reports it with file and line
     except KeyError as error:
         raise UserError(
-            f"{path}: the alias *{error.args[0]} stands inside what it names; write out what is meant"
+            f"{path}: the alias *{error.args[0]} stands inside what it names. Write out what is meant"
         ) from error
     except RecursionError as error:
         raise _too_deep(path) from error
     if nodes > MAX_NODES:
         shown = f"{nodes:,}" if nodes < 10**9 else "more than 10^9"
         raise UserError(
-            f"{path}: its aliases stand for {shown} values, a config may have {MAX_NODES:,}; write out what is meant"
+            f"{path}: its aliases stand for {shown} values, a config may have {MAX_NODES:,}. Write out what is meant"
         )
 
 

@@ -1,4 +1,4 @@
-"""What Hydra refuses before a run starts, told in lines a user can act on: all bad overrides together."""
+"""Explain Hydra's composition errors: all wrong overrides and keys together."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
 
 @contextmanager
 def _loader(state: LoaderState | None) -> Iterator[ConfigLoaderImpl]:
-    """Give Hydra's config loader: the one that state, the living one, or a new one for the time of the block."""
+    """Yield Hydra's config loader: of the failed composition, of this process, or a new one."""
     hydra = GlobalHydra.instance()
     if state is not None:
         yield state.loader
@@ -93,7 +93,7 @@ def _examine(
         place = lines.index(state.override)
         cfg, good, keys = partial, lines[:place], keys[place:]
     else:
-        # where configs are looked for must be known before any group is
+        # hydra.searchpath must be set before any group is loaded
         fixed = [one.input_line or "" for one in keys if one.key_or_group == "hydra.searchpath"]
         fresh, groups, bad = compose_groups(loader, repository, name, groups, fixed)
         findings += bad
@@ -120,6 +120,6 @@ def _usable(state: LoaderState | None) -> DictConfig | None:
 
 
 def _is_consequence(key: str, texts: Sequence[str], findings: Sequence[str]) -> bool:
-    """Tell whether a key is only open because the override that answers it was refused."""
+    """Tell whether a key is missing only because its override was refused."""
     answers = [text for text in texts if text.lstrip("+~").partition("=")[0] == key]
     return any(answer in finding for answer in answers for finding in findings)

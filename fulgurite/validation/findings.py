@@ -1,4 +1,4 @@
-"""One mistake in a config, told in one line: place, key, value, rule, remedy."""
+"""One config error as a line: place, key, value, rule, remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 80  # characters of a value that are shown
 
 @dataclass(frozen=True)
 class Finding:
-    """A mistake that the user can mend.
+    """A config error that the user can fix.
 
     Args:
         key: Dotted path of the key.
@@ -30,7 +30,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The finding as it is told."""
+        """The finding as one line of output."""
         subject = self.key + (
             "" if self.value is ... or isinstance(self.value, (dict, list)) else f"={shown(self.key, self.value)}"
         )
@@ -41,7 +41,7 @@ class Finding:
             return f"{self.place}: {subject}: {self.rule}"
         given = override.partition("=")[0]
         override = mask_override(override)
-        # the override says key and value itself, unless the key lies deeper inside it
+        # the override shows key and value, unless the key is below that of the override
         within = "" if given.lstrip("+~") == self.key else f"{subject}: "
         return f"{COMMAND_LINE}{override}: {within}{self.rule}"
 

@@ -1,4 +1,4 @@
-"""Errors that Hydra meets in config files, told with file and line."""
+"""Turn Hydra's errors in config files into messages with file and line."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ _OPTION = re.compile(
 def compose_groups(
     loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: list[Override], fixed: Sequence[str]
 ) -> tuple[DictConfig | None, list[Override], list[str]]:
-    """Compose what the groups choose; an override whose file cannot be composed is told and left out."""
+    """Compose the group options, without those whose file cannot be composed."""
     findings: list[str] = []
     while True:
         texts = [*fixed, *chosen(groups, repository)]
         try:
             return loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False), groups, findings
         except HYDRA_ERRORS as error:
-            guilty = _offending_override(loader, repository, name, groups, fixed, str(error))
-            # what Hydra does not place lies in the file whose absence mends it
-            place, rule = _explain_file(error, repository, [guilty] if guilty else groups)
-            findings.append(describe_override(guilty.input_line or "", rule) if guilty and not place else place + rule)
-            if guilty is None:
+            culprit = _offending_override(loader, repository, name, groups, fixed, str(error))
+            # without a place, the error is in the file whose removal fixes it
+            place, rule = _explain_file(error, repository, [culprit] if culprit else groups)
+            findings.append(
+                describe_override(culprit.input_line or "", rule) if culprit and not place else place + rule
+            )
+            if culprit is None:
                 return None, groups, findings
-            groups = [group for group in groups if group is not guilty]
+            groups = [group for group in groups if group is not culprit]
 
 
 def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[str]:
@@ -79,7 +81,7 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"{shown_path(Path(mark.name))}:{mark.line + 1}: " if mark else ""
-        return place, f"not valid YAML: {error.problem}; correct the line"
+        return place, f"not valid YAML: {error.problem}. Correct the line"
     message = str(error)
     wanted = next(((found[1] or found[2] or found[3]).lstrip("/") for found in _OPTION.finditer(message)), None)
     place = _place(wanted, message, repository, groups)
@@ -123,6 +125,6 @@ def one_line(error: Exception) -> str:
             message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])
         message = f"{key}: {message}" if key else message
     if "Cannot merge DictConfig with ListConfig" in message or "Cannot merge incompatible container" in message:
-        message = "a list stands where the config has a dictionary; write tags, callbacks and loggers as {name: ...}"
+        message = "a list stands where the config has a dictionary. Write tags, callbacks and loggers as {name: ...}"
     cause = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return f"{message}: {cause}" if cause and cause not in message else message

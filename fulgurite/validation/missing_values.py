@@ -1,4 +1,4 @@
-"""What a config leaves open: `???`, interpolations that lead nowhere, environment variables that are not set."""
+"""Missing values: `???`, unresolvable interpolations, unset environment variables."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
 def check_missing_values(view: ConfigView) -> Iterator[Finding]:
-    """Yield what the config leaves open, each once and where it stands; values are never shown.
+    """Yield each missing value once; values are never shown.
 
     Args:
         view: The config.
     """
     for key, written in leaves(view.written):
         if written == MISSING:
-            yield Finding(key, f"not answered; add {key}=<value>")
+            yield Finding(key, f"not answered. Add {key}=<value>")
         elif is_interpolation(written):
             error = view.resolve_interpolation(written, key)
-            # a reference to a missing value: the missing value itself is told
+            # the missing value itself is reported
             if isinstance(error, Exception) and not isinstance(error, InterpolationToMissingValueError):
                 rule = _explain(str(error).splitlines()[0], written, view)
                 if rule:
@@ -37,9 +37,9 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
 
 
 def _explain(message: str, written: str, view: ConfigView) -> str | None:
-    """Return the rule that is broken; None when the fault stands further along the chain and is told there."""
+    """Return the broken rule; None if another key of the chain reports it."""
     if found := _VARIABLE.search(message):
-        rule = f"environment variable {found[1]} is not set; set it, or add it to .env"
+        rule = f"environment variable {found[1]} is not set. Set it, or add it to .env"
     elif found := _NO_KEY.search(message):
         moved = new_place(found[1])
         near = f". Use ${{{moved}}}" if moved else suggest_path(found[1], paths_of(view.written))

@@ -1,4 +1,4 @@
-"""Each override of a command line held to the config it changes: can it be read, is its option there, its key."""
+"""Check each override: its syntax, its group option, its key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     bad: list[str] = []
     for text in texts:
         if not text or text.startswith("="):
-            bad.append(describe_override(text, "has no key; write <key>=<value>"))
+            bad.append(describe_override(text, "has no key. Write <key>=<value>"))
             continue
         try:
             good += parser.parse_overrides([text])
@@ -46,12 +46,12 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
 
 def _explain_syntax(text: str, message: str) -> str:
     if "=" not in text:
-        return f"has no value; write {text}=<value>, or ~{text} to remove it"
+        return f"has no value. Write {text}=<value>, or ~{text} to remove it"
     reason = next(
         (line for line in message.splitlines() if line and not line.startswith(("Error parsing", "See "))), ""
     )
     position = f" ({reason})" if reason else ""
-    return f"cannot be read{position}; put a value with special characters in quotes: 'key=\"value\"'"
+    return f"cannot be read{position}. Put a value with special characters in quotes: 'key=\"value\"'"
 
 
 def options_of(override: Override) -> list[str] | None:
@@ -69,7 +69,7 @@ def options_of(override: Override) -> list[str] | None:
 def check_groups(
     overrides: Sequence[Override], repository: IConfigRepository
 ) -> tuple[list[Override], list[Override], list[str]]:
-    """Split overrides into those of groups and those of keys, and tell which groups lack the option.
+    """Split overrides into groups and keys, and find missing group options.
 
     Returns:
         The group overrides that can be composed, the overrides of keys, and a line for each group override that cannot.
@@ -97,7 +97,7 @@ def _missing_option(override: Override, known: Sequence[str]) -> str | None:
     if isinstance(value, Glob) and not value.filter(list(known)):
         return f"no {group} matches{suggest_or_list('', known, 'There is')}"
     if value is None and not override.is_delete():
-        return f"a group cannot be null; leave it out, or take {group} away with ~{group}"
+        return f"a group cannot be null. Leave it out, or take {group} away with ~{group}"
     missing = [option for option in options_of(override) or () if option not in known and "/" not in option]
     return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], known, 'There is')}" if missing else None
 
@@ -152,7 +152,7 @@ def apply(
             continue
         try:
             one = single(override)
-            if not one.is_sweep_override():  # a range or an interval of a sweeper: its key alone can be judged
+            if not one.is_sweep_override():  # a range or an interval of a sweeper: only its key can be checked
                 apply_overrides([one], cfg)
             elif not override.is_add() and OmegaConf.select(cfg, override.key_or_group) is None:
                 raise ConfigCompositionException("Could not override")
@@ -171,7 +171,7 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
             return None
         if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
             kind, key = "null" if node is None else "a value", override.key_or_group[len(holder) + 1 :]
-            return f"{holder} is {kind}, so it has no {key!r}; give it whole, '{holder}={{{key}: ...}}'"
+            return f"{holder} is {kind}, so it has no {key!r}. Give it whole, '{holder}={{{key}: ...}}'"
         holder = holder.rpartition(".")[0]
     return None
 
@@ -180,20 +180,20 @@ def explain_several(override: Override, *, is_group: bool = False) -> str:
     """Return why an override of several values cannot be used in a single run."""
     key, _, value = (override.input_line or "").partition("=")
     a_list = f", or write '{key}=[{value}]' for a list" if "(" not in value and not is_group else ""
-    return f"several values; add -m to run one job each{a_list}"
+    return f"several values. Add -m to run one job each{a_list}"
 
 
 def _explain(override: Override, error: Exception, cfg: DictConfig, repository: IConfigRepository) -> str:
     """Return why an override could not be applied."""
     message, key = str(error).splitlines()[0], override.key_or_group
     if message.startswith("Could not append"):
-        return f"{key} is in the config already; leave out the +"
+        return f"{key} is in the config already. Leave out the +"
     if message.startswith(("Could not override", "Could not delete")) or "looks like a config group" in message:
         return _explain_key(override, cfg, repository)
     cause = str(error.__cause__ or error).splitlines()[0]
     if "Cannot merge DictConfig with ListConfig" in cause:
         whole = f"'~{key}' '+{override.input_line}'"
-        return f"{key} is a dictionary; add to it with +{key}.<name>=<value>, or replace it with {whole}"
+        return f"{key} is a dictionary. Add to it with +{key}.<name>=<value>, or replace it with {whole}"
     return cause[:1].lower() + cause[1:]
 
 
@@ -202,7 +202,7 @@ def _explain_key(override: Override, cfg: DictConfig, repository: IConfigReposit
     holder, _, name = key.rpartition(".")
     takes = _parameters(cfg, holder)
     if name in takes and not override.is_delete():
-        return f"not in the config yet; add it with +{text}"
+        return f"not in the config yet. Add it with +{text}"
     written = OmegaConf.to_container(cfg, resolve=False)
     paths = [*paths_of(written), *(f"{holder}.{parameter}" for parameter in takes)]
     if not holder:

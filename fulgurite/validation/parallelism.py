@@ -1,4 +1,4 @@
-"""Batches, model and optimizer held to how the trainer shares work over processes, before anything is imported."""
+"""Check batch size, sharding sizes and fused optimizers against devices and nodes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Processes:
 def check_batch_size(view: ConfigView) -> Iterator[Finding]:
     """Yield a `data.batch_size` that does not divide over the processes that have batches of their own.
 
-    Nothing is said where their number is not known yet (`devices: auto`); the data module finds that.
+    With `devices: auto` the data module checks it.
 
     Args:
         view: The config.
@@ -55,7 +55,7 @@ def check_batch_size(view: ConfigView) -> Iterator[Finding]:
         over = (
             str(processes) if shares == processes.number else f"{shares} groups of processes that share their batches"
         )
-        rule = f"is for all processes together and does not divide over {over}; choose a multiple of {shares}"
+        rule = f"is for all processes together and does not divide over {over}. Choose a multiple of {shares}"
         yield Finding("data.batch_size", f"{rule}, e.g. data.batch_size={near}", data["batch_size"])
 
 
@@ -72,7 +72,7 @@ def check_cut(view: ConfigView) -> Iterator[Finding]:
     if data * tensor != processes.number:
         rest = processes.number // tensor if processes.number % tensor == 0 else 0
         remedy = f"trainer.strategy.data_parallel_size={rest}" if rest else "sizes whose product is that number"
-        rule = f"times tensor_parallel_size={tensor} is {data * tensor}, and the trainer has {processes}; use {remedy}"
+        rule = f"times tensor_parallel_size={tensor} is {data * tensor}, and the trainer has {processes}. Use {remedy}"
         yield Finding("trainer.strategy.data_parallel_size", rule, data)
 
 
@@ -89,7 +89,7 @@ def check_fused(view: ConfigView) -> Iterator[Finding]:
     target = str(optimizer.get("_target_"))
     refused = target.startswith("torch.optim.") and target.endswith(tuple(f".{name}" for name in NOT_FUSED))
     if _cuts(strategy) and refused and optimizer.get("fused") is True:
-        rule = f"torch has no fused {target} for a model that is cut over devices; use model.optimizer.fused=false"
+        rule = f"torch has no fused {target} for a model that is cut over devices. Use model.optimizer.fused=false"
         yield Finding("model.optimizer.fused", rule, True)
 
 

@@ -1,4 +1,4 @@
-"""What a config says about how processes find and reach one another, checked before anything heavy is imported."""
+"""Check the config keys of the process group: init_method, interfaces, comm_env."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fulgurite.validation.findings import Finding
 
 
 def check_processes(view: ConfigView) -> Iterator[Finding]:
-    """Yield a meeting place, interfaces and variables that cannot be used."""
+    """Yield wrong values of `init_method`, `interfaces` and `comm_env`."""
     distributed = view.written.get("distributed")
     if not isinstance(distributed, dict):
         return
@@ -28,25 +28,25 @@ def check_processes(view: ConfigView) -> Iterator[Finding]:
         key = f"distributed.comm_env.{name}"
         if not str(name).startswith(COMM_PREFIXES):
             rule = f"is for variables of the libraries that processes speak through ({', '.join(COMM_PREFIXES)})"
-            yield Finding(key, f"{rule}; set others in the shell or in .env", value)
+            yield Finding(key, f"{rule}. Set others in the shell or in .env", value)
         elif isinstance(value, (dict, list)):
             yield Finding(key, "must be text or a number", value)
 
 
 def _wrong_url(url: str) -> str:
-    """Return what is wrong with a meeting place; nothing when it is right."""
+    """Return what is wrong with an init_method; empty when it is valid."""
     forms = "env://, tcp://<host of rank 0>:<port> or file:///<path that all machines see>"
     try:
         parsed = urlparse(url)
         port = parsed.port
     except ValueError:
-        return f"has no port from 1 to 65535; give {forms}"
+        return f"has no port from 1 to 65535. Give {forms}"
     if parsed.scheme == "tcp" and not (parsed.hostname and port):
-        return "names no host or no port from 1 to 65535; give tcp://<host of rank 0>:<port>"
+        return "names no host or no port from 1 to 65535. Give tcp://<host of rank 0>:<port>"
     if parsed.scheme == "file" and (parsed.netloc or not parsed.path.strip("/")):
-        return "names no file by its whole path; give file:///<path that all machines see>"
+        return "names no file by its whole path. Give file:///<path that all machines see>"
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
-        return "is a folder; name a file in it"
+        return "is a folder. Name a file in it"
     if parsed.scheme not in {"env", "tcp", "file"} or (parsed.scheme == "env" and url != ENV_INIT_METHOD):
-        return f"is no place to meet; give {forms}"
+        return f"is no place to meet. Give {forms}"
     return ""

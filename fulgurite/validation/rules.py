@@ -1,4 +1,4 @@
-"""What holds for a run's config as a whole, beside what each `_target_` takes."""
+"""Check keys, types, tags, checkpoints, resume settings and groups of a config."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
         elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
             near = suggest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
-            yield Finding(key, f"nothing reads this key{near or '; remove it'}", value)
+            yield Finding(key, f"nothing reads this key{near or '. Remove it'}", value)
 
 
 def _referred(view: ConfigView) -> set[str]:
@@ -124,7 +124,7 @@ def check_tags(view: ConfigView) -> Iterator[Finding]:
     elif isinstance(tags, list):
         for position, tag in enumerate(tags):
             if not isinstance(tag, str) and tag is not UNKNOWN:
-                yield Finding(join("tags", position), "a tag is text; put it in quotes", raw["tags"][position])
+                yield Finding(join("tags", position), "a tag is text. Put it in quotes", raw["tags"][position])
     elif tags is not None and tags is not UNKNOWN:
         yield Finding("tags", rule, raw["tags"])
 
@@ -135,7 +135,7 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
     written = raw.get("ckpt_path")
     path = view.resolve(written, "ckpt_path")
     if written == MISSING:
-        yield Finding("ckpt_path", "not given; eval scores a checkpoint; add ckpt_path=<file or https URL>")
+        yield Finding("ckpt_path", "missing, and eval scores a checkpoint. Add ckpt_path=<file or https URL>")
     elif isinstance(path, str):
         if "://" in path and not is_secure(path):
             yield Finding("ckpt_path", "must be a file or an https URL", written)
@@ -143,7 +143,7 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
             yield Finding("ckpt_path", f"no such file{_near_file(path)}", written)
     elif path is None and raw.get("train") is False and raw.get("test") is True:
         yield Finding(
-            "ckpt_path", "train=false tests a checkpoint and none is given; add ckpt_path=<file or https URL>", written
+            "ckpt_path", "train=false tests a checkpoint and none is given. Add ckpt_path=<file or https URL>", written
         )
     digest = view.resolve(raw.get("ckpt_sha256"), "ckpt_sha256")
     if isinstance(digest, str) and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
@@ -156,10 +156,10 @@ def check_resume(view: ConfigView) -> Iterator[Finding]:
     if not isinstance(raw, dict) or raw.get("run"):
         return
     if raw.get("apply"):
-        rule = "is for resume=<run directory>, whose own config says what changed; add that"
+        rule = "is for resume=<run directory>, whose own config says what changed. Add that"
         yield Finding("resume.apply", rule, raw["apply"])
     if raw.get("reset") and not view.written.get("ckpt_path"):
-        rule = "there is no state to begin anew; add resume=<run directory> or ckpt_path=<file>"
+        rule = "there is no state to reset. Add resume=<run directory> or ckpt_path=<file>"
         yield Finding("resume.reset", rule, raw["reset"])
 
 
@@ -169,18 +169,18 @@ def _near_file(path: str) -> str:
     there = next((folder for folder in file.parents if folder.is_dir()), None)
     if there is None or there == file.parent:
         names = sorted(entry.name for entry in file.parent.glob(f"*{file.suffix}")) if there and file.suffix else []
-        return f"; {file.parent} has {', '.join(names[:5])}" if names else "; give an existing file or an https URL"
-    return f"; the folder {there} has no {file.relative_to(there).parts[0]!r}"
+        return f"; {file.parent} has {', '.join(names[:5])}" if names else ". Give an existing file or an https URL"
+    return f". The folder {there} has no {file.relative_to(there).parts[0]!r}"
 
 
 def check_parts(view: ConfigView) -> Iterator[Finding]:
-    """Yield the parts of a run that are missing or that say no class."""
+    """Yield missing components and those without `_target_`."""
     raw = view.written
     for part in PARTS:
         if raw.get(part) is None:
-            yield Finding(part, f"missing; choose one with {part}=<a file of configs/{part}>")
+            yield Finding(part, f"missing. Choose one with {part}=<a file of configs/{part}>")
         elif isinstance(raw[part], dict) and "_target_" not in raw[part]:
-            yield Finding(part, f"has no _target_; choose one with {part}=<a file of configs/{part}>")
+            yield Finding(part, f"has no _target_. Choose one with {part}=<a file of configs/{part}>")
 
 
 def check_groups(view: ConfigView) -> Iterator[Finding]:
@@ -196,12 +196,12 @@ def check_groups(view: ConfigView) -> Iterator[Finding]:
             key = f"{group}.{name}"
             others = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
             near = suggest_path(key, [f"{group}.{other}" for other in others])
-            remedy = near.replace(f"{group}.", "") or "; give it one, or set it to null"
+            remedy = near.replace(f"{group}.", "") or ". Give it one, or set it to null"
             yield Finding(key, f"has no _target_, so it is no {noun}{remedy}", entry)
 
 
 def check_epochs(view: ConfigView) -> Iterator[Finding]:
-    """Yield a floor of epochs or steps that lies above the ceiling."""
+    """Yield a minimum of epochs or steps above the maximum."""
     raw = view.written
     trainer = raw.get("trainer")
     if not isinstance(trainer, dict):
@@ -210,5 +210,5 @@ def check_epochs(view: ConfigView) -> Iterator[Finding]:
         low, high = (view.resolve(trainer.get(f"{side}_{unit}"), f"trainer.{side}_{unit}") for side in ("min", "max"))
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (low, high))
         if numbers and high >= 0 and low > high:
-            rule = f"must not be more than trainer.max_{unit}={high}; lower it or raise trainer.max_{unit}"
+            rule = f"must not be more than trainer.max_{unit}={high}. Lower it or raise trainer.max_{unit}"
             yield Finding(f"trainer.min_{unit}", rule, low)

@@ -1,4 +1,4 @@
-"""Every `_target_` of a config held to the signature of what it names."""
+"""Check every `_target_` block against the signature of its class or function."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fulgurite.validation.signatures.source import NotFound, find_module
 
 SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
-# Targets that once were, and what to say of them.
-_SUNSET = "Neptune has been sunset and Lightning no longer logs to it; choose another of configs/logger"
+# Retired targets and their messages.
+_SUNSET = "Neptune has been sunset and Lightning no longer logs to it. Choose another of configs/logger"
 RETIRED = dict.fromkeys(
     ("lightning.pytorch.loggers.NeptuneLogger", "lightning.pytorch.loggers.neptune", "neptune"), _SUNSET
 )
@@ -116,9 +116,9 @@ def _explain_absent(absent: NotFound) -> str:
 
         known = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
         near = did_you_mean(absent.missing, sorted(known))
-        return f"there is no package {absent.missing!r}{near or '; install it or correct the name'}"
+        return f"there is no package {absent.missing!r}{near or '. Install it or correct the name'}"
     if not absent.missing:
-        return f"{absent.holder} is a module; name a class or a function in it"
+        return f"{absent.holder} is a module. Name a class or a function in it"
     kind = "module" if absent.is_module else "class or function"
     return f"{absent.holder} has no {kind} {absent.missing!r}{suggest_or_list(absent.missing, absent.known, 'It has')}"
 
@@ -140,9 +140,9 @@ def _check_names(written: dict[str, Any], key: str, signature: Signature, *, clo
     for name, parameter in signature.parameters.items():
         if parameter.required and name not in written and name not in filled:
             remedy = (
-                "; add _partial_: true, the model adds it"
+                ". Add _partial_: true, the model adds it"
                 if name in {"params", "optimizer"}
-                else f"; add {join(key, name)}"
+                else f". Add {join(key, name)}"
             )
             yield Finding(key, f"{target} needs {name!r}{remedy}")
 
@@ -152,14 +152,14 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
         return
     name = target.rpartition(".")[2]
     if isinstance(value, float) and math.isnan(value):
-        yield Finding(key, "not a number; give a number", written)
+        yield Finding(key, "not a number. Give a number", written)
         return
     if rejects(value, parameter.annotation, parameter.module):
         wanted = describe(parameter.annotation, parameter.module)
         near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        quotes = "; put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
-        remedy = quotes or ("; give it by its _target_" if wanted.startswith("an object") else "")
+        quotes = ". Put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
+        remedy = quotes or (". Give it by its _target_" if wanted.startswith("an object") else "")
         yield Finding(key, f"no value that {name} knows{near}" if near else f"{name} wants {wanted}{remedy}", written)
         return
     yield from check_range(value, written, key)

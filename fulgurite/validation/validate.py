@@ -1,4 +1,4 @@
-"""Every mistake of a config that can be known before anything heavy is imported, told all at once."""
+"""Find every config error before torch is imported, and report all of them at once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -
 
     Args:
         cfg: A composed config, with or without its `hydra` part.
-        trace: Tells where each key was set; called only when there is a finding. Otherwise a living Hydra is asked.
+        trace: Returns where each key was set; called for findings only. None traces the current Hydra.
     """
     view = ConfigView(cfg)
     findings = list(_run_checks(view))
@@ -79,12 +79,12 @@ def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -
 
 
 def _run_checks(view: ConfigView) -> Iterator[Finding]:
-    told: set[str] = set()
+    reported: set[str] = set()
     for check in CHECKS:
-        found = [finding for finding in check(view) if finding.key not in told]
+        found = [finding for finding in check(view) if finding.key not in reported]
         # one rule a key: the first that it breaks is the one to mend; a class may lack several arguments
         yield from found
-        told.update(finding.key for finding in found)
+        reported.update(finding.key for finding in found)
 
 
 def _position(key: str, order: list[str]) -> int:

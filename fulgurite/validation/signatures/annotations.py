@@ -1,4 +1,4 @@
-"""Whether a value of a config fits an annotation, judged on the annotation's syntax; what is not sure fits."""
+"""Match config values against annotations by syntax; an undecidable value matches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = object  # null, bool, int, float, str, list or dict, as YAML gives them
 
 
 class Match(Enum):
-    """How a value stands to an annotation."""
+    """The result of matching a value against an annotation."""
 
     YES = "fits"
     NO = "does not fit"
@@ -49,7 +49,7 @@ _PLAIN: dict[str, tuple[Callable[[Value], bool], str]] = {
 _ANYTHING = {"Any", "object", "Optional", "Union", "Literal", "TypeVar", "Self"}
 _NEVER_IN_YAML = {"Callable", "type", "Type", "Tensor"}
 _TRANSPARENT = {"Annotated", "Final", "Required", "NotRequired"}
-_OBJECTS_OF_THE_LIBRARY = {
+_STDLIB_OBJECTS = {
     "timedelta",
     "datetime",
     "date",
@@ -72,10 +72,10 @@ _SPECIAL_BASES = {
 
 
 def match(value: Value, annotation: ast.expr | None, module: Module | None, depth: int = 0) -> Match:
-    """Judge a value by an annotation.
+    """Match a value against an annotation.
 
     Args:
-        value: As YAML gives it; dictionaries with `_target_` are not judged.
+        value: As YAML gives it; dictionaries with `_target_` are skipped.
         annotation: Syntax of the annotation.
         module: The module whose names it uses; None for annotations of plain names only.
         depth: How many aliases led here.
@@ -170,7 +170,7 @@ def _match_name(value: Value, annotation: ast.Name | ast.Attribute, module: Modu
 
 def _may_be_plain(cls: Definition, depth: int) -> bool:
     assert isinstance(cls.node, ast.ClassDef)
-    if cls.module.name.partition(".")[0] in sys.stdlib_module_names and cls.node.name not in _OBJECTS_OF_THE_LIBRARY:
+    if cls.module.name.partition(".")[0] in sys.stdlib_module_names and cls.node.name not in _STDLIB_OBJECTS:
         return True
     for base in cls.node.bases:
         written = base.value if isinstance(base, ast.Subscript) else base
@@ -186,19 +186,19 @@ def _may_be_plain(cls: Definition, depth: int) -> bool:
 
 
 def rejects(value: Value, annotation: ast.expr | None, module: Module | None) -> bool:
-    """Tell whether a value surely does not fit: a plain one where an object is wanted included, dictionaries not."""
+    """Tell whether a value cannot fit, including a plain value where an object is needed."""
     kind = match(value, annotation, module)
     return kind is Match.NO or (kind is Match.OBJECT and value is not None and not isinstance(value, dict))
 
 
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:
-    """Return the words that `Literal` allows somewhere in an annotation."""
+    """Return all values that a `Literal` in an annotation allows."""
     found = [item.value for item in _members(annotation, module, 0) if isinstance(item, ast.Constant)]
     return list(dict.fromkeys(str(item) for item in found if item is not None))
 
 
 def describe(annotation: ast.expr | None, module: Module | None) -> str:
-    """Say in words what an annotation wants, e.g. `a whole number, text or null`."""
+    """Describe the values of an annotation, e.g. `a whole number, text or null`."""
     words: dict[str, None] = {}
     for member in _members(annotation, module, 0):
         name = ast.unparse(member.value if isinstance(member, ast.Subscript) else member).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Where the `**kwargs` of a constructor go: to the base class, to names it looks up, or where source does not show."""
+"""Follow the `**kwargs` of a constructor: to its base, to names it reads, or out of sight."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}
 
 @cache
 def lookup(module: Module, name: str) -> Found | NotFound | None:
-    """Return what `name` means in `module`, through imports and aliases; None when the source does not tell."""
+    """Return what `name` means in `module`, through imports and aliases; None when the source does not show it."""
     return _lookup(module, name, frozenset())
 
 

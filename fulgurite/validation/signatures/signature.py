@@ -11,7 +11,7 @@ from fulgurite.validation.signatures.kwargs import trace_kwargs
 from fulgurite.validation.signatures.resolve import ancestry, locate, resolve, statements
 from fulgurite.validation.signatures.source import Definition, Module, NotFound, is_overload
 
-# decorators after which a function or a class still takes what its source says
+# decorators after which a function or a class keeps the signature of its source
 _TRANSPARENT = {
     "abstractmethod", "cache", "classmethod", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache",
     "no_grad", "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
@@ -29,7 +29,7 @@ class Parameter:
         required: It has no default.
         module: The module whose names the annotation uses.
         annotation: Syntax of the annotation; None when there is none.
-        default_is_none: `None` may be given whatever the annotation says.
+        default_is_none: `None` may be given whatever the annotation.
         positional_only: It cannot be given by name.
     """
 
@@ -58,13 +58,13 @@ class Signature:
 
 @cache
 def read_signature(target: str) -> Signature | NotFound | None:
-    """Return what a target takes, without importing it; None when its source does not tell.
+    """Return what a target takes, without importing it; None when its source does not show it.
 
     Args:
         target: Dotted path of a class, a function or a class method.
 
     Returns:
-        The signature; `MissingRanks` when the target surely does not exist; None when that cannot be known from source.
+        The signature; `NotFound` when the target does not exist; None when that cannot be known from source.
     """
     found = locate(target)
     if isinstance(found, NotFound) or found is None:

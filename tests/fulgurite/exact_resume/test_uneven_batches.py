@@ -135,16 +135,16 @@ TWO_BY_TWO = (
 @pytest.mark.parametrize(
     ("words", "over"),
     [
-        (("trainer=ddp_sim", "data.batch_size=65"), "2 processes; choose a multiple of 2, e.g. data.batch_size=64"),
+        (("trainer=ddp_sim", "data.batch_size=65"), "2 processes. Choose a multiple of 2, e.g. data.batch_size=64"),
         (
             ("trainer=ddp_sim", "trainer.devices=2", "trainer.num_nodes=3", "data.batch_size=64"),
-            "6 processes (3 nodes of 2); choose a multiple of 6, e.g. data.batch_size=60",
+            "6 processes (3 nodes of 2). Choose a multiple of 6, e.g. data.batch_size=60",
         ),
-        (("trainer=ddp_sim", "trainer.devices=3", "data.batch_size=2"), "3 processes; choose a multiple of 3, e.g. "),
-        (("trainer=fsdp", "trainer.devices=3", "data.batch_size=64"), "3 processes; choose a multiple of 3, e.g. "),
+        (("trainer=ddp_sim", "trainer.devices=3", "data.batch_size=2"), "3 processes. Choose a multiple of 3, e.g. "),
+        (("trainer=fsdp", "trainer.devices=3", "data.batch_size=64"), "3 processes. Choose a multiple of 3, e.g. "),
         (
             (*TWO_BY_TWO, "data.batch_size=65"),
-            "2 groups of processes that share their batches; choose a multiple of 2, e.g. data.batch_size=64",
+            "2 groups of processes that share their batches. Choose a multiple of 2, e.g. data.batch_size=64",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_processes_that_share_their_batches_count_once(small: ComposeSmall) -> N
 def test_sizes_whose_product_is_not_the_number_of_processes_are_one_line(small: ComposeSmall) -> None:
     rule = (
         "trainer.strategy.data_parallel_size=2: times tensor_parallel_size=1 is 2, and the trainer has 4 processes "
-        "(2 nodes of 2); use trainer.strategy.data_parallel_size=4"
+        "(2 nodes of 2). Use trainer.strategy.data_parallel_size=4"
     )
     with pytest.raises(ConfigError, match=re.escape(rule)) as refused:
         validate(small("trainer=fsdp", "trainer.num_nodes=2"))

@@ -103,7 +103,7 @@ def test_the_three_ways_a_target_can_be_wrong_are_told_apart(tmp_path: Path) -> 
 
 def test_eval_without_a_checkpoint(tmp_path: Path) -> None:
     line = refused(tmp_path, entry_point="eval")
-    assert "ckpt_path: not given; eval scores a checkpoint; add ckpt_path=<file or https URL>" in line
+    assert "ckpt_path: missing, and eval scores a checkpoint. Add ckpt_path=<file or https URL>" in line
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ RULES = [
     (["+model.optimizer.betas=[0.9]"], "Adam wants a list of 2"),
     (["model.scheduler.mode=mn"], "no value that ReduceLROnPlateau knows. Did you mean 'min'"),
     (["model.scheduler_interval=epochs"], "no value that Classifier knows. Did you mean 'epoch'?"),
-    (["model.scheduler_monitor=3"], "Classifier wants text; put it in quotes"),
+    (["model.scheduler_monitor=3"], "Classifier wants text. Put it in quotes"),
     (["callbacks.early_stopping.patience=null"], "EarlyStopping wants a whole number"),
     (["data.pin_memory=1"], "MNISTDataModule wants true or false"),
-    (["model.optimizer=3"], "Classifier wants an object (Callable); give it by its _target_"),
-    (["model.net=dense"], "Classifier wants an object (Module); give it by its _target_"),
+    (["model.optimizer=3"], "Classifier wants an object (Callable). Give it by its _target_"),
+    (["model.net=dense"], "Classifier wants an object (Module). Give it by its _target_"),
     (["train=1"], "train=1: must be true or false"),
     (["seed=abc"], "seed=abc: must be a whole number or null"),
     (["seed=-1"], "seed=-1: must be between 0 and 4294967295"),
@@ -48,7 +48,7 @@ RULES = [
     (["paths.data_dir=null"], "must be text"),
     # numbers
     (["model.optimizer.lr=-0.1"], "model.optimizer.lr=-0.1: must be 0 or more"),
-    (["model.optimizer.lr=nan"], "not a number; give a number"),
+    (["model.optimizer.lr=nan"], "not a number. Give a number"),
     (["data.batch_size=0"], "must be 1 or more"),
     (["data.num_workers=-1"], "must be 0 or more"),
     (["trainer.max_epochs=-2"], "must be -1 (no limit) or more"),
@@ -56,22 +56,22 @@ RULES = [
     (["trainer.min_epochs=20", "trainer.max_epochs=10"], "must not be more than trainer.max_epochs=10"),
     (["+trainer.min_steps=9", "+trainer.max_steps=5"], "must not be more than trainer.max_steps=5"),
     # what is missing
-    (["model.net=???"], "model.net=???: not answered; add model.net=<value>"),
+    (["model.net=???"], "model.net=???: not answered. Add model.net=<value>"),
     (["data.name=${dat.name}"], "${dat.name} refers to a key that does not exist"),
     (["data.name=${oc.evn:X}"], "${oc.evn:...} names no resolver. Did you mean 'oc.env'?"),
     (["paths.log_dir=${oc.env:FULGURITE_NOT_SET}"], "environment variable FULGURITE_NOT_SET is not set"),
-    (["model.optimizer._partial_=false"], "Adam needs 'params'; add _partial_: true"),
-    (["~model.num_classes"], "model: Classifier needs 'num_classes'; add model.num_classes"),
-    (["~trainer"], "trainer: missing; choose one with trainer=<a file of configs/trainer>"),
-    (["~model._target_"], "model: has no _target_; choose one with model=<a file of configs/model>"),
+    (["model.optimizer._partial_=false"], "Adam needs 'params'. Add _partial_: true"),
+    (["~model.num_classes"], "model: Classifier needs 'num_classes'. Add model.num_classes"),
+    (["~trainer"], "trainer: missing. Choose one with trainer=<a file of configs/trainer>"),
+    (["~model._target_"], "model: has no _target_. Choose one with model=<a file of configs/model>"),
     (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt: no such file"),
     (["resume.apply=[model.optimizer.lr]"], "is for resume=<run directory>, whose own config says what changed"),
-    (["resume.reset=[optimizer]"], "there is no state to begin anew; add resume=<run directory> or ckpt_path=<file>"),
+    (["resume.reset=[optimizer]"], "there is no state to reset. Add resume=<run directory> or ckpt_path=<file>"),
     (["ckpt_path=http://example.org/x.ckpt"], "must be a file or an https URL"),
     (["ckpt_sha256=abc"], "must be 64 hex digits"),
-    (["train=false"], "train=false tests a checkpoint and none is given; add ckpt_path=<file or https URL>"),
+    (["train=false"], "train=false tests a checkpoint and none is given. Add ckpt_path=<file or https URL>"),
     # tags, callbacks, loggers
-    (["~tags", "+tags=[1,a]"], "tags[0]=1: a tag is text; put it in quotes"),
+    (["~tags", "+tags=[1,a]"], "tags[0]=1: a tag is text. Put it in quotes"),
     (["tags.dev=maybe"], "a tag is switched on with true and off with false"),
     (["+callbacks.mine=3"], "callbacks.mine=3: has no _target_, so it is no callback"),
     (["+logger.mine.save_dir=x"], "logger.mine: has no _target_, so it is no logger"),
@@ -111,7 +111,7 @@ def test_what_is_right_passes(overrides: list[str]) -> None:
 
 def test_eval_without_a_checkpoint_says_what_to_add() -> None:
     assert findings(config_name="eval") == [
-        "configs/eval.yaml:9: ckpt_path: not given; eval scores a checkpoint; add ckpt_path=<file or https URL>"
+        "configs/eval.yaml:9: ckpt_path: missing, and eval scores a checkpoint. Add ckpt_path=<file or https URL>"
     ]
     assert findings(f"ckpt_path={ROOT / 'pyproject.toml'}", config_name="eval") == []
 
@@ -121,7 +121,7 @@ def test_a_missing_checkpoint_says_where_the_path_ends(tmp_path: Path) -> None:
     (line,) = findings(f"ckpt_path={tmp_path}/bst.ckpt")
     assert line.endswith(f"no such file; {tmp_path} has best.ckpt")
     (line,) = findings(f"ckpt_path={tmp_path}/runs/1/best.ckpt")
-    assert line.endswith(f"no such file; the folder {tmp_path} has no 'runs'")
+    assert line.endswith(f"no such file. The folder {tmp_path} has no 'runs'")
 
 
 def test_validate_raises_all_findings_as_one_error_with_exit_code_2() -> None:
