@@ -1,8 +1,7 @@
-"""Collectives by example: what each call takes, and what every rank then holds.
+"""Collectives by example, with exact expected values on every rank.
 
-All ranks of a group make the same calls in the same order, with tensors of the same shape and dtype; a rank that does
-not is waited for until the group's timeout. Every example yields what came out beside what must have, and is proved
-with exact values by `python -m fulgurite doctor`.
+All ranks of a group must make the same calls in the same order, with tensors of the same shape and dtype. Otherwise
+they block until the group's timeout.
 
 Reference: https://pytorch.org/docs/stable/distributed.html
 """
@@ -22,8 +21,7 @@ from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 Number = Callable[[list[int]], float]
 
-# How each operation folds the numbers that the ranks bring. AVG is NCCL's, and gloo's in current releases of torch;
-# BAND, BOR and BXOR take integers and are gloo's; PREMUL_SUM, which multiplies by a factor first, is NCCL's alone.
+# AVG needs NCCL, or gloo of a recent torch. BAND, BOR and BXOR need gloo and integers. PREMUL_SUM needs NCCL.
 REDUCTIONS: dict[str, Number] = {
     "SUM": sum,
     "AVG": lambda numbers: sum(numbers) / len(numbers),
@@ -38,18 +36,18 @@ BITWISE = {"BAND", "BOR", "BXOR"}
 PREMUL_FACTOR = 3
 
 
-# torch 2.13 has new names for both
+# torch 2.13 renamed both
 gather_single = getattr(dist, "allgather_single", None) or dist.all_gather_into_tensor
 scatter_single = getattr(dist, "reducescatter_single", None) or dist.reduce_scatter_tensor
 
 
 def numbers(size: int) -> list[int]:
-    """Return the number that each rank brings: no two operations agree on 3 and 5, no product is rounded."""
+    """Return the input of each rank: no two reductions of 3 and 5 are equal, and products are exact."""
     return [3, 5, *(1 + rank % 2 for rank in range(size))][:size]
 
 
 def all_reduce(name: str, ranks: RankGroup) -> Iterator[Comparison]:
-    """Every rank brings a tensor, every rank gets their reduction, in place."""
+    """Reduce the tensors of all ranks in place on all ranks."""
     dtype = torch.int64 if name in BITWISE else torch.float64
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank], 1, dtype=dtype)
     dist.all_reduce(mine, getattr(dist.ReduceOp, name), group=ranks.group)
@@ -58,24 +56,24 @@ def all_reduce(name: str, ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_reduce_premultiplied(ranks: RankGroup) -> Iterator[Comparison]:
-    """PREMUL_SUM: each rank's tensor is multiplied by a factor before it is summed, without a kernel of its own."""
+    """Multiply the tensor of each rank by a factor and sum, in one kernel."""
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank])
     dist.all_reduce(mine, premultiplied_sum(float(PREMUL_FACTOR)), group=ranks.group)
     yield mine, ranks.tensor(PREMUL_FACTOR * sum(numbers(ranks.size)))
 
 
 def all_reduce_async(ranks: RankGroup) -> Iterator[Comparison]:
-    """`async_op=True` returns at once; the tensor is not to be touched before `wait` has returned."""
+    """Reduce asynchronously: the tensor is not valid before `wait` returns."""
     mine = ranks.tensor(*[ranks.rank + 1] * 1000)
     work = dist.all_reduce(mine, group=ranks.group, async_op=True)
-    meanwhile = sum(range(1000))  # whatever does not need the result
+    meanwhile = sum(range(1000))  # work that does not need the result
     work.wait()
     yield meanwhile, 499500
     yield mine, ranks.tensor(*[ranks.size * (ranks.size + 1) / 2] * 1000)
 
 
 def same_bits(ranks: RankGroup) -> Iterator[Comparison]:
-    """A sum of floats depends on the order of summing; all ranks must get the very same bits all the same."""
+    """Sum floats: the result depends on the order, but must be bit-identical on all ranks."""
     noise = torch.randn(4099, generator=torch.Generator().manual_seed(ranks.rank)).to(ranks.device)
     dist.all_reduce(noise, group=ranks.group)
     of_all = [torch.empty_like(noise) for _ in range(ranks.size)]
@@ -85,7 +83,7 @@ def same_bits(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def broadcast(ranks: RankGroup) -> Iterator[Comparison]:
-    """One rank's tensor comes to all, over what they held. Each rank is the source once."""
+    """Copy the tensor of one rank to all ranks; each rank is the source once."""
     for source in range(ranks.size):
         mine = ranks.tensor(*[100 * ranks.rank + number for number in range(3)])
         dist.broadcast(mine, src=source, group=ranks.group)
@@ -93,7 +91,7 @@ def broadcast(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def reduce_to_one(ranks: RankGroup) -> Iterator[Comparison]:
-    """As all_reduce, for one rank only. What the others' tensors hold afterwards is undefined: often partial sums."""
+    """Reduce to one rank; the tensors of the other ranks are undefined afterwards."""
     target = ranks.size - 1
     mine = ranks.tensor(numbers(ranks.size)[ranks.rank])
     dist.reduce(mine, dst=target, group=ranks.group)
@@ -102,7 +100,7 @@ def reduce_to_one(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_gather(ranks: RankGroup) -> Iterator[Comparison]:
-    """Every rank gets every rank's tensor, as a list; `all_gather_into_tensor` puts them into one, which is faster."""
+    """Gather the tensors of all ranks on all ranks, as a list and as one tensor, which is faster."""
     mine = ranks.tensor(ranks.rank, -ranks.rank)
     listed = [torch.empty_like(mine) for _ in range(ranks.size)]
     dist.all_gather(listed, mine, group=ranks.group)
@@ -123,7 +121,7 @@ def gather(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def scatter(ranks: RankGroup) -> Iterator[Comparison]:
-    """One rank has a tensor for each; only that one gives the list."""
+    """Send one tensor from the source to each rank; only the source passes the list."""
     source = ranks.size - 1
     listed = [ranks.tensor(rank * rank) for rank in range(ranks.size)] if ranks.rank == source else None
     mine = torch.empty(1, device=ranks.device)
@@ -132,9 +130,9 @@ def scatter(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def reduce_scatter(ranks: RankGroup) -> Iterator[Comparison]:
-    """Every rank brings a part for each; each gets the sum of its parts.
+    """Sum the shards of all ranks; each rank gets one shard.
 
-    With an all_gather after it, it makes an all_reduce: the pair that FSDP is built of.
+    With an all_gather it equals an all_reduce. FSDP uses this pair.
     """
     parts = [ranks.tensor(10 * ranks.rank + part) for part in range(ranks.size)]
     listed, joined = (torch.empty(1, device=ranks.device) for _ in range(2))
@@ -146,7 +144,7 @@ def reduce_scatter(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_to_all(ranks: RankGroup) -> Iterator[Comparison]:
-    """Every rank has a tensor for each: a transpose over ranks, as experts of a mixture exchange their tokens."""
+    """Send a tensor from each rank to each rank, as a mixture of experts exchanges tokens."""
     given = [ranks.tensor(10 * ranks.rank + other) for other in range(ranks.size)]
     taken = [torch.empty(1, device=ranks.device) for _ in range(ranks.size)]
     dist.all_to_all(taken, given, group=ranks.group)
@@ -158,7 +156,7 @@ def all_to_all(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_to_all_uneven(ranks: RankGroup) -> Iterator[Comparison]:
-    """Parts of unequal length: rank r sends r + 1 numbers to each, so it must say how many it takes from each."""
+    """Exchange shards of unequal length: rank r sends r + 1 numbers to each rank."""
     sizes = [rank + 1 for rank in range(ranks.size)]
     mine = ranks.tensor(*[ranks.rank] * (sizes[ranks.rank] * ranks.size))
     taken = torch.empty(sum(sizes), device=ranks.device)

@@ -1,4 +1,4 @@
-"""Groups, barriers and collectives of objects by example."""
+"""Subgroups, barriers and object collectives by example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 
 def subgroups(ranks: RankGroup) -> Iterator[Comparison]:
-    """Even and odd ranks each sum for themselves. Every rank must make every group, also those it is not in."""
+    """Sum in a group of even and one of odd ranks; every rank must create both groups."""
     halves = [list(range(start, ranks.size, 2)) for start in range(min(2, ranks.size))]
     made = [dist.new_group(members) for members in halves]
     members, mine = halves[ranks.rank % 2], made[ranks.rank % 2]
@@ -27,7 +27,7 @@ def subgroups(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def barrier(ranks: RankGroup) -> Iterator[Comparison]:
-    """Nobody leaves before all have come. It waits for processes, it hands over no value."""
+    """Wait until all ranks have entered."""
     key = "example-barrier"
     ranks.store.add(key, 1)
     dist.barrier(group=ranks.group)
@@ -35,17 +35,17 @@ def barrier(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def monitored_barrier(ranks: RankGroup) -> Iterator[Comparison]:
-    """A barrier that names who has not come within its own timeout. Gloo's only: make such a group beside NCCL's."""
+    """Wait with a timeout that names the missing ranks; gloo only."""
     ranks.store.add("example-monitored", 1)
     dist.monitored_barrier(group=ranks.group, timeout=timedelta(seconds=10), wait_all_ranks=True)
     yield ranks.store.add("example-monitored", 0) % ranks.size, 0
 
 
 def object_collectives(ranks: RankGroup) -> Iterator[Comparison]:
-    """Pickled objects, slow and handy: configs, names, reasons. Between ranks that trust each other only."""
-    told: list[Any] = [{"seed": 7, "from": ranks.rank}]
-    dist.broadcast_object_list(told, src=0, group=ranks.group, device=ranks.device)
-    yield told, [{"seed": 7, "from": 0}]
+    """Exchange pickled objects; only between trusted ranks, because a pickle can run code."""
+    objects: list[Any] = [{"seed": 7, "from": ranks.rank}]
+    dist.broadcast_object_list(objects, src=0, group=ranks.group, device=ranks.device)
+    yield objects, [{"seed": 7, "from": 0}]
 
     of_all: list[Any] = [None] * ranks.size
     dist.all_gather_object(of_all, f"rank {ranks.rank}", group=ranks.group)

@@ -1,6 +1,6 @@
-"""Point-to-point messages by example: from one rank to one other. Each needs two ranks or more.
+"""Point-to-point messages by example, with two ranks or more.
 
-`send` may return only when the other rank receives: if all ranks sent first, none would come to receive.
+`send` may block until the other rank receives. If all ranks send first, they deadlock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
 
 def send_and_recv(ranks: RankGroup) -> Iterator[Comparison]:
-    """A token goes around: rank 0 sends first and receives last, every other adds itself to what it received."""
+    """Pass a token around the ring: rank 0 sends first, each rank adds its number."""
     token = ranks.tensor(1000)
     if ranks.rank == 0:
         dist.send(token, ranks.next, group=ranks.group, tag=7)
@@ -25,20 +25,20 @@ def send_and_recv(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def recv_from_any(ranks: RankGroup) -> Iterator[Comparison]:
-    """Rank 0 takes messages as they come; `recv` without a source returns who sent. Not on NCCL."""
+    """Receive from any rank; `recv` without a source returns the sender. NCCL has no such call."""
     if ranks.rank != 0:
         dist.send(ranks.tensor(10 * ranks.rank), 0, group=ranks.group, tag=8)
         return
-    heard = {}
+    received = {}
     for _ in range(ranks.size - 1):
         message = torch.empty(1, device=ranks.device)
         sender = dist.recv(message, group=ranks.group, tag=8)
-        heard[sender] = message.item()
-    yield heard, {rank: 10.0 * rank for rank in range(1, ranks.size)}
+        received[sender] = message.item()
+    yield received, {rank: 10.0 * rank for rank in range(1, ranks.size)}
 
 
 def isend_and_irecv(ranks: RankGroup) -> Iterator[Comparison]:
-    """Both return at once, so all ranks may send and receive at a time; tensors are free only after `wait`."""
+    """Send and receive asynchronously; the tensors are in use until `wait` returns."""
     taken = torch.empty(2, device=ranks.device)
     sending = dist.isend(ranks.tensor(ranks.rank, 0.25), ranks.next, group=ranks.group)
     receiving = dist.irecv(taken, ranks.previous, group=ranks.group)
@@ -49,7 +49,7 @@ def isend_and_irecv(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def batched(ranks: RankGroup) -> Iterator[Comparison]:
-    """Several at once, in whatever order: how stages of a pipeline exchange with both neighbours."""
+    """Batch several messages in any order, as pipeline stages do with both neighbours."""
     before, after = (torch.empty(1, device=ranks.device) for _ in range(2))
     mine = ranks.tensor(ranks.rank)
     works = dist.batch_isend_irecv(
@@ -67,7 +67,7 @@ def batched(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def objects(ranks: RankGroup) -> Iterator[Comparison]:
-    """Any object that can be pickled. Its sender can run code at its receiver: between trusted ranks only."""
+    """Send pickled objects; only between trusted ranks, because a pickle can run code."""
     if ranks.rank == 0:
         dist.send_object_list([{"lr": 0.1}, "go"], dst=1, group=ranks.group, device=ranks.device)
     elif ranks.rank == 1:
