@@ -1,1 +1,1 @@
-"""Processes that form one run: launcher detection, rendezvous, shared start, process group."""
+"""Ranks of one run: launcher, rendezvous, shared start, process group."""

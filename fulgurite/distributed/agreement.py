@@ -16,5 +16,8 @@ def barrier(config: DictConfig, name: str) -> None:
 
 
 def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
-    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally."""
+    """Return rank 0's decision on every rank.
+
+    Without an external launcher, `decide` is called locally.
+    """
     return broadcast_decision(config, name, None, lambda _: decide())

@@ -1,4 +1,4 @@
-"""The process group's backend: chosen by config or device, and checked against this build of torch."""
+"""Choose and check the backend of the process group."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require_backend(name: str, source: str) -> None:
 
 
 def find_backend_problem(name: str, device: str) -> str:
-    """Return why a backend cannot be used for tensors on a device; empty if it can."""
+    """Return why a backend cannot be used on a device, or an empty string."""
     built = [backend for backend in BUILTIN if dist.is_backend_available(backend)]
     known = {*BUILTIN, *dist.Backend.backend_list} - {"undefined"}
     if name not in known:

@@ -31,7 +31,7 @@ def comm_variables(cfg: DictConfig) -> dict[str, str]:
 
 
 def set_comm_variables(cfg: DictConfig) -> None:
-    """Set a config's variables, before child ranks start and the process group is initialized."""
+    """Set a config's variables, before child ranks start."""
     variables = comm_variables(cfg)
     os.environ.update(variables)
     if any(name.startswith("TORCH_DISTRIBUTED_DEBUG") for name in variables):

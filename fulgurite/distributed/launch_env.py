@@ -44,7 +44,7 @@ class LaunchInfo:
 
     @property
     def is_local_leader(self) -> bool:
-        """Whether this rank reports errors for its node: one line per node, not one per rank."""
+        """Whether this rank reports errors for its node."""
         return (self.rank if self.local_rank is None else self.local_rank) == 0
 
     @property
@@ -60,7 +60,7 @@ def current_launch() -> LaunchInfo | None:
 
 
 def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:
-    """Return the launcher and rank of this process; None without an external launcher."""
+    """Return launcher and rank of this process, or None without a launcher."""
     if RANK_ZERO_PID in env:
         return None
     for find in (_detect_torchrun, _from_rank_variables, _detect_mpiexec, _detect_srun):
@@ -133,7 +133,7 @@ def _is_integer(env: Mapping[str, str], name: str) -> bool:
 
 
 def _parent_identity() -> str:
-    """Return process ID and start time of the parent; the ID alone may be reused."""
+    """Return process ID and start time of the parent: the ID may be reused."""
     parent = os.getppid()
     return " ".join([str(parent), *read_stat(parent)[19:20]])
 

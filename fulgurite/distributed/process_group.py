@@ -84,7 +84,7 @@ class InitMethod:
         return stores[where]
 
     def require_free_port(self) -> None:
-        """Raise if another process listens on the port; rank 0 checks for all ranks.
+        """Raise if another process listens on the port.
 
         Raises:
             UserError: One does.
@@ -96,7 +96,7 @@ class InitMethod:
 
 
 def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
-    """Return the Trainer argument for externally launched ranks; empty without an external launcher."""
+    """Return the Trainer argument for externally launched ranks."""
     if (launch := current_launch()) is None:
         return {}
     given = OmegaConf.to_container(cfg.trainer.get("plugins") or OmegaConf.create([]), resolve=True)
@@ -106,7 +106,7 @@ def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
 
 
 def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
-    """Check launcher, backend and init method, and make the strategy initialize the process group with them.
+    """Check the launch, and make the strategy initialize the process group.
 
     Args:
         trainer: With any strategy; without a process group nothing is done.
@@ -150,7 +150,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
 
 
 def _require_matching_launch(trainer: Trainer, starts: str) -> None:
-    """Raise if the trainer expects other ranks than the launcher started, or nothing starts them.
+    """Raise if the trainer expects other ranks than are started.
 
     Raises:
         ConfigError: One line with what to set.
@@ -199,7 +199,7 @@ def init_process_group(strategy: Any, init: InitMethod) -> None:
 
 
 def reserve_master_port(size: int, timeout: float) -> None:
-    """Bind MASTER_PORT before other ranks start: another process may take a port that is only chosen.
+    """Bind MASTER_PORT before other ranks start, so that no process takes it.
 
     Raises:
         UserError: The port is in use.
@@ -215,7 +215,7 @@ def reserve_master_port(size: int, timeout: float) -> None:
 
 
 def destroy_process_group() -> None:
-    """Destroy the process group, if any; the last rank deletes the files of its init method."""
+    """Destroy the process group, and delete the files of its init method."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     context = current_context()
@@ -228,13 +228,13 @@ def destroy_process_group() -> None:
 
 
 def remove_init_file() -> None:
-    """Destroy a process group that was initialized through a file, at the end of the program."""
+    """Destroy a process group that was initialized through a file."""
     if current_context().init_file is not None:
         destroy_process_group()
 
 
 def _make_init_file(url: str) -> str:
-    """Return the URL of a new file: torch waits for ranks of an earlier launch in a file that they used.
+    """Return the URL of a new file: in a used one, torch waits for its old ranks.
 
     Raises:
         UserError: No file can be created there.

@@ -1,4 +1,4 @@
-"""Check interfaces and addresses before torch does, which reports failures late and not on all ranks."""
+"""Check interfaces and addresses early: torch reports failures late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def require_gloo_interfaces() -> None:
 
 
 def require_local_master_address() -> None:
-    """Raise if MASTER_ADDR is not an address of this machine, on which rank 0 starts all ranks.
+    """Raise if rank 0 starts all ranks but MASTER_ADDR is another machine's.
 
     Raises:
         UserError: It is not.

@@ -1,4 +1,4 @@
-"""Rendezvous of externally launched ranks, before the process group exists: rank 0 decides, the others receive.
+"""Rendezvous of externally launched ranks, before the process group exists.
 
 The run directory does not exist until rank 0 has reserved it. Ranks exchange notes through torchrun's store, or through
 files below `paths.log_dir`. Nonces keep notes of an earlier launch from being taken for answers:
@@ -219,7 +219,7 @@ class _Poll:
         self.end, self.pause = time.monotonic() + timeout, MIN_POLL_SECONDS
 
     def sleep(self) -> bool:
-        """Sleep until the next poll; return False after the timeout."""
+        """Sleep until the next poll, or return False after the timeout."""
         if time.monotonic() > self.end:
             return False
         time.sleep(self.pause)
@@ -228,7 +228,9 @@ class _Poll:
 
 
 def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Decide) -> Any:
-    """Return rank 0's decision on every rank. Without an external launcher, call `decide` locally.
+    """Return rank 0's decision on every rank.
+
+    Without an external launcher, `decide` is called locally.
 
     Raises:
         Exception: As `Rendezvous.exchange`.
@@ -248,9 +250,7 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
 
 
 def close_rendezvous() -> None:
-    """Delete the notes; rank 0 does so once the other ranks have read them."""
-    context = current_context()
-    context = current_context()
+    """Delete the notes on rank 0, once the other ranks have read them."""
     context = current_context()
     rendezvous, context.rendezvous = context.rendezvous, None
     if rendezvous is not None and rendezvous.launch.rank == 0:

@@ -1,4 +1,4 @@
-"""Start one run, with one directory and one config, on all externally launched ranks."""
+"""Start one run with one directory and one config on all ranks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MISSING = "(missing)"
 
 
 def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> None:
-    """Start a run on rank 0, and set its directory and resume keys in the config of every rank.
+    """Start a run on rank 0, and set its directory in the config of every rank.
 
     Args:
         config: As composed, with its `hydra` part.
@@ -67,7 +67,7 @@ def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
 
 
 def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
-    """Return rank 0's decision if all ranks have the same config, and complete the rank info."""
+    """Return rank 0's decision if all ranks have the same config."""
 
     def decide_once(payloads: list[dict[str, Any]]) -> dict[str, Any]:
         _require_same_config([payload["config"] for payload in payloads])

@@ -1,1 +1,1 @@
-"""Where the jobs of a sweep run on one machine: slots, local process pool, progress, the job itself."""
+"""Sweep jobs on one machine: slots, local pool, progress, the job itself."""

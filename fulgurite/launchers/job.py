@@ -147,7 +147,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
-    """Return a config as Hydra composes it: in struct mode, with a structured `hydra` node."""
+    """Return a config as Hydra composes it, with a structured `hydra` node."""
     hydra = OmegaConf.structured(HydraConf)
     with open_dict(hydra):  # config groups add keys
         hydra.merge_with(plain["hydra"])

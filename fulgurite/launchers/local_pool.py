@@ -121,7 +121,7 @@ class LocalPool:
         return None
 
     def _pop_ended(self) -> list[JobResult]:
-        """Wait up to POLL_SECONDS and return the jobs that ended; their slots are free again."""
+        """Wait up to POLL_SECONDS, and return the jobs that ended."""
         # wake up on results, and on the exit of processes that returned theirs
         wait([job.receiver if job.returned is None else job.process.sentinel for job in self.running], POLL_SECONDS)
         ended = []
@@ -138,7 +138,7 @@ class LocalPool:
         return ended
 
     def _close(self, job: RunningJob) -> JobReturn:
-        """Free the slot of a job whose process exited, and record a job that could not do so itself."""
+        """Free the slot of a job whose process exited, and record its death."""
         job.process.join()
         job.receiver.close()
         self.running.remove(job)

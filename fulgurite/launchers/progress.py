@@ -1,4 +1,4 @@
-"""Progress of a running sweep: a live table on a terminal, one line per event elsewhere."""
+"""Progress of a running sweep: a live table, or one line per event."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Progress:
         self._live.update(Group(Text(self.summary(jobs), style="bold"), table), refresh=True)
 
     def summary(self, jobs: Iterator[NumberedJob]) -> str:
-        """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.9312 (job 2), 40 s left`."""
+        """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.93 (job 2)`."""
         remaining = length_hint(jobs) + self.waiting
         total = len(self.durations) + self.failed + len(self.running) + remaining
         parts = [f"{len(self.durations)} of {total} done", f"{len(self.running)} running", f"{self.failed} failed"]
@@ -116,7 +116,7 @@ class Progress:
         return ", ".join(parts)
 
     def _seconds_left(self, remaining: int) -> float | None:
-        """Estimate the remaining seconds from the mean duration of finished jobs; None without one."""
+        """Estimate the remaining seconds from the mean duration of finished jobs."""
         if not self.durations or not (self.running or remaining):
             return None
         mean, now = sum(self.durations) / len(self.durations), time.monotonic()
@@ -146,7 +146,7 @@ class Progress:
 
 
 def _constant_overrides(config: DictConfig) -> Iterator[str]:
-    """Yield the sweep's overrides with a single value, as a job's overrides contain them."""
+    """Yield the single-valued overrides of a sweep, as its jobs contain them."""
     given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []
     assert isinstance(given, list)
     for override in OverridesParser.create().parse_overrides([*map(str, given)]):

@@ -1,4 +1,4 @@
-"""Slots of a sweep on one machine: how many jobs run at once, and the GPUs and cores of each."""
+"""Slots of a sweep on one machine, with the GPUs and cores of each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Slot:
     cores: tuple[int, ...]
 
     def bind(self) -> None:
-        """Set GPUs, CPU affinity and thread count of this process, before CUDA is initialized."""
+        """Set GPUs, CPU affinity and thread count, before CUDA is initialized."""
         if self.gpus is not None:
             os.environ[VISIBLE_GPUS] = ",".join(self.gpus)
         if not self.cores:
@@ -130,7 +130,7 @@ def _num_slots(gpus: int, cores: int, gpus_each: int | None, cores_each: int | N
 
 
 def _split_evenly(devices: Sequence[T], slots: int, each: int | None) -> list[tuple[T, ...]]:
-    """Return equally many devices per slot, so that results do not depend on the slot; reuse them if too few."""
+    """Return equally many devices per slot, and reuse them if there are too few."""
     if each is None and len(devices) < slots:
         return [(devices[number % len(devices)],) for number in range(slots)]
     size = len(devices) // slots if each is None else each

@@ -19,7 +19,7 @@ NOT_INHERITED_BY_RANKS = (*(start for start in NOT_INHERITED_HYDRA if start != "
 
 @contextmanager
 def job_command_line() -> Iterator[None]:
-    """Make Lightning start child ranks with the job's overrides: with the command line's each would start a sweep."""
+    """Make Lightning start child ranks with the job's overrides, not the sweep's."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         yield
         return

@@ -40,7 +40,7 @@ _PEER_LOSS = re.compile(
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Return whether an error only reports that another rank exited or does not respond."""
+    """Return whether an error only reports the loss of another rank."""
     if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
         return True
     return type(error) is RuntimeError and _PEER_LOSS.search(str(error)) is not None
@@ -78,7 +78,7 @@ def clear_failures(folder: Path) -> None:
 
 
 def wait_for_rank_zero(folder: Path) -> None:
-    """Wait until rank 0 has closed the record: a launcher kills all ranks when one exits.
+    """Wait for rank 0's record: a launcher kills all ranks when one exits.
 
     Returns at once without an external launcher, or while the process group exists: rank 0 then waits for this rank.
     """
@@ -96,14 +96,14 @@ def _read_status(folder: Path) -> str | None:
 
 
 def root_cause(folder: Path) -> RankFailed | None:
-    """Return the failure for which a launcher terminated the other ranks; None without a note."""
+    """Return the failure for which a launcher terminated the other ranks."""
     return first_failure({}, read_failures(folder))
 
 
 def diagnose_failure(
     processes: Processes, folder: Path, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed | None:
-    """Return which rank failed and why; None if no rank failed.
+    """Return which rank failed and why, or None.
 
     Args:
         processes: That this process started, by rank.

@@ -1,4 +1,4 @@
-"""Terminate the child ranks of a sweep job, and restore the environment for the next job."""
+"""Terminate the child ranks of a sweep job, and restore the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIGHTNING_ENV = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER
 
 @contextmanager
 def isolated_job() -> Iterator[None]:
-    """Isolate a job: with its LOCAL_RANK the next job would take itself for a child rank."""
+    """Isolate a job: a left LOCAL_RANK makes the next job a child rank."""
     before = dict(os.environ)
     stopped = False
     try:

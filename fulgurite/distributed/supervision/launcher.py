@@ -1,4 +1,4 @@
-"""Start child ranks as Lightning does, and terminate all ranks with a reason when one fails.
+"""Start child ranks, and terminate all ranks with a reason when one fails.
 
 Lightning's own observer kills rank 0 five seconds after a child exits: without an error, and with a record that still
 reads `running`.

@@ -1,4 +1,4 @@
-"""Find externally launched ranks that exited, stopped or do not respond: rank 0 is not their parent.
+"""Find externally launched ranks that exited, stopped or do not respond.
 
 ranks/<rank>.pid    host and process ID while the rank works; deleted when it exits with or without an error
 """

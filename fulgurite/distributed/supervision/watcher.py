@@ -26,7 +26,7 @@ GRACE_SECONDS = 15.0  # for rank 0 to notice by itself that another rank exited
 
 
 class RankWatcher(threading.Thread):
-    """Thread that terminates rank 0 if it keeps waiting for a rank that exited or stopped.
+    """Thread that terminates rank 0 if it waits for an exited or stopped rank.
 
     Args:
         processes: That this process started, by rank.

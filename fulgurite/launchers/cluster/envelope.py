@@ -1,4 +1,4 @@
-"""A pickled job for another machine, which imports the project from its directory there.
+"""A pickled job for another machine, which imports the project there.
 
 The module is pickled by value (`cloudpickle.register_pickle_by_value`) because the project is not yet on the path where
 it is unpickled: it imports the standard library only.
@@ -36,7 +36,7 @@ class JobEnvelope:
         self.root, self.sweep, self.job = root, sweep, job
 
     def __call__(self) -> Any:
-        """Run the job in this process and return its `JobReturn`, or why it could not start."""
+        """Run the job and return its `JobReturn`, or why it could not start."""
         if missing := self.missing_folders():
             return missing
         sys.path.insert(0, self.root)
@@ -45,13 +45,13 @@ class JobEnvelope:
         return run_submitted_job(self.job)
 
     def checkpoint(self) -> Any:
-        """Return the job that submitit requeues: the same one, which resumes from its last checkpoint."""
+        """Return the job for submitit to requeue, which resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def missing_folders(self) -> str:
-        """Return an error about directories that this machine does not see; empty if it sees all."""
+        """Return an error about directories that this machine does not see, or ''."""
         invisible = [folder for folder in (f"{self.root}/src", self.sweep) if not Path(folder).is_dir()]
         if not invisible:
             return ""

@@ -1,4 +1,4 @@
-"""Run sweep jobs as Ray tasks, on an existing cluster or on a Ray started here for the sweep."""
+"""Run sweep jobs as Ray tasks, on a cluster or on a Ray started here."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class RayScheduler(Scheduler):
             self.ray.cancel(handle, force=False)
 
     def kill(self, handles: Sequence[Any]) -> None:
-        """Kill the workers of tasks; their jobs terminate with them."""
+        """Kill the workers of tasks, and thereby their jobs."""
         for handle in handles:
             self.ray.cancel(handle, force=True)
 
@@ -198,7 +198,7 @@ class RayScheduler(Scheduler):
 
 
 def remove_stale_dirs() -> None:
-    """Delete the temporary directories of killed sweeps, of up to hundreds of megabytes each."""
+    """Delete the temporary directories of killed sweeps."""
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMP_PREFIX}*"):
         if (folder / LOCK_FILE).is_file() and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Submit a sweep's jobs to a scheduler (Slurm, Ray), wait for them, and stop them with the sweep."""
+"""Submit a sweep's jobs to a scheduler, wait for them, and stop them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ KILL_SECONDS = 10.0  # for killed jobs to exit
 
 
 class JobLost(Exception):
-    """A job ended without a result; the message is the scheduler's information about it."""
+    """A job ended without a result, for the scheduler's reason in the message."""
 
 
 class QueueFull(Exception):
-    """The scheduler temporarily accepts no job; the message is its reason."""
+    """The scheduler temporarily accepts no job, for the reason in the message."""
 
 
 class Scheduler(Protocol):
-    """Interface to a scheduler; `submit` returns the handle of a job."""
+    """Interface to a scheduler, in which `submit` returns the handle of a job."""
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Hashable:
         """Submit a job.
@@ -56,7 +56,7 @@ class Scheduler(Protocol):
         ...
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return the result of a job that ended; a string is the reason why it could not start.
+        """Return the result of a job that ended, or why it could not start.
 
         Raises:
             JobLost: It has no result.
@@ -64,7 +64,7 @@ class Scheduler(Protocol):
         ...
 
     def request_stop(self, handles: Sequence[Any]) -> None:
-        """Ask running jobs to save and exit; cancel the others."""
+        """Ask running jobs to save and exit, and cancel the others."""
         ...
 
     def kill(self, handles: Sequence[Any]) -> None:
@@ -79,7 +79,7 @@ class Scheduler(Protocol):
 def submit_jobs(
     scheduler: Scheduler, launcher: Launcher, jobs: Iterator[NumberedJob], slots: int
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Submit jobs while the queue accepts them and yield each as it ends; closing stops all jobs.
+    """Submit jobs while the queue accepts them, and yield each as it ends.
 
     Args:
         scheduler: That runs them.
@@ -134,7 +134,7 @@ class _SubmittedJobs:
         return time.monotonic() >= self.retry_at
 
     def submit(self, job: RemoteJob) -> bool:
-        """Submit a job; return False if the queue is full.
+        """Submit a job, or return False if the queue is full.
 
         Raises:
             UserError: It was full for too long, or for the first job.
@@ -200,7 +200,7 @@ class _SubmittedJobs:
         return returned if isinstance(returned, JobReturn) else self._lost(job, returned)
 
     def _lost(self, job: RemoteJob, reason: str) -> JobReturn:
-        """Record a job without a result: killed, hence resumable, if it had started, else failed."""
+        """Record a job without a result: killed if it had started, else failed."""
         has_started = (job.folder / RECORD).is_file()
         outcome = Outcome("killed" if has_started else "failed", reason, EXIT_CRASH)
         if has_started and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):

@@ -1,4 +1,4 @@
-"""Run sweep jobs on Slurm through submitit, or through its local executor without Slurm."""
+"""Run sweep jobs on Slurm, or locally without it, through submitit."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class SlurmScheduler(Scheduler):
         self.filesystem_seconds = 0.0 if self.local else 15.0
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
-        """Submit a job; cancel its queued copy of an earlier start of the sweep.
+        """Submit a job, and cancel its queued copy of an earlier start of the sweep.
 
         Raises:
             QueueFull: The user's job limit is reached, or Slurm does not respond.
@@ -214,7 +214,7 @@ class SlurmScheduler(Scheduler):
         """Do nothing: there are no resources to release."""
 
     def _queued(self, handles: Sequence[Any]) -> set[str]:
-        """Return the IDs of jobs that squeue lists; submitit uses sacct, which not every cluster has."""
+        """Return the IDs of jobs in squeue: submitit's sacct may not be available."""
         self.polled_at = time.monotonic()
         ids = [str(job.job_id) for job in handles]
         output = _run_command("squeue", "--noheader", "--format=%A", f"--jobs={','.join(ids)}")

@@ -75,7 +75,7 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
 
 
 def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
-    """Add the overrides that resume a job if a signal interrupted an earlier start of it.
+    """Add the overrides that resume a job if a signal interrupted it.
 
     Raises:
         UserError: It cannot be resumed.
@@ -101,7 +101,7 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
 
 
 def clear_single_task_env() -> None:
-    """Delete the rank variables of a Slurm step with one task: the job starts its own ranks."""
+    """Delete the rank variables of a one-task step: the job starts its own ranks."""
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):
             os.environ.pop(name, None)

@@ -1,1 +1,1 @@
-"""Hydra plugins; Hydra discovers them through the namespace package `hydra_plugins` on the path."""
+"""Hydra plugins, which Hydra discovers as `hydra_plugins` on the path."""

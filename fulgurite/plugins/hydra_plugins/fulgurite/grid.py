@@ -1,4 +1,4 @@
-"""Hydra sweeper for grids, `-m a=1,2 b=3,4`; implemented in `fulgurite.sweeps`."""
+"""Hydra sweeper for grids (`-m a=1,2 b=3`), implemented in `fulgurite.sweeps`."""
 
 from __future__ import annotations
 

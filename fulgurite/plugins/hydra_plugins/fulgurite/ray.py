@@ -1,4 +1,4 @@
-"""Hydra launcher for Ray; implemented in `fulgurite.launchers.cluster.ray`."""
+"""Hydra launcher for Ray, implemented in `fulgurite.launchers.cluster.ray`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class RayLauncher(ScheduledLauncher):
-    """Launcher for Ray; settings in `fulgurite/conf/hydra/launcher/ray.yaml`."""
+    """Launcher for Ray, configured by `fulgurite/conf/hydra/launcher/ray.yaml`."""
 
     scheduler_module = "fulgurite.launchers.cluster.ray"

@@ -1,4 +1,4 @@
-"""Hydra sweeper for Optuna searches; implemented in `fulgurite.search`."""
+"""Hydra sweeper for Optuna searches, implemented in `fulgurite.search`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`: see fulgurite/conf/hydra/sweeper/search.yaml.
+    """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`.
 
     Args:
         settings: Unused; read from the sweep's unresolved config instead.

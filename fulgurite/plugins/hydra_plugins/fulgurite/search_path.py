@@ -1,4 +1,4 @@
-"""Let any Hydra app find the library's own config groups: hydra/launcher and hydra/sweeper."""
+"""Let any Hydra app find the library's own config groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import fulgurite
 
 
 class FulguriteSearchPath(SearchPathPlugin):
-    """Append `fulgurite/conf` to the config search path; files of the app itself win."""
+    """Append `fulgurite/conf` to the config search path, after the app's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the folder."""

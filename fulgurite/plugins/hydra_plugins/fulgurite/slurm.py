@@ -1,4 +1,4 @@
-"""Hydra launcher for Slurm; implemented in `fulgurite.launchers.cluster.slurm`."""
+"""Hydra launcher for Slurm, implemented in `launchers.cluster.slurm`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
 
 
 class SlurmLauncher(ScheduledLauncher):
-    """Launcher for Slurm; settings in `fulgurite/conf/hydra/launcher/slurm.yaml`."""
+    """Launcher for Slurm, configured by `conf/hydra/launcher/slurm.yaml`."""
 
     scheduler_module = "fulgurite.launchers.cluster.slurm"
