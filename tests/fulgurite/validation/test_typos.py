@@ -38,7 +38,7 @@ TYPED = [
     ("logger=wandbb", "there is no logger 'wandbb'. Did you mean 'wandb'?"),
     ("experiment=null", "a group cannot be null. Leave it out, or take experiment away with ~experiment"),
     ("hydra/launcher=basc", "there is no hydra/launcher 'basc'. Did you mean 'basic'?"),
-    ("data.batch_size=1,2", "add -m to run one job each, or write 'data.batch_size=[1,2]' for a list"),
+    ("data.batch_size=1,2", "Add -m to run one job each, or write 'data.batch_size=[1,2]' for a list"),
     ("trainer.max_epochs", "has no value. Write trainer.max_epochs=<value>"),
     ("seed=[1,", "cannot be read"),
     ("hydra.job.num=abc", "value 'abc' of type 'str' could not be converted to Integer"),
