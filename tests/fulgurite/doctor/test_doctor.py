@@ -132,7 +132,7 @@ def test_the_first_host_of_slurms_notation_is_found() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--benhc"], "--benhc: not an option of python -m fulgurite doctor. Did you mean '--bench' or "),
+        (["--benhc"], "--benhc: not an option of python -m fulgurite doctor. Did you mean '--bench'?"),
         (["--bench", "--collectives", "all_reduc"], "--collectives=all_reduc: choose from all_reduce, "),
         (["--timeout", "0"], "--timeout=0: out of range. Pass 1 or more."),
         (["--bench", "--max-bytes", "many"], "--max-bytes=many: not a size"),
