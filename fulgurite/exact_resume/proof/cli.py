@@ -208,7 +208,7 @@ def _manifest_step(manifest: Path) -> int | None:
     return int(json.loads(manifest.read_text())["step"]) if manifest.is_file() else None
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Return the parsed command line.
 
     Raises:
@@ -274,7 +274,7 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
         start: As in `prove`.
     """
     try:
-        options = parse_arguments(argv)
+        options = parse_args(argv)
         options.folder.mkdir(parents=True, exist_ok=True)
         control = not options.no_control
         proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=control, start=start)
