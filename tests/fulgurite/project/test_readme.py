@@ -29,7 +29,9 @@ LINES = [
 INLINE = [command for text in TEXTS.values() for command in re.findall(r"`(python (?:src/|-m fulgurite )[^`]+)`", text)]
 FIRST_PROJECT = "experiment=spirals"  # test_first_project.py runs these
 SHOWN = {command for command in [*LINES, *INLINE] if FIRST_PROJECT not in command and "-sc install" not in command}
-RUNS = sorted(command for command in SHOWN if command.startswith("python src/"))
+ANSWERS = {"python src/train.py --help": "== Config ==", "python src/train.py --cfg job": "task_name: train"}
+RUNS = sorted(command for command in SHOWN if command.startswith("python src/") and " --cfg" not in command)
+RUNS = [command for command in RUNS if command not in ANSWERS]
 LIBRARY = sorted(command for command in SHOWN if command.startswith("python -m fulgurite "))
 # what test_make.py, test_completion.py, test_launch_env.py and test_job_scripts.py do
 ELSEWHERE = ("git clone", "make ", "python -m venv", "pip install", "conda env", "torchrun", "srun", "mpiexec", "eval ")
@@ -56,6 +58,13 @@ def test_every_line_of_every_block_is_a_command_that_some_test_runs() -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len(TEXTS["README.md"].splitlines()) < 250
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_what_only_prints(command: str) -> None:
+    done = run_cli("train", *shlex.split(command)[2:], cold=True)
+    assert done.returncode == 0, done.stderr
+    assert ANSWERS[command] in done.stdout
 
 
 @pytest.fixture(scope="module")
