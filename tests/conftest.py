@@ -65,9 +65,3 @@ def _leave_logging_as_it_was() -> Iterator[None]:
     logging.captureWarnings(False)
     for handler, before in filters.items():
         handler.filters[:] = before
-
-
-@pytest.fixture(autouse=True)
-def _new_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reset the process-wide state, which a new process would not have."""
-    monkeypatch.setattr("fulgurite.core.context._context", None)
