@@ -10,7 +10,7 @@
     seed          as configured, null when unseeded              tags        list of names
     git           {commit, dirty} or null outside a checkout     versions    {package: version}
     config_hash   sha256 of what decides the result              sweep       {dir, job} or null
-    loggers       {name in the config: id of the tracker's run}  parameters  {total, trainable}, null before the model
+    loggers       {name in the config: ID of the logger's run}  parameters  {total, trainable}, null before the model
     oom_backoff   {batch_size: [asked for, halved]} of a run that ran out of memory with callbacks=oom_backoff, or null
     resumed       a list, one {start, step, checkpoint, command} for each time it went on with resume=
 
@@ -114,7 +114,7 @@ class RunRecord:
 
     def log_hyperparameters(self, run: Run) -> None:
         """Note what was built, and tell every logger the hyperparameters."""
-        from fulgurite.loggers import adapters as trackers
+        from fulgurite.loggers import adapters
         from fulgurite.study.pruning import find_pruning_callback
 
         trainer, parameters = run.trainer, count_parameters(run)
@@ -127,13 +127,13 @@ class RunRecord:
             self.facts["resumed"] = [*self.facts["resumed"], self._resumed(run.resumed_from, run.cfg.ckpt_path)]
         self.write(ranks=trainer.world_size, parameters=parameters, loggers=self._ids())
         hyperparameters = {**mask_config(run.cfg), "tags": self.facts["tags"], "parameters": parameters}
-        trackers.log_hyperparameters(trainer.loggers, hyperparameters, self.facts["tags"])
+        adapters.log_hyperparameters(trainer.loggers, hyperparameters, self.facts["tags"])
 
     def _ids(self) -> dict[str, str]:
-        """Return the ids of the trackers' runs; of one that is not there now, the id it had before."""
-        from fulgurite.loggers import adapters as trackers
+        """Return the ID of each logger's run; a logger that has none now keeps its earlier one."""
+        from fulgurite.loggers import adapters
 
-        return {**self.facts["loggers"], **trackers.run_ids(self.loggers)}
+        return {**self.facts["loggers"], **adapters.run_ids(self.loggers)}
 
     def _resumed(self, earlier: ResumedRun, checkpoint: str | None) -> dict[str, Any]:
         name = Path(checkpoint).name if checkpoint else None
@@ -180,14 +180,14 @@ class RunRecord:
         return metrics
 
     def close_loggers(self, *, failed: bool) -> None:
-        """End the run of every tracker that was told of this one."""
+        """Close every logger of the run."""
         if self.loggers:
-            from fulgurite.loggers import adapters as trackers
+            from fulgurite.loggers import adapters
 
-            with suppress(OSError):  # a tracker that opened late has an id by now
+            with suppress(OSError):  # a logger that connected late has an ID by now
                 if (ids := self._ids()) != self.facts["loggers"]:
                     self.write(loggers=ids)
-            trackers.close(self.loggers, failed=failed)
+            adapters.close(self.loggers, failed=failed)
 
     def close(self, status: str, reason: str | None, exit_code: int) -> None:
         """Write how the run ended."""

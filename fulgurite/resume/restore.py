@@ -32,7 +32,7 @@ class ResumedRun:
     Attributes:
         folder: The run directory.
         step: Optimizer steps that the checkpoint holds; 0 where there is none and the run begins again.
-        loggers: Ids of the trackers' runs, as `run.json` keeps them.
+        loggers: ID of each logger's run, as `run.json` keeps them.
     """
 
     folder: Path

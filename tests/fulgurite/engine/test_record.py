@@ -1,4 +1,4 @@
-"""run.json, metrics.csv and what the trackers are told."""
+"""run.json, metrics.csv and what the loggers receive."""
 
 from __future__ import annotations
 

@@ -106,13 +106,13 @@ def test_every_dependency_has_an_upper_bound() -> None:
     assert unbounded == []
 
 
-def test_each_tracker_is_an_extra_and_none_is_a_dependency() -> None:
+def test_each_logger_is_an_extra_and_none_is_a_dependency() -> None:
     extras = PROJECT["optional-dependencies"]
     assert set(extras) >= {"tensorboard", "mlflow", "wandb", "comet", "aim", "dev"}
-    trackers = {
+    loggers = {
         canonicalize_name(Requirement(text).name) for extra, texts in extras.items() if extra != "dev" for text in texts
     }
-    assert trackers & {canonicalize_name(asked.name) for asked in ASKED} == set()
+    assert loggers & {canonicalize_name(asked.name) for asked in ASKED} == set()
 
 
 def test_the_conda_environment_takes_its_packages_from_requirements() -> None:

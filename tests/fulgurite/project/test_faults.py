@@ -121,13 +121,13 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/data/test_idx.py::test_four_processes_prepare_once_even_when_one_is_killed",
         "fulgurite/core/test_download.py::test_many_processes_download_once_even_when_one_is_killed",
     ],
-    "tracker refused": [
+    "logger refused": [
         "fulgurite/loggers/test_loggers.py::test_a_logger_that_rejects_the_connection_is_reported_once_and_loses_nothing",
     ],
-    "tracker hanging": [
+    "logger hanging": [
         "fulgurite/loggers/test_loggers.py::test_a_logger_that_never_responds_costs_no_more_than_the_budget",
     ],
-    "tracker gone in mid-run": [
+    "logger gone in mid-run": [
         "fulgurite/loggers/test_loggers.py::test_a_service_killed_during_a_run_does_not_change_the_run",
     ],
     "cache folder not writable": [
