@@ -60,7 +60,7 @@ def test_the_tests_of_the_project_pass_with_the_installed_library(python: Path, 
     env = {name: value for name, value in os.environ.items() if name not in {"PROJECT_ROOT", "PYTHONPATH"}}
 
     def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        command = [python, *arguments]
+        command = [str(python), *arguments]
         return subprocess.run(
             command, cwd=project, env=env, capture_output=True, text=True, timeout=timeout, check=False
         )
