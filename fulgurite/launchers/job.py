@@ -38,16 +38,11 @@ class RemoteJob:
     """A composed job.
 
     Attributes:
-        number: Of the job in its sweep.
-        sweep: The sweep directory.
-        folder: The run directory.
         plain: The config with its `hydra` node, unresolved, as plain values: the structured config classes of Hydra's
             plugins differ in a process that discovers the plugins again.
         task: Module and name of the task function, e.g. `("src.train", "main")`.
         program: The sweep's `sys.argv`, with whose program child ranks start.
         argv: The user's command line, for the record.
-        cwd: Working directory of the sweep.
-        search_path: Hydra's config search path.
         grace: Seconds to save and exit after SIGTERM.
         config: The composed config, for a forked process; not pickled.
     """
@@ -69,11 +64,7 @@ class RemoteJob:
 
     @classmethod
     def compose(cls, launcher: Launcher, number: int, overrides: Sequence[str]) -> RemoteJob:
-        """Compose a job.
-
-        Raises:
-            HYDRA_ERRORS: A config file has changed since the sweep was validated.
-        """
+        """Compose a job, which raises `HYDRA_ERRORS` if a config file has changed."""
         setup: Any = launcher
         loader = setup.hydra_context.config_loader
         config = loader.load_sweep_config(setup.config, list(overrides))
@@ -97,9 +88,7 @@ class RemoteJob:
     def run(self) -> JobReturn:
         """Run the job in this process, which runs no other job.
 
-        Returns:
-            A failed job returns a picklable `JobFailed`; after a signal its outcome is `killed`. The traceback is in
-            the job's log.
+        A failed job returns a picklable `JobFailed`; after a signal its outcome is `killed`. The job's log has the traceback.
         """
         self._enter()
         config = to_hydra_config(self.plain) if self.config is None else self.config
@@ -165,11 +154,7 @@ def to_picklable(returned: JobReturn) -> JobReturn:
 
 
 def _import_path(task: Callable[..., Any]) -> tuple[str, str]:
-    """Return module and name by which another process imports the task function.
-
-    Raises:
-        UserError: Its file is not in the project.
-    """
+    """Return module and name by which another process imports the task function."""
     module, name = task.__module__, task.__qualname__
     if module == "__main__":
         file = Path(str(getattr(sys.modules["__main__"], "__file__", ""))).resolve()

@@ -68,12 +68,7 @@ class RunningJob:
 
 
 class LocalPool:
-    """Slots and the jobs that run in them.
-
-    Args:
-        launcher: Set up by Hydra.
-        slots: At least one.
-    """
+    """Slots and the jobs that run in them."""
 
     def __init__(self, launcher: Launcher, slots: Sequence[Slot]) -> None:
         self.launcher = launcher

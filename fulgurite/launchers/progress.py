@@ -32,12 +32,7 @@ class StartedJob:
 
 
 class Progress:
-    """Counts jobs by state and prints them to stderr.
-
-    Args:
-        config: The sweep's, with its `hydra` node.
-        slots: Number of jobs that run at once.
-    """
+    """Counts the jobs of `slots` slots by state, and prints them to stderr."""
 
     def __init__(self, config: DictConfig, slots: int) -> None:
         self.slots = slots

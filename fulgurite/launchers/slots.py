@@ -61,9 +61,6 @@ def allocate_slots(
         gpus: GPUs per slot; None divides them evenly, several slots to one GPU if there are fewer GPUs.
         cpus: Cores per slot; None divides them likewise, 0 sets no affinity.
         available: GPUs and cores; None detects them.
-
-    Raises:
-        ConfigError: All invalid numbers.
     """
     visible, cores = available or (visible_gpus(os.environ), visible_cores())
     _raise_findings(_check_numbers(slots=slots, gpus=gpus, cpus=cpus))
@@ -78,15 +75,11 @@ def allocate_slots(
 
 
 def visible_gpus(env: Mapping[str, str]) -> list[str]:
-    """Return the names of the visible GPUs, without initializing CUDA.
-
-    Args:
-        env: Its `CUDA_VISIBLE_DEVICES` wins; -1 ends the list, as in CUDA.
-    """
+    """Return the names of the visible GPUs, without initializing CUDA."""
     if (given := env.get(VISIBLE_GPUS)) is not None:
         names: list[str] = []
         for name in (part.strip() for part in given.split(",")):
-            if name in {"", "-1"}:
+            if name in {"", "-1"}:  # -1 ends the list, as in CUDA
                 break
             names.append(name)
         return names

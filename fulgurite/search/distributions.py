@@ -17,11 +17,8 @@ def from_override(override: Override) -> BaseDistribution:
     """Convert an override sweep.
 
     `choice()` and a shuffled range are categorical. `range()` ends at its last value and `interval()` at its bound;
-    both are integers where all their numbers are. The tag `log` makes an interval logarithmic.
-
-    Raises:
-        ValueError: The sweep has no value, or is a `glob()`.
-        HydraException: Hydra cannot list its values.
+    both are integers where all their numbers are. The tag `log` makes an interval logarithmic. A `ValueError` states
+    why the sweep is no search space.
     """
     sweep: Any = override.value()
     if isinstance(sweep, Glob):
@@ -42,11 +39,7 @@ def from_override(override: Override) -> BaseDistribution:
 
 
 def from_node(node: Any) -> BaseDistribution:
-    """Convert a `search_space` node, e.g. `{type: float, low: 0.1, high: 1}`.
-
-    Raises:
-        ValueError: The node does not describe a distribution.
-    """
+    """Convert a `search_space` node, e.g. `{type: float, low: 0.1, high: 1}`."""
     if not isinstance(node, Mapping) or node.keys() - NODE_KEYS:
         raise ValueError(f"its keys must be among {', '.join(sorted(NODE_KEYS))}")
     kind, low, high, step = str(node.get("type")), node.get("low"), node.get("high"), node.get("step")

@@ -21,11 +21,7 @@ from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
 def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Validate trials that together have every choice and every bound.
-
-    Raises:
-        ConfigError: All errors, each with the values that have it.
-    """
+    """Validate trials that together have every choice and every bound."""
     jobs = [Job(number, job_key(point), point) for number, point in enumerate(space.boundary_points())]
 
     def name_values(some: Sequence[Job], jobs: Sequence[Job]) -> str:
@@ -39,11 +35,7 @@ def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfi
 
 
 def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Add to the killed jobs the overrides with which they resume their runs.
-
-    Raises:
-        ConfigError: What prevents that, one line each.
-    """
+    """Add to the killed jobs the overrides with which they resume their runs."""
     findings = []
     for job in jobs:
         if job.state != KILLED:
@@ -60,11 +52,7 @@ def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: Config
 
 
 def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Path) -> None:
-    """Require that a resumed search has its original space and directions.
-
-    Raises:
-        ConfigError: The search differs.
-    """
+    """Require that a resumed search has its original space and directions."""
     plan = first_plan(read_events(folder), SEARCH)
     assert plan is not None
     changes = describe_changes({*space.texts, *map(mask_override, space.fixed)}, {*plan["space"], *plan["fixed"]})

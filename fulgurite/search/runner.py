@@ -34,8 +34,6 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, ov
     """Run trials until the search has `n_trials`.
 
     Raises:
-        ConfigError: Errors of the search; no trial was started and no folder was made.
-        UserError: The search cannot be resumed, or its storage cannot be used.
         Exception: The exception of the first failed trial, after the last trial.
     """
     loader = context.config_loader
@@ -81,13 +79,22 @@ def _record_plan(
     )
 
 
-class _SearchLoop:
-    """Runs the trials of one start of a search."""
+class _SearchLoop(Iterator[NumberedJob]):
+    """The trials of one start of a search, and the iterator over their jobs."""
 
     def __init__(
         self, launcher: Launcher, config: DictConfig, loader: ConfigLoaderImpl, trials: Trials, code: CodeState
     ) -> None:
         self.launcher, self.config, self.loader, self.trials, self.code = launcher, config, loader, trials, code
+        self.jobs: Iterator[Job] = iter(())
+
+    def __next__(self) -> NumberedJob:
+        job = next(self.jobs)
+        self.code.record_changes(self.trials.folder, job.number)
+        return job.number, job.all_overrides(self.trials.folder)
+
+    def __length_hint__(self) -> int:
+        return self.trials.num_remaining()
 
     def run(self, *, retry: bool) -> None:
         """Run the unfinished trials of earlier starts, then new ones."""
@@ -96,10 +103,10 @@ class _SearchLoop:
         add_resume_overrides(unfinished, self.config, self.loader)
         if trials.is_resumed:
             print_status(f"sweep: resuming {trials.folder}: {trials.describe_states(unfinished, retry=retry)}")
-        jobs = _JobIterator(self._jobs(unfinished, retry=retry), trials)
+        self.jobs = self._take_jobs(unfinished, retry=retry)
         # a launcher without slots would get all trials in one batch, before the study was told any result
         at_once = trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
-        with closing(run_jobs(self.launcher, jobs, at_once)) as running:
+        with closing(run_jobs(self.launcher, self, at_once)) as running:
             for number, result in running:
                 if trials.finish(number, result) in {TrialOutcome.FAILED, TrialOutcome.RUNNING}:
                     failed.append(result)
@@ -114,31 +121,13 @@ class _SearchLoop:
             rule = "" if retry else ". Pass sweep.retry_failed=true to retry."
             raise TrialsFailed("; ".join(reasons) + rule)
 
-    def _jobs(self, unfinished: Sequence[Job], *, retry: bool) -> Iterator[NumberedJob]:
+    def _take_jobs(self, unfinished: Sequence[Job], *, retry: bool) -> Iterator[Job]:
         """Yield jobs, and ask the study only when a launcher takes the next one."""
-        for job in unfinished:
-            yield self._next_job(job)
+        yield from unfinished
         for trial in self.trials.failed_trials() if retry else ():
-            yield self._next_job(self.trials.ask(retry_of=trial))
+            yield self.trials.ask(retry_of=trial)
         while self.trials.num_remaining():
-            yield self._next_job(self.trials.ask())
-
-    def _next_job(self, job: Job) -> NumberedJob:
-        self.code.record_changes(self.trials.folder, job.number)
-        return job.number, job.all_overrides(self.trials.folder)
-
-
-class _JobIterator(Iterator[NumberedJob]):
-    """Jobs with a length hint, from which launchers estimate the time left."""
-
-    def __init__(self, jobs: Iterator[NumberedJob], trials: Trials) -> None:
-        self.jobs, self.trials = jobs, trials
-
-    def __next__(self) -> NumberedJob:
-        return next(self.jobs)
-
-    def __length_hint__(self) -> int:
-        return self.trials.num_remaining()
+            yield self.trials.ask()
 
 
 class TrialsFailed(FulguriteError):

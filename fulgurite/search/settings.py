@@ -23,12 +23,9 @@ class SearchSettings:
     """The validated settings of a search.
 
     Attributes:
-        directions: One for each metric.
-        n_trials: Number of trials in all.
         n_jobs: Most trials at once; None for the number of the launcher's slots.
         max_failure_rate: Fraction of `n_trials` that may fail.
         custom_search_space: Suggests further values of a trial; None without one.
-        prunes: Whether a pruner is set.
     """
 
     directions: tuple[str, ...]
@@ -40,15 +37,15 @@ class SearchSettings:
 
     @classmethod
     def read(cls, config: DictConfig) -> SearchSettings:
-        """Read the settings from a sweep's config with its `hydra` node.
-
-        Raises:
-            ConfigError: All errors, one line each.
-        """
+        """Read the settings from a sweep's config with its `hydra` node."""
         sweeper = config.hydra.sweeper
         values: dict[str, Any] = {name: sweeper.get(name) for name in ("n_trials", "n_jobs", "max_failure_rate")}
-        directions = read_directions(sweeper)
-        findings = [*_number_problems(values), *_direction_problems(directions, sweeper)]
+        given: Any = sweeper.get("direction")
+        directions = tuple(str(getattr(one, "name", one)) for one in (given if is_list(given) else [given]))
+        findings = list(_find_problems(values))
+        if not directions or set(directions) - set(DIRECTIONS):
+            rule = "must be minimize or maximize, or a list of them for a list of metrics"
+            findings.append(_problem("direction", rule, given))
         raw: Any = OmegaConf.to_container(sweeper, resolve=False)
         custom = None
         if target := raw.get("custom_search_space"):
@@ -62,12 +59,6 @@ class SearchSettings:
         if (config.get("sweep") or {}).get("on_error") == "stop":
             values["max_failure_rate"] = 0.0
         return cls(directions, custom_search_space=custom, prunes=bool(raw.get("pruner")), **values)
-
-
-def read_directions(sweeper: Mapping[str, Any] | DictConfig) -> tuple[str, ...]:
-    """Return `hydra.sweeper.direction`, one or a list, as a tuple."""
-    given: Any = sweeper.get("direction")
-    return tuple(str(getattr(one, "name", one)) for one in (given if is_list(given) else [given]))
 
 
 def find_metric_problems(cfg: DictConfig, settings: SearchSettings) -> Iterator[str]:
@@ -85,7 +76,7 @@ def find_metric_problems(cfg: DictConfig, settings: SearchSettings) -> Iterator[
         yield f"hydra.sweeper.pruner: optimized_metric={metrics[0]} is not known during training. {rule}"
 
 
-def _number_problems(values: Mapping[str, Any]) -> Iterator[str]:
+def _find_problems(values: Mapping[str, Any]) -> Iterator[str]:
     for name in ("n_trials", "n_jobs"):
         value = values[name]
         if name == "n_jobs" and value is None:
@@ -95,12 +86,6 @@ def _number_problems(values: Mapping[str, Any]) -> Iterator[str]:
     rate = values["max_failure_rate"]
     if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
         yield _problem("max_failure_rate", "must be a fraction of n_trials between 0 and 1", rate)
-
-
-def _direction_problems(directions: tuple[str, ...], sweeper: DictConfig) -> Iterator[str]:
-    if not directions or set(directions) - set(DIRECTIONS):
-        rule = "must be minimize or maximize, or a list of them for a list of metrics"
-        yield _problem("direction", rule, sweeper.get("direction"))
 
 
 def _import_function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:

@@ -49,11 +49,7 @@ class SearchSpace:
         return [self.to_overrides(params) for params in (first, *others)]
 
     def grid(self) -> dict[str, list[Any]]:
-        """Return all values of each key, for Optuna's GridSampler.
-
-        Raises:
-            ConfigError: A key has an interval.
-        """
+        """Return all values of each key, for Optuna's GridSampler."""
         values = {name: _grid_values(distribution) for name, distribution in self.distributions.items()}
         infinite = [name for name, some in values.items() if some is None]
         if infinite:
@@ -63,11 +59,7 @@ class SearchSpace:
 
 
 def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
-    """Return the search space; the command line wins over `hydra.sweeper.params`.
-
-    Raises:
-        ConfigError: Overrides that cannot be parsed or are not a search space, one line each.
-    """
+    """Return the search space. The command line wins over `hydra.sweeper.params`."""
     params = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.get("params") else {}
     assert isinstance(params, dict)
     given = [*(f"{key!s}={value}" for key, value in params.items()), *job_overrides(overrides)]

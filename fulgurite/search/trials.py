@@ -1,7 +1,6 @@
 """The trials of a search: ask, tell, restore their states, write the best.
 
-A trial has the number of its job and of its folder. The study contains the trials and their results; run.json contains
-how a job ended, so a resumed search tells the study about the jobs whose results it lacks.
+A trial has the number of its job and folder. A resumed search tells the study the results that only run.json has.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from fulgurite.runs.run_json import mark_ended
 from fulgurite.runs.sweep_ledger import append_event, job_key, read_events, record_failure
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace
-from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy
+from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, tell_result
 from fulgurite.sweeps.jobs import FAILED, KILLED, NEW, Job
-from fulgurite.sweeps.resume import KILLED_SILENTLY, WAIT_OR_STOP
+from fulgurite.sweeps.resume import KILLED_SILENTLY, WAIT_OR_STOP, summarize_states
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -54,11 +53,6 @@ class Trials:
     The list of trials is cached until this process asks or tells, since launchers show progress several times a second.
 
     Attributes:
-        folder: The sweep's directory.
-        settings: The search's settings.
-        space: The search space.
-        stored: The study.
-        config: The sweep's config with its `hydra` node.
         is_resumed: Whether an earlier start created the study.
         keys: Keys of the jobs of this start, by number.
     """
@@ -73,11 +67,7 @@ class Trials:
     _cached: list[FrozenTrial] | None = field(default=None, init=False)
 
     def open_study(self) -> None:
-        """Create the study, or replay the sampler of a resumed one.
-
-        Raises:
-            UserError: The study to resume does not exist, or the one to create does.
-        """
+        """Create the study, or replay the sampler of a resumed one."""
         if self.is_resumed:
             self.stored.replay_sampler(self._propose)
         else:
@@ -196,7 +186,7 @@ class Trials:
 
         if reason is not None:
             self.stored.trial(number).set_user_attr(REASON, reason)
-        self.stored.tell(number, TrialState[outcome.value], values)
+        tell_result(self.stored.load(), number, TrialState[outcome.value], values)
         self._cached = None
         key = self.keys[number]
         append_event(self.folder, "told", job=number, key=key, state=outcome.value, values=values, reason=reason)
@@ -212,14 +202,14 @@ class Trials:
 
     def describe_states(self, unfinished: Sequence[Job], *, retry: bool) -> str:
         """Return e.g. `3 done, trial 3 to resume, 2 to start`."""
-        parts = [f"{sum(trial.state.name in {'COMPLETE', 'PRUNED'} for trial in self._all())} done"]
-        for numbers, what in (
-            ([str(job.number) for job in unfinished if job.state == KILLED], "to resume"),
-            ([str(trial.number) for trial in self.failed_trials()], "to retry" if retry else "failed"),
-        ):
-            parts += [f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)} {what}"] if numbers else []
+        num_done = sum(trial.state.name in {"COMPLETE", "PRUNED"} for trial in self._all())
         num_new = self._num_missing() + sum(job.state == NEW for job in unfinished)
-        return ", ".join([*parts, f"{num_new} to start"] if num_new > 0 else parts)
+        killed = [job.number for job in unfinished if job.state == KILLED]
+        failed = [trial.number for trial in self.failed_trials()]
+        names = [
+            f"trial{'s' * (len(some) > 1)} {', '.join(map(str, some))}" if some else "" for some in (killed, failed)
+        ]
+        return summarize_states(num_done, names, num_new, retry=retry)
 
     def write_best(self) -> list[FrozenTrial]:
         """Write the best trials to `optimization_results.yaml`, and return them.

@@ -68,11 +68,7 @@ class PruningCallback(Callback):
             trainer.should_stop = True
 
     def stop_if_pruned(self) -> None:
-        """Raise `Pruned` after the training of a pruned trial.
-
-        Raises:
-            Pruned: The trial was pruned.
-        """
+        """Raise `Pruned` after the training of a pruned trial."""
         # with ddp_spawn the callback's copy in the spawned process did the reports, and only the study has the reason
         reason = self.reason if self.num_validations else self._read_reason()
         if reason is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +31,7 @@ def study_name(config: DictConfig, folder: Path) -> str:
 def make_sampler_and_pruner(
     sweeper: DictConfig, grid: Callable[[], dict[str, list[Any]]]
 ) -> tuple[Any, Any, int | None]:
-    """Return the sampler, the pruner or None, and the number of grid points or None.
-
-    Raises:
-        ConfigError: A class rejects its arguments.
-    """
+    """Return the sampler, the pruner or None, and the number of grid points or None."""
     sampler, num_points = make_part(sweeper.sampler, "hydra.sweeper.sampler"), None
     if hasattr(sampler, "func"):  # a partial: the GridSampler config of Hydra's plugin lacks the search space
         values = grid()
@@ -46,12 +41,9 @@ def make_sampler_and_pruner(
 
 
 def open_storage(sweeper: DictConfig, folder: Path) -> Any:
-    """Open `hydra.sweeper.storage`, by default `study.db` in the sweep's directory.
-
-    Raises:
-        UserError: The storage cannot be opened.
-    """
+    """Open `hydra.sweeper.storage`, by default `study.db` in the sweep's directory."""
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(logging.WARNING)
@@ -64,22 +56,13 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
-    with _explain_storage_errors(url):
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-
-
-@contextmanager
-def _explain_storage_errors(url: str) -> Iterator[None]:
-    """Raise a `UserError` without the URL, which may contain a password."""
-    import sqlalchemy
-
-    kind = url.partition(":")[0]
+    kind = url.partition(":")[0]  # the messages do not contain the URL, which may contain a password
     try:
-        yield
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         install = 'Run `pip install -e ".[postgresql]"`.' if kind.startswith("postgres") else "Install it."
         raise UserError(f"hydra.sweeper.storage: the driver for {kind} is not installed. {install}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
+    except (SQLAlchemyError, ValueError) as error:
         lines = [line for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
         rule = "Set the URL of an existing database, e.g. postgresql://<user>@<host>/<database>."
         raise UserError(f"hydra.sweeper.storage: {kind} cannot be opened: {lines[0].strip()}. {rule}") from error
@@ -88,11 +71,7 @@ def _explain_storage_errors(url: str) -> Iterator[None]:
 class StoredStudy:
     """A study, loaded for each query, since trials report from other processes.
 
-    Args:
-        storage: From `open_storage`.
-        name: The study's name.
-        sampler: Proposes values; None where no values are proposed.
-        pruner: Decides on reports; None to prune no trial.
+    Without a sampler it proposes no values, without a pruner it prunes no trial.
     """
 
     def __init__(self, storage: Any, name: str, sampler: Any = None, pruner: Any = None) -> None:
@@ -103,11 +82,7 @@ class StoredStudy:
         self.pruner = pruner or optuna.pruners.NopPruner()
 
     def load(self) -> Study:
-        """Load the study.
-
-        Raises:
-            UserError: The storage does not contain it.
-        """
+        """Load the study."""
         import optuna
 
         try:
@@ -119,11 +94,7 @@ class StoredStudy:
             raise UserError(f"hydra.sweeper.storage: does not contain the study {self.name!r}. {rule}") from error
 
     def create(self, directions: tuple[str, ...], folder: Path) -> None:
-        """Create the study of a new search.
-
-        Raises:
-            UserError: The storage contains a study of that name.
-        """
+        """Create the study of a new search."""
         import optuna
 
         try:
@@ -144,18 +115,11 @@ class StoredStudy:
         study_id = self.storage.get_study_id_from_name(self.name)
         return optuna.trial.Trial(study, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
-    def tell(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
-        """Finish a trial."""
-        _tell(self.load(), number, state, values)
-
     def replay_sampler(self, propose: Callable[[Study], Trial]) -> None:
         """Bring a new sampler to the state in which the resumed search needs it.
 
         A new sampler with the same seed would propose the first values again. So an in-memory copy of the study asks
-        it for all trials and tells it all results, in the original order.
-
-        Args:
-            propose: Asks a study for a trial with all its values.
+        it for all trials, by `propose`, and tells it all results, in the original order.
         """
         import optuna
         from optuna.trial import TrialState
@@ -171,7 +135,7 @@ class StoredStudy:
         for _, is_told, trial in sorted(told + asked, key=lambda event: (event[0], event[1], event[2].number)):
             if is_told:
                 values = trial.values if trial.state == TrialState.COMPLETE else None
-                _tell(replay, trial.number, trial.state, values)
+                tell_result(replay, trial.number, trial.state, values)
                 continue
             if REPEATS in trial.user_attrs:
                 replay.enqueue_trial(trial.params)
@@ -187,7 +151,8 @@ class StoredStudy:
         )
 
 
-def _tell(study: Study, number: int, state: TrialState, values: list[float] | None) -> None:
+def tell_result(study: Study, number: int, state: TrialState, values: list[float] | None) -> None:
+    """Finish a trial."""
     try:
         study.tell(number, values=values, state=state)
     except RuntimeError as error:

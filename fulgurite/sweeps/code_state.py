@@ -18,11 +18,7 @@ MAX_SHOWN = 5  # changed files in a warning
 
 
 class CodeState:
-    """Hashes of the files of `src/` and `configs/`.
-
-    Args:
-        root: The project's root; None for `project_root()`.
-    """
+    """Hashes of the files of `src/` and `configs/`, by default of `project_root()`."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or project_root()
@@ -47,13 +43,7 @@ class CodeState:
             print_status("warning: sweep: src/ and configs/ have changed since the sweep started")
 
     def record_changes(self, folder: Path, next_job: int, consequence: str = "") -> None:
-        """Warn about files that changed during the sweep, and add them to its ledger.
-
-        Args:
-            folder: The sweep's directory.
-            next_job: Number of the first job that the change affects.
-            consequence: End of the warning.
-        """
+        """Warn about changed files, and record the first job that they affect."""
         if rank() == 0 and (files := self.changes()):
             append_event(folder, "changed", before=next_job, files=files)
             shown = ", ".join(files[:MAX_SHOWN]) + (", ..." if len(files) > MAX_SHOWN else "")

@@ -18,9 +18,6 @@ class ConfigCache:
 
     Jobs that choose the same group options differ in values only. The cache composes each choice once and sets the
     values in a copy, which takes a tenth of the time of composing.
-
-    Args:
-        loader: Hydra's config loader of this sweep.
     """
 
     def __init__(self, loader: ConfigLoaderImpl) -> None:
@@ -32,9 +29,7 @@ class ConfigCache:
     def load(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the config that Hydra would have composed when the files were read.
 
-        Args:
-            master_config: The sweep's config. Hydra overrides that were added since, such as its folder, are applied.
-            sweep_overrides: The job's overrides.
+        Hydra overrides that were added to `master_config` since, such as the sweep's folder, are applied.
         """
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(sweep_overrides)
         values = [] if master_config.hydra.searchpath else [item for item in overrides if self._sets_value(item)]

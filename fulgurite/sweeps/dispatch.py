@@ -1,9 +1,4 @@
-"""Dispatch jobs to any launcher, each when there is a slot for it.
-
-A launcher that runs several jobs at once has a method `stream(jobs)` (`StreamingLauncher`): it takes the next job only
-when a slot is free, and yields each job as it ends. Any other Hydra launcher has `launch`, which returns when all jobs
-of a batch have ended: Hydra's basic launcher gets batches of one.
-"""
+"""Dispatch jobs to any launcher, each when there is a slot for it."""
 
 from __future__ import annotations
 
@@ -24,16 +19,16 @@ JobResult = tuple[int, JobReturn]  # number of the job, and what Hydra returns f
 
 @runtime_checkable
 class StreamingLauncher(Protocol):
-    """A launcher whose slots are refilled as soon as one is free."""
+    """A launcher with slots: it takes the next job only when a slot is free.
+
+    Any other launcher has `launch`, which returns when all jobs of a batch have ended.
+    """
 
     def stream(self, jobs: Iterator[NumberedJob], at_once: int | None = None) -> Generator[JobResult, None, None]:
         """Run jobs as slots become free, and yield each as it ends, in any order.
 
-        Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for.
-
-        Args:
-            jobs: Number and overrides of each. `operator.length_hint` returns how many are left, where that is known.
-            at_once: The most jobs that may run at the same time; None for the number of slots.
+        Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for. At most `at_once` jobs
+        run at the same time, None: one in each slot. `length_hint(jobs)` is the number of jobs that are left, if known.
         """
         ...
 
@@ -44,13 +39,8 @@ def run_jobs(
     """Run jobs and yield each with its number as it ends, in any order.
 
     A search asks its study for a trial in `jobs`, and tells the study each result as it is yielded. When `jobs` stops,
-    the running jobs are still yielded. A job that can no longer be composed is yielded as a failed one.
-
-    Args:
-        launcher: Set up by Hydra.
-        jobs: Number and overrides of each.
-        at_once: The most jobs at the same time; None leaves that to the launcher, which gets all jobs in one batch
-            if it has no slots.
+    the running jobs are still yielded. A job that can no longer be composed is yielded as a failed one. With `at_once`
+    None, a launcher without slots gets all jobs in one batch.
     """
     from fulgurite.compat.hydra import BasicLauncher  # at each use: see there
 

@@ -54,8 +54,6 @@ def run_grid(sweeper: BasicSweeper, overrides: Sequence[str]) -> list[Sequence[J
     """Run the jobs of a grid that are not done, and return one batch of results.
 
     Raises:
-        ConfigError: Errors of the jobs; no job was started and no folder was made.
-        UserError: The sweep cannot be resumed.
         Exception: The exception of the first failed job, after the last job.
     """
     config, context = sweeper.config, sweeper.hydra_context
@@ -103,7 +101,7 @@ def _check_sweep(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderIm
 
 
 def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: CodeState) -> None:
-    """Write the plan into the ledger, and the jobs whose end it does not contain yet."""
+    """Write the plan into the ledger, and the jobs whose end it lacks."""
     if rank() != 0:
         return
     OmegaConf.save(config, folder / "multirun.yaml")
@@ -155,8 +153,7 @@ class _GridLoop:
         self.code.record_changes(self.folder, job.number, consequence)
         if rank() == 0 and job.folder is not None:
             if job.state != KILLED:
-                archived = archive_failed_job(job, self.folder)
-                kept = str(archived.relative_to(self.folder)) if archived else None
+                kept = archive_failed_job(job, self.folder)
                 append_event(self.folder, "again", job=job.number, key=job.key, kept=kept)
             clear_failures(job.folder)
         ledger_state(self.folder)  # read here once: a job is a fork of this process and inherits what was read
@@ -194,12 +191,8 @@ class _JobQueue(Iterator[NumberedJob]):
 def _print_plan(jobs: Sequence[Job], *, retry: bool) -> None:
     varying = varying_overrides(jobs) if len(jobs) > 1 else set(jobs[0].overrides)
     actions = {NEW: "to start", KILLED: "to resume", DONE: "done", FAILED: "to retry" if retry else "failed"}
-    rows: list[tuple[Any, ...]] = [
-        (
-            str(job.number),
-            " ".join(mask_override(item) for item in job.overrides if item in varying),
-            actions[job.state],
-        )
-        for job in jobs
-    ]
+    rows: list[tuple[Any, ...]] = []
+    for job in jobs:
+        values = " ".join(mask_override(item) for item in job.overrides if item in varying)
+        rows.append((str(job.number), values, actions[job.state]))
     show_plan(rows, [mask_override(override) for override in jobs[0].overrides if override not in varying])

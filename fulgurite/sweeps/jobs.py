@@ -31,10 +31,8 @@ class Job:
         number: Number of the job and by default the name of its folder; a resumed sweep keeps it.
         key: Hash of the overrides; the second job with the same overrides gets a suffix.
         overrides: As on the command line, without those of the sweep itself.
-        state: State after the earlier starts of the sweep.
         reason: Why the job is not done; empty if unknown.
         folder: Its run directory; None if it has none yet.
-        resume_overrides: Overrides with which the job resumes its earlier run.
     """
 
     number: int
@@ -59,11 +57,7 @@ def job_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def expand_grid(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]:
-    """Return the jobs of a grid in Hydra's order.
-
-    Raises:
-        UserError: The grid is empty.
-    """
+    """Return the jobs of a grid in Hydra's order."""
     given = job_overrides(overrides)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
     [points] = BasicSweeper.split_arguments(parsed, None)
@@ -93,7 +87,7 @@ def check_jobs(
         config: The sweep's config with its `hydra` node.
         loader: Composes the jobs.
         find_more: Returns further errors of a job and its config, one line each.
-        name_affected: Names the first jobs among the second ones; None for `describe_jobs`.
+        name_affected: Names the first jobs among the second ones.
 
     Raises:
         ConfigError: All errors, each with the jobs that have it.

@@ -26,11 +26,7 @@ KILLED_SILENTLY = "killed without reporting a reason, as by kill -9"
 
 
 def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
-    """Return the directory of the sweep to resume, `last` or a path.
-
-    Raises:
-        UserError: There is no such sweep, or another process runs it.
-    """
+    """Return the directory of the sweep to resume, `last` or a path."""
     sweep_dir = Path(str(config.hydra.sweep.dir))
     is_dir_given = any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in config.hydra.overrides.hydra)
     if asked != LAST:
@@ -54,12 +50,7 @@ def find_sweep(asked: str, config: DictConfig, kind: str = GRID) -> Path:
 
 
 def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
-    """Restore the numbers and states of the jobs from the sweep's earlier starts.
-
-    Raises:
-        ConfigError: The grid differs.
-        UserError: Another process runs a job.
-    """
+    """Restore the numbers and states of the jobs from the sweep's earlier starts."""
     events = read_events(folder)
     plan = first_plan(events)
     assert plan is not None
@@ -110,14 +101,14 @@ def has_other_config(job: Job, cfg: DictConfig) -> bool:
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
 
 
-def archive_failed_job(job: Job, folder: Path) -> Path | None:
+def archive_failed_job(job: Job, folder: Path) -> str | None:
     """Move the run of a failed job, if it left one, to `earlier/<job>-<n>`."""
     if job.folder is None or not job.folder.is_dir():
         return None
     (folder / ARCHIVE_DIR).mkdir(exist_ok=True)
     num_archived = len(list((folder / ARCHIVE_DIR).glob(f"{job.number}-*")))
-    archived = folder / ARCHIVE_DIR / f"{job.number}-{num_archived + 1}"
-    job.folder.rename(archived)
+    archived = f"{ARCHIVE_DIR}/{job.number}-{num_archived + 1}"
+    job.folder.rename(folder / archived)
     return archived
 
 
@@ -153,9 +144,14 @@ def describe_changes(now: set[str], before: set[str]) -> list[str]:
 
 def describe_states(jobs: Sequence[Job], *, retry: bool) -> str:
     """Return e.g. `3 done, job 3 to resume, 2 to start`."""
-    parts = [f"{sum(job.state == DONE for job in jobs)} done"]
-    for state, what in ((KILLED, "to resume"), (FAILED, "to retry" if retry else "failed")):
-        some = [job for job in jobs if job.state == state]
-        parts += [f"{describe_jobs(some, jobs)} {what}"] if some else []
-    num_new = sum(job.state == NEW for job in jobs)
-    return ", ".join([*parts, f"{num_new} to start"] if num_new else parts)
+    by_state = {state: [job for job in jobs if job.state == state] for state in (DONE, KILLED, FAILED, NEW)}
+    names = [describe_jobs(by_state[state], jobs) if by_state[state] else "" for state in (KILLED, FAILED)]
+    return summarize_states(len(by_state[DONE]), names, len(by_state[NEW]), retry=retry)
+
+
+def summarize_states(num_done: int, names: Sequence[str], num_new: int, *, retry: bool) -> str:
+    """Return states as text, with the names of the killed and the failed jobs."""
+    killed, failed = names
+    resumed = f"{killed} to resume" if killed else ""
+    retried = f"{failed} {'to retry' if retry else 'failed'}" if failed else ""
+    return ", ".join(filter(None, [f"{num_done} done", resumed, retried, f"{num_new} to start" if num_new > 0 else ""]))

@@ -24,13 +24,7 @@ WORKER_PROGRAM = (
 
 
 class JobEnvelope:
-    """A pickled job and the directories that it needs.
-
-    Args:
-        root: The project directory.
-        sweep: The sweep directory.
-        job: A pickled `RemoteJob`.
-    """
+    """A pickled `RemoteJob`, its project directory and its sweep directory."""
 
     def __init__(self, root: str, sweep: str, job: bytes) -> None:
         self.root, self.sweep, self.job = root, sweep, job
@@ -63,14 +57,8 @@ class JobEnvelope:
     def run_in_subprocess(self, log: str, exit_seconds: float) -> bytes | str:
         """Run the job in a child process and return its pickled `JobReturn`.
 
-        Ray raises KeyboardInterrupt here to cancel the job; the child then gets SIGTERM, and saves.
-
-        Args:
-            log: File for stdout and stderr of the child.
-            exit_seconds: For the child to exit after SIGTERM.
-
-        Returns:
-            A string is the reason why there is no result.
+        A string is the reason why there is none. Ray raises KeyboardInterrupt here to cancel the job; the child then gets
+        SIGTERM, and saves.
         """
         if missing := self.missing_folders():
             return missing

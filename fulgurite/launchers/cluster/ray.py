@@ -45,11 +45,7 @@ QUIET = {"log_to_driver": False, "configure_logging": False}
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Ray, as `StreamingLauncher`.
-
-    Raises:
-        UserError: Ray cannot be reached, or lacks the resources of a job.
-    """
+    """Run jobs on Ray, as `StreamingLauncher`."""
     ray = RayScheduler(settings)
     try:
         slots = settings["slots"] or ray.num_free_slots()
@@ -61,11 +57,7 @@ def stream(
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings if they are valid and Ray is installed.
-
-    Raises:
-        UserError: They are not.
-    """
+    """Return the settings if they are valid and Ray is installed."""
     check_types(settings, SETTINGS, "ray")
     if settings["num_cpus"] == settings["num_gpus"] == 0:
         raise UserError("hydra.launcher.num_cpus=0 hydra.launcher.num_gpus=0: a job needs resources. Set one above 0.")
@@ -81,12 +73,6 @@ class RayScheduler(Scheduler):
 
     A Ray worker has its own threads, signal handlers and environment, and is reused. A child process is clean, and its
     exit code or signal is known.
-
-    Args:
-        settings: Checked.
-
-    Raises:
-        UserError: Ray cannot be started or reached.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -121,11 +107,7 @@ class RayScheduler(Scheduler):
                 signal.signal(number, handler)  # Ray's handlers would exit before the jobs are stopped
 
     def num_free_slots(self) -> int:
-        """Return how many jobs fit into Ray's resources.
-
-        Raises:
-            UserError: None does.
-        """
+        """Return how many jobs fit into Ray's resources."""
         have = self.ray.cluster_resources()
         wanted = {
             "CPU": self.settings["num_cpus"],
@@ -148,11 +130,7 @@ class RayScheduler(Scheduler):
         return task.options(name=f"job {job.number}").remote(envelope, str(job.folder / CONSOLE_LOG), job.grace + 10.0)
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
-        """Return the handles of jobs that ended, within half a second.
-
-        Raises:
-            Interrupted: A signal arrived.
-        """
+        """Return the handles of jobs that ended, within half a second."""
         if not handles:
             return ()
         try:
@@ -164,11 +142,7 @@ class RayScheduler(Scheduler):
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return the result of a task.
-
-        Raises:
-            JobLost: Its worker died, or it was cancelled.
-        """
+        """Return the result of a task."""
         try:
             returned = self.ray.get(handle)
         except self.ray.exceptions.RayError as error:

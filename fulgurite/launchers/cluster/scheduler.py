@@ -44,11 +44,7 @@ class Scheduler(Protocol):
     """Interface to a scheduler, in which `submit` returns the handle of a job."""
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Hashable:
-        """Submit a job.
-
-        Raises:
-            QueueFull: The scheduler temporarily accepts none.
-        """
+        """Submit a job, or raise `QueueFull`."""
         ...
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
@@ -79,17 +75,7 @@ class Scheduler(Protocol):
 def submit_jobs(
     scheduler: Scheduler, launcher: Launcher, jobs: Iterator[NumberedJob], slots: int
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Submit jobs while the queue accepts them, and yield each as it ends.
-
-    Args:
-        scheduler: That runs them.
-        launcher: Set up by Hydra.
-        jobs: Number and overrides of each.
-        slots: Maximum number of queued and running jobs.
-
-    Yields:
-        Number and `JobReturn` of each, in the order in which they end.
-    """
+    """Submit jobs while the queue accepts them, and yield each as it ends."""
     config: Any = launcher.config  # type: ignore[attr-defined]
     submitted = _SubmittedJobs(scheduler)
     try:
@@ -134,11 +120,7 @@ class _SubmittedJobs:
         return time.monotonic() >= self.retry_at
 
     def submit(self, job: RemoteJob) -> bool:
-        """Submit a job, or return False if the queue is full.
-
-        Raises:
-            UserError: It was full for too long, or for the first job.
-        """
+        """Submit a job, or return False if the queue is full."""
         envelope = JobEnvelope(str(project_root()), str(job.sweep), pickle.dumps(job))
         try:
             with signal_handler().deferred():  # a submitted job must be registered here, or nothing stops it
@@ -164,11 +146,7 @@ class _SubmittedJobs:
             yield self.jobs[handle].number, self._settle(handle, self.jobs.pop(handle))
 
     def stop_all(self) -> None:
-        """Request all jobs to stop, wait, and kill the rest.
-
-        Raises:
-            Interrupted: A second signal arrived, after which jobs are killed at once.
-        """
+        """Request all jobs to stop, wait, and kill the rest."""
         if not self.jobs:
             return
         seconds = max(job.grace for job in self.jobs.values()) + STARTUP_SECONDS
@@ -210,11 +188,7 @@ class _SubmittedJobs:
 
 
 def import_package(package: str, launcher: str) -> ModuleType:
-    """Import a launcher's package.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Import a launcher's package, or name the command that installs it."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -225,15 +199,9 @@ def import_package(package: str, launcher: str) -> ModuleType:
 
 
 def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
-    """Check names and types of a launcher's settings.
+    """Check names and types of a launcher's settings, which are listed in `types`.
 
-    Args:
-        given: From the config.
-        types: Of each key. Numbers must be positive; those of `num_`, `max_` and `gpus_` keys may be 0.
-        launcher: Its name.
-
-    Raises:
-        UserError: All invalid settings, one line each.
+    Numbers must be positive; those of `num_`, `max_` and `gpus_` keys may be 0.
     """
     wrong = []
     for key, value in given.items():

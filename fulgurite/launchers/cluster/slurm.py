@@ -72,11 +72,7 @@ def stream(
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings if jobs can be submitted with them.
-
-    Raises:
-        UserError: They cannot.
-    """
+    """Return the settings if jobs can be submitted with them."""
     check_types(settings, SETTINGS, "slurm")
     cluster = settings["cluster"]
     if cluster not in CLUSTERS:
@@ -121,12 +117,7 @@ def make_executor(settings: dict[str, Any], folder: Path) -> Any:
 
 
 class SlurmScheduler(Scheduler):
-    """Slurm jobs of submitit.
-
-    Args:
-        settings: Checked.
-        folder: The sweep directory.
-    """
+    """Slurm jobs of submitit."""
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         from cloudpickle import register_pickle_by_value
@@ -142,12 +133,7 @@ class SlurmScheduler(Scheduler):
         self.filesystem_seconds = 0.0 if self.local else 15.0
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Any:
-        """Submit a job, and cancel its queued copy of an earlier start of the sweep.
-
-        Raises:
-            QueueFull: The user's job limit is reached, or Slurm does not respond.
-            UserError: Slurm rejects the job.
-        """
+        """Submit a job, and cancel its queued copy of an earlier start of the sweep."""
         last = ledger_state(self.folder).last.get(job.number, {})
         if not self.local and last.get("event") == "queued":
             subprocess.run(["scancel", str(last["id"])], check=False)
@@ -177,11 +163,7 @@ class SlurmScheduler(Scheduler):
         return found
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return the result of a job.
-
-        Raises:
-            JobLost: It has none.
-        """
+        """Return the result of a job."""
         until = time.monotonic() + self.filesystem_seconds
         while not handle.paths.result_pickle.exists() and time.monotonic() < until:
             time.sleep(0.5)

@@ -49,12 +49,7 @@ def run_submitted_job(pickled: bytes) -> JobReturn:
 
 
 def run_from_stdin(result: str, parent: int) -> None:
-    """Run a job read from standard input, and terminate it with its parent.
-
-    Args:
-        result: File for the pickled `JobReturn`.
-        parent: Process ID of the Ray worker that started this process.
-    """
+    """Run a job read from stdin, write its `JobReturn`, and exit with the parent."""
     terminate_with_parent(parent)
     returned = _run_or_resume(sys.stdin.buffer.read())
     temporary = Path(f"{result}.part")
@@ -75,11 +70,7 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
 
 
 def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
-    """Add the overrides that resume a job if a signal interrupted it.
-
-    Raises:
-        UserError: It cannot be resumed.
-    """
+    """Add the overrides that resume a job if a signal interrupted it."""
     run = RunDirectory.of(job.folder)
     if run is None or run.status != KILLED:
         return job
