@@ -10,12 +10,7 @@ from fulgurite.core.errors import UserError, did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of one command of `python -m fulgurite`.
-
-    Args:
-        command: The command, e.g. `runs`.
-        description: The help text above the options.
-    """
+    """The parser of one command of `python -m fulgurite`."""
 
     def __init__(self, command: str, description: str | None) -> None:
         super().__init__(
@@ -26,11 +21,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Return the options and positional arguments, in any order on the command line.
-
-        Raises:
-            UserError: An option is unknown, or a value is invalid.
-        """
+        """Return the options and positional arguments, in any order on the command line."""
         namespace, unknown = self.parse_known_intermixed_args(list(argv))
         if unknown:
             option = unknown[0].partition("=")[0]
@@ -45,12 +36,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def one_of(option: str, choices: Sequence[str]) -> Callable[[str], str]:
-    """Return an argparse `type` that accepts one of `choices`.
-
-    Args:
-        option: E.g. `--format`, for the error message.
-        choices: The valid values.
-    """
+    """Return an argparse `type` that accepts one of `choices`; errors name `option`."""
 
     def convert(value: str) -> str:
         if value not in choices:
@@ -61,11 +47,6 @@ def one_of(option: str, choices: Sequence[str]) -> Callable[[str], str]:
 
 
 def list_of(option: str, choices: Sequence[str] | None = None) -> Callable[[str], list[str]]:
-    """Return an argparse `type` for comma-separated values.
-
-    Args:
-        option: E.g. `--status`, for the error message.
-        choices: The valid values; None accepts any.
-    """
+    """Return an argparse `type` for comma-separated `choices`, or for any values."""
     convert = one_of(option, choices) if choices is not None else str
     return lambda text: [convert(part) for part in text.split(",") if part]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fulgurite.core.errors import UserError
@@ -29,7 +29,7 @@ log = RankedLogger(__name__)
 def download(
     urls: str | Sequence[str], target: str | Path, sha256: str | None = None, *, timeout: float = SOCKET_TIMEOUT_SECONDS
 ) -> Path:
-    """Download a file from the first mirror that delivers it intact, under a lock, and return its path.
+    """Download a file from the first mirror that delivers it intact, under a lock.
 
     Only https is used, also after redirects; plain http is allowed to this machine. Bytes are collected in
     `<target>.part`. A later call or another mirror continues that file only when `sha256` can verify the result. An
@@ -37,7 +37,7 @@ def download(
 
     Args:
         urls: Mirrors, in order.
-        target: The file to create; its folder is created too.
+        target: The file to create and return; its folder is created too.
         sha256: Expected hex digest; None accepts any content.
         timeout: Seconds without a byte before the next mirror is tried.
 
@@ -136,8 +136,7 @@ def _copy(response: HTTPResponse, file: IO[bytes], timeout: float) -> None:
     expected, received = response.length, 0
     while received != expected:
         try:
-            # read1 returns the bytes that have arrived: an interruption loses none
-            block = response.read1(BLOCK)
+            block = response.read1(BLOCK)  # the bytes that have arrived: an interruption loses none
         except (OSError, HTTPException) as error:
             raise _InterruptedError(f"{_reason(error, timeout)} after {received} bytes") from error
         if not block:
@@ -163,10 +162,7 @@ def _opener(url: str) -> OpenerDirector:
             _check_url(newurl)
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-    handlers: list[Any] = [SecureRedirects()]
-    if urlsplit(url).hostname in LOOPBACK:
-        handlers.append(ProxyHandler({}))
-    return build_opener(*handlers)
+    return build_opener(SecureRedirects(), *([ProxyHandler({})] if urlsplit(url).hostname in LOOPBACK else []))
 
 
 def is_secure(url: str) -> bool:

@@ -109,30 +109,20 @@ def find_interrupt(error: BaseException | None) -> Interrupted | None:
     return error
 
 
-class RefusedByRankZero(FulguriteError):
-    """Rank 0 rejected the start of a run on several ranks.
-
-    Args:
-        message: Rank 0's error message.
-        exit_code: Rank 0's exit code.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class RankFailed(FulguriteError):
-    """Another rank failed, and this rank cannot continue.
-
-    Args:
-        message: The rank that failed, and the reason.
-        exit_code: Exit code of that rank, and so of the run.
-    """
+class _OtherRankError(FulguriteError):
+    """Another rank ended the run; its message and its exit code, which is that of the run."""
 
     def __init__(self, message: str, exit_code: int = EXIT_CRASH) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class RefusedByRankZero(_OtherRankError):
+    """Rank 0 rejected the start of a run on several ranks."""
+
+
+class RankFailed(_OtherRankError):
+    """Another rank failed, and this rank cannot continue; the message names that rank and the reason."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -148,12 +138,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `. Did you mean 'x' or 'y'?` with the names nearest to `wrong`, or an empty string.
-
-    Args:
-        wrong: The name that the user wrote.
-        known: The valid names.
-    """
+    """Return `. Did you mean 'x' or 'y'?` with the names nearest to `wrong`, or ''."""
     return _question(get_close_matches(wrong, list(known), n=2, cutoff=0.6))
 
 
@@ -162,13 +147,7 @@ def _question(names: Sequence[str]) -> str:
 
 
 def suggest_or_list(wrong: str, known: Iterable[str], intro: str = "It takes") -> str:
-    """Return the question of `did_you_mean`, or the list of valid names when none is near.
-
-    Args:
-        wrong: The name that the user wrote.
-        known: The valid names.
-        intro: Text before the list.
-    """
+    """Return `did_you_mean`, or the list of valid names when none is near."""
     names = list(dict.fromkeys(known))
     near = did_you_mean(wrong, names)
     if near or not names:
@@ -177,12 +156,7 @@ def suggest_or_list(wrong: str, known: Iterable[str], intro: str = "It takes") -
 
 
 def suggest_path(wrong: str, paths: Iterable[str]) -> str:
-    """Return the question of `did_you_mean` for a dotted path: siblings first, then the same last part anywhere.
-
-    Args:
-        wrong: Dotted path that does not exist.
-        paths: Dotted paths that exist.
-    """
+    """Return `did_you_mean` for a dotted path: siblings, then its last part anywhere."""
     known = list(dict.fromkeys(paths))
     parent, _, last = wrong.rpartition(".")
     siblings = [path for path in known if path.rpartition(".")[0] == parent]

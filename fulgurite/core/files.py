@@ -18,15 +18,10 @@ LOCK_TIMEOUT = 600.0  # seconds; another process may download or prepare the sam
 
 @contextmanager
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces the old one only when the block ends without an error.
+    """Open a file that replaces the old one only when the block ends without an error.
 
-    The bytes are synced before the rename, so a crash or a power cut leaves the old file or the new one.
-
-    Args:
-        path: The file to create or replace; its folder must exist.
-
-    Yields:
-        The open binary file, under a temporary name in the same folder.
+    The bytes are synced before the rename, so a crash or a power cut leaves the old file or the new one. The folder of
+    `path` must exist; the open file has a temporary name in it.
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -43,12 +38,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old content or the new one, never a part.
-
-    Args:
-        path: The file to create or replace; its folder must exist.
-        content: Text (written as UTF-8) or bytes.
-    """
+    """Write text as UTF-8, or bytes; a reader sees the old content or the new one."""
     with open_atomic(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -59,11 +49,9 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Remove the temporary files of killed writers from a folder that no other process writes to.
+    """Remove the temporary files of killed writers of `names`, e.g. `*.ckpt`.
 
-    Args:
-        folder: The folder of the files.
-        names: Pattern of the files that were being written, e.g. `*.ckpt`.
+    No other process may write to the folder.
     """
     for temporary in folder.glob(f".{names}.tmp"):
         temporary.unlink(missing_ok=True)
@@ -91,37 +79,25 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def file_lock(path: str | Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Hold a lock between processes; the system releases it when its holder dies, also by SIGKILL.
-
-    Args:
-        path: The lock file; it and its folder are created.
-        timeout: Seconds to wait for another holder.
+    """Hold a lock between processes; it ends with its holder, also by SIGKILL.
 
     Raises:
         UserError: Another process still holds the lock after `timeout` seconds.
-        OSError: The lock file cannot be created.
     """
     from filelock import FileLock, Timeout
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = FileLock(path)
     try:
-        handle.acquire(timeout=timeout)
+        held = FileLock(path).acquire(timeout=timeout)
     except Timeout:
         raise UserError(
             f"{path}: locked by another process for {timeout:g} s. Wait for that process, or stop it."
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        handle.release()
 
 
 def load_pickle(packed: bytes) -> Any:
-    """Unpickle data of another process of the same sweep; never call it on user input.
-
-    Args:
-        packed: A pickled job, or its return value.
-    """
+    """Unpickle data of another process of the same sweep; never call it on user input."""
     return pickle.loads(packed)  # noqa: S301 - the sweep's own

@@ -17,9 +17,7 @@ HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sw
 def format_bytes(num_bytes: float, *, rounded: bool = False) -> str:
     """Return a size with its binary unit: `12 B`, `64 KiB`, `1.5 GiB`.
 
-    Args:
-        num_bytes: The size.
-        rounded: Round to whole units, GiB to one decimal; otherwise four digits are kept.
+    Four digits are kept; `rounded` keeps whole units, and one decimal of GiB.
     """
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if num_bytes >= size:
@@ -55,13 +53,7 @@ def format_latency(seconds: float) -> str:
 def markdown_lines(
     columns: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield the lines of a Markdown table.
-
-    Args:
-        columns: The column heads.
-        rows: The cells.
-        right_aligned: Columns of numbers.
-    """
+    """Yield the lines of a Markdown table."""
     rule = ["---:" if column in right_aligned else "---" for column in columns]
     for line in (columns, rule, *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n"
@@ -90,13 +82,7 @@ def show_config(cfg: DictConfig) -> None:
 
 
 def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path) -> None:
-    """Print the final metrics, the checkpoint that they were measured on, and the run directory.
-
-    Args:
-        metrics: Name to number.
-        weights: The checkpoint, relative to the run directory; None for the weights in memory.
-        folder: The run directory.
-    """
+    """Print the final metrics, the checkpoint they were measured on (None: in memory), the run directory."""
     from rich.table import Table
 
     table = Table("metric", "value", title="Results")
@@ -106,14 +92,7 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
 
 
 def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path, unfinished: Sequence[str]) -> None:
-    """Print one row for each set of values that a sweep tried.
-
-    Args:
-        rows: Values, number of jobs, then a cell for each metric.
-        names: The metrics.
-        folder: The sweep's directory.
-        unfinished: A line for each job that is not done.
-    """
+    """Print a row of cells for each set of values: values, jobs, each metric."""
     from rich.table import Table
 
     table = Table(title="Sweep: mean ± standard deviation over jobs")
@@ -131,14 +110,7 @@ def show_plan(
     columns: Sequence[str] = ("job", "values", "state"),
     title: str | None = None,
 ) -> None:
-    """Print the jobs that a sweep would run.
-
-    Args:
-        rows: A cell for each column.
-        shared: The overrides that all jobs have.
-        columns: The column heads.
-        title: The table's title; None counts the jobs.
-    """
+    """Print the jobs that a sweep would run, and the overrides that all jobs share."""
     from rich.table import Table
 
     table = Table(*columns, title=title or f"Sweep: {len(rows)} jobs")

@@ -13,8 +13,7 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> tuple[Callable[[st
 
     Args:
         package: The package's `__name__`.
-        exports: Public name to the module that defines it. A name equal to the last part of its module stands for the
-            module itself.
+        exports: Public name to its module; a name equal to the last part of its module stands for the module itself.
 
     Example:
         >>> __getattr__, __dir__ = lazy_exports(__name__, {"split_fold": "fulgurite.data.folds"})
@@ -24,9 +23,8 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> tuple[Callable[[st
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_module(exports[name])
-        value = (
-            module if exports[name].rpartition(".")[2] == name and not hasattr(module, name) else getattr(module, name)
-        )
+        is_module = exports[name].rpartition(".")[2] == name and not hasattr(module, name)
+        value = module if is_module else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -20,11 +20,7 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 def read_stat(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat from the third on: state, parent, ...
 
-    Args:
-        pid: Process ID.
-
-    Returns:
-        The twentieth field is the start time. Empty without such a process, or without /proc.
+    The twentieth field is the start time. Empty without such a process, or without /proc.
     """
     try:
         # the process name before the state may contain spaces and brackets

@@ -7,6 +7,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import MutableMapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _started_script() -> Path | None:
 
 
 def prepare_environment() -> None:
-    """Load `.env` from the root and export the root as `PROJECT_ROOT`, which configs read.
+    """Export the root as `PROJECT_ROOT`, which configs read, and load its `.env`.
 
     Variables that are set already win over `.env`.
     """
@@ -81,28 +82,21 @@ def prepare_environment() -> None:
 
 
 def use_writable_caches(env: MutableMapping[str, str]) -> None:
-    """Redirect cache folders that are not writable to a private temporary folder, with one warning.
-
-    Args:
-        env: The environment; changed.
-    """
-    unwritable = {}
-    for name, default in CACHES.items():
-        folder = env.get(name) or default
-        if folder is not None and not _is_writable(Path(os.path.expanduser(folder))):  # noqa: PTH111 - never fails
-            unwritable[name] = folder
+    """Redirect cache folders that are not writable to a private one, with one warning."""
+    folders = {name: env.get(name) or default for name, default in CACHES.items()}
+    unwritable = {name: folder for name, folder in folders.items() if folder and not _is_writable(folder)}
     if not unwritable:
         return
     private = _private_folder()
-    for name in unwritable:
-        env[name] = str(private / name.lower())
+    env.update({name: str(private / name.lower()) for name in unwritable})
     shown = [f"{name}={folder}" for name, folder in unwritable.items() if folder != CACHES[name]] or ["HOME"]
     if rank() == 0:
         sys.stderr.write(f"warning: {', '.join(shown)}: not writable. Caches go to {private}.\n")
 
 
-def _is_writable(folder: Path) -> bool:
+def _is_writable(given: str) -> bool:
     """Return whether the folder, or the nearest existing folder above it, is writable."""
+    folder = Path(os.path.expanduser(given))  # noqa: PTH111 - never fails
     for existing in (folder, *folder.parents):
         if os.path.lexists(existing):
             return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
@@ -112,11 +106,11 @@ def _is_writable(folder: Path) -> bool:
 def _private_folder() -> Path:
     """Return a folder that only this user can enter, the same at each start."""
     wanted = Path(tempfile.gettempdir()) / f"fulgurite-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    try:
+    with suppress(OSError):
         wanted.mkdir(mode=0o700, exist_ok=True)
         found = wanted.lstat()
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="fulgurite-cache-"))
-    # another user can create the folder first, to read or plant cache entries
-    is_private = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0)
-    return wanted if is_private and stat.S_ISDIR(found.st_mode) else Path(tempfile.mkdtemp(prefix="fulgurite-cache-"))
+        # another user can create the folder first, to read or plant cache entries
+        is_own = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0)
+        if is_own and stat.S_ISDIR(found.st_mode):
+            return wanted
+    return Path(tempfile.mkdtemp(prefix="fulgurite-cache-"))

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 
@@ -21,12 +21,7 @@ def rank() -> int:
 
 
 class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only at type-checking time before Python 3.11
-    """A logger for rank 0 only, or for every rank with the rank in front.
-
-    Args:
-        name: The logger's name, usually `__name__`.
-        every_rank: Log on all ranks; messages start with `[rank N]` when there are several.
-    """
+    """A logger for rank 0 only, or for every rank with `[rank N]` in front."""
 
     def __init__(self, name: str, *, every_rank: bool = False) -> None:
         super().__init__(logging.getLogger(name), {})
@@ -38,23 +33,16 @@ class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic 
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the rank in front of the message when there are several ranks."""
-        if self.every_rank and rank() == 0 and _has_many_ranks(os.environ):
-            return f"[rank 0] {msg}", kwargs
-        if self.every_rank and rank() > 0 and not _has_rank_prefix(logging.getLogger()):
+        sizes = {os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_NTASKS")}
+        has_many_ranks = rank() > 0 or not sizes <= {"", "1"}
+        has_prefix = any(isinstance(handler.formatter, _RankFormatter) for handler in logging.getLogger().handlers)
+        if self.every_rank and has_many_ranks and not has_prefix:
             return f"[rank {rank()}] {msg}", kwargs
         return msg, kwargs
 
 
-def _has_many_ranks(env: Mapping[str, str]) -> bool:
-    return any(env.get(name, "1") not in {"", "1"} for name in ("WORLD_SIZE", "SLURM_NTASKS")) or rank() > 0
-
-
 class _RankFormatter(logging.Formatter):
-    """A formatter that puts the rank in front of each line.
-
-    Args:
-        inner: Formats the rest of the line.
-    """
+    """A formatter that puts the rank in front of each line of `inner`."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -65,24 +53,13 @@ class _RankFormatter(logging.Formatter):
         return f"[rank {rank()}] {self.inner.format(record)}"
 
 
-def _has_rank_prefix(logger: logging.Logger) -> bool:
-    """Return whether a logger's handlers put the rank in front."""
-    return any(isinstance(handler.formatter, _RankFormatter) for handler in logger.handlers)
-
-
-class _AdvertFilter(logging.Filter):
-    """A filter that drops the tips in which libraries advertise products."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "💡" not in record.getMessage()
+def _is_no_advert(record: logging.LogRecord) -> bool:
+    """Return whether a record is not one of the tips in which libraries advertise products."""
+    return "💡" not in record.getMessage()
 
 
 def report_write_error_once(handler: logging.FileHandler) -> None:
-    """Report a log file that is not writable once in a line, instead of each time in a traceback.
-
-    Args:
-        handler: The handler of the file; it continues to try.
-    """
+    """Report a log file that is not writable once in a line, without a traceback."""
     reported: list[BaseException] = []
 
     def report(_: logging.LogRecord) -> None:
@@ -106,11 +83,7 @@ UNACTIONABLE = (
 
 
 def filter_library_logs(*, ignore_warnings: bool = False) -> None:
-    """Send warnings to the log, and drop those that the user cannot act on.
-
-    Args:
-        ignore_warnings: Drop all Python warnings.
-    """
+    """Send warnings to the log, and drop those that the user cannot act on, or all."""
     for library in ("lightning", "lightning.pytorch", "lightning.fabric"):
         # Lightning adds its own handlers on import: its messages would be logged twice, or outside the run's log
         logging.getLogger(library).handlers.clear()
@@ -122,8 +95,7 @@ def filter_library_logs(*, ignore_warnings: bool = False) -> None:
             report_write_error_once(handler)
         if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _RankFormatter):
             handler.setFormatter(_RankFormatter(handler.formatter))
-        if not any(isinstance(present, _AdvertFilter) for present in handler.filters):
-            handler.addFilter(_AdvertFilter())
+        handler.addFilter(_is_no_advert)
     logging.captureWarnings(True)
     for pattern in UNACTIONABLE:
         warnings.filterwarnings("ignore", message=pattern)

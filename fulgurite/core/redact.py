@@ -21,9 +21,6 @@ def mask_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the config as plain resolved values, with `***` for values from the environment.
 
     The interpolation is replaced before anything is resolved, so a reference to it is masked too.
-
-    Args:
-        cfg: A composed config; not changed.
     """
     shown = copy.deepcopy(cfg)
     OmegaConf.set_readonly(shown, False)

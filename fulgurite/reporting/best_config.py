@@ -18,12 +18,7 @@ LEFT_OUT = (*IRRELEVANT, "hparams_search", "debug", "local", "data.num_folds", *
 
 
 def experiment_text(overrides: Sequence[str], header: Sequence[str]) -> str:
-    """Return an experiment file that composes to the same config as the overrides.
-
-    Args:
-        overrides: The job's overrides, as Hydra saved them.
-        header: Lines of the comment at the top.
-    """
+    """Return an experiment file that composes to the same config as a job's overrides."""
     defaults: list[Any] = []
     values: dict[str, Any] = {}
     bases: list[str] = []

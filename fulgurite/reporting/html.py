@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from fulgurite.core.formatting import format_duration_short
 from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
-from fulgurite.runs.run_directory import key_and_value
+from fulgurite.runs.run_directory import as_number, key_and_value
 from fulgurite.runs.sweep_summary import shown_value
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -61,13 +62,7 @@ Cell = tuple[str, str]
 
 
 def render_page(summary: Summary, headline: Sequence[str], plots: Mapping[str, str]) -> str:
-    """Return the HTML page of a sweep.
-
-    Args:
-        summary: The summary of the sweep.
-        headline: Sentences at the top.
-        plots: Title to SVG.
-    """
+    """Return the HTML page of a sweep with sentences at the top and SVG plots by title."""
     title = f"Sweep {summary.folder.name}"
     parts = [
         f"<h1>{escape(title)}</h1><p class=path>{escape(str(summary.folder))}</p>",
@@ -144,11 +139,9 @@ def _failures(summary: Summary) -> str:
     seed = _seed(summary)
     rows = [
         [
-            _text(run.folder.name),
-            _text(run.status),
-            _text(run.reason),
+            *_texts(run.folder.name, run.status, run.reason),
             *_values(summary, group),
-            *(_text(seed_of(run)) for _ in seed),
+            *_texts(*(seed_of(run) for _ in seed)),
         ]
         for group, run in unfinished
     ]
@@ -160,17 +153,13 @@ def _runs(summary: Summary) -> str:
     rows = []
     for group in summary.groups:
         for run in group.runs:
-            numbers = [run.metrics.get(name) for name in names]
-            rows.append(
-                [
-                    _text(run.folder.name),
-                    _text(run.status),
-                    *_values(summary, group),
-                    *(_text(seed_of(run)) for _ in seed),
-                    (format_duration_short(run.seconds), str(run.seconds)) if run.seconds is not None else ("-", ""),
-                    *((f"{of:.4g}", repr(of)) if of is not None and of == of else ("-", "") for of in numbers),  # noqa: PLR0124
-                ]
-            )
+            row = [*_texts(run.folder.name, run.status), *_values(summary, group)]
+            row += _texts(*(seed_of(run) for _ in seed))
+            row.append(("-", "") if run.seconds is None else (format_duration_short(run.seconds), str(run.seconds)))
+            for number in map(run.metrics.get, names):
+                missing = number is None or math.isnan(number)
+                row.append(("-", "") if missing else (f"{number:.4g}", repr(number)))
+            rows.append(row)
     return _table("runs", ["job", "status", *_keys(summary), *seed, "took", *names], rows)
 
 
@@ -179,17 +168,15 @@ def _seed(summary: Summary) -> list[str]:
     return ["seed"] if any(map(seed_of, summary.runs)) else []
 
 
-def _text(text: str) -> Cell:
-    return text, text
+def _texts(*texts: str) -> list[Cell]:
+    return [(text, text) for text in texts]
 
 
 def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best: int | None = None) -> str:
     """Return a table with a filter box and sortable columns."""
-    numbers = [
-        any(row[column][1] for row in rows) and all(_is_number(row[column][1]) for row in rows)
-        for column in range(len(heads))
-    ]
-    kinds = [" class=number" if number else "" for number in numbers]
+    columns = [{row[column][1] for row in rows} - {""} for column in range(len(heads))]
+    are_numbers = [bool(keys) and all(as_number(key) is not None for key in keys) for keys in columns]
+    kinds = [" class=number" if are else "" for are in are_numbers]
     head = "".join(
         f"<th{kind}><button type=button>{escape(text)}</button></th>" for text, kind in zip(heads, kinds, strict=True)
     )
@@ -205,11 +192,3 @@ def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best
     box = f'<input type=search placeholder="filter rows" aria-label="filter {name}">'
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
     return f"<div class=table id={name}>{box}<div class=wide>{table}</div></div>"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "0")
-    except ValueError:
-        return False
-    return True

@@ -20,13 +20,9 @@ MAX_KEYS = 12
 STYLE: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
     "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "axes.grid": True,
     "grid.color": "#e4e7eb",
     "grid.linewidth": 0.6,
@@ -37,14 +33,7 @@ STYLE: Any = {
 
 
 def draw_all(summary: Summary) -> dict[str, str]:
-    """Return the SVG text of each plot that has data, by title.
-
-    Args:
-        summary: The summary of the sweep.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """Return the SVG text of each plot that has data, by title."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -99,13 +88,13 @@ def _curves(summary: Summary) -> Figure | None:
     for name, axes in zip(names, panels, strict=True):
         for (run, curve), number in zip(curves, numbers, strict=True):
             if name in curve:
-                best = run.folder in of_best
+                line: dict[str, Any] = {"color": BEST, "linewidth": 1.8, "zorder": 3}
+                if run.folder not in of_best:
+                    shade = FAINT if number is None else shades.get(number, FAINT)
+                    line = {"color": shade, "linewidth": 0.8, "alpha": 0.7}
                 axes.plot(
                     *zip(*curve[name], strict=True),
-                    color=BEST if best else shades.get(number, FAINT) if number is not None else FAINT,
-                    linewidth=1.8 if best else 0.8,
-                    alpha=1 if best else 0.7,
-                    zorder=3 if best else 2,
+                    **line,
                     marker="." if len(curve[name]) == 1 else None,
                     rasterized=len(curves) > MAX_VECTOR_RUNS,
                 )
@@ -205,9 +194,8 @@ def _slices(summary: Summary) -> Figure | None:
 
 
 def _importance(summary: Summary) -> Figure | None:
-    if not summary.importance:
+    if not (shares := list(summary.importance.items())[:MAX_KEYS][::-1]):
         return None
-    shares = list(summary.importance.items())[:MAX_KEYS][::-1]
     figure, [axes] = _figure(7.0, 0.6 + 0.34 * len(shares))
     bars = axes.barh([key for key, _ in shares], [share for _, share in shares], color=BAR, height=0.62)
     axes.bar_label(bars, [f"{share:.0%}" for _, share in shares], padding=3)

@@ -31,18 +31,11 @@ PAGE, BEST = "report.html", "best.yaml"
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options and the sweep's folder.
-
-    Raises:
-        UserError: An argument is invalid.
-    """
+    """Return the options and the sweep's folder."""
     parser = CommandParser("report", __doc__)
     add = parser.add_argument
     add("sweep", nargs="*", help="the sweep's folder")
-    add(
-        "--metric",
-        help="metric that ranks the groups (the optimised one, else the best of the validation)",
-    )
+    add("--metric", help="metric that ranks the groups (the optimised one, else the best of the validation)")
     add("--mode", type=one_of("--mode", MODES), help="max or min (by the sweep's direction, else by the metric's name)")
     add("--json", action="store_true", help="print the summary as JSON")
     query = parser.parse(argv)
@@ -68,10 +61,8 @@ def headline(summary: Summary) -> list[str]:
     if summary.paired is not None:
         lines.append(_compare_best_two(summary))
     if has_folds(summary):
-        lines.append(
-            "folds share most of their training data, so every interval over folds is too narrow (Bengio and "
-            "Grandvalet 2004, JMLR 5)"
-        )
+        too_narrow = "folds share most of their training data, so every interval over folds is too narrow"
+        lines.append(f"{too_narrow} (Bengio and Grandvalet 2004, JMLR 5)")
     return lines
 
 
@@ -113,11 +104,7 @@ def best_text(summary: Summary, group: Group) -> str:
 
 
 def write_report(summary: Summary) -> list[Path]:
-    """Write `report.html` and `best.yaml` into the sweep's folder and return their paths.
-
-    Raises:
-        UserError: The folder is not writable, or matplotlib is not installed.
-    """
+    """Write `report.html` and `best.yaml` into the sweep's folder, return their paths."""
     from fulgurite.reporting.html import render_page
     from fulgurite.reporting.plots import draw_all
 

@@ -21,7 +21,7 @@ from fulgurite.core.errors import FulguriteError, UserError, did_you_mean
 from fulgurite.core.metric_names import is_minimized
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, write
-from fulgurite.runs.run_directory import RunDirectory, find_runs, key_and_value, read_runs
+from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, read_runs
 
 STATUSES = ("running", "done", "failed", "killed", "pruned")
 FIELDS: dict[str, Callable[[RunDirectory], float | str | None]] = {
@@ -32,19 +32,10 @@ FIELDS: dict[str, Callable[[RunDirectory], float | str | None]] = {
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options, with `folder` and the override filters `values` (key to the accepted values).
-
-    Raises:
-        UserError: An argument is invalid.
-    """
+    """Return the options, `folder`, and `values`: override key to accepted values."""
     parser = CommandParser("runs", __doc__)
     add = parser.add_argument
-    add(
-        "arguments",
-        nargs="*",
-        metavar="folder | key=value",
-        help="folder to search (logs/), overrides to filter by",
-    )
+    add("arguments", nargs="*", metavar="folder | key=value", help="folder to search (logs/), overrides to filter by")
     add("--status", type=list_of("--status", STATUSES), default=[], help=f"any of {','.join(STATUSES)}")
     add("--tag", type=list_of("--tag"), default=[], help="tags, comma-separated; a run needs one of them")
     add("--task", type=list_of("--task"), default=[], help="task names, comma-separated")
@@ -79,11 +70,7 @@ def _positive(text: str) -> int:
 
 
 def filter_runs(runs: Sequence[RunDirectory], query: argparse.Namespace) -> list[RunDirectory]:
-    """Return the runs that pass every filter.
-
-    Raises:
-        UserError: No run was started with a filter's key.
-    """
+    """Return the runs that pass every filter."""
     keys = {key for run in runs for key in run.values}
     for key in query.values:
         if runs and key not in keys:
@@ -100,25 +87,12 @@ def filter_runs(runs: Sequence[RunDirectory], query: argparse.Namespace) -> list
 
 def _is_one_of(value: str, accepted: Sequence[str]) -> bool:
     """Return whether a value is accepted; numbers are compared as numbers: `1e-3` is `0.001`."""
-    number = _number(value)
-    return any(value == other or (number is not None and number == _number(other)) for other in accepted)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    number = as_number(value)
+    return any(value == other or (number is not None and number == as_number(other)) for other in accepted)
 
 
 def sort_runs(runs: Sequence[RunDirectory], key: str, order: str | None) -> list[RunDirectory]:
-    """Return the runs sorted; runs without a value come last.
-
-    Args:
-        runs: The runs.
-        key: A metric, `start`, `seconds` or `run`.
-        order: `asc` or `desc`; None puts the best, the newest or the first name first.
-    """
+    """Return the runs sorted, by default best, newest or first name first; runs without a value come last."""
 
     def value(run: RunDirectory) -> Any:
         found = FIELDS[key](run) if key in FIELDS else run.metrics.get(key)

@@ -58,11 +58,7 @@ class Paired:
 def spread(values: Sequence[float]) -> Spread:
     """Return mean, sample standard deviation and 95 % t interval, mean ± t(0.975, n - 1) s / √n.
 
-    Args:
-        values: At least one number.
-
-    References:
-        Student (1908), The probable error of a mean, Biometrika 6(1).
+    Student (1908), The probable error of a mean, Biometrika 6(1).
     """
     n = len(values)
     if n == 1:
@@ -72,13 +68,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Paired:
-    """Compare two groups seed by seed, so that the effect of a seed on both groups cancels.
+    """Compare two groups seed by seed, so that the effect of a seed cancels.
 
     There is no correction for the selection of the best two of many groups.
-
-    Args:
-        first: Seed to metric.
-        second: The same of the other group.
     """
     differences = [first[seed] - second[seed] for seed in first if seed in second]
     if len(differences) < 2:
@@ -100,13 +92,7 @@ def seeds_needed(difference: float, deviation: float) -> int | None:
 
     n = ((z(0.975) + z(power)) s / d)² + z(0.975)² / 2, rounded up: the normal formula with the correction for the t
     test of Guenther (1981), Sample size formulas for normal theory t tests, The American Statistician 35(4), 243-244.
-
-    Args:
-        difference: Mean difference to detect.
-        deviation: Sample standard deviation of the differences.
-
-    Returns:
-        None for a difference of zero, or when more than a thousand pairs are needed.
+    None for a difference of zero, or when more than a thousand pairs are needed.
     """
     if difference == 0:
         return None
@@ -117,12 +103,7 @@ def seeds_needed(difference: float, deviation: float) -> int | None:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution.
-
-    Args:
-        probability: Above 0.5 and below 1.
-        freedom: Degrees of freedom, at least 1.
-    """
+    """Return the quantile of Student's t distribution, for a probability above 0.5."""
     low, high = 0.0, 1.0
     while t_cdf(high, freedom) < probability:
         high *= 2
@@ -135,8 +116,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 def t_cdf(t: float, freedom: int) -> float:
     """Return the distribution function of Student's t, for whole degrees of freedom.
 
-    References:
-        Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
     """
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -55,7 +56,6 @@ class Summary:
         mode: `max` or `min`.
         groups: The best first; groups without a number last.
         paired: The best two groups, compared over shared seeds; None without two groups.
-        importance: Key to the share of the metric's variance that it explains; empty for too few runs.
     """
 
     folder: Path
@@ -63,7 +63,6 @@ class Summary:
     mode: str
     groups: list[Group]
     paired: Paired | None
-    importance: dict[str, float]
 
     @property
     def runs(self) -> list[RunDirectory]:
@@ -80,17 +79,36 @@ class Summary:
         """The keys whose values differ between groups."""
         return list(dict.fromkeys(key_and_value(override)[0] for group in self.groups for override in group.values))
 
+    @cached_property
+    def importance(self) -> dict[str, float]:
+        """The share of the metric's variance that each key alone explains, largest first; empty for too few runs.
+
+        The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone:
+        the mean of each value, or a parabola where values are numbers and many, over their logarithm where they span
+        decades. It estimates the main effect of a functional ANOVA and ignores interactions. Optuna's importances need
+        scikit-learn and a study; this needs the runs' files only.
+        """
+        points = points_of(self)
+        target = np.array([value for _, value in points])
+        n = len(points)
+        if n < MIN_RUNS_FOR_IMPORTANCE or not (total := float(((target - target.mean()) ** 2).sum())):
+            return {}
+        shares = {}
+        for key in self.keys:
+            fitted, terms = _fit([of[key] for of, _ in points], target)
+            if n - terms - 1 > 0:
+                unexplained = float(((target - fitted) ** 2).sum()) / total
+                shares[key] = max(0.0, 1 - unexplained * (n - 1) / (n - terms - 1))
+        return dict(sorted(shares.items(), key=lambda share: -share[1]))
+
 
 def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = None) -> Summary:
-    """Analyse a sweep.
+    """Analyse a sweep of at least one job.
 
     Args:
         folder: The sweep's directory, with one run directory for each job.
         metric: The metric that ranks the groups; None: the optimised one, else the best of the validation.
         mode: `max` or `min`; None: the direction of the sweep, else by the metric's name.
-
-    Raises:
-        UserError: The folder holds no jobs, or no job has the metric.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder. Name a sweep, e.g. logs/train/multiruns/<date>_<time>.")
@@ -110,17 +128,14 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
     groups = _ranked([_group(values, found, chosen) for values, found in rows], chosen, mode)
     having = [group for group in groups if group.by_seed]
     paired = compare(having[0].by_seed, having[1].by_seed) if len(having) > 1 else None
-    found = Summary(folder, chosen, mode, groups, paired, {})
-    return Summary(folder, chosen, mode, groups, paired, _importance(found))
+    return Summary(folder, chosen, mode, groups, paired)
 
 
 def _searched(folder: Path, run: RunDirectory) -> tuple[str | None, str | None]:
     """Return the first metric that a sweep optimised, and its mode; None without one."""
-    config = _yaml(run.folder / ".hydra" / "config.yaml")
-    direction = ((_yaml(folder / "multirun.yaml").get("hydra") or {}).get("sweeper") or {}).get("direction")
-    metric, direction = _first(config.get("optimized_metric")), _first(direction)
-    mode = {"maximize": "max", "minimize": "min"}.get(direction) if isinstance(direction, str) else None
-    return metric, mode
+    config, sweep = _yaml(run.folder / ".hydra" / "config.yaml"), _yaml(folder / "multirun.yaml")
+    direction = _first(((sweep.get("hydra") or {}).get("sweeper") or {}).get("direction"))
+    return _first(config.get("optimized_metric")), {"maximize": "max", "minimize": "min"}.get(str(direction))
 
 
 def _first(given: Any) -> Any:
@@ -184,29 +199,6 @@ def numbers_of(values: Sequence[str]) -> list[float] | None:
 def spans_decades(numbers: Sequence[float]) -> bool:
     """Return whether numbers span decades, so that they need a logarithmic scale."""
     return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 50
-
-
-def _importance(summary: Summary) -> dict[str, float]:
-    """Return the share of the metric's variance that each key alone explains, largest first.
-
-    The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone: the
-    mean of each value, or a parabola where values are numbers and many, over their logarithm where they span decades.
-    It estimates the main effect of a functional ANOVA and ignores interactions. Optuna's importances need scikit-learn
-    and a study; this needs the runs' files only.
-    """
-    points = points_of(summary)
-    target = np.array([value for _, value in points])
-    n = len(points)
-    if n < MIN_RUNS_FOR_IMPORTANCE or not (total := float(((target - target.mean()) ** 2).sum())):
-        return {}
-    shares = {}
-    for key in summary.keys:
-        values = [of[key] for of, _ in points]
-        fitted, terms = _fit(values, target)
-        if n - terms - 1 > 0:
-            unexplained = float(((target - fitted) ** 2).sum()) / total
-            shares[key] = max(0.0, 1 - unexplained * (n - 1) / (n - terms - 1))
-    return dict(sorted(shares.items(), key=lambda share: -share[1]))
 
 
 def _fit(values: list[str], target: np.ndarray) -> tuple[np.ndarray, int]:

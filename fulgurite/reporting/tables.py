@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from fulgurite.core.errors import UserError, did_you_mean
@@ -23,16 +23,9 @@ Row = dict[str, Any]
 def metric_columns(
     all_runs: Sequence[RunDirectory], shown: Sequence[RunDirectory], wanted: Sequence[str], sorted_by: str
 ) -> list[str]:
-    """Return the metrics that get a column.
+    """Return the metrics that get a column: the wanted, else of the test, else the validation.
 
-    Args:
-        all_runs: All runs.
-        shown: The runs in the table.
-        wanted: The metrics the user named; when empty, those of the test, else of the validation.
-        sorted_by: The sort key; a metric gets a column.
-
-    Raises:
-        UserError: No run has a metric that the user named.
+    The sort key gets a column too when it is a metric.
     """
     known = {name for run in all_runs for name in run.metrics}
     for name in wanted:
@@ -45,13 +38,7 @@ def metric_columns(
 
 
 def rows_of_runs(runs: Sequence[RunDirectory], metrics: Sequence[str], below: str | os.PathLike[str]) -> list[Row]:
-    """Return a row for each run.
-
-    Args:
-        runs: The runs, in the order of the rows.
-        metrics: The metrics that get a column.
-        below: The folder that paths are relative to.
-    """
+    """Return a row for each run, with its path relative to the folder `below`."""
     root = os.fspath(below).rstrip(os.sep) + os.sep
     return [
         {
@@ -96,39 +83,26 @@ def _best(jobs: Sequence[RunDirectory], name: str) -> float | None:
 
 def write(rows: Sequence[Row], file_format: str, out: TextIO) -> None:
     """Write rows in one of `FORMATS`."""
-    writers: dict[str, Callable[[Sequence[Row], TextIO], None]] = {
-        "table": _write_table,
-        "json": _write_json,
-        "csv": _write_csv,
-        "markdown": _write_markdown,
-    }
-    writers[file_format](rows, out)
-
-
-def _write_json(rows: Sequence[Row], out: TextIO) -> None:
-    # JSON has neither NaN nor infinity
-    json.dump([{name: _finite(value) for name, value in row.items()} for row in rows], out, indent=1)
-    out.write("\n")
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_csv(rows: Sequence[Row], out: TextIO) -> None:
-    if rows:
+    if file_format == "table":
+        _write_table(rows, out)
+    elif file_format == "markdown":
+        out.writelines(markdown_lines(*_cells(rows)))
+    elif file_format == "json":
+        json.dump([{name: _finite(value) for name, value in row.items()} for row in rows], out, indent=1)
+        out.write("\n")
+    elif rows:
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _joined(value) for name, value in row.items()} for row in rows)
 
 
+def _finite(value: Any) -> Any:
+    """Return None for NaN and infinity, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _joined(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _write_markdown(rows: Sequence[Row], out: TextIO) -> None:
-    names, cells = _cells(rows)
-    out.writelines(markdown_lines(names, cells))
 
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
@@ -156,15 +130,11 @@ def _without_shared_overrides(rows: Sequence[Row]) -> list[Row]:
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return the heads of the columns that are not empty, and the text of every cell."""
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "", []) for row in rows)]
-    return [*map(_title, names)], [[_shown(name, row) for name in names] for row in rows]
+    titles = {"start": "start (UTC)", "seconds": "took"}
+    return [titles.get(name, name) for name in names], [[_shown(name, row[name]) for name in names] for row in rows]
 
 
-def _title(name: str) -> str:
-    return {"start": "start (UTC)", "seconds": "took"}.get(name, name)
-
-
-def _shown(name: str, row: Mapping[str, Any]) -> str:
-    value = row[name]
+def _shown(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name == "start":

@@ -30,26 +30,14 @@ _PLAIN_OVERRIDES = re.compile(r"""(?:- [A-Za-z+~][^\n:#'"\\]*\n)*\Z""")
 
 
 class RunDirectory:
-    """One run directory; its files are read at first use and kept.
-
-    Args:
-        folder: The run directory.
-    """
+    """One run directory; its files are read at first use and kept."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     @classmethod
     def read(cls, folder: Path, argument: str) -> RunDirectory:
-        """Return the run directory that a user named.
-
-        Args:
-            folder: Absolute path.
-            argument: The argument that named it, for the error message.
-
-        Raises:
-            UserError: It is not a run directory of this project.
-        """
+        """Return the run directory at the absolute path that a user named by `argument`."""
         found = cls.of(folder)
         if found is None or not (folder / OVERRIDES).is_file():
             wrong = f"has no {RECORD} and {OVERRIDES}" if folder.is_dir() else "there is no such folder"
@@ -137,10 +125,9 @@ class RunDirectory:
         return self.status in {"killed", "failed"} and not diverged and not is_locked(self.folder)
 
     def metric_rows(self, names: Sequence[str] | None = None) -> Iterator[dict[str, float]]:
-        """Yield the rows of `metrics.csv`, oldest first; a metric not logged at a step is not in its row.
+        """Yield the rows of `metrics.csv`, all or the named columns, oldest first.
 
-        Args:
-            names: Read these columns only; None reads all.
+        A metric that was not logged at a step is not in its row.
         """
         try:
             file = (self.folder / METRICS).open(newline="")
@@ -151,12 +138,7 @@ class RunDirectory:
                 yield {name: float(row[name]) for name in names or row if row.get(name)}
 
     def curves(self, names: Sequence[str], max_points: int = 200) -> dict[str, list[tuple[float, float]]]:
-        """Return `(step, value)` pairs of each metric that the run logged, oldest first.
-
-        Args:
-            names: The metrics.
-            max_points: Longer curves are thinned to this many pairs.
-        """
+        """Return `(step, value)` pairs of each logged metric, thinned to `max_points`."""
         found: dict[str, list[tuple[float, float]]] = {}
         for row in self.metric_rows([*names, "step"]):
             for name in names:
@@ -202,22 +184,22 @@ def key_and_value(override: str) -> tuple[str, str]:
     return key.lstrip("+~"), value
 
 
-def resumed_run(cfg: DictConfig) -> RunDirectory | None:
-    """Return the run that a config resumes in place; None for a new run.
+def as_number(text: str) -> float | None:
+    """Return a text as a number; None when it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
-    Args:
-        cfg: A composed config after `plan_resume`, which sets `resume.run`.
-    """
+
+def resumed_run(cfg: DictConfig) -> RunDirectory | None:
+    """Return the run that a config resumes in place, by `resume.run` of `plan_resume`."""
     folder = OmegaConf.select(cfg, "resume.run")
     return RunDirectory.of(Path(folder)) if folder and cfg.resume.mode == CONTINUE else None
 
 
 def best_checkpoint(run: RunDirectory) -> Path:
-    """Return the checkpoint that the run's results were measured on, else its best, else its last.
-
-    Raises:
-        UserError: The run has no checkpoint.
-    """
+    """Return the checkpoint of the run's results, else its best, else its last."""
     folder = run.folder / "checkpoints"
     weights = run.results.get("weights")
     named: list[Path] = [run.folder / weights] if weights else []

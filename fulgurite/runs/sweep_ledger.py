@@ -42,13 +42,7 @@ log = RankedLogger(__name__)
 
 
 def append_event(folder: Path, event: str, /, **facts: Any) -> None:
-    """Append an event to a sweep's ledger and sync it to disk, on rank 0 only.
-
-    Args:
-        folder: The sweep's directory.
-        event: As listed above.
-        facts: As listed above.
-    """
+    """Append an event to a sweep's ledger and sync it to disk, on rank 0 only."""
     if rank() != 0:
         return
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -85,11 +79,7 @@ _states: dict[Path, LedgerState] = {}
 
 
 def ledger_state(folder: Path) -> LedgerState:
-    """Return the state of a ledger; only the lines since the last call are read.
-
-    Args:
-        folder: The sweep's directory.
-    """
+    """Return the state of a ledger; only the lines since the last call are read."""
     path = folder / LEDGER
     state = _states.setdefault(path, LedgerState())
     size = path.stat().st_size if path.is_file() else 0
@@ -129,14 +119,7 @@ def job_key(overrides: Sequence[str]) -> str:
 
 
 def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
-    """Record an event of a job.
-
-    Args:
-        sweep: `sweep` of the job's run.json; None for a run outside a sweep.
-        event: `queued`, `started`, `done`, `failed` or `killed`.
-        run: The job's run directory.
-        facts: Further fields.
-    """
+    """Record an event of a job; `sweep` is that of its run.json, None outside a sweep."""
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
     folder, number, overrides = Path(sweep["dir"]), sweep["job"], _task_overrides()
@@ -156,14 +139,7 @@ def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fa
 
 
 def record_failure(folder: Path, number: int, key: str, error: BaseException) -> bool:
-    """Record the failure of a job without a run directory; return False when its end is recorded already.
-
-    Args:
-        folder: The sweep's directory.
-        number: Number of the job.
-        key: Key of the job.
-        error: The exception that the job raised.
-    """
+    """Record the failure of a job without a run directory; return False when its end is recorded."""
     if ledger_state(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
         return False
     code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH
@@ -190,11 +166,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _lock(handle: int) -> None:
     """Lock the ledger until it is closed: on NFS, two machines may append at the same offset."""
-    try:
+    with suppress(ImportError, OSError):  # Windows and some file systems have no such locks
         import fcntl
-    except ImportError:  # Windows
-        return
-    with suppress(OSError):  # the file system has no locks
+
         fcntl.lockf(handle, fcntl.LOCK_EX)
 
 

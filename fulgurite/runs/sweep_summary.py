@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -49,11 +49,7 @@ class Row:
 
 
 def summarise(folder: Path) -> list[Row]:
-    """Return one row for each set of values that a sweep tried, in the order of its jobs.
-
-    Args:
-        folder: The sweep's directory, with one run directory for each job.
-    """
+    """Return one row for each set of values that a sweep tried, in its jobs' order."""
     jobs = _jobs(folder)
     overrides = [_job_overrides(job) for job in jobs]
     shared = set.intersection(*map(set, overrides)) if overrides else set()
@@ -73,13 +69,7 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def describe_stop(folder: Path, config: DictConfig | None, signal_name: str) -> str:
-    """Return a line on a sweep that a signal stopped: jobs done, interrupted and not started.
-
-    Args:
-        folder: The sweep's directory.
-        config: The sweep's config, from which the number of its jobs is read.
-        signal_name: E.g. `SIGTERM`.
-    """
+    """Return a line on a sweep that a signal stopped: jobs done, stopped, not started."""
     jobs = [(job.folder.name, job.record["status"]) for job in _jobs(folder)]
     done = sum(status == "done" for _, status in jobs)
     parts = [f"{done} job{'s' * (done != 1)} done"]
@@ -90,11 +80,7 @@ def describe_stop(folder: Path, config: DictConfig | None, signal_name: str) -> 
 
 
 def planned_jobs(config: DictConfig) -> int | None:
-    """Return how many jobs a sweep has; None when only its sweeper knows.
-
-    Args:
-        config: The sweep's config with its `hydra` node.
-    """
+    """Return how many jobs a sweep has; None when only its sweeper knows."""
     sweeper = config.hydra.sweeper
     if (trials := sweeper.get("n_trials")) is not None:
         return int(trials)
@@ -120,14 +106,12 @@ def conclude_sweep(folder: Path) -> None:
     _write(folder / SUMMARY, rows, names)
     splits = ("val/", "test/") if any(row.in_folds for row in rows) else ("test/", "val/")
     shown = next((of for split in splits if (of := [n for n in names if n.startswith(split)])), names)
-    show_sweep([_cells(row, shown) for row in rows], shown, folder, list(_unfinished_lines(folder)))
-
-
-def _unfinished_lines(folder: Path) -> Iterator[str]:
-    """Yield a line for each job that is not done: its number, its status and the reason."""
-    for job in _jobs(folder):
-        if (status := job.record["status"]) != "done":
-            yield f"job {job.folder.name} {status}: {job.record.get('reason') or 'no reason is recorded'}"
+    unfinished = [
+        f"job {job.folder.name} {status}: {job.record.get('reason') or 'no reason is recorded'}"
+        for job in _jobs(folder)
+        if (status := job.record["status"]) != "done"
+    ]
+    show_sweep([_cells(row, shown) for row in rows], shown, folder, unfinished)
 
 
 def shown_value(value: str) -> str:
@@ -145,11 +129,8 @@ def shown_values(overrides: Sequence[str]) -> str:
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
-    found = [row.mean_and_deviation(name) for name in names]
-    numbers = [
-        "-" if pair is None else f"{pair[0]:.4f}" + (f" ± {pair[1]:.4f}" if pair[1] is not None else "")
-        for pair in found
-    ]
+    pairs = [row.mean_and_deviation(name) for name in names]
+    numbers = ["-" if pair is None else " ± ".join(f"{n:.4f}" for n in pair if n is not None) for pair in pairs]
     jobs = f"{len(row.runs)}" + (f" ({row.failed} failed)" if row.failed else "")
     return [shown_values(row.values), jobs, *numbers]
 
@@ -160,21 +141,15 @@ def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
         writer.writerow(["values", "jobs", "failed", *(f"{name} {what}" for name in names for what in ("mean", "std"))])
         for row in rows:
             pairs: list[Any] = [row.mean_and_deviation(name) or (None, None) for name in names]
-            writer.writerow(
-                [" ".join(row.values), len(row.runs), row.failed, *(number for pair in pairs for number in pair)]
-            )
+            writer.writerow([" ".join(row.values), len(row.runs), row.failed, *chain.from_iterable(pairs)])
 
 
 def _jobs(folder: Path) -> list[RunDirectory]:
     """Return the jobs of a sweep that have a readable record, by number."""
-    jobs = [run for path in folder.iterdir() if path.is_dir() and (run := RunDirectory.of(path)) is not None]
-    return sorted(jobs, key=lambda job: _order(job.folder.name))
+    paths = sorted(folder.iterdir(), key=lambda path: (int(path.name) if path.name.isdigit() else -1, path.name))
+    return [run for path in paths if path.is_dir() and (run := RunDirectory.of(path)) is not None]
 
 
 def _job_overrides(job: RunDirectory) -> list[str]:
     # a resumed job has the overrides of its resume behind its values
     return list(takewhile(lambda override: not override.startswith("resume.run="), job.overrides))
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (int(name) if name.isdigit() else -1, name)
