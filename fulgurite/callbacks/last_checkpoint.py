@@ -79,12 +79,9 @@ class LastCheckpoint(ModelCheckpoint):
         self._save(trainer, between_epochs=True)
 
     def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
-        """Save the current state before a run is stopped.
+        """Save the current state before a run is stopped, from a hook of a callback after this one.
 
-        Args:
-            trainer: The trainer, in a hook of a callback after this one.
-            pl_module: The model.
-            between_epochs: Whether an epoch is complete; otherwise a batch was just trained on.
+        `between_epochs` means that an epoch is complete; otherwise a batch was just trained on.
 
         Returns:
             Whether a run can resume exactly from the file; if False, call again at a later step.

@@ -73,13 +73,7 @@ class OOMBackoff(Callback):
 
 
 def rescale_counters(loop: dict[str, Any], before: int, now: int) -> None:
-    """Convert the batch counters of a fit loop's state to another batch size.
-
-    Args:
-        loop: State of the fit loop, changed in place.
-        before: Batch size at the save.
-        now: Batch size from here on.
-    """
+    """Convert the batch counters of a fit loop's state to another batch size."""
     progress = loop["epoch_loop.batch_progress"]
     more = math.ceil(progress["current"]["ready"] * before / now) - progress["current"]["ready"]
     for counters in (progress["total"], progress["current"]):

@@ -94,11 +94,7 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
 
 
 def copy_to_host(checkpoint: Any) -> Any:
-    """Return a copy in host memory that training does not change.
-
-    Args:
-        checkpoint: Nested dictionaries, lists and tuples of tensors; `deepcopy` copies everything else.
-    """
+    """Return a copy in host memory that training does not change."""
     copies: dict[tuple[Any, ...], torch.Tensor] = {}  # shared tensors, e.g. tied weights, stay shared
 
     def copied(value: Any) -> Any:

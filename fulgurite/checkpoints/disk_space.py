@@ -22,8 +22,7 @@ WANTED_CHECKPOINTS = 3  # two generations and the one being written
 def expected_size(model: LightningModule) -> int:
     """Estimate the bytes of a checkpoint: the state_dict and two moments per trained parameter.
 
-    Args:
-        model: Parameters of lazy layers have no shape yet and are not counted.
+    Parameters of lazy layers have no shape yet and are not counted.
     """
     state = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -32,12 +31,7 @@ def expected_size(model: LightningModule) -> int:
 
 
 def warn_if_disk_full_soon(folder: Path, size: int) -> None:
-    """Warn when a disk has less free space than three checkpoints need.
-
-    Args:
-        folder: Folder of the checkpoints; it need not exist.
-        size: Bytes of one checkpoint.
-    """
+    """Warn when a disk has less free space than three checkpoints of `size` bytes need."""
     if (free := free_bytes(folder)) < WANTED_CHECKPOINTS * size:
         log.warning(
             "%s: has %s free, but a checkpoint takes about %s, and saving needs three. "
@@ -55,13 +49,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def explain_disk_full(path: Path, error: OSError, size: int) -> str:
-    """Return one line about a full disk: the file, the reason, the remedy and an intact checkpoint.
-
-    Args:
-        path: The checkpoint that was being written.
-        error: The error of the system.
-        size: Bytes that were written or attempted.
-    """
+    """Return one line about a full disk: the file of `size` bytes, the reason, the remedy, an intact checkpoint."""
     limit = "; ulimit -f limits the file size" if error.errno == errno.EFBIG else ""
     intact = f"resume from the intact previous one with ckpt_path={path}" if path.exists() else suggest_intact(path)
     free, needed = (format_bytes(number, rounded=True) for number in (free_bytes(path.parent), size))

@@ -27,10 +27,6 @@ MAX_SHOWN = 3  # parameters that an error names
 def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
     """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
 
-    Args:
-        cfg: A composed config; `ckpt_path` is a file or an https URL, `ckpt_sha256` its digest or null.
-        model: The model that loads the weights.
-
     Raises:
         UserError: The file is missing or damaged, or has another digest or model.
     """
@@ -44,11 +40,6 @@ def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
 
 def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:
     """Return the checkpoint to test; None for the trained weights in memory.
-
-    Args:
-        trainer: The trainer, after fit where there was one.
-        trained: Whether this run trained the model.
-        given: The return value of `resolve_checkpoint`; used without training.
 
     Raises:
         UserError: The model is untrained and no checkpoint was given, or the best one is damaged.
@@ -77,9 +68,6 @@ def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> st
 
 def load(path: Path) -> dict[str, Any]:
     """Load a checkpoint of tensors and plain values; it cannot run code.
-
-    Args:
-        path: A file written by Lightning or `torch.save`.
 
     Raises:
         UserError: The file is damaged, contains other objects, or has no `state_dict`.

@@ -31,11 +31,7 @@ def previous_of(path: Path) -> Path:
 
 
 def verify(path: Path) -> str:
-    """Return how a checkpoint differs from its manifest; an empty string if it is intact or has none.
-
-    Args:
-        path: An existing file.
-    """
+    """Return how a checkpoint differs from its manifest; an empty string if it is intact or has none."""
     manifest = manifest_of(path)
     if not manifest.is_file() or not path.is_file():
         return ""

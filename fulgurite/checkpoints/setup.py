@@ -19,11 +19,6 @@ def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asyn
     """Make a trainer write verified checkpoints.
 
     A strategy with a CheckpointIO of its own (TPU, a plugin in the config) keeps it.
-
-    Args:
-        trainer: Its strategy is changed in place.
-        metadata: Plain values for each manifest.
-        asynchronous: Write in a thread.
     """
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         kind = AsyncVerifiedCheckpointIO if asynchronous else VerifiedCheckpointIO
@@ -31,13 +26,7 @@ def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asyn
 
 
 def warn_if_disk_is_small(trainer: Trainer, model: LightningModule, run_dir: Path) -> None:
-    """Warn when the disk has little space for the checkpoints of a model.
-
-    Args:
-        trainer: Its checkpoint callbacks say where they save.
-        model: Its parameters give the size.
-        run_dir: Folder of a callback that names none.
-    """
+    """Warn when the disk has little space for the checkpoints of a model."""
     if getattr(trainer, "fast_dev_run", False):
         return
     for callback in trainer.checkpoint_callbacks:

@@ -36,11 +36,7 @@ HOOKS: dict[type, tuple[str, ...]] = {
 
 
 def skip_idle_hooks(objects: Iterable[Callback | LightningModule | Strategy]) -> None:
-    """Replace the inherited per-step hooks of each object by None.
-
-    Args:
-        objects: Callbacks, models, strategies. Changed on the object; the class stays as it is.
-    """
+    """Replace the inherited per-step hooks of each object by None."""
     _set_hook_name_directly()
     for each in objects:
         base = next(base for base in HOOKS if isinstance(each, base))

@@ -6,6 +6,7 @@ the installed versions. Nothing is imported before a function is called, so that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -128,13 +129,12 @@ def default_state(metric: Metric) -> dict[str, Any]:
     return metric._defaults
 
 
-def set_update_count(metric: Metric, count: int) -> None:
-    """Set the number that the property `update_count` returns."""
-    metric._update_count = count
-
-
-def drop_cached_value(metric: Metric) -> None:
-    """Make `compute` calculate again after the state was changed from outside."""
+def set_state(metric: Metric, state: Mapping[str, Any], update_count: int | None = None) -> None:
+    """Set a metric's state and `update_count`, which None leaves, and make `compute` calculate again."""
+    for name, value in state.items():
+        setattr(metric, name, value)
+    if update_count is not None:
+        metric._update_count = update_count
     metric._computed = None
 
 

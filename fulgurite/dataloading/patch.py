@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -11,18 +11,17 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
+Patch = Callable[[DataLoader[Any]], None]  # changes a loader in place
 METHODS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 
 
-def patch_loaders(datamodule: LightningDataModule, patch: Callable[[DataLoader[Any]], None], mark: str) -> None:
+def patch_loaders(datamodule: LightningDataModule, patch: Patch, mark: str, methods: Iterable[str] = METHODS) -> None:
     """Apply a function to every loader that a data module returns from now on.
 
-    Args:
-        datamodule: The methods of this object are replaced; its class stays unchanged.
-        patch: Changes one loader in place.
-        mark: Attribute of a wrapped method; a second call with the same mark does nothing.
+    The methods of this object are replaced and get the attribute `mark`; a method that has it stays. The class stays
+    unchanged.
     """
-    for name in METHODS:
+    for name in methods:
         # Lightning uses a loader method only if it is overridden
         if is_overridden(name, datamodule, LightningDataModule) and not hasattr(getattr(datamodule, name), mark):
             vars(datamodule)[name] = _wrap_method(getattr(datamodule, name), patch, mark)
@@ -41,7 +40,7 @@ def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
             yield from each_loader(item)
 
 
-def _wrap_method(make: Callable[[], Any], patch: Callable[[DataLoader[Any]], None], mark: str) -> Callable[[], Any]:
+def _wrap_method(make: Callable[[], Any], patch: Patch, mark: str) -> Callable[[], Any]:
     @wraps(make)
     def make_patched() -> Any:
         loaders = make()

@@ -28,12 +28,7 @@ class WorkerTimeout(Callback):
 
 
 def set_worker_timeout(datamodule: LightningDataModule, seconds: float) -> None:
-    """Set the timeout of every loader with workers, unless it has one.
-
-    Args:
-        datamodule: As in `patch_loaders`.
-        seconds: 0 for no limit.
-    """
+    """Set the timeout of every loader with workers, unless it has one; 0 sets no limit."""
 
     def set_timeout(loader: DataLoader[Any]) -> None:
         if loader.num_workers > 0 and not loader.timeout:

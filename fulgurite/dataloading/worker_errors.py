@@ -12,11 +12,7 @@ _EXITED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unex
 
 
 def explain_worker_failure(error: BaseException) -> str:
-    """Return one line about a worker that hangs or died; an empty string for other errors.
-
-    Args:
-        error: The error that ended the run; its causes are searched too.
-    """
+    """Return one line about a worker that hangs or died; an empty string for other errors."""
     chain: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < 10:

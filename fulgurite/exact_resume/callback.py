@@ -8,27 +8,21 @@ from typing import Any, cast
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from fulgurite.compat.lightning import (
-    drop_cached_value,
-    end_restart,
-    epoch_results,
-    set_update_count,
-    uses_distributed_sampler,
-)
+from fulgurite.compat.lightning import end_restart, epoch_results, set_state, uses_distributed_sampler
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.dataloading.patch import each_loader
+from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
 
 log = RankedLogger(__name__)
 
-# Positions in the training loop where a checkpoint can hold all that a resumed run needs.
+# positions in the training loop where a checkpoint can hold all that a resumed run needs
 RESUMABLE_POINTS = ("epoch start", "step", "end")
-
 MARK = "is_exact"  # attribute of a wrapped loader method
 
 
@@ -64,18 +58,14 @@ class ExactResume(Callback):
             self.wrap_loaders(datamodule)
 
     def wrap_loaders(self, datamodule: LightningDataModule) -> None:
-        """Make the loaders of a data module exact where possible.
-
-        Args:
-            datamodule: The methods of this object are replaced; its class stays unchanged.
-        """
-        if hasattr(datamodule.train_dataloader, MARK):
+        """Make the loaders of a data module exact where possible."""
+        make = datamodule.train_dataloader
+        if hasattr(make, MARK):
             return  # fitted before
-        make_train, make_val = datamodule.train_dataloader, datamodule.val_dataloader
 
-        @wraps(make_train)
+        @wraps(make)
         def train_dataloader() -> Any:
-            loaders, trainer = make_train(), cast("Trainer", datamodule.trainer)
+            loaders, trainer = make(), cast("Trainer", datamodule.trainer)
             reasons = ["trainer.overfit_batches repeats the same batches in the same order"]
             if vars(trainer)["overfit_batches"] == 0:
                 loaders, reasons = make_exact(loaders, self._shard_spec(trainer))
@@ -83,17 +73,14 @@ class ExactResume(Callback):
                 log.info("exact resume does not control the data order: %s", reason)
             return loaders
 
-        @wraps(make_val)
-        def val_dataloader() -> Any:
-            loaders = make_val()
-            for loader in each_loader(loaders):
-                if loader.generator is None:
-                    # persistent workers draw once per process, so a resumed run would draw once more
-                    loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
-            return loaders
+        def set_generator(loader: DataLoader[Any]) -> None:
+            if loader.generator is None:
+                # persistent workers draw once per process, so a resumed run would draw once more
+                loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
 
         setattr(train_dataloader, MARK, True)
-        vars(datamodule).update(train_dataloader=train_dataloader, val_dataloader=val_dataloader)
+        vars(datamodule)["train_dataloader"] = train_dataloader
+        patch_loaders(datamodule, set_generator, MARK, ["val_dataloader"])
 
     def _shard_spec(self, trainer: Trainer) -> ShardSpec:
         # without use_distributed_sampler the data module shards the data itself
@@ -165,10 +152,7 @@ class ExactResume(Callback):
             return
         for name, metric in _named_metrics(self._trainer.lightning_module):
             if (saved := state["metrics"].get(name)) is not None:
-                for attribute, value in saved["state"].items():
-                    setattr(metric, attribute, _move_to(metric.device, value))
-                set_update_count(metric, saved["updates"])
-                drop_cached_value(metric)
+                set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
         self._epoch_means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
         self._rng.load_state_dict(state["lending"])
@@ -224,41 +208,27 @@ class ExactResume(Callback):
         """Add each saved mean to the new one, once the model has logged it."""
         results = epoch_results(trainer)
         for key in [key for key in self._epoch_means if key in results]:
-            mean, saved = results[key], self._epoch_means.pop(key)
-            value = saved["value"].to(mean.value.device)
+            mean, saved = results[key], move_data_to_device(self._epoch_means.pop(key), results[key].value.device)
             if mean.meta.is_mean_reduction:
-                mean.value = value + mean.value
-                mean.cumulated_batch_size = saved["weight"].to(mean.value.device) + mean.cumulated_batch_size
-            elif mean.meta.is_sum_reduction:
-                mean.value = value + mean.value
-            else:
-                mean.value = mean.meta.reduce_fx(value, mean.value)
-            drop_cached_value(mean)
+                mean.cumulated_batch_size = saved["weight"] + mean.cumulated_batch_size
+            is_sum = mean.meta.is_mean_reduction or mean.meta.is_sum_reduction
+            add = torch.add if is_sum else mean.meta.reduce_fx
+            set_state(mean, {"value": add(saved["value"], mean.value)})
 
 
-class DropLoaderState(Callback):
-    """Drops the loader state of an exact run from a checkpoint: standard loaders cannot load it."""
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Drop it before Lightning passes it to the loaders."""
-        checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
+def _drop_loader_state(_trainer: Trainer, _model: LightningModule, checkpoint: dict[str, Any]) -> None:
+    checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
 def apply_exact_resume(trainer: Trainer, seed: int | None, *, enabled: bool, resumes: bool) -> None:
-    """Make a run resume exactly.
-
-    Args:
-        trainer: Its callbacks get one more.
-        seed: Seed of the run.
-        enabled: False leaves data order and state to Lightning.
-        resumes: Whether the run loads a checkpoint, which an exact run may have saved.
-    """
+    """Make a run resume exactly; `enabled=False` leaves data order and state to Lightning."""
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if enabled:
         # Lightning has sorted its callbacks by now: those that save are last
         callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed))
     elif resumes:
-        callbacks.insert(0, DropLoaderState())
+        # an exact run may have saved the checkpoint, and standard loaders cannot load its state
+        callbacks.insert(0, LambdaCallback(on_load_checkpoint=_drop_loader_state))
 
 
 def _gather_states(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
@@ -276,7 +246,3 @@ def _training_limits(trainer: Trainer) -> list[int | None]:
 
 def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
-
-
-def _move_to(device: torch.device, value: Any) -> Any:
-    return [part.to(device) for part in value] if isinstance(value, list) else value.to(device)

@@ -90,11 +90,7 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class SeededBatchSampler(Sampler[Any]):
-    """Batches of indices, each with the seed of its augmentation.
-
-    Args:
-        sampler: Order and sharding of the epoch.
-    """
+    """Batches of indices, each with the seed of its augmentation."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
@@ -111,13 +107,7 @@ class SeededBatchSampler(Sampler[Any]):
 
 
 class SeededDataset(Dataset[Any]):
-    """A data set that makes a collated batch on RNGs seeded for it; other attributes are those of the wrapped one.
-
-    Args:
-        dataset: The data set; its `__getitems__` is used where it has one.
-        collate: Makes a batch of a list of examples.
-        rng: RNGs of batches that are made in the training process.
-    """
+    """A data set that makes a collated batch on RNGs seeded for it; other attributes are those of the wrapped one."""
 
     def __init__(self, dataset: Any, collate: Callable[[Any], Any], rng: ScopedRng) -> None:
         self._wrapped = dataset
@@ -157,10 +147,6 @@ class ExactLoader(DataLoader[Any]):
     """A DataLoader whose order is a function of seed and epoch, and which can resume amid an epoch.
 
     It does nothing before the first batch is requested: by then the epoch is set and a resumed run is restored.
-
-    Args:
-        loader: The loader whose data set, sampler and settings are used.
-        spec: The shard to yield.
     """
 
     def __init__(self, loader: DataLoader[Any], spec: ShardSpec) -> None:
@@ -232,12 +218,7 @@ class ExactLoader(DataLoader[Any]):
 
 
 def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
-    """Return exact loaders, and the reason for each loader that stays as it is.
-
-    Args:
-        loaders: A DataLoader, or a dictionary, list or tuple of them.
-        spec: The shard to yield.
-    """
+    """Return exact loaders, and the reason for each loader that stays as it is."""
     if isinstance(loaders, dict):
         exact, reasons = make_exact(list(loaders.values()), spec)
         return dict(zip(loaders, exact, strict=True)), reasons

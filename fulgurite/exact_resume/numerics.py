@@ -11,11 +11,7 @@ from lightning.pytorch import Trainer
 
 
 def numerics_settings(trainer: Trainer) -> dict[str, str | int | bool]:
-    """Return the numerics settings by name, as plain values.
-
-    Args:
-        trainer: A trainer whose device is set up.
-    """
+    """Return the numerics settings by name, as plain values."""
     device = trainer.strategy.root_device
     return {
         "torch": str(torch.__version__),

@@ -26,11 +26,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed the Python, NumPy and torch CPU RNGs of a DataLoader worker.
-
-    Args:
-        seed: 0 to 2**32 - 1.
-    """
+    """Seed the Python, NumPy and torch CPU RNGs of a DataLoader worker; seed: 0 to 2**32 - 1."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the generator that transforms draw from
     torch.default_generator.manual_seed(seed)
@@ -53,13 +49,7 @@ class ScopedRng:
         self.drawn: set[str] = set()
 
     def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
-        """Return `make(argument)`, run with seeded RNGs.
-
-        Args:
-            seed: 0 to 2**32 - 1.
-            make: Makes a batch.
-            argument: Its only argument.
-        """
+        """Return `make(argument)`, run with seeded RNGs."""
         if self.probe_batches:
             return self._run_and_probe(seed, make, argument)
         if not self.drawn:

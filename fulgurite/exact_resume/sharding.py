@@ -48,12 +48,7 @@ class BatchSharding:
         return range(start + self.rank, end, num_shards) if self.rank < num_shards else range(0)
 
     def shard(self, order: Sequence[int], batch: int) -> list[int]:
-        """Return this rank's shard of a batch, or a padding batch.
-
-        Args:
-            order: Indices of all examples of the epoch.
-            batch: Number of the batch in the epoch, from 0.
-        """
+        """Return this rank's shard of a batch, or a padding batch."""
         positions = self.shard_positions(batch)
         return [order[position] for position in positions] or list(order[: MIN_SHARD_SIZE if self.pad else 0])
 

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from dataclasses import replace
-from functools import wraps
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 from torchmetrics import Metric
 
 from fulgurite.compat.lightning import (
     active_results,
     default_state,
-    drop_cached_value,
     evaluation_loaders,
+    set_state,
     train_loaders,
     uses_distributed_sampler,
 )
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.dataloading.patch import each_loader
+from fulgurite.dataloading.patch import METHODS, patch_loaders
 from fulgurite.exact_resume.ddp_buckets import fix_bucket_order
 from fulgurite.exact_resume.loader import EpochSampler, ExactLoader
 from fulgurite.exact_resume.sharding import BatchSharding
 
 log = RankedLogger(__name__)
-MARK = "is_sharded"  # attribute of a wrapped loader method
-Values = dict[str, Any]
 
 
 class UnevenBatches(Callback):
@@ -45,7 +41,7 @@ class UnevenBatches(Callback):
     """
 
     def __init__(self) -> None:
-        self._metrics_before_padding: list[tuple[Metric, Values]] | None = None
+        self._metrics_before_padding: list[tuple[Metric, dict[str, Any]]] | None = None
         self._is_last = False
         self._weight = 1.0  # of this rank's gradient
         self._train_sharding: BatchSharding | None = None
@@ -55,11 +51,7 @@ class UnevenBatches(Callback):
         """Wrap the data module in the process that trains: it may be a spawned one."""
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
             datamodule.allow_zero_length_dataloader_with_multiple_devices = stage == "predict"
-            for name in ("val_dataloader", "test_dataloader", "predict_dataloader"):
-                make = getattr(datamodule, name)
-                # Lightning uses a loader method only if it is overridden
-                if is_overridden(name, datamodule, LightningDataModule) and not hasattr(make, MARK):
-                    vars(datamodule)[name] = _wrap_method(make, datamodule)
+            shard_loaders(datamodule)
 
     # training
 
@@ -103,17 +95,11 @@ class UnevenBatches(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Copy the metrics before a padding batch."""
-        self._prepare_evaluation(trainer, batch_idx, dataloader_idx)
+        loader = self._evaluation_loaders[dataloader_idx] if self._evaluation_loaders else None
+        if isinstance(order := getattr(loader, "sampler", None), EpochSampler):
+            self._prepare(trainer, order.sharding, batch_idx)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Undo a padding batch."""
         self._finish_batch(trainer)
 
@@ -121,18 +107,13 @@ class UnevenBatches(Callback):
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
-    def _prepare_evaluation(self, trainer: Trainer, batch_idx: int, dataloader_idx: int) -> None:
-        if not self._evaluation_loaders:
-            return
-        order = getattr(self._evaluation_loaders[dataloader_idx], "sampler", None)
-        if isinstance(order, EpochSampler):
-            self._prepare(trainer, order.sharding, batch_idx)
-
     def _prepare(self, trainer: Trainer, sharding: BatchSharding, batch_idx: int) -> None:
         if batch_idx == sharding.num_batches - 1:
             self._is_last = True
             if sharding.is_padding(batch_idx):
-                self._metrics_before_padding = [(metric, _copy_state(metric)) for metric in _all_metrics(trainer)]
+                self._metrics_before_padding = [
+                    (metric, _copy(metric.metric_state, metric.device)) for metric in _all_metrics(trainer)
+                ]
 
     def _finish_batch(self, trainer: Trainer) -> None:
         """Restore the metrics after a padding batch, and weight Lightning's means by the number of examples."""
@@ -142,14 +123,10 @@ class UnevenBatches(Callback):
         self._is_last, self._weight = False, 1.0
         if before is not None:
             existing = {id(metric) for metric, _ in before}
+            new = [metric for metric in _all_metrics(trainer) if id(metric) not in existing]
             # metrics that the padding batch was the first to log
-            before += [
-                (metric, default_state(metric)) for metric in _all_metrics(trainer) if id(metric) not in existing
-            ]
-            for metric, values in before:
-                for name, value in values.items():
-                    setattr(metric, name, _copy(value, metric.device))
-                drop_cached_value(metric)
+            for metric, values in before + [(metric, default_state(metric)) for metric in new]:
+                set_state(metric, _copy(values, metric.device))
         for mean in active_results(trainer).values():
             # Lightning 2.6 divides the sum over ranks by the world size as integers
             if mean.is_tensor and mean.meta.is_mean_reduction:
@@ -157,37 +134,25 @@ class UnevenBatches(Callback):
 
 
 def install_uneven_batches(trainer: Trainer) -> None:
-    """Shard the batches of a multi-process trainer.
-
-    Args:
-        trainer: Its callbacks get one more, before those that read metrics.
-    """
+    """Shard the batches of a multi-process trainer by a callback before those that read metrics."""
     if trainer.world_size > 1 and uses_distributed_sampler(trainer):
         vars(trainer)["callbacks"].insert(0, UnevenBatches())
 
 
-def _wrap_method(make: Callable[[], Any], datamodule: LightningDataModule) -> Callable[[], Any]:
-    @wraps(make)
-    def make_sharded() -> Any:
-        loaders, trainer = make(), cast("Trainer", datamodule.trainer)
-        pad = trainer.state.fn != TrainerFn.PREDICTING
-        for loader in each_loader(loaders):
-            if reason := _shard_loader(loader, trainer, pad=pad):
-                log.info("examples of the last batch may be counted twice: %s", reason)
-        return loaders
+def shard_loaders(datamodule: LightningDataModule) -> None:
+    """Make the evaluation loaders of a data module yield this rank's shard."""
 
-    setattr(make_sharded, MARK, True)
-    return make_sharded
+    def shard(loader: DataLoader[Any]) -> None:
+        trainer = cast("Trainer", datamodule.trainer)
+        # predictions must not contain padding
+        if reason := _shard_loader(loader, trainer, pad=trainer.state.fn != TrainerFn.PREDICTING):
+            log.info("examples of the last batch may be counted twice: %s", reason)
+
+    patch_loaders(datamodule, shard, "is_sharded", METHODS[1:])
 
 
 def _shard_loader(loader: DataLoader[Any], trainer: Trainer, *, pad: bool) -> str:
-    """Make a loader yield this rank's shard; return the reason if it cannot, or an empty string.
-
-    Args:
-        loader: Changed in place, which keeps the type of a subclass.
-        trainer: The trainer of the run.
-        pad: Whether a rank without a shard gets a padding batch; predictions must not contain padding.
-    """
+    """Make a loader yield this rank's shard, in place; return the reason if it cannot, or an empty string."""
     sampler, batches = loader.sampler, loader.batch_sampler
     if isinstance(sampler, EpochSampler):
         sampler.sharding = replace(sampler.sharding, pad=pad)  # the data module returned this loader before
@@ -220,11 +185,7 @@ def _all_metrics(trainer: Trainer) -> list[Metric]:
     return own + list(active_results(trainer).values())
 
 
-def _copy_state(metric: Metric) -> Values:
-    return {name: _copy(value, metric.device) for name, value in metric.metric_state.items()}
-
-
 def _copy(value: Any, device: torch.device) -> Any:
-    if isinstance(value, list):
-        return [_copy(item, device) for item in value]
-    return value.detach().clone().to(device)
+    if isinstance(value, dict):
+        return {name: _copy(part, device) for name, part in value.items()}
+    return [_copy(part, device) for part in value] if isinstance(value, list) else value.detach().clone().to(device)

@@ -62,34 +62,19 @@ class FailedError(FulguriteError):
 
 @dataclass(frozen=True)
 class Prover:
-    """Starts the runs of one proof.
-
-    Args:
-        overrides: Overrides of every run.
-        folder: Folder of the runs.
-        start: Starts one run.
-    """
+    """Starts the runs of one proof."""
 
     overrides: Sequence[str]
     folder: Path
     start: Start
 
     def run_reference(self, name: str, *more: str) -> Path:
-        """Train without interruption and return the run directory.
-
-        Raises:
-            UserError: `src/train.py` rejected the overrides.
-            FailedError: The run failed.
-        """
+        """Train without interruption and return the run directory."""
         self._run(name, self._first_overrides(name, more), (0,))
         return self.folder / name
 
     def run_killed(self, kill_point: str, step: int, reference: Path, *more: str) -> Proof:
-        """Kill a run after `step` optimizer steps, resume it and compare it with the reference.
-
-        Raises:
-            FailedError: The run did not reach the step, or resuming failed.
-        """
+        """Kill a run after `step` optimizer steps, resume it and compare it with the reference."""
         from fulgurite.exact_resume.proof.diff import diff_runs  # imports torch
 
         name = f"{reference.name}-killed-{kill_point}"
@@ -139,16 +124,8 @@ def prove(
 ) -> list[Proof]:
     """Run a proof and return one comparison per kill point, then that of the control.
 
-    Args:
-        overrides: Overrides of the run.
-        folder: Empty folder for the runs.
-        kill_at: Kill points, or numbers of optimizer steps.
-        control: Also run without exact resume.
-        start: Starts a run; None starts a process of `src/train.py`.
-
-    Raises:
-        UserError: `src/train.py` rejected the overrides, or the run does not reach a kill point.
-        FailedError: A run failed.
+    The folder must be empty; `kill_at` holds kill points or numbers of optimizer steps; `start` starts one run, and
+    None stands for `start_process`.
     """
     prover = Prover(overrides, folder, start or start_process)
     reference = prover.run_reference("reference")
@@ -176,15 +153,7 @@ def start_process(overrides: Sequence[str], output: Path) -> int:
 
 
 def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
-    """Return the optimizer step of each kill point.
-
-    Args:
-        reference: Directory of an uninterrupted run with a probe.
-        kill_at: Kill points, or numbers of steps.
-
-    Raises:
-        UserError: The run does not reach a kill point.
-    """
+    """Return the optimizer step of each kill point, from the probe's record of an uninterrupted run."""
     rows = [json.loads(line) for line in (reference / "probe" / "batches-0.jsonl").read_text().splitlines()]
     epochs: dict[int, set[int]] = {}
     for row in rows:
@@ -209,11 +178,7 @@ def _manifest_step(manifest: Path) -> int | None:
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the parsed command line.
-
-    Raises:
-        UserError: An argument is invalid.
-    """
+    """Return the parsed command line."""
     parser = CommandParser("prove-resume", __doc__)
     add = parser.add_argument
     add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the run")
@@ -267,12 +232,7 @@ def print_table(proofs: Sequence[Proof], folder: Path) -> None:
 
 
 def main(argv: Sequence[str], start: Start | None = None) -> int:
-    """Run the command and return its exit code.
-
-    Args:
-        argv: Arguments of the command line.
-        start: As in `prove`.
-    """
+    """Run the command and return its exit code."""
     try:
         options = parse_args(argv)
         options.folder.mkdir(parents=True, exist_ok=True)

@@ -25,12 +25,7 @@ SECTIONS = {
 
 
 def diff_runs(reference: Path, other: Path) -> dict[str, str]:
-    """Return the first difference of each kind; empty when two runs are equal.
-
-    Args:
-        reference: Directory of an uninterrupted run with a probe.
-        other: Directory of a run that may have been killed and resumed.
-    """
+    """Return the first difference of each kind; empty when two runs are equal."""
     found: dict[str, str] = {}
     ranks = sorted(path.name for path in (reference / "probe").glob(BATCHES.format(rank="*")))
     for name in ranks:

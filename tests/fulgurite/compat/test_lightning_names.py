@@ -108,10 +108,10 @@ def test_metrics() -> None:
     assert metric.compute() == 2
     vars(metric)["mean_value"] = metric.mean_value * 2
     assert metric.compute() == 2
-    compat.drop_cached_value(metric)
-    assert metric.compute() == 4
-    compat.set_update_count(metric, 7)
-    assert metric.update_count == 7
+    compat.set_state(metric, {})
+    assert (float(metric.compute()), metric.update_count) == (4, 1)
+    compat.set_state(metric, metric.metric_state, 7)
+    assert (float(metric.compute()), metric.update_count) == (4, 7)
     assert compat.default_state(metric).keys() == metric.metric_state.keys()
 
 
