@@ -16,11 +16,7 @@ DEVICE_TYPES = {"nccl": "cuda", "xccl": "xpu"}  # the only device type that the 
 
 
 def choose_backend(strategy: Any) -> tuple[str, str]:
-    """Return the backend of a strategy's process group, and why it was chosen.
-
-    Raises:
-        ConfigError: The backend does not exist, is not built in, or does not support the device.
-    """
+    """Return the backend of a strategy's process group, and why it was chosen; raise if it cannot be used."""
     device = strategy.root_device.type
     backend = process_group_backend(strategy)
     for entry in backend.split(","):  # cpu:gloo,cuda:nccl
@@ -37,11 +33,7 @@ def default_backend() -> str:
 
 
 def require_backend(name: str, source: str) -> None:
-    """Raise unless torch and this machine support a backend.
-
-    Raises:
-        UserError: They do not.
-    """
+    """Raise unless torch and this machine support a backend."""
     if problem := find_backend_problem(name, "cuda" if torch.cuda.is_available() else "cpu"):
         raise UserError(f"{source}={name}: {problem} Pass {source}={default_backend()}.")
 

@@ -15,9 +15,6 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
 
     Lightning's MPIEnvironment needs mpi4py, its SLURMEnvironment more variables than srun must set, and its
     LightningEnvironment starts more processes for a rank with RANK but without LOCAL_RANK.
-
-    Args:
-        launch: Of this process, complete.
     """
 
     def __init__(self, launch: LaunchInfo) -> None:
@@ -67,11 +64,7 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
         return self.launch.node_rank or 0
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Raise if the trainer expects other ranks than the launcher started.
-
-        Raises:
-            ConfigError: One line with the values to set.
-        """
+        """Raise if the trainer expects other ranks than the launcher started."""
         launch = self.launch
         here = launch.local_world_size or launch.world_size
         if num_devices * num_nodes == launch.world_size and num_devices == here:

@@ -22,25 +22,15 @@ LAUNCH_ID_VARIABLES = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE",
 
 @dataclass(frozen=True)
 class LaunchInfo:
-    """Rank and world size of an externally launched process.
+    """Rank and world size of an externally launched process; None where the launcher does not set a field."""
 
-    Attributes:
-        launcher: `torchrun`, `srun`, `mpiexec` or `RANK` (set by hand).
-        rank: Global rank.
-        world_size: Number of ranks on all nodes; above 1.
-        local_rank: Rank on this node; None where the launcher does not set it.
-        node_rank: Of this node; None where the launcher does not set it.
-        local_world_size: Number of ranks on this node; None where the launcher does not set it.
-        key: Identifies the launch among concurrent ones; equal on all ranks.
-    """
-
-    launcher: str
+    launcher: str  # torchrun, srun, mpiexec or RANK (set by hand)
     rank: int
-    world_size: int
+    world_size: int  # above 1
     local_rank: int | None
     node_rank: int | None
     local_world_size: int | None
-    key: str
+    key: str  # identifies the launch among concurrent ones; equal on all ranks
 
     @property
     def is_local_leader(self) -> bool:
@@ -63,69 +53,58 @@ def detect_launch(env: Mapping[str, str]) -> LaunchInfo | None:
     """Return launcher and rank of this process, or None without a launcher."""
     if RANK_ZERO_PID in env:
         return None
-    for find in (_detect_torchrun, _from_rank_variables, _detect_mpiexec, _detect_srun):
-        launch = find(env)
-        if launch is not None:
-            return launch if launch.world_size > 1 else None
-    return None
+    launch = _detect_torchrun(env) or _from_rank_variables(env) or _detect_mpiexec(env) or _detect_srun(env)
+    return launch if launch is not None and launch.world_size > 1 else None
 
 
 def _detect_torchrun(env: Mapping[str, str]) -> LaunchInfo | None:
     if "TORCHELASTIC_RUN_ID" not in env:
         return None
-    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
-    return _read_launch("torchrun", env, "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", names)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
+    ids = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+    return _read_launch("torchrun", env, names, ids)
 
 
 def _from_rank_variables(env: Mapping[str, str]) -> LaunchInfo | None:
     if not _is_integer(env, "WORLD_SIZE"):
         return None
     rank = "RANK" if "RANK" in env else "LOCAL_RANK"  # on one node Lightning accepts LOCAL_RANK alone
-    names = ("MASTER_ADDR", "MASTER_PORT")
-    return _read_launch("RANK", env, rank, "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", names)
+    names = (rank, "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE")
+    return _read_launch("RANK", env, names, ("MASTER_ADDR", "MASTER_PORT"))
 
 
 def _detect_mpiexec(env: Mapping[str, str]) -> LaunchInfo | None:
     if "OMPI_COMM_WORLD_SIZE" in env:
-        of = "OMPI_COMM_WORLD_"
-        own = f"{of}LOCAL_RANK", f"{of}NODE_RANK", f"{of}LOCAL_SIZE"
-        return _read_launch("mpiexec", env, f"{of}RANK", f"{of}SIZE", *own, ("PMIX_NAMESPACE", "MASTER_PORT"))
+        names = tuple(f"OMPI_COMM_WORLD_{end}" for end in ("RANK", "SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_SIZE"))
+        return _read_launch("mpiexec", env, names, ("PMIX_NAMESPACE", "MASTER_PORT"))
     if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too; SLURM's are complete
         return None
-    names = ("SLURM_JOB_ID", "PBS_JOBID", "MASTER_PORT")
-    return _read_launch("mpiexec", env, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "", "MPI_LOCALNRANKS", names)
+    names = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "", "MPI_LOCALNRANKS")
+    return _read_launch("mpiexec", env, names, ("SLURM_JOB_ID", "PBS_JOBID", "MASTER_PORT"))
 
 
 def _detect_srun(env: Mapping[str, str]) -> LaunchInfo | None:
     if "SLURM_STEP_ID" not in env:  # a batch script has the other variables too, but is no step
         return None
     size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in env else "SLURM_NTASKS"
-    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return _read_launch("srun", env, "SLURM_PROCID", size, "SLURM_LOCALID", "SLURM_NODEID", "", names)
+    ids = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return _read_launch("srun", env, ("SLURM_PROCID", size, "SLURM_LOCALID", "SLURM_NODEID", ""), ids)
 
 
 def _read_launch(
-    launcher: str,
-    env: Mapping[str, str],
-    rank: str,
-    size: str,
-    local: str,
-    node: str,
-    local_size: str,
-    names: tuple[str, ...],
+    launcher: str, env: Mapping[str, str], names: tuple[str, ...], ids: tuple[str, ...]
 ) -> LaunchInfo | None:
-    if not (_is_integer(env, rank) and _is_integer(env, size)):
+    """Read rank, world size, local rank, node rank and local world size from variables, and the key from IDs."""
+    rank, size, *optional = (int(env[name]) if _is_integer(env, name) else None for name in names)
+    if rank is None or size is None:
         return None
-    local_rank, node_rank, local_world_size = (
-        int(env[name]) if _is_integer(env, name) else None for name in (local, node, local_size)
-    )
-    parts = [launcher, *(env.get(name, "") for name in names)]
-    if launcher == "mpiexec" and local_world_size == int(env[size]):  # one node: all ranks have the same parent
+    parts = [launcher, *(env.get(name, "") for name in ids)]
+    if launcher == "mpiexec" and optional[2] == size:  # one node: all ranks have the same parent
         parts.append(_parent_identity())
     elif not any(env.get(name) for name in LAUNCH_ID_VARIABLES):
         parts += sys.argv
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return LaunchInfo(launcher, int(env[rank]), int(env[size]), local_rank, node_rank, local_world_size, key)
+    return LaunchInfo(launcher, rank, size, optional[0], optional[1], optional[2], key)
 
 
 def _is_integer(env: Mapping[str, str], name: str) -> bool:
@@ -139,10 +118,7 @@ def _parent_identity() -> str:
 
 
 def torchrun_restart() -> tuple[bool, str | None]:
-    """Return whether torchrun restarted this rank, and the identity of that torchrun.
-
-    The identity is unique to one torchrun on one node; None outside torchrun.
-    """
+    """Return whether torchrun restarted this rank, and an ID of that torchrun on this node (None without)."""
     if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return False, None
     return os.environ["TORCHELASTIC_RESTART_COUNT"] != "0", f"{socket.gethostname()} {_parent_identity()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -11,24 +12,18 @@ from pathlib import Path
 
 from fulgurite.core.errors import UserError, did_you_mean
 
+GLOO_INTERFACES = "GLOO_SOCKET_IFNAME"  # NCCL's and UCC's variables take patterns
 _FLAGS, _ADDRESS = 0x8913, 0x8915  # SIOCGIFFLAGS, SIOCGIFADDR of Linux
 _UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40
 
 
 @dataclass(frozen=True)
 class Interface:
-    """One network interface.
-
-    Attributes:
-        name: As `ip link` shows it.
-        address: IPv4 address; None without one, or on Windows.
-        up: The interface is up and has a carrier.
-        loopback: The interface reaches this machine only.
-    """
+    """One network interface, by the name that `ip link` shows."""
 
     name: str
-    address: str | None
-    up: bool
+    address: str | None  # IPv4; None without one, or on Windows
+    up: bool  # and has a carrier
     loopback: bool
 
 
@@ -63,15 +58,7 @@ def find_interface_problem(name: str) -> str:
 
 
 def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
-    """Return interfaces by name.
-
-    Args:
-        names: As a user gave them.
-        source: The option or variable that named them.
-
-    Raises:
-        UserError: An interface does not exist on this machine, or is down.
-    """
+    """Return interfaces by name; raise if one is missing or down, naming the option or variable that gave it."""
     interfaces = {interface.name: interface for interface in all_interfaces()}
     for name in names:
         if problem := find_interface_problem(name):
@@ -81,11 +68,18 @@ def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
     return [interfaces[name] for name in names]
 
 
+def require_gloo_interfaces() -> None:
+    """Raise if GLOO_SOCKET_IFNAME names an interface that does not exist."""
+    names = os.environ.get(GLOO_INTERFACES, "")
+    for name in filter(None, names.split(",")):
+        if problem := find_interface_problem(name):
+            raise UserError(f"{GLOO_INTERFACES}={names}: {problem} Name an existing interface, or unset the variable.")
+
+
 def gloo_default_interface() -> tuple[str | None, str]:
     """Return gloo's default interface and address: those that the host name resolves to.
 
-    Returns:
-        The interface, None when no interface has the address; the address, 127.0.0.1 for a name of another host.
+    The interface is None when none has the address; the address is 127.0.0.1 for the host name of another machine.
     """
     address = "127.0.0.1"
     with suppress(OSError):

@@ -26,13 +26,17 @@ from fulgurite.config.schema import Distributed, read_settings
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.distributed.agreement import rank_zero_decides
 from fulgurite.distributed.backend import choose_backend
 from fulgurite.distributed.cluster_environment import ExternalLaunchEnvironment
 from fulgurite.distributed.comm_env import ENV_INIT_METHOD, set_comm_variables
 from fulgurite.distributed.launch_env import RANK_ZERO_PID, current_launch
-from fulgurite.distributed.ports import MASTER_PORT, require_free_master_port, require_free_port
-from fulgurite.distributed.reachability import wait_for_master
+from fulgurite.distributed.reachability import (
+    MASTER_PORT,
+    require_free_master_port,
+    require_free_port,
+    wait_for_master,
+)
+from fulgurite.distributed.rendezvous import rank_zero_decides
 
 INIT_FILE = "FULGURITE_INIT_FILE"  # variable of the ranks that rank 0 starts: the file:// URL it chose
 log = RankedLogger(__name__)
@@ -40,24 +44,13 @@ log = RankedLogger(__name__)
 
 @dataclass(frozen=True)
 class InitMethod:
-    """An init method of torch.distributed, with its store.
+    """An init method of torch.distributed, with its store."""
 
-    Attributes:
-        url: `env://`, `tcp://<host>:<port>` or `file:///<path>`.
-        name: Prefix of the keys, unique to the job and the restart.
-        timeout: Seconds to wait for other ranks.
-        agent: Whether torchrun serves the store of `env://`.
-        phases: Whether fit and test each start their own ranks, hence their own process group.
-        servers: TCP stores of this process by address; rank 0 serves them for all jobs of a sweep.
-        file: The `url` of this process if it is a file.
-        holds: Whether this process, before it starts others, takes the port at which they init.
-    """
-
-    url: str
-    name: str
-    timeout: float
-    agent: bool
-    phases: bool
+    url: str  # env://, tcp://<host>:<port> or file:///<path>
+    name: str  # prefix of the keys, unique to the job and the restart
+    timeout: float  # seconds to wait for other ranks
+    agent: bool  # torchrun serves the store of env://
+    phases: bool  # fit and test each start their own ranks, hence their own process group
 
     def store(self, rank: int, size: int, phase: str) -> Store:
         """Return the store through which the ranks initialize their process group."""
@@ -68,30 +61,21 @@ class InitMethod:
         address = parsed.hostname or os.environ["MASTER_ADDR"]
         port = parsed.port or int(os.environ["MASTER_PORT"])
         serves = rank == 0 and not (self.agent and self.url == ENV_INIT_METHOD)
-        return PrefixStore(f"{self.name}/{phase}", self._connect(address, port, size, serves=serves))
-
-    def _connect(self, address: str, port: int, size: int, *, serves: bool) -> TCPStore:
         stores: dict[str, TCPStore] = current_context().stores
-        where = f"{address}:{port}"
-        if where not in stores:
+        endpoint = f"{address}:{port}"
+        if endpoint not in stores:
             if not serves:
                 wait_for_master(address, port, self.timeout)
-            # the server listens on all addresses
-            own = "127.0.0.1" if serves else address
-            stores[where] = TCPStore(
-                own, port, size, serves, timeout=timedelta(seconds=self.timeout), wait_for_workers=False
-            )
-        return stores[where]
+            own = "127.0.0.1" if serves else address  # the server listens on all addresses
+            timeout = timedelta(seconds=self.timeout)
+            stores[endpoint] = TCPStore(own, port, size, serves, timeout=timeout, wait_for_workers=False)
+        return PrefixStore(f"{self.name}/{phase}", stores[endpoint])
 
     def require_free_port(self) -> None:
-        """Raise if another process listens on the port.
-
-        Raises:
-            UserError: One does.
-        """
+        """Raise if another process listens on the port."""
         parsed = urlparse(self.url)
         port = parsed.port or int(os.environ["MASTER_PORT"])
-        if not any(where.endswith(f":{port}") for where in current_context().stores):  # of an earlier job
+        if not any(endpoint.endswith(f":{port}") for endpoint in current_context().stores):  # of an earlier job
             require_free_port(port, source=f"distributed.init_method={self.url}" if parsed.port else MASTER_PORT)
 
 
@@ -106,15 +90,9 @@ def cluster_environment_plugin(cfg: DictConfig) -> dict[str, Any]:
 
 
 def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -> None:
-    """Check the launch, and make the strategy initialize the process group.
+    """Check the launch, and make the strategy initialize the process group, if it has one.
 
-    Args:
-        trainer: With any strategy; without a process group nothing is done.
-        cfg: The run's config.
-        timeout: Seconds to wait for other ranks.
-
-    Raises:
-        UserError: The config cannot be used; raised on all ranks before any waits for another.
+    A config that cannot be used raises on all ranks before any of them waits `timeout` seconds for another.
     """
     strategy: Any = trainer.strategy
     launch = current_launch()
@@ -126,9 +104,8 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     backend, reason = choose_backend(strategy)
     url = read_settings(cfg, Distributed).init_method or ENV_INIT_METHOD
     by = launch.launcher if launch is not None else f"rank 0 ({starts})"
-    log.info(
-        "%d processes started by %s, backend %s (%s), init method %s", trainer.world_size, by, backend, reason, url
-    )
+    size = trainer.world_size
+    log.info("%d processes started by %s, backend %s (%s), init method %s", size, by, backend, reason, url)
     if strategy.root_device.type == "cpu":
         _warn_oversubscribed(trainer.num_devices)
     if url == ENV_INIT_METHOD and launch is None and starts != "popen":
@@ -150,11 +127,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
 
 
 def _require_matching_launch(trainer: Trainer, starts: str) -> None:
-    """Raise if the trainer expects other ranks than are started.
-
-    Raises:
-        ConfigError: One line with what to set.
-    """
+    """Raise if the trainer expects other ranks than are started."""
     launch = current_launch()
     if launch is None:
         if trainer.num_nodes > 1 and RANK_ZERO_PID not in os.environ:
@@ -199,11 +172,7 @@ def init_process_group(strategy: Any, init: InitMethod) -> None:
 
 
 def reserve_master_port(size: int, timeout: float) -> None:
-    """Bind MASTER_PORT before other ranks start, so that no process takes it.
-
-    Raises:
-        UserError: The port is in use.
-    """
+    """Bind MASTER_PORT before other ranks start, so that no process takes it; raise if one has."""
     require_free_master_port()
     if not current_context().reserves_port:
         return
@@ -234,19 +203,12 @@ def remove_init_file() -> None:
 
 
 def _make_init_file(url: str) -> str:
-    """Return the URL of a new file: in a used one, torch waits for its old ranks.
-
-    Raises:
-        UserError: No file can be created there.
-    """
+    """Return the URL of a new file: in a used one, torch waits for its old ranks."""
     path = Path(urlparse(url).path)
     left = sorted(other.name for other in path.parent.glob(f"{path.name}.*"))
     if left:
-        log.warning(
-            "%s: not used, of other launches: %s. Delete the files of launches that no longer run.",
-            url,
-            ", ".join(left),
-        )
+        remedy = "Delete the files of launches that no longer run."
+        log.warning("%s: not used, of other launches: %s. %s", url, ", ".join(left), remedy)
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,14 +36,7 @@ Decide = Callable[[list[Any]], Any]
 
 
 class DirectoryStore:
-    """Notes as files in a directory on a shared filesystem.
-
-    Args:
-        folder: Created if it does not exist.
-
-    Raises:
-        UserError: The directory cannot be created.
-    """
+    """Notes as files in a directory on a shared filesystem; the directory is created."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,10 +112,7 @@ KeyValueStore = DirectoryStore | TorchElasticStore
 class Rendezvous:
     """Exchange payloads between all ranks of a launch, and decide on rank 0.
 
-    Args:
-        launch: Of this process.
-        store: Shared by all ranks of the launch.
-        timeout: Seconds to wait for the other ranks, per exchange.
+    Each exchange waits at most `timeout` seconds for the other ranks.
     """
 
     def __init__(self, launch: LaunchInfo, store: KeyValueStore, timeout: float) -> None:
@@ -135,12 +125,8 @@ class Rendezvous:
         Args:
             name: Of the decision; it names the notes.
             payload: Of this rank; plain values.
-            decide: Called on rank 0 with the payloads in rank order; returns plain values.
-
-        Raises:
-            RefusedByRankZero: Rank 0 raised; on other ranks only.
-            UserError: A rank did not join in time, or another launch uses the same store.
-            Exception: What `decide` raises, on rank 0.
+            decide: Called on rank 0 with the payloads in rank order; returns plain values. What it raises is raised on
+                rank 0, and as RefusedByRankZero on the others.
         """
         self.rounds += 1
         name = f"{self.rounds}-{name}"
@@ -209,11 +195,7 @@ class Rendezvous:
 
 
 class _Poll:
-    """Poll with growing pauses until a timeout.
-
-    Args:
-        timeout: Seconds.
-    """
+    """Poll with growing pauses until a timeout in seconds."""
 
     def __init__(self, timeout: float) -> None:
         self.end, self.pause = time.monotonic() + timeout, MIN_POLL_SECONDS
@@ -231,9 +213,6 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
     """Return rank 0's decision on every rank.
 
     Without an external launcher, `decide` is called locally.
-
-    Raises:
-        Exception: As `Rendezvous.exchange`.
     """
     launch = current_launch()
     if launch is None:
@@ -247,6 +226,16 @@ def broadcast_decision(config: DictConfig, name: str, payload: Any, decide: Deci
             store = DirectoryStore(Path(str(config.paths.log_dir)) / ".rendezvous" / launch.key)
         context.rendezvous = Rendezvous(launch, store, timeout)
     return context.rendezvous.exchange(name, payload, decide)
+
+
+def rank_zero_decides(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
+    """Return rank 0's decision, made without payloads, on every rank."""
+    return broadcast_decision(config, name, None, lambda _: decide())
+
+
+def barrier(config: DictConfig, name: str) -> None:
+    """Wait until all ranks that a launcher started have called this."""
+    broadcast_decision(config, name, None, lambda _: None)
 
 
 def close_rendezvous() -> None:

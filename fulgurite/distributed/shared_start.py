@@ -33,9 +33,6 @@ def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> Non
     Args:
         config: As composed, with its `hydra` part.
         begin: Reserves the run directory and sets `RANK_ZERO_KEYS` in the config.
-
-    Raises:
-        UserError: The ranks' configs differ, or they do not share a filesystem; no directory is left.
     """
     launch = current_launch()
     assert launch is not None
@@ -52,15 +49,7 @@ def start_run_on_all_ranks(config: DictConfig, begin: Callable[[], None]) -> Non
 
 
 def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
-    """Reserve a sweep directory on rank 0, and return it on every rank.
-
-    Args:
-        config: The sweep's config with Hydra's part.
-        reserve: Called on rank 0; returns the directory.
-
-    Raises:
-        UserError: As `start_run_on_all_ranks`.
-    """
+    """Call `reserve` on rank 0, and return its sweep directory on every rank."""
     folder = Path(_decide_with_same_config(config, "sweep", lambda: str(reserve())))
     _require_shared_filesystem(config, folder)
     return folder
@@ -74,9 +63,8 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
         hosts = [payload["host"] for payload in payloads]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
-    answer = broadcast_decision(
-        config, name, {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}, decide_once
-    )
+    payload = {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}
+    answer = broadcast_decision(config, name, payload, decide_once)
     _complete_launch(answer["hosts"], answer["master"])
     return answer["decided"]
 
@@ -106,9 +94,8 @@ def _require_same_config(configs: list[dict[str, Any]]) -> None:
             key = keys[0]
             its, ours = (mask_override(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
             more = f" ({len(keys) - 1} more keys differ)" if len(keys) > 1 else ""
-            raise ConfigError(
-                [f"rank {rank}: {its}, but rank 0 has {ours}{more}. Pass the same overrides and files to all ranks."]
-            )
+            remedy = "Pass the same overrides and files to all ranks."
+            raise ConfigError([f"rank {rank}: {its}, but rank 0 has {ours}{more}. {remedy}"])
 
 
 def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
@@ -159,10 +146,9 @@ def _to_plain(value: Any) -> Any:
 
 def _flatten(node: Any, key: str = "") -> dict[str, Any]:
     """Return the leaves by dotted key, as text."""
-    if isinstance(node, dict) and node:
-        return {
-            name: leaf
-            for part, child in node.items()
-            for name, leaf in _flatten(child, f"{key}.{part}" if key else str(part)).items()
-        }
-    return {key: str(node)}
+    if not isinstance(node, dict) or not node:
+        return {key: str(node)}
+    leaves: dict[str, Any] = {}
+    for part, child in node.items():
+        leaves |= _flatten(child, f"{key}.{part}" if key else str(part))
+    return leaves

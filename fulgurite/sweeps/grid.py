@@ -18,7 +18,7 @@ from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import mask_override
-from fulgurite.distributed.agreement import barrier
+from fulgurite.distributed.rendezvous import barrier
 from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock

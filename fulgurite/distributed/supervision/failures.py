@@ -47,14 +47,7 @@ def is_peer_loss(error: BaseException) -> bool:
 
 
 def write_failure(folder: Path, reason: str, exit_code: int, *, secondary: bool) -> None:
-    """Write this rank's failure note.
-
-    Args:
-        folder: The run directory.
-        reason: One line.
-        exit_code: Of this process.
-        secondary: Whether the rank only lost its peers.
-    """
+    """Write this rank's failure note; `secondary`: the rank only lost its peers."""
     log = next(iter(folder.glob(f"*.rank{rank()}.log")), None)
     note = {"reason": reason, "exit_code": exit_code, "secondary": secondary, "log": log.name if log else "the log"}
     with suppress(OSError):  # a full disk must not hide the error itself
@@ -103,14 +96,7 @@ def root_cause(folder: Path) -> RankFailed | None:
 def diagnose_failure(
     processes: Processes, folder: Path, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed | None:
-    """Return which rank failed and why, or None.
-
-    Args:
-        processes: That this process started, by rank.
-        folder: The run directory.
-        timeout: Seconds that ranks waited for each other.
-        report_seconds: To wait for failure notes.
-    """
+    """Return the rank that failed and why, or None; wait `report_seconds` for failure notes."""
     end = time.monotonic() + report_seconds
     while True:
         notes = read_failures(folder)
@@ -129,7 +115,7 @@ def diagnose_failure(
 
 
 def first_failure(processes: Processes, notes: Mapping[int, dict[str, Any]]) -> RankFailed | None:
-    """Return which rank has failed for its own reason so far, or None."""
+    """Return the rank that has failed for its own reason so far, or None."""
     for number, note in notes.items():
         if not note["secondary"]:
             return RankFailed(f"rank {number} failed: {note['reason']} (traceback in {note['log']})", note["exit_code"])

@@ -31,9 +31,9 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import RANK_ZERO_PID, current_launch
-from fulgurite.distributed.ports import port_in_use
+from fulgurite.distributed.network_interfaces import require_gloo_interfaces
 from fulgurite.distributed.process_group import destroy_process_group, reserve_master_port
-from fulgurite.distributed.reachability import require_gloo_interfaces, require_local_master_address
+from fulgurite.distributed.reachability import port_in_use, require_local_master_address
 from fulgurite.distributed.supervision.child_command import job_command_line
 from fulgurite.distributed.supervision.failures import clear_failures, diagnose_failure, is_peer_loss
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
@@ -53,9 +53,6 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
 
     Returns:
         The timeout in seconds.
-
-    Raises:
-        ConfigError: The timeout is not positive.
     """
     if timeout <= 0:
         raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set e.g. 600."])
@@ -77,13 +74,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
 
 
 class SupervisedLauncher(SubprocessScriptLauncher):
-    """Lightning's subprocess launcher with a RankWatcher instead of its observer.
-
-    Args:
-        given: The launcher of the strategy.
-        folder: The run directory.
-        timeout: Seconds that ranks wait for each other.
-    """
+    """Lightning's subprocess launcher with a RankWatcher instead of its observer."""
 
     def __init__(self, given: SubprocessScriptLauncher, folder: Path, timeout: float) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
@@ -94,12 +85,7 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         self.failed = False
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        """Start the child ranks unless they run already, and call the function.
-
-        Raises:
-            RankFailed: Another rank failed; the message names it.
-            UserError: MASTER_PORT is in use.
-        """
+        """Start the child ranks unless they run already, and call the function."""
         require_gloo_interfaces()
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fulgurite.core.errors import EXIT_CRASH, RankFailed
+from fulgurite.core.errors import RankFailed
 from fulgurite.core.proc import has_exited, is_stopped
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.supervision.failures import (
@@ -41,14 +41,7 @@ def registered_pid(folder: Path) -> Iterator[None]:
 def diagnose_missing_ranks(
     folder: Path, size: int, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed:
-    """Return which other rank made this one lose its peers.
-
-    Args:
-        folder: The run directory.
-        size: World size.
-        timeout: Seconds that ranks waited for each other.
-        report_seconds: To wait for failure notes.
-    """
+    """Return the other rank that made this one lose its peers; wait `report_seconds` for failure notes."""
     end = time.monotonic() + report_seconds
     while True:
         notes = read_failures(folder)
@@ -60,19 +53,16 @@ def diagnose_missing_ranks(
             if pid and host == socket.gethostname():
                 who = f"rank {number} (pid {pid})"
                 if is_stopped(pid):
-                    return RankFailed(f"{who} is stopped (SIGSTOP) and does not respond", EXIT_CRASH)
+                    return RankFailed(f"{who} is stopped (SIGSTOP) and does not respond")
                 if has_exited(pid):
-                    return RankFailed(f"{who} exited without a reason: killed by a signal (out of memory?)", EXIT_CRASH)
+                    return RankFailed(f"{who} exited without a reason: killed by a signal (out of memory?)")
         if time.monotonic() > end:
             break
         time.sleep(0.1)
     if not unresponsive:
-        return RankFailed(f"rank {rank()} and its peers lost each other: the network failed", EXIT_CRASH)
+        return RankFailed(f"rank {rank()} and its peers lost each other: the network failed")
     names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in unresponsive)
-    return RankFailed(
-        f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.",
-        EXIT_CRASH,
-    )
+    return RankFailed(f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.")
 
 
 def _read_pid(folder: Path, number: int) -> tuple[str, int]:

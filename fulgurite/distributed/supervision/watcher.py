@@ -13,10 +13,7 @@ from pathlib import Path
 from fulgurite.core.errors import EXIT_CRASH
 from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.distributed.supervision.failures import (
-    Processes,
-    diagnose_failure,
-)
+from fulgurite.distributed.supervision.failures import Processes, diagnose_failure
 from fulgurite.runs.run_json import mark_ended
 
 log = RankedLogger(__name__)
@@ -26,13 +23,7 @@ GRACE_SECONDS = 15.0  # for rank 0 to notice by itself that another rank exited
 
 
 class RankWatcher(threading.Thread):
-    """Thread that terminates rank 0 if it waits for an exited or stopped rank.
-
-    Args:
-        processes: That this process started, by rank.
-        folder: The run directory.
-        timeout: Seconds that ranks wait for each other.
-    """
+    """Thread that terminates rank 0 if it waits for an exited or stopped rank that it started."""
 
     def __init__(self, processes: Processes, folder: Path, timeout: float) -> None:
         super().__init__(daemon=True, name="rank-watcher")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import UserError
-from fulgurite.distributed.reachability import require_gloo_interfaces, require_local_master_address, wait_for_master
+from fulgurite.distributed.network_interfaces import require_gloo_interfaces
+from fulgurite.distributed.reachability import require_local_master_address, wait_for_master
 from fulgurite.distributed.supervision.failures import write_failure
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
 from tests.support.cli import only_run, read_json, run_cli

@@ -17,7 +17,7 @@ import torch
 from fulgurite.compat.hydra import unchecked
 from fulgurite.core.errors import UserError
 from fulgurite.core.proc import is_stopped
-from fulgurite.distributed.ports import require_free_master_port
+from fulgurite.distributed.reachability import require_free_master_port
 from fulgurite.distributed.supervision import watcher
 from fulgurite.distributed.supervision.failures import (
     clear_failures,
