@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl
+from fulgurite.compat.hydra import Callbacks, ConfigLoaderImpl, failed_job, returned_value
 from fulgurite.config.schema import Resilience, read_settings
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
@@ -67,9 +67,7 @@ class RemoteJob:
         """Compose a job, which raises `HYDRA_ERRORS` if a config file has changed."""
         setup: Any = launcher
         loader = setup.hydra_context.config_loader
-        config = loader.load_sweep_config(setup.config, list(overrides))
-        with read_write(config), open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
+        config = compose_job(loader, setup.config, number, overrides)
         sweep = Path.cwd() / str(config.hydra.sweep.dir)
         return cls(
             number,
@@ -88,7 +86,7 @@ class RemoteJob:
     def run(self) -> JobReturn:
         """Run the job in this process, which runs no other job.
 
-        A failed job returns a picklable `JobFailed`; after a signal its outcome is `killed`. The job's log has the traceback.
+        A failed job returns a picklable `JobFailed`, whose outcome is `killed` after a signal.
         """
         self._enter()
         config = to_hydra_config(self.plain) if self.config is None else self.config
@@ -104,7 +102,7 @@ class RemoteJob:
             )
         except Interrupted as stop:
             signal_handler().terminate_ranks()
-            returned = JobReturn(status=JobStatus.FAILED, _return_value=stop)
+            returned = failed_job(stop)
         return to_picklable(returned)
 
     def _enter(self) -> None:
@@ -128,10 +126,17 @@ class RemoteJob:
         return found.run_job if isinstance(found, EntryPoint) else getattr(found, "__wrapped__", found)
 
 
+def compose_job(loader: ConfigLoaderImpl, config: DictConfig, number: int, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a job from the sweep's config."""
+    config = loader.load_sweep_config(config, list(overrides))
+    with read_write(config), open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    return config
+
+
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """Return a config with its `hydra` node as plain values, unresolved."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     return {str(key): value for key, value in plain.items()}
 
 
@@ -147,7 +152,7 @@ def to_hydra_config(plain: dict[str, Any]) -> DictConfig:
 
 def to_picklable(returned: JobReturn) -> JobReturn:
     """Return a `JobReturn` whose error is a picklable `JobFailed`."""
-    error = returned._return_value
+    error = returned_value(returned)
     if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
         return returned
     return replace(returned, _return_value=JobFailed(classify_error(error)))

@@ -20,16 +20,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from fulgurite.compat.hydra import failed_job
 from fulgurite.core.errors import EXIT_CRASH, UserError
 from fulgurite.core.proc import terminate_with_parent
 from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
-from fulgurite.launchers.slots import Slot
+from fulgurite.launchers.slots import Slot, allocate_slots
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.provenance import versions
 from fulgurite.runs.run_json import mark_ended
@@ -65,6 +67,20 @@ class RunningJob:
         """ID of its process and process group."""
         assert self.process.pid is not None
         return self.process.pid
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Require that this system can fork, and has the GPUs and cores of the slots."""
+    if not hasattr(os, "fork"):
+        raise UserError("hydra/launcher=local: this system cannot fork. Remove the override.")
+    allocate_slots(**settings)
+
+
+def stream(
+    launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
+) -> Generator[JobResult, None, None]:
+    """Run jobs, each taken when a slot is free, and yield each as it ends."""
+    yield from LocalPool(launcher, allocate_slots(**settings)[:at_once]).stream(jobs)
 
 
 class LocalPool:
@@ -126,7 +142,8 @@ class LocalPool:
                 with suppress(EOFError, OSError):
                     job.returned, job.deadline = job.receiver.recv(), time.monotonic() + EXIT_SECONDS
             if job.deadline is not None and not exited and time.monotonic() > job.deadline:
-                self._kill(job)
+                _kill_group(job.pid)
+                job.process.kill()  # if it has no process group yet
                 exited = True
             if exited:
                 ended.append((job.job.number, self._close(job)))
@@ -165,7 +182,7 @@ class LocalPool:
                 reason=outcome.reason,
                 exit_code=outcome.exit_code,
             )
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
+        return failed_job(JobFailed(outcome))
 
     def _stop_all(self) -> None:
         """Send all jobs SIGTERM, wait for each within its grace period, then kill it."""
@@ -186,11 +203,6 @@ class LocalPool:
         for job in self.running:
             with suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGTERM)
-
-    def _kill(self, job: RunningJob) -> None:
-        _kill_group(job.pid)
-        job.process.kill()  # if it has no process group yet
-        job.process.join()
 
 
 def _preload() -> None:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.compat.hydra import returned_value
 from fulgurite.core.formatting import format_duration
 from fulgurite.core.metric_names import is_minimized
 from fulgurite.core.redact import mask_override
@@ -65,9 +66,7 @@ class Progress:
 
     def started(self, number: int, overrides: Sequence[str], how: str = "started") -> None:
         """Report that a job was started, or what `how` states."""
-        values = [
-            override for override in overrides if override not in self.constant and not override.startswith(NOT_SHOWN)
-        ]
+        values = [item for item in overrides if item not in self.constant and not item.startswith(NOT_SHOWN)]
         self.running[number] = StartedJob(" ".join(map(mask_override, values)), time.monotonic())
         if self._live is None:
             self._print(f"sweep: job {number} {how}{self._values(number)}")
@@ -78,11 +77,12 @@ class Progress:
         seconds = time.monotonic() - start
         if returned.status == JobStatus.COMPLETED:
             self.durations.append(seconds)
-            pruned = self.metric and returned._return_value is None  # a finished run has the metric
-            how = "pruned" if pruned else f"done{self._format_metric(number, returned._return_value)}"
+            value = returned_value(returned)
+            pruned = self.metric and value is None  # a finished run has the metric
+            how = "pruned" if pruned else f"done{self._format_metric(number, value)}"
         else:
             self.failed += 1
-            outcome = returned._return_value.outcome
+            outcome = returned_value(returned).outcome
             how = f"{outcome.status}: {outcome.reason}"
         self._print(f"sweep: job {number} {how}{values}, {format_duration(seconds)}; {self.summary(jobs)}")
 
@@ -122,9 +122,8 @@ class Progress:
         """Return a job's metric as text, and keep it if it is the best."""
         if not self.metric or not isinstance(value, (int, float)):
             return ""
-        if not math.isnan(value) and (
-            self.best is None or (value < self.best[0] if self.minimize else value > self.best[0])
-        ):
+        is_better = self.best is None or (value < self.best[0] if self.minimize else value > self.best[0])
+        if is_better and not math.isnan(value):
             self.best = float(value), number
         return f", {self.metric} {value:.4f}"
 

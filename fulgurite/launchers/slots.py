@@ -63,11 +63,12 @@ def allocate_slots(
         available: GPUs and cores; None detects them.
     """
     visible, cores = available or (visible_gpus(os.environ), visible_cores())
-    _raise_findings(_check_numbers(slots=slots, gpus=gpus, cpus=cpus))
+    if findings := _check_numbers(slots=slots, gpus=gpus, cpus=cpus):
+        raise ConfigError(findings)
     slots = slots or _num_slots(len(visible), len(cores), gpus, cpus)
-    _raise_findings(
-        [*_check_capacity("gpus", slots, gpus, len(visible)), *_check_capacity("cpus", slots, cpus, len(cores))]
-    )
+    lacking = [*_check_capacity("gpus", slots, gpus, len(visible)), *_check_capacity("cpus", slots, cpus, len(cores))]
+    if lacking:
+        raise ConfigError(lacking)
     of_gpus = _split_evenly(visible, slots, gpus) if visible else [()] * slots
     of_cores = [()] * slots if cpus == 0 else _split_evenly(cores, slots, cpus)
     has_none_to_hide = not visible and gpus != 0
@@ -91,11 +92,6 @@ def visible_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _raise_findings(findings: Sequence[str]) -> None:
-    if findings:
-        raise ConfigError(findings)
 
 
 def _check_numbers(**numbers: Any) -> list[str]:

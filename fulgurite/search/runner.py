@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.core.context import current_context
-from fulgurite.core.errors import FulguriteError
 from fulgurite.core.redact import mask_override
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
@@ -26,7 +25,7 @@ from fulgurite.search.trials import TrialOutcome, Trials
 from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_storage, study_name
 from fulgurite.sweeps.code_state import CodeState, print_status
 from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
-from fulgurite.sweeps.jobs import Job
+from fulgurite.sweeps.jobs import Job, JobsFailed
 from fulgurite.sweeps.resume import find_sweep
 
 
@@ -119,7 +118,7 @@ class _SearchLoop(Iterator[NumberedJob]):
             _ = result.return_value  # raises the job's exception
         if reasons := trials.failure_reasons():
             rule = "" if retry else ". Pass sweep.retry_failed=true to retry."
-            raise TrialsFailed("; ".join(reasons) + rule)
+            raise JobsFailed("; ".join(reasons) + rule)
 
     def _take_jobs(self, unfinished: Sequence[Job], *, retry: bool) -> Iterator[Job]:
         """Yield jobs, and ask the study only when a launcher takes the next one."""
@@ -128,7 +127,3 @@ class _SearchLoop(Iterator[NumberedJob]):
             yield self.trials.ask(retry_of=trial)
         while self.trials.num_remaining():
             yield self.trials.ask()
-
-
-class TrialsFailed(FulguriteError):
-    """Trials of a search failed."""

@@ -102,7 +102,7 @@ class Trials:
             mark_ended(run.folder, "pruned", pruned, 0)
             self._tell(job.number, TrialOutcome.PRUNED, reason=pruned)
         elif status == "done":
-            self._tell_values(job.number, [run.metrics.get(name) for name in self._metrics()])
+            self._tell_values(job.number, [run.metrics.get(name) for name in optimized_metrics(self.config)])
         elif status == FAILED:
             self._tell(job.number, TrialOutcome.FAILED, reason=str(reason))
         else:
@@ -171,10 +171,8 @@ class Trials:
 
     def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:
         """Tell the study the metrics of a job, or FAIL if one is missing or not finite."""
-        named = dict(zip(self._metrics(), values, strict=False))
-        wrong = [
-            f"{name} is {value}" for name, value in named.items() if value is None or not math.isfinite(float(value))
-        ]
+        named = dict(zip(optimized_metrics(self.config), values, strict=False))
+        wrong = [f"{name} is {got}" for name, got in named.items() if got is None or not math.isfinite(float(got))]
         if len(values) != len(self.settings.directions) or wrong:
             return self._tell(number, TrialOutcome.FAILED, reason=", ".join(wrong) or f"returned {len(values)} numbers")
         return self._tell(number, TrialOutcome.COMPLETE, values=[float(value) for value in values])
@@ -196,9 +194,6 @@ class Trials:
         if self._cached is None:
             self._cached = self.stored.load().get_trials(deepcopy=False)
         return self._cached
-
-    def _metrics(self) -> tuple[str, ...]:
-        return optimized_metrics(self.config)
 
     def describe_states(self, unfinished: Sequence[Job], *, retry: bool) -> str:
         """Return e.g. `3 done, trial 3 to resume, 2 to start`."""
@@ -231,7 +226,8 @@ class Trials:
 
     def describe(self, trial: FrozenTrial) -> str:
         """Return a line on one of the best trials."""
-        values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self._metrics(), trial.values, strict=True))
+        named = zip(optimized_metrics(self.config), trial.values, strict=True)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in named)
         overrides = self.space.to_overrides(trial.params)[: len(trial.params)]
         return f"best: trial {trial.number}, {values}: {' '.join(map(mask_override, overrides))}"
 

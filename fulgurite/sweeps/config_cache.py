@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -43,7 +42,14 @@ class ConfigCache:
         cfg: DictConfig = load_pickle(packed)
         added = OverridesParser.create().parse_overrides(hydra_overrides[num_applied:])
         apply_overrides([*added, *values], cfg)
-        _record_overrides(cfg, overrides, num_applied, hydra_overrides)
+        task = [override for override in overrides if not override.is_hydra_override()]
+        recorded, dirname = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname
+        with read_write(cfg.hydra), open_dict(cfg.hydra):  # as Hydra does
+            recorded.task = [override.input_line for override in task]
+            recorded.hydra = [*hydra_overrides, *recorded.hydra[num_applied:]]
+            if IS_1_3:  # an interpolation in Hydra 1.4
+                lines = sorted(str(item.input_line) for item in task if item.key_or_group not in dirname.exclude_keys)
+                cfg.hydra.job.override_dirname = dirname.item_sep.join(lines).replace("=", dirname.kv_sep)
         OmegaConf.copy_cache(from_config=master_config, to_config=cfg)  # jobs share the sweep's ${now:...}
         return cfg
 
@@ -52,17 +58,3 @@ class ConfigCache:
         if override.is_hydra_override() or override.is_sweep_override() or override.package is not None:
             return False
         return isinstance(override.value(), dict) or not self._loader.repository.group_exists(override.key_or_group)
-
-
-def _record_overrides(
-    cfg: DictConfig, overrides: Sequence[Override], num_applied: int, hydra_overrides: Sequence[str]
-) -> None:
-    """Write a job's overrides into its config, as Hydra does."""
-    task = [override for override in overrides if not override.is_hydra_override()]
-    recorded, dirname = cfg.hydra.overrides, cfg.hydra.job.config.override_dirname
-    with read_write(cfg.hydra), open_dict(cfg.hydra):
-        recorded.task = [override.input_line for override in task]
-        recorded.hydra = [*hydra_overrides, *recorded.hydra[num_applied:]]
-        if IS_1_3:  # an interpolation in Hydra 1.4
-            lines = sorted(str(item.input_line) for item in task if item.key_or_group not in dirname.exclude_keys)
-            cfg.hydra.job.override_dirname = dirname.item_sep.join(lines).replace("=", dirname.kv_sep)

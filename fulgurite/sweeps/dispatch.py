@@ -30,7 +30,6 @@ class StreamingLauncher(Protocol):
         Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for. At most `at_once` jobs
         run at the same time, None: one in each slot. `length_hint(jobs)` is the number of jobs that are left, if known.
         """
-        ...
 
 
 def run_jobs(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_value
 from fulgurite.core.context import current_context
-from fulgurite.core.errors import FulguriteError, UserError
+from fulgurite.core.errors import UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import mask_override
@@ -32,6 +32,7 @@ from fulgurite.sweeps.jobs import (
     KILLED,
     NEW,
     Job,
+    JobsFailed,
     check_jobs,
     describe_jobs,
     expand_grid,
@@ -144,7 +145,7 @@ class _GridLoop:
         skipped = [job for job in self.jobs.values() if job.state == FAILED and not retry]
         if skipped:
             reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in skipped)
-            raise PreviousFailures(f"{reasons}. Pass sweep.retry_failed=true to retry.")
+            raise JobsFailed(f"{reasons}. Pass sweep.retry_failed=true to retry.")
         return [in_order]
 
     def _next_job(self, job: Job) -> NumberedJob:
@@ -167,10 +168,6 @@ class _GridLoop:
             sys.stderr.write(f"[rank {rank()}] {line}\n")
         if rank() == 0 and record_failure(self.folder, job.number, job.key, error):
             print_status(line)
-
-
-class PreviousFailures(FulguriteError):
-    """Jobs failed in an earlier start of the sweep and are not retried."""
 
 
 class _JobQueue(Iterator[NumberedJob]):

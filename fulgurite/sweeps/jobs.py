@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
 from fulgurite.config.override_text import quoted
-from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.errors import ConfigError, FulguriteError, UserError
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.sweep_ledger import job_key
 from fulgurite.validation.composition import explain_composition
@@ -21,6 +21,10 @@ from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 from fulgurite.validation.validate import find_problems
 
 NEW, DONE, KILLED, FAILED = "new", "done", "killed", "failed"
+
+
+class JobsFailed(FulguriteError):
+    """Jobs of a sweep failed, in this start or in an earlier one."""
 
 
 @dataclass

@@ -57,8 +57,8 @@ class JobEnvelope:
     def run_in_subprocess(self, log: str, exit_seconds: float) -> bytes | str:
         """Run the job in a child process and return its pickled `JobReturn`.
 
-        A string is the reason why there is none. Ray raises KeyboardInterrupt here to cancel the job; the child then gets
-        SIGTERM, and saves.
+        A string is the reason why there is none. To cancel the job, Ray raises KeyboardInterrupt here. The child then
+        gets SIGTERM, and saves.
         """
         if missing := self.missing_folders():
             return missing

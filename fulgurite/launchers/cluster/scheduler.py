@@ -10,9 +10,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from fulgurite.compat.hydra import failed_job
 from fulgurite.core.errors import EXIT_CRASH, UserError, did_you_mean
 from fulgurite.core.project import project_root
 from fulgurite.engine.outcome import JobFailed, Outcome
@@ -45,11 +46,9 @@ class Scheduler(Protocol):
 
     def submit(self, job: RemoteJob, envelope: JobEnvelope) -> Hashable:
         """Submit a job, or raise `QueueFull`."""
-        ...
 
     def ended(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Return the handles of jobs that ended, within about a second."""
-        ...
 
     def result(self, handle: Any) -> JobReturn | str:
         """Return the result of a job that ended, or why it could not start.
@@ -57,19 +56,15 @@ class Scheduler(Protocol):
         Raises:
             JobLost: It has no result.
         """
-        ...
 
     def request_stop(self, handles: Sequence[Any]) -> None:
         """Ask running jobs to save and exit, and cancel the others."""
-        ...
 
     def kill(self, handles: Sequence[Any]) -> None:
         """Kill jobs."""
-        ...
 
     def close(self) -> None:
         """Release the sweep's resources."""
-        ...
 
 
 def submit_jobs(
@@ -82,7 +77,7 @@ def submit_jobs(
         with Progress(config, slots) as progress:
             more, given = True, None  # given: the next job, which may wait for the queue
             while more or given or submitted.jobs:
-                while (more or given) and len(submitted.jobs) < slots and submitted.can_submit():
+                while (more or given) and len(submitted.jobs) < slots and time.monotonic() >= submitted.retry_at:
                     if given is None and (given := next(jobs, None)) is None:
                         more = False
                         break
@@ -114,10 +109,6 @@ class _SubmittedJobs:
         self.has_accepted = self.has_reported_full = False
         self.retry_at = 0.0  # monotonic; in the future while the queue is full
         self.full_since: float | None = None  # monotonic
-
-    def can_submit(self) -> bool:
-        """Return whether the queue may accept a job."""
-        return time.monotonic() >= self.retry_at
 
     def submit(self, job: RemoteJob) -> bool:
         """Submit a job, or return False if the queue is full."""
@@ -184,7 +175,7 @@ class _SubmittedJobs:
         if has_started and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):
             sweep = {"dir": str(job.sweep), "job": job.number}
             record_event(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(outcome))
+        return failed_job(JobFailed(outcome))
 
 
 def import_package(package: str, launcher: str) -> ModuleType:

@@ -9,21 +9,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf import OmegaConf
 
-from fulgurite.compat.hydra import ConfigLoaderImpl
+from fulgurite.compat.hydra import ConfigLoaderImpl, failed_job
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import load_pickle
+from fulgurite.core.files import load_pickle, write_atomic
 from fulgurite.core.proc import terminate_with_parent
 from fulgurite.core.project import prepare_environment
 from fulgurite.engine.outcome import JobFailed, classify_error
-from fulgurite.launchers.job import RemoteJob, to_hydra_config, to_plain
+from fulgurite.launchers.job import RemoteJob, compose_job, to_hydra_config, to_plain
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.jobs import KILLED, Job
@@ -52,9 +51,7 @@ def run_from_stdin(result: str, parent: int) -> None:
     """Run a job read from stdin, write its `JobReturn`, and exit with the parent."""
     terminate_with_parent(parent)
     returned = _run_or_resume(sys.stdin.buffer.read())
-    temporary = Path(f"{result}.part")
-    temporary.write_bytes(pickle.dumps(returned))
-    temporary.rename(result)
+    write_atomic(result, pickle.dumps(returned))
 
 
 def _run_or_resume(pickled: bytes) -> JobReturn:
@@ -66,7 +63,7 @@ def _run_or_resume(pickled: bytes) -> JobReturn:
     try:
         return _resume_if_interrupted(job).run()
     except UserError as error:
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobFailed(classify_error(error)))
+        return failed_job(JobFailed(classify_error(error)))
 
 
 def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
@@ -79,15 +76,12 @@ def _resume_if_interrupted(job: RemoteJob) -> RemoteJob:
     assert isinstance(given, list)
     # without the overrides that resumed an earlier start
     overrides = list(takewhile(lambda override: not override.startswith("resume.run="), map(str, given)))
-    loader = ConfigLoaderImpl(job.search_path)
     again = Job(job.number, "", tuple(overrides), state=KILLED, folder=job.folder)
     if problems := resume_overrides(again, before.copy()):
         raise UserError("; ".join(problems))
     if not again.resume_overrides:
         return job
-    config = loader.load_sweep_config(before, [*overrides, *again.resume_overrides])
-    with read_write(config), open_dict(config):
-        config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
+    config = compose_job(ConfigLoaderImpl(job.search_path), before, job.number, [*overrides, *again.resume_overrides])
     return replace(job, plain=to_plain(config))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
+from fulgurite.launchers.hydra_launcher import LazyLauncher
 
 
-class RayLauncher(ScheduledLauncher):
+class RayLauncher(LazyLauncher):
     """Launcher for Ray, configured by `fulgurite/conf/hydra/launcher/ray.yaml`."""
 
-    scheduler_module = "fulgurite.launchers.cluster.ray"
+    implementation = "fulgurite.launchers.cluster.ray"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fulgurite.launchers.cluster.hydra_launcher import ScheduledLauncher
+from fulgurite.launchers.hydra_launcher import LazyLauncher
 
 
-class SlurmLauncher(ScheduledLauncher):
+class SlurmLauncher(LazyLauncher):
     """Launcher for Slurm, configured by `conf/hydra/launcher/slurm.yaml`."""
 
-    scheduler_module = "fulgurite.launchers.cluster.slurm"
+    implementation = "fulgurite.launchers.cluster.slurm"

@@ -1,9 +1,9 @@
-"""Base class of the Hydra launchers that submit jobs to a scheduler."""
+"""Base class of the Hydra launchers of this library."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn
@@ -12,18 +12,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 
-class ScheduledLauncher(Launcher):
-    """Launcher that submits jobs to a scheduler.
+class LazyLauncher(Launcher):
+    """Launcher whose implementation is imported when a sweep starts.
 
     Args:
         settings: The keys of its config group.
 
     Attributes:
-        scheduler_module: Has `check_settings` and `stream`; imported late because Hydra imports every
-            plugin at every start, also for shell completion.
+        implementation: Module with `check_settings` and `stream`. Hydra imports every plugin at every start, also for
+            shell completion.
     """
 
-    scheduler_module: ClassVar[str]
+    implementation: ClassVar[str]
 
     def __init__(self, **settings: Any) -> None:
         self.settings = {
@@ -37,15 +37,15 @@ class ScheduledLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what jobs need, and check the settings."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        importlib.import_module(self.scheduler_module).check_settings(self.settings)
+        importlib.import_module(self.implementation).check_settings(self.settings)
 
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
-    ) -> Iterator[tuple[int, JobReturn]]:
+    ) -> Generator[tuple[int, JobReturn], None, None]:
         """Run jobs, as `StreamingLauncher`."""
-        yield from importlib.import_module(self.scheduler_module).stream(self, self.settings, jobs, at_once)
+        yield from importlib.import_module(self.implementation).stream(self, self.settings, jobs, at_once)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs, for sweepers without streaming."""
-        results = dict(self.stream(iter(enumerate(job_overrides, initial_job_idx))))
+        results = dict(self.stream(enumerate(job_overrides, initial_job_idx)))
         return [results[number] for number in sorted(results)]
