@@ -15,23 +15,9 @@ _CPP_LOCATION = re.compile(r"\[[^\]]*\.cc:\d+\] ")  # source line in gloo's mess
 
 
 def diagnose_broken_group(preflight: Preflight, report: Report, error: BaseException) -> None:
-    """Add the cause of a broken group to the report.
-
-    Args:
-        preflight: Has created the group.
-        report: Gets the findings.
-        error: Of this rank.
-
-    Raises:
-        MissingRanks: The store is unreachable too.
-    """
-    watchdog, placement, own, timeout = (
-        preflight.watchdog,
-        preflight.placement,
-        preflight.own,
-        preflight.options.timeout,
-    )
-    step, down = watchdog.step, interfaces_down(own)
+    """Add the cause of a broken group, or raise when the store is unreachable too."""
+    watchdog, placement, own = preflight.watchdog, preflight.placement, preflight.own
+    step, down, timeout = watchdog.step, interfaces_down(own), preflight.options.timeout
     reason = _CPP_LOCATION.sub("", str(error).splitlines()[0]).partition(". This is typically")[0]
     lost = f"{step}: {own.name} lost the other ranks ({reason})" + "".join(f", {name} is down" for name in down)
     store = f"the store at {placement.address}:{placement.port}"
@@ -42,7 +28,7 @@ def diagnose_broken_group(preflight: Preflight, report: Report, error: BaseExcep
         preflight.rendezvous.publish("broken", {"down": down, "unreachable": unreachable})
         answers, missing = preflight.rendezvous.gather_available("broken")
     except RuntimeError as store_error:
-        raise MissingRanks([0], f"{lost}, and {store} is unreachable") from store_error
+        raise MissingRanks(f"{lost}, and {store} is unreachable") from store_error
     report.add("group", [f"{step}: the ranks lost their connections ({reason})"])
     lines = _describe_failures(report, answers, missing, timeout)
     report.add("at fault", lines, "every rank answers and reaches every other rank again")
@@ -54,10 +40,9 @@ def _describe_failures(report: Report, answers: list[Any], missing: list[int], t
         for one, answer in zip(report.facts, answers, strict=True)
         if answer is not None and answer["down"]
     ]
-    lines += [
-        f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s. Check whether it was killed, or its network."
-        for one in map(report.facts.__getitem__, missing)
-    ]
+    remedy = "Check whether it was killed, or its network."
+    silent = [report.facts[rank] for rank in missing]
+    lines += [f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s. {remedy}" for one in silent]
     for answer in filter(None, answers):
         lines += describe_unreachable([tuple(pair) for pair in answer["unreachable"]], report.facts)
     return lines

@@ -19,15 +19,7 @@ MAX_LINKS = 24  # bars; with more links, the slowest are plotted
 
 
 def draw_plot(report: Report, path: Path) -> None:
-    """Plot the measurements.
-
-    Args:
-        report: With measured collectives.
-        path: A .png or .svg file.
-
-    Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
-    """
+    """Plot the measurements to a .png or .svg file."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,8 +20,8 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from fulgurite.core.errors import UserError
 from fulgurite.distributed.backend import default_backend, require_backend
 from fulgurite.doctor.cluster.clocks import clock_offsets
-from fulgurite.doctor.cluster.groups import INTERFACE_VARIABLES, device_for_backend
-from fulgurite.doctor.cluster.rank_group import RankGroup
+from fulgurite.doctor.cluster.options import Options
+from fulgurite.doctor.cluster.rank_group import INTERFACE_VARIABLES, RankGroup, device_for_backend
 from fulgurite.doctor.cluster.rank_info import (
     FINDING,
     LEFT_OUT,
@@ -42,44 +41,18 @@ from fulgurite.doctor.report import Report
 SHARED_FOLDER_SECONDS = 5.0  # time for a network file system to show a new file
 
 
-@dataclass(frozen=True)
-class PreflightOptions:
-    """Options of the checks.
-
-    Attributes:
-        folder: Must be visible to all ranks.
-        backend: Of the group; None takes NCCL on GPUs, else gloo.
-        interface: Comma-separated network interfaces; None keeps the environment.
-        timeout: Seconds that ranks wait for each other.
-        min_free: GiB that the folder must have free.
-        max_skew: Largest clock offset in seconds.
-        drills: Whether to inject faults.
-    """
-
-    folder: Path
-    backend: str | None = None
-    interface: str | None = None
-    timeout: float = 60.0
-    min_free: float = 1.0
-    max_skew: float = 1.0
-    drills: bool = True
-
-
 class Preflight:
     """The checks on one rank.
 
     Args:
         rendezvous: Of all ranks.
-        options: Of the checks.
+        options: Of the command line.
         provenance: `versions`, `commit` and `config` of this rank.
         watchdog: Kills the process when a step hangs.
-
-    Raises:
-        UserError: The options of this rank are invalid.
     """
 
     def __init__(
-        self, rendezvous: Rendezvous, options: PreflightOptions, provenance: dict[str, Any], watchdog: Watchdog
+        self, rendezvous: Rendezvous, options: Options, provenance: dict[str, Any], watchdog: Watchdog
     ) -> None:
         self.rendezvous, self.options, self.watchdog = rendezvous, options, watchdog
         self.placement = rendezvous.placement
@@ -95,12 +68,7 @@ class Preflight:
         )
 
     def compare(self) -> Report:
-        """Compare the info of all ranks.
-
-        Raises:
-            MissingRanks: A rank did not join.
-            PeerInputError: The input of a rank is invalid.
-        """
+        """Compare the info of all ranks."""
         self.watchdog.start_step("waiting for the other ranks")
         self.rendezvous.require_same_world_size()
         ranks = [RankInfo(**values) for values in self.rendezvous.gather("rank_info", asdict(self.own))]
@@ -138,7 +106,7 @@ class Preflight:
             )
 
     def connect(self, report: Report) -> RankGroup | None:
-        """Return the new group, or None with findings in the report when a rank is unreachable."""
+        """Return the new group; None, and findings, when a rank is unreachable."""
         self.watchdog.start_step("connecting to every other rank")
         if any(check.name == "interfaces" and check.state == FINDING for check in report.checks):
             report.checks.append(Check("connections", LEFT_OUT, "correct the interfaces first"))
@@ -169,11 +137,10 @@ class Preflight:
             self.watchdog.start_step(name)
             outcomes[name] = run_example(name, ranks)
         self.watchdog.start_step("comparing the results")
-        of_ranks = self.rendezvous.gather("outcomes", [(name, one.state, one.detail) for name, one in outcomes.items()])
         wrong = [
-            f"{name} on {report.facts[rank].name}: {detail}"
-            for rank, of_rank in enumerate(of_ranks)
-            for name, state, detail in of_rank
+            f"{name} on {one.name}: {detail}"
+            for one, of_rank in zip(report.facts, self.rendezvous.gather("outcomes", outcomes), strict=True)
+            for name, (state, detail) in of_rank.items()
             if state == WRONG
         ]
         unsupported = [name for name, one in outcomes.items() if one.state == UNSUPPORTED]
@@ -182,8 +149,12 @@ class Preflight:
             right += f", {self.backend} does not support {', '.join(unsupported)}"
         report.add("collectives", wrong, right)
         self._check_clocks(report, ranks)
-        if self.options.drills and ranks.size > 1:
-            self._run_drills(report, ranks)
+        if ranks.size == 1 or self.options.no_drills:
+            return
+        for name, drill in DRILLS.items():
+            self.watchdog.start_step(f"drill: {name}")
+            failures = self.rendezvous.gather(f"drill {name}", drill(ranks, self.options.timeout))
+            report.add(f"drill: {name}", [failure for failure in failures if failure][:1], "reported")
 
     def _check_clocks(self, report: Report, ranks: RankGroup) -> None:
         self.watchdog.start_step("comparing clocks")
@@ -195,12 +166,6 @@ class Preflight:
             if abs(seconds) > limit
         ]
         report.add("clocks", skewed, f"within {max(map(abs, offsets)) * 1e3:.1f} ms of rank 0's")
-
-    def _run_drills(self, report: Report, ranks: RankGroup) -> None:
-        for name, drill in DRILLS.items():
-            self.watchdog.start_step(f"drill: {name}")
-            failures = self.rendezvous.gather(f"drill {name}", drill(ranks, self.options.timeout))
-            report.add(f"drill: {name}", [failure for failure in failures if failure][:1], "reported")
 
     def close(self) -> None:
         """Destroy the group and close the rendezvous."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import format_bytes, format_latency, markdown_lines
 from fulgurite.doctor.bench.links import link_name
+from fulgurite.doctor.cluster.options import Options
 from fulgurite.doctor.cluster.rank_info import FINDING, FINE, NOTE
 from fulgurite.doctor.report import Report, describe_machines
 
@@ -25,12 +25,8 @@ TableData = tuple[str, list[str], list[list[str]]]  # title, columns, cells
 STYLES = {FINDING: "bold red", NOTE: "yellow", FINE: "green"}
 
 
-def write_report(report: Report, args: argparse.Namespace) -> None:
-    """Print the tables, or JSON for `--json` without a file, and write the requested files.
-
-    Raises:
-        UserError: A file cannot be written, or matplotlib is not installed.
-    """
+def write_report(report: Report, args: Options) -> None:
+    """Print tables, or JSON for `--json` without a file, and write requested files."""
     text = json.dumps(to_json(report), indent=1) + "\n"
     is_json_to_stdout = args.json is not None and str(args.json) == "-"
     if is_json_to_stdout:
@@ -51,55 +47,37 @@ def write_report(report: Report, args: argparse.Namespace) -> None:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Return the report as plain values; times in seconds, rates in GB/s of 10^9 bytes."""
+    """Return the report as plain values, in seconds and in GB/s of 10^9 bytes."""
     return {**asdict(report), "findings": [check.detail for check in report.findings]}
 
 
 def build_tables(report: Report) -> list[TableData]:
     """Return the tables that have rows."""
-    ranks = [
-        [
-            str(one.rank),
-            one.host,
-            str(one.local_rank),
-            one.device,
-            ", ".join(map(" ".join, zip(one.interfaces, one.addresses, strict=True))),
-            str(one.pid),
-        ]
-        for one in report.facts
-    ]
-    title = f"{describe_machines(report)}, started by {report.facts[0].launcher}, backend {report.backend}"
+    ranks: list[list[object]] = []
+    for one in report.facts:
+        interfaces = ", ".join(map(" ".join, zip(one.interfaces, one.addresses, strict=True)))
+        ranks.append([one.rank, one.host, one.local_rank, one.device, interfaces, one.pid])
     slow = {one.name: "slow" if one.is_finding else "slower" for one in report.slow}
-    links = []
+    links: list[list[object]] = []
     for link in report.links:
         source, target = report.facts[link.source], report.facts[link.target]
-        mark = slow.get(link_name(link, report.facts), "")
-        cells = [source.name, target.name, source.interfaces[link.interface]]
-        links.append([*cells, format_latency(link.latency), format_rate(link.rate), mark])
-    measured = [
-        [
-            one.collective,
-            format_bytes(one.num_bytes),
-            str(one.calls),
-            format_latency(one.median),
-            format_latency(one.p95),
-            format_rate(one.algorithm),
-            format_rate(one.bus),
-            str(one.wrong),
-        ]
-        for one in report.measured
-    ]
-    tables: list[TableData] = [
+        cells = [source.name, target.name, source.interfaces[link.interface], format_latency(link.latency)]
+        links.append([*cells, format_rate(link.rate), slow.get(link_name(link, report.facts), "")])
+    measured: list[list[object]] = []
+    for result in report.measured:
+        times = format_latency(result.median), format_latency(result.p95)
+        rates = format_rate(result.algorithm), format_rate(result.bus)
+        size = format_bytes(result.num_bytes)
+        measured.append([result.collective, size, result.calls, *times, *rates, result.wrong])
+    title = f"{describe_machines(report)}, started by {report.facts[0].launcher}, backend {report.backend}"
+    of_collectives = ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"]
+    tables: list[tuple[str, list[str], list[list[object]]]] = [
         (title, ["rank", "host", "local rank", "device", "interfaces", "pid"], ranks),
         ("Checks", ["", "check", ""], [[one.state, one.name, one.detail] for one in report.checks]),
         ("Links", ["from", "to", "over", "latency", "GB/s", ""], links),
-        (
-            "Collectives: times of the slowest rank",
-            ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"],
-            measured,
-        ),
+        ("Collectives: times of the slowest rank", of_collectives, measured),
     ]
-    return [table for table in tables if table[2]]
+    return [(title, columns, [list(map(str, row)) for row in rows]) for title, columns, rows in tables if rows]
 
 
 def print_tables(report: Report) -> None:

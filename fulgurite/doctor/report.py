@@ -14,11 +14,7 @@ class Report:
     """The results, equal on all ranks.
 
     Attributes:
-        backend: Of the group.
-        facts: Info of each rank.
         checks: In the order of the steps.
-        measured: Collectives.
-        links: Pairs of ranks.
         slow: Links and ranks below the others.
     """
 
@@ -35,7 +31,7 @@ class Report:
         return [check for check in self.checks if check.state == FINDING]
 
     def add(self, name: str, problems: list[str], fine: str = "") -> bool:
-        """Add a finding for each problem, or one fine check; return whether there was no problem."""
+        """Add a finding for each problem or one fine check; return whether it is fine."""
         self.checks += [Check(name, FINDING, problem) for problem in problems] or [Check(name, FINE, fine)]
         return not problems
 

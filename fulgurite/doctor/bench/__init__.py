@@ -1,1 +1,1 @@
-"""Bandwidth and latency of collectives and links, and the thresholds they must meet."""
+"""Bandwidth and latency of collectives and links, and their thresholds."""

@@ -41,7 +41,7 @@ def bus_bandwidth(collective: str, num_bytes: int, seconds: float, num_ranks: in
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
-    """Return the smallest value that is not below a fraction of all values (nearest rank)."""
+    """Return the smallest value not below a fraction of all values (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, -(-round(fraction * 1000) * len(ordered) // 1000) - 1)]
 

@@ -1,18 +1,17 @@
-"""Time each collective by message size: median and 95th percentile of the slowest rank."""
+"""Time each collective by size: median and 95th percentile of the slowest rank."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 import torch
 import torch.distributed as dist
 
-from fulgurite.core.formatting import format_bytes
 from fulgurite.doctor.bench.bandwidth import algorithm_bandwidth, bus_bandwidth, percentile
+from fulgurite.doctor.cluster.options import Options
 from fulgurite.doctor.cluster.rank_group import RankGroup
 from fulgurite.doctor.conformance.collectives import gather_single, scatter_single
 
@@ -26,7 +25,6 @@ class Measurement:
     """One collective at one size.
 
     Attributes:
-        collective: Its name.
         num_bytes: Message size S as nccl-tests counts it.
         calls: Number of measured calls.
         median: Seconds, of the slowest rank.
@@ -51,7 +49,6 @@ class Case:
     """A collective with its buffers.
 
     Attributes:
-        call: Calls it once.
         input: Its input, filled with ones before the checked call.
         output: Its output on this rank, or None.
         expected: Each value of the output after the checked call.
@@ -75,17 +72,10 @@ def message_sizes(largest: int, factor: int) -> list[int]:
 
 
 def make_case(collective: str, ranks: RankGroup, num_bytes: int) -> Case:
-    """Return a collective with its buffers.
-
-    Args:
-        collective: A name of `BUS_FACTOR`.
-        ranks: Two or more.
-        num_bytes: Message size, rounded down to a multiple of the number of ranks.
-    """
+    """Return a collective with its buffers, rounded down to whole shards."""
     if collective in {"all_reduce", "broadcast", "reduce", "send_recv"}:
-        return _make_replicated_case(
-            collective, ranks, torch.ones(max(1, num_bytes // ITEM_BYTES), device=ranks.device)
-        )
+        buffer = torch.ones(max(1, num_bytes // ITEM_BYTES), device=ranks.device)
+        return _make_replicated_case(collective, ranks, buffer)
     shard = torch.ones(max(1, num_bytes // ITEM_BYTES // ranks.size), device=ranks.device)
     return _make_sharded_case(collective, ranks, shard)
 
@@ -131,50 +121,31 @@ def _ring_exchange(ranks: RankGroup, sent: torch.Tensor, received: torch.Tensor)
         work.wait()
 
 
-def time_call(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a call, including its work on the GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def slowest_rank_times(ranks: RankGroup, times: Sequence[float]) -> list[float]:
-    """Return the time of the slowest rank for each call, on all ranks."""
+def time_calls(case: Case, ranks: RankGroup, count: int) -> list[float]:
+    """Return the seconds of each call on the slowest rank, including GPU work."""
+    is_cuda, times = ranks.device.type == "cuda", []
+    for _ in range(count):
+        dist.barrier(group=ranks.group)
+        if is_cuda:
+            torch.cuda.synchronize(ranks.device)
+        start = time.perf_counter()
+        case.call()
+        if is_cuda:
+            torch.cuda.synchronize(ranks.device)
+        times.append(time.perf_counter() - start)
     slowest = ranks.tensor(*times, dtype=torch.float64)
     dist.all_reduce(slowest, dist.ReduceOp.MAX, group=ranks.group)
-    return [float(seconds) for seconds in slowest]
+    return slowest.tolist()
 
 
-def measure_collective(
-    collective: str, ranks: RankGroup, num_bytes: int, warmup: int, calls: int, seconds: float
-) -> Measurement:
-    """Return the measurement of a collective at one size, on all ranks.
-
-    Args:
-        collective: A name of `BUS_FACTOR`.
-        ranks: Two or more.
-        num_bytes: Message size.
-        warmup: Number of warm-up calls.
-        calls: Number of measured calls.
-        seconds: Time limit of the measured calls; at least `MIN_CALLS` are measured.
-    """
+def measure_collective(collective: str, ranks: RankGroup, num_bytes: int, options: Options) -> Measurement:
+    """Return the measurement of a collective at one size, on all of two or more ranks."""
     case = make_case(collective, ranks, num_bytes)
-
-    def call_repeatedly(count: int) -> list[float]:
-        times = []
-        for _ in range(count):
-            dist.barrier(group=ranks.group)
-            times.append(time_call(case.call, ranks.device))
-        return slowest_rank_times(ranks, times)
-
-    [estimate] = call_repeatedly(1)
-    if (count := min(warmup - 1, int(seconds / estimate))) > 0:
-        estimate = median(call_repeatedly(count))
-    times = call_repeatedly(max(min(MIN_CALLS, calls), min(calls, int(seconds / estimate))))
+    [estimate] = time_calls(case, ranks, 1)
+    if (count := min(options.warmup - 1, int(options.seconds / estimate))) > 0:
+        estimate = median(time_calls(case, ranks, count))
+    in_time = min(options.calls, int(options.seconds / estimate))
+    times = time_calls(case, ranks, max(min(MIN_CALLS, options.calls), in_time))
     middle = median(times)
     return Measurement(
         collective,
@@ -199,13 +170,3 @@ def _count_wrong(case: Case, ranks: RankGroup) -> int:
     total = ranks.tensor(wrong, dtype=torch.float64)
     dist.all_reduce(total, group=ranks.group)
     return int(total)
-
-
-def measure_all(
-    collectives: Sequence[str], ranks: RankGroup, sizes: Sequence[int], warmup: int, calls: int, seconds: float
-) -> Iterator[tuple[str, Callable[[], Measurement]]]:
-    """Yield the name of each measurement and the function that runs it."""
-    for collective in collectives:
-        for num_bytes in sizes:
-            step = partial(measure_collective, collective, ranks, num_bytes, warmup, calls, seconds)
-            yield f"{collective} of {format_bytes(num_bytes)}", step

@@ -34,14 +34,14 @@ def parse_bytes(text: str, key: str) -> int:
     return size
 
 
-def read_thresholds(path: Path) -> dict[str, dict[int, float]]:
+def read_thresholds(path: str | Path) -> dict[str, dict[int, float]]:
     """Return the minimum GB/s by collective and size in bytes; `links` has size 0.
 
     Raises:
         UserError: The file is unreadable or invalid.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--threshold={path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:

@@ -13,11 +13,7 @@ NUM_QUERIES = 5
 
 
 def clock_offsets(ranks: RankGroup) -> list[float]:
-    """Return the seconds by which each rank's clock is ahead of rank 0's, on all ranks.
-
-    Args:
-        ranks: The error is at most half a round trip.
-    """
+    """Return each clock's seconds ahead of rank 0, within half a round trip."""
     offsets = torch.zeros(ranks.size, dtype=torch.float64, device=ranks.device)
     for other in range(1, ranks.size):
         if ranks.rank == 0:
@@ -27,7 +23,7 @@ def clock_offsets(ranks: RankGroup) -> list[float]:
             # the fastest round trip has the smallest error
             _, offsets[other] = min(_query_clock(ranks) for _ in range(NUM_QUERIES))
     dist.all_reduce(offsets, group=ranks.group)
-    return [float(seconds) for seconds in offsets]
+    return offsets.tolist()
 
 
 def _query_clock(ranks: RankGroup) -> tuple[float, float]:

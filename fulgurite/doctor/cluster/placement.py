@@ -1,4 +1,4 @@
-"""Detect the rank of this process and the address of rank 0 from the launcher's variables."""
+"""Detect this process's rank and rank 0's address from the launcher's variables."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ class Placement:
     """The position of this process among all ranks.
 
     Attributes:
-        rank: 0 to `world_size` - 1.
-        world_size: Number of ranks.
-        local_rank: Index among the ranks of this machine.
         launcher: Name of the launcher; `alone` without one.
         address: Address of rank 0's machine.
         port: Port of the store on that machine.
@@ -39,14 +36,7 @@ class Placement:
 
 
 def detect_placement(env: Mapping[str, str] = os.environ) -> Placement:
-    """Return the placement of this process.
-
-    Args:
-        env: Environment variables.
-
-    Raises:
-        UserError: A variable is missing, or variables contradict each other.
-    """
+    """Return the placement of this process."""
     launch = detect_launch(env)
     if launch is None:
         _check_rank_variables(env)

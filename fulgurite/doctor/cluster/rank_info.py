@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fulgurite.distributed.network_interfaces import (
-    Interface,
-    gloo_default_interface,
-    interface_to,
-    machine_id,
-    require_interfaces,
-)
+from fulgurite.distributed import network_interfaces
+from fulgurite.distributed.network_interfaces import Interface
 from fulgurite.doctor.cluster.placement import Placement
 
 FINE, FINDING, NOTE, LEFT_OUT = "fine", "finding", "note", "left out"
@@ -44,20 +39,14 @@ class RankInfo:
     """One rank.
 
     Attributes:
-        rank: 0 to the world size - 1.
-        host: Host name of its machine.
         machine: ID of its machine, unique where host names are not.
-        pid: Process ID.
-        launcher: Name of the launcher.
-        local_rank: Index among the ranks of its machine.
-        device: Name of its device.
         interfaces: Names of the interfaces that the group uses.
         addresses: Address of each interface.
         ports: Port of the probe listener on each interface.
         leads_to_rank_0: Interface of the route to rank 0's machine.
         versions: Of Python and packages.
         commit: Of the code; `+` when files have changed since.
-        config: Hash of the config.
+        config: Its hash.
         free: Free bytes in the shared folder.
     """
 
@@ -84,20 +73,12 @@ class RankInfo:
 
 
 def select_interfaces(backend: str, requested: str | None) -> list[Interface]:
-    """Return the interfaces that the group will use: the requested ones, or gloo's choice.
-
-    Args:
-        backend: `gloo`, `nccl`, ...
-        requested: Comma-separated names from the command line, or None.
-
-    Raises:
-        UserError: A requested interface is missing or down.
-    """
+    """Return the requested interfaces (comma-separated), or gloo's choice."""
     variable = "NCCL_SOCKET_IFNAME" if backend == "nccl" else "GLOO_SOCKET_IFNAME"
     names = requested or os.environ.get(variable, "")
     if names and (requested or backend == "gloo"):
-        return require_interfaces(names.split(","), "--interface" if requested else variable)
-    name, address = gloo_default_interface()
+        return network_interfaces.require_interfaces(names.split(","), "--interface" if requested else variable)
+    name, address = network_interfaces.gloo_default_interface()
     return [Interface(name or "?", address, up=True, loopback=address.startswith("127."))]
 
 
@@ -109,21 +90,12 @@ def collect_rank_info(
     folder: Path,
     provenance: Mapping[str, Any],
 ) -> RankInfo:
-    """Return the info of this rank.
-
-    Args:
-        placement: Of this process.
-        device: Name of its device.
-        interfaces: The interfaces that the group will use.
-        ports: Port of the probe listener on each interface.
-        folder: The shared folder.
-        provenance: `versions`, `commit` and `config`.
-    """
-    route = interface_to(placement.address)
+    """Return the info of this rank, with `versions`, `commit` and `config`."""
+    route = network_interfaces.interface_to(placement.address)
     return RankInfo(
         rank=placement.rank,
         host=socket.gethostname(),
-        machine=machine_id(),
+        machine=network_interfaces.machine_id(),
         pid=os.getpid(),
         launcher=placement.launcher,
         local_rank=placement.local_rank,
@@ -138,18 +110,13 @@ def collect_rank_info(
 
 
 def compare_ranks(ranks: Sequence[RankInfo], min_free: float) -> list[Check]:
-    """Return the checks that compare all ranks.
-
-    Args:
-        ranks: All ranks.
-        min_free: GiB that the shared folder must have free.
-    """
+    """Return the checks that compare all ranks; `min_free` is in GiB."""
     packages = sorted({package for one in ranks for package in one.versions})
     checks = [_check_equal(f"version of {name}", ranks, [one.versions.get(name) for one in ranks]) for name in packages]
     checks.append(_check_equal("commit of the code", ranks, [one.commit for one in ranks]))
     checks.append(_check_equal("config", ranks, [one.config[:12] if one.config else None for one in ranks]))
     checks.append(_check_addresses(ranks))
-    fullest = min(ranks, key=lambda one: one.free if one.free is not None else 0)
+    fullest = min(ranks, key=lambda one: one.free or 0)
     if fullest.free is not None:
         detail = f"{fullest.free / GIB:.1f} GiB free on {fullest.name}"
         if fullest.free < min_free * GIB:

@@ -10,17 +10,12 @@ from contextlib import suppress
 from fulgurite.distributed.network_interfaces import Interface, all_interfaces
 from fulgurite.doctor.cluster.rank_info import RankInfo
 
-CONNECT_SECONDS = 3.0
 BACKLOG = 4096  # connections that the system accepts before `accept` is called
 UnreachablePair = tuple[int, int, int]  # source rank, target rank, index of the interface
 
 
 class ProbeListener:
-    """Sockets that listen on the interfaces of a rank; the kernel accepts the connections.
-
-    Args:
-        interfaces: The interfaces that the group will use.
-    """
+    """Sockets on the interfaces of a rank; the kernel accepts the connections."""
 
     def __init__(self, interfaces: Sequence[Interface]) -> None:
         self.sockets = []
@@ -41,40 +36,30 @@ class ProbeListener:
             listener.close()
 
 
-def find_unreachable(
-    own: RankInfo, ranks: Sequence[RankInfo], timeout: float = CONNECT_SECONDS
-) -> list[UnreachablePair]:
-    """Return the ranks and interfaces that this rank cannot reach.
-
-    Args:
-        own: This rank.
-        ranks: All ranks.
-        timeout: Seconds for one connection.
-    """
+def find_unreachable(own: RankInfo, ranks: Sequence[RankInfo], timeout: float = 3.0) -> list[UnreachablePair]:
+    """Return what this rank cannot reach; each connection has `timeout` seconds."""
     targets = [(other, index) for other in ranks if other.rank != own.rank for index in range(len(own.interfaces))]
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        reached = list(pool.map(lambda target: _can_connect(own, target[0], target[1], timeout), targets))
-    return [(own.rank, other.rank, index) for (other, index), ok in zip(targets, reached, strict=True) if not ok]
 
-
-def _can_connect(own: RankInfo, other: RankInfo, index: int, timeout: float) -> bool:
-    target = other.addresses[index], other.ports[index]
-    try:
-        with socket.create_connection(target, timeout, source_address=(own.addresses[index], 0)):
+    def can_connect(target: tuple[RankInfo, int]) -> bool:
+        other, index = target
+        address, source = (other.addresses[index], other.ports[index]), (own.addresses[index], 0)
+        with suppress(OSError), socket.create_connection(address, timeout, source):
             return True
-    except OSError:
         return False
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        reached = list(pool.map(can_connect, targets))
+    return [(own.rank, other.rank, index) for (other, index), ok in zip(targets, reached, strict=True) if not ok]
 
 
 def describe_unreachable(pairs: Sequence[UnreachablePair], ranks: Sequence[RankInfo]) -> list[str]:
     """Return one line for each unreachable pair."""
+    remedy = "Check the link, the addresses and the firewall."
     lines = []
     for source, target, index in pairs:
         one, other = ranks[source], ranks[target]
-        lines.append(
-            f"{one.name} cannot reach {other.name} at {other.addresses[index]} over {one.interfaces[index]}. "
-            "Check the link, the addresses and the firewall."
-        )
+        route = f"{other.name} at {other.addresses[index]} over {one.interfaces[index]}"
+        lines.append(f"{one.name} cannot reach {route}. {remedy}")
     return lines
 
 

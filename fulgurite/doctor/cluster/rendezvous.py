@@ -24,16 +24,7 @@ CLOSE_SECONDS = 2.0  # time for other ranks to read the values of this rank
 
 
 class MissingRanks(FulguriteError):
-    """Ranks that did not join within the timeout.
-
-    Args:
-        ranks: The missing ranks.
-        message: One line.
-    """
-
-    def __init__(self, ranks: Sequence[int], message: str) -> None:
-        self.ranks = list(ranks)
-        super().__init__(message)
+    """Ranks that did not join within the timeout."""
 
 
 class PeerInputError(UserError):
@@ -41,16 +32,7 @@ class PeerInputError(UserError):
 
 
 class Rendezvous:
-    """A store that all ranks share.
-
-    Args:
-        placement: Of this process.
-        timeout: Seconds to wait for other ranks.
-
-    Raises:
-        UserError: The port is in use.
-        MissingRanks: Rank 0's machine is unreachable.
-    """
+    """A store that all ranks share; they wait for each other for `timeout` seconds."""
 
     def __init__(self, placement: Placement, timeout: float) -> None:
         self.placement, self.timeout = placement, timeout
@@ -74,7 +56,6 @@ class Rendezvous:
             if "EADDRINUSE" in str(error):
                 raise UserError(f"MASTER_PORT={placement.port}: the port is in use. Set another port.") from error
             raise MissingRanks(
-                [0],
                 f"MASTER_ADDR={placement.address} MASTER_PORT={placement.port}: rank {placement.rank} "
                 f"({socket.gethostname()}) did not connect within {self.timeout:g} s. "
                 "Check that rank 0 runs there and that this machine can reach the port.",
@@ -85,11 +66,7 @@ class Rendezvous:
         self.store.set(f"{name}/{self.placement.rank}", json.dumps(value))
 
     def reject(self, reason: str) -> NoReturn:
-        """Raise an input error on this rank and on every rank that waits.
-
-        Raises:
-            PeerInputError: Always.
-        """
+        """Raise an input error on this rank and on every rank that waits."""
         self.store.set("rejected", reason)
         raise PeerInputError(reason)
 
@@ -111,12 +88,7 @@ class Rendezvous:
             time.sleep(POLL_SECONDS)
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Publish a value and return the values of all ranks.
-
-        Raises:
-            MissingRanks: Ranks did not publish in time; the error names all of them.
-            PeerInputError: A rank rejected its input.
-        """
+        """Publish a value and return the values of all ranks; raise if any is missing."""
         self.publish(name, value)
         values, missing = self.gather_available(name)
         if missing:
@@ -124,10 +96,8 @@ class Rendezvous:
         return values
 
     def _missing_ranks(self, ranks: Sequence[int]) -> MissingRanks:
-        names = ", ".join(map(str, ranks))
-        return MissingRanks(
-            ranks, f"rank {names} did not join within {self.timeout:g} s. Check that it was started and still runs."
-        )
+        text = f"rank {', '.join(map(str, ranks))} did not join within {self.timeout:g} s"
+        return MissingRanks(f"{text}. Check that it was started and still runs.")
 
     def gather_available(self, name: str) -> tuple[list[Any], list[int]]:
         """Return the value of each rank, None for a missing one, and the missing ranks."""
@@ -143,12 +113,7 @@ class Rendezvous:
         return values, missing
 
     def require_same_world_size(self) -> None:
-        """Reject ranks with different world sizes, and two processes with one rank.
-
-        Raises:
-            PeerInputError: The ranks disagree.
-            MissingRanks: A rank did not join.
-        """
+        """Reject ranks with different world sizes, and two processes with one rank."""
         rank, size = self.placement.rank, self.placement.world_size
         if self.store.add(f"claim/{rank}", 1) > 1:
             self.reject(f"RANK={rank}: two processes have this rank. Give each process its own RANK.")
@@ -166,9 +131,6 @@ class Rendezvous:
         """Mark this rank as done and wait for the other ranks.
 
         Rank 0 may serve the store, and a launcher kills all ranks when one exits with an error.
-
-        Args:
-            timeout: Seconds to wait.
         """
         with suppress(RuntimeError):  # the store is gone
             self.store.add("closed", 1)

@@ -27,12 +27,7 @@ class Watchdog(threading.Thread):
         self._stopped = threading.Event()
 
     def start_step(self, step: str, limit: float | None = None) -> None:
-        """Start a step and its time limit.
-
-        Args:
-            step: Description for the error message.
-            limit: Seconds; None takes the default limit.
-        """
+        """Start a step and its time limit in seconds; None takes the default limit."""
         self.step, self._start, self._step_limit = step, time.monotonic(), limit or self.limit
         if self.show_steps:
             os.write(2, f"\r\033[K{step} ".encode())

@@ -19,10 +19,8 @@ import torch.distributed as dist
 from fulgurite.compat.lightning import premultiplied_sum
 from fulgurite.doctor.cluster.rank_group import Comparison, Example, RankGroup
 
-Number = Callable[[list[int]], float]
-
 # AVG needs NCCL, or gloo of a recent torch. BAND, BOR and BXOR need gloo and integers. PREMUL_SUM needs NCCL.
-REDUCTIONS: dict[str, Number] = {
+REDUCTIONS: dict[str, Callable[[list[int]], float]] = {
     "SUM": sum,
     "AVG": lambda numbers: sum(numbers) / len(numbers),
     "PRODUCT": math.prod,
@@ -34,15 +32,13 @@ REDUCTIONS: dict[str, Number] = {
 }
 BITWISE = {"BAND", "BOR", "BXOR"}
 PREMUL_FACTOR = 3
-
-
 # torch 2.13 renamed both
 gather_single = getattr(dist, "allgather_single", None) or dist.all_gather_into_tensor
 scatter_single = getattr(dist, "reducescatter_single", None) or dist.reduce_scatter_tensor
 
 
 def numbers(size: int) -> list[int]:
-    """Return the input of each rank: no two reductions of 3 and 5 are equal, and products are exact."""
+    """Return each rank's input: reductions of 3 and 5 all differ, products are exact."""
     return [3, 5, *(1 + rank % 2 for rank in range(size))][:size]
 
 
@@ -73,7 +69,7 @@ def all_reduce_async(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def same_bits(ranks: RankGroup) -> Iterator[Comparison]:
-    """Sum floats: the result depends on the order, but must be bit-identical on all ranks."""
+    """Sum floats: the order changes the result, but all ranks have the same bits."""
     noise = torch.randn(4099, generator=torch.Generator().manual_seed(ranks.rank)).to(ranks.device)
     dist.all_reduce(noise, group=ranks.group)
     of_all = [torch.empty_like(noise) for _ in range(ranks.size)]
@@ -100,7 +96,7 @@ def reduce_to_one(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_gather(ranks: RankGroup) -> Iterator[Comparison]:
-    """Gather the tensors of all ranks on all ranks, as a list and as one tensor, which is faster."""
+    """Gather all tensors on all ranks, as a list and as one tensor, which is faster."""
     mine = ranks.tensor(ranks.rank, -ranks.rank)
     listed = [torch.empty_like(mine) for _ in range(ranks.size)]
     dist.all_gather(listed, mine, group=ranks.group)
@@ -144,7 +140,7 @@ def reduce_scatter(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def all_to_all(ranks: RankGroup) -> Iterator[Comparison]:
-    """Send a tensor from each rank to each rank, as a mixture of experts exchanges tokens."""
+    """Send a tensor from each rank to each rank, as mixtures of experts do."""
     given = [ranks.tensor(10 * ranks.rank + other) for other in range(ranks.size)]
     taken = [torch.empty(1, device=ranks.device) for _ in range(ranks.size)]
     dist.all_to_all(taken, given, group=ranks.group)

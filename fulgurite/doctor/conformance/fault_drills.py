@@ -1,4 +1,4 @@
-"""Inject faults in a new group and check that torch names the rank at fault in time."""
+"""Inject faults in a new group and check that torch names the rank in time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DebugLevel, get_debug_level, set_debug_level  # type: ignore[attr-defined]
 
-from fulgurite.doctor.cluster.groups import new_gloo_group
-from fulgurite.doctor.cluster.rank_group import RankGroup
+from fulgurite.doctor.cluster.rank_group import RankGroup, new_gloo_group
 
 BARRIER_SECONDS = 1.5
 
 
 def drill_late_rank(ranks: RankGroup, timeout: float) -> str | None:
     """Delay the last rank beyond the timeout of a monitored barrier.
-
-    Args:
-        ranks: Two or more.
-        timeout: Seconds for the creation of the group.
 
     Returns:
         The failure; None when rank 0 got the late rank's name in time, and on all other ranks.
@@ -49,11 +44,7 @@ def drill_late_rank(ranks: RankGroup, timeout: float) -> str | None:
 
 
 def drill_shape_mismatch(ranks: RankGroup, timeout: float) -> str | None:
-    """Pass a longer tensor to an all_reduce on the last rank, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
-
-    Args:
-        ranks: Two or more.
-        timeout: Seconds for the creation of the group, and for the all_reduce.
+    """Pass a longer tensor on the last rank, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
 
     Returns:
         The failure; None when torch reported the mismatch.

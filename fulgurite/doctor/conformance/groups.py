@@ -42,7 +42,7 @@ def monitored_barrier(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def object_collectives(ranks: RankGroup) -> Iterator[Comparison]:
-    """Exchange pickled objects; only between trusted ranks, because a pickle can run code."""
+    """Exchange pickled objects, between trusted ranks only: a pickle can run code."""
     objects: list[Any] = [{"seed": 7, "from": ranks.rank}]
     dist.broadcast_object_list(objects, src=0, group=ranks.group, device=ranks.device)
     yield objects, [{"seed": 7, "from": 0}]

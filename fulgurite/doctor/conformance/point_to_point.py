@@ -25,7 +25,7 @@ def send_and_recv(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def recv_from_any(ranks: RankGroup) -> Iterator[Comparison]:
-    """Receive from any rank; `recv` without a source returns the sender. NCCL has no such call."""
+    """Receive from any rank: `recv` without a source returns the sender (not NCCL)."""
     if ranks.rank != 0:
         dist.send(ranks.tensor(10 * ranks.rank), 0, group=ranks.group, tag=8)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,17 +24,14 @@ _UNSUPPORTED = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of one example on this rank.
 
     Attributes:
-        name: Of the example.
         state: `right`, `wrong` or `unsupported` by the backend.
         detail: Actual and expected values, or the backend's message.
     """
 
-    name: str
     state: str
     detail: str = ""
 
@@ -46,16 +43,16 @@ def run_example(name: str, ranks: RankGroup) -> Outcome:
         RuntimeError: The backend has lost another rank.
     """
     if ranks.size == 1 and name in POINT_TO_POINT:
-        return Outcome(name, UNSUPPORTED, "needs two ranks")
+        return Outcome(UNSUPPORTED, "needs two ranks")
     if name in GLOO_ONLY and dist.get_backend(ranks.group) != "gloo":
-        return Outcome(name, UNSUPPORTED, "only gloo supports it")
+        return Outcome(UNSUPPORTED, "only gloo supports it")
     try:
         wrong = [comparison for comparison in list(EXAMPLES[name](ranks)) if not _is_equal(comparison)]
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if _UNSUPPORTED.search(str(error)):
-            return Outcome(name, UNSUPPORTED, str(error).splitlines()[0])
+            return Outcome(UNSUPPORTED, str(error).splitlines()[0])
         raise
-    return Outcome(name, WRONG, "; ".join(map(_describe, wrong))) if wrong else Outcome(name, RIGHT)
+    return Outcome(WRONG, "; ".join(map(_describe, wrong))) if wrong else Outcome(RIGHT)
 
 
 def _is_equal(comparison: Comparison) -> bool:
