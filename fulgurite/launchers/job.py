@@ -1,7 +1,7 @@
 """A picklable sweep job, for another process than the sweep's.
 
-The process is a fork of the sweep's (`hydra/launcher=local`) or a new one on another machine (Slurm, Ray). It repeats
-what the entry point does before its run, and imports the task function as `src.train`, never as `__main__`.
+The process repeats what the entry point does before its run. It imports the task function as `src.train`, never as
+`__main__`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import Interrupted, UserError
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.engine.app import EntryPoint
-from fulgurite.engine.outcome import JobFailed, classify_error
+from fulgurite.engine.outcome import JobFailed, Outcome, classify_error
+from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 
 
@@ -104,6 +105,11 @@ class RemoteJob:
             signal_handler().terminate_ranks()
             returned = failed_job(stop)
         return to_picklable(returned)
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Record in the ledger how a job ended that could not do so itself."""
+        sweep = {"dir": str(self.sweep), "job": self.number}
+        record_event(sweep, outcome.status, run=self.folder, reason=outcome.reason, exit_code=outcome.exit_code)
 
     def _enter(self) -> None:
         """Repeat what the entry point does before its run."""

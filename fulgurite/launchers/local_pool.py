@@ -1,8 +1,7 @@
 """Run sweep jobs in forked processes of this machine, one per slot.
 
-This process imports what every run imports, once. Each job is a fork: it starts fast, and leaves no environment or
-memory to the next job. A job has its own Unix process group, so that Ctrl-C reaches the sweep only, which forwards it.
-A job gets SIGTERM when the sweep dies.
+A fork starts fast, and leaves no environment or memory to the next job. A job has its own Unix process group, so that
+Ctrl-C reaches the sweep only, which forwards it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from fulgurite.launchers.slots import Slot, allocate_slots
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.provenance import versions
 from fulgurite.runs.run_json import mark_ended
-from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
@@ -170,18 +168,11 @@ class LocalPool:
                 why = f": it did not exit within {job.job.grace:g} s after SIGTERM (resilience.grace_seconds)"
             outcome = Outcome("killed", f"killed by {name}{why}", 128 - code)
         else:
-            outcome = Outcome(
-                "failed", f"the process exited with code {code} without reporting a reason", code or EXIT_CRASH
-            )
-        folder, number = job.job.folder, job.job.number
+            reason = f"the process exited with code {code} without reporting a reason"
+            outcome = Outcome("failed", reason, code or EXIT_CRASH)
+        folder = job.job.folder
         if mark_ended(folder, *vars(outcome).values()) or not (folder / RECORD).is_file():
-            record_event(
-                {"dir": str(job.job.sweep), "job": number},
-                outcome.status,
-                run=folder,
-                reason=outcome.reason,
-                exit_code=outcome.exit_code,
-            )
+            job.job.record_outcome(outcome)
         return failed_job(JobFailed(outcome))
 
     def _stop_all(self) -> None:
@@ -189,20 +180,18 @@ class LocalPool:
         with signal_handler().deferred():
             self._terminate_jobs()
             killed_early = False
-            for job in self.running:
-                job.deadline = min(job.deadline or math.inf, time.monotonic() + job.job.grace + EXIT_SECONDS)
             while self.running:
                 if signal_handler().pending and not killed_early:
                     killed_early = True
-                    self._terminate_jobs()
-                    for job in self.running:
-                        job.deadline = min(job.deadline or math.inf, time.monotonic() + EXIT_SECONDS)
+                    self._terminate_jobs(has_grace=False)
                 self._pop_ended()
 
-    def _terminate_jobs(self) -> None:
+    def _terminate_jobs(self, *, has_grace: bool = True) -> None:
         for job in self.running:
             with suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGTERM)
+            seconds = EXIT_SECONDS + (job.job.grace if has_grace else 0)
+            job.deadline = min(job.deadline or math.inf, time.monotonic() + seconds)
 
 
 def _preload() -> None:

@@ -56,11 +56,7 @@ def allocate_slots(
 ) -> list[Slot]:
     """Divide GPUs and cores among slots.
 
-    Args:
-        slots: Number of slots; None takes one per `gpus` GPUs, without GPUs one per `cpus` cores.
-        gpus: GPUs per slot; None divides them evenly, several slots to one GPU if there are fewer GPUs.
-        cpus: Cores per slot; None divides them likewise, 0 sets no affinity.
-        available: GPUs and cores; None detects them.
+    The numbers are those of `LocalLauncher`. If `available` is None, the GPUs and cores of this process are detected.
     """
     visible, cores = available or (visible_gpus(os.environ), visible_cores())
     if findings := _check_numbers(slots=slots, gpus=gpus, cpus=cpus):

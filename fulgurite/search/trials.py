@@ -74,11 +74,7 @@ class Trials:
             self.stored.create(self.settings.directions, self.folder)
 
     def restore_unfinished(self) -> list[Job]:
-        """Return the jobs of unfinished trials, and tell the study about ended ones.
-
-        Raises:
-            UserError: Another process runs a trial.
-        """
+        """Return the jobs of unfinished trials, and tell the study about ended ones."""
         jobs = []
         folders = {event["job"]: event["folder"] for event in read_events(self.folder) if event["event"] == "started"}
         for trial in self._all():
@@ -156,8 +152,8 @@ class Trials:
     def finish(self, number: int, result: JobReturn) -> TrialOutcome:
         """Tell the study the result of a trial's job."""
         run = RunDirectory.of(self.folder / str(number))
-        status = run.record.get("status") if run is not None else None
-        returned = returned_value(result)
+        record = run.record if run is not None else {}
+        status, returned = record.get("status"), returned_value(result)
         if result.status == JobStatus.FAILED:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
@@ -165,8 +161,7 @@ class Trials:
             record_failure(self.folder, number, self.keys[number], returned)
             return self._tell(number, TrialOutcome.FAILED, reason=str(returned) or type(returned).__name__)
         if status == "pruned":
-            assert run is not None
-            return self._tell(number, TrialOutcome.PRUNED, reason=str(run.record.get("reason")))
+            return self._tell(number, TrialOutcome.PRUNED, reason=str(record.get("reason")))
         return self._tell_values(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
     def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:

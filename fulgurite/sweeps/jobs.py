@@ -86,15 +86,8 @@ def check_jobs(
 ) -> None:
     """Compose and validate every job.
 
-    Args:
-        jobs: All jobs of the sweep.
-        config: The sweep's config with its `hydra` node.
-        loader: Composes the jobs.
-        find_more: Returns further errors of a job and its config, one line each.
-        name_affected: Names the first jobs among the second ones.
-
-    Raises:
-        ConfigError: All errors, each with the jobs that have it.
+    `find_more` returns further errors of a job and its config, one line each. `name_affected` names the first jobs
+    among the second ones. The `ConfigError` contains all errors, each with the jobs that have it.
     """
     gc.enable()  # entry points disable it for the one composition of a run; here are many
     composition_errors: list[str] = []  # of Hydra, about the command line as a whole

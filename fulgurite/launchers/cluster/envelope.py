@@ -1,7 +1,6 @@
 """A pickled job for another machine, which imports the project there.
 
-The module is pickled by value (`cloudpickle.register_pickle_by_value`) because the project is not yet on the path where
-it is unpickled: it imports the standard library only.
+This module is pickled by value, because the project is not yet on the path there: import the standard library only.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.run_json import mark_ended
-from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
@@ -51,11 +50,7 @@ class Scheduler(Protocol):
         """Return the handles of jobs that ended, within about a second."""
 
     def result(self, handle: Any) -> JobReturn | str:
-        """Return the result of a job that ended, or why it could not start.
-
-        Raises:
-            JobLost: It has no result.
-        """
+        """Return the result of a job that ended, or why it could not start."""
 
     def request_stop(self, handles: Sequence[Any]) -> None:
         """Ask running jobs to save and exit, and cancel the others."""
@@ -142,9 +137,8 @@ class _SubmittedJobs:
             return
         seconds = max(job.grace for job in self.jobs.values()) + STARTUP_SECONDS
         numbers = ", ".join(str(job.number) for job in self.jobs.values())
-        sys.stderr.write(
-            f"sweep: stopping jobs {numbers}; they save within {seconds:g} s. Signal again to kill them.\n"
-        )
+        remedy = "Signal again to kill them."
+        sys.stderr.write(f"sweep: stopping jobs {numbers}; they save within {seconds:g} s. {remedy}\n")
         with signal_handler().deferred():
             self.scheduler.request_stop(list(self.jobs))
             self._wait(seconds, until_signal=True)
@@ -173,8 +167,7 @@ class _SubmittedJobs:
         has_started = (job.folder / RECORD).is_file()
         outcome = Outcome("killed" if has_started else "failed", reason, EXIT_CRASH)
         if has_started and mark_ended(job.folder, outcome.status, reason, EXIT_CRASH):
-            sweep = {"dir": str(job.sweep), "job": job.number}
-            record_event(sweep, outcome.status, run=job.folder, reason=reason, exit_code=EXIT_CRASH)
+            job.record_outcome(outcome)
         return failed_job(JobFailed(outcome))
 
 
@@ -189,7 +182,7 @@ def import_package(package: str, launcher: str) -> ModuleType:
         ) from error
 
 
-def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> dict[str, Any]:
+def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> None:
     """Check names and types of a launcher's settings, which are listed in `types`.
 
     Numbers must be positive; those of `num_`, `max_` and `gpus_` keys may be 0.
@@ -207,4 +200,3 @@ def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launc
             wrong.append(f"{setting}: must be positive")
     if wrong:
         raise UserError("\n".join(wrong))
-    return given

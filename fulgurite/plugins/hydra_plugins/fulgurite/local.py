@@ -1,4 +1,4 @@
-"""Hydra launcher for concurrent jobs on this machine; implemented in `fulgurite.launchers`."""
+"""Hydra launcher for concurrent jobs on this machine."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 class SearchSweeper(Sweeper):
     """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`.
 
-    Args:
-        settings: Unused; read from the sweep's unresolved config instead.
+    The arguments are unused: it reads the sweep's unresolved config.
     """
 
     def __init__(self, **settings: Any) -> None:
