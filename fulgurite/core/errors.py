@@ -110,7 +110,7 @@ def find_interrupt(error: BaseException | None) -> Interrupted | None:
 
 
 class _OtherRankError(FulguriteError):
-    """Another rank ended the run; its message and its exit code, which is that of the run."""
+    """Another rank stopped the run; its exit code is that of the run."""
 
     def __init__(self, message: str, exit_code: int = EXIT_CRASH) -> None:
         super().__init__(message)
@@ -122,7 +122,7 @@ class RefusedByRankZero(_OtherRankError):
 
 
 class RankFailed(_OtherRankError):
-    """Another rank failed, and this rank cannot continue; the message names that rank and the reason."""
+    """Another rank, which the message names, failed, and this rank cannot continue."""
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -82,7 +82,10 @@ def show_config(cfg: DictConfig) -> None:
 
 
 def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path) -> None:
-    """Print the final metrics, the checkpoint they were measured on (None: in memory), the run directory."""
+    """Print the final metrics, the checkpoint that they were measured on, and the run directory.
+
+    `weights` is relative to the run directory; None stands for the weights in memory.
+    """
     from rich.table import Table
 
     table = Table("metric", "value", title="Results")

@@ -43,8 +43,7 @@ from fulgurite.core.redact import mask_config, mask_override
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import RECORD, RESULTS
 from fulgurite.runs.provenance import config_hash, git_state, versions
-from fulgurite.runs.run_directory import resumed_run
-from fulgurite.runs.run_json import utc_now
+from fulgurite.runs.run_directory import resumed_run, utc_now
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 

@@ -33,7 +33,7 @@ from fulgurite.launchers.progress import Progress
 from fulgurite.launchers.slots import Slot, allocate_slots
 from fulgurite.runs.layout import RECORD
 from fulgurite.runs.provenance import versions
-from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.run_directory import mark_ended
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS

@@ -92,7 +92,7 @@ def _is_one_of(value: str, accepted: Sequence[str]) -> bool:
 
 
 def sort_runs(runs: Sequence[RunDirectory], key: str, order: str | None) -> list[RunDirectory]:
-    """Return the runs sorted, by default best, newest or first name first; runs without a value come last."""
+    """Return the runs sorted, by default the best first, runs without a value last."""
 
     def value(run: RunDirectory) -> Any:
         found = FIELDS[key](run) if key in FIELDS else run.metrics.get(key)

@@ -20,8 +20,6 @@ class Spread:
     """A metric over the seeds of a group.
 
     Attributes:
-        n: Number of values.
-        mean: Their mean.
         deviation: Sample standard deviation; None for one value.
         half_width: Half the 95 % t interval of the mean; None for one value.
     """

@@ -81,12 +81,12 @@ class Summary:
 
     @cached_property
     def importance(self) -> dict[str, float]:
-        """The share of the metric's variance that each key alone explains, largest first; empty for too few runs.
+        """The share of the metric's variance that each key alone explains, largest first.
 
-        The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of a fit to one key alone:
-        the mean of each value, or a parabola where values are numbers and many, over their logarithm where they span
-        decades. It estimates the main effect of a functional ANOVA and ignores interactions. Optuna's importances need
-        scikit-learn and a study; this needs the runs' files only.
+        Empty for too few runs. The adjusted R² of Ezekiel (1930), 1 - (1 - R²)(n - 1) / (n - p - 1) and not below 0, of
+        a fit to one key alone: the mean of each value, or a parabola where values are numbers and many, over their
+        logarithm where they span decades. It estimates the main effect of a functional ANOVA and ignores interactions.
+        Optuna's importances need scikit-learn and a study; this needs the runs' files only.
         """
         points = points_of(self)
         target = np.array([value for _, value in points])

@@ -1,4 +1,4 @@
-"""Read run directories: record, results, overrides, metrics, status.
+"""Read run directories, and record the end of a run from outside the run.
 
 Each file is read at first use and nothing heavy is imported: ten thousand run directories take a second or two.
 """
@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import EXIT_DIVERGED, UserError
+from fulgurite.core.files import write_atomic
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
 from fulgurite.runs.lock import is_locked
@@ -196,6 +197,24 @@ def resumed_run(cfg: DictConfig) -> RunDirectory | None:
     """Return the run that a config resumes in place, by `resume.run` of `plan_resume`."""
     folder = OmegaConf.select(cfg, "resume.run")
     return RunDirectory.of(Path(folder)) if folder and cfg.resume.mode == CONTINUE else None
+
+
+def mark_ended(folder: Path, status: str, reason: str, exit_code: int) -> bool:
+    """Record the end of a run whose own process cannot write it.
+
+    Return False, and write nothing, when the run has ended already or has no record.
+    """
+    run = RunDirectory.of(folder)
+    if run is None or run.record.get("status") != "running":
+        return False
+    record = run.record | {"status": status, "reason": reason, "exit_code": exit_code, "end": utc_now()}
+    write_atomic(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return True
+
+
+def utc_now() -> str:
+    """Return the time in ISO 8601, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def best_checkpoint(run: RunDirectory) -> Path:

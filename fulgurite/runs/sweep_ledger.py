@@ -139,7 +139,7 @@ def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fa
 
 
 def record_failure(folder: Path, number: int, key: str, error: BaseException) -> bool:
-    """Record the failure of a job without a run directory; return False when its end is recorded."""
+    """Record the failure of a job without a run directory; return False when its end is recorded already."""
     if ledger_state(folder).last.get(number, {}).get("event") in {"failed", "killed"}:
         return False
     code = error.exit_code if isinstance(error, FulguriteError) else EXIT_CRASH

@@ -28,7 +28,6 @@ class Row:
 
     Attributes:
         values: The overrides that differ from those of other jobs, e.g. `model.optimizer.lr=0.1`.
-        runs: The jobs' run directories.
         failed: How many jobs are neither done nor pruned.
         metrics: Name to one number for each job that is done.
         in_folds: Whether the jobs held out different folds, so that they are compared by the validation.

@@ -21,8 +21,7 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.run_directory import RunDirectory
-from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.run_directory import RunDirectory, mark_ended
 from fulgurite.runs.sweep_ledger import append_event, job_key, read_events, record_failure
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace

@@ -14,7 +14,7 @@ from fulgurite.core.errors import EXIT_CRASH
 from fulgurite.core.proc import is_stopped
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.supervision.failures import Processes, diagnose_failure
-from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.run_directory import mark_ended
 
 log = RankedLogger(__name__)
 

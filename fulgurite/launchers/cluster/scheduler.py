@@ -21,7 +21,7 @@ from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
 from fulgurite.runs.layout import RECORD
-from fulgurite.runs.run_json import mark_ended
+from fulgurite.runs.run_directory import mark_ended
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
