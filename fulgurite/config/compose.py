@@ -30,11 +30,11 @@ def compose(
     with initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
         cfg = hydra_compose(config_name, overrides=replace_tags(overrides))
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
-    return _placed(cfg, Path(folder))
+    return set_run_paths(cfg, Path(folder))
 
 
-def _placed(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Answer what only a live Hydra run could: where the run writes and where it was started."""
+def set_run_paths(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Set the two paths that only a Hydra run resolves: the run directory and the working directory."""
     with open_dict(cfg):
         cfg.paths.output_dir, cfg.paths.work_dir = str(folder), str(Path.cwd())
     return cfg

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
 from fulgurite.config.target_policy import TargetNotFound, is_within, locate
+from fulgurite.config.view import MISSING, leaves
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
@@ -44,34 +45,32 @@ def check_hydra_part(cfg: DictConfig) -> None:
 
     Args:
         cfg: A composed config with its `hydra` part; nothing in it is changed.
-
-    Raises:
-        ConfigError: All findings, one line each.
     """
     hydra = raw_node(cfg, "hydra")
     if not isinstance(hydra, DictConfig):
         return
-    findings = []
-    for part in PARTS:
-        node = raw_node(hydra, part)
-        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
-        for key, target in _called(content, f"hydra.{part}"):
-            if not _is_allowed(target):
-                findings.append(
-                    f"{key}: {target!r} is no class of {', '.join(PACKAGES)}; Hydra makes nothing else of a config: "
-                    "remove it, or put your class below src/"
-                )
+    # `class` and `()` are arguments like any other where they hold no name
+    findings = [
+        f"{key}: {target!r} is not a class of {', '.join(PACKAGES)}. Remove it, or put your class below src/"
+        for part in PARTS
+        for key, target in leaves(_content(hydra, part), f"hydra.{part}")
+        if key.rpartition(".")[2] in CALLED and not _is_allowed(target)
+    ]
     findings = findings or [*_unknown_arguments(hydra)]
     if findings:
         raise ConfigError(findings)
 
 
+def _content(hydra: DictConfig, part: str) -> dict[Any, Any]:
+    node = raw_node(hydra, part)
+    content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+    return content if isinstance(content, dict) else {}
+
+
 def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
     """Yield the arguments that the launcher or the sweeper does not take; Hydra would raise a traceback."""
     for part in ("launcher", "sweeper"):
-        node = raw_node(hydra, part)
-        content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
-        assert isinstance(content, dict)
+        content = _content(hydra, part)
         module, _, name = str(content.get("_target_")).rpartition(".")
         if not module:
             continue
@@ -84,21 +83,8 @@ def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
                 yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
 
 
-def _called(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for name, child in node.items():
-            # `class` is an argument like any other where it holds no name
-            if name in CALLED and not isinstance(child, (dict, list)):
-                yield f"{key}.{name}", child
-            else:
-                yield from _called(child, f"{key}.{name}")
-    elif isinstance(node, list):
-        for position, child in enumerate(node):
-            yield from _called(child, f"{key}[{position}]")
-
-
 def _is_allowed(target: Any) -> bool:
-    if target is None or target == "???":
+    if target in (None, MISSING):
         return True
     if not isinstance(target, str) or not is_within(target, PACKAGES):
         return False  # nothing else is imported
@@ -115,9 +101,6 @@ def make_part(node: Any, key: str) -> Any:
     Args:
         node: Config with a `_target_`.
         key: Its dotted key, for the message.
-
-    Raises:
-        ConfigError: The class does not take what the config gives it.
     """
     check_hydra_part(OmegaConf.create({"hydra": {"sweeper": node}}))
     try:

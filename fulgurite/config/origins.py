@@ -15,25 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
+from fulgurite.config.view import join
 from fulgurite.core.project import project_root
+
+COMMAND_LINE = "command line: "
 
 
 class Origins:
-    """The place where each key was set; the last one wins, as in the composition.
-
-    Args:
-        places: Key path to place, e.g. `trainer.max_epochs` to `configs/trainer/default.yaml:5`.
-    """
+    """The file and line, or the override, that set each key last."""
 
     def __init__(self, places: dict[str, str] | None = None) -> None:
-        self.places = places or {}
+        self.places = places or {}  # trainer.max_epochs -> configs/trainer/default.yaml:5
 
     def find(self, key: str) -> str | None:
         """Return where `key`, or else its nearest parent, was set; None when unknown."""
         while key:
             if key in self.places:
                 return self.places[key]
-            # made by an override of something inside it: +callbacks.x.patience=1 makes callbacks.x
+            # an override below the key created it: +callbacks.x.patience=1 creates callbacks.x
             below = [place for other, place in self.places.items() if other.startswith((f"{key}.", f"{key}["))]
             if below:
                 return below[-1]
@@ -56,7 +55,7 @@ class Origins:
         name = OmegaConf.select(hydra, "job.config_name", throw_on_missing=False)
         if name is None:
             return cls()
-        # an override may itself be an interpolation: read them as they were written
+        # unresolved: an override may itself be an interpolation
         given = OmegaConf.to_container(hydra.overrides, resolve=False)
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(given, dict)
@@ -65,27 +64,21 @@ class Origins:
 
     @classmethod
     def traced(cls, loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> Origins:
-        """Trace a composition by its defaults list.
-
-        Args:
-            loader: Hydra's loader of configs.
-            config_name: The primary config, e.g. `train`.
-            overrides: Of the command line, including `hydra.` overrides.
-        """
+        """Trace a composition by its defaults list and its overrides, including those of `hydra.`."""
         places: dict[str, str] = {}
         try:
             composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
             repository = config_repository(loader, config_name, overrides)
             for default in composed.defaults:
                 file = file_of(default.config_path or "", repository.get_sources())
-                for key, line in _lines(file, default.package or "") if file else ():
-                    places[key] = f"{shown_path(file)}:{line}"
+                if file is not None:
+                    lines = _lines(file, default.package or "")
+                    places.update((key, f"{shown_path(file)}:{line}") for key, line in lines)
             for override in composed.config_overrides:
-                place = f"{COMMAND_LINE}{override.input_line}"
-                for key in _keys_below(override.key_or_group, override.value()):
-                    places[key] = place
+                keys = _keys_below(override.key_or_group, override.value())
+                places.update(dict.fromkeys(keys, f"{COMMAND_LINE}{override.input_line}"))
         except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
-            return cls(places)  # places only improve messages
+            pass  # places only improve messages
         return cls(places)
 
 
@@ -99,18 +92,15 @@ def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
     return None
 
 
-def shown_path(file: Path | None) -> str:
+def shown_path(file: Path) -> str:
     """Return a file's path for messages, relative to the project's root if it is inside."""
-    if file is None:
-        return ""
     return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
 
 
 def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:
     """Yield each key path of a YAML file with its line, from 1."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    root = yaml.compose(file.read_text(encoding="utf-8"), Loader=loader)
-    yield from _walk(root, package)
+    yield from _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=loader), package)
 
 
 def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
@@ -123,18 +113,16 @@ def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
             yield from _walk(value_node, key)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
-            yield f"{prefix}[{position}]", item.start_mark.line + 1
-            yield from _walk(item, f"{prefix}[{position}]")
+            key = f"{prefix}[{position}]"
+            yield key, item.start_mark.line + 1
+            yield from _walk(item, key)
 
 
 def _keys_below(key: str, value: Any) -> Iterator[str]:
     yield key
     if isinstance(value, dict):
         for name, child in value.items():
-            yield from _keys_below(f"{key}.{name}", child)
+            yield from _keys_below(join(key, str(name)), child)
     elif isinstance(value, list):
         for position, child in enumerate(value):
-            yield from _keys_below(f"{key}[{position}]", child)
-
-
-COMMAND_LINE = "command line: "
+            yield from _keys_below(join(key, position), child)

@@ -9,25 +9,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 LAST, AUTO = "last", "auto"
-
-
 # Keys of a single start, which a resumed run does not inherit.
 NOT_INHERITED = ("resume", "ckpt_path", "ckpt_sha256")
-
-
 # Keys of a training, which an evaluation of its checkpoint does not inherit.
 OF_TRAINING = (*NOT_INHERITED, "train", "test", "task_name", "optimized_metric", "hparams_search")
-
-
 # Folders and sweeps are those of each start; Hydra's other settings belong to the run.
 NOT_INHERITED_HYDRA = (
-    "hydra.run.",
-    "hydra.sweep.",
-    "hydra.sweeper",
-    "hydra.launcher",
-    "hydra.output_subdir",
-    "hydra.mode",
-)
+    "hydra.run.", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra.output_subdir", "hydra.mode",
+)  # fmt: skip
 
 
 def quoted(path: Path) -> str:
@@ -36,20 +25,19 @@ def quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+def override_key(override: str) -> str:
+    """Return the key or group that an override sets, without its package."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-def _is_of(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+def is_below(key: str, parents: Sequence[str]) -> bool:
+    """Return whether a key is one of `parents` or below one."""
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
-def _with_plus(word: str) -> str:
-    return word if word.startswith(("+", "~")) else f"++{word}"
-
-
-def _value_of(words: Sequence[str], key: str) -> str | None:
-    values = [word.partition("=")[2] for word in words if _key(word) == key]
+def last_value(overrides: Sequence[str], key: str) -> str | None:
+    """Return the text of a key's last value; None when no override sets it."""
+    values = [override.partition("=")[2] for override in overrides if override_key(override) == key]
     return values[-1] if values else None
 
 

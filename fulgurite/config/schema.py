@@ -107,12 +107,11 @@ MOVED = {
     "extras.comm_env": "distributed.comm_env",
 }
 _FORMER = {new: old for old, new in MOVED.items()}
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {"bool": bool, "float": float}
 Schema = TypeVar("Schema")
 
 
 def field_types(schema: type[Any]) -> dict[str, str]:
-    """Return the annotation of each key of a group."""
+    """Return the annotation of each key of a group as text."""
     return {one.name: str(one.type) for one in fields(schema)}
 
 
@@ -124,6 +123,7 @@ def read_settings(cfg: DictConfig, schema: type[Schema]) -> Schema:
         schema: `Extras`, `Resilience`, `Distributed`, `Resume`, `Sweep` or `Paths`.
     """
     given: dict[str, Any] = {}
+    converters: dict[str, Callable[[Any], Any]] = {"bool": bool, "float": float}
     for one in fields(schema):  # type: ignore[arg-type]  # every schema is a dataclass
         key = f"{schema.group}.{one.name}"  # type: ignore[attr-defined]
         value = OmegaConf.select(cfg, key, default=...)
@@ -132,12 +132,9 @@ def read_settings(cfg: DictConfig, schema: type[Schema]) -> Schema:
         if value is ... or (value is None and "None" not in str(one.type)):
             continue
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        given[one.name] = _CONVERTERS.get(str(one.type), _identity)(plain)
+        convert = converters.get(str(one.type))
+        given[one.name] = convert(plain) if convert else plain
     return schema(**given)
-
-
-def _identity(value: Any) -> Any:
-    return value
 
 
 def new_place(key: str) -> str | None:
@@ -150,19 +147,19 @@ def new_place(key: str) -> str | None:
 
 def describe_move(override: str) -> str | None:
     """Return the rule for an override or `<key>=<value>` whose key has moved; None for any other."""
-    plain = override.lstrip("+~")
-    key, equals, value = plain.partition("=")
-    new = new_place(key)
-    prefix = override[: len(override) - len(plain)]
-    return f"moved. Use {prefix}{new}{equals}{value}." if new else None
+    moved = _with_new_key(override)
+    return f"moved. Use {moved}." if moved != override else None
 
 
 def move_override(override: str) -> str:
     """Return an override of an earlier version as it is written now."""
+    return _move_references(_with_new_key(override))
+
+
+def _with_new_key(override: str) -> str:
     plain = override.lstrip("+~")
     key, equals, value = plain.partition("=")
-    prefix = override[: len(override) - len(plain)]
-    return f"{prefix}{new_place(key) or key}{equals}{_move_references(value)}"
+    return f"{override[: len(override) - len(plain)]}{new_place(key) or key}{equals}{value}"
 
 
 def move_keys(cfg: DictConfig) -> DictConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,8 +19,7 @@ REMEDY = 'name the run with tags=["mnist","baseline"] or +tags.baseline=true, or
 def tag_names(cfg: DictConfig) -> list[str]:
     """Return the run's tags, in the order they were given.
 
-    Args:
-        cfg: A composed config; its `tags` are a list of strings or a dictionary of name to true or false.
+    `tags` is a list of strings or a dictionary of name to true or false.
     """
     tags = cfg.get("tags")
     if isinstance(tags, ListConfig):
@@ -33,12 +33,9 @@ def replace_tags(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with every `tags=[...]` rewritten to replace the dictionary.
 
     OmegaConf cannot merge a list into the dictionary of the configs.
-
-    Args:
-        overrides: Words of a command line.
     """
-    words = (["tags=null", f"++{word}"] if word.startswith("tags=[") else [word] for word in overrides)
-    return [word for several in words for word in several]
+    replaced = (["tags=null", f"++{text}"] if text.startswith("tags=[") else [text] for text in overrides)
+    return list(chain.from_iterable(replaced))
 
 
 def require_tags(cfg: DictConfig) -> None:

@@ -24,27 +24,18 @@ UNKNOWN = Unresolved()
 
 
 class ConfigView:
-    """A composed config, written and resolved.
-
-    Args:
-        cfg: A composed config, with or without its `hydra` part; it is not changed.
-    """
+    """A composed config, with or without its `hydra` part, written and resolved; it is not changed."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        whole = OmegaConf.to_container(cfg, resolve=False)
-        assert isinstance(whole, dict)
+        content = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(content, dict)
         self.cfg = cfg
-        self.hydra = whole.get("hydra")
-        self.written: dict[str, Any] = {str(key): value for key, value in whole.items() if key != "hydra"}
+        self.hydra = content.get("hydra")
+        self.written: dict[str, Any] = {str(key): value for key, value in content.items() if key != "hydra"}
         self._resolved: dict[str, Any] = {}
 
     def resolve(self, written: Any, key: str) -> Any:
-        """Return a value with its interpolations resolved, `UNKNOWN` for unresolved ones.
-
-        Args:
-            written: The value at `key`.
-            key: Path as `join` makes it.
-        """
+        """Return the value at `key` with its interpolations resolved, `UNKNOWN` for unresolved ones."""
         if isinstance(written, dict):
             return {name: self.resolve(child, join(key, str(name))) for name, child in written.items()}
         if isinstance(written, list):
@@ -70,7 +61,7 @@ class ConfigView:
             return error
 
     def _is_runtime(self, written: Any, depth: int = 0) -> bool:
-        """Tell whether an interpolation, or one it refers to, needs a running job."""
+        """Return whether an interpolation, or one it refers to, needs a running job."""
         if not is_interpolation(written) or depth > 8:
             return False
         if _RUNTIME.search(written):
@@ -90,7 +81,7 @@ def join(key: str, part: str | int) -> str:
 
 
 def is_interpolation(written: Any) -> bool:
-    """Tell whether a written value is, or contains, an interpolation."""
+    """Return whether a written value is, or contains, an interpolation."""
     return isinstance(written, str) and "${" in written
 
 

@@ -24,8 +24,8 @@ MAX_NODES = 10_000  # after every alias is replaced by what it stands for
 def guard_configs() -> None:
     """Make Hydra check every config file with `check_config_file`, and every `hydra` node."""
     guard_hydra_part()
-    # Hydra finds plugins in packages named hydra_plugins only; first on the path, so that a vendored library wins over
-    # an installed one, which has no such folder
+    # Hydra finds plugins in packages named hydra_plugins only. First on the path, so that a vendored library precedes
+    # an installed one, which has no such folder.
     plugins = Path(__file__).resolve().parents[1] / "plugins"
     if plugins.is_dir() and str(plugins) not in sys.path:
         sys.path.insert(0, str(plugins))
@@ -54,13 +54,9 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
 
 
 def check_config_file(path: Path) -> None:
-    """Refuse a file that is too large, is not UTF-8, or expands too far through aliases.
+    """Refuse a YAML file that is too large, is not UTF-8, or expands too far through aliases.
 
-    Args:
-        path: A YAML file. One that does not exist, or that YAML itself refuses, is left to whoever reads it.
-
-    Raises:
-        UserError: One line with the file, what is wrong with it, and the remedy.
+    OmegaConf reports a file that is missing or invalid YAML.
     """
     if not path.is_file():
         return
@@ -77,19 +73,10 @@ def check_config_file(path: Path) -> None:
         raise UserError(
             f"{path}:{line}: byte {error.start} is no UTF-8 (0x{content[error.start]:02x}). Save the file as UTF-8"
         ) from error
-    if "*" in text and "&" in text:
-        _check_aliases(path, text)
-
-
-def _too_deep(path: Path) -> UserError:
-    return UserError(f"{path}: is nested too deeply to be read. Make it flatter")
-
-
-def _check_aliases(path: Path, text: str) -> None:
     try:
-        nodes = _count_nodes(text)
+        nodes = _count_nodes(text) if "*" in text and "&" in text else 0
     except yaml.YAMLError:
-        return  # OmegaConf reports it with file and line
+        return
     except KeyError as error:
         raise UserError(
             f"{path}: the alias *{error.args[0]} stands inside what it names. Write out what is meant"
@@ -103,6 +90,10 @@ def _check_aliases(path: Path, text: str) -> None:
         )
 
 
+def _too_deep(path: Path) -> UserError:
+    return UserError(f"{path}: is nested too deeply to be read. Make it flatter")
+
+
 def _count_nodes(text: str) -> int:
     """Return how many nodes a document has, with every alias replaced.
 
@@ -110,27 +101,24 @@ def _count_nodes(text: str) -> int:
         KeyError: An alias stands inside the node that it names.
         RecursionError: It is deeper than MAX_DEPTH.
     """
-    sizes: dict[str, int] = {}
-    open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor of each node around, its size so far
-
-    def add(anchor: str | None, size: int) -> None:
-        if anchor is not None:
-            sizes[anchor] = size
-        open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
-
-    # events, not nodes: a deep document would end the process in the parser's own recursion
+    sizes: dict[str, int] = {}  # by anchor
+    anchors: list[str] = [""]  # of the nodes around the event
+    totals = [0]  # their sizes so far
+    # events, not nodes: the parser's recursion on a deep document would crash the process
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor in {anchor for anchor, _ in open_nodes}:
-                raise KeyError(event.anchor)
-            add(None, sizes.get(str(event.anchor), 0))
-        elif isinstance(event, yaml.ScalarEvent):
-            add(event.anchor, 1)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            sizes.pop(str(event.anchor), None)
-            open_nodes.append((event.anchor, 1))
-            if len(open_nodes) > MAX_DEPTH:
+        anchor, size = getattr(event, "anchor", None) or "", 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            anchors.append(anchor)
+            totals.append(1)
+            if len(anchors) > MAX_DEPTH:
                 raise RecursionError
-        elif isinstance(event, yaml.CollectionEndEvent):
-            add(*open_nodes.pop())
-    return open_nodes[0][1]
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if anchor in anchors:
+                raise KeyError(anchor)
+            size = sizes.get(anchor, 0)
+        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+            anchor, size = (anchor, 1) if isinstance(event, yaml.ScalarEvent) else (anchors.pop(), totals.pop())
+            sizes[anchor] = size
+        totals[-1] += size
+    return totals[0]

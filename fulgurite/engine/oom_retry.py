@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.config.override_text import is_below
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError
 from fulgurite.core.rank_logging import RankedLogger, rank
@@ -189,7 +190,7 @@ def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
     replaced = ["hydra.run.dir", "hydra.output_subdir", *changes]
     if "ckpt_path" in changes or not _takes_weights(sys.argv):
         replaced.append("resume")  # it would compare the config with what was asked for
-    given = [word for word in sys.argv[1:] if not _is_of(word.lstrip("+~").partition("=")[0], replaced)]
+    given = [word for word in sys.argv[1:] if not is_below(word.lstrip("+~").partition("=")[0], replaced)]
     words = [f"++{key}={_as_word(value)}" for key, value in changes.items()]
     # its config as it was asked for stays in .hydra/
     words += [f"hydra.run.dir={_as_word(str(folder.absolute()))}", "hydra.output_subdir=null"]
@@ -207,10 +208,6 @@ def _takes_weights(words: Sequence[str]) -> bool:
     """Tell whether a command line makes a new run from the weights of another one."""
     modes = [word.partition("=")[2] for word in words if word.lstrip("+~").startswith("resume.mode=")]
     return bool(modes) and modes[-1] != "continue"
-
-
-def _is_of(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _as_word(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fulgurite.config.compose import _placed
+from fulgurite.config.compose import set_run_paths
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import UserError
 from fulgurite.core.project import prepare_environment
@@ -86,7 +86,7 @@ def load_run(folder: str | Path) -> SavedRun:
     assert isinstance(cfg, DictConfig)
     return SavedRun(
         folder=folder,
-        cfg=_placed(cfg, folder),
+        cfg=set_run_paths(cfg, folder),
         record=run.record,
         results=run.results,
         metrics=list(run.metric_rows()),

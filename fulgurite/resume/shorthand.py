@@ -21,10 +21,9 @@ from fulgurite.config.override_text import (
     NOT_INHERITED,
     NOT_INHERITED_HYDRA,
     OF_TRAINING,
-    _is_of,
-    _key,
-    _value_of,
-    _with_plus,
+    is_below,
+    last_value,
+    override_key,
     quoted,
 )
 from fulgurite.config.schema import move_override
@@ -59,7 +58,7 @@ def expand_shorthands(words: Sequence[str], door: str) -> list[str]:
     if named == AUTO:
         return [*others, f"resume.run={AUTO}"]
     run = _found(named, others)
-    if _value_of(others, "resume.mode") not in {None, "continue"}:
+    if last_value(others, "resume.mode") not in {None, "continue"}:
         return [*_merge_overrides(run, others, NOT_INHERITED), f"resume.run={quoted(run.folder)}"]
     return [
         *_merge_overrides(run, others, NOT_INHERITED),
@@ -86,7 +85,7 @@ def _eval_overrides(named: str, others: Sequence[str]) -> list[str]:
     """Return the words that score the weights of a run."""
     run = RunDirectory.read(Path(named).expanduser().resolve(), argument=f"run={named}")
     words = _merge_overrides(run, others, OF_TRAINING)
-    if _value_of(others, "ckpt_path") is None:
+    if last_value(others, "ckpt_path") is None:
         words.append(f"ckpt_path={quoted(best_checkpoint(run))}")
     return [*words, f"run={quoted(run.folder)}"]
 
@@ -97,11 +96,12 @@ def _merge_overrides(run: RunDirectory, given: Sequence[str], left_out: Sequence
     A key that both have is taken from those given now. Where the run added it with a plus, it is not in the configs, so
     the new word needs one too.
     """
-    given_keys = {_key(word) for word in given}
-    before = [word for word in _overrides_of(run) if not _is_of(_key(word), left_out)]
-    added = {_key(word) for word in before if word.startswith("+")}
-    kept = [word for word in before if _key(word) not in given_keys]
-    return [*kept, *(_with_plus(word) if _key(word) in added else word for word in given)]
+    given_keys = {override_key(word) for word in given}
+    before = [word for word in _overrides_of(run) if not is_below(override_key(word), left_out)]
+    added = {override_key(word) for word in before if word.startswith("+")}
+    kept = [word for word in before if override_key(word) not in given_keys]
+    bare = {word for word in given if override_key(word) in added and not word.startswith(("+", "~"))}
+    return [*kept, *(f"++{word}" if word in bare else word for word in given)]
 
 
 def _overrides_of(run: RunDirectory) -> list[str]:

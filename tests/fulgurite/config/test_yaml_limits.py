@@ -145,7 +145,7 @@ def test_hydra_makes_only_classes_of_known_packages(entry: str) -> None:
     check_hydra_part(cfg)
     part, given = next(iter(yaml.safe_load(entry).items()))
     cfg.hydra[part] = given
-    with pytest.raises(ConfigError, match=rf"^hydra\.{part}\..* is no class of hydra, "):
+    with pytest.raises(ConfigError, match=rf"^hydra\.{part}\..* is not a class of hydra, "):
         check_hydra_part(cfg)
 
 
@@ -157,5 +157,5 @@ def test_a_hostile_hydra_callback_is_refused_before_it_is_made(tmp_path: Path) -
     )
     done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=evil", logs=tmp_path / "logs", timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: hydra.callbacks.evil._target_: 'shutil.copy' is no class of ")
+    assert done.stderr.startswith("error: hydra.callbacks.evil._target_: 'shutil.copy' is not a class of ")
     assert not (tmp_path / "taken").exists()
