@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,21 +20,6 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__, every_rank=True)
 
 REMEDY = "Lower model.optimizer.lr or set +trainer.gradient_clip_val=1"
-
-
-@dataclass
-class _PendingVerdict:
-    """The pending result of a check on the device.
-
-    Attributes:
-        verdict: Host tensor, valid after `ready`: 1 when the loss of a rank is not finite.
-        ready: Event recorded after the copy.
-        batch: Number of the batch in its epoch.
-    """
-
-    verdict: Tensor
-    ready: torch.cuda.Event
-    batch: int
 
 
 class NaNGuard(Callback):
@@ -55,7 +39,8 @@ class NaNGuard(Callback):
 
     def __init__(self, find_nan: bool = False) -> None:
         self.find_nan = find_nan
-        self._pending: list[_PendingVerdict] = []
+        # checks on the device: 1 in the host tensor, valid after the event, if a loss of the batch is not finite
+        self._pending: list[tuple[Tensor, torch.cuda.Event, int]] = []
         self._hooks: list[RemovableHandle] = []
         self._first_bad_output: str | None = None
 
@@ -66,24 +51,20 @@ class NaNGuard(Callback):
             named = [(name, module) for name, module in pl_module.named_modules() if name]
             self._hooks = [module.register_forward_hook(self._make_hook(name)) for name, module in named]
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Remove the hooks."""
-        self._remove_hooks()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the hooks."""
-        self._remove_hooks()
+    on_exception = on_train_end
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Reset the finding of the previous batch."""
         self._first_bad_output = None
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Check the scalar loss, or start the check on the device.
-
-        Raises:
-            Diverged: The loss of a rank is NaN or infinite.
-        """
+        """Check the scalar loss, or start the check on the device."""
         loss = loss.detach()
         if trainer.world_size == 1 and loss.is_cpu:
             if not math.isfinite(value := loss.item()):
@@ -96,28 +77,21 @@ class NaNGuard(Callback):
         if bad.is_cuda:
             verdict, ready = bad.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
-            self._pending.append(_PendingVerdict(verdict, ready, batch))
+            self._pending.append((verdict, ready, batch))
         elif bad.item():
-            self._stop(trainer, batch, _describe(loss))
+            value = loss.item()
+            self._stop(trainer, batch, "not finite on another rank" if math.isfinite(value) else f"{value}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Read the pending checks.
-
-        Raises:
-            Diverged: The loss of a rank is NaN or infinite.
-        """
-        for check in self._pending:
-            check.ready.synchronize()
-            if check.verdict.item():
-                self._stop(trainer, check.batch, "not finite")
+        """Read the pending checks."""
+        for verdict, ready, batch in self._pending:
+            ready.synchronize()
+            if verdict.item():
+                self._stop(trainer, batch, "not finite")
         self._pending.clear()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep bad weights out of checkpoints: the gradients of a finite loss may be infinite.
-
-        Raises:
-            Diverged: A trained parameter is NaN or infinite.
-        """
+        """Keep bad weights out of checkpoints: the gradients of a finite loss may be infinite."""
         trained = ((name, value) for name, value in pl_module.named_parameters() if value.requires_grad)
         bad = next((name for name, value in trained if not _is_finite(value)), None)
         if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
@@ -149,24 +123,14 @@ class NaNGuard(Callback):
             if self._first_bad_output is None and module.training and not all(map(_is_finite, _tensors([output]))):
                 cause = "finite" if all(map(_is_finite, _tensors(inputs))) else "not finite either"
                 kind = type(module).__name__
-                self._first_bad_output = (
-                    f"The first output that is not finite is of {name} ({kind}); its input is {cause}"
-                )
+                text = f"The first output that is not finite is of {name} ({kind}); its input is {cause}"
+                self._first_bad_output = text
 
         return check
-
-    def _remove_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
 
 
 def _position(trainer: Trainer) -> str:
     return f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-
-
-def _describe(loss: Tensor) -> str:
-    return "not finite on another rank" if math.isfinite(value := loss.item()) else f"{value}"
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -45,24 +45,22 @@ class EpochLines(ProgressBar):
     def enable(self) -> None:
         """Do nothing: the logger logs on rank 0 only."""
 
-    def disable(self) -> None:
-        """Do nothing: the logger logs on rank 0 only."""
+    disable = enable
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the previous epoch: its means are logged only now."""
-        if self._started is not None:
-            self._write(trainer, trainer.current_epoch)
+        self._log_epoch(trainer)
         self._started = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the last epoch."""
-        if self._started is not None:
-            self._write(trainer, trainer.current_epoch)
+        self._log_epoch(trainer)
         self._started = None
 
-    def _write(self, trainer: Trainer, epoch: int) -> None:
-        assert self._started is not None
+    def _log_epoch(self, trainer: Trainer) -> None:
+        if self._started is None:
+            return
         metrics = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
         total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         seconds = time.monotonic() - self._started
-        log.info("epoch %d%s  step %d  %s  %.1f s", epoch, total, trainer.global_step, metrics, seconds)
+        log.info("epoch %d%s  step %d  %s  %.1f s", trainer.current_epoch, total, trainer.global_step, metrics, seconds)

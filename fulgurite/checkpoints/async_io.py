@@ -37,11 +37,7 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
     ) -> None:
-        """Copy a checkpoint and start to write the copy.
-
-        Raises:
-            DiskFull: The previous save failed; this one is not started.
-        """
+        """Copy a checkpoint and start to write the copy."""
         self.finish()
         copy = copy_to_host(checkpoint)
         self._thread = Thread(target=self._write, args=(copy, path, storage_options), name="checkpoint-writer")
@@ -70,11 +66,7 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
             log.error("%s", error)
 
     def finish(self) -> None:
-        """Wait for a running save.
-
-        Raises:
-            DiskFull: The disk is full.
-        """
+        """Wait for a running save."""
         if self._thread is None:
             return
         self._thread.join()

@@ -31,7 +31,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     """Writes, replaces and removes checkpoints together with their manifests.
 
     Args:
-        facts: What every manifest says beside the file's own sum, size, step and epoch.
+        facts: Values of every manifest beside the file's own checksum, size, step and epoch.
     """
 
     def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
@@ -63,8 +63,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         try:
             with open_atomic(path) as file:
                 written = _HashingWriter(file)
-                digest = _serialise(checkpoint, written)  # synced: only now the previous generation may move
-                _rotate(path)
+                try:
+                    torch.save(checkpoint, written)  # type: ignore[arg-type]  # calls write and flush only
+                finally:
+                    digest = written.finish()
+                _rotate(path)  # the new file is synced: only now the previous generation may move
             facts = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch"), **self.facts}
             content = {"sha256": digest, "size": written.size, **facts}
             write_atomic(manifest_of(path), json.dumps(content, indent=2) + "\n")
@@ -146,15 +149,6 @@ class _HashingWriter:
                         done += count
         except OSError as error:
             self._failure = error
-
-
-def _serialise(checkpoint: Mapping[str, Any], target: _HashingWriter) -> str:
-    """Write a checkpoint to the disk and return its hex sha256."""
-    try:
-        torch.save(checkpoint, target)  # type: ignore[arg-type]  # calls write and flush only
-    finally:
-        digest = target.finish()
-    return digest
 
 
 def _rotate(path: Path) -> None:

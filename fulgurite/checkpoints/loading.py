@@ -25,11 +25,7 @@ MAX_SHOWN = 3  # parameters that an error names
 
 
 def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
-    """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
-
-    Raises:
-        UserError: The file is missing or damaged, or has another digest or model.
-    """
+    """Return the verified local path of the config's checkpoint, or None without `ckpt_path`."""
     source = cfg.get("ckpt_path")
     if not source:
         return None
@@ -39,11 +35,7 @@ def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
 
 
 def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:
-    """Return the checkpoint to test; None for the trained weights in memory.
-
-    Raises:
-        UserError: The model is untrained and no checkpoint was given, or the best one is damaged.
-    """
+    """Return the checkpoint to test; None for the trained weights in memory."""
     if not trained:
         if given is None:
             raise UserError(
@@ -67,11 +59,7 @@ def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> st
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of tensors and plain values; it cannot run code.
-
-    Raises:
-        UserError: The file is damaged, contains other objects, or has no `state_dict`.
-    """
+    """Load a checkpoint of tensors and plain values; it cannot run code."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

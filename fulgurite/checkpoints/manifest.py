@@ -57,11 +57,7 @@ def _sha256_cached(path: Path) -> str:
 
 
 def require_intact(path: Path) -> None:
-    """Reject a checkpoint that differs from its manifest.
-
-    Raises:
-        UserError: It differs; names the newest intact one of its folder.
-    """
+    """Reject a checkpoint that differs from its manifest."""
     if damage := verify(path):
         raise UserError(
             f"{path}: is damaged or was changed after the save ({damage}); {suggest_intact(path)}, "

@@ -93,19 +93,12 @@ def returned_value(result: JobReturn) -> Any:
 
 
 class LoaderState(NamedTuple):
-    """Hydra's state when a composition raised, read from the frames of its traceback.
-
-    Args:
-        loader: The config loader.
-        repository: The configs it can reach; None before it was created.
-        cfg: Composed from the groups, with the overrides before `override`; None before that.
-        override: The override that was being applied; None for an error elsewhere.
-    """
+    """Hydra's state when a composition raised, read from the frames of its traceback."""
 
     loader: ConfigLoaderImpl
-    repository: IConfigRepository | None
-    cfg: DictConfig | None
-    override: str | None
+    repository: IConfigRepository | None  # the configs the loader can reach; None before it was created
+    cfg: DictConfig | None  # composed from the groups, with the overrides before `override`; None before that
+    override: str | None  # the override that was being applied; None for an error elsewhere
 
 
 def loader_state(error: Exception) -> LoaderState | None:

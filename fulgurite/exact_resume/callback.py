@@ -95,10 +95,7 @@ class ExactResume(Callback):
         return "ExactResume"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed and, at a resumable point, the state of every rank.
-
-        Lightning calls this on all ranks; rank 0 writes the checkpoint.
-        """
+        """Return the seed and, at a resumable point, the state of every rank: a collective call."""
         trainer = self._trainer
         if trainer is None or self._position not in RESUMABLE_POINTS:
             return {"seed": self.seed}

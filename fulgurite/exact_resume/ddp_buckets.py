@@ -14,9 +14,6 @@ def fix_bucket_order(trainer: Trainer) -> None:
     DDP rebuilds its buckets after the first backward pass of a process, in the order in which gradients arrived. From
     three ranks on, the position in a bucket decides the order of a sum, so the first step of a resumed run would
     differ in its last digits. This function runs a backward pass of zeros first: gradients arrive last layer first.
-
-    Args:
-        trainer: A trainer about to train. Two ranks need no fixed order, and static graphs keep their buckets.
     """
     model = trainer.strategy.model
     if trainer.world_size < 3 or not isinstance(model, DistributedDataParallel):

@@ -31,19 +31,11 @@ SeededIndices = tuple[int, list[int]]  # seed and indices of a batch
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """The shard of each epoch that a loader yields.
+    """The shard of each epoch that a loader yields."""
 
-    Attributes:
-        seed: Seed of data order and augmentation.
-        on_start: Called before the first batch of each epoch is made.
-        rng: RNGs of batches that are made in the training process.
-        rank: Rank of the shard.
-        world_size: Number of shards.
-    """
-
-    seed: int
-    on_start: Callable[[], None]
-    rng: ScopedRng = field(default_factory=ScopedRng)
+    seed: int  # of data order and augmentation
+    on_start: Callable[[], None]  # called before the first batch of each epoch is made
+    rng: ScopedRng = field(default_factory=ScopedRng)  # of batches that are made in the training process
     rank: int = 0
     world_size: int = 1
 
@@ -77,16 +69,12 @@ class EpochSampler(DistributedSampler[int]):
         return list(self.sampler)
 
     def __len__(self) -> int:
-        last = self.sharding.num_batches - 1  # all before it are full
-        if last < 0:
-            return 0
-        return last * self.sharding.batch_size + len(self.sharding.shard(range(self.sharding.num_examples), last))
+        sharding, last = self.sharding, self.sharding.num_batches - 1  # all before it are full
+        return 0 if last < 0 else last * sharding.batch_size + len(sharding.shard(range(sharding.num_examples), last))
 
     def __iter__(self) -> Iterator[int]:
-        order = self.epoch_order()
-        return iter(
-            [index for batch in range(self.sharding.num_batches) for index in self.sharding.shard(order, batch)]
-        )
+        order, sharding = self.epoch_order(), self.sharding
+        return iter([index for batch in range(sharding.num_batches) for index in sharding.shard(order, batch)])
 
 
 class SeededBatchSampler(Sampler[Any]):
@@ -194,11 +182,7 @@ class ExactLoader(DataLoader[Any]):
         return {**self._settings(), "epoch": self._epoch, "batches": self._num_yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume at the position of `state_dict`.
-
-        Raises:
-            UserError: The settings changed, so the position has another meaning.
-        """
+        """Resume at the position of `state_dict`."""
         for name, value in self._settings().items():
             if state[name] != value:
                 raise UserError(

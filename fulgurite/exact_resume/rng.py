@@ -21,8 +21,7 @@ U = TypeVar("U")
 
 def derive_seed(*parts: int | str) -> int:
     """Return a seed, 0 to 2**32 - 1, that is a function of e.g. run seed, epoch and batch."""
-    digest = blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest(), "little")
 
 
 def seed_all(seed: int) -> None:
@@ -38,15 +37,11 @@ class ScopedRng:
     The first batches probe which RNGs the data draws from. The others are left alone afterwards: scoping Python's RNG
     costs more than making a batch of an in-memory data set. If the data draws from one of them later, it draws from
     the run's own stream, which checkpoints save and restore.
-
-    Attributes:
-        probe_batches: Batches left to probe.
-        drawn: Names of the RNGs that a batch drew from.
     """
 
     def __init__(self) -> None:
-        self.probe_batches = PROBE_BATCHES
-        self.drawn: set[str] = set()
+        self.probe_batches = PROBE_BATCHES  # batches left to probe
+        self.drawn: set[str] = set()  # names of the RNGs that a batch drew from
 
     def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
         """Return `make(argument)`, run with seeded RNGs."""

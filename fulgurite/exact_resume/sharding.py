@@ -17,22 +17,14 @@ class BatchSharding:
     The global batch equals the batch of one process with `world_size` times the batch size. Rank r gets every
     `world_size`-th example from the r-th on. All ranks have the same number of batches, so that no collective
     blocks: where the last batch is too small, ranks without a shard get a padding batch, which counts nowhere.
-
-    Attributes:
-        num_examples: Examples of the epoch, over all ranks.
-        batch_size: Examples per batch and rank.
-        rank: Rank of the shard.
-        world_size: Number of shards.
-        drop_last: Whether to drop a last global batch that is not full.
-        pad: Whether ranks without a shard get a padding batch; otherwise they have fewer batches.
     """
 
-    num_examples: int
-    batch_size: int
+    num_examples: int  # of the epoch, over all ranks
+    batch_size: int  # examples per batch and rank
     rank: int = 0
     world_size: int = 1
-    drop_last: bool = False
-    pad: bool = True
+    drop_last: bool = False  # drop a last global batch that is not full
+    pad: bool = True  # give ranks without a shard a padding batch; otherwise they have fewer batches
 
     @property
     def num_batches(self) -> int:

@@ -41,19 +41,12 @@ Start = Callable[[Sequence[str], Path], int]
 
 @dataclass(frozen=True)
 class Proof:
-    """The comparison of a killed and resumed run with the reference.
+    """The comparison of a killed and resumed run with the reference."""
 
-    Attributes:
-        kill_point: Where the run was killed, as requested.
-        killed_step: Optimizer steps it had made.
-        resumed_step: Optimizer steps in its checkpoint; None when it had none and restarted.
-        differences: The first difference of each kind.
-    """
-
-    kill_point: str
-    killed_step: int
-    resumed_step: int | None
-    differences: dict[str, str]
+    kill_point: str  # as requested
+    killed_step: int  # optimizer steps the run had made
+    resumed_step: int | None  # optimizer steps in its checkpoint; None when it had none and restarted
+    differences: dict[str, str]  # the first difference of each kind
 
 
 class FailedError(FulguriteError):
@@ -80,27 +73,25 @@ class Prover:
         name = f"{reference.name}-killed-{kill_point}"
         run = self.folder / name
         self._run(name, [*self._first_overrides(name, more), f"++callbacks.probe.kill_at={step}"], KILLED)
-        resumed_step = _manifest_step(run / "checkpoints" / "last.ckpt.json")
+        manifest = run / "checkpoints" / "last.ckpt.json"
+        resumed_step = int(json.loads(manifest.read_text())["step"]) if manifest.is_file() else None
         # the resumed run inherits the overrides of the first start; it must not be killed again
         self._run(f"{name}-resumed", [f"resume={quoted(run)}", "callbacks.probe.kill_at=null"], (0,))
         return Proof(kill_point, step, resumed_step, diff_runs(reference, run))
 
     def _first_overrides(self, name: str, more: Sequence[str]) -> list[str]:
-        saves_every_step = self._has_last_checkpoint() and not any(SAVE_INTERVAL in item for item in self.overrides)
+        from fulgurite.config.compose import compose
+
+        callbacks = compose(list(self.overrides)).get("callbacks") or {}
+        is_chosen = any(SAVE_INTERVAL in item for item in self.overrides)
         return [
             *self.overrides,
-            *([f"{SAVE_INTERVAL}=1"] if saves_every_step else []),
+            *([f"{SAVE_INTERVAL}=1"] if callbacks.get("last_checkpoint") and not is_chosen else []),
             f"++callbacks.probe._target_={PROBE}",
             "++callbacks.probe.folder=${paths.output_dir}/probe",
             f"hydra.run.dir={quoted(self.folder / name)}",
             *more,
         ]
-
-    def _has_last_checkpoint(self) -> bool:
-        from fulgurite.config.compose import compose
-
-        callbacks = compose(list(self.overrides)).get("callbacks") or {}
-        return bool(callbacks.get("last_checkpoint"))
 
     def _run(self, name: str, overrides: Sequence[str], expected: Sequence[int]) -> None:
         output = self.folder / f"{name}.log"
@@ -171,10 +162,6 @@ def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
                 "Choose an earlier step, or train longer, e.g. trainer.max_epochs=3."
             )
     return found
-
-
-def _manifest_step(manifest: Path) -> int | None:
-    return int(json.loads(manifest.read_text())["step"]) if manifest.is_file() else None
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
