@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fulgurite.compat.lightning import SubprocessScriptLauncher
-from fulgurite.core.errors import is_out_of_memory
+from fulgurite.core.errors import OUT_OF_MEMORY_NOTE, is_out_of_memory
 from fulgurite.core.files import write_atomic
 
 SHUTDOWN_SECONDS = 30.0  # a rank waits for rank 0 to stop it: when it exits first, the launcher kills all ranks
@@ -35,10 +35,8 @@ class OOMBackoff(Callback):
         >>> trainer = Trainer(callbacks=[OOMBackoff("run", batch_size=64)])
     """
 
-    NOTE = ".out-of-memory.json"
-
     def __init__(self, folder: str | Path, batch_size: int, halved_from: Mapping[str, Any] | None = None) -> None:
-        self.note = Path(folder) / self.NOTE
+        self.note = Path(folder) / OUT_OF_MEMORY_NOTE
         self.batch_size = batch_size
         self.halved_from = halved_from
 

@@ -87,14 +87,10 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """
     last = folder / LAST
     damaged: list[str] = []
+    generations = [last, previous_of(last)]
     # the order differs only where a user has moved the files
-    for path in sorted(
-        (last, previous_of(last)),
-        key=lambda path: manifest_step(path, unknown=math.inf if path == last else 0),
-        reverse=True,
-    ):
-        if not path.is_file():
-            continue
+    generations.sort(key=lambda path: manifest_step(path, unknown=math.inf if path == last else 0), reverse=True)
+    for path in filter(Path.is_file, generations):
         damage = verify(path) if manifest_of(path).is_file() else _verify_zip(path)
         if not damage:
             return path, damaged

@@ -73,13 +73,7 @@ def let_partials_pickle() -> None:
     if not IS_1_3:
         from hydra._internal.execution_policy import _DeferredTarget  # type: ignore[import-not-found, unused-ignore]
 
-        copyreg.pickle(
-            _DeferredTarget, lambda deferred: (_make_partial, (deferred.func, deferred.args, deferred.keywords))
-        )
-
-
-def _make_partial(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> partial[Any]:
-    return partial(function, *args, **keywords)
+        copyreg.pickle(_DeferredTarget, lambda call: partial(call.func, *call.args, **call.keywords).__reduce__())
 
 
 def failed_job(error: BaseException) -> JobReturn:

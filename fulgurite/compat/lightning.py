@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DummyExperiment", "SubprocessScriptLauncher"]
 
-# public name here: the module and the private name there
+# modules of private classes, whose names begin with an underscore there
 CLASSES = {
-    "DummyExperiment": ("lightning.fabric.loggers.logger", "_DummyExperiment"),
-    "SubprocessScriptLauncher": (
-        "lightning.pytorch.strategies.launchers.subprocess_script",
-        "_SubprocessScriptLauncher",
-    ),
+    "DummyExperiment": "lightning.fabric.loggers.logger",
+    "SubprocessScriptLauncher": "lightning.pytorch.strategies.launchers.subprocess_script",
 }
 
 
@@ -38,8 +35,7 @@ def __getattr__(name: str) -> Any:
     """Import a private class at its first use."""
     if name not in CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, private = CLASSES[name]
-    return getattr(import_module(module), private)
+    return getattr(import_module(CLASSES[name]), f"_{name}")
 
 
 # the loops of a trainer, Lightning 2.6

@@ -28,6 +28,7 @@ EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # torch's allocators and backends raise these messages without an error type of their own.

@@ -18,8 +18,7 @@ METHODS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dat
 def patch_loaders(datamodule: LightningDataModule, patch: Patch, mark: str, methods: Iterable[str] = METHODS) -> None:
     """Apply a function to every loader that a data module returns from now on.
 
-    The methods of this object are replaced and get the attribute `mark`; a method that has it stays. The class stays
-    unchanged.
+    Replaces the methods of the object, not of its class, and marks them by the attribute `mark`; a marked one stays.
     """
     for name in methods:
         # Lightning uses a loader method only if it is overridden

@@ -26,13 +26,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.config.override_text import is_below
 from fulgurite.core.context import current_context
-from fulgurite.core.errors import FulguriteError
+from fulgurite.core.errors import OUT_OF_MEMORY_NOTE, FulguriteError
 from fulgurite.core.rank_logging import RankedLogger, rank
 
 log = RankedLogger(__name__)
 
 NODE = "callbacks.oom_backoff"
-NOTE = ".out-of-memory.json"
 # Lightning counts these in batches where they are whole numbers.
 IN_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "overfit_batches")
 LOOK, GRACE = 0.5, 5.0  # seconds between two looks for a note; seconds that rank 0 has to come to an end by itself
@@ -64,7 +63,7 @@ def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictCo
     folder = Path(cfg.paths.output_dir)
     current_context().managed_runs.add(str(folder))
     if rank() == 0:
-        (folder / NOTE).unlink(missing_ok=True)  # of a run that was killed
+        (folder / OUT_OF_MEMORY_NOTE).unlink(missing_ok=True)  # of a run that was killed
     try:
         with _watched(cfg):
             return task(cfg)
@@ -85,7 +84,7 @@ def plan_retry(cfg: DictConfig) -> RetryWithSmallerBatch | None:
     Args:
         cfg: Its config.
     """
-    note = Path(cfg.paths.output_dir) / NOTE
+    note = Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE
     if not _wanted(cfg) or rank() != 0 or not note.is_file():
         return None
     with suppress(FileNotFoundError):  # the watching thread was first
@@ -162,7 +161,7 @@ def _watched(cfg: DictConfig) -> Iterator[None]:
     ended = Event()
 
     def watch() -> None:
-        note, seen = Path(cfg.paths.output_dir) / NOTE, 0.0
+        note, seen = Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE, 0.0
         while not ended.wait(LOOK):
             seen = seen + LOOK if note.exists() else 0.0
             if seen >= GRACE and json.loads(note.read_text())["restart"] and (again := plan_retry(cfg)) is not None:

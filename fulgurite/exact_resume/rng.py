@@ -49,13 +49,13 @@ class ScopedRng:
             return self._run_and_probe(seed, make, argument)
         if not self.drawn:
             return make(argument)
-        cpu, python, numpy = torch.default_generator, "python" in self.drawn, "numpy" in self.drawn
+        cpu = torch.default_generator
         torch_state = cpu.get_state()
-        python_state = random.getstate() if python else None
+        python_state = random.getstate() if "python" in self.drawn else None
         cpu.manual_seed(seed)
         if python_state:
             random.seed(seed)
-        own = _swap_numpy(seed) if numpy else None
+        own = _swap_numpy(seed) if "numpy" in self.drawn else None
         try:
             return make(argument)
         finally:

@@ -177,7 +177,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         help="comma-separated: first, middle, last step of the last epoch but one, next (the step after it), "
         "or numbers of optimizer steps (default: first,middle,last,next)",
     )
-    add("--no-control", action="store_true", help="skip the control without exact resume")
+    add("--no-control", dest="control", action="store_false", help="skip the control without exact resume")
     add("--folder", type=Path, help="empty folder for the runs (default: logs/prove/<date>_<time>)")
     add("--json", type=Path, metavar="FILE", help="also write the comparison to FILE as JSON")
     options = parser.parse(argv)
@@ -223,8 +223,7 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
     try:
         options = parse_args(argv)
         options.folder.mkdir(parents=True, exist_ok=True)
-        control = not options.no_control
-        proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=control, start=start)
+        proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=options.control, start=start)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
