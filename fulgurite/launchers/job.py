@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,8 @@ def to_picklable(returned: JobReturn) -> JobReturn:
     error = returned_value(returned)
     if returned.status == JobStatus.COMPLETED or isinstance(error, JobFailed):
         return returned
-    return replace(returned, _return_value=JobFailed(classify_error(error)))
+    returned.return_value = JobFailed(classify_error(error))
+    return returned
 
 
 def _import_path(task: Callable[..., Any]) -> tuple[str, str]:
