@@ -115,17 +115,12 @@ def _parallel(summary: Summary) -> Figure | None:
     columns = [_scaled([of[key] for of, _ in points]) for key in keys]
     columns.append(_scaled([f"{value:.6g}" for value in values]))
     best = (max if summary.mode == "max" else min)(values)
-    for shade, value, heights in zip(
-        _shades(values, summary.mode), values, zip(*(heights for heights, _ in columns), strict=True), strict=True
-    ):
-        axes.plot(
-            heights,
-            color=BEST if value == best else shade,
-            linewidth=2.2 if value == best else 1,
-            zorder=3 if value == best else 2,
-            alpha=1 if value == best else 0.75,
-            rasterized=len(points) > MAX_VECTOR_RUNS,
-        )
+    lines = zip(*(heights for heights, _ in columns), strict=True)
+    for shade, value, heights in zip(_shades(values, summary.mode), values, lines, strict=True):
+        line: dict[str, Any] = {"color": BEST, "linewidth": 2.2, "zorder": 3}
+        if value != best:
+            line = {"color": shade, "linewidth": 1, "alpha": 0.75}
+        axes.plot(heights, **line, rasterized=len(points) > MAX_VECTOR_RUNS)
     for index, (_, ticks) in enumerate(columns):
         axes.axvline(index, color=FAINT, linewidth=1, zorder=1)
         for height, label in ticks:
