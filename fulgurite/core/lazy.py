@@ -16,7 +16,7 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> tuple[Callable[[st
         exports: Public name to its module; a name equal to the last part of its module stands for the module itself.
 
     Example:
-        >>> __getattr__, __dir__ = lazy_exports(__name__, {"split_fold": "fulgurite.data.folds"})
+        >>> __getattr__, __dir__ = lazy_exports(__name__, {"split_fold": "fulgurite.data.splits"})
     """
 
     def get(name: str) -> Any:

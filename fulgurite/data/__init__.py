@@ -8,9 +8,8 @@ from fulgurite.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from fulgurite.data.batch_size import device_batch_size
-    from fulgurite.data.folds import fold_findings, split_fold
     from fulgurite.data.idx import IdxFile, is_prepared, map_idx, prepare_idx
-    from fulgurite.data.splits import stratified_split
+    from fulgurite.data.splits import fold_findings, split_fold, stratified_split
 
 __all__ = [
     "IdxFile",
@@ -28,11 +27,11 @@ __getattr__, __dir__ = lazy_exports(
     {
         "IdxFile": "fulgurite.data.idx",
         "device_batch_size": "fulgurite.data.batch_size",
-        "fold_findings": "fulgurite.data.folds",
+        "fold_findings": "fulgurite.data.splits",
         "is_prepared": "fulgurite.data.idx",
         "map_idx": "fulgurite.data.idx",
         "prepare_idx": "fulgurite.data.idx",
-        "split_fold": "fulgurite.data.folds",
+        "split_fold": "fulgurite.data.splits",
         "stratified_split": "fulgurite.data.splits",
     },
 )

@@ -11,7 +11,7 @@ def device_batch_size(batch_size: int, trainer: Trainer | None) -> int:
     """Return the batch size of one rank.
 
     Args:
-        batch_size: Global batch size, `data.batch_size`.
+        batch_size: The global one, `data.batch_size`.
         trainer: The data module's trainer. None is one process.
 
     Raises:

@@ -7,13 +7,7 @@ from typing import Any
 
 
 def find_fold_problems(fold: Any, num_folds: Any, val_size: Any = None) -> Iterator[tuple[str, str]]:
-    """Yield each wrong argument of a cross-validation with the rule it breaks; none without a cross-validation.
-
-    Args:
-        fold: The held-out fold, 0 to `num_folds - 1`; None holds out none.
-        num_folds: Number of folds, 2 or more.
-        val_size: As the user gave it; a fold replaces it.
-    """
+    """Yield each wrong argument of a cross-validation with the rule that it breaks."""
     if fold is None and num_folds is None:
         return
     is_valid = _is_int(num_folds) and num_folds >= 2

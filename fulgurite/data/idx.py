@@ -1,8 +1,5 @@
 """Download, check and memory-map IDX files, the format of MNIST.
 
-A prepared folder has the unpacked files and `prepared.json`, which is written last. A damaged file is renamed to
-`<name>.corrupt-<time>` and made again from its source.
-
 Format: http://yann.lecun.com/exdb/mnist (two zero bytes, type, number of axes, then each axis as a big-endian uint32).
 """
 
@@ -29,7 +26,7 @@ from fulgurite.core.errors import UserError
 from fulgurite.core.files import BLOCK, file_lock, open_atomic, sha256_of, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 
-MARKER = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}
+MARKER = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}, written last
 UBYTE = 0x08  # the only IDX type this family uses
 
 log = RankedLogger(__name__)
@@ -59,7 +56,7 @@ def prepare_idx(
     Concurrent processes wait for the first one.
 
     Args:
-        folder: Folder of the unpacked files; created if missing.
+        folder: Created if missing.
         files: Files to prepare.
         mirrors: Base URLs, each with its trailing slash.
         local_dirs: Folders that may have the files, packed or not.
@@ -113,9 +110,8 @@ def _is_intact(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
         found = path.stat()
     except (OSError, ValueError):
         return False
-    if found.st_size != start + math.prod(shape):
-        return False
-    return found.st_mtime_ns == mtime_ns or sha256_of(path) == file.sha256
+    is_current = found.st_mtime_ns == mtime_ns
+    return found.st_size == start + math.prod(shape) and (is_current or sha256_of(path) == file.sha256)
 
 
 def _fetch(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequence[Path]) -> None:
@@ -123,8 +119,12 @@ def _fetch(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequ
     for leftover in folder.glob(f".{file.name}.*.tmp"):  # of a killed process
         leftover.unlink()
     sources = [packed] + [local / name for local in local_dirs for name in (packed.name, file.name)]
-    if any(_try_unpack(source, target, file.sha256) for source in sources if source.is_file()):
-        return
+    for source in filter(Path.is_file, sources):
+        try:
+            _unpack(source, target, file.sha256)
+            return
+        except _UnusableError as reason:  # noqa: PERF203 - a handful of files
+            log.warning("%s: skipped, %s", source, reason)
     _archive(packed, "it cannot be unpacked")
     download([mirror + packed.name for mirror in mirrors], packed, file.gz_sha256)
     _unpack(packed, target, file.sha256)
@@ -137,15 +137,6 @@ def _archive(path: Path, reason: str) -> None:
         aside = path.with_name(f"{path.name}.corrupt-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         path.replace(aside)
         log.warning("%s: %s. Renamed to %s; the file is made again.", path, reason, aside.name)
-
-
-def _try_unpack(source: Path, target: Path, sha256: str) -> bool:
-    try:
-        _unpack(source, target, sha256)
-    except _UnusableError as reason:
-        log.warning("%s: skipped, %s", source, reason)
-        return False
-    return True
 
 
 class _UnusableError(Exception):
@@ -200,13 +191,11 @@ def map_idx(path: Path) -> Tensor:
     """
     try:
         shape, start = _read_header(path)
-        size = path.stat().st_size
+        size, expected = path.stat().st_size, start + math.prod(shape)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as IDX ({error}). Run prepare_data() to make it.") from error
-    if size != start + math.prod(shape):
-        raise UserError(
-            f"{path}: has {size} bytes, but its header gives {start + math.prod(shape)}. Delete it, then run again."
-        )
+    if size != expected:
+        raise UserError(f"{path}: has {size} bytes, but its header gives {expected}. Delete it, then run again.")
     array = np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
     with warnings.catch_warnings():  # torch warns that the mapping is read-only, as intended
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 
 from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.data import folds
-from fulgurite.data.folds import split_fold
-from fulgurite.data.splits import stratified_split
+from fulgurite.data import splits
+from fulgurite.data.splits import split_fold, stratified_split
 from fulgurite.runs.sweep_summary import summarise
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.validate import find_problems
@@ -96,8 +95,8 @@ def test_only_the_rows_given_are_cut_in_whatever_order_they_come() -> None:
 
 
 def test_the_example_for_a_data_module_of_ones_own_is_true() -> None:
-    result = doctest.testmod(folds)
-    assert (result.attempted, result.failed) == (4, 0)
+    result = doctest.testmod(splits)
+    assert (result.attempted, result.failed) == (6, 0)
 
 
 def test_the_cut_keeps_uneven_classes_in_proportion() -> None:
