@@ -23,28 +23,21 @@ from torch import Tensor
 
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import BLOCK, file_lock, open_atomic, sha256_of, write_atomic
+from fulgurite.core.files import BLOCK, file_lock, open_atomic, remove_leftovers, sha256_of, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 
 MARKER = "prepared.json"  # {file name: {"sha256": hex, "mtime_ns": int}}, written last
-UBYTE = 0x08  # the only IDX type this family uses
 
 log = RankedLogger(__name__)
 
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One published file and its checksums.
+    """One published file and its checksums, in hex digits."""
 
-    Args:
-        name: Name of the unpacked file; the published file has `.gz` appended.
-        sha256: Hex digest of the unpacked bytes.
-        gz_sha256: Hex digest of the published `.gz`.
-    """
-
-    name: str
-    sha256: str
-    gz_sha256: str
+    name: str  # of the unpacked file; the published file has `.gz` appended
+    sha256: str  # of the unpacked bytes
+    gz_sha256: str  # of the published file
 
 
 def prepare_idx(
@@ -116,8 +109,7 @@ def _is_intact(path: Path, file: IdxFile, mtime_ns: int | None) -> bool:
 
 def _fetch(folder: Path, file: IdxFile, mirrors: Sequence[str], local_dirs: Sequence[Path]) -> None:
     target, packed = folder / file.name, folder / f"{file.name}.gz"
-    for leftover in folder.glob(f".{file.name}.*.tmp"):  # of a killed process
-        leftover.unlink()
+    remove_leftovers(folder, f"{file.name}.*")
     sources = [packed] + [local / name for local in local_dirs for name in (packed.name, file.name)]
     for source in filter(Path.is_file, sources):
         try:
@@ -166,7 +158,7 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], int]:
     """Return the shape and the offset of the data; ValueError if the file is not an IDX file of bytes."""
     with path.open("rb") as file:
         head = file.read(4)
-        if len(head) < 4 or head[:3] != bytes((0, 0, UBYTE)):
+        if len(head) < 4 or head[:3] != b"\x00\x00\x08":  # 8 is the type of unsigned bytes
             raise ValueError(f"{path}: not an IDX file of unsigned bytes")
         axes = file.read(4 * head[3])
     if len(axes) < 4 * head[3]:

@@ -130,9 +130,9 @@ class RunRecord:
 
     def _ids(self) -> dict[str, str]:
         """Return the ID of each logger's run; a logger that has none now keeps its earlier one."""
-        from fulgurite.loggers import adapters
+        from fulgurite.loggers.guarded import run_ids
 
-        return {**self.facts["loggers"], **adapters.run_ids(self.loggers)}
+        return {**self.facts["loggers"], **run_ids(self.loggers)}
 
     def _resumed(self, earlier: ResumedRun, checkpoint: str | None) -> dict[str, Any]:
         name = Path(checkpoint).name if checkpoint else None

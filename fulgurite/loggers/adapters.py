@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from fulgurite.compat.lightning import flatten_params
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.loggers.guarded import close_all, enqueue, run_id
+from fulgurite.loggers.guarded import SERVICES, close_all, enqueue
 
 log = RankedLogger(__name__)
 
@@ -22,13 +23,8 @@ log = RankedLogger(__name__)
 def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
     """Return the `logger` group with the arguments that make each logger resume its own run.
 
-    MLflow, W&B, Comet and Aim open the run with that ID. Steps from `step` on appear twice there; TensorBoard hides the
-    first ones, and the CSV logger drops them.
-
-    Args:
-        cfg: The run's config; it is not changed.
-        ids: `loggers` of run.json.
-        step: Step of the checkpoint. This step and later ones are logged again.
+    MLflow, W&B, Comet and Aim open the run with the ID that run.json has in `loggers`. Steps from `step`, the step of
+    the checkpoint, on appear twice there; TensorBoard hides the first ones, and the CSV logger drops them.
     """
     group = copy.deepcopy(cfg).get("logger")  # a copy of the group alone would lose its parent
     if group is None:
@@ -47,50 +43,35 @@ def _set_resume_arguments(name: str, config: Any, logger_id: str | None, step: i
         log.info("%s: cannot resume a logger of this class. It starts with its config.", name)
         return
     argument = RESUME_ARGUMENT[kind]
-    if logger_id and argument and config.get(argument) is None:
+    if logger_id and config.get(argument) is None:
         config[argument] = int(logger_id) if argument == "version" and logger_id.isdigit() else logger_id
     if kind == "WandbLogger":
         config.setdefault("resume", "allow")
     elif kind == "TensorBoardLogger":
         config.purge_step = step
     elif kind == "CSVLogger":
-        config._target_, config.first_step = "fulgurite.loggers.appending_csv.AppendingCSVLogger", step
+        config._target_, config.first_step = "fulgurite.loggers.metrics_csv.AppendingCSVLogger", step
 
 
 def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
-    """Log the same hyperparameters to every logger, and the tags to those that support tags.
-
-    Args:
-        loggers: The trainer's loggers.
-        hyperparameters: Plain resolved values without secrets.
-        tags: The run's tags.
-    """
+    """Log the same plain values without secrets to every logger, and the tags to those that support tags."""
+    params = dict(hyperparameters)
     for logger in loggers:
-        send = HYPERPARAMETERS.get(type(logger).__name__, _log_hyperparameters)
-        content = {"call": "log_hyperparams", "params": dict(hyperparameters)}
-        enqueue(logger, partial(send, hyperparameters=dict(hyperparameters)), content)
-        if setter := TAGS.get(type(logger).__name__):
-            enqueue(logger, partial(rank_zero_only(setter), tags=tags), {"call": "tags", "tags": list(tags)})
-
-
-def run_ids(loggers: Sequence[Logger]) -> dict[str, str]:
-    """Return the run ID of each logger by its name in the config, without loggers that have no ID yet."""
-    return dict(found for logger in loggers if (found := run_id(logger)))
+        is_mlflow = type(logger).__name__ == "MLFlowLogger"
+        send = partial(_log_new, params=params) if is_mlflow else methodcaller("log_hyperparams", params)
+        enqueue(logger, send, {"call": "log_hyperparams", "params": params})
+        if type(logger).__name__ in SERVICES:  # CSV and TensorBoard have no tags; the hyperparameters include them
+            enqueue(logger, partial(_log_tags, tags=tags), {"call": "tags", "tags": list(tags)})
 
 
 def close(loggers: Sequence[Logger], *, failed: bool) -> None:
-    """Close the run of every logger, so that the next job of a sweep starts a new one.
-
-    Args:
-        loggers: Loggers of a run, guarded or not.
-        failed: Whether the run failed.
+    """Close the run of every logger, guarded or not, so that the next job of a sweep starts a new one.
 
     Example:
         >>> fulgurite.loggers.close(trainer.loggers, failed=False)
     """
     for logger in loggers:
-        # a logger that cannot be closed must not hide how the run ended
-        with suppress(Exception):
+        with suppress(Exception):  # a logger that cannot be closed must not hide how the run ended
             enqueue(logger, partial(_close, status="failed" if failed else "success"))
     close_all(loggers)
 
@@ -101,34 +82,26 @@ def _close(logger: Any, status: str) -> None:
         getattr(logger.experiment, method)()
 
 
-def _log_hyperparameters(logger: Logger, hyperparameters: dict[str, Any]) -> None:
-    logger.log_hyperparams(hyperparameters)
+@rank_zero_only
+def _log_new(logger: Any, params: dict[str, Any]) -> None:
+    """Log only new parameters: MLflow rejects a whole batch if one of them has another value already."""
+    logged = logger.experiment.get_run(logger.run_id).data.params
+    logger.log_hyperparams({name: value for name, value in flatten_params(params).items() if name not in logged})
 
 
 @rank_zero_only
-def _log_new_hyperparameters(logger: Any, hyperparameters: dict[str, Any]) -> None:
-    """Log only new parameters: MLflow rejects a whole batch if one of them has another value already."""
-    logged = logger.experiment.get_run(logger.run_id).data.params
-    flat = flatten_params(hyperparameters)
-    logger.log_hyperparams({name: value for name, value in flat.items() if name not in logged})
-
-
-def _set_mlflow_tags(logger: Any, tags: Sequence[str]) -> None:
-    for tag in tags:
-        logger.experiment.set_tag(logger.run_id, tag, "true")
-
-
-def _set_wandb_tags(logger: Any, tags: Sequence[str]) -> None:
-    logger.experiment.tags = tuple(tags)
-
-
-def _set_comet_tags(logger: Any, tags: Sequence[str]) -> None:
-    logger.experiment.add_tags(list(tags))
-
-
-def _set_aim_tags(logger: Any, tags: Sequence[str]) -> None:
-    for tag in tags:
-        logger.experiment.add_tag(tag)
+def _log_tags(logger: Any, tags: Sequence[str]) -> None:
+    match type(logger).__name__:
+        case "MLFlowLogger":
+            for tag in tags:
+                logger.experiment.set_tag(logger.run_id, tag, "true")
+        case "WandbLogger":
+            logger.experiment.tags = tuple(tags)
+        case "CometLogger":
+            logger.experiment.add_tags(list(tags))
+        case "AimLogger":
+            for tag in tags:
+                logger.experiment.add_tag(tag)
 
 
 # The argument that makes a logger open an existing run.
@@ -139,14 +112,6 @@ RESUME_ARGUMENT = {
     "AimLogger": "run_hash",
     "TensorBoardLogger": "version",
     "CSVLogger": "version",
-}
-HYPERPARAMETERS: dict[str, Callable[..., None]] = {"MLFlowLogger": _log_new_hyperparameters}
-# Other loggers (CSV, TensorBoard) have no tags; the hyperparameters include them.
-TAGS: dict[str, Callable[[Any, Sequence[str]], None]] = {
-    "MLFlowLogger": _set_mlflow_tags,
-    "WandbLogger": _set_wandb_tags,
-    "CometLogger": _set_comet_tags,
-    "AimLogger": _set_aim_tags,
 }
 # The method of `experiment` that closes the run; other loggers close in `finalize`.
 CLOSE_METHOD = {"WandbLogger": "finish", "CometLogger": "end", "TensorBoardLogger": "close"}

@@ -1,8 +1,6 @@
-"""Deliver the calls of a logger from a thread of its own, in order, with retries and a bounded wait.
+"""Deliver the calls of a logger from a thread of its own, in order, with retries.
 
-Training never waits for a remote logger. A run waits when a logger connects, at the end of training and of the test,
-and at its own end: for all loggers together at most as long as `WaitBudget` allows. Calls that are undelivered by then
-are saved to `undelivered-<name>.jsonl`, one call per line.
+A run waits, within its `WaitBudget`, when a logger connects and at the end of training, of the test and of the run.
 """
 
 from __future__ import annotations
@@ -29,10 +27,9 @@ log = RankedLogger(__name__)
 
 
 class WaitBudget:
-    """Seconds that a run may wait for its loggers, all of them and all waits together.
+    """Seconds that a run may wait for its loggers without any response, all of them and all waits together.
 
-    Args:
-        seconds: Without any response. With responses, `SLOW_FACTOR` times as long.
+    With responses, it may wait `SLOW_FACTOR` times as long.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -46,13 +43,9 @@ class WaitBudget:
         fraction: float,
         num_responses: Callable[[], int] = lambda: 0,
     ) -> bool:
-        """Wait until `is_done`, at most a fraction of the budget without a response, and return `is_done`.
+        """Wait until `is_done`, at most a fraction (0 to 1) of the budget without a response, and return `is_done`.
 
-        Args:
-            changed: Notified when `is_done` or `num_responses` may have changed. The caller holds it.
-            is_done: The condition to wait for.
-            fraction: Part of the remaining budget, 0 to 1.
-            num_responses: Returns the responses so far.
+        The caller holds `changed`, which is notified when `is_done` or `num_responses` may have changed.
         """
         silent_seconds, deadline = self.silent_seconds * fraction, time.monotonic() + self.total_seconds * fraction
         while not is_done():
@@ -69,32 +62,20 @@ class WaitBudget:
 
 @dataclass
 class PendingCall:
-    """One call of a logger.
-
-    Attributes:
-        function: Makes the call.
-        content: Saved to the file if the call is not delivered. None saves nothing.
-    """
+    """One call of a logger."""
 
     function: Callable[[], Any]
-    content: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None  # saved to the file if the call is not delivered; None saves nothing
 
 
 class DeliveryQueue:
-    """The queue of one logger, and the thread that makes its calls.
-
-    Args:
-        name: Key of the logger in the config.
-        folder: Run directory, for undelivered calls.
-        budget: Shared by all loggers of the run.
-    """
+    """The queue of one logger, and the thread that makes its calls; a file in `folder` gets the undelivered ones."""
 
     def __init__(self, name: str, folder: Path, budget: WaitBudget) -> None:
         self.name, self.budget = name, budget
-        self.file = folder / f"undelivered-{name}.jsonl"
+        self.file = folder / f"undelivered-{name}.jsonl"  # one call per line
         self.main_process = os.getpid()  # closes the logger; spawned ranks end before it
-        self.has_warned = False
-        self.num_undelivered = 0
+        self.has_warned, self.num_undelivered = False, 0
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,17 +105,12 @@ class DeliveryQueue:
         return threading.current_thread() is self.thread
 
     def start(self, connect: Callable[[], Any]) -> None:
-        """Start the thread, unless it runs already.
-
-        Args:
-            connect: The first call. If it fails, no other call is made.
-        """
+        """Start the thread, unless it runs already. If its first call, `connect`, fails, it makes no other."""
         if self.process != os.getpid():
             self._reset()  # threads do not survive a fork
         with self.changed:
             if self.thread is None and not self.is_stopped:
-                name = f"logger-{self.name}"
-                self.thread = threading.Thread(target=self._work, args=(connect,), name=name, daemon=True)
+                self.thread = threading.Thread(None, self._work, f"logger-{self.name}", (connect,), daemon=True)
                 self.thread.start()
 
     def send(self, call: PendingCall) -> None:
@@ -157,15 +133,11 @@ class DeliveryQueue:
                     self.warn_once("no response yet")
             return self.is_connected
 
-    def flush(self) -> None:
-        """Wait until the queue is empty, unless the service is unreachable."""
-        with self.changed:
-            self._wait(lambda: self._is_idle() or self.is_unreachable, 0.5)
-
     def end_stage(self) -> None:
-        """Flush at the end of training or of the test, and close in a process that was spawned for it."""
+        """Wait for the pending calls, unless the service is unreachable; a process spawned for the stage closes."""
         if self.process == self.main_process:
-            self.flush()
+            with self.changed:
+                self._wait(lambda: self._is_idle() or self.is_unreachable, 0.5)
         else:
             self.begin_close()
             self.close()
@@ -186,11 +158,12 @@ class DeliveryQueue:
         if self.num_undelivered:
             log.info("%s: %d undelivered calls are saved in %s", self.name, self.num_undelivered, self.file)
 
-    def warn_once(self, reason: str) -> None:
+    def warn_once(self, reason: str, consequence: str = "") -> None:
         """Warn of the first problem of the run, and of no other."""
         if not self.has_warned:
             self.has_warned = True
-            log.warning("%s: %s. Training continues, undelivered calls go to %s.", self.name, reason, self.file)
+            consequence = consequence or f"undelivered calls go to {self.file}"
+            log.warning("%s: %s. Training continues, %s.", self.name, reason, consequence)
 
     def _wait(self, is_done: Callable[[], bool], fraction: float) -> bool:
         return self.budget.wait(self.changed, is_done, fraction, lambda: self.num_delivered)
@@ -224,7 +197,7 @@ class DeliveryQueue:
         """Make one call, with retries, and return whether it succeeded."""
         num_rejections, pause = 0, FIRST_PAUSE_SECONDS
         while not self.is_stopped:
-            is_last_try, error = self.closing.is_set(), _error_of(call.function)
+            is_last_try, error = self.closing.is_set(), error_of(call.function)
             with self.changed:
                 self.num_delivered += error is None
                 self.is_unreachable = _network_error(error) is not None
@@ -244,29 +217,37 @@ class DeliveryQueue:
     def _stop(self) -> None:
         """Make no more calls and save the pending ones; the caller holds the lock."""
         self.is_stopped = True
-        pending = [self.current] if self.current else []
+        if self.current:
+            self._spill(self.current)
         while not self.calls.empty():
-            pending.append(self.calls.get_nowait())
-        for call in pending:
-            self._spill(call)
+            self._spill(self.calls.get_nowait())
         self.current = None
         self.calls.put(PendingCall(lambda: None))  # wakes the thread, which then ends
         self.changed.notify_all()
 
     def _spill(self, call: PendingCall) -> None:
-        if call.content is None:
-            return
-        self.num_undelivered += 1
-        with suppress(OSError), self.file.open("a") as file:  # metrics.csv has the metrics too
-            file.write(json.dumps(call.content, default=str) + "\n")
+        if call.content is not None:
+            self.num_undelivered += 1
+            with suppress(OSError), self.file.open("a") as file:  # metrics.csv has the metrics too
+                file.write(json.dumps(call.content, default=str) + "\n")
 
 
-def _error_of(function: Callable[[], Any]) -> Exception | None:
+def error_of(function: Callable[[], Any]) -> Exception | None:
+    """Call a function and return the error that it raises."""
     try:
         function()
     except Exception as error:  # noqa: BLE001 - an error of a logger must not stop the run
         return error
     return None
+
+
+def causes_of(error: BaseException | None) -> list[BaseException]:
+    """Return an error and its causes, the innermost last."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:  # `raise cause from wrapper` makes the chain a circle
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def one_line(error: BaseException) -> str:
@@ -277,10 +258,6 @@ def one_line(error: BaseException) -> str:
 
 
 def _network_error(error: BaseException | None) -> OSError | None:
-    found = None
-    while error is not None:
-        # the innermost is the most specific; an OSError of a file has a file name; errors of requests are OSErrors too
-        if isinstance(error, OSError) and error.filename is None:
-            found = error
-        error = error.__cause__ or error.__context__
-    return found
+    # the innermost is the most specific; an OSError of a file has a file name; errors of requests are OSErrors too
+    network = [cause for cause in causes_of(error) if isinstance(cause, OSError) and cause.filename is None]
+    return network[-1] if network else None

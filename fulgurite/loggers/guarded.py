@@ -1,17 +1,16 @@
 """Wrap loggers so that their errors cannot stop a run.
 
-The class of a logger is replaced by a subclass of the same name, so `isinstance(logger, WandbLogger)`,
-`type(logger).__name__` and `logger.experiment` work as before. A thread calls remote services (`delivery.py`). Loggers
-that write files are called directly.
+A subclass of the same name replaces the class of a logger, so `isinstance` and `logger.experiment` work as before.
+A thread calls remote services (`delivery.py`). Loggers that write files are called directly.
 """
 
 from __future__ import annotations
 
-import copyreg
 import os
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from fulgurite.compat.lightning import DummyExperiment
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, one_line
+from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, causes_of, error_of, one_line
 
 SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"})
 CONNECTS_IN_CONSTRUCTOR = frozenset({"CometLogger"})
 # MLflow's client retries a dead server for minutes before it raises; DeliveryQueue retries instead
-CLIENT_SETTINGS = {
-    "MLFlowLogger": {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"},
-}
+CLIENT_SETTINGS = {"MLFlowLogger": {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}}
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
 log = RankedLogger(__name__)
@@ -40,27 +37,18 @@ log = RankedLogger(__name__)
 def build_guarded(
     name: str, node: Mapping[str, Any], build: Callable[[], Logger], run_dir: str | Path, budget: WaitBudget
 ) -> Logger | None:
-    """Build a logger and guard it, or return None if its service cannot be reached now.
-
-    Args:
-        name: Key of the logger in the config.
-        node: Config of the logger.
-        build: Builds the logger from its config.
-        run_dir: Run directory.
-        budget: Shared by all loggers of the run.
-
-    Raises:
-        ConfigError: The logger rejects its arguments.
-    """
+    """Build a logger from its config and guard it, or return None if its service cannot be reached now."""
     kind = str(node["_target_"]).rpartition(".")[2]
     for variable, value in CLIENT_SETTINGS.get(kind, {}).items():
         os.environ.setdefault(variable, value)
     try:
         logger = _call_within(budget, name, build) if kind in CONNECTS_IN_CONSTRUCTOR else build()
     except Exception as error:
-        if not _is_optional(kind, error):
+        # `build` has wrapped the error of a service in a ConfigError
+        cause = error.__cause__.__cause__ if isinstance(error, ConfigError) and error.__cause__ else None
+        if not _is_optional(kind, error, cause):
             raise
-        log.warning("%s: %s. Training continues without this logger.", name, one_line(_service_error(error) or error))
+        log.warning("%s: %s. Training continues without this logger.", name, one_line(cause or error))
         return None
     return guard(logger, name, run_dir, budget)
 
@@ -74,7 +62,7 @@ def guard(logger: Logger, name: str, run_dir: str | Path, budget: WaitBudget | N
     Args:
         logger: Any Lightning logger.
         name: Used in messages and in the file name.
-        run_dir: Run directory.
+        run_dir: Folder of that file.
         budget: Seconds that the run may wait for its loggers, shared by all of them. None is 30 s for this logger.
 
     Example:
@@ -89,24 +77,19 @@ def guard(logger: Logger, name: str, run_dir: str | Path, budget: WaitBudget | N
     return logger
 
 
-def run_id(logger: Logger) -> tuple[str, str] | None:
-    """Return a guarded logger's name and the ID of its run, or None if it has no ID."""
-    if not isinstance(logger, _GuardedLogger):
-        return None
-    # a service assigns the ID when it connects
-    if isinstance(logger, _RemoteLogger) and isinstance(logger.experiment, DummyExperiment):
-        return None
-    return None if logger.version is None else (logger.delivery.name, str(logger.version))
+def run_ids(loggers: Sequence[Logger]) -> dict[str, str]:
+    """Return the run ID of each guarded logger by its name in the config, without loggers that have no ID yet."""
+    ids = {}
+    for logger in loggers:
+        # a service assigns the ID when it connects
+        is_offline = isinstance(logger, _RemoteLogger) and isinstance(logger.experiment, DummyExperiment)
+        if isinstance(logger, _GuardedLogger) and not is_offline and logger.version is not None:
+            ids[logger.delivery.name] = str(logger.version)
+    return ids
 
 
 def enqueue(logger: Logger, function: Callable[[Any], None], content: dict[str, Any] | None = None) -> None:
-    """Call a function with a logger, after all earlier calls of a guarded one.
-
-    Args:
-        logger: Any logger; one that is not guarded is called directly.
-        function: Takes the logger.
-        content: Saved to the file if the call is not delivered.
-    """
+    """Call a function with a logger, directly or after all earlier calls of a guarded one."""
     if isinstance(logger, _GuardedLogger):
         logger._call(partial(function, logger), content)
     else:
@@ -132,7 +115,8 @@ class _GuardedLogger(Logger):
         raise NotImplementedError
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        numbers = {name: _to_number(value) for name, value in metrics.items()}
+        # a tensor may change before the thread sends its value
+        numbers = {k: v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for k, v in metrics.items()}
         content = {"call": "log_metrics", "step": step, "metrics": numbers}
         self._call(partial(super().log_metrics, numbers, step), content)  # type: ignore[safe-super]
 
@@ -170,9 +154,8 @@ class _RemoteLogger(_GuardedLogger):
     def _connect(self) -> Any:
         return super().experiment  # type: ignore[misc]
 
+    @rank_zero_only
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
-        if not _is_rank_zero():
-            return
         if self.delivery.in_worker_thread:
             function()
         else:
@@ -200,30 +183,21 @@ class _FileLogger(_GuardedLogger):
             return DummyExperiment()
 
     def _call(self, function: Callable[[], Any], content: dict[str, Any] | None = None) -> None:
-        try:
-            function()
-        except Exception as error:
-            if not _is_os_error(error):
-                raise
-            self._warn_once(error)
+        error = error_of(function)
+        if error is not None and not any(isinstance(cause, OSError) for cause in causes_of(error)):
+            raise error
+        self._warn_once(error)
 
-    def _warn_once(self, error: Exception) -> None:
-        if not self.delivery.has_warned:
-            self.delivery.has_warned = True
-            name, reason = self.delivery.name, one_line(error)
-            log.warning("%s: %s. Training continues, and metrics.csv has the metrics.", name, reason)
+    def _warn_once(self, error: Exception | None) -> None:
+        if error is not None:
+            self.delivery.warn_once(one_line(error), "and metrics.csv has the metrics")
 
+    # the arguments were accepted before, so an error of these is no mistake of the user
     def save(self) -> None:
-        try:
-            super().save()
-        except Exception as error:  # noqa: BLE001 - the arguments were accepted before, so the user made no mistake
-            self._warn_once(error)
+        self._warn_once(error_of(super().save))
 
     def finalize(self, status: str) -> None:
-        try:
-            super().finalize(status)
-        except Exception as error:  # noqa: BLE001
-            self._warn_once(error)
+        self._warn_once(error_of(partial(super().finalize, status)))
 
 
 @cache
@@ -233,7 +207,7 @@ def _guarded_class(kind: type[_GuardedLogger], original: type[Logger]) -> type[L
 
 
 def _restore(kind: type[_GuardedLogger], original: type[Logger], state: dict[str, Any]) -> Logger:
-    logger: Logger = copyreg.__newobj__(_guarded_class(kind, original))  # type: ignore[attr-defined]
+    logger = object.__new__(_guarded_class(kind, original))
     set_state = getattr(logger, "__setstate__", None)
     set_state(state) if set_state else vars(logger).update(state)
     return logger
@@ -243,55 +217,27 @@ def _is_rank_zero() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _to_number(value: Any) -> Any:
-    """Return the value of a scalar tensor, which may change before the thread sends it."""
-    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
-
-
-def _is_os_error(error: BaseException | None) -> bool:
-    seen: list[BaseException] = []  # `raise cause from wrapper` makes the chain a circle
-    while error is not None and not isinstance(error, OSError) and error not in seen:
-        seen.append(error)
-        error = error.__cause__ or error.__context__
-    return isinstance(error, OSError)
-
-
-def _service_error(error: Exception) -> BaseException | None:
-    """Return the error of the service that `build` has wrapped in a ConfigError."""
-    return error.__cause__.__cause__ if isinstance(error, ConfigError) and error.__cause__ else None
-
-
-def _is_optional(kind: str, error: Exception) -> bool:
+def _is_optional(kind: str, error: Exception, cause: BaseException | None) -> bool:
     """Return whether a run continues without a logger that raised in its constructor: not if an argument is wrong."""
     if kind not in SERVICES:
-        return _is_os_error(error)
+        return any(isinstance(found, OSError) for found in causes_of(error))
     if isinstance(error, ConfigError):
-        return isinstance(_service_error(error), ValueError) and kind in CONNECTS_IN_CONSTRUCTOR
+        return isinstance(cause, ValueError) and kind in CONNECTS_IN_CONSTRUCTOR
     return type(error).__name__ != "MisconfigurationException" and not isinstance(error, ImportError)
 
 
 def _call_within(budget: WaitBudget, name: str, build: Callable[[], Logger]) -> Logger:
-    """Call `build` in a thread, and wait no longer than the budget allows.
-
-    Raises:
-        TimeoutError: `build` has not returned in time.
-    """
-    results: list[Logger | Exception] = []
-    changed = threading.Condition()
+    """Call `build` in a thread, and wait no longer than the budget allows."""
+    changed, future = threading.Condition(), Future[Logger]()
 
     def work() -> None:
-        try:
-            result: Logger | Exception = build()
-        except Exception as error:  # noqa: BLE001 - raised again by the caller
-            result = error
+        if (error := error_of(lambda: future.set_result(build()))) is not None:
+            future.set_exception(error)
         with changed:
-            results.append(result)
             changed.notify_all()
 
     threading.Thread(target=work, name=f"logger-{name}", daemon=True).start()
     with changed:
-        if not budget.wait(changed, lambda: bool(results), fraction=0.5):
+        if not budget.wait(changed, future.done, fraction=0.5):
             raise TimeoutError("no response")
-    if isinstance(results[0], Exception):
-        raise results[0]
-    return results[0]
+    return future.result()

@@ -1,4 +1,4 @@
-"""`metrics.csv`, which every run writes."""
+"""`metrics.csv`, which every run writes, and Lightning's CSV logger for a resumed run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from fulgurite.core.errors import DiskFull, is_disk_full
@@ -18,12 +20,9 @@ from fulgurite.runs.layout import METRICS
 
 
 class MetricsCSVLogger(Logger):
-    """Writes `metrics.csv`: one row per logged optimizer step, one column per metric.
+    """Writes `metrics.csv` to the run directory: one row per logged optimizer step, one column per metric.
 
     The file is complete after every row; a new column rewrites it.
-
-    Args:
-        folder: Run directory.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -46,11 +45,7 @@ class MetricsCSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add the metrics to the row of `step`.
-
-        Raises:
-            DiskFull: There is no space for the row; earlier rows are intact.
-        """
+        """Add the metrics to the row of `step`."""
         try:
             self._write(metrics, step)
         except OSError as error:
@@ -62,13 +57,11 @@ class MetricsCSVLogger(Logger):
             ) from error
 
     def _write(self, metrics: Mapping[str, float], step: int | None) -> None:
-        values = dict(metrics)
-        changed_outside = self._size() != self._size_written  # by an earlier start or by spawned ranks
-        if changed_outside:
-            self._read_columns()
-        if changed_outside or self._row.get("step") != step:
+        if self._size() != self._size_written:  # an earlier start or spawned ranks have written
+            self._columns, self._row = _columns_of(self._path) or self._columns, {}
+        if not self._row or self._row["step"] != step:
             self._row, self._row_start = {"step": step}, self._size()
-        self._row.update(values)
+        self._row.update(metrics)
         if new := [name for name in self._row if name not in self._columns]:
             self._columns += sorted(new)
             self._rewrite_header()
@@ -85,10 +78,6 @@ class MetricsCSVLogger(Logger):
     def _size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
 
-    def _read_columns(self) -> None:
-        with self._path.open(newline="") as file:
-            self._columns = next(csv.reader(file), self._columns)
-
     def _line(self, row: Mapping[str, Any]) -> str:
         buffer = io.StringIO()
         csv.DictWriter(buffer, self._columns, lineterminator="\n").writerow(row)
@@ -96,11 +85,8 @@ class MetricsCSVLogger(Logger):
 
     def _rewrite_header(self) -> None:
         """Write the complete rows again with the present columns."""
-        rows: list[dict[str, str]] = []
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                before = file.read(self._row_start).decode()
-            rows = list(csv.DictReader(io.StringIO(before)))
+        complete = self._path.read_bytes()[: self._row_start].decode() if self._path.exists() else ""
+        rows = csv.DictReader(io.StringIO(complete))
         text = self._line(dict(zip(self._columns, self._columns, strict=True))) + "".join(map(self._line, rows))
         # atomic, but without fsync, which can take longer than an epoch
         temporary = self._path.with_suffix(".tmp")
@@ -109,13 +95,13 @@ class MetricsCSVLogger(Logger):
         self._row_start = len(text.encode())
 
 
-def drop_rows_from(folder: Path, step: int) -> int:
-    """Drop the rows of a step and of later ones from `metrics.csv`, and return their number.
+def _columns_of(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
 
-    Args:
-        folder: Run directory.
-        step: Optimizer steps of a checkpoint, which was saved after all rows of lower steps.
-    """
+
+def drop_rows_from(folder: Path, step: int) -> int:
+    """Drop the rows of a step and of later ones from `metrics.csv` in a folder, and return their number."""
     path = folder / METRICS
     if not path.is_file():
         return 0
@@ -131,3 +117,28 @@ def drop_rows_from(folder: Path, step: int) -> int:
     else:
         path.unlink()
     return len(rows) - len(kept)
+
+
+class AppendingCSVLogger(CSVLogger):
+    """Appends to the rows before `first_step`; `CSVLogger` deletes the rows of the first start."""
+
+    def __init__(self, *, first_step: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._first_step = first_step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer of the rows."""
+        if self._experiment is None:
+            drop_rows_from(Path(self.log_dir), self._first_step)
+            self._experiment = _AppendingWriter(self.log_dir)
+        assert isinstance(self._experiment, ExperimentWriter)
+        return self._experiment
+
+
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Keep the file, and use its columns."""
+        if (file := Path(self.log_dir) / METRICS).is_file():
+            self.metrics_keys = _columns_of(file)

@@ -114,7 +114,7 @@ def _group(name: str, **config: Any) -> DictConfig:
         (
             "lightning.pytorch.loggers.CSVLogger",
             "night",
-            {"_target_": "fulgurite.loggers.appending_csv.AppendingCSVLogger", "version": "night", "first_step": 7},
+            {"_target_": "fulgurite.loggers.metrics_csv.AppendingCSVLogger", "version": "night", "first_step": 7},
         ),
     ],
 )
