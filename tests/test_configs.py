@@ -45,7 +45,7 @@ def test_every_config_composes_and_is_valid_or_names_what_is_missing(group: str,
     cfg = compose([f"{group}={option}"], output_dir=tmp_path)
     assert OmegaConf.to_container(cfg, resolve=True)
     if (group, option) in INCOMPLETE:
-        with pytest.raises(UserError, match=r"model\.net: not answered"):
+        with pytest.raises(UserError, match=r"model\.net: missing"):
             validate(cfg)
         return
     try:

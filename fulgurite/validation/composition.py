@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -30,15 +30,12 @@ from fulgurite.validation.validate import find_problems
 
 
 def explain_composition(error: Exception, arguments: Sequence[str], config_name: str = "train") -> ConfigError | None:
-    """Return everything that is wrong with a command line that Hydra refused.
+    """Return all errors of a command line that Hydra refused; None if composing a config did not raise the error.
 
     Args:
-        error: What Hydra raised.
-        arguments: The command line without the program, flags such as `-m` included.
-        config_name: The primary config, where the command line names none.
-
-    Returns:
-        All findings; None when the error did not come from composing a config.
+        error: Hydra's error.
+        arguments: The command line without the program, including flags such as `-m`.
+        config_name: The primary config without `--config-name`.
     """
     if not isinstance(error, HYDRA_ERRORS) or isinstance(error, InstantiationException):
         return None
@@ -65,33 +62,25 @@ def _loader(state: LoaderState | None) -> Iterator[ConfigLoaderImpl]:
     if state is not None:
         yield state.loader
     elif hydra.is_initialized():
-        yield _loader_of(hydra)
+        yield cast("ConfigLoaderImpl", hydra.config_loader())
     else:
         with initialize_config_dir(config_dir=str(project_root() / "configs"), **VERSION_BASE):
-            yield _loader_of(hydra)
-
-
-def _loader_of(hydra: GlobalHydra) -> ConfigLoaderImpl:
-    loader = hydra.config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    return loader
+            yield cast("ConfigLoaderImpl", hydra.config_loader())
 
 
 def _examine(
     loader: ConfigLoaderImpl, name: str, texts: Sequence[str], state: LoaderState | None, *, sweep: bool
 ) -> list[str]:
     parsed, findings = parse(texts)
-    repository = state.repository if state is not None else None
-    if repository is None:
-        readable = [override.input_line or "" for override in parsed]
-        repository = config_repository(loader, name, readable)
+    readable = [override.input_line or "" for override in parsed]
+    repository = (state.repository if state else None) or config_repository(loader, name, readable)
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
     lines = [override.input_line or "" for override in keys]
     partial = None if sweep or findings else _usable(state)
     if partial is not None and state is not None and state.override in lines:
-        place = lines.index(state.override)
-        cfg, good, keys = partial, lines[:place], keys[place:]
+        position = lines.index(state.override)
+        cfg, good, keys = partial, lines[:position], keys[position:]
     else:
         # hydra.searchpath must be set before any group is loaded
         fixed = [one.input_line or "" for one in keys if one.key_or_group == "hydra.searchpath"]
@@ -111,7 +100,7 @@ def _examine(
 
 
 def _usable(state: LoaderState | None) -> DictConfig | None:
-    """Return the config that was being changed, unless trying has made a plain value in it a dictionary."""
+    """Return the config of the failed composition, unless the failed override made a plain value a dictionary."""
     if state is None or state.cfg is None or state.override is None:
         return None
     holder = state.override.lstrip("+~").partition("=")[0].rpartition(".")[0]
@@ -120,6 +109,6 @@ def _usable(state: LoaderState | None) -> DictConfig | None:
 
 
 def _is_consequence(key: str, texts: Sequence[str], findings: Sequence[str]) -> bool:
-    """Tell whether a key is missing only because its override was refused."""
-    answers = [text for text in texts if text.lstrip("+~").partition("=")[0] == key]
-    return any(answer in finding for answer in answers for finding in findings)
+    """Return whether a key is missing only because its override was refused."""
+    overrides = [text for text in texts if text.lstrip("+~").partition("=")[0] == key]
+    return any(override in finding for override in overrides for finding in findings)

@@ -23,9 +23,8 @@ from fulgurite.validation.overrides import describe_override, groups_of, options
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILE = re.compile(r"In '([^']+)'")
 _OPTION = re.compile(
-    # the last form is that of Hydra 1.4
     r"Could not (?:find|load) '([^']+)'|Could not override '([^']+)'|Invalid Defaults List override '([^':]+)"
-)
+)  # the last form is that of Hydra 1.4
 
 
 def compose_groups(
@@ -39,30 +38,23 @@ def compose_groups(
             return loader.load_configuration(name, texts, RunMode.RUN, validate_sweep_overrides=False), groups, findings
         except HYDRA_ERRORS as error:
             culprit = _offending_override(loader, repository, name, groups, fixed, str(error))
-            # without a place, the error is in the file whose removal fixes it
             place, rule = _explain_file(error, repository, [culprit] if culprit else groups)
-            findings.append(
-                describe_override(culprit.input_line or "", rule) if culprit and not place else place + rule
-            )
             if culprit is None:
-                return None, groups, findings
+                return None, groups, [*findings, place + rule]
+            findings.append(place + rule if place else describe_override(culprit.input_line or "", rule))
             groups = [group for group in groups if group is not culprit]
 
 
 def chosen(groups: Sequence[Override], repository: IConfigRepository) -> list[str]:
-    """Return the group overrides of one job: of a sweep over options, the first."""
+    """Return the group overrides of one job: the first option of a sweep."""
     return [single(group, repository.get_group_options(group.key_or_group)).input_line or "" for group in groups]
 
 
 def _offending_override(
-    loader: ConfigLoaderImpl,
-    repository: IConfigRepository,
-    name: str,
-    groups: Sequence[Override],
-    fixed: Sequence[str],
-    message: str,
-) -> Override | None:
-    """Return the group override that brought the error: named in the message, or the one whose absence mends it."""
+    loader: ConfigLoaderImpl, repository: IConfigRepository, name: str, groups: Sequence[Override],
+    fixed: Sequence[str], message: str,
+) -> Override | None:  # fmt: skip
+    """Return the group override that caused the error: the message names it, or its removal fixes the error."""
     for group in groups:
         if any(f"{group.key_or_group}/{option}" in message for option in options_of(group) or ()):
             return group
@@ -77,7 +69,7 @@ def _offending_override(
 
 
 def _explain_file(error: Exception, repository: IConfigRepository, groups: Sequence[Override]) -> tuple[str, str]:
-    """Return place and rule of an error in a config file; the place is empty when it is not known."""
+    """Return place and rule of an error in a config file; the place is empty if unknown."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"{shown_path(Path(mark.name))}:{mark.line + 1}: " if mark else ""
@@ -91,12 +83,12 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
         return place, f"there is no {group or 'config'} {option!r}{near}"
     if wanted and ("No match in the defaults list" in message or "Invalid Defaults List override" in message):
         near = suggest_or_list(wanted, groups_of(repository), "There is")
-        return place, f"overrides a group that is not there: {wanted!r}{near}"
+        return place, f"overrides a group that does not exist: {wanted!r}{near}"
     return place, one_line(error)
 
 
 def _place(word: str | None, message: str, repository: IConfigRepository, groups: Sequence[Override]) -> str:
-    """Return file and line that name `word`: of a file chosen on the command line, or of the one that Hydra blames."""
+    """Return the line that contains `word` in a file chosen on the command line or named by Hydra."""
     blamed = _FILE.search(message)
     named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
     last = "tags" if "Cannot merge" in message else (word or "").rpartition("/")[2]
@@ -104,8 +96,7 @@ def _place(word: str | None, message: str, repository: IConfigRepository, groups
         file = file_of(config, repository.get_sources())
         if file is None:
             continue
-        lines = file.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if last and re.search(rf"(?<![\w-]){re.escape(last)}(?![\w-])", line.partition("#")[0]):
                 return f"{shown_path(file)}:{number}: "
         if blamed and config == blamed[1]:
@@ -114,7 +105,7 @@ def _place(word: str | None, message: str, repository: IConfigRepository, groups
 
 
 def one_line(error: Exception) -> str:
-    """Return the first telling line of an error, and of its cause."""
+    """Return the first line of an error that states a reason, and that of its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     message = re.sub(r"^In '[^']+': ", "", " ".join(lines) if lines[0].startswith("Could not") else lines[0])
     if message.endswith("while composing config:") and len(lines) > 1:

@@ -1,4 +1,4 @@
-"""Missing values: `???`, unresolvable interpolations, unset environment variables."""
+"""Check for missing values: `???`, unresolvable interpolations, unset environment variables."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
 def check_missing_values(view: ConfigView) -> Iterator[Finding]:
-    """Yield each missing value once; values are never shown.
-
-    Args:
-        view: The config.
-    """
+    """Yield each missing value once; values are never shown."""
     for key, written in leaves(view.written):
         if written == MISSING:
-            yield Finding(key, f"not answered. Add {key}=<value>")
+            yield Finding(key, f"missing. Add {key}=<value>")
         elif is_interpolation(written):
             error = view.resolve_interpolation(written, key)
             # the missing value itself is reported

@@ -14,20 +14,20 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
 from fulgurite.config.origins import COMMAND_LINE
 from fulgurite.config.schema import describe_move
-from fulgurite.config.view import paths_of
+from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.signature import Signature, read_signature
 
 
 def describe_override(override: str, rule: str) -> str:
-    """Return the finding about one override as a line; what sounds like a secret is not shown."""
+    """Return the finding about one override as a line, with secrets masked."""
     key = override.partition("=")[0].lstrip("+~")
     return Finding(key, rule, place=COMMAND_LINE + override).line
 
 
 def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
-    """Return the overrides that can be read, and a line for each of the others."""
+    """Return the overrides that Hydra can parse, and a finding for each of the others."""
     parser = OverridesParser.create()
     good: list[Override] = []
     bad: list[str] = []
@@ -47,15 +47,13 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
 def _explain_syntax(text: str, message: str) -> str:
     if "=" not in text:
         return f"has no value. Write {text}=<value>, or ~{text} to remove it"
-    reason = next(
-        (line for line in message.splitlines() if line and not line.startswith(("Error parsing", "See "))), ""
-    )
-    position = f" ({reason})" if reason else ""
-    return f"cannot be read{position}. Put a value with special characters in quotes: 'key=\"value\"'"
+    reasons = [line for line in message.splitlines() if line and not line.startswith(("Error parsing", "See "))]
+    reason = f" ({reasons[0]})" if reasons else ""
+    return f"cannot be read{reason}. Put a value with special characters in quotes: 'key=\"value\"'"
 
 
 def options_of(override: Override) -> list[str] | None:
-    """Return the options of a group that an override names; None when they are known only later, e.g. `glob(*)`."""
+    """Return the options of a group that an override names; None if it names none, e.g. `glob(*)`."""
     value: Any = override.value()
     if override.is_delete() or isinstance(value, Glob):
         return None
@@ -69,11 +67,7 @@ def options_of(override: Override) -> list[str] | None:
 def check_groups(
     overrides: Sequence[Override], repository: IConfigRepository
 ) -> tuple[list[Override], list[Override], list[str]]:
-    """Split overrides into groups and keys, and find missing group options.
-
-    Returns:
-        The group overrides that can be composed, the overrides of keys, and a line for each group override that cannot.
-    """
+    """Return the valid overrides of groups, the overrides of keys, and a finding for each invalid group option."""
     groups: list[Override] = []
     keys: list[Override] = []
     bad: list[str] = []
@@ -82,63 +76,53 @@ def check_groups(
         if not repository.group_exists(group):
             keys.append(override)
             continue
-        known = repository.get_group_options(group)
-        rule = _missing_option(override, known)
-        if rule:
+        if rule := _missing_option(override, repository.get_group_options(group)):
             bad.append(describe_override(override.input_line or "", rule))
         else:
             groups.append(override)
     return groups, keys, bad
 
 
-def _missing_option(override: Override, known: Sequence[str]) -> str | None:
-    """Return why a group cannot be chosen so; None when it can."""
+def _missing_option(override: Override, options: Sequence[str]) -> str | None:
+    """Return why a group option is invalid; None for a valid one."""
     group, value = override.key_or_group, cast(Any, override.value())
-    if isinstance(value, Glob) and not value.filter(list(known)):
-        return f"no {group} matches{suggest_or_list('', known, 'There is')}"
+    if isinstance(value, Glob) and not value.filter(list(options)):
+        return f"no {group} matches{suggest_or_list('', options, 'There is')}"
     if value is None and not override.is_delete():
         return f"a group cannot be null. Leave it out, or take {group} away with ~{group}"
-    missing = [option for option in options_of(override) or () if option not in known and "/" not in option]
-    return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], known, 'There is')}" if missing else None
+    missing = [option for option in options_of(override) or () if option not in options and "/" not in option]
+    return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
 
 
 def groups_of(repository: IConfigRepository) -> list[str]:
-    """Return the groups at the top of all config sources."""
+    """Return the top-level groups of all config sources."""
     return repository.get_group_options("", results_filter=ObjectType.GROUP)
 
 
 def single(override: Override, options: Sequence[str] = ()) -> Override:
-    """Return an override of one value: itself, or the first that a sweep would try."""
+    """Return the override itself, or with the first value of a sweep."""
     if not override.is_sweep_override():
         return override
     glob: Any = override.value()
-    if isinstance(glob, Glob):
-        return _with_value(override, glob.filter(list(options))[0])
     try:
-        value = next(iter(override.sweep_string_iterator()))
+        values = glob.filter(list(options)) if isinstance(glob, Glob) else override.sweep_string_iterator()
+        value = next(iter(values))
     except (HydraException, ValueError, StopIteration):
         return override
-    return _with_value(override, value)
-
-
-def _with_value(override: Override, value: str) -> Override:
-    assert override.input_line is not None
-    return OverridesParser.create().parse_overrides([f"{override.input_line.partition('=')[0]}={value}"])[0]
+    key = (override.input_line or "").partition("=")[0]
+    return OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
 
 
 def apply(
     overrides: Sequence[Override], cfg: DictConfig, repository: IConfigRepository, *, sweep: bool
 ) -> tuple[list[str], list[str]]:
-    """Apply overrides of keys to a config, one by one.
+    """Apply overrides of keys to `cfg`; return those that were applied, and a finding for each other.
 
     Args:
-        overrides: Those of keys.
+        overrides: Overrides of keys.
         cfg: The config composed from the groups, in struct mode; it is changed.
-        repository: Knows the groups.
-        sweep: Several values are meant as several jobs.
-
-    Returns:
-        The overrides that were applied, and a line for each that was not.
+        repository: The config groups.
+        sweep: Several values are several jobs.
     """
     good: list[str] = []
     bad: list[str] = []
@@ -152,7 +136,7 @@ def apply(
             continue
         try:
             one = single(override)
-            if not one.is_sweep_override():  # a range or an interval of a sweeper: only its key can be checked
+            if not one.is_sweep_override():  # only the key of an interval can be checked
                 apply_overrides([one], cfg)
             elif not override.is_add() and OmegaConf.select(cfg, override.key_or_group) is None:
                 raise ConfigCompositionException("Could not override")
@@ -163,7 +147,7 @@ def apply(
 
 
 def _blocked(override: Override, cfg: DictConfig) -> str | None:
-    """Return why nothing can be set below a key that holds a plain value; trying would change it to a dictionary."""
+    """Return the plain parent value that blocks an override; applying it would replace that by a dictionary."""
     holder = override.key_or_group.rpartition(".")[0]
     while holder and not override.is_delete():
         node = OmegaConf.select(cfg, holder, default=..., throw_on_missing=False, throw_on_resolution_failure=False)
@@ -221,9 +205,10 @@ def _at(cfg: DictConfig, key: str) -> DictConfig | None:
 
 
 def _parameters(cfg: DictConfig, holder: str) -> list[str]:
-    """Return what the target of a block takes, beside what the config gives it."""
+    """Return the parameters of the target of a block."""
     node = _at(cfg, holder) if holder else None
-    target = OmegaConf.to_container(node, resolve=False) if node is not None else {}
-    dotted = target.get("_target_") if isinstance(target, dict) else None
-    signature = read_signature(dotted) if isinstance(dotted, str) and "${" not in dotted and dotted != "???" else None
+    block = OmegaConf.to_container(node, resolve=False) if node is not None else {}
+    target = block.get("_target_") if isinstance(block, dict) else None
+    is_plain = isinstance(target, str) and not is_interpolation(target) and target != MISSING
+    signature = read_signature(str(target)) if is_plain else None
     return list(signature.parameters) if isinstance(signature, Signature) else []

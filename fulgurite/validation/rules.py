@@ -31,12 +31,12 @@ _WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 
 
 def check_keys(view: ConfigView) -> Iterator[Finding]:
-    """Yield the keys that nothing reads: at the top, in `paths` and in `extras`."""
+    """Yield the keys that nothing reads: at the top level and in the library's groups."""
     raw = view.written
     unread = [key for key in raw if key not in TOP_LEVEL]
     for group, types in NESTED.items():
-        known = {*group_keys(group), *types}
-        unread += [f"{group}.{name}" for name in raw.get(group) or {} if name not in known]
+        valid = {*group_keys(group), *types}
+        unread += [f"{group}.{name}" for name in raw.get(group) or {} if name not in valid]
     if not unread:
         return
     referred = _referred(view)
@@ -48,7 +48,7 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
             yield Finding(key, moved, value)
         elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
-            near = suggest_path(key, [*choices, *(f"{group}.{known}" for known in group_keys(group) if group)])
+            near = suggest_path(key, [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)])
             yield Finding(key, f"nothing reads this key{near or '. Remove it'}", value)
 
 
@@ -57,7 +57,7 @@ def _referred(view: ConfigView) -> set[str]:
     live = HydraConfig.instance().cfg
     hydra = OmegaConf.to_container(live, resolve=False) if live is not None else {"hydra": view.hydra}
     hydra = hydra.get("hydra") if isinstance(hydra, dict) else None
-    if isinstance(hydra, dict):  # what only repeats the command line refers to nothing
+    if isinstance(hydra, dict):  # overrides and job only repeat the command line
         hydra = {key: value for key, value in hydra.items() if key not in {"overrides", "job"}}
     words: set[str] = set()
     for _, text in leaves([view.written, hydra]):
@@ -75,11 +75,7 @@ def _words(text: Any) -> list[str]:
 
 @cache
 def group_keys(group: str) -> tuple[str, ...]:
-    """Return the keys that the files of a group of configs set, e.g. `early_stopping` of `callbacks`.
-
-    Args:
-        group: Folder below `configs/`.
-    """
+    """Return the keys that the files of `configs/<group>` set, e.g. `early_stopping` of `callbacks`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     names: dict[str, None] = {}
     for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
@@ -96,10 +92,8 @@ def check_types(view: ConfigView) -> Iterator[Finding]:
     raw = view.written
     declared = {key: TOP_LEVEL[key] for key in raw if TOP_LEVEL.get(key)}
     for group, types in NESTED.items():
-        inside = raw.get(group)
-        declared |= (
-            {f"{group}.{name}": types[name] for name in inside if name in types} if isinstance(inside, dict) else {}
-        )
+        if isinstance(inside := raw.get(group), dict):
+            declared |= {f"{group}.{name}": types[name] for name in inside if name in types}
     for key, annotation in declared.items():
         group, _, name = key.rpartition(".")
         written = raw[group][name] if group else raw[key]
@@ -116,7 +110,6 @@ def check_tags(view: ConfigView) -> Iterator[Finding]:
     """Yield tags that are neither a list of strings nor a dictionary of switches."""
     raw = view.written
     tags = view.resolve(raw.get("tags"), "tags")
-    rule = 'must be a list of text, e.g. tags=["mnist"], or a dictionary of switches, e.g. +tags.mnist=true'
     if isinstance(tags, dict):
         for name, wanted in tags.items():
             if not isinstance(wanted, bool) and wanted is not None and wanted is not UNKNOWN:
@@ -126,11 +119,12 @@ def check_tags(view: ConfigView) -> Iterator[Finding]:
             if not isinstance(tag, str) and tag is not UNKNOWN:
                 yield Finding(join("tags", position), "a tag is text. Put it in quotes", raw["tags"][position])
     elif tags is not None and tags is not UNKNOWN:
+        rule = 'must be a list of text, e.g. tags=["mnist"], or a dictionary of switches, e.g. +tags.mnist=true'
         yield Finding("tags", rule, raw["tags"])
 
 
 def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
-    """Yield a checkpoint that is not there, or that is needed and not named."""
+    """Yield a checkpoint that does not exist, and a missing `ckpt_path`."""
     raw = view.written
     written = raw.get("ckpt_path")
     path = view.resolve(written, "ckpt_path")
@@ -142,16 +136,15 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
         elif "://" not in path and not Path(path).expanduser().exists():
             yield Finding("ckpt_path", f"no such file{_near_file(path)}", written)
     elif path is None and raw.get("train") is False and raw.get("test") is True:
-        yield Finding(
-            "ckpt_path", "train=false tests a checkpoint and none is given. Add ckpt_path=<file or https URL>", written
-        )
+        rule = "train=false tests a checkpoint and none is given. Add ckpt_path=<file or https URL>"
+        yield Finding("ckpt_path", rule, written)
     digest = view.resolve(raw.get("ckpt_sha256"), "ckpt_sha256")
     if isinstance(digest, str) and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         yield Finding("ckpt_sha256", "must be 64 hex digits", raw["ckpt_sha256"])
 
 
 def check_resume(view: ConfigView) -> Iterator[Finding]:
-    """Yield what is asked of an earlier run where none is named."""
+    """Yield the settings of `resume` that need a run when none is given."""
     raw = view.written.get("resume")
     if not isinstance(raw, dict) or raw.get("run"):
         return
@@ -164,27 +157,27 @@ def check_resume(view: ConfigView) -> Iterator[Finding]:
 
 
 def _near_file(path: str) -> str:
-    """Say where the path stops to exist."""
+    """Return the end of a message about a missing file: its deepest folder, or the files beside it."""
     file = Path(path).expanduser()
-    there = next((folder for folder in file.parents if folder.is_dir()), None)
-    if there is None or there == file.parent:
-        names = sorted(entry.name for entry in file.parent.glob(f"*{file.suffix}")) if there and file.suffix else []
-        return f"; {file.parent} has {', '.join(names[:5])}" if names else ". Give an existing file or an https URL"
-    return f". The folder {there} has no {file.relative_to(there).parts[0]!r}"
+    folder = next((folder for folder in file.parents if folder.is_dir()), None)
+    if folder is not None and folder != file.parent:
+        return f". The folder {folder} has no {file.relative_to(folder).parts[0]!r}"
+    names = sorted(entry.name for entry in file.parent.glob(f"*{file.suffix}")) if folder and file.suffix else []
+    return f"; {file.parent} has {', '.join(names[:5])}" if names else ". Give an existing file or an https URL"
 
 
 def check_parts(view: ConfigView) -> Iterator[Finding]:
     """Yield missing components and those without `_target_`."""
     raw = view.written
     for part in PARTS:
-        if raw.get(part) is None:
-            yield Finding(part, f"missing. Choose one with {part}=<a file of configs/{part}>")
-        elif isinstance(raw[part], dict) and "_target_" not in raw[part]:
-            yield Finding(part, f"has no _target_. Choose one with {part}=<a file of configs/{part}>")
+        is_block = isinstance(raw.get(part), dict)
+        if raw.get(part) is None or (is_block and "_target_" not in raw[part]):
+            fault = "has no _target_" if is_block else "missing"
+            yield Finding(part, f"{fault}. Choose one with {part}=<a file of configs/{part}>")
 
 
 def check_groups(view: ConfigView) -> Iterator[Finding]:
-    """Yield the entries of `callbacks` and `logger` that name nothing to build."""
+    """Yield the entries of `callbacks` and `logger` without `_target_`."""
     raw = view.written
     for group, noun in GROUPS.items():
         entries = raw.get(group)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from fulgurite.config.override_text import is_below
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.findings import Finding
@@ -16,23 +17,16 @@ from fulgurite.validation.signatures.source import NotFound, find_module
 
 SPECIAL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
-# Retired targets and their messages.
-_SUNSET = "Neptune has been sunset and Lightning no longer logs to it. Choose another of configs/logger"
-RETIRED = dict.fromkeys(
-    ("lightning.pytorch.loggers.NeptuneLogger", "lightning.pytorch.loggers.neptune", "neptune"), _SUNSET
-)
+RETIRED = ("lightning.pytorch.loggers.NeptuneLogger", "lightning.pytorch.loggers.neptune", "neptune")
 
-# Targets that need an optional package: (modules of which one must be there, extra of pyproject.toml).
+# Targets that need an optional package: (modules, one of which must exist; extra of pyproject.toml).
 OPTIONAL = {
     "lightning.pytorch.loggers.WandbLogger": (("wandb",), "wandb"),
     "lightning.pytorch.loggers.MLFlowLogger": (("mlflow",), "mlflow"),
     "lightning.pytorch.loggers.CometLogger": (("comet_ml",), "comet"),
     "lightning.pytorch.loggers.TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
-    "wandb": (("wandb",), "wandb"),
-    "mlflow": (("mlflow",), "mlflow"),
     "comet_ml": (("comet_ml",), "comet"),
-    "aim": (("aim",), "aim"),
-    "tensorboard": (("tensorboard",), "tensorboard"),
+    **{name: ((name,), name) for name in ("wandb", "mlflow", "aim", "tensorboard")},
 }
 
 # Well-known numbers: (smallest meaningful value, in words).
@@ -49,16 +43,12 @@ RANGES: dict[str, tuple[float, str]] = {
 
 
 def check_targets(view: ConfigView) -> Iterator[Finding]:
-    """Yield what is wrong with the targets of a config.
-
-    Args:
-        view: The config.
-    """
+    """Yield the wrong targets of a config, and their wrong arguments."""
     yield from _check_below(view, view.written, "", closed=True)
 
 
 def _check_below(view: ConfigView, written: Any, key: str, *, closed: bool) -> Iterator[Finding]:
-    # closed: nothing adds arguments later; below `_recursive_: false` the class that receives the config may
+    # closed: nothing adds arguments later. Below `_recursive_: false`, the class that receives the config may.
     if isinstance(written, dict):
         if "_target_" in written:
             yield from _check_target(view, written, key, closed=closed)
@@ -93,11 +83,10 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
 
 def _unusable(target: str) -> str | None:
     """Return why a target cannot be used on this machine at all."""
-    for name, rule in RETIRED.items():
-        if target == name or target.startswith(f"{name}."):
-            return rule
+    if is_below(target, RETIRED):
+        return "Neptune has been sunset and Lightning no longer logs to it. Choose another of configs/logger"
     for name, (modules, extra) in OPTIONAL.items():
-        if (target == name or target.startswith(f"{name}.")) and not any(is_installed(module) for module in modules):
+        if is_below(target, [name]) and not any(is_installed(module) for module in modules):
             last = target.rpartition(".")[2]
             return f'{last} needs the package {modules[0]}, which is not installed; pip install -e ".[{extra}]"'
     return None
@@ -105,7 +94,7 @@ def _unusable(target: str) -> str | None:
 
 @cache
 def is_installed(package: str) -> bool:
-    """Tell whether a package can be imported, without importing it; a folder that only has its name does not count."""
+    """Return whether a package can be imported, without importing it; a folder of that name does not count."""
     module = find_module(package)
     return module is not None and (module.file is not None or module.opaque)
 
@@ -114,13 +103,14 @@ def _explain_absent(absent: NotFound) -> str:
     if not absent.holder:
         import pkgutil
 
-        known = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
-        near = did_you_mean(absent.missing, sorted(known))
+        packages = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
+        near = did_you_mean(absent.missing, sorted(packages))
         return f"there is no package {absent.missing!r}{near or '. Install it or correct the name'}"
     if not absent.missing:
         return f"{absent.holder} is a module. Name a class or a function in it"
     kind = "module" if absent.is_module else "class or function"
-    return f"{absent.holder} has no {kind} {absent.missing!r}{suggest_or_list(absent.missing, absent.known, 'It has')}"
+    near = suggest_or_list(absent.missing, absent.valid_names, "It has")
+    return f"{absent.holder} has no {kind} {absent.missing!r}{near}"
 
 
 def _check_names(written: dict[str, Any], key: str, signature: Signature, *, closed: bool) -> Iterator[Finding]:
@@ -128,23 +118,18 @@ def _check_names(written: dict[str, Any], key: str, signature: Signature, *, clo
     takes = [name for name, parameter in signature.parameters.items() if not parameter.positional_only]
     for name, value in written.items():
         if name not in takes and name not in SPECIAL_KEYS and not signature.takes_any:
-            rule = f"{target} takes no argument {str(name)!r}"
-            if name_near := did_you_mean(str(name), [*takes, *SPECIAL_KEYS]):
-                yield Finding(join(key, str(name)), rule + name_near, value)
-            else:
-                yield Finding(join(key, str(name)), rule + (suggest_or_list(str(name), takes) or ". Remove it."), value)
+            near = did_you_mean(str(name), [*takes, *SPECIAL_KEYS]) or suggest_or_list(str(name), takes)
+            rule = f"{target} takes no argument {str(name)!r}{near or '. Remove it.'}"
+            yield Finding(join(key, str(name)), rule, value)
     if not closed or written.get("_partial_"):
         return
     given = written.get("_args_") or []
     filled = set(list(signature.parameters)[: len(given)]) if isinstance(given, list) else set(signature.parameters)
     for name, parameter in signature.parameters.items():
         if parameter.required and name not in written and name not in filled:
-            remedy = (
-                ". Add _partial_: true, the model adds it"
-                if name in {"params", "optimizer"}
-                else f". Add {join(key, name)}"
-            )
-            yield Finding(key, f"{target} needs {name!r}{remedy}")
+            is_late = name in {"params", "optimizer"}
+            remedy = "Add _partial_: true, the model adds it" if is_late else f"Add {join(key, name)}"
+            yield Finding(key, f"{target} needs {name!r}. {remedy}")
 
 
 def _check_value(value: Any, written: Any, key: str, parameter: Parameter, target: str) -> Iterator[Finding]:
@@ -166,13 +151,7 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
 
 
 def check_range(value: Any, written: Any, key: str) -> Iterator[Finding]:
-    """Yield a finding for a well-known number that is meaninglessly small.
-
-    Args:
-        value: The resolved value.
-        written: The value as it stands in the config.
-        key: Its path.
-    """
+    """Yield a finding for a well-known number that is meaninglessly small."""
     limit = RANGES.get(key.rpartition(".")[2])
     if limit is not None and isinstance(value, (int, float)) and not isinstance(value, bool) and value < limit[0]:
         yield Finding(key, f"must be {limit[1]}", written)

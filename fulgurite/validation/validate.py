@@ -29,22 +29,9 @@ from fulgurite.validation.rules import (
 from fulgurite.validation.targets import check_targets
 
 CHECKS = (
-    check_keys,
-    check_types,
-    check_tags,
-    check_checkpoint,
-    check_resume,
-    check_parts,
-    check_groups,
-    check_epochs,
-    check_folds,
-    check_batch_size,
-    check_cut,
-    check_fused,
-    check_processes,
-    check_missing_values,
-    check_targets,
-)
+    check_keys, check_types, check_tags, check_checkpoint, check_resume, check_parts, check_groups, check_epochs,
+    check_folds, check_batch_size, check_cut, check_fused, check_processes, check_missing_values, check_targets,
+)  # fmt: skip
 
 
 def validate(cfg: DictConfig) -> None:
@@ -82,7 +69,7 @@ def _run_checks(view: ConfigView) -> Iterator[Finding]:
     reported: set[str] = set()
     for check in CHECKS:
         found = [finding for finding in check(view) if finding.key not in reported]
-        # one rule a key: the first that it breaks is the one to mend; a class may lack several arguments
+        # only the first broken rule of a key; one check may yield several, e.g. missing arguments of a class
         yield from found
         reported.update(finding.key for finding in found)
 

@@ -1,4 +1,4 @@
-"""Follow the `**kwargs` of a constructor: to its base, to names it reads, or out of sight."""
+"""Follow the `**kwargs` of a constructor: to its base class, or to the names that it reads."""
 
 from __future__ import annotations
 
@@ -12,37 +12,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Trace:
-    """What a constructor does with its `**kwargs`.
+    """What a constructor does with its `**kwargs`."""
 
-    Args:
-        call: The call of the base's constructor that they are passed on to; None when there is none.
-        named: Names that are looked up in them one by one.
-        refuses_rest: What is left over raises.
-        leaks: They are used in another way, so any name may be right.
-    """
-
-    call: ast.Call | None
-    named: tuple[str, ...]
-    refuses_rest: bool
-    leaks: bool
+    call: ast.Call | None  # of the base's constructor, with the kwargs
+    named: tuple[str, ...]  # names that the body reads from the kwargs
+    refuses_rest: bool  # the body raises for remaining names
+    leaks: bool  # the body uses them in another way, so any name may be valid
 
     def left_over(self, base: Mapping[str, T]) -> dict[str, T]:
-        """Return the base's parameters that the call does not fill itself."""
+        """Return the base's parameters that the call itself does not pass."""
         if self.call is None:
             return {}
         explicit = {keyword.arg for keyword in self.call.keywords}
         positional = [arg for arg in self.call.args if not isinstance(arg, ast.Starred)]
         # `Base.__init__(self, ...)` passes the instance itself, `super().__init__(...)` does not
-        filled = len(positional) - (0 if _is_super(self.call) else 1)
+        filled = len(positional) - (not ast.unparse(self.call.func).startswith("super("))
         return {name: parameter for name, parameter in list(base.items())[max(filled, 0) :] if name not in explicit}
 
 
 def trace_kwargs(function: ast.FunctionDef) -> Trace:
-    """Follow the `**kwargs` of a constructor through its body.
-
-    Args:
-        function: A constructor that declares `**kwargs`.
-    """
+    """Follow the `**kwargs` of a constructor through its body."""
     assert function.args.kwarg is not None
     name = function.args.kwarg.arg
     call: ast.Call | None = None
@@ -51,7 +40,7 @@ def trace_kwargs(function: ast.FunctionDef) -> Trace:
     nodes = list(_outside_refusals(function, name))
     for node in nodes:
         if isinstance(node, ast.Call) and _passes_on(node, name):
-            if _calls_base(node):
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "__init__":
                 call = node
                 explained += 1
         elif (looked_up := _looked_up(node, name)) is not None:
@@ -70,7 +59,7 @@ def _outside_refusals(node: ast.AST, name: str) -> Iterator[ast.AST]:
 
 
 def _is_refusal(node: ast.AST, name: str) -> bool:
-    """Recognise `if kwargs: raise ...`."""
+    """Return whether a node is `if kwargs: raise ...`."""
     return (
         isinstance(node, ast.If)
         and any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(node.test))
@@ -83,24 +72,13 @@ def _passes_on(call: ast.Call, name: str) -> bool:
     return any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == name for k in call.keywords)
 
 
-def _calls_base(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
-
-
-def _is_super(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value).startswith("super(")
-
-
 def _looked_up(node: ast.AST, name: str) -> str | None:
     """Return x for `kwargs.pop("x")`, `kwargs["x"]` and `"x" in kwargs`."""
     key: ast.AST | None = None
     holder: ast.AST | None = None
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in {"pop", "get", "setdefault"}
-    ):
-        holder, key = node.func.value, node.args[0] if node.args else None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr in {"pop", "get", "setdefault"} and node.args:
+            holder, key = node.func.value, node.args[0]
     elif isinstance(node, ast.Subscript):
         holder, key = node.value, node.slice
     elif isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.In, ast.NotIn)):

@@ -1,4 +1,4 @@
-"""What a name means in a module, through imports, aliases and bases, without running anything."""
+"""Find what a name in a module refers to, through imports, aliases and bases, from source."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 
 from fulgurite.validation.signatures.source import Binding, Definition, Found, Module, NotFound, find_module, submodules
 
-# bases that bring no constructor of their own
+# bases without a constructor
 _EMPTY_BASES = {"object", "ABC", "Generic", "Protocol", "Hashable", "Callable"}
 
 
 @cache
 def lookup(module: Module, name: str) -> Found | NotFound | None:
-    """Return what `name` means in `module`, through imports and aliases; None when the source does not show it."""
+    """Return what `name` refers to in `module`; None when the source does not show it."""
     return _lookup(module, name, frozenset())
 
 
@@ -24,7 +24,7 @@ def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Foun
     seen = seen | {(module.name, name)}
     bindings = module.names.get(name, [])
     kinds = {b.fallback for b in bindings if isinstance(b.node, (ast.ClassDef, ast.FunctionDef))}
-    if len(kinds) == 2:  # defined once in `if` and once in `else`: which one holds is known only at run time
+    if len(kinds) == 2:  # defined in `if` and in `else`
         return None
     latest_first = bindings[::-1]
     for binding in sorted(latest_first, key=lambda binding: binding.fallback):
@@ -33,19 +33,20 @@ def _lookup(module: Module, name: str, seen: frozenset[tuple[str, str]]) -> Foun
             return found
     if bindings:
         return None
-    unsure = module.dynamic
+    is_uncertain = module.dynamic
     for star in reversed(module.stars):
         source = find_module(star)
-        hidden = source is not None and (
-            name not in source.exported if source.exported is not None else name.startswith("_")
-        )
+        hidden = source is not None and not _is_exported(source, name)
         found = None if source is None else NotFound(star, name) if hidden else _lookup(source, name, seen)
         if isinstance(found, (Definition, Module)):
             return found
-        unsure = unsure or found is None
-    return find_module(f"{module.name}.{name}") or (
-        None if unsure else NotFound(module.name, name, known_names(module))
-    )
+        is_uncertain = is_uncertain or found is None
+    missing = None if is_uncertain else NotFound(module.name, name, valid_names(module))
+    return find_module(f"{module.name}.{name}") or missing
+
+
+def _is_exported(module: Module, name: str) -> bool:
+    return name in module.exported if module.exported is not None else not name.startswith("_")
 
 
 def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) -> Found | NotFound | None:
@@ -63,7 +64,7 @@ def _follow(module: Module, binding: Binding, seen: frozenset[tuple[str, str]]) 
 
 
 def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = frozenset()) -> Found | NotFound | None:
-    """Return what a name or a dotted name written in `module` means there."""
+    """Return what a name or a dotted name in `module` refers to."""
     if isinstance(node, ast.Name):
         return _lookup(module, node.id, seen) if seen else lookup(module, node.id)
     if isinstance(node, ast.Attribute):
@@ -72,21 +73,18 @@ def resolve(module: Module, node: ast.expr, seen: frozenset[tuple[str, str]] = f
     return None
 
 
-def known_names(module: Module) -> tuple[str, ...]:
-    """Return the public names a module is known to have, those of its star imports and its submodules included."""
-    names = {name for name in module.names if not name.startswith("_")}
-    names.update(name for name in submodules(module) if not name.startswith("_"))
+def valid_names(module: Module) -> tuple[str, ...]:
+    """Return the public names of a module that source shows, also those of star imports, and its submodules."""
+    names = {name for name in (*module.names, *submodules(module)) if not name.startswith("_")}
     for star in module.stars:
         source = find_module(star)
         if source is not None and source is not module:
-            names.update(
-                source.exported if source.exported is not None else (n for n in source.names if not n.startswith("_"))
-            )
+            names.update(name for name in source.exported or source.names if _is_exported(source, name))
     return tuple(sorted(names))
 
 
 def locate(target: str) -> tuple[Definition, Definition | None] | NotFound | None:
-    """Return the definition that a dotted path leads to, and the class that holds it when it is a method."""
+    """Return the definition at a dotted path, and for a method its class."""
     first, *rest = target.split(".")
     module = find_module(first)
     if module is None:
@@ -103,18 +101,14 @@ def locate(target: str) -> tuple[Definition, Definition | None] | NotFound | Non
         elif isinstance(found, Definition):
             return _member(found, rest[position + 1 :])
         elif not last:
-            return _missing_module(module, part, sure=found is not None)
+            names = tuple(name for name in submodules(module) if not name.startswith("_"))
+            # a package may bind names at run time, but only those that its source mentions
+            if found is not None or (names and part not in module.text and not module.opaque):
+                return NotFound(module.name, part, names, is_module=True)
+            return None
         else:
             return found
-    return None if module.opaque else NotFound(module.name, "", known_names(module))
-
-
-def _missing_module(module: Module, part: str, *, sure: bool) -> NotFound | None:
-    known = tuple(name for name in submodules(module) if not name.startswith("_"))
-    # a package that binds names at run time may have made this one, unless it never speaks of it
-    if sure or (known and part not in module.text and not module.opaque):
-        return NotFound(module.name, part, known, is_module=True)
-    return None
+    return None if module.opaque else NotFound(module.name, "", valid_names(module))
 
 
 def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Definition | None] | NotFound | None:
@@ -122,21 +116,20 @@ def _member(holder: Definition, path: Sequence[str]) -> tuple[Definition, Defini
         return holder, None
     if not isinstance(holder.node, ast.ClassDef) or len(path) > 1:
         return None
-    known: list[str] = []
+    members: list[str] = []
     for cls in ancestry(holder):
         if cls is None:
             return None
         for node in statements(cls):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                known.append(node.name)
+                members.append(node.name)
                 if node.name == path[0]:
                     inner = Definition(node, cls.module)
                     return (inner, None) if inner.is_class else (inner, holder)
             elif path[0] in ast.unparse(node).partition("=")[0]:
                 return None
-    return NotFound(
-        f"{holder.module.name}.{holder.node.name}", path[0], tuple(name for name in known if not name.startswith("_"))
-    )
+    public = tuple(name for name in members if not name.startswith("_"))
+    return NotFound(f"{holder.module.name}.{holder.node.name}", path[0], public)
 
 
 def statements(cls: Definition) -> list[ast.stmt]:
@@ -145,7 +138,7 @@ def statements(cls: Definition) -> list[ast.stmt]:
 
 
 def ancestry(cls: Definition) -> list[Definition | None]:
-    """Return a class and its bases in the order Python looks them up; None is a base whose source is not known."""
+    """Return a class and its bases in the order of Python's lookup; None stands for a base of unknown source."""
     order: list[Definition | None] = []
     for ancestor in _depth_first(cls, depth=0):
         if ancestor in order:  # shared by two bases: it comes after both
@@ -158,9 +151,8 @@ def _depth_first(cls: Definition, depth: int) -> Iterator[Definition | None]:
     yield cls
     if not isinstance(cls.node, ast.ClassDef):
         return
-    if depth > 30 or any(
-        k.arg == "metaclass" and not ast.unparse(k.value).endswith("ABCMeta") for k in cls.node.keywords
-    ):
+    metaclasses = [ast.unparse(keyword.value) for keyword in cls.node.keywords if keyword.arg == "metaclass"]
+    if depth > 30 or any(not name.endswith("ABCMeta") for name in metaclasses):
         yield None
     for base in cls.node.bases:
         written = base.value if isinstance(base, ast.Subscript) else base

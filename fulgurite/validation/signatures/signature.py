@@ -1,4 +1,4 @@
-"""What a `_target_` takes, read from its source: parameters, annotations, and where `**kwargs` lead."""
+"""Read the parameters of a `_target_` and their annotations from source, also through `**kwargs`."""
 
 from __future__ import annotations
 
@@ -11,97 +11,71 @@ from fulgurite.validation.signatures.kwargs import trace_kwargs
 from fulgurite.validation.signatures.resolve import ancestry, locate, resolve, statements
 from fulgurite.validation.signatures.source import Definition, Module, NotFound, is_overload
 
-# decorators after which a function or a class keeps the signature of its source
+# decorators that keep the signature of the source
 _TRANSPARENT = {
-    "abstractmethod", "cache", "classmethod", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache",
-    "no_grad", "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
+    "abstractmethod", "cache", "classmethod", "contextmanager", "dataclass", "deprecated", "final", "inference_mode",
+    "lru_cache", "no_grad", "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
 }  # fmt: skip
-# nn.Module.__init__ is written with **kwargs and raises for every one of them
+# nn.Module.__init__ has **kwargs and raises for each of them
 _TAKE_NOTHING = {"torch.nn.modules.module.Module"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a target.
-
-    Args:
-        name: As written in the config.
-        required: It has no default.
-        module: The module whose names the annotation uses.
-        annotation: Syntax of the annotation; None when there is none.
-        default_is_none: `None` may be given whatever the annotation.
-        positional_only: It cannot be given by name.
-    """
+    """One parameter of a target."""
 
     name: str
     required: bool
-    module: Module
+    module: Module  # its names are those that the annotation uses
     annotation: ast.expr | None = None
-    default_is_none: bool = False
+    default_is_none: bool = False  # so None is valid whatever the annotation
     positional_only: bool = False
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target takes by name.
+    """The arguments of a target."""
 
-    Args:
-        target: The dotted path it was read for.
-        parameters: By name, in the order they are declared.
-        takes_any: Other names are accepted as well.
-    """
-
-    target: str
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    takes_any: bool = False
+    target: str  # dotted path
+    parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of declaration
+    takes_any: bool = False  # also accepts other names
 
 
 @cache
 def read_signature(target: str) -> Signature | NotFound | None:
-    """Return what a target takes, without importing it; None when its source does not show it.
-
-    Args:
-        target: Dotted path of a class, a function or a class method.
-
-    Returns:
-        The signature; `NotFound` when the target does not exist; None when that cannot be known from source.
-    """
+    """Return the signature of a class, function or class method without importing it; None when source hides it."""
     found = locate(target)
     if isinstance(found, NotFound) or found is None:
         return found
     definition, owner = found
-    if owner is not None:
-        signature = _of_method(definition)
-    elif isinstance(definition.node, ast.ClassDef):
+    signature: Signature | None = None
+    if isinstance(definition.node, ast.ClassDef):
         signature = _of_class(definition)
     elif isinstance(definition.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        signature = _of_function(definition, skip_first=False)
-    else:
-        signature = None
+        decorators = {ast.unparse(decorator) for decorator in definition.node.decorator_list}
+        signature = _of_function(definition, skip_first=owner is not None and "classmethod" in decorators)
     return replace(signature, target=target) if signature else None
 
 
 def _of_class(cls: Definition) -> Signature | None:
     own = _constructor(cls)
-    # most classes write their constructor out: then the sources of their bases need not be read
+    # without **kwargs, the sources of the bases are not needed
     return _from(own, [], cls) if own is not None and own.args.kwarg is None else _along(ancestry(cls))
 
 
 def _along(order: Sequence[Definition | None]) -> Signature | None:
-    """Return the signature of the first constructor along a line of classes."""
+    """Return the signature of the first constructor in the order of lookup."""
     for position, cls in enumerate(order):
-        if (
-            cls is None
-            or not isinstance(cls.node, ast.ClassDef)
-            or not _is_transparent(cls.node.decorator_list, cls.module)
-        ):
+        if cls is None or not isinstance(cls.node, ast.ClassDef):
+            return None
+        if not _keep_signature(cls.node.decorator_list, cls.module):
             return None
         if f"{cls.module.name}.{cls.node.name}" in _TAKE_NOTHING:
             return Signature("")
         constructor = _constructor(cls)
         if constructor is not None:
             return _from(constructor, order[position + 1 :], cls)
-        if _dataclass_options(cls) is not None:
+        if _is_dataclass(cls):
             return _of_dataclass(order[position:])
     return Signature("")
 
@@ -115,7 +89,7 @@ def _constructor(cls: Definition) -> ast.FunctionDef | None:
 
 
 def _from(node: ast.FunctionDef, bases: Sequence[Definition | None], cls: Definition) -> Signature | None:
-    if not _is_transparent(node.decorator_list, cls.module):
+    if not _keep_signature(node.decorator_list, cls.module):
         return None
     signature = _of_function(Definition(node, cls.module), skip_first=True)
     if signature is None or not signature.takes_any:
@@ -134,16 +108,10 @@ def _from(node: ast.FunctionDef, bases: Sequence[Definition | None], cls: Defini
     return replace(signature, parameters=parameters, takes_any=base.takes_any)
 
 
-def _of_method(method: Definition) -> Signature | None:
-    assert isinstance(method.node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    kinds = {ast.unparse(decorator) for decorator in method.node.decorator_list}
-    return _of_function(method, skip_first="classmethod" in kinds)
-
-
 def _of_function(definition: Definition, *, skip_first: bool) -> Signature | None:
     node, module = definition.node, definition.module
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    if not _is_transparent(node.decorator_list, module):
+    if not _keep_signature(node.decorator_list, module):
         return None
     args = node.args
     positional = [*args.posonlyargs, *args.args]
@@ -163,29 +131,24 @@ def _of_function(definition: Definition, *, skip_first: bool) -> Signature | Non
     return Signature("", parameters, takes_any=args.kwarg is not None)
 
 
-def _is_transparent(decorators: Sequence[ast.expr], module: Module) -> bool:
-    return all(_keeps_signature(decorator, module) for decorator in decorators)
+def _keep_signature(decorators: Sequence[ast.expr], module: Module) -> bool:
+    for decorator in decorators:
+        written = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if ast.unparse(written).rpartition(".")[2] in _TRANSPARENT:
+            continue
+        found = resolve(module, written)
+        nodes = ast.walk(found.node) if isinstance(found, Definition) else ()
+        # a wrapper made with functools.wraps has the signature of the wrapped function, as in inspect.signature
+        inner = [d for node in nodes if isinstance(node, ast.FunctionDef) for d in node.decorator_list]
+        if not any("wraps" in ast.unparse(wrapper) for wrapper in inner):
+            return False
+    return True
 
 
-def _keeps_signature(decorator: ast.expr, module: Module) -> bool:
-    written = decorator.func if isinstance(decorator, ast.Call) else decorator
-    if ast.unparse(written).rpartition(".")[2] in _TRANSPARENT | {"dataclass"}:
-        return True
-    found = resolve(module, written)
-    # functools.wraps says the wrapper takes what the wrapped function takes; inspect.signature believes it too
-    return isinstance(found, Definition) and any(
-        isinstance(node, ast.FunctionDef) and any("wraps" in ast.unparse(d) for d in node.decorator_list)
-        for node in ast.walk(found.node)
-    )
-
-
-def _dataclass_options(cls: Definition) -> dict[str, bool] | None:
-    assert isinstance(cls.node, ast.ClassDef)
-    for decorator in cls.node.decorator_list:
-        call = decorator if isinstance(decorator, ast.Call) else None
-        if ast.unparse(call.func if call else decorator).rpartition(".")[2] == "dataclass":
-            return {k.arg: getattr(k.value, "value", None) is True for k in (call.keywords if call else []) if k.arg}
-    return None
+def _is_dataclass(cls: Definition) -> bool:
+    decorators = cls.node.decorator_list if isinstance(cls.node, ast.ClassDef) else []
+    written = (decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in decorators)
+    return any(ast.unparse(name).rpartition(".")[2] == "dataclass" for name in written)
 
 
 def _of_dataclass(order: Sequence[Definition | None]) -> Signature | None:
@@ -193,19 +156,18 @@ def _of_dataclass(order: Sequence[Definition | None]) -> Signature | None:
     for cls in reversed(order):
         if cls is None:
             return None
-        if _dataclass_options(cls) is None:
+        if not _is_dataclass(cls):
             continue
         for node in statements(cls):
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 continue
             name, kind = node.target.id, ast.unparse(node.annotation)
-            given = (
-                {k.arg: ast.unparse(k.value) for k in node.value.keywords} if isinstance(node.value, ast.Call) else {}
-            )
-            if "ClassVar" in kind or "KW_ONLY" in kind or given.get("init") == "False":
+            call = node.value if isinstance(node.value, ast.Call) else None
+            options = {k.arg: ast.unparse(k.value) for k in call.keywords} if call else {}
+            if "ClassVar" in kind or "KW_ONLY" in kind or options.get("init") == "False":
                 continue
-            is_field = isinstance(node.value, ast.Call) and ast.unparse(node.value.func).rpartition(".")[2] == "field"
-            optional = bool({"default", "default_factory"} & given.keys()) if is_field else node.value is not None
+            is_field = call is not None and ast.unparse(call.func).rpartition(".")[2] == "field"
+            optional = bool({"default", "default_factory"} & options.keys()) if is_field else node.value is not None
             is_none = isinstance(node.value, ast.Constant) and node.value.value is None
             annotation = None if "InitVar" in kind else node.annotation
             parameters[name] = Parameter(name, not optional, cls.module, annotation, default_is_none=is_none)

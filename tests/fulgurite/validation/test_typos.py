@@ -105,7 +105,7 @@ WRITTEN = [
     (
         "defaults:\n  - override /modle: mnist\n",
         3,
-        "overrides a group that is not there: 'modle'. Did you mean 'model'?",
+        "overrides a group that does not exist: 'modle'. Did you mean 'model'?",
     ),
     ("defaults:\n  - override /model: mnst\n", 3, "there is no model 'mnst'. Did you mean 'mnist'"),
     ("defaults:\n  - nothere\n", 3, "there is no experiment 'nothere'"),
@@ -173,7 +173,7 @@ GROUPS = sorted(
     folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name not in {"hydra", "local"}
 )
 SHIPPED = [(group, option) for group in GROUPS for option in options(group)]
-REFUSED = {("logger", "neptune"): "Neptune has been sunset", ("model", "classifier"): "model.net: not answered"}
+REFUSED = {("logger", "neptune"): "Neptune has been sunset", ("model", "classifier"): "model.net: missing"}
 
 
 @pytest.mark.parametrize(("group", "option"), SHIPPED)

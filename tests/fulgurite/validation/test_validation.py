@@ -56,7 +56,7 @@ RULES = [
     (["trainer.min_epochs=20", "trainer.max_epochs=10"], "must not be more than trainer.max_epochs=10"),
     (["+trainer.min_steps=9", "+trainer.max_steps=5"], "must not be more than trainer.max_steps=5"),
     # what is missing
-    (["model.net=???"], "model.net=???: not answered. Add model.net=<value>"),
+    (["model.net=???"], "model.net=???: missing. Add model.net=<value>"),
     (["data.name=${dat.name}"], "${dat.name} refers to a key that does not exist"),
     (["data.name=${oc.evn:X}"], "${oc.evn:...} names no resolver. Did you mean 'oc.env'?"),
     (["paths.log_dir=${oc.env:FULGURITE_NOT_SET}"], "environment variable FULGURITE_NOT_SET is not set"),
