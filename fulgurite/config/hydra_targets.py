@@ -1,7 +1,6 @@
 """Allow-list for what Hydra itself instantiates: callbacks, launcher, sweeper and log handlers.
 
-Hydra 1.3 has a deny-list, without `shutil.copy` or `torch.hub.load`. Here only classes of the packages below
-pass, checked on the object that a target leads to.
+The deny-list of Hydra 1.3 lacks `shutil.copy` and `torch.hub.load`. The check is on the object, not on its name.
 """
 
 from __future__ import annotations
@@ -68,18 +67,18 @@ def _content(hydra: DictConfig, part: str) -> dict[Any, Any]:
 
 
 def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
-    """Yield the arguments that the launcher or the sweeper does not take; Hydra would raise a traceback."""
+    """Yield the arguments that the launcher or the sweeper does not take; Hydra's error is a traceback."""
     for part in ("launcher", "sweeper"):
         content = _content(hydra, part)
         module, _, name = str(content.get("_target_")).rpartition(".")
         if not module:
             continue
-        takes = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         for key in map(str, content):
-            if key not in takes and not key.startswith("_"):
-                near = did_you_mean(key, takes) or f". It takes {', '.join(takes) or 'none'}"
+            if key not in parameters and not key.startswith("_"):
+                near = did_you_mean(key, parameters) or f". It takes {', '.join(parameters) or 'none'}"
                 yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
 
 
@@ -107,4 +106,4 @@ def make_part(node: Any, key: str) -> Any:
         return instantiate(node, _recursive_=True, _convert_="all", **unchecked())
     except Exception as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError([f"{key}: {node.get('_target_')} does not take this: {reason}. Correct it"]) from error
+        raise ConfigError([f"{key}: {node.get('_target_')} rejects its arguments: {reason}. Correct them"]) from error

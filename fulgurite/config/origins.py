@@ -48,8 +48,8 @@ class Origins:
         """
         if not GlobalHydra.instance().is_initialized():
             return cls()
-        whole: DictConfig | None = cfg if "hydra" in cfg else HydraConfig.instance().cfg  # type: ignore[assignment]
-        hydra = whole.hydra if whole is not None else None
+        full: DictConfig | None = cfg if "hydra" in cfg else HydraConfig.instance().cfg  # type: ignore[assignment]
+        hydra = full.hydra if full is not None else None
         if not isinstance(hydra, DictConfig):
             return cls()
         name = OmegaConf.select(hydra, "job.config_name", throw_on_missing=False)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
-REMEDY = 'name the run with tags=["mnist","baseline"] or +tags.baseline=true, or set extras.enforce_tags=false'
+REMEDY = 'Name the run with tags=["mnist","baseline"] or +tags.baseline=true, or set extras.enforce_tags=false'
 
 
 def tag_names(cfg: DictConfig) -> list[str]:
@@ -48,12 +48,12 @@ def require_tags(cfg: DictConfig) -> None:
         return
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep or not sys.stdin.isatty():
-        place = "in a sweep" if sweep else "where standard input is no terminal"
-        raise UserError(f"tags: empty, extras.enforce_tags is true, and nobody can be asked {place}; {REMEDY}")
+        reason = "in a sweep" if sweep else "without a terminal"
+        raise UserError(f"tags: empty, but extras.enforce_tags is true, and there is no prompt {reason}. {REMEDY}")
     from rich.prompt import Prompt
 
     answer = Prompt.ask("This run has no tags. Tags, separated by commas", default="dev")
     names = [name.strip() for name in answer.split(",") if name.strip()]
     if not names:
-        raise UserError(f"tags: none were given and extras.enforce_tags is true; {REMEDY}")
+        raise UserError(f"tags: empty, but extras.enforce_tags is true. {REMEDY}")
     OmegaConf.update(cfg, "tags", names, merge=False)

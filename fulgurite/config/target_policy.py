@@ -48,7 +48,7 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
 
 
 class TargetNotFound(Exception):
-    """A target that cannot be imported; the message names the part that fails."""
+    """A target that cannot be imported; the message contains the part that fails."""
 
 
 def locate(target: str) -> Any:
@@ -78,15 +78,15 @@ def locate(target: str) -> Any:
 def _rejection(found: Any, allowed: Sequence[str]) -> str:
     """Return why the object may not be called from a config, or an empty string."""
     if isinstance(found, ModuleType) or not callable(found):
-        return "is not something that can be called. Name a class or a function"
+        return "is not callable. Name a class or a function"
     owner = getattr(found, "__module__", None)
     if owner is None:  # a bound method: use its class
         owner = getattr(type(getattr(found, "__self__", found)), "__module__", "")
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
     if is_within(name, REFUSED) or not is_within(name, allowed):
         return (
-            f"is really {name}, which configs may not call; "
-            f"a config may name classes of {', '.join(allowed)}. Add a package with extras.allowed_targets"
+            f"is {name}, which configs may not call. "
+            f"A config may name classes of {', '.join(allowed)}. Add a package with extras.allowed_targets"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""A composed config for the checks: values as written, and resolved as far as possible before a run."""
+"""Read a composed config for the checks: values as written, and resolved if no run is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 
 
 class Unresolved:
-    """A value that is unknown before the run, or that another check reports."""
+    """A value that only a run can resolve, or whose error another check reports."""
 
 
 UNKNOWN = Unresolved()

@@ -89,7 +89,7 @@ def _missing_option(override: Override, options: Sequence[str]) -> str | None:
     if isinstance(value, Glob) and not value.filter(list(options)):
         return f"no {group} matches{suggest_or_list('', options, 'There is')}"
     if value is None and not override.is_delete():
-        return f"a group cannot be null. Leave it out, or take {group} away with ~{group}"
+        return f"a group cannot be null. Omit the override, or remove {group} with ~{group}"
     missing = [option for option in options_of(override) or () if option not in options and "/" not in option]
     return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
 
@@ -155,7 +155,7 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
             return None
         if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
             kind, key = "null" if node is None else "a value", override.key_or_group[len(holder) + 1 :]
-            return f"{holder} is {kind}, so it has no {key!r}. Give it whole, '{holder}={{{key}: ...}}'"
+            return f"{holder} is {kind}, so it has no {key!r}. Set all of it, '{holder}={{{key}: ...}}'"
         holder = holder.rpartition(".")[0]
     return None
 
@@ -176,8 +176,8 @@ def _explain(override: Override, error: Exception, cfg: DictConfig, repository: 
         return _explain_key(override, cfg, repository)
     cause = str(error.__cause__ or error).splitlines()[0]
     if "Cannot merge DictConfig with ListConfig" in cause:
-        whole = f"'~{key}' '+{override.input_line}'"
-        return f"{key} is a dictionary. Add to it with +{key}.<name>=<value>, or replace it with {whole}"
+        replacing = f"'~{key}' '+{override.input_line}'"
+        return f"{key} is a dictionary. Add to it with +{key}.<name>=<value>, or replace it with {replacing}"
     return cause[:1].lower() + cause[1:]
 
 

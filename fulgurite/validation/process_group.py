@@ -27,26 +27,26 @@ def check_processes(view: ConfigView) -> Iterator[Finding]:
     for name, value in (distributed.get("comm_env") or {}).items():
         key = f"distributed.comm_env.{name}"
         if not str(name).startswith(COMM_PREFIXES):
-            rule = f"is for variables of the libraries that processes speak through ({', '.join(COMM_PREFIXES)})"
-            yield Finding(key, f"{rule}. Set others in the shell or in .env", value)
+            rule = f"is not a variable of a communication library ({', '.join(COMM_PREFIXES)})"
+            yield Finding(key, f"{rule}. Set it in the shell or in .env", value)
         elif isinstance(value, (dict, list)):
             yield Finding(key, "must be text or a number", value)
 
 
 def _wrong_url(url: str) -> str:
     """Return what is wrong with an init_method; empty when it is valid."""
-    forms = "env://, tcp://<host of rank 0>:<port> or file:///<path that all machines see>"
+    forms = "env://, tcp://<host of rank 0>:<port> or file:///<path on a shared filesystem>"
     try:
         parsed = urlparse(url)
         port = parsed.port
     except ValueError:
-        return f"has no port from 1 to 65535. Give {forms}"
+        return f"has no port from 1 to 65535. Set {forms}"
     if parsed.scheme == "tcp" and not (parsed.hostname and port):
-        return "names no host or no port from 1 to 65535. Give tcp://<host of rank 0>:<port>"
+        return "lacks a host or a port from 1 to 65535. Set tcp://<host of rank 0>:<port>"
     if parsed.scheme == "file" and (parsed.netloc or not parsed.path.strip("/")):
-        return "names no file by its whole path. Give file:///<path that all machines see>"
+        return "has no absolute path. Set file:///<path on a shared filesystem>"
     if parsed.scheme == "file" and Path(parsed.path).is_dir():
         return "is a folder. Name a file in it"
     if parsed.scheme not in {"env", "tcp", "file"} or (parsed.scheme == "env" and url != ENV_INIT_METHOD):
-        return f"is no place to meet. Give {forms}"
+        return f"is not a valid rendezvous URL. Set {forms}"
     return ""

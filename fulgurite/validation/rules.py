@@ -189,8 +189,8 @@ def check_groups(view: ConfigView) -> Iterator[Finding]:
             key = f"{group}.{name}"
             others = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
             near = suggest_path(key, [f"{group}.{other}" for other in others])
-            remedy = near.replace(f"{group}.", "") or ". Give it one, or set it to null"
-            yield Finding(key, f"has no _target_, so it is no {noun}{remedy}", entry)
+            remedy = near.replace(f"{group}.", "") or ". Add one, or set the entry to null"
+            yield Finding(key, f"has no _target_, so it is not a {noun}{remedy}", entry)
 
 
 def check_epochs(view: ConfigView) -> Iterator[Finding]:

@@ -144,8 +144,8 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
         near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         quotes = ". Put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
-        remedy = quotes or (". Give it by its _target_" if wanted.startswith("an object") else "")
-        yield Finding(key, f"no value that {name} knows{near}" if near else f"{name} wants {wanted}{remedy}", written)
+        remedy = quotes or (". Set its _target_" if wanted.startswith("an object") else "")
+        yield Finding(key, f"not a value of {name}{near}" if near else f"{name} wants {wanted}{remedy}", written)
         return
     yield from check_range(value, written, key)
 

@@ -68,7 +68,7 @@ def test_aliases_in_moderation_and_what_others_refuse_pass(text: str, tmp_path: 
 
 
 def test_counting_sees_what_omegaconf_would_make(tmp_path: Path) -> None:
-    """The number told is the number of nodes after every alias is replaced."""
+    """The count is the number of nodes after every alias is replaced."""
     text = "a: &a [1, 2, 3]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
     def count(node: object) -> int:

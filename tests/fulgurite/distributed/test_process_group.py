@@ -90,11 +90,11 @@ def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("distributed.init_method=tcp://127.0.0.1", r"names no host or no port from 1 to 65535. Give tcp://"),
-        ("distributed.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535. Give env://, tcp://"),
-        ("distributed.init_method=file://meet/here", r"names no file by its whole path. Give file:///"),
+        ("distributed.init_method=tcp://127.0.0.1", r"lacks a host or a port from 1 to 65535. Set tcp://"),
+        ("distributed.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535. Set env://, tcp://"),
+        ("distributed.init_method=file://meet/here", r"has no absolute path. Set file:///"),
         ("distributed.init_method=file:///tmp", r"is a folder. Name a file in it"),
-        ("distributed.init_method=mpi://", r"is no place to meet. Give env://, tcp://"),
+        ("distributed.init_method=mpi://", r"is not a valid rendezvous URL. Set env://, tcp://"),
         ("distributed.interfaces=[lo,nope0]", r"\S+ has no interface 'nope0'.*lo"),
         (
             "+distributed.comm_env.LD_PRELOAD=x",

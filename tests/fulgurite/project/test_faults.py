@@ -136,8 +136,8 @@ PROOFS: dict[str, list[str]] = {
     ],
     "every kind of config mistake": [
         "fulgurite/validation/test_bad_input.py::test_a_misspelled_word_on_the_command_line",
-        "fulgurite/validation/test_bad_input.py::test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line",
-        "fulgurite/validation/test_bad_input.py::test_all_mistakes_of_one_command_are_told_together",
+        "fulgurite/validation/test_bad_input.py::test_a_mistake_in_an_experiment_file_is_reported_with_its_file_and_line",
+        "fulgurite/validation/test_bad_input.py::test_all_mistakes_of_one_command_are_reported_together",
         "fulgurite/validation/test_typos.py::test_a_mistyped_override_is_refused_with_the_right_name",
         "fulgurite/validation/test_typos.py::test_a_mistake_in_a_file_is_refused_with_file_line_and_the_right_name",
         "fulgurite/validation/test_validation.py::test_each_rule_has_its_message",

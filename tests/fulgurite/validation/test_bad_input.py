@@ -19,19 +19,19 @@ QUIET = "extras.print_config=false"
 def refused(tmp_path: Path, *overrides: str, entry_point: str = "train", recorded: bool = True) -> str:
     """Run the command, hold what is promised of every refusal, and return the line it ended with."""
     done = run_cli(entry_point, *overrides, QUIET, logs=tmp_path / "logs")
-    told = [line for line in done.stderr.splitlines() if "[ERROR]" in line or line.startswith("error:")]
+    errors = [line for line in done.stderr.splitlines() if "[ERROR]" in line or line.startswith("error:")]
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert len(told) == 1, done.stderr
+    assert len(errors) == 1, done.stderr
     if recorded:
         folder = only_run(tmp_path / "logs", entry_point)
         record = read_json(folder / "run.json")
         assert (record["status"], record["exit_code"]) == ("failed", 2)
-        assert record["reason"] in told[0]
+        assert record["reason"] in errors[0]
         assert {path.name for path in folder.iterdir()} == {".hydra", ".owner", "run.json", f"{entry_point}.log"}
     else:
         assert not (tmp_path / "logs").exists()
-    return told[0]
+    return errors[0]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,16 @@ def test_a_misspelled_word_on_the_command_line(override: str, line: str, tmp_pat
         ("model: {optimizer: {_target_: troch.optim.Adam}}", "typo.yaml:2: .*troch"),
     ],
 )
-def test_a_mistake_in_an_experiment_file_is_told_with_its_file_and_line(text: str, line: str, tmp_path: Path) -> None:
+def test_a_mistake_in_an_experiment_file_is_reported_with_its_file_and_line(
+    text: str, line: str, tmp_path: Path
+) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "typo.yaml").write_text(f"# @package _global_\n{text}\n")
-    told = refused(tmp_path, f"--config-dir={tmp_path}/mine", "experiment=typo")
-    assert re.search(line, told), told
+    errors = refused(tmp_path, f"--config-dir={tmp_path}/mine", "experiment=typo")
+    assert re.search(line, errors), errors
 
 
-def test_a_module_that_fails_to_import_is_told_with_its_own_error(tmp_path: Path, small: ComposeSmall) -> None:
+def test_a_module_that_fails_to_import_is_reported_with_its_own_error(tmp_path: Path, small: ComposeSmall) -> None:
     from fulgurite.core.errors import ConfigError
     from fulgurite.engine.build import build
     from tests.support.project import ROOT
@@ -92,7 +94,7 @@ def test_a_module_that_fails_to_import_is_told_with_its_own_error(tmp_path: Path
     assert "No module named 'a_package_nobody_has'" in finding
 
 
-def test_the_three_ways_a_target_can_be_wrong_are_told_apart(tmp_path: Path) -> None:
+def test_the_three_ways_a_target_can_be_wrong_are_distinguished(tmp_path: Path) -> None:
     unknown_module = refused(tmp_path / "a", "model.net._target_=src.models.nets.dens.SimpleDenseNet")
     unknown_class = refused(tmp_path / "b", "model.net._target_=src.models.nets.dense.SimpleDensNet")
     assert "'dense'" in unknown_module
@@ -174,14 +176,14 @@ def test_a_home_and_caches_that_cannot_be_written_cost_no_run(tmp_path: Path, mo
 
 
 def test_no_tags_and_nobody_to_ask(tmp_path: Path) -> None:
-    assert "tags: empty, extras.enforce_tags is true" in refused(tmp_path, "tags=[]")
+    assert "tags: empty, but extras.enforce_tags is true" in refused(tmp_path, "tags=[]")
 
 
-def test_all_mistakes_of_one_command_are_told_together(tmp_path: Path) -> None:
+def test_all_mistakes_of_one_command_are_reported_together(tmp_path: Path) -> None:
     done = run_cli("train", QUIET, "trainer.max_epoch=3", "experiment=exmple", "data.batch_sise=2", logs=tmp_path)
-    told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2
-    assert len(told) == 3, done.stderr
+    assert len(errors) == 3, done.stderr
 
 
 @RunIf(posix=True)

@@ -1,4 +1,4 @@
-"""A signature read from source is the one Python itself tells; what source does not tell is never called wrong."""
+"""A signature read from source equals that of `inspect`; what source does not show is never reported as wrong."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read(target: str) -> Signature:
 
 
 @pytest.mark.parametrize("target", SAME)
-def test_a_signature_read_from_source_is_the_one_python_tells(target: str) -> None:
+def test_a_signature_read_from_source_equals_that_of_inspect(target: str) -> None:
     mine = read(target)
     assert {p.name: p.required for p in mine.parameters.values()} == declared(inspect.signature(get_object(target)))
     assert not mine.takes_any
@@ -212,7 +212,9 @@ def test_constructors_come_from_bases_dataclasses_new_and_class_methods(
         ("torch.optim.Adam.stepp", ("torch.optim.adam.Adam", "stepp", False)),
     ],
 )
-def test_a_missing_package_module_class_and_method_are_told_apart(target: str, absent: tuple[str, str, bool]) -> None:
+def test_a_missing_package_module_class_and_method_are_distinguished(
+    target: str, absent: tuple[str, str, bool]
+) -> None:
     found = read_signature(target)
     assert isinstance(found, NotFound)
     assert (found.holder, found.missing, found.is_module) == absent

@@ -30,13 +30,13 @@ TYPED = [
     ("trainer.gradient_clip_vl=0.5", "there is no such key. Did you mean 'trainer.gradient_clip_val'"),
     ("+trainer.max_epochs=3", "trainer.max_epochs is in the config already. Leave out the +"),
     ("trainer.max_epochs.x=3", "trainer.max_epochs is a value, so it has no 'x'"),
-    ("resume.run.x=3", "resume.run is null, so it has no 'x'. Give it whole, 'resume.run={x: ...}'"),
+    ("resume.run.x=3", "resume.run is null, so it has no 'x'. Set all of it, 'resume.run={x: ...}'"),
     ("~callbacks.early_stoping", "there is no such key. Did you mean 'callbacks.early_stopping'?"),
     ("modle=mnist", "there is no such key. Did you mean 'model'?"),
     ("trainer=gpux", "there is no trainer 'gpux'. Did you mean 'gpu'?"),
     ("experiment=exmple", "there is no experiment 'exmple'. Did you mean 'example'?"),
     ("logger=wandbb", "there is no logger 'wandbb'. Did you mean 'wandb'?"),
-    ("experiment=null", "a group cannot be null. Leave it out, or take experiment away with ~experiment"),
+    ("experiment=null", "a group cannot be null. Omit the override, or remove experiment with ~experiment"),
     ("hydra/launcher=basc", "there is no hydra/launcher 'basc'. Did you mean 'basic'?"),
     ("data.batch_size=1,2", "Add -m to run one job each, or write 'data.batch_size=[1,2]' for a list"),
     ("trainer.max_epochs", "has no value. Write trainer.max_epochs=<value>"),
@@ -74,7 +74,7 @@ WRITTEN = [
     (
         "callbacks:\n  early_stoping: {patience: 1}\n",
         3,
-        "callbacks.early_stoping: has no _target_, so it is no callback. Did you mean 'early_stopping'?",
+        "callbacks.early_stoping: has no _target_, so it is not a callback. Did you mean 'early_stopping'?",
     ),
     (
         "callbacks:\n  early_stopping:\n    patiense: 1\n",
@@ -86,7 +86,7 @@ WRITTEN = [
         6,
         "logger.csv.save_dirr=x: CSVLogger takes no argument 'save_dirr'. Did you mean 'save_dir'?",
     ),
-    ("logger:\n  csvv: {save_dir: x}\n", 3, "logger.csvv: has no _target_, so it is no logger. Did you mean 'csv'?"),
+    ("logger:\n  csvv: {save_dir: x}\n", 3, "logger.csvv: has no _target_, so it is not a logger. Did you mean 'csv'?"),
     (
         "trainer:\n  max_epoch: 3\n",
         3,
@@ -133,11 +133,11 @@ def test_a_mistake_in_a_file_is_refused_with_file_line_and_the_right_name(
     assert said in line
 
 
-def test_all_mistakes_are_told_together_whoever_finds_them(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     search = with_file(tmp_path, "experiment/typo.yaml", "# @package _global_\nsed: 1\ntrainer:\n  max_epoch: 3\n")
     lines = findings(*search, "experiment=typo", "trainer=gpux", "modle=mnist", "lr=0.1", "seed=abc", "a=[")
     assert len(lines) == 7
-    told = "\n".join(lines)
+    errors = "\n".join(lines)
     for part in (
         "a=[",
         "'gpux'",
@@ -147,7 +147,7 @@ def test_all_mistakes_are_told_together_whoever_finds_them(tmp_path: Path) -> No
         "typo.yaml:2",
         "typo.yaml:4",
     ):
-        assert part in told
+        assert part in errors
 
 
 @pytest.mark.parametrize(

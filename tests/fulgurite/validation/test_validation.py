@@ -30,16 +30,16 @@ RULES = [
     (["trainer.max_epochs='3'"], "Trainer wants a whole number or null"),
     (["trainer.min_epochs=true"], "Trainer wants a whole number or null"),
     (["trainer.deterministic=yess"], "Trainer wants true or false, 'warn' or null"),
-    (["+trainer.precision=16-mixd"], "no value that Trainer knows. Did you mean '16-mixed'"),
+    (["+trainer.precision=16-mixd"], "not a value of Trainer. Did you mean '16-mixed'"),
     (["model.optimizer.lr=abc"], "Adam wants a number"),
     (["+model.optimizer.betas=[0.9]"], "Adam wants a list of 2"),
-    (["model.scheduler.mode=mn"], "no value that ReduceLROnPlateau knows. Did you mean 'min'"),
-    (["model.scheduler_interval=epochs"], "no value that Classifier knows. Did you mean 'epoch'?"),
+    (["model.scheduler.mode=mn"], "not a value of ReduceLROnPlateau. Did you mean 'min'"),
+    (["model.scheduler_interval=epochs"], "not a value of Classifier. Did you mean 'epoch'?"),
     (["model.scheduler_monitor=3"], "Classifier wants text. Put it in quotes"),
     (["callbacks.early_stopping.patience=null"], "EarlyStopping wants a whole number"),
     (["data.pin_memory=1"], "MNISTDataModule wants true or false"),
-    (["model.optimizer=3"], "Classifier wants an object (Callable). Give it by its _target_"),
-    (["model.net=dense"], "Classifier wants an object (Module). Give it by its _target_"),
+    (["model.optimizer=3"], "Classifier wants an object (Callable). Set its _target_"),
+    (["model.net=dense"], "Classifier wants an object (Module). Set its _target_"),
     (["train=1"], "train=1: must be true or false"),
     (["seed=abc"], "seed=abc: must be a whole number or null"),
     (["seed=-1"], "seed=-1: must be between 0 and 4294967295"),
@@ -73,8 +73,8 @@ RULES = [
     # tags, callbacks, loggers
     (["~tags", "+tags=[1,a]"], "tags[0]=1: a tag is text. Put it in quotes"),
     (["tags.dev=maybe"], "a tag is switched on with true and off with false"),
-    (["+callbacks.mine=3"], "callbacks.mine=3: has no _target_, so it is no callback"),
-    (["+logger.mine.save_dir=x"], "logger.mine: has no _target_, so it is no logger"),
+    (["+callbacks.mine=3"], "callbacks.mine=3: has no _target_, so it is not a callback"),
+    (["+logger.mine.save_dir=x"], "logger.mine: has no _target_, so it is not a logger"),
     (["logger=neptune"], "configs/logger/neptune.yaml:2: logger.neptune: Neptune has been sunset"),
 ]  # fmt: skip
 
@@ -209,9 +209,7 @@ def _untagged(**extras: Any) -> Any:
 
 def test_tags_are_refused_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", _Terminal(False))
-    with pytest.raises(
-        UserError, match=r"^tags: empty, extras\.enforce_tags is true.*standard input is no terminal; name"
-    ):
+    with pytest.raises(UserError, match=r"^tags: empty, but extras\.enforce_tags is true.*without a terminal\. Name"):
         require_tags(_untagged())
     require_tags(_untagged(enforce_tags=False))
 
@@ -266,8 +264,8 @@ def test_a_refused_typo_is_one_line_exit_code_2_and_imports_nothing_heavy(typo: 
         [*command, "extras.print_config=false"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 2
-    told = [line for line in (done.stdout + done.stderr).splitlines() if "Did you mean" in line]
-    assert len(told) == 1
-    assert f"command line: {typo}: " in told[0]
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if "Did you mean" in line]
+    assert len(errors) == 1
+    assert f"command line: {typo}: " in errors[0]
     assert "Traceback" not in done.stderr
     assert not re.search(r"\| +(torch|lightning)$", done.stderr, re.MULTILINE)
