@@ -22,12 +22,15 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
 )
 SPOILT: dict[str, tuple[bytes, str]] = {
-    "bomb": (BOMB.encode(), "its aliases stand for more than 10^9 values, a config may have 10,000. Write out"),
-    "merged": (b"a: &a {x: 1}\nb: {<<: *a}\n" + b"c: [" + b"*a, " * 6000 + b"1]\n", "stand for 18,014 values"),
-    "itself": (b"seed: &a [1, *a]\n", "the alias *a stands inside what it names. Write out what is meant"),
-    "latin": ("seed: 1\ntask_name: café\n".encode("latin-1"), ":2: byte 22 is no UTF-8 (0xe9). Save the file as UTF-8"),
-    "large": (b"seed: [" + b"1, " * 1_700_000 + b"1]\n", "has 5,100,010 bytes, a config may have 200,000. Keep data"),
-    "deep": (b"a: &a 1\nb: *a\nc: " + b"[" * 5000 + b"]" * 5000, "is nested too deeply to be read. Make it flatter"),
+    "bomb": (BOMB.encode(), "its aliases expand to more than 10^9 values, a config may have 10,000. Use"),
+    "merged": (b"a: &a {x: 1}\nb: {<<: *a}\n" + b"c: [" + b"*a, " * 6000 + b"1]\n", "expand to 18,014 values"),
+    "itself": (b"seed: &a [1, *a]\n", "the alias *a is inside its own anchor. Write the value instead"),
+    "latin": (
+        "seed: 1\ntask_name: café\n".encode("latin-1"),
+        ":2: byte 22 (0xe9) is not UTF-8. Save the file as UTF-8",
+    ),
+    "large": (b"seed: [" + b"1, " * 1_700_000 + b"1]\n", "has 5,100,010 bytes, a config may have 200,000. Move data"),
+    "deep": (b"a: &a 1\nb: *a\nc: " + b"[" * 5000 + b"]" * 5000, "is nested too deeply. Use fewer levels"),
 }
 
 

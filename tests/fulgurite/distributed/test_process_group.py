@@ -98,7 +98,7 @@ def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_
         ("distributed.interfaces=[lo,nope0]", r"\S+ has no interface 'nope0'.*lo"),
         (
             "+distributed.comm_env.LD_PRELOAD=x",
-            r"is for variables of the libraries .*GLOO_, NCCL_.*. Set others in",
+            r"is not a variable of a communication library .*GLOO_, NCCL_.*. Set it in",
         ),
     ],
 )
