@@ -63,7 +63,7 @@ def test_exactly_the_failed_and_killed_jobs_run_again(tmp_path: Path) -> None:
     records = [read_json(sweep / str(job) / "run.json") for job in range(6)]
     assert [record["status"] for record in records] == ["done", "failed", "done", "failed", "done", "killed"]
     assert records[1]["reason"] == "ValueError: a fault that passes"
-    assert "the weights hold NaN or infinity" in records[3]["reason"]
+    assert "the weights contain NaN or infinity" in records[3]["reason"]
     assert records[5]["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
     failures = {event["job"]: event for event in read_events(sweep) if event["event"] in {"failed", "killed"}}
     assert {job: (event["event"], event["reason"]) for job, event in failures.items()} == {
