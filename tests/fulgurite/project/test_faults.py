@@ -91,7 +91,7 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/exact_resume/test_exact_resume.py::test_two_processes_resume_exactly_and_share_the_batches_that_one_would_see",
         "fulgurite/distributed/test_ddp_faults.py::test_without_rank_zero_nobody_goes_on",
         "fulgurite/distributed/test_supervision.py::test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed",
-        "fulgurite/distributed/test_supervision.py::test_a_rank_ends_when_rank_zero_is_killed",
+        "fulgurite/distributed/test_supervision.py::test_a_child_process_ends_when_its_parent_is_killed",
     ],
     "a DDP rank stopped": [
         "fulgurite/distributed/test_ddp_faults.py::test_a_stopped_rank_ends_the_run_after_the_configured_time",
