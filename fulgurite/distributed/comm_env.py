@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from fulgurite.config.schema import Distributed, read_settings
 
 ENV_INIT_METHOD = "env://"
-COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # of distributed.comm_env
+COMM_PREFIXES = ("GLOO_", "NCCL_", "TORCH_", "UCC_", "UCX_", "FI_")  # that distributed.comm_env accepts
 
 
 def set_comm_variables(cfg: DictConfig) -> None:

@@ -49,18 +49,18 @@ class InitMethod:
     url: str  # env://, tcp://<host>:<port> or file:///<path>
     name: str  # prefix of the keys, unique to the job and the restart
     timeout: float  # seconds to wait for other ranks
-    agent: bool  # torchrun serves the store of env://
-    phases: bool  # fit and test each start their own ranks, hence their own process group
+    uses_agent_store: bool  # torchrun serves the store of env://
+    per_phase: bool  # fit and test each start their own ranks, hence their own process group
 
     def store(self, rank: int, size: int, phase: str) -> Store:
         """Return the store through which the ranks initialize their process group."""
         if self.url.startswith("file://"):
             path = urlparse(self.url).path
-            return PrefixStore(self.name, FileStore(f"{path}.{phase}" if self.phases else path, size))
+            return PrefixStore(self.name, FileStore(f"{path}.{phase}" if self.per_phase else path, size))
         parsed = urlparse(self.url)
         address = parsed.hostname or os.environ["MASTER_ADDR"]
         port = parsed.port or int(os.environ["MASTER_PORT"])
-        serves = rank == 0 and not (self.agent and self.url == ENV_INIT_METHOD)
+        serves = rank == 0 and not (self.uses_agent_store and self.url == ENV_INIT_METHOD)
         stores: dict[str, TCPStore] = current_context().stores
         endpoint = f"{address}:{port}"
         if endpoint not in stores:
@@ -96,19 +96,19 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     """
     strategy: Any = trainer.strategy
     launch = current_launch()
-    starts = start_method(strategy)
-    _require_matching_launch(trainer, starts)
+    method = start_method(strategy)
+    _require_matching_launch(trainer, method)
     if not has_process_group(strategy):
         return
     set_comm_variables(cfg)
     backend, reason = choose_backend(strategy)
     url = read_settings(cfg, Distributed).init_method or ENV_INIT_METHOD
-    by = launch.launcher if launch is not None else f"rank 0 ({starts})"
+    starter = launch.launcher if launch is not None else f"rank 0 ({method})"
     size = trainer.world_size
-    log.info("%d processes started by %s, backend %s (%s), init method %s", size, by, backend, reason, url)
+    log.info("%d processes started by %s, backend %s (%s), init method %s", size, starter, backend, reason, url)
     if strategy.root_device.type == "cpu":
         _warn_oversubscribed(trainer.num_devices)
-    if url == ENV_INIT_METHOD and launch is None and starts != "popen":
+    if url == ENV_INIT_METHOD and launch is None and method != "popen":
         return
     if url.startswith("file://"):
         url = os.environ.get(INIT_FILE) or rank_zero_decides(cfg, "file", lambda: _make_init_file(url))
@@ -117,7 +117,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
             os.environ[INIT_FILE] = url  # for the ranks that this one starts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     agent = launch is not None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    init = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, starts != "popen")
+    init = InitMethod(url, f"{attempt}/{cfg.paths.output_dir}", timeout, agent, method != "popen")
     if launch is None and url == ENV_INIT_METHOD:
         current_context().reserves_port = True
     elif not url.startswith("file://") and not (agent and url == ENV_INIT_METHOD) and RANK_ZERO_PID not in os.environ:
@@ -126,7 +126,7 @@ def configure_process_group(trainer: Trainer, cfg: DictConfig, timeout: float) -
     strategy.setup_environment = partial(init_process_group, strategy, init)
 
 
-def _require_matching_launch(trainer: Trainer, starts: str) -> None:
+def _require_matching_launch(trainer: Trainer, method: str) -> None:
     """Raise if the trainer expects other ranks than are started."""
     launch = current_launch()
     if launch is None:
@@ -136,9 +136,9 @@ def _require_matching_launch(trainer: Trainer, starts: str) -> None:
             raise ConfigError([f"trainer.num_nodes={trainer.num_nodes}: {rule}. {remedy}"])
         return
     ExternalLaunchEnvironment(launch).validate_settings(trainer.num_devices, trainer.num_nodes)
-    if starts != "popen" and has_process_group(trainer.strategy):
+    if method != "popen" and has_process_group(trainer.strategy):
         rule = f"starts its own ranks, but {launch.launcher} already started {launch.world_size}"
-        raise ConfigError([f"trainer.strategy.start_method={starts}: {rule}. Set it to popen."])
+        raise ConfigError([f"trainer.strategy.start_method={method}: {rule}. Set it to popen."])
 
 
 def _warn_oversubscribed(processes: int) -> None:
@@ -157,7 +157,7 @@ def init_process_group(strategy: Any, init: InitMethod) -> None:
         strategy.set_world_ranks()
         size = strategy.cluster_environment.world_size()
         backend = process_group_backend(strategy)
-        phase = str(strategy.lightning_module.trainer.state.fn.value) if init.phases else ""
+        phase = str(strategy.lightning_module.trainer.state.fn.value) if init.per_phase else ""
         torch.distributed.init_process_group(
             backend,
             store=init.store(strategy.global_rank, size, phase),

@@ -58,15 +58,15 @@ def share_sweep_dir(config: DictConfig, reserve: Callable[[], Path]) -> Path:
 def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[], Any]) -> Any:
     """Return rank 0's decision if all ranks have the same config."""
 
-    def decide_once(payloads: list[dict[str, Any]]) -> dict[str, Any]:
+    def decide_with_hosts(payloads: list[dict[str, Any]]) -> dict[str, Any]:
         _require_same_config([payload["config"] for payload in payloads])
         hosts = [payload["host"] for payload in payloads]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
     payload = {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}
-    answer = broadcast_decision(config, name, payload, decide_once)
-    _complete_launch(answer["hosts"], answer["master"])
-    return answer["decided"]
+    decision = broadcast_decision(config, name, payload, decide_with_hosts)
+    _complete_launch(decision["hosts"], decision["master"])
+    return decision["decided"]
 
 
 def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
@@ -75,13 +75,13 @@ def _complete_launch(hosts: list[str], master: Mapping[str, str]) -> None:
     assert launch is not None
     machines = list(dict.fromkeys(hosts))
     here = [rank for rank, host in enumerate(hosts) if host == hosts[launch.rank]]
-    found = {
+    complete = {
         "local_rank": here.index(launch.rank),
         "node_rank": machines.index(hosts[launch.rank]),
         "local_world_size": len(here),
     }
-    found.update({name: value for name in found if (value := getattr(launch, name)) is not None})
-    current_context().launch = replace(launch, **found)  # type: ignore[arg-type]  # all are int fields
+    complete.update({name: value for name in complete if (value := getattr(launch, name)) is not None})
+    current_context().launch = replace(launch, **complete)  # type: ignore[arg-type]  # all are int fields
     for name, value in master.items():
         os.environ.setdefault(name, value)
 
@@ -92,7 +92,7 @@ def _require_same_config(configs: list[dict[str, Any]]) -> None:
         keys = [key for key in {**configs[0], **config} if configs[0].get(key, MISSING) != config.get(key, MISSING)]
         if keys:
             key = keys[0]
-            its, ours = (mask_override(f"{key}={one.get(key, MISSING)}") for one in (config, configs[0]))
+            its, ours = (mask_override(f"{key}={values.get(key, MISSING)}") for values in (config, configs[0]))
             more = f" ({len(keys) - 1} more keys differ)" if len(keys) > 1 else ""
             remedy = "Pass the same overrides and files to all ranks."
             raise ConfigError([f"rank {rank}: {its}, but rank 0 has {ours}{more}. {remedy}"])
@@ -115,12 +115,12 @@ def _require_shared_filesystem(config: DictConfig, folder: Path) -> None:
 
     def require_visible(payloads: list[dict[str, Any]]) -> None:
         token.unlink()
-        blind = [f"rank {rank} ({one['host']})" for rank, one in enumerate(payloads) if not one["sees"]]
-        if blind:
+        missing = [f"rank {rank} ({seen['host']})" for rank, seen in enumerate(payloads) if not seen["sees"]]
+        if missing:
             with suppress(OSError):  # not empty if the run is resumed
                 folder.rmdir()
             raise UserError(
-                f"{folder}: {', '.join(blind)} does not see files that rank 0 writes. "
+                f"{folder}: {', '.join(missing)} does not see files that rank 0 writes. "
                 "Set paths.log_dir to a directory on a shared filesystem."
             )
 

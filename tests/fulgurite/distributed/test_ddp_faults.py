@@ -21,9 +21,9 @@ from tests.support.project import ROOT
 TWO = ("trainer=ddp_sim", "+trainer.limit_train_batches=6", "+trainer.limit_val_batches=2", "extras.print_config=false")
 
 
-def failed_run(tmp_path: Path, *words: str) -> tuple[str, Path]:
-    """Run two processes that must fail, hold what is promised of every such end, and return the reason and the run."""
-    done = run_cli("train", *TWO, *words, "trainer.max_epochs=4", logs=tmp_path, timeout=200)
+def failed_run(tmp_path: Path, *overrides: str) -> tuple[str, Path]:
+    """Run two ranks that must fail, check what holds for every failed run, and return the reason and the run."""
+    done = run_cli("train", *TWO, *overrides, "trainer.max_epochs=4", logs=tmp_path, timeout=200)
     assert done.returncode == 1, done.stderr
     assert processes_with(str(tmp_path)) == []
     assert "Traceback" not in done.stderr
@@ -37,7 +37,7 @@ def failed_run(tmp_path: Path, *words: str) -> tuple[str, Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Path) -> None:
+def test_a_killed_rank_fails_the_run_and_the_last_checkpoint_resumes_it(tmp_path: Path) -> None:
     reason, run = failed_run(tmp_path, *with_fault("SIGKILL", rank=1, step=8))
     assert "was killed by SIGKILL" in reason
     last = run / "checkpoints" / "last.ckpt"
@@ -50,7 +50,7 @@ def test_a_killed_rank_ends_the_run_and_the_last_checkpoint_goes_on(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_traceback(tmp_path: Path) -> None:
+def test_a_rank_that_raises_fails_the_run_with_its_error_and_the_log_has_its_traceback(tmp_path: Path) -> None:
     reason, run = failed_run(tmp_path, *with_fault("ValueError", rank=1, step=8))
     assert reason.startswith("rank 1 failed: ValueError: a fault of this process alone")
     assert reason.endswith("(traceback in train.rank1.log)")
@@ -61,7 +61,7 @@ def test_a_rank_that_raises_ends_the_run_with_its_error_and_the_log_has_its_trac
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_rank_that_ends_without_a_word_ends_the_run(tmp_path: Path) -> None:
+def test_a_rank_that_exits_without_reporting_a_reason_fails_the_run(tmp_path: Path) -> None:
     reason, _ = failed_run(tmp_path, *with_fault("exit", rank=1, step=8))
     assert "rank 1 (pid " in reason
     assert "exited with code 7 without reporting a reason" in reason
@@ -69,8 +69,8 @@ def test_a_rank_that_ends_without_a_word_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
-def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc for the state of a process")
+def test_a_stopped_rank_fails_the_run_after_the_timeout(tmp_path: Path) -> None:
     # the time holds for the start too, where the second process imports torch on a loaded machine
     reason, _ = failed_run(tmp_path, *with_fault("SIGSTOP", rank=1, step=8), "distributed.rank_timeout_seconds=40")
     assert reason.startswith("rank 1 (pid ")
@@ -79,7 +79,7 @@ def test_a_stopped_rank_ends_the_run_after_the_configured_time(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path: Path) -> None:
+def test_a_late_rank_fails_the_run_after_the_timeout(tmp_path: Path) -> None:
     reason, _ = failed_run(tmp_path, *with_fault("late", rank=1, step=8), "distributed.rank_timeout_seconds=40")
     assert re.fullmatch(
         r"rank 1 \(pid \d+\) did not respond within 40 s. Raise distributed.rank_timeout_seconds.",
@@ -94,9 +94,9 @@ def test_a_rank_that_comes_late_ends_the_run_after_the_configured_time(tmp_path:
     ("sent", "status", "reason"),
     [("SIGKILL", "running", ""), ("SIGSTOP", "failed", "is stopped (SIGSTOP) and does not respond")],
 )
-def test_without_rank_zero_nobody_goes_on(sent: str, status: str, reason: str, tmp_path: Path) -> None:
-    words = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "distributed.rank_timeout_seconds=40")
-    done = run_cli("train", *words, logs=tmp_path, timeout=200)
+def test_without_rank_zero_the_other_ranks_exit(sent: str, status: str, reason: str, tmp_path: Path) -> None:
+    overrides = (*TWO, *with_fault(sent, rank=0, step=8), "trainer.max_epochs=4", "distributed.rank_timeout_seconds=40")
+    done = run_cli("train", *overrides, logs=tmp_path, timeout=200)
     assert done.returncode == -signal.SIGKILL
     assert processes_with(str(tmp_path)) == []
     record = read_json(only_run(tmp_path) / "run.json")
@@ -108,9 +108,7 @@ def test_without_rank_zero_nobody_goes_on(sent: str, status: str, reason: str, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_used_port_exits_with_one_line_and_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -128,7 +126,7 @@ def test_a_run_at_a_port_that_is_taken_ends_with_one_line_and_2(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_two_runs_of_two_processes_at_once_do_not_meet(tmp_path: Path) -> None:
+def test_two_concurrent_runs_do_not_interfere(tmp_path: Path) -> None:
     command = [sys.executable, "src/train.py", *TWO, "trainer.max_epochs=1", f"paths.log_dir={tmp_path}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [

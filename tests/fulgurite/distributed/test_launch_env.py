@@ -23,7 +23,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("srun", "mpich",
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes that a person has started."""
+    """Return a run of two ranks that were started by hand."""
     folder = tmp_path_factory.mktemp("plain")
     both = run_two("by_hand", folder, *TWO, f"paths.log_dir={folder}/logs")
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
@@ -31,7 +31,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", *SLOW])
-def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain: Path, tmp_path: Path) -> None:
+def test_ranks_of_a_launcher_are_one_run(launcher: str, plain: Path, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     zero, one = run_two(launcher, tmp_path, *TWO, f"paths.log_dir={logs}")
     assert (zero.returncode, one.returncode) == (0, 0), zero.stderr + one.stderr
@@ -45,7 +45,7 @@ def test_processes_that_a_launcher_has_started_are_one_run(launcher: str, plain:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["popen", "spawn", "fork"])
-def test_processes_that_rank_zero_starts_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
+def test_ranks_that_rank_zero_starts_are_one_run(method: str, plain: Path, tmp_path: Path) -> None:
     done = run_cli("train", *TWO, f"trainer.strategy.start_method={method}", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_json(only_run(tmp_path) / "run.json")["ranks"] == 2
@@ -53,28 +53,26 @@ def test_processes_that_rank_zero_starts_are_one_run(method: str, plain: Path, t
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "said"),
     [
         ("hydra/launcher=local", "would start all jobs; start the sweep without it"),
         ("hydra/sweeper=search", "would search for itself; start the search without it"),
     ],
 )
-def test_what_each_process_of_a_launcher_would_do_for_itself_is_refused_in_a_line(
-    word: str, said: str, tmp_path: Path
-) -> None:
+def test_what_each_rank_would_do_separately_is_refused_in_one_line(override: str, said: str, tmp_path: Path) -> None:
     of_rank_0 = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
     torchrun = {**of_rank_0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29591", "TORCHELASTIC_RUN_ID": "none"}
-    given = ["-m", word, "seed=1,2", f"paths.log_dir={tmp_path}/logs"]
+    given = ["-m", override, "seed=1,2", f"paths.log_dir={tmp_path}/logs"]
     done = WarmProcess("train", given, tmp_path, env=torchrun).wait()
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
-    group = word.partition("=")[0]
+    group = override.partition("=")[0]
     assert f"error: {group}: under torchrun each process {said}: each of its jobs starts its processes itself" in line
     assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", SLOW[0]])
-def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_clean_group(
+def test_a_sweep_under_a_launcher_has_one_directory_and_a_new_process_group_per_job(
     launcher: str, plain: Path, tmp_path: Path
 ) -> None:
     zero, one = run_two(launcher, tmp_path, "-m", *TWO, "seed=42,43,44", f"paths.log_dir={tmp_path}/logs")
@@ -89,15 +87,15 @@ def test_a_sweep_under_a_launcher_has_one_directory_a_job_and_leaves_each_job_a_
 
 
 @pytest.mark.slow
-def test_a_run_that_a_signal_stopped_goes_on_by_the_same_command_under_the_launcher(tmp_path: Path) -> None:
+def test_a_run_stopped_by_a_signal_is_resumed_by_the_same_command_under_the_launcher(tmp_path: Path) -> None:
     send = "+callbacks.send={_target_: tests.support.signals.SendSignal, name: SIGTERM, at: 2, rank: 1}"
-    words = (*TWO, "trainer.max_epochs=2", f"paths.log_dir={tmp_path}/logs", "resume=auto", send)
-    both = run_two("torchrun", tmp_path, *words, "extras.allowed_targets=[tests]")
+    overrides = (*TWO, "trainer.max_epochs=2", f"paths.log_dir={tmp_path}/logs", "resume=auto", send)
+    both = run_two("torchrun", tmp_path, *overrides, "extras.allowed_targets=[tests]")
     run = only_run(tmp_path / "logs")
     record = read_json(run / "run.json")
     assert (record["status"], record["exit_code"]) == ("killed", 143), both[0].stderr
     assert record["reason"] == "terminated (SIGTERM), saved at step 4 in checkpoints/last.ckpt"
-    both = run_two("torchrun", tmp_path, *words, "extras.allowed_targets=[tests]")
+    both = run_two("torchrun", tmp_path, *overrides, "extras.allowed_targets=[tests]")
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
     record = read_json(only_run(tmp_path / "logs") / "run.json")
     assert (record["status"], [start["step"] for start in record["resumed"]]) == ("done", [4])
@@ -111,13 +109,13 @@ README = (ROOT / "README.md").read_text()
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("command", re.findall(r"^torchrun .*|(?<=`)mpiexec [^`]+", README, re.MULTILINE))
 def test_the_launchers_of_the_readme_start_one_run(command: str, plain: Path, tmp_path: Path) -> None:
-    name, *words = shlex.split(command)
+    name, *overrides = shlex.split(command)
     if name == "mpiexec" and not shutil.which("mpiexec"):
         pytest.skip("needs mpiexec, e.g. of the package mpich")
     start = [sys.executable, "-m", "torch.distributed.run"] if name == "torchrun" else [name]
-    words = [sys.executable if word == "python" else word for word in words]
+    overrides = [sys.executable if override == "python" else override for override in overrides]
     done = subprocess.run(
-        [*start, *words, *SMALL, f"paths.log_dir={tmp_path}"],
+        [*start, *overrides, *SMALL, f"paths.log_dir={tmp_path}"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

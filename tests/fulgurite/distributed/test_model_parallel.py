@@ -21,11 +21,11 @@ SGD = ("model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.05", "m
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_cut_within_its_layers_the_metrics_are_those_of_one_process(tmp_path: Path) -> None:
+def test_a_model_sharded_within_its_layers_has_the_metrics_of_one_process(tmp_path: Path) -> None:
     results = {}
     for name in ("cpu", "tensor_parallel"):
-        words = (f"trainer={name}", "trainer.accelerator=cpu", *SMALL, *SGD)
-        done = run_cli("train", *words, logs=tmp_path / name, cold=True)
+        overrides = (f"trainer={name}", "trainer.accelerator=cpu", *SMALL, *SGD)
+        done = run_cli("train", *overrides, logs=tmp_path / name, cold=True)
         assert done.returncode == 0, done.stderr
         results[name] = read_json(only_run(tmp_path / name) / "results.json")["metrics"]
     assert results["tensor_parallel"] == pytest.approx(results["cpu"], abs=1e-5)
@@ -33,9 +33,9 @@ def test_cut_within_its_layers_the_metrics_are_those_of_one_process(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_a_net_that_does_not_say_how_it_is_cut_is_refused(tmp_path: Path) -> None:
-    words = ("trainer=tensor_parallel", "trainer.accelerator=cpu", "model=mnist_convnet", *SMALL)
-    done = run_cli("train", *words, logs=tmp_path, cold=True)
+def test_a_net_without_a_sharding_plan_is_refused(tmp_path: Path) -> None:
+    overrides = ("trainer=tensor_parallel", "trainer.accelerator=cpu", "model=mnist_convnet", *SMALL)
+    done = run_cli("train", *overrides, logs=tmp_path, cold=True)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
     assert "trainer.strategy.tensor_parallel_size=2: SimpleConvNet has no tensor_parallel_plan(). Add one" in line
@@ -51,7 +51,7 @@ def test_the_plan_of_the_dense_net_names_each_of_its_linear_layers() -> None:
 
 
 @pytest.mark.parametrize("trainer", ["tensor_parallel", "fsdp"])
-def test_a_fused_optimizer_that_cannot_be_cut_is_one_line(trainer: str, small: ComposeSmall) -> None:
+def test_a_fused_optimizer_of_a_sharded_model_is_refused_in_one_line(trainer: str, small: ComposeSmall) -> None:
     rule = "model.optimizer.fused=true: torch has no fused torch.optim.SGD for a model that is cut over devices. Use "
     with pytest.raises(ConfigError, match=re.escape(f"{rule}model.optimizer.fused=false")) as refused:
         validate(small(f"trainer={trainer}", SGD[0]))

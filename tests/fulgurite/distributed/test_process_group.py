@@ -33,24 +33,24 @@ NOTE = (
 
 
 class NoteGroup(Callback):
-    """Writes down what the group of processes is, for the tests below."""
+    """Write the properties of the process group, for the tests below."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, a file a rank."""
+        """Write one file per rank."""
         names = sorted(name for name in os.environ if name.startswith(("GLOO_", "NCCL_")))
         facts = [torch.distributed.get_backend(), *(f"{name}={os.environ[name]}" for name in names)]
         Path(trainer.default_root_dir, f"group{trainer.global_rank}.txt").write_text("\n".join(facts))
 
 
 def place(scheme: str, folder: Path) -> str:
-    """Return a meeting place of a kind that nobody has used."""
+    """Return a new init method of a scheme."""
     return {"env": "env://", "tcp": f"tcp://127.0.0.1:{free_port()}", "file": f"file://{folder}/meet"}[scheme]
 
 
 @pytest.mark.parametrize(("launcher", "scheme"), [("torchrun", "tcp"), SLOW("torchrun", "file"), SLOW("srun", "file")])
-def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme: str, tmp_path: Path) -> None:
-    words = (*TWO, *NOTE, f"distributed.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
-    both = run_two(launcher, tmp_path, *words)
+def test_ranks_of_a_launcher_use_the_init_method(launcher: str, scheme: str, tmp_path: Path) -> None:
+    overrides = (*TWO, *NOTE, f"distributed.init_method={place(scheme, tmp_path)}", f"paths.log_dir={tmp_path}/logs")
+    both = run_two(launcher, tmp_path, *overrides)
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
     run = only_run(tmp_path / "logs")
     assert {(run / f"group{rank}.txt").read_text() for rank in (0, 1)} == {"gloo"}
@@ -60,7 +60,7 @@ def test_processes_of_a_launcher_meet_where_they_are_told(launcher: str, scheme:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "scheme"), [("popen", "file"), ("spawn", "tcp"), ("fork", "file")])
-def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, scheme: str, tmp_path: Path) -> None:
+def test_ranks_that_rank_zero_starts_use_the_init_method(method: str, scheme: str, tmp_path: Path) -> None:
     more = (f"trainer.strategy.start_method={method}", f"distributed.init_method={place(scheme, tmp_path)}")
     asked = "trainer.strategy.process_group_backend=gloo"
     done = run_cli("train", *TWO, *NOTE, *more, asked, logs=tmp_path / "logs")
@@ -72,23 +72,23 @@ def test_processes_that_rank_zero_starts_meet_where_they_are_told(method: str, s
 
 
 @pytest.mark.slow
-def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_path: Path) -> None:
-    words = (
+def test_interfaces_and_variables_are_set_for_one_job_and_restored_after_it(tmp_path: Path) -> None:
+    overrides = (
         "distributed.interfaces=[lo]",
         "++distributed.comm_env.NCCL_DEBUG=INFO,null",
         "seed=1",
         f"paths.log_dir={tmp_path}/logs",
     )
-    both = run_two("by_hand", tmp_path, "-m", *TWO, *NOTE, *words)
+    both = run_two("by_hand", tmp_path, "-m", *TWO, *NOTE, *overrides)
     assert [one.returncode for one in both] == [0, 0], both[0].stderr + both[1].stderr
     [sweep] = (tmp_path / "logs/train/multiruns").iterdir()
-    told = [[(sweep / job / f"group{rank}.txt").read_text().split("\n") for rank in (0, 1)] for job in "01"]
+    notes = [[(sweep / job / f"group{rank}.txt").read_text().split("\n") for rank in (0, 1)] for job in "01"]
     interfaces = ["GLOO_SOCKET_IFNAME=lo", "NCCL_SOCKET_IFNAME==lo"]
-    assert told == [[["gloo", interfaces[0], "NCCL_DEBUG=INFO", interfaces[1]]] * 2, [["gloo", *interfaces]] * 2]
+    assert notes == [[["gloo", interfaces[0], "NCCL_DEBUG=INFO", interfaces[1]]] * 2, [["gloo", *interfaces]] * 2]
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("override", "line"),
     [
         ("distributed.init_method=tcp://127.0.0.1", r"lacks a host or a port from 1 to 65535. Set tcp://"),
         ("distributed.init_method=tcp://127.0.0.1:99999", r"has no port from 1 to 65535. Set env://, tcp://"),
@@ -102,14 +102,16 @@ def test_interfaces_and_variables_are_set_for_a_job_and_taken_back_after_it(tmp_
         ),
     ],
 )
-def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, line: str, small: ComposeSmall) -> None:
-    with pytest.raises(ConfigError, match=rf"^{words.lstrip('+').split('=')[0].replace('.', '[.]')}.*: {line}") as told:
-        validate(small(words))
-    assert len(told.value.findings) == 1
+def test_a_wrong_process_group_key_is_one_finding(override: str, line: str, small: ComposeSmall) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^{override.lstrip('+').split('=')[0].replace('.', '[.]')}.*: {line}"
+    ) as error:
+        validate(small(override))
+    assert len(error.value.findings) == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("overrides", "line"),
     [
         (("trainer.strategy.process_group_backend=ucc",), r"is built without ucc, it has gloo. Set .*=gloo"),
         (("trainer.strategy.process_group_backend=mpi",), r"is built without mpi, it has gloo. Set .*=gloo"),
@@ -121,10 +123,12 @@ def test_what_processes_cannot_meet_by_is_one_line_of_the_config(words: str, lin
         ),
     ],
 )
-def test_what_this_build_or_machine_lacks_is_one_line(words: tuple[str, ...], line: str, small: ComposeSmall) -> None:
-    with pytest.raises(UserError, match=line) as told:
-        build(small("trainer=ddp_sim", *words))
-    assert len(str(told.value).splitlines()) == 1
+def test_what_this_build_or_machine_does_not_support_is_one_line(
+    overrides: tuple[str, ...], line: str, small: ComposeSmall
+) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        build(small("trainer=ddp_sim", *overrides))
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_backend_for_gpus_is_refused_for_processes_on_the_cpu(small: ComposeSmall) -> None:
@@ -134,7 +138,7 @@ def test_a_backend_for_gpus_is_refused_for_processes_on_the_cpu(small: ComposeSm
 
 
 def refused(both: list[subprocess.CompletedProcess[str]]) -> str:
-    """Hold that all ranks have ended with 2 and without a traceback, and return the one line that was said."""
+    """Check that all ranks exited with 2 and without a traceback, and return the one error line."""
     assert [one.returncode for one in both] == [2, 2], both[0].stderr + both[1].stderr
     said = "".join(one.stderr for one in both)
     assert "Traceback" not in said
@@ -143,7 +147,7 @@ def refused(both: list[subprocess.CompletedProcess[str]]) -> str:
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", SLOW("by_hand")])
-def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_run(
+def test_ranks_with_different_overrides_are_refused_by_the_first_key_before_a_run_exists(
     launcher: str, tmp_path: Path
 ) -> None:
     of_rank = {0: ("seed=1",), 1: ("seed=2", "+tags.other=true")}
@@ -157,9 +161,7 @@ def test_ranks_with_other_words_are_refused_by_the_first_key_before_there_is_a_r
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", SLOW("srun")])
-def test_a_trainer_that_counts_other_processes_than_were_started_says_what_to_set(
-    launcher: str, tmp_path: Path
-) -> None:
+def test_a_trainer_with_another_number_of_processes_names_the_values_to_set(launcher: str, tmp_path: Path) -> None:
     both = run_two(launcher, tmp_path, *SMALL, f"paths.log_dir={tmp_path}/logs")
     line = refused(both)
     assert f"trainer.devices=1 trainer.num_nodes=1: {launcher} started 2 processes, 2 on this node" in line
@@ -175,20 +177,20 @@ def test_a_typo_under_a_launcher_is_one_line_and_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("override", "line"),
     [
         ("hydra/sweeper=search", "each process would search for itself; start the search without it: each of its jobs"),
         ("hydra/launcher=local", "each process would start all jobs; start the sweep without it: each of its jobs"),
     ],
 )
-def test_a_sweep_that_each_process_would_run_for_itself_is_refused(word: str, line: str, tmp_path: Path) -> None:
-    sweep = ("-m", *TWO, word, "model.optimizer.lr=choice(0.1,0.2)", f"paths.log_dir={tmp_path}/logs")
-    part = word.partition("=")[0]
+def test_a_sweep_that_each_rank_would_run_separately_is_refused(override: str, line: str, tmp_path: Path) -> None:
+    sweep = ("-m", *TWO, override, "model.optimizer.lr=choice(0.1,0.2)", f"paths.log_dir={tmp_path}/logs")
+    part = override.partition("=")[0]
     assert refused(run_two("torchrun", tmp_path, *sweep)).startswith(f"error: {part}: under torchrun {line}")
     assert not (tmp_path / "logs").exists()
 
 
-def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: Path) -> None:
+def test_ranks_that_do_not_share_a_folder_are_reported_within_the_timeout(tmp_path: Path) -> None:
     of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "distributed.rank_timeout_seconds=4") for rank in (0, 1)}
     both = run_two("srun", tmp_path, *TWO, of_rank=of_rank)
     assert [one.returncode for one in both] == [2, 2]
@@ -198,23 +200,21 @@ def test_processes_that_do_not_share_a_folder_say_so_within_the_time(tmp_path: P
 
 
 @pytest.mark.parametrize("scheme", ["env", SLOW("tcp")])
-def test_a_port_that_is_taken_ends_all_ranks_with_one_line(scheme: str, tmp_path: Path) -> None:
+def test_a_used_port_exits_all_ranks_with_one_line(scheme: str, tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("", 0))
         holder.listen()
         port = holder.getsockname()[1]
         url = "env://" if scheme == "env" else f"tcp://127.0.0.1:{port}"
-        words = (f"distributed.init_method={url}", f"paths.log_dir={tmp_path}/logs")
-        line = refused(run_two("by_hand", tmp_path, *TWO, *words, port=str(port)))
+        overrides = (f"distributed.init_method={url}", f"paths.log_dir={tmp_path}/logs")
+        line = refused(run_two("by_hand", tmp_path, *TWO, *overrides, port=str(port)))
     asked = f"MASTER_PORT={port}" if scheme == "env" else f"distributed.init_method={url}"
     assert f"{asked}: another process listens on this port. Set another port" in line
     assert read_json(only_run(tmp_path / "logs") / "run.json")["exit_code"] == 2
 
 
 @pytest.mark.parametrize(("rank", "note"), [(0, "1-begin-lead"), (1, "1-begin-1")])
-def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
-    rank: int, note: str, tmp_path: Path
-) -> None:
+def test_a_second_launch_with_the_same_rendezvous_is_refused(rank: int, note: str, tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     store.set("1-begin-lead", earlier := "left by an earlier start")
     meeting = Rendezvous(LaunchInfo("mpiexec", rank, 2, None, None, None, "key"), store, 20)
@@ -227,18 +227,18 @@ def test_a_second_start_that_meets_at_the_same_place_is_told_from_the_first(
             ours.result()
 
 
-def test_the_processes_of_one_mpiexec_meet_at_one_place_on_whichever_machine_they_are() -> None:
+def test_the_ranks_of_one_mpiexec_share_a_key_on_all_machines() -> None:
     place = {"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}
-    told = [
+    environments = [
         {**place, "PMI_RANK": str(rank), "PMI_ID": str(rank), "MPI_LOCALRANKID": str(rank % 2)} for rank in range(4)
     ]
-    assert len({detect_launch(env).key for env in told}) == 1  # type: ignore[union-attr]
-    other = detect_launch({**told[0], "MASTER_PORT": "29501"})
+    assert len({detect_launch(env).key for env in environments}) == 1  # type: ignore[union-attr]
+    other = detect_launch({**environments[0], "MASTER_PORT": "29501"})
     assert other is not None
-    assert other.key != detect_launch(told[0]).key  # type: ignore[union-attr]
+    assert other.key != detect_launch(environments[0]).key  # type: ignore[union-attr]
 
 
-def test_more_processes_than_cores_are_said_in_one_line(
+def test_more_processes_than_cores_are_one_warning(
     small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)

@@ -25,7 +25,7 @@ from tests.support.run_if import RunIf
 needs_proc = RunIf(path="/proc/self/stat")
 
 
-def test_an_interface_that_is_not_there_is_told_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_interface_is_reported_with_the_existing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,nope0")
     with pytest.raises(UserError, match=r"GLOO_SOCKET_IFNAME=lo,nope0: .* has no interface 'nope0'. It has lo"):
         require_gloo_interfaces()
@@ -33,7 +33,9 @@ def test_an_interface_that_is_not_there_is_told_with_those_that_are(monkeypatch:
     require_gloo_interfaces()
 
 
-def test_an_address_of_another_machine_is_refused_where_one_process_starts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_another_machine_is_refused_where_rank_zero_starts_all_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for address in ("192.0.2.1", "no-such-host.invalid"):
         monkeypatch.setenv("MASTER_ADDR", address)
         with pytest.raises(UserError, match=f"MASTER_ADDR={address}: is not an address of this machine"):
@@ -42,7 +44,7 @@ def test_an_address_of_another_machine_is_refused_where_one_process_starts_all(m
     require_local_master_address()
 
 
-def test_a_master_that_does_not_answer_is_waited_for_no_longer_than_asked() -> None:
+def test_a_master_that_does_not_answer_is_waited_for_until_the_timeout() -> None:
     port = int(free_port())
     start = time.monotonic()
     with pytest.raises(UserError, match=rf"{port}: rank 0 did not answer within 0.5 s \(Connection refused\)"):
@@ -54,7 +56,7 @@ def test_a_master_that_does_not_answer_is_waited_for_no_longer_than_asked() -> N
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stands for rank 1."""
+    """Yield a process that stands for rank 1."""
     process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     yield process
     process.kill()
@@ -62,7 +64,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @needs_proc
-def test_a_rank_that_another_process_has_started_is_named_when_it_is_gone(
+def test_an_externally_launched_rank_is_named_when_it_has_exited(
     sleeper: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ranks").mkdir()
@@ -83,7 +85,7 @@ def test_a_rank_that_another_process_has_started_is_named_when_it_is_gone(
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_a_run_over_an_interface_that_is_not_there_ends_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_a_missing_interface_exits_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nope0")
     done = run_cli("train", "trainer=ddp_sim", "extras.print_config=false", logs=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -95,12 +97,12 @@ def test_a_run_over_an_interface_that_is_not_there_ends_with_2(tmp_path: Path, m
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_a_rank_whose_torchrun_is_gone_ends_within_the_timeout_with_2(
+def test_a_rank_whose_torchrun_has_exited_exits_with_2_within_the_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    ranks = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
     elastic = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    for name, value in {**told, **elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+    for name, value in {**ranks, **elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(name, str(value))
     done = run_cli("train", "trainer=ddp_sim", "distributed.rank_timeout_seconds=5", logs=tmp_path, timeout=100)
     assert done.returncode == 2, done.stderr

@@ -15,7 +15,7 @@ from tests.support.faults import processes_with, with_fault
 from tests.support.project import ROOT
 from tests.support.run_if import RunIf
 
-WORDS = (
+OVERRIDES = (
     "trainer=ddp_sim",
     "+trainer.limit_train_batches=6",
     "+trainer.limit_val_batches=2",
@@ -26,10 +26,10 @@ WORDS = (
 )
 
 
-def torchrun(logs: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run two processes of the command under torchrun, which starts them again twice at most."""
+def torchrun(logs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run two processes of the command under torchrun, which restarts them at most twice."""
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
-    command = [sys.executable, *start, "src/train.py", *WORDS, *words, f"paths.log_dir={logs}"]
+    command = [sys.executable, *start, "src/train.py", *OVERRIDES, *overrides, f"paths.log_dir={logs}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=250, check=False)
 
@@ -37,7 +37,7 @@ def torchrun(logs: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @RunIf(path="/proc/self/stat")
-def test_a_run_that_torchrun_starts_again_ends_as_one_that_lost_no_rank(tmp_path: Path) -> None:
+def test_a_run_that_torchrun_restarts_ends_as_one_that_lost_no_rank(tmp_path: Path) -> None:
     ended, said = {}, ""
     for name, fault in (("whole", "none"), ("broken", "SIGKILL")):
         done = torchrun(tmp_path / name, *with_fault(fault, rank=1, step=9))

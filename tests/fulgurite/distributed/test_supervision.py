@@ -35,7 +35,7 @@ from tests.support.run_if import RunIf
 
 @pytest.fixture
 def sleepers() -> Iterator[dict[int, subprocess.Popen[bytes]]]:
-    """Two processes that stand for ranks 1 and 2."""
+    """Yield two processes that stand for ranks 1 and 2."""
     command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     processes = {number: subprocess.Popen(command) for number in (1, 2)}
     yield processes
@@ -52,7 +52,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @RunIf(posix=True)
-def test_the_rank_that_was_killed_is_named_not_those_that_lost_it(
+def test_the_killed_rank_is_named_and_not_its_peers(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -66,7 +66,7 @@ def test_the_rank_that_was_killed_is_named_not_those_that_lost_it(
 
 
 @RunIf(posix=True)
-def test_a_rank_that_failed_itself_ends_the_run_with_its_reason_and_code(
+def test_a_rank_that_failed_gives_the_run_its_reason_and_exit_code(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
@@ -79,8 +79,8 @@ def test_a_rank_that_failed_itself_ends_the_run_with_its_reason_and_code(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
-def test_a_stopped_rank_is_told_from_one_that_does_not_answer(
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc for the state of a process")
+def test_a_stopped_rank_is_distinguished_from_one_that_does_not_respond(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     silent = diagnose_failure(sleepers, tmp_path, 8, report_seconds=0.1)
@@ -92,8 +92,10 @@ def test_a_stopped_rank_is_told_from_one_that_does_not_answer(
 
 
 @RunIf(posix=True)
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell who is stopped")
-def test_ending_the_others_ends_a_stopped_one_too(sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc for the state of a process")
+def test_terminating_the_other_ranks_also_kills_a_stopped_one(
+    sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
     stop(sleepers[1])
     watcher.RankWatcher(sleepers, tmp_path, 60).terminate_others(0.1)
     assert [process.returncode for process in sleepers.values()] == [-9, -9]
@@ -110,7 +112,7 @@ def test_ending_the_others_ends_a_stopped_one_too(sleepers: dict[int, subprocess
         ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", False),
     ],
 )
-def test_only_errors_of_talking_to_others_are_blamed_on_others(message: str, lost: bool) -> None:
+def test_only_communication_errors_are_peer_losses(message: str, lost: bool) -> None:
     assert is_peer_loss(RuntimeError(message)) is lost
     assert is_peer_loss(torch.distributed.DistBackendError(message))
     assert not is_peer_loss(ValueError(message))
@@ -130,7 +132,7 @@ time.sleep(60)
 
 @RunIf(posix=True)
 @pytest.mark.parametrize(("status", "code"), [("running", 1), ("done", 0)])
-def test_a_rank_zero_that_hangs_on_a_dead_rank_is_ended_with_its_record_closed(
+def test_a_rank_zero_that_hangs_on_a_dead_rank_is_terminated_and_its_record_closed(
     status: str, code: int, tmp_path: Path
 ) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"status": status, "seed": 42}))
@@ -160,7 +162,7 @@ time.sleep(60)
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the orphan in /proc")
 @pytest.mark.parametrize("follow", ["exit_with_parent", "terminate_with_parent"])
-def test_a_child_process_ends_when_its_parent_is_killed(follow: str) -> None:
+def test_a_child_process_exits_when_its_parent_is_killed(follow: str) -> None:
     command = [sys.executable, "-c", PARENT, follow]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -180,7 +182,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_port_is_refused_before_a_rank_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -194,7 +196,7 @@ def test_a_port_that_is_taken_is_refused_before_a_process_waits_there(monkeypatc
         require_free_master_port()
 
 
-def test_waiting_for_each_other_ends_after_the_configured_time(small: ComposeSmall) -> None:
+def test_the_timeout_of_the_process_group_is_the_configured_one(small: ComposeSmall) -> None:
     from hydra.utils import instantiate
 
     trainer = instantiate(small("trainer=ddp_sim", "trainer.strategy=ddp").trainer, logger=False, **unchecked())

@@ -21,18 +21,18 @@ MUCH, LITTLE = 4_000_000, 1_500_000  # bytes: 40 sums of 272 kB of gradients; wh
 ONE_EACH = ("trainer.devices=1", "trainer.num_nodes=2", f"trainer.limit_train_batches={STEPS}", "data.batch_size=32")
 
 
-def run_both(nodes: tuple[Node, Node], *words: str) -> list[tuple[int, str]]:
+def run_both(nodes: tuple[Node, Node], *overrides: str) -> list[tuple[int, str]]:
     """Run the command of a training on both nodes, and return exit code and output of each."""
     started = []
     for node in nodes:
         env = {"RANK": str(node.number), "WORLD_SIZE": "2", "MASTER_ADDR": nodes[0].address(), "MASTER_PORT": "29611"}
-        started.append(node.start(sys.executable, "src/train.py", *TWO, *ONE_EACH, *words, env=env))
+        started.append(node.start(sys.executable, "src/train.py", *TWO, *ONE_EACH, *overrides, env=env))
     said = [process.communicate(timeout=300)[0] for process in started]
     return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
 
 
 @pytest.mark.parametrize("links", [("ethA",), ("ethB",), ("ethA", "ethB")], ids=",".join)
-def test_gradients_go_over_the_interfaces_that_the_config_names(links: tuple[str, ...], tmp_path: Path) -> None:
+def test_gradients_use_the_interfaces_of_the_config(links: tuple[str, ...], tmp_path: Path) -> None:
     with two_nodes(tmp_path) as nodes:
         asked = (f"distributed.interfaces=[{','.join(links)}]", f"paths.log_dir={tmp_path}/logs")
         ended = run_both(nodes, *asked)
@@ -45,7 +45,7 @@ def test_gradients_go_over_the_interfaces_that_the_config_names(links: tuple[str
         assert 0.5 < sent["ethA"] / sent["ethB"] < 2, sent
 
 
-def test_a_run_directory_that_the_other_machine_does_not_see_ends_both_with_one_line(tmp_path: Path) -> None:
+def test_a_run_directory_that_one_machine_does_not_see_exits_both_with_one_line(tmp_path: Path) -> None:
     shared, own = tmp_path / "logs", tmp_path / "own"
     (shared / "train").mkdir(parents=True)
     own.mkdir()
