@@ -24,6 +24,9 @@ def compose(
         overrides: As on the command line, e.g. `["experiment=example", "trainer.max_epochs=1"]`.
         config_name: The config file in `configs/`, without `.yaml`.
         output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
+
+    Example:
+        >>> cfg = fulgurite.compose(["experiment=example", "trainer.max_epochs=1"])
     """
     prepare_environment()
     guard_configs()

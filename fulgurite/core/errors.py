@@ -44,7 +44,11 @@ class FulguriteError(Exception):
 
 
 class UserError(FulguriteError):
-    """Invalid input; the message names the value, the rule and the remedy."""
+    """Invalid input; the message names the value, the rule and the remedy.
+
+    Example:
+        >>> raise UserError(f"data.num_points={num_points}: is below 3. Set at least one point per arm.")
+    """
 
     exit_code = EXIT_USER
 
@@ -54,6 +58,9 @@ class ConfigError(UserError):
 
     Args:
         findings: One line each, complete in itself.
+
+    Example:
+        >>> raise ConfigError(["data.noise=-1: is negative. Set 0 or more.", "data.parts=[]: is empty. List some."])
     """
 
     def __init__(self, findings: Sequence[str]) -> None:

@@ -39,6 +39,9 @@ def project_root() -> Path:
     Raises:
         UserError: `PROJECT_ROOT` names a folder without `.project-root` or another project than the started script's,
             or no folder holds that file.
+
+    Example:
+        >>> table = project_root() / "data" / "table.csv"
     """
     script = _started_script()
     of_script = _nearest_root(script.parent) if script else None
@@ -63,7 +66,10 @@ def _nearest_root(start: Path) -> Path | None:
 def _started_script() -> Path | None:
     """Return the started script; None for a prompt, `-c`, and scripts of the Python environment."""
     script = Path(sys.argv[0] if sys.argv else "").absolute()
-    if not script.is_file() or script.is_relative_to(sys.prefix) or script.is_relative_to(sys.base_prefix):
+    environments = (sys.prefix, sys.base_prefix)
+    if not script.is_file() or any(script.is_relative_to(folder) for folder in environments):
+        return None
+    if "site-packages" in script.parts:  # of another environment, whose packages this one borrows
         return None
     return script.resolve()
 

@@ -42,6 +42,9 @@ def validate(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: All findings together, one line each.
+
+    Example:
+        >>> fulgurite.validate(fulgurite.compose(["data.batch_size=0"]))
     """
     findings = find_problems(cfg)
     if findings:
