@@ -53,8 +53,8 @@ def find_interface_problem(name: str) -> str:
     names = [existing for _, existing in socket.if_nameindex()]
     if name in names:
         return ""
-    suggestion = did_you_mean(name, names) or f". It has {', '.join(names)}."
-    return f"{socket.gethostname()} has no interface {name!r}{suggestion}"
+    shown = ", ".join(f"{one.name} ({one.address or 'no address'})" for one in all_interfaces())
+    return f"{socket.gethostname()} has no interface {name!r}{did_you_mean(name, names) or '.'} It has {shown}."
 
 
 def require_interfaces(names: Sequence[str], source: str) -> list[Interface]:
