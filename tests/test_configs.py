@@ -29,11 +29,11 @@ EVERY = [(group, option) for group in GROUPS for option in options(group)]
 INCOMPLETE = {("model", "classifier")}  # a recipe without a net
 # what the machine may lack, and the error that reports it
 LACKING = {
-    ("trainer", "gpu"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
-    ("trainer", "ddp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
-    ("trainer", "fsdp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
-    ("trainer", "tensor_parallel"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu",
-    ("trainer", "mps"): "trainer.accelerator=mps: this machine has no MPS device; use trainer=cpu",
+    ("trainer", "gpu"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device. Set trainer=cpu.",
+    ("trainer", "ddp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device. Set trainer=cpu.",
+    ("trainer", "fsdp"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device. Set trainer=cpu.",
+    ("trainer", "tensor_parallel"): "trainer.accelerator=gpu: this machine has no CUDA or MPS device. Set trainer=cpu.",
+    ("trainer", "mps"): "trainer.accelerator=mps: this machine has no MPS device. Set trainer=cpu.",
     ("trainer", "tpu"): "trainer.accelerator=tpu: torch_xla finds no TPU here",
     ("logger", "neptune"): "Neptune has been sunset",
 }

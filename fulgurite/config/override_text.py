@@ -19,9 +19,9 @@ NOT_INHERITED_HYDRA = (
 )  # fmt: skip
 
 
-def quoted(path: Path) -> str:
-    """Return a path as a value of Hydra's command line."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+def quoted(value: Path | str) -> str:
+    """Return a path or a string as a value of Hydra's command line."""
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
 

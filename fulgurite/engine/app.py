@@ -1,4 +1,4 @@
-"""Run an entry point: error messages, signals, exit codes."""
+"""Run an entry point under Hydra with error messages, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -31,49 +31,11 @@ from fulgurite.shutdown.signals import signal_handler
 Task = Callable[[DictConfig], dict[str, float]]
 
 
-def run_job(task: Task, cfg: DictConfig) -> float | list[float] | None:
-    """Run a door's task under Hydra and end a failed single run with its exit code.
-
-    Args:
-        task: Takes the config and returns metrics by name.
-        cfg: A composed config.
-
-    Returns:
-        The metric named by `optimized_metric`, for sweeps; a list for several. None too where a trial was pruned.
-
-    Raises:
-        JobFailed: A job of a sweep failed; the sweep decides whether to go on.
-        Stopped: A signal ended the run, and the sweep with it.
-        SystemExit: A single run failed.
-    """
-    gc.enable()
-    try:
-        with isolated_job() if _current_job() is not None else nullcontext():
-            metrics = run_with_backoff(task, cfg)
-    except BaseException as error:
-        if (stop := find_interrupt(error)) is not None:
-            raise stop from None
-        outcome = classify_error(error, cfg)
-        if outcome.status == "pruned" and _current_job() is not None:
-            return None
-        # a job that ends itself with sys.exit ends no sweep; one that was interrupted does
-        ends_job = isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed")
-        if ends_job and _current_job() is not None:
-            raise JobFailed(outcome) from error
-        raise SystemExit(outcome.exit_code) from error
-    wanted = [metrics[name] for name in optimized_metrics(cfg)]
-    return wanted if len(wanted) > 1 else wanted[0] if wanted else None
-
-
 class EntryPoint:
     """A task that is also a program.
 
-    Called without arguments it reads `sys.argv`, composes the config with Hydra, runs the task and exits with a code
-    that says how the run ended. Called with a composed config it only runs the task and returns its metrics.
-
-    Args:
-        task: Takes a composed config and returns metrics by name.
-        config_name: The config file in `configs/`, without `.yaml`.
+    Called without arguments it composes the config from `sys.argv` with Hydra, runs the task and exits with the run's
+    exit code. Called with a composed config it only runs the task and returns its metrics.
     """
 
     def __init__(self, task: Task, config_name: str) -> None:
@@ -86,19 +48,44 @@ class EntryPoint:
     @overload
     def __call__(self, cfg: DictConfig) -> dict[str, float]: ...
     def __call__(self, cfg: DictConfig | None = None) -> dict[str, float] | None:
-        """Run the program, or the task alone when a config is given."""
+        """Run the program, or only the task when a config is passed."""
         if cfg is not None:
             return self.task(cfg)
         run_app(self)
         return None
 
     def run_job(self, cfg: DictConfig) -> float | list[float] | None:
-        """Run the task as a job of Hydra's."""
-        return run_job(self.task, cfg)
+        """Run the task as a Hydra job, and return the metrics of `optimized_metric` for the sweep.
+
+        Returns:
+            One metric, a list for several, or None: there is none, or the trial was pruned.
+
+        Raises:
+            JobFailed: A sweep job failed; the sweep decides whether to continue.
+            Interrupted: A signal stopped the run, and the sweep with it.
+            SystemExit: A single run failed.
+        """
+        gc.enable()
+        try:
+            with isolated_job() if _current_job() is not None else nullcontext():
+                metrics = run_with_backoff(self.task, cfg)
+        except BaseException as error:
+            if (stop := find_interrupt(error)) is not None:
+                raise stop from None
+            outcome = classify_error(error, cfg)
+            if _current_job() is not None:
+                if outcome.status == "pruned":
+                    return None
+                # sys.exit in a job fails the job; an interrupt stops the whole sweep
+                if isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed"):
+                    raise JobFailed(outcome) from error
+            raise SystemExit(outcome.exit_code) from error
+        values = [metrics[name] for name in optimized_metrics(cfg)]
+        return values if len(values) > 1 else values[0] if values else None
 
 
 def main(config_name: str) -> Callable[[Task], EntryPoint]:
-    """Make an entry point of a task: `hydra.main` with readable errors, signals, exit codes and resumable sweeps.
+    """Decorate a task like `hydra.main`, with clear errors, signals, exit codes and resume.
 
     Args:
         config_name: The config file in the project's `configs/`, without `.yaml`.
@@ -119,14 +106,9 @@ def main(config_name: str) -> Callable[[Task], EntryPoint]:
 
 
 def run_app(entry_point: EntryPoint) -> None:
-    """Compose the config from `sys.argv`, run the entry point under Hydra, and exit.
-
-    Raises:
-        SystemExit: The run failed or was stopped; the code says how.
-    """
-    # Hydra would otherwise print its own summary and end with 1; the errors are ours to tell
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    gc.disable()  # composing makes many small objects and no garbage: a fifth of the time would go to looking for it
+    """Compose the config from `sys.argv` and run the entry point; exit with its code unless it succeeds."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a summary of its own and exits with 1
+    gc.disable()  # a fifth of the time of composing would be garbage collection, which finds nothing
     try:
         prepare_environment()
     except FulguriteError as error:
@@ -142,12 +124,13 @@ def run_app(entry_point: EntryPoint) -> None:
         _hydra_main(entry_point)()
     except Interrupted as stop:
         signals.terminate_ranks()
-        _tell_stop(stop)
+        _report_interrupt(stop)
         raise SystemExit(stop.exit_code) from None
+    except JobFailed as error:
+        raise SystemExit(error.outcome.exit_code) from error
     except FulguriteError as error:
-        if not isinstance(error, JobFailed):
-            print_error(error)
-        raise SystemExit(error.outcome.exit_code if isinstance(error, JobFailed) else error.exit_code) from error
+        print_error(error)
+        raise SystemExit(error.exit_code) from error
     except Exception as error:
         from fulgurite.validation.composition import explain_composition
 
@@ -164,7 +147,7 @@ def run_app(entry_point: EntryPoint) -> None:
             from fulgurite.distributed.rendezvous import close_rendezvous
 
             close_rendezvous()
-        # Hydra's own hook for the end of a sweep is not called when a job has failed
+        # Hydra does not call on_multirun_end after a failed job
         if context.sweep_dir is not None and context.sweep_dir.is_dir() and rank() == 0:
             from fulgurite.runs.sweep_summary import conclude_sweep
 
@@ -172,7 +155,7 @@ def run_app(entry_point: EntryPoint) -> None:
 
 
 def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
-    """Return Hydra's entry point for a task; Hydra takes the job's name from the file of the function it is given."""
+    """Return the function that `hydra.main` makes of a task; Hydra names the job after the file of its code."""
 
     def job(cfg: DictConfig) -> float | list[float] | None:
         return entry_point.run_job(cfg)
@@ -183,7 +166,7 @@ def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:
     return cast("Callable[[], Any]", wrapped)
 
 
-def _tell_stop(stop: Interrupted) -> None:
+def _report_interrupt(stop: Interrupted) -> None:
     if rank() > 0:
         return
     context = current_context()
@@ -191,7 +174,7 @@ def _tell_stop(stop: Interrupted) -> None:
         from fulgurite.runs.sweep_summary import describe_stop
 
         line = describe_stop(context.sweep_dir, context.sweep_config, stop.signal_name)
-        hint = f"; to resume, give the same command with sweep.resume={context.sweep_dir}"
+        hint = f"; to resume, run the same command with sweep.resume={context.sweep_dir}"
         sys.stderr.write(f"{line}{hint if context.is_sweep_resumable else ''}\n")
     elif not stop.reported:
         sys.stderr.write(f"{stop} before the run began\n")

@@ -1,7 +1,8 @@
-"""What the trainer asks for against what the machine has, told before any data is touched."""
+"""Check the devices that the trainer needs before any data is loaded."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,49 +12,39 @@ from fulgurite.core.errors import UserError
 
 
 def require_hardware(trainer: DictConfig) -> None:
-    """Refuse a trainer config whose accelerator or number of devices this machine does not have.
-
-    Args:
-        trainer: The `trainer` group of the config.
-
-    Raises:
-        UserError: One line with the value, what the machine has, and what to use instead.
-    """
+    """Raise UserError unless this machine has the accelerator and the devices of the `trainer` config."""
     accelerator = trainer.get("accelerator", "auto")
-    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if accelerator == "tpu":
         _require_tpu()
     if accelerator not in {"gpu", "cuda", "mps"}:
         return
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kinds = ("cuda", "mps") if accelerator == "gpu" else (accelerator,)
-    present = max(counts[kind] for kind in kinds)
-    if present == 0:
-        names = " or ".join({"cuda": "CUDA", "mps": "MPS"}[kind] for kind in kinds)
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has no {names} device; use trainer=cpu")
-    asked = _number_of(trainer.get("devices", "auto"))
-    if asked > present:
+    available = max(counts[kind] for kind in kinds)
+    if available == 0:
+        names = " or ".join(kind.upper() for kind in kinds)
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has no {names} device. Set trainer=cpu.")
+    if _num_devices(trainer.get("devices", "auto")) > available:
         raise UserError(
-            f"trainer.devices={trainer.devices}: this machine has {present} {accelerator} device(s); "
-            f"use trainer.devices={present}"
+            f"trainer.devices={trainer.devices}: this machine has {available} {accelerator} device(s). "
+            f"Set trainer.devices={available}."
         )
 
 
 def _require_tpu() -> None:
     from lightning.pytorch.accelerators import XLAAccelerator
 
-    try:
+    available = False
+    with suppress(ModuleNotFoundError):
         available = XLAAccelerator.is_available()
-    except ModuleNotFoundError:
-        available = False
     if not available:
         raise UserError(
-            "trainer.accelerator=tpu: torch_xla finds no TPU here; "
-            "on a TPU host pip install torch_xla, else use trainer=cpu"
+            "trainer.accelerator=tpu: torch_xla finds no TPU here. Install torch_xla on a TPU host, or set trainer=cpu."
         )
 
 
-def _number_of(devices: Any) -> int:
-    """Return how many devices a Lightning `devices` value asks for; 0 when it takes what is there."""
+def _num_devices(devices: Any) -> int:
+    """Return the number of devices that Lightning's `devices` needs; 0 when it uses the available ones."""
     if isinstance(devices, int):
         return max(devices, 0)
     if isinstance(devices, str):

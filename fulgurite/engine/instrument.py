@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
@@ -74,28 +73,23 @@ def harden(
         >>> last = fulgurite.checkpoints.newest_checkpoint("run/checkpoints")
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path=last, weights_only=True)
     """
-    folder = Path(run_dir)
+    folder, callbacks = Path(run_dir), vars(trainer)["callbacks"]
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
-    _add(trainer, WorkerTimeout(worker_timeout_seconds))
+    # before the callbacks that save: Lightning has sorted them to the end
+    callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), WorkerTimeout(worker_timeout_seconds))
     apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes)
     if uneven_batches:
         install_uneven_batches(trainer)
     if handle_signals:
         signals = signal_handler()
-        alone = not signals.is_installed  # a script without `fulgurite.main`, which installs them for its runs
-        if alone:
+        is_script = not signals.is_installed  # `fulgurite.main` installs them for its runs
+        if is_script:
             signals.install()
-        stop_on_signals(trainer, datamodule, folder, grace_seconds, announce=alone)
+        stop_on_signals(trainer, datamodule, folder, grace_seconds, announce=is_script)
     if verified_checkpoints:
         metadata = {**(checkpoint_metadata or {}), "versions": versions()}
         install_checkpoint_io(trainer, metadata, asynchronous=async_checkpoints)
     if skip_idle_hooks:
-        idle_hooks.skip_idle_hooks([*vars(trainer)["callbacks"], trainer.strategy])
+        idle_hooks.skip_idle_hooks([*callbacks, trainer.strategy])
     return trainer
-
-
-def _add(trainer: Trainer, callback: Callback) -> None:
-    """Insert a callback before those that save: Lightning has sorted them to the end."""
-    callbacks: list[Callback] = vars(trainer)["callbacks"]
-    callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), callback)

@@ -1,9 +1,6 @@
-"""A training that ran out of memory begins again with half the batch and twice the accumulation; once.
+"""Restart a training that ran out of memory once, with half the batch size and twice the accumulation.
 
-`callbacks=oom_backoff` asks for it. A rank that runs out of memory leaves a note in the run's directory. One process
-frees what it has and runs its task again; where Lightning has started a process a device, rank 0 ends the others and
-starts its own command anew. The run goes on from its last checkpoint. What it was asked for stays its config in
-`.hydra/` and in its config_hash, so `resume=` finds it; what was changed stands in run.json.
+`.hydra/` and config_hash keep the requested config, so that `resume=` finds the run; run.json records the new values.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -24,93 +21,90 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import is_below
+from fulgurite.config.override_text import is_below, last_value, override_key, quoted
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import OUT_OF_MEMORY_NOTE, FulguriteError
+from fulgurite.core.proc import read_stat
 from fulgurite.core.rank_logging import RankedLogger, rank
 
 log = RankedLogger(__name__)
 
 NODE = "callbacks.oom_backoff"
-# Lightning counts these in batches where they are whole numbers.
+# Lightning counts these in batches when they are integers
 IN_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "overfit_batches")
-LOOK, GRACE = 0.5, 5.0  # seconds between two looks for a note; seconds that rank 0 has to come to an end by itself
+POLL_SECONDS = 0.5
+RANK_ZERO_EXIT_SECONDS = 5.0  # from the note until rank 0 counts as blocked in a collective
 
 
 class RetryWithSmallerBatch(FulguriteError):
-    """A run that ran out of memory is to begin again.
+    """A run that ran out of memory restarts.
 
     Args:
-        cfg: The config to begin with.
-        changes: What differs in it, by key.
-        restart: Whether the command must be started anew, with all its processes.
+        cfg: The config of the retry.
+        changes: Its changed values, by key.
+        restart: The command with all its processes restarts, instead of the task in this process.
     """
 
     def __init__(self, cfg: DictConfig, changes: dict[str, Any], *, restart: bool) -> None:
-        super().__init__("out of memory: the run begins again with half the batch")
+        super().__init__("out of memory: the run restarts with half the batch size")
         self.cfg, self.changes, self.restart = cfg, changes, restart
 
 
 def run_with_backoff(task: Callable[[DictConfig], dict[str, float]], cfg: DictConfig) -> dict[str, float]:
-    """Run a door's task, and once more with smaller batches when memory ran out and the config asks for that.
-
-    Args:
-        task: Takes the config and returns metrics by name.
-        cfg: A composed config.
-    """
-    if not _wanted(cfg):
+    """Run a task; with `callbacks=oom_backoff` retry it once with half the batch size after running out of memory."""
+    if not _is_enabled(cfg):
         return task(cfg)
     folder = Path(cfg.paths.output_dir)
     current_context().managed_runs.add(str(folder))
     if rank() == 0:
         (folder / OUT_OF_MEMORY_NOTE).unlink(missing_ok=True)  # of a run that was killed
     try:
-        with _watched(cfg):
+        with _watch_for_note(cfg):
             return task(cfg)
-    except RetryWithSmallerBatch as again:
-        changed, changes, restart = again.cfg, again.changes, again.restart
+    except RetryWithSmallerBatch as error:
+        retry_cfg, changes, restart = error.cfg, error.changes, error.restart
     finally:
         current_context().managed_runs.discard(str(folder))
-    # out of the handler: the traceback held what filled the memory
+    # outside the handler: the traceback refers to the tensors that filled the memory
     if restart:
         _restart(changes, folder)
-    _free()
-    return task(changed)
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return task(retry_cfg)
 
 
 def plan_retry(cfg: DictConfig) -> RetryWithSmallerBatch | None:
-    """Return how a run that just failed begins again; None when it does not.
-
-    Args:
-        cfg: Its config.
-    """
-    note = Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE
-    if not _wanted(cfg) or rank() != 0 or not note.is_file():
+    """Return how to restart a run that just failed; None if it must not restart."""
+    path = Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE
+    if not _is_enabled(cfg) or rank() != 0 or not path.is_file():
         return None
-    with suppress(FileNotFoundError):  # the watching thread was first
-        told = json.loads(note.read_text())
-        note.unlink()
-        if why := _why_not(cfg, told):
-            log.warning("callbacks.oom_backoff does nothing here: %s", why)
+    with suppress(FileNotFoundError):  # the watching thread was faster
+        note = json.loads(path.read_text())
+        path.unlink()
+        if obstacle := _find_obstacle(cfg, note):
+            log.warning("callbacks.oom_backoff: no restart: %s", obstacle)
             return None
-        return _halve_batch(cfg, restart=told["restart"])
+        return _halve_batch(cfg, restart=note["restart"])
     return None
 
 
-def _wanted(cfg: DictConfig) -> bool:
+def _is_enabled(cfg: DictConfig) -> bool:
     return OmegaConf.select(cfg, NODE) is not None and not OmegaConf.select(cfg, f"{NODE}.halved_from")
 
 
-def _why_not(cfg: DictConfig, told: dict[str, Any]) -> str:
+def _find_obstacle(cfg: DictConfig, note: dict[str, Any]) -> str:
     size = OmegaConf.select(cfg, "data.batch_size")
     if str(Path(cfg.paths.output_dir)) not in current_context().managed_runs:
-        return "the run was called from Python, call it again with half the data.batch_size"
-    if told["foreign"]:
-        return "the processes were started by another program or on several machines, only that can start them again"
-    if told["restart"] and not Path("/proc/self/environ").exists():
-        return "several processes are started again on Linux only"
-    if told["restart"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return "a job of a sweep that has several processes cannot be started again alone"
+        return "the run was called from Python. Call it again with half the data.batch_size"
+    if note["foreign"]:
+        return "another program started the processes, or they are on several machines. Restart them there"
+    if note["restart"] and not Path("/proc/self/environ").exists():
+        return "several processes can be restarted on Linux only"
+    if note["restart"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return "a sweep job with several processes cannot be restarted alone"
     if not isinstance(size, int) or size < 2 or size % 2:
         return f"data.batch_size={size} cannot be halved"
     return ""
@@ -121,22 +115,22 @@ def _halve_batch(cfg: DictConfig, *, restart: bool) -> RetryWithSmallerBatch:
     from fulgurite.runs.provenance import config_hash
 
     folder, size, trainer = Path(cfg.paths.output_dir), cfg.data.batch_size, cfg.trainer
-    gathered = trainer.get("accumulate_grad_batches") or 1
-    changes: dict[str, Any] = {"data.batch_size": size // 2, "trainer.accumulate_grad_batches": gathered * 2}
+    accumulation = 2 * (trainer.get("accumulate_grad_batches") or 1)
+    changes: dict[str, Any] = {"data.batch_size": size // 2, "trainer.accumulate_grad_batches": accumulation}
     changes |= {f"trainer.{key}": trainer[key] * 2 for key in IN_BATCHES if type(trainer.get(key)) is int}
-    changes[f"{NODE}.halved_from"] = {"batch_size": size, "config_hash": config_hash(cfg)}
+    changes |= {f"{NODE}.halved_from.batch_size": size, f"{NODE}.halved_from.config_hash": config_hash(cfg)}
     checkpoint, damaged = newest_intact(folder / "checkpoints")
     for line in damaged:
         log.warning("%s", line)
     if checkpoint is not None:
         changes |= {"ckpt_path": str(checkpoint), "ckpt_sha256": None}
     log.warning(
-        "out of memory with data.batch_size=%d: the run begins again with data.batch_size=%d "
-        "trainer.accumulate_grad_batches=%d, from %s",
+        "out of memory with data.batch_size=%d: restarting with data.batch_size=%d "
+        "trainer.accumulate_grad_batches=%d from step %s",
         size,
         size // 2,
-        gathered * 2,
-        f"{checkpoint}, step {manifest_step(checkpoint):.0f}" if checkpoint else "its beginning",
+        accumulation,
+        f"{manifest_step(checkpoint):.0f} in {checkpoint}" if checkpoint else "0",
     )
     changed = cfg.copy()
     with read_write(changed), open_dict(changed):
@@ -147,79 +141,54 @@ def _halve_batch(cfg: DictConfig, *, restart: bool) -> RetryWithSmallerBatch:
     return RetryWithSmallerBatch(changed, changes, restart=restart)
 
 
-def _free() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 @contextmanager
-def _watched(cfg: DictConfig) -> Iterator[None]:
-    """Begin again for a rank 0 that waits for ever, in a collective, for a rank that ran out of memory."""
-    ended = Event()
+def _watch_for_note(cfg: DictConfig) -> Iterator[None]:
+    """Restart from a thread when rank 0 is blocked in a collective with a rank that ran out of memory."""
+    done, note = Event(), Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE
 
     def watch() -> None:
-        note, seen = Path(cfg.paths.output_dir) / OUT_OF_MEMORY_NOTE, 0.0
-        while not ended.wait(LOOK):
-            seen = seen + LOOK if note.exists() else 0.0
-            if seen >= GRACE and json.loads(note.read_text())["restart"] and (again := plan_retry(cfg)) is not None:
-                _restart(again.changes, note.parent)
+        seconds = 0.0
+        while not done.wait(POLL_SECONDS):
+            seconds = seconds + POLL_SECONDS if note.exists() else 0.0
+            if seconds < RANK_ZERO_EXIT_SECONDS or not json.loads(note.read_text())["restart"]:
+                continue
+            if (retry := plan_retry(cfg)) is not None:
+                _restart(retry.changes, note.parent)
 
     if rank() == 0:
         Thread(target=watch, name="out-of-memory-watch", daemon=True).start()
     try:
         yield
     finally:
-        ended.set()
+        done.set()
 
 
 def _restart(changes: dict[str, Any], folder: Path) -> NoReturn:
-    """End all other processes of the run and become its command, with changed words, in the same directory."""
+    """Kill the other processes of the run, and replace this one by its command with changed overrides."""
     import __main__
     from fulgurite.checkpoints.manifest import manifest_step
     from fulgurite.loggers.metrics_csv import drop_rows_from
 
-    for child in _children():
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    for path in Path("/proc").glob("[0-9]*"):
+        if read_stat(int(path.name))[1:2] == [str(os.getpid())]:
+            with suppress(ProcessLookupError):
+                os.kill(int(path.name), signal.SIGKILL)
     drop_rows_from(folder, int(manifest_step(Path(changes["ckpt_path"]))) if "ckpt_path" in changes else 0)
     start = [sys.argv[0]] if __main__.__spec__ is None else ["-m", __main__.__spec__.name]
     replaced = ["hydra.run.dir", "hydra.output_subdir", *changes]
-    if "ckpt_path" in changes or not _takes_weights(sys.argv):
-        replaced.append("resume")  # it would compare the config with what was asked for
-    given = [word for word in sys.argv[1:] if not is_below(word.lstrip("+~").partition("=")[0], replaced)]
-    words = [f"++{key}={_as_word(value)}" for key, value in changes.items()]
-    # its config as it was asked for stays in .hydra/
-    words += [f"hydra.run.dir={_as_word(str(folder.absolute()))}", "hydra.output_subdir=null"]
-    environment = dict(
-        entry.split("=", 1) for entry in Path("/proc/self/environ").read_text().split("\0") if "=" in entry
-    )  # as it was at the start: Lightning has since written down who is rank 0 of how many
+    if "ckpt_path" in changes or last_value(sys.argv, "resume.mode") in {None, "continue"}:
+        replaced.append("resume")  # it would compare the changed config with the requested one
+    kept = [argument for argument in sys.argv[1:] if not is_below(override_key(argument), replaced)]
+    for key, value in changes.items():
+        text = quoted(value) if isinstance(value, str) else "null" if value is None else value
+        kept.append(f"++{key}={text}")
+    # .hydra/ keeps the requested config
+    kept += [f"hydra.run.dir={quoted(folder.absolute())}", "hydra.output_subdir=null"]
+    # the environment of the start: Lightning has since set the variables of rank 0
+    entries = Path("/proc/self/environ").read_text().split("\0")
+    environment = dict(entry.split("=", 1) for entry in entries if "=" in entry)
     logging.shutdown()
     sys.stdout.flush()
     if HydraConfig.initialized():
         os.chdir(HydraConfig.get().runtime.cwd)
-    os.execve(sys.executable, [sys.executable, *start, *given, *words], environment)  # noqa: S606 - no shell is wanted
-
-
-def _takes_weights(words: Sequence[str]) -> bool:
-    """Tell whether a command line makes a new run from the weights of another one."""
-    modes = [word.partition("=")[2] for word in words if word.lstrip("+~").startswith("resume.mode=")]
-    return bool(modes) and modes[-1] != "continue"
-
-
-def _as_word(value: Any) -> str:
-    """Return a value as Hydra's command line takes it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_as_word(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return "null" if value is None else str(value)
-
-
-def _children() -> Iterator[int]:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                yield int(stat.parent.name)
+    os.execve(sys.executable, [sys.executable, *start, *kept], environment)  # noqa: S606 - no shell is wanted

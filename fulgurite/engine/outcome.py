@@ -1,4 +1,4 @@
-"""What does an error that ended a run mean, and who says it how? Status, reason, exit code; lines at the terminal."""
+"""Classify the error that ended a run as status, reason and exit code, and report it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class JobFailed(FulguriteError):
-    """A job of a sweep failed; it has told why itself."""
+    """A sweep job failed, and has reported the reason."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.reason)
@@ -51,13 +51,8 @@ class JobFailed(FulguriteError):
 
 
 def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
-    """Return what an error that ended a run means.
-
-    Args:
-        error: What was raised.
-        cfg: The run's config, for the values that the advice names.
-    """
-    if (killed := _killed(error)) is not None:
+    """Return status, reason and exit code of a run that an error ended; the remedy names values of `cfg`."""
+    if (killed := _classify_interrupt(error)) is not None:
         return killed
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
     if isinstance(error, Pruned):
@@ -69,18 +64,18 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
-        return Outcome("failed", f"{reason}; free space or write elsewhere with paths.log_dir=<folder>", EXIT_USER)
+        return Outcome("failed", f"{reason}. Free space, or set paths.log_dir=<folder on another disk>.", EXIT_USER)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH
-        return Outcome("failed", f"the program ended itself with code {code}", code or EXIT_CRASH)
+        return Outcome("failed", f"the program called sys.exit with code {code}", code or EXIT_CRASH)
     return Outcome("failed", reason, EXIT_CRASH)
 
 
-def _killed(error: BaseException) -> Outcome | None:
-    """Return the outcome of a run that a signal has ended, else None."""
+def _classify_interrupt(error: BaseException) -> Outcome | None:
+    """Return the outcome of a run that a signal stopped; None for any other error."""
     if (stop := find_interrupt(error)) is not None:
         return Outcome("killed", str(stop), stop.exit_code)
-    # in a process that does not listen to signals by our rules, Lightning ends the program itself
+    # without `shutdown.signals`, Lightning's own handlers raise these
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         return Outcome("killed", "interrupted (SIGINT)", EXIT_INTERRUPTED)
     if type(error).__name__ == "SIGTERMException":
@@ -88,17 +83,11 @@ def _killed(error: BaseException) -> Outcome | None:
     return None
 
 
-def log_outcome(error: BaseException, outcome: Outcome, advice: str) -> None:
-    """Log how a run ended.
-
-    Args:
-        error: What ended it.
-        outcome: What that means.
-        advice: How a run that a signal has stopped goes on.
-    """
+def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> None:
+    """Log how a run ended; after a signal with the hint how to resume it."""
     if (stop := find_interrupt(error)) is not None:
         stop.reported = True
-        log.error("%s%s", outcome.reason, advice)
+        log.error("%s%s", outcome.reason, resume_hint)
     elif isinstance(error, Pruned):
         log.info("pruned: %s", outcome.reason)
     elif isinstance(error, ConfigError):
@@ -114,11 +103,7 @@ def log_outcome(error: BaseException, outcome: Outcome, advice: str) -> None:
 
 
 def print_error(error: FulguriteError) -> None:
-    """Say at the terminal what ended this process before there was a run, a line a finding; once a machine.
-
-    Args:
-        error: What the user got wrong; what rank 0 has refused is said by rank 0.
-    """
+    """Write an error that occurred before the run to standard error, once per machine."""
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():

@@ -1,4 +1,4 @@
-"""Reserves a run's directory, so that two starts in one second are two directories."""
+"""Reserve the directory of a run or a sweep, so that two starts in one second get different directories."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from fulgurite.validation.validate import validate
 
 
 def reserve(wanted: Path) -> Path:
-    """Create `wanted`, or the first of `wanted-2`, `wanted-3`, ... that nobody has, and return it.
+    """Create and return `wanted`, or the first of `wanted-2`, `wanted-3`, ... that does not exist.
 
     Raises:
-        UserError: The folder above cannot be written to.
+        UserError: The parent folder is not writable.
     """
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             candidate = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
             with suppress(FileExistsError):
-                candidate.mkdir()  # fails when it is there: the file system decides who was first
+                candidate.mkdir()  # atomic: one of two processes gets FileExistsError
                 return candidate
     except OSError as error:
         raise UserError(
-            f"{wanted}: cannot be made ({error.strerror}); a run needs a folder of its own: "
-            "make it writable or set paths.log_dir=<folder>"
+            f"{wanted}: the run directory cannot be created ({error.strerror}). "
+            "Make the parent folder writable, or set paths.log_dir=<folder>."
         ) from error
     raise AssertionError("count() does not end")
 
 
 class ReserveRunDirectory(Callback):
-    """Hydra callback: puts a reserved directory in place of the one that the clock gave.
+    """Hydra callback that replaces the timestamped directory by a reserved one.
 
-    A directory named on the command line (`hydra.run.dir=...`, as the launcher of DDP does) is taken as it is.
+    It leaves a directory named on the command line (`hydra.run.dir=...`, as Lightning's launcher does) as it is.
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a single run, or go on in that of an earlier one; rank 0 does so for all."""
+        """Reserve the directory of a single run, or resume an earlier one; rank 0 decides for all ranks."""
 
-        def begin() -> None:
+        def start() -> None:
             plan_resume(config)
             if not OmegaConf.select(config, "resume.run") or config.resume.mode != CONTINUE:
                 _reserve_key(config, "hydra.run.dir")
@@ -62,102 +62,91 @@ class ReserveRunDirectory(Callback):
                 clear_failures(Path(str(config.hydra.run.dir)))
 
         with _exit_on_user_error():
-            _refuse_for(config, "is for sweeps; add -m")
+            _reject_sweep_keys(config, "applies to sweeps only. Add -m.")
             if current_launch() is None:
-                begin()
+                start()
             else:
-                from fulgurite.distributed.shared_start import start_run_on_all_ranks  # not for a process that is alone
+                from fulgurite.distributed.shared_start import start_run_on_all_ranks  # only with several ranks
 
-                validate(config)  # before the processes meet, for which torch is imported
-                start_run_on_all_ranks(config, begin)
+                validate(config)  # before the rendezvous, which imports torch
+                start_run_on_all_ranks(config, start)
         for key, value in _rank_overrides(config):
             set_config_value(config, key, value)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Reserve the directory of a sweep; ours do so themselves, when all its jobs were found right."""
+        """Reserve the directory of a sweep; the library's sweepers reserve theirs after validating all jobs."""
+        context = current_context()
+        context.sweep_config = config
+        context.is_sweep_resumable = _has_target(config.hydra.sweeper, ".GridSweeper", ".SearchSweeper")
         with _exit_on_user_error():
-            if asked := OmegaConf.select(config, "resume.run"):
-                raise UserError(f"resume={asked}: is for one run, and a sweep starts several; leave it out")
-            context = current_context()
-            context.is_sweep_resumable = _is_ours(config)
+            if folder := OmegaConf.select(config, "resume.run"):
+                raise UserError(f"resume={folder}: a sweep starts several runs. Remove resume, or remove -m.")
             if not context.is_sweep_resumable:
-                _refuse_for(
-                    config, "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
+                _reject_sweep_keys(
+                    config, "needs a sweeper of this library. Set hydra/sweeper=grid or hydra/sweeper=search."
                 )
             if (launch := current_launch()) is not None:
-                _refuse_together(config, launch.launcher)
-        context.sweep_config = config
-        if not context.is_sweep_resumable:
-            with _exit_on_user_error():
+                _require_grid_in_process(config, launch.launcher)
+            if not context.is_sweep_resumable:
                 self.reserve_sweep(config)
 
     @staticmethod
-    def reserve_sweep(config: DictConfig, earlier: Path | None = None) -> Path:
-        """Reserve the directory of a sweep, or take that of an earlier one; its jobs are told it as an override.
+    def reserve_sweep(config: DictConfig, resumed: Path | None = None) -> Path:
+        """Reserve the directory of a sweep, or reuse `resumed`, and pass it to the jobs as an override.
 
         Args:
-            config: The sweep's config with Hydra's part.
-            earlier: The directory of the sweep that goes on.
+            config: The sweep's config with its `hydra` node.
+            resumed: Directory of the sweep to resume; None for a new one.
 
         Raises:
-            UserError: The directory that is named holds another sweep, or cannot be made.
+            UserError: `hydra.sweep.dir` names the directory of another sweep, or cannot be created.
         """
         context = current_context()
 
-        def reserve_sweep() -> Path:
-            path = earlier or _reserve_key(config, "hydra.sweep.dir") or Path(str(config.hydra.sweep.dir))
-            if earlier is None and context.is_sweep_resumable and (path / LEDGER).is_file():
-                raise UserError(f"hydra.sweep.dir={path}: holds a sweep; go on with it by sweep.resume={path}")
+        def reserve_dir() -> Path:
+            path = resumed or _reserve_key(config, "hydra.sweep.dir") or Path(str(config.hydra.sweep.dir))
+            if resumed is None and context.is_sweep_resumable and (path / LEDGER).is_file():
+                raise UserError(f"hydra.sweep.dir={path}: holds a sweep. Resume it with sweep.resume={path}.")
             path.mkdir(parents=True, exist_ok=True)
             return path
 
         if current_launch() is None:
-            folder = reserve_sweep()
+            folder = reserve_dir()
         else:
             from fulgurite.distributed.shared_start import share_sweep_dir
 
-            folder = share_sweep_dir(config, reserve_sweep)
+            folder = share_sweep_dir(config, reserve_dir)
         context.sweep_dir = folder
         set_config_value(config, "hydra.sweep.dir", str(folder))
-        words = [f"hydra.sweep.dir='{folder}'"] if earlier or not _is_named(config, "hydra.sweep.dir") else []
-        words += [f"{key}={'null' if value is None else value}" for key, value in _rank_overrides(config)]
+        overrides = [f"hydra.sweep.dir='{folder}'"] if resumed or not _is_overridden(config, "hydra.sweep.dir") else []
+        overrides += [f"{key}={'null' if value is None else value}" for key, value in _rank_overrides(config)]
         with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
-            config.hydra.overrides.hydra.extend(words)  # each job composes anew
+            config.hydra.overrides.hydra.extend(overrides)  # Hydra composes each job from these
         return folder
 
 
-def _is_ours(config: DictConfig) -> bool:
-    """Tell whether the sweeper checks its jobs first and makes its folder itself."""
-    return _is(config.hydra.sweeper, ".GridSweeper", ".SearchSweeper")
+def _require_grid_in_process(config: DictConfig, launcher: str) -> None:
+    """Require a grid that runs its jobs in the processes that an external launcher started."""
+    remedy = f"Start it without {launcher}: each job starts its own processes."
+    if not _has_target(config.hydra.sweeper, ".GridSweeper"):
+        raise UserError(f"hydra/sweeper: under {launcher} each process would run its own search. {remedy}")
+    if not _has_target(config.hydra.launcher, ".BasicLauncher"):
+        raise UserError(f"hydra/launcher: under {launcher} each process would start all jobs. {remedy}")
 
 
-def _refuse_together(config: DictConfig, by: str) -> None:
-    """Refuse what each of several processes that a launcher has started would do for itself."""
-    started = "each of its jobs starts its processes itself"
-    if not _is(config.hydra.sweeper, ".GridSweeper"):
-        raise UserError(
-            f"hydra/sweeper: under {by} each process would search for itself; start the search without it: {started}"
-        )
-    if not _is(config.hydra.launcher, ".BasicLauncher"):
-        raise UserError(
-            f"hydra/launcher: under {by} each process would start all jobs; start the sweep without it: {started}"
-        )
+def _has_target(node: DictConfig, *names: str) -> bool:
+    return str(node.get("_target_", "")).endswith(names)
 
 
-def _is(part: DictConfig, *names: str) -> bool:
-    return str(part.get("_target_", "")).endswith(names)
-
-
-def _refuse_for(config: DictConfig, rule: str) -> None:
-    """Refuse what only a sweep of ours can be asked."""
+def _reject_sweep_keys(config: DictConfig, rule: str) -> None:
     for name in ("resume", "dry_run"):
-        if asked := OmegaConf.select(config, f"sweep.{name}"):
-            raise UserError(f"sweep.{name}={str(asked).lower() if asked is True else asked}: {rule}")
+        if value := OmegaConf.select(config, f"sweep.{name}"):
+            raise UserError(f"sweep.{name}={str(value).lower() if value is True else value}: {rule}")
 
 
 @contextmanager
 def _exit_on_user_error() -> Iterator[None]:
-    """Tell what the user got wrong and end the program: Hydra would turn the exception into a warning and go on."""
+    """Exit on a user's error: Hydra would turn the exception into a warning and continue."""
     try:
         yield
     except FulguriteError as error:
@@ -166,23 +155,23 @@ def _exit_on_user_error() -> Iterator[None]:
 
 
 def _reserve_key(config: DictConfig, key: str) -> Path | None:
-    if _is_named(config, key):
+    if _is_overridden(config, key):
         return None
     path = reserve(Path(str(OmegaConf.select(config, key))))
     set_config_value(config, key, str(path))
     return path
 
 
-def _is_named(config: DictConfig, key: str) -> bool:
+def _is_overridden(config: DictConfig, key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
 
 
 def _rank_overrides(config: DictConfig) -> list[tuple[str, str | None]]:
-    """Return what another process than rank 0 has of its own: its log; what rank 0 writes it does not write too."""
+    """Return the settings of a rank above 0: a log file of its own, and no copy of rank 0's files."""
     if rank() == 0:
         return []
-    own: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if current_launch() else []
+    overrides: list[tuple[str, str | None]] = [("hydra.output_subdir", None)] if current_launch() else []
     if OmegaConf.select(config, "hydra.job_logging.handlers.file"):
         file = "${hydra.runtime.output_dir}/${task_name}" + f".rank{rank()}.log"
-        own.append(("hydra.job_logging.handlers.file.filename", file))
-    return own
+        overrides.append(("hydra.job_logging.handlers.file.filename", file))
+    return overrides

@@ -1,4 +1,4 @@
-"""Configs and finished runs in plain Python: notebooks, scripts, tests. Needs no Hydra context."""
+"""Load a run directory in a notebook, a script or a test, without a Hydra context."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run directory, read.
+    """A loaded run directory.
 
     Attributes:
         folder: The run directory.
-        cfg: The config it was made from.
+        cfg: Its config.
         record: `run.json`.
-        results: `results.json`; empty when the run did not get that far.
-        metrics: Rows of `metrics.csv`, oldest first; a metric that was not logged at a step is not in its row.
+        results: `results.json`; empty if the run has none.
+        metrics: Rows of `metrics.csv`, oldest first; each holds the metrics logged at its step.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class SavedRun:
         """Return the model in eval mode with trained weights.
 
         Args:
-            weights: A checkpoint; the one the results were measured on when not given.
+            weights: A checkpoint; None loads the one that the results were measured on.
 
         Raises:
             UserError: The run has no checkpoint, or the checkpoint does not fit.
@@ -57,7 +57,7 @@ class SavedRun:
         return model.eval()
 
     def datamodule(self) -> LightningDataModule:
-        """Return the data module the run was trained with, prepared and set up."""
+        """Return the run's data module, prepared and set up."""
         from fulgurite.engine.build import build_component
 
         data = cast("LightningDataModule", build_component(self.cfg, "data"))
@@ -68,26 +68,17 @@ class SavedRun:
 
 
 def load_run(folder: str | Path) -> SavedRun:
-    """Read a run directory.
-
-    Args:
-        folder: The directory that holds `run.json`.
+    """Load the run directory `folder`, which holds `run.json`.
 
     Raises:
-        UserError: The folder is no run directory.
+        UserError: The folder is not a run directory.
     """
     prepare_environment()
     folder = Path(folder).resolve()
     run = RunDirectory.of(folder)
     if run is None:
-        raise UserError(f"{folder}: holds no run.json; give a run directory, e.g. logs/train/runs/<date>_<time>")
+        raise UserError(f"{folder}: holds no run.json. Pass a run directory, e.g. logs/train/runs/<date>_<time>.")
     check_config_file(folder / ".hydra" / "config.yaml")
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    return SavedRun(
-        folder=folder,
-        cfg=set_run_paths(cfg, folder),
-        record=run.record,
-        results=run.results,
-        metrics=list(run.metric_rows()),
-    )
+    return SavedRun(folder, set_run_paths(cfg, folder), run.record, run.results, list(run.metric_rows()))

@@ -1,4 +1,4 @@
-"""Opens and closes a run: record, warnings, seed, status, exit code, loggers."""
+"""Open and close a run: lock, record, warnings, signals, status, exit code, loggers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,7 @@ log = RankedLogger(__name__)
 
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[RunRecord]:
-    """Keep the record of a run and tell, in it and at the terminal, how the run ended.
-
-    Args:
-        cfg: A composed config.
-
-    Yields:
-        The run's record.
-    """
+    """Open a run, yield its record, and record and log how the run ended."""
     with run_lock(Path(cfg.paths.output_dir)):
         yield from _managed_run(cfg)
 
@@ -53,13 +46,13 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
-        if find_interrupt(error) is None and (again := plan_retry(cfg)) is not None:
+        if find_interrupt(error) is None and (retry := plan_retry(cfg)) is not None:
             keep_traceback(error)
             record.close_loggers(failed=True)
-            raise again from error
+            raise retry from error
         with signals.deferred():
-            culprit = root_cause(record.folder) if current_launch() is not None and find_interrupt(error) else None
-            outcome = classify_error(culprit or error, cfg)
+            cause = root_cause(record.folder) if current_launch() is not None and find_interrupt(error) else None
+            outcome = classify_error(cause or error, cfg)
             log_outcome(error, outcome, _resume_hint(cfg))
             if rank() > 0 and find_interrupt(error) is None and outcome.status == "failed":
                 keep_traceback(error)
@@ -68,7 +61,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
-                log.error("%s: how the run ended cannot be written (%s)", record.folder, failure.strerror or failure)
+                log.error("%s: the end of the run cannot be recorded (%s)", record.folder, failure.strerror or failure)
         record.close_loggers(failed=outcome.status != "pruned")
         raise
     with signals.deferred():
@@ -77,7 +70,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
 
 
 def _current_job() -> dict[str, Any] | None:
-    """Return directory and job number of the sweep this job belongs to; None in a single run or without Hydra."""
+    """Return sweep directory and job number; None in a single run or without Hydra."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     hydra = HydraConfig.get()
@@ -85,9 +78,9 @@ def _current_job() -> dict[str, Any] | None:
 
 
 def _resume_hint(cfg: DictConfig) -> str:
-    """Return how to resume a stopped run, part of a sentence; empty where nothing was trained."""
+    """Return how to resume a stopped run, part of a sentence; empty for an entry point without `resume`."""
     if "resume" not in cfg:
         return ""
     if _current_job() is None:
-        return "; to resume, give the same command with resume=auto"
+        return "; to resume, run the same command with resume=auto"
     return f"; to resume: python src/train.py resume={cfg.paths.output_dir}"

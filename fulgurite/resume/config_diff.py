@@ -1,4 +1,4 @@
-"""What a config given on resume changes, and whether that comes to anything: a checkpoint holds settings too."""
+"""Compare the config of a resume with the run's own: a checkpoint holds settings too, and restores them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.redact import MASK, is_secret_key
 
-# Belongs to a start, not to the run.
-OF_A_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
-# What changes how batches are made, not what is in them.
-HOW_DATA_COMES = {"num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "data_dir", "local_dirs"}
-# Taken as they are given, but the numbers are no longer those that the run would have had.
+OF_ONE_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
+# These change how batches are loaded, not their content
+DATA_LOADING = {"num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "data_dir", "local_dirs"}
+# These take effect, but the run no longer ends with the numbers of an uninterrupted one
 CHANGES_NUMBERS = {
     "trainer": {
         "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "accumulate_grad_batches",
@@ -22,56 +21,47 @@ CHANGES_NUMBERS = {
     },
     "resilience": {"exact_resume"},
 }  # fmt: skip
-PATIENCE = "patience"  # the one setting that Lightning's early stopping takes from the checkpoint
-ABSENT = object()
+OTHER_NUMBERS = "takes effect; the run no longer matches an uninterrupted one"
+MISSING = object()
 
 
 @dataclass
 class ConfigDiff:
-    """What differs between the config of a run and the one it is to go on with.
-
-    Attributes:
-        takes_effect: One line for each difference that the run goes on with.
-        refused: One line for each that would be ignored or cannot be.
-        applied: The keys of `resume.apply` whose value is another than the run's.
-    """
+    """The differences between the config of a run and the one to resume with, one line each."""
 
     takes_effect: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    applied: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)  # the checkpoint would override them, or they are not possible
+    applied: list[str] = field(default_factory=list)  # keys of `resume.apply` whose value differs from the run's
 
 
-def diff_configs(saved: DictConfig, now: DictConfig) -> ConfigDiff:
-    """Return what differs between the config that a run was saved with and the one given now.
+def diff_configs(saved: DictConfig, current: DictConfig) -> ConfigDiff:
+    """Return the differences between the config that Hydra saved with a run and the current one.
 
-    Args:
-        saved: As Hydra wrote it.
-        now: As composed; its `resume.reset` and `resume.apply` say what shall take effect though a checkpoint holds it.
+    `resume.reset` and `resume.apply` of the current config select values that replace those of the checkpoint.
     """
-    before, after = (_plain(cfg) for cfg in (saved, now))
-    reset, apply = (list(now.resume.get(name) or ()) for name in ("reset", "apply"))
+    before, after = (_plain(cfg) for cfg in (saved, current))
+    reset, apply = (list(current.resume.get(name) or ()) for name in ("reset", "apply"))
     diff = ConfigDiff()
     for key, old, new in _differences(before, after):
-        change = f"{key} {_shown(key, old)} -> {_shown(key, new)}"
-        holder = checkpoint_owner(key, before, after)
-        if holder is not None:
-            _classify_checkpointed(diff, key, change, holder, new, reset=reset, apply=apply)
-        elif key == "seed" or (key.startswith("data.") and key.rpartition(".")[2] not in HOW_DATA_COMES):
-            diff.refused.append(
-                f"{change}: is incompatible, the batches would be others than those the run has counted; "
-                "leave it, or start a new run from the weights with resume.mode=weights"
+        change = f"{key} {_format_value(key, old)} -> {_format_value(key, new)}"
+        owner = checkpoint_owner(key, before, after)
+        group, _, name = key.partition(".")
+        if owner is not None:
+            _classify_checkpointed(diff, key, change, owner, new, reset=reset, apply=apply)
+        elif key == "seed" or (group == "data" and key.rpartition(".")[2] not in DATA_LOADING):
+            diff.rejected.append(
+                f"{change}: the batches would differ from those already counted. "
+                "Remove the change, or start a new run from the weights with resume.mode=weights."
             )
-        elif key.partition(".")[2].partition(".")[0] in CHANGES_NUMBERS.get(key.partition(".")[0], ()):
-            diff.takes_effect.append(f"{change} takes effect; the run no longer ends as it would have")
-        elif key.startswith("model."):
-            diff.takes_effect.append(
-                f"{change} takes effect if the weights fit; the run no longer ends as it would have"
-            )
+        elif name.partition(".")[0] in CHANGES_NUMBERS.get(group, ()):
+            diff.takes_effect.append(f"{change} {OTHER_NUMBERS}")
+        elif group == "model" and name:
+            diff.takes_effect.append(f"{change} {OTHER_NUMBERS.replace(';', ' if the weights fit;')}")
         else:
             diff.takes_effect.append(f"{change} takes effect")
-    diff.refused += [
-        f"resume.apply=[{key}]: is no setting of an optimizer, a scheduler or the patience of early stopping; "
-        "what else is given takes effect, or is refused, without it"
+    diff.rejected += [
+        f"resume.apply=[{key}]: not a setting of an optimizer, a scheduler or the patience of early stopping. "
+        "Remove the key: other changes need no resume.apply."
         for key in apply
         if checkpoint_owner(key, before, after) is None
     ]
@@ -79,12 +69,7 @@ def diff_configs(saved: DictConfig, now: DictConfig) -> ConfigDiff:
 
 
 def checkpoint_owner(key: str, *configs: Mapping[str, Any]) -> str | None:
-    """Return what of a checkpoint holds the value of a key: `optimizer`, `scheduler`, `callback`, or None.
-
-    Args:
-        key: Dotted, e.g. `model.optimizer.lr`.
-        configs: Plain configs in which the parts that hold the key are looked up.
-    """
+    """Return the part of a checkpoint that holds a dotted key: `optimizer`, `scheduler`, `callback` or None."""
     parts = key.split(".")
     for config in configs:
         node: Any = config
@@ -95,35 +80,34 @@ def checkpoint_owner(key: str, *configs: Mapping[str, Any]) -> str | None:
                 return "scheduler"
             if target.startswith("torch.optim."):
                 return "optimizer"
-            if target.endswith(".EarlyStopping") and parts[-1] == PATIENCE:
+            # the only setting that Lightning's EarlyStopping restores
+            if target.endswith(".EarlyStopping") and parts[-1] == "patience":
                 return "callback"
     return None
 
 
 def _classify_checkpointed(
-    diff: ConfigDiff, key: str, change: str, holder: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
+    diff: ConfigDiff, key: str, change: str, owner: str, new: Any, *, reset: Sequence[str], apply: Sequence[str]
 ) -> None:
-    if holder in reset:
-        diff.takes_effect.append(f"{change} takes effect, the {holder} begins anew (resume.reset)")
-    elif new is ABSENT or key.endswith("._target_") or isinstance(new, Mapping):
-        remedy = f"add resume.reset=[{holder}]"
-        diff.refused.append(
-            f"{change}: is incompatible with the {holder}'s state in the checkpoint; leave it, or {remedy}"
+    if owner in reset:
+        diff.takes_effect.append(f"{change} takes effect, and the {owner} is reset (resume.reset)")
+    elif new is MISSING or key.endswith("._target_") or isinstance(new, Mapping):
+        diff.rejected.append(
+            f"{change}: the checkpoint holds the state of another {owner}. "
+            f"Remove the change, or pass resume.reset=[{owner}]."
         )
     elif key in apply:
         diff.applied.append(key)
         diff.takes_effect.append(f"{change} takes effect (resume.apply)")
     else:
-        also = "" if holder == "callback" else f", or resume.reset=[{holder}] to begin it anew"
-        diff.refused.append(
-            f"{change}: would be ignored, the checkpoint holds the old value; add resume.apply=[{key}]{also}"
-        )
+        or_reset = "" if owner == "callback" else f", or reset the {owner} with resume.reset=[{owner}]"
+        diff.rejected.append(f"{change}: the checkpoint restores the old value. Pass resume.apply=[{key}]{or_reset}.")
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in OF_A_START}
+    return {str(key): value for key, value in plain.items() if key not in OF_ONE_START}
 
 
 def _differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -133,12 +117,12 @@ def _differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, 
         return
     for name in dict.fromkeys((*before, *after)):
         inner = f"{key}.{name}" if key else str(name)
-        yield from _differences(before.get(name, ABSENT), after.get(name, ABSENT), inner)
+        yield from _differences(before.get(name, MISSING), after.get(name, MISSING), inner)
 
 
-def _shown(key: str, value: Any) -> str:
-    if value is ABSENT:
-        return "(absent)"
+def _format_value(key: str, value: Any) -> str:
+    if value is MISSING:
+        return "(missing)"
     if is_secret_key(key):
         return MASK
-    return str(value) if not isinstance(value, Mapping) else str(value.get("_target_", "{...}"))
+    return str(value.get("_target_", "{...}") if isinstance(value, Mapping) else value)

@@ -1,4 +1,4 @@
-"""Restore an earlier run after everything is built and before training starts."""
+"""Restore a resumed run once its objects are built, before training starts."""
 
 from __future__ import annotations
 
@@ -22,30 +22,20 @@ from fulgurite.runs.run_directory import resumed_run
 
 log = RankedLogger(__name__)
 
-NEWER_DIR = "ahead"  # folder for checkpoints that are newer than the one gone on from
+NEWER_DIR = "ahead"  # holds the checkpoints that are newer than the one to resume from
 
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A run that goes on in its own directory.
-
-    Attributes:
-        folder: The run directory.
-        step: Optimizer steps that the checkpoint holds; 0 where there is none and the run begins again.
-        loggers: ID of each logger's run, as `run.json` keeps them.
-    """
+    """A run that resumes in its own directory."""
 
     folder: Path
-    step: int
-    loggers: Mapping[str, str]
+    step: int  # optimizer steps of the checkpoint; 0 without one
+    loggers: Mapping[str, str]  # run ID of each logger, from run.json
 
 
 def find_resumed_run(cfg: DictConfig) -> ResumedRun | None:
-    """Return the run that a config goes on with; None for a new run.
-
-    Args:
-        cfg: A composed config in which `choose_start` has put the directory and the checkpoint.
-    """
+    """Return the run that `plan_resume` set in a config; None for a new run."""
     if (run := resumed_run(cfg)) is None:
         return None
     step = _step_of(Path(cfg.ckpt_path)) if cfg.ckpt_path else 0
@@ -53,69 +43,55 @@ def find_resumed_run(cfg: DictConfig) -> ResumedRun | None:
 
 
 def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: ResumedRun | None) -> str | None:
-    """Restore what the config asks for from an earlier run, and return the checkpoint to resume from.
+    """Add the callbacks that restore a run to the trainer, and return the checkpoint to resume from.
 
-    With `resume.mode=weights` or `hotstart` the model gets the weights here, and the trainer a callback that loads the
-    optimizer's state; None is returned then, as for a new run.
-
-    Args:
-        cfg: A composed config.
-        model: The built model.
-        trainer: The built trainer; callbacks are added to it.
-        resumed: The run that is resumed in its own directory, from `find_resumed_run`; None for a new run.
+    `resume.mode=weights` and `hotstart` load the weights here, and return None as for a new run.
 
     Raises:
-        UserError: The checkpoint is missing, damaged or of another model.
+        UserError: The checkpoint is missing, damaged or for another model.
     """
-    given = resolve_checkpoint(cfg, model)
+    path = resolve_checkpoint(cfg, model)
     mode = str(OmegaConf.select(cfg, "resume.mode", default=CONTINUE))
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    if given is not None and mode != CONTINUE and cfg.get("train"):
-        checkpoint = load(Path(given))
+    if path is not None and mode != CONTINUE and cfg.get("train"):
+        checkpoint = load(Path(path))
         model.load_state_dict(checkpoint["state_dict"])
         if mode == HOTSTART:
-            callbacks.append(LoadOptimizerState(checkpoint.get("optimizer_states") or [], given))
-        log.info("%s: starting from the weights of %s, step %s", mode, given, checkpoint.get("global_step"))
+            callbacks.append(LoadOptimizerState(checkpoint.get("optimizer_states") or [], path))
+        log.info("%s: starting from the weights of %s, step %s", mode, path, checkpoint.get("global_step"))
         return None
     reset, apply = (list(OmegaConf.select(cfg, f"resume.{name}", default=())) for name in ("reset", "apply"))
-    if given is not None and (reset or apply):
-        callbacks.insert(0, OverrideRestoredSettings(reset, apply))
-    if given is not None:
-        if "optimizer" not in (OmegaConf.select(cfg, "resume.reset") or ()):
-            callbacks.append(RequireSameOptimizer(given))
-        trainer.num_sanity_val_steps = 0  # the run had its sanity check before it stopped
+    if path is not None:
+        if reset or apply:
+            callbacks.insert(0, OverrideRestoredSettings(reset, apply))
+        if "optimizer" not in reset:
+            callbacks.append(RequireSameOptimizer(path))
+        trainer.num_sanity_val_steps = 0  # the run did its sanity check at its first start
     if resumed is not None and rank() == 0:
         _rewind(resumed)
         callbacks.append(PromoteStagedConfig(resumed.folder))
-    return given
+    return path
 
 
-def _rewind(earlier: ResumedRun) -> None:
-    """Make a run directory what it was at the checkpoint's step."""
-    rows = drop_rows_from(earlier.folder, earlier.step)
-    ahead = _archive_newer_checkpoints(earlier.folder / "checkpoints", earlier.step)
-    log.info(
-        "resuming %s from step %d%s%s",
-        earlier.folder,
-        earlier.step,
-        f"; {rows} rows of metrics.csv after it are cut" if rows else "",
-        f"; newer checkpoints are moved to checkpoints/{NEWER_DIR}: {', '.join(ahead)}" if ahead else "",
-    )
-
-
-def _archive_newer_checkpoints(folder: Path, step: int) -> list[str]:
-    """Move the checkpoints that were saved after a step to a folder of their own; training will make them again."""
-    ahead = [path for path in sorted(folder.glob("*.ckpt")) if _step_of(path) > step]
-    for path in ahead:
+def _rewind(resumed: ResumedRun) -> None:
+    """Drop metrics rows and archive checkpoints after the step to resume from; training makes them again."""
+    num_rows = drop_rows_from(resumed.folder, resumed.step)
+    folder = resumed.folder / "checkpoints"
+    newer = [path for path in sorted(folder.glob("*.ckpt")) if _step_of(path) > resumed.step]
+    for path in newer:
         (folder / NEWER_DIR).mkdir(exist_ok=True)
-        for part in (path, manifest_of(path)):
-            if part.exists():
-                part.replace(folder / NEWER_DIR / part.name)
-    return [path.name for path in ahead]
+        for file in (path, manifest_of(path)):
+            if file.exists():
+                file.replace(folder / NEWER_DIR / file.name)
+    log.info("resuming %s from step %d", resumed.folder, resumed.step)
+    if num_rows:
+        log.info("dropped %d later rows of metrics.csv", num_rows)
+    if newer:
+        log.info("moved newer checkpoints to checkpoints/%s: %s", NEWER_DIR, ", ".join(path.name for path in newer))
 
 
 def _step_of(path: Path) -> float:
-    """Return the step a checkpoint was saved at; infinity for a file that cannot be read."""
+    """Return the step of a checkpoint; infinity for a file that cannot be read."""
     if manifest_of(path).is_file():
         return manifest_step(path)
     try:
@@ -125,21 +101,18 @@ def _step_of(path: Path) -> float:
 
 
 class PromoteStagedConfig(Callback):
-    """Makes the config of a start that was refused nowhere the run's own: Hydra wrote it aside.
+    """Callback that replaces the config in a run directory by the one that Hydra staged for the resume.
 
-    Not before all ranks are there: each has compared its config with the run's.
-
-    Args:
-        folder: The run directory.
+    It does so in `on_fit_start`, when every rank has accepted the resume.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move it."""
-        fresh = self.folder / STAGED_CONFIG_DIR
-        if trainer.is_global_zero and fresh.is_dir():
-            for path in fresh.iterdir():
-                path.replace(fresh.parent / path.name)
-            fresh.rmdir()
+        """Move the staged files."""
+        staged = self.folder / STAGED_CONFIG_DIR
+        if trainer.is_global_zero and staged.is_dir():
+            for path in staged.iterdir():
+                path.replace(staged.parent / path.name)
+            staged.rmdir()

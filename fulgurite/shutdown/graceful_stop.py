@@ -44,12 +44,7 @@ class StopOnSignal(Callback):
     """Callback that checks for a signal after each optimizer step, saves the run and stops it.
 
     It comes after the callbacks that save. A signal to any rank counts for all: about once a second an all-reduce takes
-    the largest signal number, then all ranks stop at the same step.
-
-    Args:
-        saver: Saves the run; None if the run has no such callback and stops unsaved.
-        folder: The run directory.
-        announce: Write to standard error what was saved.
+    the largest signal number, then all ranks stop at the same step. Without a `saver` the run stops unsaved.
     """
 
     def __init__(self, saver: Saver | None, folder: Path, *, announce: bool = False) -> None:
@@ -155,13 +150,13 @@ class StopOnSignal(Callback):
 def stop_on_signals(
     trainer: Trainer, datamodule: LightningDataModule, folder: Path, grace_seconds: float, *, announce: bool = False
 ) -> None:
-    """Install `StopOnSignal` in a process that handles signals; do nothing in others.
+    """Install `StopOnSignal` in a process that handles signals, and disable Lightning's own handlers.
 
     Args:
-        trainer: Gets the callback; Lightning's own signal handlers are disabled.
+        trainer: Gets the callback.
         datamodule: The workers of its DataLoaders ignore the signals.
         folder: The run directory.
-        grace_seconds: Seconds from the signal in which training must reach a step that can be saved.
+        grace_seconds: From the signal to a step that can be saved.
         announce: Write to standard error what was saved, for a script that has no run record.
     """
     signals = signal_handler()

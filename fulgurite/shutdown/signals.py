@@ -35,28 +35,17 @@ DEBOUNCE_SECONDS = 1.0
 
 
 class SignalHandler:
-    """The signals that this process received, and when it acts on them.
-
-    Attributes:
-        requested: The first signal; None before it.
-        training: A callback checks `requested` after each optimizer step, so the first signal raises nothing.
-        grace_seconds: Seconds from the signal in which training must reach a step that can be saved.
-        parent: Process id of rank 0 if it started this process as a rank; None otherwise.
-        saved: What training saved and where, part of a sentence.
-        ranks_agreed: All ranks stop at the same step, so each ends without help.
-        launcher: Lightning's launcher, which holds the ranks that this process started.
-        pending: A signal arrived since `defer`.
-    """
+    """The signals that this process received, and when it acts on them."""
 
     def __init__(self) -> None:
-        self.requested: signal.Signals | None = None
-        self.training = False
-        self.grace_seconds = 60.0
-        self.parent: int | None = None
-        self.saved = ""
-        self.ranks_agreed = False
-        self.launcher: Any = None
-        self.pending = False
+        self.requested: signal.Signals | None = None  # the first signal
+        self.training = False  # a callback checks `requested` after each step, so the first signal raises nothing
+        self.grace_seconds = 60.0  # from the signal to a step that can be saved
+        self.parent: int | None = None  # process ID of rank 0 if it started this process as a rank
+        self.saved = ""  # what training saved and where, part of a sentence
+        self.ranks_agreed = False  # all ranks stop at the same step, so each exits by itself
+        self.launcher: Any = None  # Lightning's launcher of the ranks that this process started
+        self.pending = False  # a signal arrived since `defer`
         self._deferring = False
         self._handled_at = 0.0  # time of the last signal that was not debounced
         self._previous: dict[int, Any] = {}  # the handlers before `install`, by signal
@@ -83,7 +72,7 @@ class SignalHandler:
 
     def restore(self) -> None:
         """Restore the handlers that were there before `install`."""
-        self._stop_timer()
+        self._set_timer(0)
         previous, self._previous = self._previous, {}
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -92,37 +81,22 @@ class SignalHandler:
         """Treat a signal that another rank received as received here."""
         if self.requested is None:
             self.requested, self._handled_at = signal.Signals(number), time.monotonic()
-            self._start_timer()
+            self._set_timer(max(self.grace_seconds, 1e-3))
 
     def stop(self, saved: str = "") -> None:
-        """Stop the run as requested.
-
-        Args:
-            saved: What was saved and where, part of a sentence.
-
-        Raises:
-            Interrupted: Always.
-        """
+        """Raise `Interrupted` with what was saved and where, part of a sentence."""
         assert self.requested is not None
         # exit 0: Lightning kills rank 0 when a child rank exits with another code
         exit_code = EXIT_DONE if self.ranks_agreed and rank() > 0 else None
         raise Interrupted(self.requested.name, saved or self.saved, exit_code)
 
     def stop_if_requested(self) -> None:
-        """Stop between two parts of the run if a signal arrived.
-
-        Raises:
-            Interrupted: A signal arrived.
-        """
+        """Raise `Interrupted` between two parts of the run if a signal arrived."""
         if self.requested is not None:
             self.stop()
 
     def terminate_ranks(self, *, timeout: float = 10.0) -> None:
-        """Terminate the ranks that this process started.
-
-        Args:
-            timeout: Seconds to wait for ranks that agreed to stop.
-        """
+        """Kill the ranks that this process started, after `timeout` seconds if they agreed to stop."""
         ranks = list(self.launcher.procs) if self.launcher is not None else []
         if ranks:
             self.launcher.procs.clear()  # Lightning's observer kills this process when a rank fails
@@ -136,26 +110,18 @@ class SignalHandler:
 
     def defer(self) -> None:
         """Defer all signals, and the end of the grace period, until `check`."""
-        self._stop_timer()
+        self._set_timer(0)
         self._deferring, self.pending = True, False
 
     def check(self) -> None:
-        """Stop the run if a signal arrived since `defer`.
-
-        Raises:
-            Interrupted: A signal arrived.
-        """
+        """Raise `Interrupted` if a signal arrived since `defer`."""
         self._deferring = False
         if self.pending:
             self.stop()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals to the end of the block.
-
-        Raises:
-            Interrupted: A signal arrived in the block.
-        """
+        """Defer signals to the end of the block, which then raises `Interrupted`."""
         self.defer()
         try:
             yield
@@ -177,7 +143,7 @@ class SignalHandler:
             return
         if first:
             # also outside training: code that swallows the exception is interrupted again
-            self._start_timer()
+            self._set_timer(max(self.grace_seconds, 1e-3))
             if self.training:
                 self._announce()
                 return
@@ -193,22 +159,17 @@ class SignalHandler:
         else:
             self.stop()
 
-    def _start_timer(self) -> None:
+    @staticmethod
+    def _set_timer(seconds: float) -> None:
         if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 1e-3))  # 0 disarms the timer
-
-    def _stop_timer(self) -> None:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # 0 disarms it
 
     def _announce(self) -> None:
         assert self.requested is not None
         if rank() == 0:
             # os.write instead of logging: the signal may have interrupted a log call that holds the lock
-            name = self.requested.name
-            os.write(
-                2, f"{name}: stopping at the next step that can be saved. Send it again to stop at once.\n".encode()
-            )
+            text = "stopping at the next step that can be saved. Send it again to stop at once."
+            os.write(2, f"{self.requested.name}: {text}\n".encode())
 
     def _leave_to_parent(self) -> None:
         if self.is_installed:
@@ -227,19 +188,16 @@ def signal_handler() -> SignalHandler:
 
 
 class IgnoreInWorker:
-    """A `worker_init_fn` that leaves signals to the training process.
+    """A `worker_init_fn` that leaves signals to the training process, then calls the DataLoader's own one.
 
     A signal to the whole process group would otherwise end the workers before the step is finished.
-
-    Args:
-        inner: The DataLoader's own `worker_init_fn`.
     """
 
     def __init__(self, inner: Callable[[int], Any] | None) -> None:
         self.inner = inner
 
     def __call__(self, worker_id: int) -> None:
-        """Ignore the signals in this worker, then call the DataLoader's own function."""
+        """Ignore the signals in this worker."""
         _ignore_interrupts()
         signal.signal(signal.SIGTERM, _ignore_once)
         if self.inner is not None:

@@ -85,7 +85,7 @@ def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
         task = cfg.copy()
         del task["hydra"]
     try:
-        resume_in_place(cfg, task, run, explicit=False)
+        resume_in_place(cfg, task, run, is_named=False)
     except UserError as error:
         return str(error).splitlines()
     job.resume_overrides = [f"resume.run={quoted(job.folder)}", f"hydra.output_subdir={STAGED_CONFIG_DIR}"]

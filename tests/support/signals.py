@@ -1,4 +1,4 @@
-"""Real commands that get a signal at a chosen place of the run, and what they leave behind."""
+"""Run real commands, send them a signal at a chosen point, and inspect the result."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.support.project import ROOT
 
 
 class SendSignal(Callback):
-    """Sends signals at one place of a run.
+    """Callback that sends a signal at one point of a run.
 
     Args:
         name: The signal, e.g. `SIGTERM`.
         place: `setup`, `step` (after an optimizer step), `validation` or `test` (before a batch of it).
-        at: Optimizer steps done by then; null is any number.
-        to: `self`, `parent` or `group`: this process, the one that started it, all of the command.
+        at: Optimizer steps at which to send; null: the first time at `place`.
+        to: `self`, `parent` or `group`: this process, its parent, or the whole process group.
         rank: The rank that sends.
-        sleep: Seconds this place takes from then on, at each of its batches.
-        again: Send once more after the sleep.
+        sleep: Seconds to sleep at each batch at `place` from then on.
+        again: Send the signal again after the first sleep.
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class SendSignal(Callback):
         self.sent = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look whether this is the place."""
-        self._look("setup", trainer)
+        """Send the signal if `place` matches."""
+        self._send_if_due("setup", trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look whether this is the place."""
-        self._look("step", trainer)
+        """Send the signal if `place` matches."""
+        self._send_if_due("step", trainer)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Look whether this is the place."""
-        self._look("validation", trainer)
+        """Send the signal if `place` matches."""
+        self._send_if_due("validation", trainer)
 
     def on_test_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Look whether this is the place."""
-        self._look("test", trainer)
+        """Send the signal if `place` matches."""
+        self._send_if_due("test", trainer)
 
-    def _look(self, place: str, trainer: Trainer) -> None:
+    def _send_if_due(self, place: str, trainer: Trainer) -> None:
         if place != self.place or (self.at is not None and trainer.global_step != self.at):
             return
         first, self.sent = not self.sent, True
@@ -89,7 +89,7 @@ class End:
     Attributes:
         code: Its exit code.
         said: Its output, both streams.
-        left: Command lines of its processes that still live.
+        left: Command lines of its processes that are still running.
     """
 
     code: int
@@ -98,12 +98,12 @@ class End:
 
 
 def command(*words: str, folder: Path | None = None, send: str = "", timeout: float = 240) -> End:
-    """Run `python src/train.py` in a process group of its own.
+    """Run `python src/train.py` in a new process group.
 
     Args:
         words: Overrides and options.
-        folder: The run's directory.
-        send: Arguments of `SendSignal`, as in YAML.
+        folder: The run directory.
+        send: Arguments of `SendSignal` in YAML.
         timeout: Seconds after which the test fails.
     """
     options = [word for word in words if word.startswith("-")]
@@ -117,7 +117,7 @@ def command(*words: str, folder: Path | None = None, send: str = "", timeout: fl
 
 
 def ended(words: Sequence[str], *, timeout: float = 240, env: dict[str, str] | None = None) -> End:
-    """Run any command in a process group of its own, to its end."""
+    """Run a command in a new process group, and wait for it."""
     process = subprocess.Popen(
         words,
         cwd=ROOT,
@@ -128,7 +128,7 @@ def ended(words: Sequence[str], *, timeout: float = 240, env: dict[str, str] | N
         start_new_session=True,
     )
     try:
-        # to the end of the output: also of processes that outlive the command
+        # reads until the last process that inherited the pipe exits
         said, _ = process.communicate(timeout=timeout)
         return End(process.returncode, said, members(process.pid))
     finally:
@@ -138,7 +138,7 @@ def ended(words: Sequence[str], *, timeout: float = 240, env: dict[str, str] | N
 
 
 def members(group: int) -> list[str]:
-    """Return the command lines of the living processes of a group."""
+    """Return the command lines of the running processes of a group."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -155,5 +155,5 @@ def record_of(folder: Path) -> tuple[str, str | None, int]:
 
 
 def step_of(folder: Path) -> int:
-    """Return the optimizer steps in a run's last checkpoint, by its manifest."""
+    """Return the optimizer steps in the manifest of a run's last checkpoint."""
     return int(read_json(folder / "checkpoints/last.ckpt.json")["step"])

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 
 from fulgurite.callbacks.oom_backoff import rescale_counters
 from fulgurite.core.errors import EXIT_CRASH
-from fulgurite.engine.app import run_job
 from fulgurite.runs.provenance import config_hash
 from src.train import train
 from tests.conftest import ComposeSmall
@@ -36,7 +35,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def run(cfg: DictConfig) -> int:
     """Run as the command does and return the exit code."""
     try:
-        run_job(train, cfg)
+        train.run_job(cfg)
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -51,7 +50,7 @@ def test_a_run_that_ran_out_of_memory_at_its_first_step_ends_with_half_the_batch
     assert (record["status"], record["exit_code"]) == ("done", 0)
     assert record["oom_backoff"] == {"batch_size": [64, 32]}
     assert record["config_hash"] == config_hash(cfg)  # of what was asked for, so that resume=auto finds the run
-    told = "the run begins again with data.batch_size=32 trainer.accumulate_grad_batches=2, from its beginning"
+    told = "restarting with data.batch_size=32 trainer.accumulate_grad_batches=2 from step 0"
     assert f"out of memory with data.batch_size=64: {told}" in caplog.text
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 4  # as many steps of as many examples: 4 of 64
@@ -86,7 +85,7 @@ def test_the_second_time_it_ends_as_without(small: ComposeSmall, tmp_path: Path)
 
 def test_an_odd_batch_is_not_halved(small: ComposeSmall, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(small("data.batch_size=33", *words(largest=16))) == EXIT_CRASH
-    assert "callbacks.oom_backoff does nothing here: data.batch_size=33 cannot be halved" in caplog.text
+    assert "callbacks.oom_backoff: no restart: data.batch_size=33 cannot be halved" in caplog.text
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["oom_backoff"]) == ("failed", None)
 

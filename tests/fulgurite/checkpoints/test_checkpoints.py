@@ -340,7 +340,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended(
     monkeypatch.setattr("fulgurite.engine.record.RunRecord.close", full)
     with pytest.raises(UserError, match="train=false tests a checkpoint"):
         train(small("train=false"))
-    assert "how the run ended cannot be written (No space left on device)" in caplog.text
+    assert "the end of the run cannot be recorded (No space left on device)" in caplog.text
 
 
 def test_little_space_is_told_before_the_run(

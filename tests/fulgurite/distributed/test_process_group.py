@@ -179,8 +179,8 @@ def test_a_typo_under_a_launcher_is_one_line_and_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("hydra/sweeper=search", "each process would search for itself; start the search without it: each of its jobs"),
-        ("hydra/launcher=local", "each process would start all jobs; start the sweep without it: each of its jobs"),
+        ("hydra/sweeper=search", "each process would run its own search. Start it without torchrun: each job"),
+        ("hydra/launcher=local", "each process would start all jobs. Start it without torchrun: each job"),
     ],
 )
 def test_a_sweep_that_each_rank_would_run_separately_is_refused(override: str, line: str, tmp_path: Path) -> None:

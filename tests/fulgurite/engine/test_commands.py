@@ -1,4 +1,4 @@
-"""The everyday commands, as users type them."""
+"""Test the everyday commands as users type them."""
 
 from __future__ import annotations
 

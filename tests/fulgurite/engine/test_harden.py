@@ -1,4 +1,4 @@
-"""The plain Lightning script of the library's README: killed, terminated and resumed, it ends bit-identical."""
+"""Test that the README's plain Lightning script resumes bit-identically."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ trainer.fit("""
 def run_script(
     folder: Path, step: int = 0, number: int = 0, *, hardened: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script in a folder; send itself a signal after an optimizer step when one is given."""
+    """Run the script in a folder; with a signal, send it after an optimizer step."""
     script = SCRIPT if hardened else re.sub(r"^fulgurite\.harden.*\n", "", SCRIPT, flags=re.MULTILINE)
     if step:
         script = script.replace("trainer.fit(", SIGNAL_AT.format(step=step, number=int(number)).lstrip(), 1)
@@ -48,7 +48,7 @@ def run_script(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the weights that the script left."""
+    """Return the weights that the script saved."""
     loaded: dict[str, torch.Tensor] = torch.load(folder / "run/weights.pt", weights_only=True)
     return loaded
 

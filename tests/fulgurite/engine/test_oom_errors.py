@@ -1,4 +1,4 @@
-"""A run that asks for more memory than there is says its batch size and what to try; the log keeps the traceback."""
+"""Test the message of an out-of-memory error, and that the log keeps its traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""run.json, metrics.csv and what the loggers receive."""
+"""Test run.json, metrics.csv and the hyperparameters in each logger."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_crash_keeps_its_traceback_and_says_failed(
 
 
 def test_the_record_says_what_ran(small: ComposeSmall, tmp_path: Path) -> None:
-    record = RunRecord(small("seed=0", "+tags.ablation=true")).facts
+    record = RunRecord(small("seed=0", "+tags.ablation=true")).fields
     assert record["seed"] == 0
     assert record["tags"] == ["dev", "ablation"]
     assert record["status"] == "running"
@@ -156,7 +156,7 @@ def test_a_secret_on_the_command_line_is_not_recorded(
     word: str, shown: str, small: ComposeSmall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["src/train.py", word])
-    assert RunRecord(small()).facts["command"] == ["train.py", shown]
+    assert RunRecord(small()).fields["command"] == ["train.py", shown]
 
 
 def test_the_root_is_no_secret(small: ComposeSmall) -> None:

@@ -1,4 +1,4 @@
-"""A run: what it leaves behind, what it repeats to the last bit, and which weights it scores."""
+"""Test the files of a run, its bitwise repetition and the weights that it evaluates."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 class Losses(Callback):
-    """Keeps the loss of every step."""
+    """Callback that collects the loss of every step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []

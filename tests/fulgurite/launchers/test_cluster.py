@@ -76,7 +76,7 @@ def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
     assert all("saved at step" in record["reason"] for record in records)
     assert not (sweep / "2").exists()
     assert "stopping jobs 0, 1" in ended.stderr
-    assert f"1 not started; to resume, give the same command with sweep.resume={sweep}" in ended.stderr
+    assert f"1 not started; to resume, run the same command with sweep.resume={sweep}" in ended.stderr
     assert processes_with(str(tmp_path)) == []
 
     given[-1] = "trainer.max_epochs=20"

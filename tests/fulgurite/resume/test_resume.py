@@ -1,4 +1,4 @@
-"""A run goes on by one word, in its own directory; what a changed config comes to is told first."""
+"""Test `resume=`: in place, from weights, with a changed config, after damage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUICK = (
 
 
 def start_cli(tmp_path: Path, *words: str, name: str = "train") -> WarmProcess:
-    """Start a command whose runs go below the test's folder; warnings are errors nowhere but in tests."""
+    """Start a command with `paths.log_dir` in the test's folder."""
     return WarmProcess(name, [*words, f"paths.log_dir={tmp_path}/logs"], tmp_path / "said")
 
 
@@ -58,7 +58,7 @@ def weights_at(path: Path) -> dict[str, Any]:
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     for _ in range(int(seconds * 100)):
         if path.is_file():
             return
@@ -140,7 +140,7 @@ def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_no
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train for two epochs; the folder holds `logs/`."""
+    """Train for two epochs, and return the folder that holds `logs/`."""
     folder = tmp_path_factory.mktemp("finished")
     done = start_cli(folder, *QUICK, "trainer.max_epochs=2", "+tags.old=true", "~callbacks.early_stopping").wait()
     assert done.returncode == 0, done.stderr
@@ -155,7 +155,7 @@ def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: 
     (run / "run.json").write_text(json.dumps(record))
     done = WarmProcess("train", [f"resume={run}", "trainer.max_epochs=3"], tmp_path).wait()
     assert done.returncode == 0, done.stderr
-    assert "resume: the code is other code than the run's: commit 000000000000 -> " in done.stderr
+    assert "resume: the code has changed since the run started: commit 000000000000 -> " in done.stderr
     assert "resume: trainer.max_epochs 2 -> 3 takes effect" in done.stderr
     cfg = OmegaConf.load(run / ".hydra/config.yaml")
     assert (cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.tags.old) == (3, 3, True)
@@ -164,7 +164,7 @@ def test_a_run_directory_alone_brings_its_config_back(finished: Path, tmp_path: 
     rows = rows_of(run)
     assert rows[:2] == before[:2]
     assert [int(row["step"]) for row in rows] == [2, 5, 8, 9]
-    # words that a person adds later win over those of the run, also where the run added them with a plus
+    # new overrides win over those of the run, also for keys that the run added with a plus
     words = expand_shorthands([f"resume={run}", "trainer.limit_train_batches=1", "tags.old=false"], "train")
     assert "++trainer.limit_train_batches=1" in words
     assert "++tags.old=false" in words
@@ -201,11 +201,11 @@ def test_a_new_run_starts_from_the_weights_of_another(mode: str, finished: Path,
 
 
 REFUSED = [
-    ("model.optimizer.lr=0.5", "model.optimizer.lr 0.001 -> 0.5: would be ignored, the checkpoint holds the old value"),
-    ("seed=7", "seed 42 -> 7: is incompatible"),
-    ("data.batch_size=32", "data.batch_size 64 -> 32: is incompatible"),
-    ("resume.apply=[trainer.max_epochs]", "resume.apply=[trainer.max_epochs]: is no setting of an optimizer"),
-    ("model.optimizer._target_=torch.optim.SGD", "add resume.reset=[optimizer]"),
+    ("model.optimizer.lr=0.5", "model.optimizer.lr 0.001 -> 0.5: the checkpoint restores the old value."),
+    ("seed=7", "seed 42 -> 7: the batches would differ from those already counted."),
+    ("data.batch_size=32", "data.batch_size 64 -> 32: the batches would differ from those already counted."),
+    ("resume.apply=[trainer.max_epochs]", "resume.apply=[trainer.max_epochs]: not a setting of an optimizer"),
+    ("model.optimizer._target_=torch.optim.SGD", "or pass resume.reset=[optimizer]."),
 ]
 
 
@@ -227,14 +227,14 @@ def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     [group] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert group["lr"] == 0.5
-    # said once more, as a job script does: it is the run's own by now
+    # a job script repeats the override, which is now the run's own value
     done = WarmProcess("train", [*again, "trainer.max_epochs=3"], tmp_path / "said").wait()
     assert done.returncode == 0, done.stderr
     assert "model.optimizer.lr" not in done.stderr
     reset = [f"resume={run}", "trainer.max_epochs=4", "resume.reset=[optimizer]"]
     assert WarmProcess("train", reset, tmp_path / "said").wait().returncode == 0
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
-    assert int(state[0]["step"]) == 3  # of 12: it began anew
+    assert int(state[0]["step"]) == 3  # of 12: it was reset
 
 
 def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
     ("words", "line"),
     [
         (["resume=nowhere"], "resume=nowhere: there is no such folder. Name a run directory"),
-        (["resume=last"], "holds no run that stopped before its end"),
-        (["-m", "resume=last", "seed=1,2"], "resume=last: is for one run, and -m starts several"),
-        (["resume=auto", "resume.mode=weights"], "name the run whose weights it takes"),
+        (["resume=last"], "holds no interrupted run. Start one without resume"),
+        (["-m", "resume=last", "seed=1,2"], "resume=last: a sweep starts several runs. Remove resume, or remove -m."),
+        (["resume=auto", "resume.mode=weights"], "Name the run that holds the weights: resume=<run directory>."),
         (["resume=auto", "resume.mode=weigts"], "must be 'continue', 'hotstart' or 'weights'"),
         (["resume=auto", "resume.reset=[optimiser]"], "must be a list ('optimizer' or 'scheduler')"),
         (["resume=auto", "resume.appli=[x]"], "Did you mean 'resume.apply'?"),
@@ -308,7 +308,7 @@ def test_a_run_directory_has_one_owner_and_a_dead_one_has_none(tmp_path: Path) -
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Four runs, oldest first: done, killed, diverged, running and dead."""
+    """Return a folder of four runs, oldest first: done, killed, diverged, dead while running."""
     ends = [("done", 0), ("killed", 143), ("failed", 3), ("running", None)]
     for number, (status, code) in enumerate(ends):
         folder = tmp_path / "runs" / str(number)

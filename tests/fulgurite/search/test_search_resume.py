@@ -64,7 +64,7 @@ def test_failed_trials_are_reported_with_their_reason_and_retried_when_asked(tmp
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     assert [best["best_value"]] == trial_results(sweep)[0][1], "written before the signal ended the search"
     assert events(sweep, "killed") == [("killed", 3)]
-    assert f"to resume, give the same command with sweep.resume={sweep}" in first.stderr
+    assert f"to resume, run the same command with sweep.resume={sweep}" in first.stderr
 
     second = start(tmp_path, given, "sweep.resume=last")
     assert second.returncode == 1

@@ -118,5 +118,5 @@ def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_resume(tmp_path: Pa
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     assert set(best["best_params"]) == {"model.optimizer.lr", "data.batch_size"}
     again = run_cli("train", *given, "sweep.resume=last", logs=tmp_path / "logs")
-    rule = "is for the sweepers of this project; choose hydra/sweeper=grid or hydra/sweeper=search"
+    rule = "needs a sweeper of this library. Set hydra/sweeper=grid or hydra/sweeper=search."
     assert (again.returncode, again.stderr) == (2, f"error: sweep.resume=last: {rule}\n")

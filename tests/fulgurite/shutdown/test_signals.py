@@ -1,4 +1,4 @@
-"""A signal ends a run at a step that is saved: single runs, data loaders' workers, several ranks, sweeps."""
+"""Test that a signal stops runs, workers, ranks and sweeps at a saved step."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ PROBE = (
     "+callbacks.probe.folder=${paths.output_dir}/probe",
 )
 SMALL = (*TESTED, "test=false")
-ADVICE = "; to resume, give the same command with resume=auto"
+ADVICE = "; to resume, run the same command with resume=auto"
 
 
 def straight_run(folder: Path, words: Sequence[str]) -> Path:
-    """Make a run that is not stopped and return its folder."""
+    """Make a run without a signal and return its folder."""
     assert run_warm_proof([*words, *PROBE, f"hydra.run.dir={folder}"], folder.with_name("straight.log")) == 0
     return folder
 
 
 def stopped(folder: Path, words: Sequence[str], send: str) -> Path:
-    """Stop a run by a signal and return its folder."""
+    """Stop a run with a signal and return its folder."""
     end = command(*words, *PROBE, folder=folder, send=send)
     assert (end.code, end.left) == (143, []), end.said
     return folder
 
 
 def gone_on(folder: Path) -> Path:
-    """Go on with a run and return its folder."""
+    """Resume a run and return its folder."""
     assert run_warm_proof([f"resume={folder}", "callbacks.send=null"], folder.with_name("resumed.log")) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the small run that was never stopped."""
+    """Return the folder of the small run without a signal."""
     return straight_run(tmp_path_factory.mktemp("straight") / "run", [*SMALL, SPARSE])
 
 

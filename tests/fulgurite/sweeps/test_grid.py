@@ -191,10 +191,10 @@ def test_files_that_change_while_a_sweep_runs_are_named_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("sweep.resume=last",), "error: sweep.resume=last: is for sweeps; add -m\n"),
+        (("sweep.resume=last",), "error: sweep.resume=last: applies to sweeps only. Add -m.\n"),
         (
             ("-m", "hydra/sweeper=basic", "sweep.resume=last"),
-            "error: sweep.resume=last: is for the sweepers of this project; choose hydra/sweeper=grid or ",
+            "error: sweep.resume=last: needs a sweeper of this library. Set hydra/sweeper=grid or ",
         ),
         (("-m", "seed=1,2", "data.batch_size=0,8"), "error: jobs 0, 2 (data.batch_size=0): command line: "),
     ],

@@ -40,7 +40,7 @@ def test_each_kind_of_failure_is_recorded_and_the_next_job_runs(tmp_path: Path) 
     assert reasons[0] == "ValueError: a fault of this process alone"
     assert "the training loss is nan" in reasons[1]
     assert reasons[2].startswith("out of memory with data.batch_size=")
-    assert reasons[3] == "the program ended itself with code 1"
+    assert reasons[3] == "the program called sys.exit with code 1"
     assert done.returncode == 1, "the code of the first job that failed"
     assert done.stdout.count("1 (1 failed)") == 4
     summary = (sweep / "summary.csv").read_text().splitlines()

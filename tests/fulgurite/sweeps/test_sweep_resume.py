@@ -71,7 +71,7 @@ def test_exactly_the_failed_and_killed_jobs_run_again(tmp_path: Path) -> None:
     }
     assert first.returncode == 143
     assert f"job 1 failed: {records[1]['reason']}\n" in first.stdout
-    assert f"0 not started; to resume, give the same command with sweep.resume={sweep}" in first.stderr
+    assert f"0 not started; to resume, run the same command with sweep.resume={sweep}" in first.stderr
 
     before = len(read_events(sweep))
     again = start(tmp_path, given, "sweep.resume=last", "sweep.retry_failed=true")
@@ -135,7 +135,7 @@ def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(
     assert again.stderr.endswith(failures)
     with_same_folder = start(tmp_path, given, f"hydra.sweep.dir={sweep}")
     assert with_same_folder.returncode == 2
-    assert f"holds a sweep; go on with it by sweep.resume={sweep}" in with_same_folder.stderr
+    assert f"holds a sweep. Resume it with sweep.resume={sweep}." in with_same_folder.stderr
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_a_checkpoint_that_would_run_code(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
-    assert "trainer.accelerator=gpu: this machine has no CUDA or MPS device; use trainer=cpu" in refused(
+    assert "trainer.accelerator=gpu: this machine has no CUDA or MPS device. Set trainer=cpu." in refused(
         tmp_path, "trainer=gpu"
     )
 
