@@ -50,6 +50,10 @@ class Run:
         model: The LightningModule.
         trainer: The Trainer with its callbacks and loggers.
         resumed_from: The run that this one resumes in the same directory; None for a new run.
+
+    Example:
+        >>> run = fulgurite.build(cfg)
+        >>> run.trainer.fit(run.model, datamodule=run.datamodule, ckpt_path=run.restore(), weights_only=True)
     """
 
     cfg: DictConfig
@@ -89,6 +93,9 @@ def build(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: A target is not allowed, cannot be imported, or rejects its arguments.
         UserError: The machine lacks a device that the trainer needs.
+
+    Example:
+        >>> run = fulgurite.build(fulgurite.compose(["experiment=example"]))
     """
     extras, resilience = read_settings(cfg, Extras), read_settings(cfg, Resilience)
     filter_library_logs(ignore_warnings=extras.ignore_warnings)

@@ -50,6 +50,10 @@ class RunRecord:
     Args:
         cfg: A composed config.
         sweep: Directory and job number of the sweep that the run belongs to; None for a single run.
+
+    Example:
+        >>> with fulgurite.session(cfg) as record:
+        ...     record.log_results(trainer.callback_metrics)
     """
 
     def __init__(self, cfg: DictConfig, sweep: Mapping[str, Any] | None = None) -> None:

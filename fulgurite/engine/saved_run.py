@@ -28,6 +28,10 @@ class SavedRun:
         record: `run.json`.
         results: `results.json`; empty if the run has none.
         metrics: Rows of `metrics.csv`, oldest first; each holds the metrics logged at its step.
+
+    Example:
+        >>> run = fulgurite.load_run("logs/train/runs/<run>")
+        >>> run.record["status"], run.results["metrics"], run.model()
     """
 
     folder: Path
@@ -72,6 +76,9 @@ def load_run(folder: str | Path) -> SavedRun:
 
     Raises:
         UserError: The folder is not a run directory.
+
+    Example:
+        >>> model = fulgurite.load_run("logs/train/runs/<run>").model()
     """
     prepare_environment()
     folder = Path(folder).resolve()

@@ -29,7 +29,13 @@ log = RankedLogger(__name__)
 
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[RunRecord]:
-    """Open a run, yield its record, and record and log how the run ended."""
+    """Open a run, yield its record, and record and log how the run ended.
+
+    Example:
+        >>> with fulgurite.session(cfg) as session:
+        ...     session.log_results({"test/acc": 0.9})
+        ...     metrics = session.finish("test/acc")
+    """
     with run_lock(Path(cfg.paths.output_dir)):
         yield from _managed_run(cfg)
 
