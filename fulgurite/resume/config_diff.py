@@ -60,7 +60,7 @@ def diff_configs(saved: DictConfig, current: DictConfig) -> ConfigDiff:
         else:
             diff.takes_effect.append(f"{change} takes effect")
     diff.rejected += [
-        f"resume.apply=[{key}]: not a setting of an optimizer, a scheduler or the patience of early stopping. "
+        f"resume.apply=[{key}]: not a setting of an optimizer, a scheduler or EarlyStopping's patience. "
         "Remove the key: other changes need no resume.apply."
         for key in apply
         if checkpoint_owner(key, before, after) is None

@@ -33,7 +33,7 @@ class OverrideRestoredSettings(Callback):
         self._patience: list[int] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the patience of early stopping."""
+        """Copy `patience` before Lightning restores it."""
         self._patience = [callback.patience for callback in _early_stopping(trainer)]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
