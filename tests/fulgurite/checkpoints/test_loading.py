@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused_and_its_weights_can_be_tak
     other = ("test=false", f"ckpt_path={last}", "trainer.max_epochs=2", "model.optimizer._target_=torch.optim.SGD")
     with pytest.raises(UserError, match=r"with another optimizer: it holds no .*momentum.*, which SGD needs") as caught:
         train(small(*other, folder=tmp_path / "other"))
-    assert str(caught.value).endswith("or take its weights alone with resume.mode=weights")
+    assert str(caught.value).endswith("or load only the weights with resume.mode=weights.")
     record = read_json(tmp_path / "other/run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
     train(small(*other, "resume.mode=weights", folder=tmp_path / "weights"))
