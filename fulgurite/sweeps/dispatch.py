@@ -37,7 +37,7 @@ def run_jobs(
 ) -> Generator[JobResult, None, None]:
     """Run jobs and yield each with its number as it ends, in any order.
 
-    A search asks its study for a trial in `jobs`, and reports each result to the study as it is yielded. When `jobs` stops,
+    A search asks its study for a trial in `jobs`, and reports each result to it. When `jobs` stops,
     the running jobs are still yielded. A job that can no longer be composed is yielded as a failed one. With `at_once`
     None, a launcher without slots gets all jobs in one batch.
     """
