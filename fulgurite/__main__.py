@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from fulgurite import __version__
 from fulgurite.core.errors import EXIT_INTERRUPTED, EXIT_USER, FulguriteError, did_you_mean
 from fulgurite.core.project import project_root
 
@@ -27,6 +28,9 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_usage())
         return 0 if argv else EXIT_USER
+    if argv[0] == "--version":
+        sys.stdout.write(f"fulgurite {__version__}\n")
+        return 0
     command, *arguments = argv
     if command not in COMMANDS:
         near = did_you_mean(command, COMMANDS)

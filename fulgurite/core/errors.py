@@ -67,6 +67,9 @@ class ConfigError(UserError):
         self.findings = list(findings)
         super().__init__("\n".join(self.findings))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        return type(self), (self.findings,)
+
 
 class DiskFull(UserError):
     """There is no space for a file; earlier checkpoints are intact."""

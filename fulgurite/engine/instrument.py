@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
+from fulgurite.core.errors import UserError
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.exact_resume.callback import apply_exact_resume
@@ -65,7 +66,7 @@ def harden(
         The same trainer.
 
     Raises:
-        ConfigError: `rank_timeout_seconds` is not above 0.
+        UserError: The trainer is hardened already, or `rank_timeout_seconds` is not above 0.
 
     Example:
         >>> trainer = Trainer(max_epochs=3, callbacks=[fulgurite.callbacks.LastCheckpoint("run/checkpoints")])
@@ -74,6 +75,8 @@ def harden(
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path=last, weights_only=True)
     """
     folder, callbacks = Path(run_dir), vars(trainer)["callbacks"]
+    if any(isinstance(callback, WorkerTimeout) for callback in callbacks):
+        raise UserError("harden: this trainer is hardened already. Call it once.")
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
     # before the callbacks that save: Lightning has sorted them to the end

@@ -56,6 +56,8 @@ class ExactResume(Callback):
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
             self.wrap_loaders(datamodule)
+        else:
+            log.warning("exact resume does not control the data order of bare DataLoaders. Pass datamodule= to fit.")
 
     def wrap_loaders(self, datamodule: LightningDataModule) -> None:
         """Make the loaders of a data module exact where possible."""
@@ -70,7 +72,7 @@ class ExactResume(Callback):
             if vars(trainer)["overfit_batches"] == 0:
                 loaders, reasons = make_exact(loaders, self._shard_spec(trainer))
             for reason in reasons:
-                log.info("exact resume does not control the data order: %s", reason)
+                log.warning("exact resume does not control the data order: %s", reason)
             return loaders
 
         def set_generator(loader: DataLoader[Any]) -> None:

@@ -43,7 +43,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         if argument.startswith(("metric=", "mode=")):
             raise UserError(f"{argument}: not a folder. Pass --{argument.replace('=', ' ', 1)}.")
     if len(query.sweep) != 1:
-        raise UserError(f"{' '.join(query.sweep) or '(nothing)'}: not one folder. Name one sweep's folder.")
+        given = f"{' '.join(query.sweep)}: not one folder" if query.sweep else "report: no folder is given"
+        raise UserError(f"{given}. Name one sweep's folder.")
     query.sweep = Path(query.sweep[0]).expanduser().absolute()
     return query
 

@@ -46,10 +46,12 @@ def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
     if position is None:
         return overrides
     name = overrides[position].removeprefix(prefix).strip("'\"")
+    if not name:
+        raise UserError(f"{prefix}: has no value. Name a run directory, or remove {prefix}")
     others = [*overrides[:position], *overrides[position + 1 :]]
     if config_name == "eval":
-        return _eval_overrides(name, others) if name not in {"", "null"} else overrides
-    if name in {"", "null"}:
+        return _eval_overrides(name, others) if name != "null" else overrides
+    if name == "null":
         return others
     if {"-m", "--multirun"} & set(others):
         raise UserError(f"resume={name}: a sweep starts several runs. Remove resume, or remove -m.")

@@ -41,6 +41,15 @@ RANGES: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("save_top_k", "max_depth"), (-1, "-1 (all) or more")),
 }  # fmt: skip
 
+# classes of version 0.1.0 that are in the library now
+MOVED = {
+    "src.callbacks.last_checkpoint": "fulgurite.callbacks.LastCheckpoint",
+    "src.callbacks.nan_guard": "fulgurite.callbacks.NaNGuard",
+    "src.callbacks.oom_backoff": "fulgurite.callbacks.OOMBackoff",
+    "src.callbacks.terminal.progress_bar": "fulgurite.callbacks.progress_bar",
+    "src.callbacks.terminal.model_summary": "fulgurite.callbacks.model_summary",
+}
+
 
 def check_targets(view: ConfigView) -> Iterator[Finding]:
     """Yield the wrong targets of a config, and their wrong arguments."""
@@ -72,7 +81,9 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
         return
     signature = read_signature(target)
     if isinstance(signature, NotFound):
-        yield Finding(f"{key}._target_", _explain_absent(signature), target)
+        moved = next((new for old, new in MOVED.items() if is_below(target, [old])), None)
+        rule = f"moved. Use {moved}" if moved else _explain_absent(signature)
+        yield Finding(f"{key}._target_", rule, target)
     elif isinstance(signature, Signature):
         yield from _check_names(written, key, signature, closed=closed)
         for name, parameter in signature.parameters.items():

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from torch.utils.data import DataLoader
 
 import fulgurite
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
@@ -98,3 +100,17 @@ def test_each_part_has_a_switch(tmp_path: Path) -> None:
     assert isinstance(io, AsyncVerifiedCheckpointIO)
     default = Trainer(accelerator="cpu", logger=False).strategy.checkpoint_io
     assert type(trainer(verified_checkpoints=False).strategy.checkpoint_io) is type(default)
+
+
+def test_a_second_call_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False)
+    fulgurite.harden(trainer, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False)
+    with pytest.raises(fulgurite.UserError, match="hardened already"):
+        fulgurite.harden(trainer, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False)
+
+
+def test_bare_data_loaders_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, max_steps=1, enable_progress_bar=False)
+    fulgurite.harden(trainer, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False)
+    trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 4)))
+    assert "exact resume does not control the data order of bare DataLoaders" in caplog.text

@@ -193,3 +193,18 @@ def test_a_log_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "set paths.log_dir=<folder>" in done.stderr
+
+
+def test_a_class_that_moved_to_the_library_is_refused_with_its_new_place(tmp_path: Path) -> None:
+    line = refused(tmp_path, "callbacks.nan_guard._target_=src.callbacks.nan_guard.NanGuard")
+    assert "moved. Use fulgurite.callbacks.NaNGuard" in line
+
+
+@pytest.mark.parametrize(("entry_point", "shorthand"), [("train", "resume="), ("eval", "run=")])
+def test_an_empty_shorthand_starts_nothing(tmp_path: Path, entry_point: str, shorthand: str) -> None:
+    done = run_cli(entry_point, shorthand, logs=tmp_path / "logs")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: {shorthand}: has no value. Name a run directory, or remove {shorthand}\n",
+    )
+    assert not (tmp_path / "logs").exists()
