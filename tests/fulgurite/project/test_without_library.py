@@ -37,8 +37,8 @@ def imported_names(file: Path) -> set[tuple[str, str]]:
     """Return each module and name that a file imports; an `import x` has no name."""
     nodes = list(ast.walk(ast.parse(file.read_text())))
     names = {(alias.name, "") for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    return names | {(str(node.module), alias.name) for node in froms for alias in node.names}
+    imports_from = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return names | {(str(node.module), alias.name) for node in imports_from for alias in node.names}
 
 
 def test_the_tests_of_the_project_import_public_names_only() -> None:
