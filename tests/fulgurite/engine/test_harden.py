@@ -110,7 +110,7 @@ def test_a_second_call_is_refused(tmp_path: Path) -> None:
 
 
 def test_bare_data_loaders_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
     trainer = Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **quiet)
     fulgurite.harden(trainer, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False)
     trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 4)))
