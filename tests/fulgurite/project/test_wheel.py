@@ -176,6 +176,7 @@ def test_the_version_is_the_same_everywhere(wheel: Path) -> None:
     assert wheel.name.split("-")[1] == fulgurite.__version__
 
 
+@pytest.mark.slow
 def test_it_trains_sweeps_and_resumes_in_a_project_of_three_files(python: Path, project: Path) -> None:
     where = succeed(python, project, "-c", "import fulgurite; print(fulgurite.__file__)").strip()
     assert not Path(where).is_relative_to(ROOT)
@@ -195,6 +196,7 @@ def test_it_trains_sweeps_and_resumes_in_a_project_of_three_files(python: Path, 
     assert len(rows) == 3
 
 
+@pytest.mark.slow
 def test_a_vendored_folder_wins_over_the_installed_package(python: Path, project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "vendored"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns("logs"))
