@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class ProcessContext:
         sweep_config: Config of that sweep.
         is_sweep_resumable: `sweep.resume` can resume that sweep.
         signals: The handler of signals, see `shutdown.signals.signal_handler`.
+        inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
+        on_inexact: Called after each addition to `inexact`; None without a run record.
     """
 
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
@@ -43,6 +46,8 @@ class ProcessContext:
     sweep_config: Any = None
     is_sweep_resumable: bool = False
     signals: Any = None
+    inexact: list[str] = field(default_factory=list)
+    on_inexact: Callable[[], None] | None = None
 
 
 _context: ProcessContext | None = None

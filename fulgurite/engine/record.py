@@ -61,7 +61,8 @@ class RunRecord:
         self.loggers: list[Logger] = []
         self.pruning: PruningCallback | None = None
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
-        argv = current_context().argv
+        context = current_context()
+        argv = context.argv
         full_size = OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.batch_size")
         self.fields: dict[str, Any] = {
             "task_name": cfg.get("task_name"),
@@ -84,8 +85,11 @@ class RunRecord:
             "loggers": {},  # config name to run ID
             "parameters": None,  # {total, trainable} once the model is built
             "oom_backoff": {"batch_size": [full_size, cfg.data.batch_size]} if full_size else None,
+            "exact": True,  # false: a resumed run differs from an uninterrupted one in what `inexact` lists
+            "inexact": [],  # of all starts
             "resumed": [],  # one {start, step, checkpoint, command} for each resume
         }
+        context.inexact, context.on_inexact = [], self.write  # a sweep runs many jobs in one process
         self._provenance: dict[str, Any] = {}
         if (resumed := resumed_run(cfg)) is not None:
             self._provenance = {name: self.fields[name] for name in PROVENANCE}
@@ -95,7 +99,8 @@ class RunRecord:
 
     def write(self, **fields: Any) -> None:
         """Set fields and rewrite run.json; ranks above 0 write nothing."""
-        self.fields.update(fields)
+        inexact = list(dict.fromkeys([*self.fields.get("inexact", []), *current_context().inexact]))
+        self.fields |= {"exact": not inexact, "inexact": inexact, **fields}
         if rank() == 0:
             write_atomic(self.folder / RECORD, json.dumps(self.fields, indent=2) + "\n")
 
