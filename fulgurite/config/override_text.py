@@ -41,6 +41,11 @@ def last_value(overrides: Sequence[str], key: str) -> str | None:
     return values[-1] if values else None
 
 
+def is_hydra_overridden(config: DictConfig, key: str) -> bool:
+    """Return whether the command line sets a key of the `hydra` node."""
+    return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+
+
 def set_config_value(config: DictConfig, key: str, value: Any) -> None:
     """Set a key of a composed config, also one that Hydra protects."""
     holder = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import set_config_value
+from fulgurite.config.override_text import is_hydra_overridden, set_config_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.rank_logging import rank
@@ -118,7 +118,8 @@ class ReserveRunDirectory(Callback):
             folder = share_sweep_dir(config, reserve_dir)
         context.sweep_dir = folder
         set_config_value(config, "hydra.sweep.dir", str(folder))
-        overrides = [f"hydra.sweep.dir='{folder}'"] if resumed or not _is_overridden(config, "hydra.sweep.dir") else []
+        is_named = resumed is None and is_hydra_overridden(config, "hydra.sweep.dir")
+        overrides = [] if is_named else [f"hydra.sweep.dir='{folder}'"]
         overrides += [f"{key}={'null' if value is None else value}" for key, value in _rank_overrides(config)]
         with read_write(config.hydra.overrides), open_dict(config.hydra.overrides):
             config.hydra.overrides.hydra.extend(overrides)  # Hydra composes each job from these
@@ -155,15 +156,11 @@ def _exit_on_user_error() -> Iterator[None]:
 
 
 def _reserve_key(config: DictConfig, key: str) -> Path | None:
-    if _is_overridden(config, key):
+    if is_hydra_overridden(config, key):
         return None
     path = reserve(Path(str(OmegaConf.select(config, key))))
     set_config_value(config, key, str(path))
     return path
-
-
-def _is_overridden(config: DictConfig, key: str) -> bool:
-    return any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
 
 
 def _rank_overrides(config: DictConfig) -> list[tuple[str, str | None]]:

@@ -12,6 +12,7 @@ from fulgurite.config.compose import set_run_paths
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import UserError
 from fulgurite.core.project import prepare_environment
+from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def load_run(folder: str | Path) -> SavedRun:
     run = RunDirectory.of(folder)
     if run is None:
         raise UserError(f"{folder}: holds no run.json. Pass a run directory, e.g. logs/train/runs/<date>_<time>.")
-    check_config_file(folder / ".hydra" / "config.yaml")
-    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    check_config_file(folder / CONFIG)
+    cfg = OmegaConf.load(folder / CONFIG)
     assert isinstance(cfg, DictConfig)
     return SavedRun(folder, set_run_paths(cfg, folder), run.record, run.results, list(run.metric_rows()))

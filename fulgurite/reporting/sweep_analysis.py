@@ -16,6 +16,7 @@ import yaml
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.metric_names import is_minimized
 from fulgurite.reporting.statistics import Paired, Spread, compare, spread
+from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory, key_and_value
 from fulgurite.runs.sweep_summary import REPEAT_KEYS, shown_values, summarise
 
@@ -133,7 +134,7 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
 
 def _searched(folder: Path, run: RunDirectory) -> tuple[str | None, str | None]:
     """Return the first metric that a sweep optimised, and its mode; None without one."""
-    config, sweep = _yaml(run.folder / ".hydra" / "config.yaml"), _yaml(folder / "multirun.yaml")
+    config, sweep = _yaml(run.folder / CONFIG), _yaml(folder / "multirun.yaml")
     direction = _first(((sweep.get("hydra") or {}).get("sweeper") or {}).get("direction"))
     return _first(config.get("optimized_metric")), {"maximize": "max", "minimize": "min"}.get(str(direction))
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.config.override_text import AUTO, set_config_value
+from fulgurite.checkpoints.manifest import newest_intact, verify
+from fulgurite.config.override_text import AUTO, is_hydra_overridden, set_config_value
 from fulgurite.config.schema import move_keys
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.resume.config_diff import diff_configs
-from fulgurite.runs.layout import CONTINUE, HOTSTART, STAGED_CONFIG_DIR
+from fulgurite.runs.layout import CONFIG, CONTINUE, HOTSTART, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
@@ -79,7 +80,7 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
     if rank() == 0 and is_locked(run.folder):
         pid = run.record.get("pid")
         raise UserError(f"resume={run.folder}: this run is locked by process {pid}. Wait for it to finish, or stop it.")
-    saved = OmegaConf.load(run.folder / ".hydra" / "config.yaml")
+    saved = OmegaConf.load(run.folder / CONFIG)
     assert isinstance(saved, DictConfig)
     diff = diff_configs(move_keys(saved), task)
     if diff.rejected:
@@ -108,7 +109,7 @@ def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | Non
     """
     wanted = config_hash(task)
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
-    if not any(override.lstrip("+").startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra):
+    if not is_hydra_overridden(config, "hydra.run.dir"):
         runs = RunDirectory.newest_first(folder.parent)
         same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_resumable())
         return next((run for run in same if torchrun is None or run.record.get("torchrun") == torchrun), None)
@@ -123,8 +124,6 @@ def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | Non
 
 def _find_checkpoint(folder: Path, *, is_named: bool) -> str | None:
     """Return the newest intact checkpoint of a run; None if the run saved none and restarts from step 0."""
-    from fulgurite.checkpoints.manifest import newest_intact, verify  # imports torch
-
     path, damaged = newest_intact(folder / "checkpoints")
     last = folder / "checkpoints" / "last.ckpt"
     if is_named and path is not None and path != last and verify(last):

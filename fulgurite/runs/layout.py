@@ -6,4 +6,4 @@ RECORD, RESULTS, METRICS, LOCK_FILE = "run.json", "results.json", "metrics.csv",
 OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 STAGED_CONFIG_DIR = ".hydra/next"  # Hydra writes the config here until the start is accepted
 
-CONTINUE, HOTSTART, WEIGHTS = MODES = ("continue", "hotstart", "weights")
+CONTINUE, HOTSTART = "continue", "hotstart"  # values of `resume.mode`

@@ -12,7 +12,7 @@ from fulgurite.config.override_text import LAST, quoted
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import mask_override
 from fulgurite.resume.plan import resume_in_place
-from fulgurite.runs.layout import STAGED_CONFIG_DIR
+from fulgurite.runs.layout import CONFIG, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory
@@ -76,7 +76,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
     """Set the overrides that resume a killed job, and return what prevents that."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
-    if run is None or job.folder is None or "resume" not in cfg or not (job.folder / ".hydra/config.yaml").is_file():
+    if run is None or job.folder is None or "resume" not in cfg or not (job.folder / CONFIG).is_file():
         job.state = NEW  # it left nothing to resume
         return []
     ckpt_path = cfg.ckpt_path
