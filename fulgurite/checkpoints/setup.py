@@ -11,15 +11,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.checkpoints.content import PlainCheckpoints
 from fulgurite.checkpoints.disk_space import expected_size, warn_if_disk_full_soon
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
 
 
 def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asynchronous: bool = False) -> None:
-    """Make a trainer write verified checkpoints.
+    """Make a trainer write verified checkpoints of plain values.
 
     A strategy with a CheckpointIO of its own (TPU, a plugin in the config) keeps it.
     """
+    vars(trainer)["callbacks"].insert(0, PlainCheckpoints())
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         kind = AsyncVerifiedCheckpointIO if asynchronous else VerifiedCheckpointIO
         trainer.strategy.checkpoint_io = kind(dict(metadata))

@@ -113,6 +113,12 @@ def save_checkpoint(callback: ModelCheckpoint, trainer: Trainer, path: str) -> N
     callback._save_checkpoint(trainer, path)
 
 
+def dump_checkpoint(trainer: Trainer) -> dict[str, Any]:
+    """Return what a checkpoint of a trainer holds now, as `Trainer.save_checkpoint` writes it."""
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(False)
+    return checkpoint
+
+
 def _do_nothing(*args: Any) -> None:
     pass
 

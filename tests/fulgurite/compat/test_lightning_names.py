@@ -100,6 +100,7 @@ def test_loops(tmp_path: Any) -> None:
     callback = ModelCheckpoint()
     compat.save_checkpoint(callback, trainer, str(tmp_path / "x.ckpt"))
     assert (tmp_path / "x.ckpt").is_file()
+    assert compat.dump_checkpoint(trainer)["global_step"] == 2
 
 
 def test_metrics() -> None:
@@ -156,7 +157,7 @@ def test_import_costs_nothing() -> None:
 
 def test_no_other_module_reaches_private_names() -> None:
     pattern = (
-        r"\._(accelerator_connector|broadcast_sigterm_tensor|call_children_scripts|combined_loader|computed|data_fetcher"
+        r"\._(accelerator_connector|broadcast_sigterm_tensor|call_children_scripts|checkpoint_connector|combined_loader|computed|data_fetcher"
         r"|evaluation_loop|get_process_group_backend|launcher|logger_connector|process_group_backend|results|should_\w+"
         r"|signal_connector|timeout|update_count)\b|import _(Subprocess|Dummy|set_num|flatten)|torch\._C"
     )

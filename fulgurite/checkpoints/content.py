@@ -1,0 +1,128 @@
+"""Keep objects out of checkpoints, so that each one can be loaded again, and name what is left out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.checkpoints.plain import from_plain, plain_hyperparameters, to_plain
+from fulgurite.compat.lightning import dump_checkpoint
+from fulgurite.core.errors import UserError
+from fulgurite.core.exactness import name_inexact
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
+
+MAX_SHOWN = 3  # keys that an error names
+REMEDY = "Save numbers, text, tensors, arrays, or lists and dicts of these instead"
+
+
+class PlainCheckpoints(Callback):
+    """Callback that makes a trainer write plain checkpoints, and restores converted values at a load.
+
+    Values that a checkpoint cannot hold end a new run at its first step: a checkpoint of its start is made in memory,
+    and the first file is checked again. Later ones are left out and named, so that training continues.
+    """
+
+    def __init__(self) -> None:
+        self._is_accepted = False
+        self._is_read_back = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the conversion between the trainer and its strategy."""
+        strategy = trainer.strategy
+        if "save_checkpoint" not in vars(strategy):
+            self._install(strategy)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the hyperparameters that checkpoints leave out."""
+        self._is_accepted = self._is_accepted or trainer.ckpt_path is not None  # the interrupted run was checked
+        if trainer.checkpoint_callbacks and not vars(trainer)["fast_dev_run"]:
+            for owner in (pl_module, vars(trainer).get("datamodule")):
+                if owner is not None:
+                    _name_left_out(owner)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check a checkpoint of the start of a new run, where making one in memory takes no copy."""
+        is_cheap = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if self._is_accepted or not is_cheap or not trainer.checkpoint_callbacks or vars(trainer)["fast_dev_run"]:
+            return
+        try:
+            checkpoint = dump_checkpoint(trainer)
+        except Exception as error:  # noqa: BLE001 - a hook of the user that needs a trained step: the first save decides
+            log.debug("no checkpoint can be made before the first step: %s", error)
+            return
+        self._plain(checkpoint)
+
+    def _install(self, strategy: Strategy) -> None:
+        save, load = strategy.save_checkpoint, strategy.load_checkpoint
+
+        def save_plain(checkpoint: dict[str, Any], filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+            save(self._plain(checkpoint), filepath, *args, **kwargs)
+            if not self._is_read_back:
+                self._is_read_back = True
+                _read_back(strategy, Path(filepath))
+
+        def load_plain(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            return from_plain(load(*args, **kwargs))
+
+        strategy.save_checkpoint = save_plain  # type: ignore[method-assign]
+        strategy.load_checkpoint = load_plain  # type: ignore[method-assign]
+
+    def _plain(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint without objects.
+
+        Raises:
+            UserError: It is the first one of a run and holds objects.
+        """
+        plain = to_plain(checkpoint)
+        if plain.rejected and not self._is_accepted:
+            raise UserError(_refusal(plain.rejected))
+        self._is_accepted = True
+        for key, kind in plain.rejected.items():
+            name_inexact(f"checkpoint key {key}", f"{kind} is left out, since it could not be loaded again. {REMEDY}.")
+        return plain.content
+
+
+def _read_back(strategy: Strategy, path: Path) -> None:
+    """Load the first checkpoint of a process, whose tensors stay on the disk."""
+    if isinstance(strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
+        strategy.checkpoint_io.finish()
+    if not strategy.is_global_zero or not path.is_file():  # a folder of shards, a remote file
+        return
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: this checkpoint cannot be loaded again ({reason}). {REMEDY}.") from error
+
+
+def _refusal(rejected: dict[str, str]) -> str:
+    shown = [f"{key} ({kind})" for key, kind in list(rejected.items())[:MAX_SHOWN]]
+    more = f" and {len(rejected) - MAX_SHOWN} more" if len(rejected) > MAX_SHOWN else ""
+    return (
+        f"checkpoint: could not be loaded again, because it would hold objects: {', '.join(shown)}{more}. "
+        f"{REMEDY}, in on_save_checkpoint or state_dict of the class that saves them."
+    )
+
+
+def _name_left_out(owner: LightningModule | LightningDataModule) -> None:
+    _, left_out = plain_hyperparameters(owner.hparams)
+    if not left_out:
+        return
+    shown = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
+    ignored = ", ".join(f'"{name}"' for name in left_out)
+    log.warning(
+        "%s: checkpoints leave out the hyperparameters %s, which are objects; load_from_checkpoint needs them as "
+        "arguments. Write self.save_hyperparameters(ignore=[%s]).",
+        type(owner).__name__,
+        shown,
+        ignored,
+    )
