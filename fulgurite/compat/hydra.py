@@ -15,8 +15,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.basecontainer import BaseContainer
 
@@ -74,6 +76,11 @@ def let_partials_pickle() -> None:
         from hydra._internal.execution_policy import _DeferredTarget  # type: ignore[import-not-found, unused-ignore]
 
         copyreg.pickle(_DeferredTarget, lambda call: partial(call.func, *call.args, **call.keywords).__reduce__())
+
+
+def is_sweep_job() -> bool:
+    """Return whether Hydra runs a job of a sweep in this process."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def failed_job(error: BaseException) -> JobReturn:

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
@@ -46,9 +45,8 @@ def require_tags(cfg: DictConfig) -> None:
     """
     if not read_settings(cfg, Extras).enforce_tags or tag_names(cfg):
         return
-    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweep or not sys.stdin.isatty():
-        reason = "in a sweep" if sweep else "without a terminal"
+    if is_sweep_job() or not sys.stdin.isatty():
+        reason = "in a sweep" if is_sweep_job() else "without a terminal"
         raise UserError(f"tags: empty, but extras.enforce_tags is true, and there is no prompt {reason}. {REMEDY}")
     from rich.prompt import Prompt
 

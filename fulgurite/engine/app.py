@@ -13,7 +13,7 @@ from typing import Any, cast, overload
 import hydra
 from omegaconf import DictConfig
 
-from fulgurite.compat.hydra import MAIN
+from fulgurite.compat.hydra import MAIN, is_sweep_job
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
@@ -24,7 +24,6 @@ from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
 from fulgurite.engine.outcome import JobFailed, classify_error, print_error
-from fulgurite.engine.session import _current_job
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 
@@ -67,13 +66,13 @@ class EntryPoint:
         """
         gc.enable()
         try:
-            with isolated_job() if _current_job() is not None else nullcontext():
+            with isolated_job() if is_sweep_job() else nullcontext():
                 metrics = run_with_backoff(self.task, cfg)
         except BaseException as error:
             if (stop := find_interrupt(error)) is not None:
                 raise stop from None
             outcome = classify_error(error, cfg)
-            if _current_job() is not None:
+            if is_sweep_job():
                 if outcome.status == "pruned":
                     return None
                 # sys.exit in a job fails the job; an interrupt stops the whole sweep

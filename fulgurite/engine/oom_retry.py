@@ -18,9 +18,9 @@ from threading import Event, Thread
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.override_text import is_below, last_value, override_key, quoted
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import OUT_OF_MEMORY_NOTE, FulguriteError
@@ -103,7 +103,7 @@ def _find_obstacle(cfg: DictConfig, note: dict[str, Any]) -> str:
         return "another program started the processes, or they are on several machines. Restart them there"
     if note["restart"] and not Path("/proc/self/environ").exists():
         return "several processes can be restarted on Linux only"
-    if note["restart"] and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if note["restart"] and is_sweep_job():
         return "a sweep job with several processes cannot be restarted alone"
     if not isinstance(size, int) or size < 2 or size % 2:
         return f"data.batch_size={size} cannot be halved"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.tags import require_tags, tag_names
 from fulgurite.core.errors import find_interrupt
 from fulgurite.core.rank_logging import RankedLogger, rank
@@ -77,7 +77,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
 
 def _current_job() -> dict[str, Any] | None:
     """Return sweep directory and job number; None in a single run or without Hydra."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+    if not is_sweep_job():
         return None
     hydra = HydraConfig.get()
     return {"dir": str(hydra.sweep.dir), "job": hydra.job.num}
@@ -87,6 +87,6 @@ def _resume_hint(cfg: DictConfig) -> str:
     """Return how to resume a stopped run, part of a sentence; empty for an entry point without `resume`."""
     if "resume" not in cfg:
         return ""
-    if _current_job() is None:
+    if not is_sweep_job():
         return "; to resume, run the same command with resume=auto"
     return f"; to resume: python src/train.py resume={cfg.paths.output_dir}"

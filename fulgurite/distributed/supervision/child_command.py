@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 
+from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.override_text import NOT_INHERITED_HYDRA
 
 # hydra.sweeper overrides stay: from them each rank of a trial knows that ranks agree on pruning
@@ -20,7 +20,7 @@ NOT_INHERITED_BY_RANKS = (*(start for start in NOT_INHERITED_HYDRA if start != "
 @contextmanager
 def job_command_line() -> Iterator[None]:
     """Make Lightning start child ranks with the job's overrides, not the sweep's."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+    if not is_sweep_job():
         yield
         return
     hydra = HydraConfig.get()
