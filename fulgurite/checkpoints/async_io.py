@@ -25,11 +25,11 @@ class AsyncVerifiedCheckpointIO(VerifiedCheckpointIO):
     that the save replaces is removed after it has succeeded.
 
     Args:
-        facts: As `VerifiedCheckpointIO`.
+        metadata: As `VerifiedCheckpointIO`.
     """
 
-    def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
-        super().__init__(facts)
+    def __init__(self, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(metadata)
         self._thread: Thread | None = None
         self._error: BaseException | None = None
         self._outdated: list[str | Path] = []

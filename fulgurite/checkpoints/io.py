@@ -31,11 +31,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     """Writes, replaces and removes checkpoints together with their manifests.
 
     Args:
-        facts: Values of every manifest beside the file's own checksum, size, step and epoch.
+        metadata: Values of every manifest beside the file's own checksum, size, step and epoch.
     """
 
-    def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
-        self.facts = dict(facts or {})
+    def __init__(self, metadata: Mapping[str, Any] | None = None) -> None:
+        self.metadata = dict(metadata or {})
         self._cleaned: set[Path] = set()
 
     def save_checkpoint(
@@ -68,8 +68,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
                 finally:
                     digest = written.finish()
                 _rotate(path)  # the new file is synced: only now the previous generation may move
-            facts = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch"), **self.facts}
-            content = {"sha256": digest, "size": written.size, **facts}
+            position = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch")}
+            content = {"sha256": digest, "size": written.size, **position, **self.metadata}
             write_atomic(manifest_of(path), json.dumps(content, indent=2) + "\n")
         except OSError as error:
             if is_disk_full(error):

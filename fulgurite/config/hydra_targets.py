@@ -48,7 +48,7 @@ def check_hydra_part(cfg: DictConfig) -> None:
     hydra = raw_node(cfg, "hydra")
     if not isinstance(hydra, DictConfig):
         return
-    # `class` and `()` are arguments like any other where they hold no name
+    # a dictionary or a list below `class` or `()` is an ordinary argument
     findings = [
         f"{key}: {target!r} is not a class of {', '.join(PACKAGES)}. Remove it, or put your class below src/"
         for part in PARTS

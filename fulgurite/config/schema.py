@@ -137,7 +137,7 @@ def read_settings(cfg: DictConfig, schema: type[Schema]) -> Schema:
     return schema(**given)
 
 
-def new_place(key: str) -> str | None:
+def moved_key(key: str) -> str | None:
     """Return where a key of an earlier version is now; None for a key that has not moved."""
     for old, new in MOVED.items():
         if key == old or key.startswith(f"{old}."):
@@ -159,7 +159,7 @@ def move_override(override: str) -> str:
 def _with_new_key(override: str) -> str:
     plain = override.lstrip("+~")
     key, equals, value = plain.partition("=")
-    return f"{override[: len(override) - len(plain)]}{new_place(key) or key}{equals}{value}"
+    return f"{override[: len(override) - len(plain)]}{moved_key(key) or key}{equals}{value}"
 
 
 def move_keys(cfg: DictConfig) -> DictConfig:

@@ -49,7 +49,7 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
                 raise _too_deep(path) from error
             return result
 
-    GuardedFiles.__name__ = plain.__name__  # the registry takes a second of the same name for the same
+    GuardedFiles.__name__ = plain.__name__  # the registry rejects a second class of another name
     return GuardedFiles
 
 

@@ -30,7 +30,7 @@ EXIT_TERMINATED = 143
 
 OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # torch's allocators and backends raise these messages without an error type of their own.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
@@ -138,7 +138,7 @@ class RankFailed(_OtherRankError):
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an OSError is about missing disk space."""
-    return isinstance(error, OSError) and error.errno in NO_ROOM
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Build the objects of a run from its config; the only module that calls `instantiate`."""
+"""Build the objects of a run from its config."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class Run:
         return restore(self.cfg, self.model, self.trainer, self.resumed_from)
 
     def checkpoint_to_test(self, ckpt_path: str | None = None) -> str | None:
-        """Return the checkpoint to test: the best of this run, else its last, else `ckpt_path`.
+        """Return the checkpoint to test: the best of this run, else its last; None for the weights in memory.
 
         Args:
-            ckpt_path: The path from `restore`.
+            ckpt_path: The path from `restore`, which a run that trains nothing tests.
 
         Raises:
             UserError: The run trains nothing, and `ckpt_path` is None.

@@ -41,12 +41,12 @@ GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
 log = RankedLogger(__name__)
 
 
-def append_event(folder: Path, event: str, /, **facts: Any) -> None:
+def append_event(folder: Path, event: str, /, **fields: Any) -> None:
     """Append an event to a sweep's ledger and sync it to disk, on rank 0 only."""
     if rank() != 0:
         return
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    line = json.dumps({"event": event, "time": now, **facts}) + "\n"
+    line = json.dumps({"event": event, "time": now, **fields}) + "\n"
     handle = os.open(folder / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         _lock(handle)
@@ -118,7 +118,7 @@ def job_key(overrides: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:16]
 
 
-def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **facts: Any) -> None:
+def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fields: Any) -> None:
     """Record an event of a job; `sweep` is that of its run.json, None outside a sweep."""
     if sweep is None or rank() != 0 or not Path(sweep["dir"]).is_dir():
         return
@@ -131,9 +131,9 @@ def record_event(sweep: Mapping[str, Any] | None, event: str, *, run: Path, **fa
     if event == "started":
         inside = run.absolute().is_relative_to(folder.absolute())
         where = run.absolute().relative_to(folder.absolute()) if inside else run
-        facts |= {"words": list(map(mask_override, overrides)), "folder": str(where), "pid": os.getpid()}
+        fields |= {"words": list(map(mask_override, overrides)), "folder": str(where), "pid": os.getpid()}
     try:
-        append_event(folder, event, job=number, key=key, **facts)
+        append_event(folder, event, job=number, key=key, **fields)
     except OSError as error:  # run.json has the same status
         log.error("%s: not writable (%s)", folder / LEDGER, error.strerror or error)
 

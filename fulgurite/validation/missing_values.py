@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from omegaconf.errors import InterpolationToMissingValueError
 
 from fulgurite.compat.hydra import resolver_names
-from fulgurite.config.schema import new_place
+from fulgurite.config.schema import moved_key
 from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.validation.findings import Finding
@@ -37,7 +37,7 @@ def _explain(message: str, written: str, view: ConfigView) -> str | None:
     if found := _VARIABLE.search(message):
         rule = f"environment variable {found[1]} is not set. Set it, or add it to .env"
     elif found := _NO_KEY.search(message):
-        moved = new_place(found[1])
+        moved = moved_key(found[1])
         near = f". Use ${{{moved}}}" if moved else suggest_path(found[1], paths_of(view.written))
         rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
     elif found := _NO_RESOLVER.search(message):

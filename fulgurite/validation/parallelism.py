@@ -47,7 +47,7 @@ def check_batch_size(view: ConfigView) -> Iterator[Finding]:
         yield Finding("data.batch_size", f"{rule}, e.g. data.batch_size={near}", data["batch_size"])
 
 
-def check_cut(view: ConfigView) -> Iterator[Finding]:
+def check_mesh_sizes(view: ConfigView) -> Iterator[Finding]:
     """Yield sizes of ModelParallelStrategy whose product is not the number of processes."""
     processes = _processes(view)
     if processes is None or not processes.data_parallel or not processes.tensor_parallel:
@@ -69,7 +69,7 @@ def check_fused(view: ConfigView) -> Iterator[Finding]:
     target = str(optimizer.get("_target_"))
     refused = target.startswith("torch.optim.") and target.endswith(NOT_FUSED)
     if _shards_model(strategy) and refused and optimizer.get("fused") is True:
-        rule = f"torch has no fused {target} for a model that is cut over devices. Use model.optimizer.fused=false"
+        rule = f"torch has no fused {target} for a model that is sharded over devices. Use model.optimizer.fused=false"
         yield Finding("model.optimizer.fused", rule, True)
 
 

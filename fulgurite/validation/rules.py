@@ -149,7 +149,7 @@ def check_resume(view: ConfigView) -> Iterator[Finding]:
     if not isinstance(raw, dict) or raw.get("run"):
         return
     if raw.get("apply"):
-        rule = "is for resume=<run directory>, whose own config says what changed. Add that"
+        rule = "needs a run, whose config shows what changed. Add resume=<run directory>"
         yield Finding("resume.apply", rule, raw["apply"])
     if raw.get("reset") and not view.written.get("ckpt_path"):
         rule = "there is no state to reset. Add resume=<run directory> or ckpt_path=<file>"

@@ -82,7 +82,7 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
     signature = read_signature(target)
     if isinstance(signature, NotFound):
         moved = next((new for old, new in MOVED.items() if is_below(target, [old])), None)
-        rule = f"moved. Use {moved}" if moved else _explain_absent(signature)
+        rule = f"moved. Use {moved}" if moved else _explain_not_found(signature)
         yield Finding(f"{key}._target_", rule, target)
     elif isinstance(signature, Signature):
         yield from _check_names(written, key, signature, closed=closed)
@@ -110,18 +110,18 @@ def is_installed(package: str) -> bool:
     return module is not None and (module.file is not None or module.opaque)
 
 
-def _explain_absent(absent: NotFound) -> str:
-    if not absent.holder:
+def _explain_not_found(found: NotFound) -> str:
+    if not found.holder:
         import pkgutil
 
         packages = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
-        near = did_you_mean(absent.missing, sorted(packages))
-        return f"there is no package {absent.missing!r}{near or '. Install it or correct the name'}"
-    if not absent.missing:
-        return f"{absent.holder} is a module. Name a class or a function in it"
-    kind = "module" if absent.is_module else "class or function"
-    near = suggest_or_list(absent.missing, absent.valid_names, "It has")
-    return f"{absent.holder} has no {kind} {absent.missing!r}{near}"
+        near = did_you_mean(found.missing, sorted(packages))
+        return f"there is no package {found.missing!r}{near or '. Install it or correct the name'}"
+    if not found.missing:
+        return f"{found.holder} is a module. Name a class or a function in it"
+    kind = "module" if found.is_module else "class or function"
+    near = suggest_or_list(found.missing, found.valid_names, "It has")
+    return f"{found.holder} has no {kind} {found.missing!r}{near}"
 
 
 def _check_names(written: dict[str, Any], key: str, signature: Signature, *, closed: bool) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.missing_values import check_missing_values
-from fulgurite.validation.parallelism import check_batch_size, check_cut, check_fused
+from fulgurite.validation.parallelism import check_batch_size, check_fused, check_mesh_sizes
 from fulgurite.validation.process_group import check_processes
 from fulgurite.validation.rules import (
     check_checkpoint,
@@ -30,7 +30,7 @@ from fulgurite.validation.targets import check_targets
 
 CHECKS = (
     check_keys, check_types, check_tags, check_checkpoint, check_resume, check_parts, check_groups, check_epochs,
-    check_folds, check_batch_size, check_cut, check_fused, check_processes, check_missing_values, check_targets,
+    check_folds, check_batch_size, check_mesh_sizes, check_fused, check_processes, check_missing_values, check_targets,
 )  # fmt: skip
 
 

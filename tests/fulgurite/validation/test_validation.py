@@ -65,7 +65,7 @@ RULES = [
     (["~trainer"], "trainer: missing. Choose one with trainer=<a file of configs/trainer>"),
     (["~model._target_"], "model: has no _target_. Choose one with model=<a file of configs/model>"),
     (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt: no such file"),
-    (["resume.apply=[model.optimizer.lr]"], "is for resume=<run directory>, whose own config says what changed"),
+    (["resume.apply=[model.optimizer.lr]"], "needs a run, whose config shows what changed"),
     (["resume.reset=[optimizer]"], "there is no state to reset. Add resume=<run directory> or ckpt_path=<file>"),
     (["ckpt_path=http://example.org/x.ckpt"], "must be a file or an https URL"),
     (["ckpt_sha256=abc"], "must be 64 hex digits"),
