@@ -73,9 +73,7 @@ def test_a_run_leaves_the_same_weights_and_manifests_as_one_that_waits(small: Co
     assert len(folders[0]) == 6
 
 
-def test_what_is_written_is_what_was_to_be_saved_whatever_training_does_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_async_save_is_unaffected_by_training_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, files, weight = Gate(monkeypatch), AsyncVerifiedCheckpointIO(), torch.ones(())
     files.save_checkpoint(checkpoint(1, weight), tmp_path / "last.ckpt")
     weight.fill_(7)

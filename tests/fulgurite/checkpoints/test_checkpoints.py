@@ -68,7 +68,7 @@ def test_a_manifest_describes_the_file_and_the_run_it_is_of(small: ComposeSmall,
     assert len(names_in(folder)) == 6  # nothing else, nothing temporary
 
 
-def test_what_is_removed_takes_its_manifest_along(tmp_path: Path) -> None:
+def test_removing_a_checkpoint_removes_its_manifest(tmp_path: Path) -> None:
     files = VerifiedCheckpointIO()
     for name in ("a.ckpt", "b.ckpt"):
         files.save_checkpoint(checkpoint(1), tmp_path / name)
@@ -76,7 +76,7 @@ def test_what_is_removed_takes_its_manifest_along(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["b.ckpt", "b.ckpt.json"]
 
 
-def test_of_the_last_one_two_generations_stay_and_of_others_one(tmp_path: Path) -> None:
+def test_two_generations_of_the_last_checkpoint_are_kept_and_one_of_others(tmp_path: Path) -> None:
     files = VerifiedCheckpointIO({"note": "x"})
     for step in (1, 2, 3):
         files.save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
@@ -152,7 +152,7 @@ def damage(path: Path, how: str) -> None:
         ("manifest", "its manifest last.ckpt.json is unreadable"),
     ],
 )
-def test_a_damaged_one_is_refused_and_the_older_one_is_named(
+def test_a_damaged_checkpoint_is_rejected_and_the_previous_one_is_named(
     how: str, told: str, small: ComposeSmall, tmp_path: Path
 ) -> None:
     train(small("trainer.max_epochs=2", "test=false", "callbacks.model_checkpoint=null"))
@@ -166,7 +166,7 @@ def test_a_damaged_one_is_refused_and_the_older_one_is_named(
     assert read_json(tmp_path / "eval/run.json")["exit_code"] == 2
 
 
-def test_a_damaged_older_one_is_not_named(tmp_path: Path) -> None:
+def test_a_damaged_previous_checkpoint_is_not_suggested(tmp_path: Path) -> None:
     for step in (1, 2):
         VerifiedCheckpointIO().save_checkpoint(checkpoint(step), tmp_path / "last.ckpt")
     for path in tmp_path.glob("*.ckpt"):
@@ -186,7 +186,7 @@ def test_a_best_checkpoint_that_is_gone_leaves_the_next_best(tmp_path: Path, cap
     assert "best.ckpt: the best checkpoint is missing" in caplog.text
 
 
-def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_named(tmp_path: Path) -> None:
+def test_newest_intact_returns_the_newest_generation_and_names_damaged_ones(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "last-previous.ckpt"
     assert newest_intact(tmp_path / "not there") == newest_intact(tmp_path) == (None, [])
     for step in (1, 2):
@@ -204,7 +204,7 @@ def test_to_go_on_the_newest_whole_generation_is_found_and_damaged_ones_are_name
 
 
 @pytest.mark.parametrize(("how", "told"), [("flipped", "its member "), ("cut", "it is not an intact checkpoint")])
-def test_to_go_on_a_file_without_a_manifest_is_read_through(how: str, told: str, tmp_path: Path) -> None:
+def test_newest_intact_verifies_a_file_without_a_manifest(how: str, told: str, tmp_path: Path) -> None:
     last = tmp_path / "last.ckpt"
     for step in (1, 2):
         VerifiedCheckpointIO().save_checkpoint(checkpoint(step), last)
@@ -343,7 +343,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended(
     assert "the end of the run cannot be recorded (No space left on device)" in caplog.text
 
 
-def test_little_space_is_told_before_the_run(
+def test_little_disk_space_is_reported_before_the_run(
     small: ComposeSmall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = shutil.disk_usage(ROOT)

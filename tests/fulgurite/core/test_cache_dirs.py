@@ -27,7 +27,7 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {"TORCH_HOME": str(tmp_path / "home" / "torch")}
 
 
-def test_what_can_be_written_stays_and_nothing_is_said(
+def test_writable_cache_folders_are_kept_without_a_warning(
     env: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = dict(env)
@@ -38,7 +38,7 @@ def test_what_can_be_written_stays_and_nothing_is_said(
 
 
 @RunIf(posix=True)
-def test_what_cannot_is_replaced_by_a_folder_that_only_this_user_enters(
+def test_unwritable_cache_folders_are_replaced_by_a_private_one(
     env: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env["XDG_CACHE_HOME"] = f"{tmp_path}/file/cache"

@@ -52,9 +52,7 @@ def test_the_plan_of_the_dense_net_names_each_of_its_linear_layers() -> None:
 
 @pytest.mark.parametrize("trainer", ["tensor_parallel", "fsdp"])
 def test_a_fused_optimizer_of_a_sharded_model_is_refused_in_one_line(trainer: str, small: ComposeSmall) -> None:
-    rule = (
-        "model.optimizer.fused=true: torch has no fused torch.optim.SGD for a model that is sharded over devices. Use "
-    )
+    rule = "model.optimizer.fused=true: torch has no fused torch.optim.SGD for a model that is sharded over devices. "
     with pytest.raises(ConfigError, match=re.escape(f"{rule}Use model.optimizer.fused=false")) as refused:
         validate(small(f"trainer={trainer}", SGD[0]))
     assert len(refused.value.findings) == 1

@@ -46,11 +46,13 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
         ),
     ],
 )
-def test_nothing_is_advised_that_is_done_already(overrides: tuple[str, ...], told: str, small: ComposeSmall) -> None:
+def test_an_out_of_memory_message_omits_remedies_already_in_use(
+    overrides: tuple[str, ...], told: str, small: ComposeSmall
+) -> None:
     assert told in classify_error(MemoryError(), small(*overrides)).reason
 
 
-def test_what_hosts_and_devices_say_is_known_and_other_errors_are_not_taken_for_it() -> None:
+def test_out_of_memory_errors_of_host_and_device_are_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)

@@ -183,7 +183,7 @@ def test_the_command_ends_with_1_and_names_what_differs_first(
         ([f"--folder={Path(__file__).parent}"], "is not empty. Name a new folder."),
     ],
 )
-def test_a_word_that_a_proof_cannot_use_is_refused_in_one_line(
+def test_an_argument_that_a_proof_cannot_use_is_rejected_in_one_line(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2

@@ -49,7 +49,7 @@ def test_the_parts_of_all_ranks_are_the_batches_of_one_process(ranks: int) -> No
             assert not any(len(part) == 1 for part in own) or len(together) == 1
 
 
-def test_a_share_is_as_long_as_it_says() -> None:
+def test_the_length_of_a_shard_is_that_of_its_batches() -> None:
     for rank in range(3):
         order = EpochSampler(RandomSampler(range(25)), 7, BatchSharding(25, 4, rank, 3))
         batches = [indices for _, indices in SeededBatchSampler(order)]

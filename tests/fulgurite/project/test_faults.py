@@ -40,25 +40,25 @@ PROOFS: dict[str, list[str]] = {
         "fulgurite/checkpoints/test_checkpoints.py::test_a_full_disk_leaves_the_one_before_and_says_what_to_do",
         "fulgurite/checkpoints/test_checkpoints.py::test_a_run_on_a_full_disk_ends_with_one_line_and_2",
         "fulgurite/checkpoints/test_checkpoints.py::test_a_record_that_cannot_be_written_does_not_hide_how_the_run_ended",
-        "fulgurite/checkpoints/test_checkpoints.py::test_little_space_is_told_before_the_run",
+        "fulgurite/checkpoints/test_checkpoints.py::test_little_disk_space_is_reported_before_the_run",
     ],
     "log folder not writable": [
         "fulgurite/validation/test_bad_input.py::test_a_log_folder_that_cannot_be_made",
     ],
     "checkpoint truncated": [
         "fulgurite/validation/test_bad_input.py::test_a_truncated_checkpoint",
-        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_checkpoint_is_rejected_and_the_previous_one_is_named",
     ],
     "checkpoint bit-flipped": [
         "fulgurite/resume/test_resume.py::test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_the_run_is_named",
-        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_one_is_refused_and_the_older_one_is_named",
+        "fulgurite/checkpoints/test_checkpoints.py::test_a_damaged_checkpoint_is_rejected_and_the_previous_one_is_named",
     ],
     "checkpoint from another model": [
         "fulgurite/validation/test_bad_input.py::test_a_checkpoint_of_another_net",
     ],
     "checkpoint from another config": [
         "fulgurite/exact_resume/test_exact_resume.py::test_another_batch_size_amid_an_epoch_is_refused_in_one_line",
-        "fulgurite/resume/test_resume.py::test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was",
+        "fulgurite/resume/test_resume.py::test_an_override_without_effect_is_rejected_and_the_run_is_unchanged",
     ],
     "data file corrupt": [
         "test_data.py::test_a_flipped_bit_in_the_sample_is_not_trained_on",
@@ -132,7 +132,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "cache folder not writable": [
         "fulgurite/core/test_cache_dirs.py::test_a_run_without_a_home_or_a_cache_ends_well",
-        "fulgurite/core/test_cache_dirs.py::test_what_cannot_is_replaced_by_a_folder_that_only_this_user_enters",
+        "fulgurite/core/test_cache_dirs.py::test_unwritable_cache_folders_are_replaced_by_a_private_one",
     ],
     "every kind of config mistake": [
         "fulgurite/validation/test_bad_input.py::test_a_misspelled_word_on_the_command_line",

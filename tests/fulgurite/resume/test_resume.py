@@ -209,7 +209,7 @@ REFUSED = [
 ]
 
 
-def test_what_would_come_to_nothing_is_refused_and_the_run_is_left_as_it_was(finished: Path, tmp_path: Path) -> None:
+def test_an_override_without_effect_is_rejected_and_the_run_is_unchanged(finished: Path, tmp_path: Path) -> None:
     run = only_run(finished / "logs")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
     done = WarmProcess("train", [f"resume={run}", *(word for word, _ in REFUSED)], tmp_path).wait()
@@ -270,7 +270,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_under_auto_and_refused_where_t
         (["resume=auto", "resume.appli=[x]"], "Did you mean 'resume.apply'?"),
     ],
 )
-def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+def test_an_argument_that_names_no_run_is_rejected_in_one_line(words: list[str], line: str, tmp_path: Path) -> None:
     done = start_cli(tmp_path, *words).wait()
     assert done.returncode == 2
     assert line in done.stderr
@@ -278,7 +278,7 @@ def test_words_that_name_no_run_are_one_line(words: list[str], line: str, tmp_pa
     assert not list((tmp_path / "logs").glob("*/*/*"))
 
 
-def test_a_run_that_a_living_process_writes_to_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_a_run_locked_by_a_live_process_cannot_be_resumed(tmp_path: Path) -> None:
     first = start_cli(tmp_path, *QUICK, "trainer.max_epochs=100000", "hydra.run.dir=" + str(tmp_path / "run"))
     wait_for(tmp_path / "run/checkpoints/last.ckpt.json")
     done = WarmProcess("train", [f"resume={tmp_path}/run"], tmp_path / "second").wait()
@@ -289,7 +289,7 @@ def test_a_run_that_a_living_process_writes_to_is_not_gone_on_from(tmp_path: Pat
     assert not is_locked(tmp_path / "run")
 
 
-def test_a_run_directory_has_one_owner_and_a_dead_one_has_none(tmp_path: Path) -> None:
+def test_a_run_directory_is_locked_by_one_process_until_it_dies(tmp_path: Path) -> None:
     with run_lock(tmp_path):
         child = os.fork()
         if child == 0:
@@ -322,7 +322,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_open_runs_are_those_that_stopped_for_a_reason_that_may_be_gone(runs: Path) -> None:
+def test_resumable_runs_are_those_that_were_killed_or_failed(runs: Path) -> None:
     found = list(RunDirectory.newest_first(runs))
     assert [run.folder.name for run in found] == ["3", "2", "1", "0"]
     assert [run.is_resumable() for run in found] == [True, False, True, False]
@@ -338,7 +338,7 @@ def test_rows_from_the_step_on_are_cut_and_a_torn_line_too(tmp_path: Path) -> No
     assert drop_rows_from(tmp_path, 0) == 0
 
 
-def test_what_a_checkpoint_holds_is_known_by_the_part_it_belongs_to() -> None:
+def test_the_owner_of_a_checkpointed_key_is_found_by_its_target() -> None:
     adam = {"_target_": "torch.optim.Adam", "lr": 0.1}
     plateau = {"_target_": "torch.optim.lr_scheduler.StepLR", "gamma": 0.1}
     config = {"model": {"critic": {"optim": adam}, "scheduler": plateau, "lr": 3}}
@@ -347,7 +347,7 @@ def test_what_a_checkpoint_holds_is_known_by_the_part_it_belongs_to() -> None:
     assert checkpoint_owner("model.lr", config) is None
 
 
-def test_secrets_are_not_told_in_a_difference() -> None:
+def test_secrets_are_masked_in_a_config_diff() -> None:
     saved = OmegaConf.create({"logger": {"comet": {"api_key": "abc"}}, "resume": {}})
     now = OmegaConf.create({"logger": {"comet": {"api_key": "xyz"}}, "resume": {"reset": [], "apply": []}})
     assert diff_configs(saved, now).takes_effect == ["logger.comet.api_key *** -> *** takes effect"]

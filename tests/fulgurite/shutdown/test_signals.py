@@ -126,7 +126,7 @@ def test_ctrl_c_reaches_workers_too_and_the_run_is_saved(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_what_is_not_training_ends_at_once(tmp_path: Path) -> None:
+def test_a_signal_outside_training_stops_the_run_at_once(tmp_path: Path) -> None:
     early = command(*SMALL, folder=tmp_path / "setup", send="place: setup")
     assert (early.code, early.left) == (143, []), early.said
     assert record_of(tmp_path / "setup") == ("killed", "terminated (SIGTERM)", 143)

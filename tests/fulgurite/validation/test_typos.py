@@ -191,7 +191,7 @@ def test_every_experiment_passes_with_every_debug_recipe(experiment: str, debug:
     assert find_problems(compose_raw(f"experiment={experiment}", f"debug={debug}")) == []
 
 
-def test_what_the_doors_declare_is_what_the_checks_know() -> None:
+def test_the_entry_points_and_the_checks_have_the_same_keys() -> None:
     declared = {key for file in CONFIGS.glob("*.yaml") for key in _top_keys(file)}
     assert declared <= set(TOP_LEVEL), "configs/ has a key that fulgurite/config/schema.py lacks"
     for group, types in NESTED.items():

@@ -105,7 +105,7 @@ def test_each_rule_has_its_message(overrides: list[str], said: str) -> None:
         ["+model.optimizer.betas=[0.8,0.9]", "trainer.devices=[0,1]", "+trainer.strategy=ddp"],
     ],
 )
-def test_what_is_right_passes(overrides: list[str]) -> None:
+def test_valid_configs_pass(overrides: list[str]) -> None:
     assert findings(*overrides) == []
 
 
