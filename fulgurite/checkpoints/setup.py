@@ -14,6 +14,7 @@ from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
 from fulgurite.checkpoints.content import PlainCheckpoints
 from fulgurite.checkpoints.disk_space import expected_size, warn_if_disk_full_soon
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
+from fulgurite.checkpoints.relocation import RelocateCheckpoints
 
 
 def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asynchronous: bool = False) -> None:
@@ -21,7 +22,7 @@ def install_checkpoint_io(trainer: Trainer, metadata: Mapping[str, Any], *, asyn
 
     A strategy with a CheckpointIO of its own (TPU, a plugin in the config) keeps it.
     """
-    vars(trainer)["callbacks"].insert(0, PlainCheckpoints())
+    vars(trainer)["callbacks"][:0] = [PlainCheckpoints(), RelocateCheckpoints()]
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         kind = AsyncVerifiedCheckpointIO if asynchronous else VerifiedCheckpointIO
         trainer.strategy.checkpoint_io = kind(dict(metadata))

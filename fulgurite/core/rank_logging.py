@@ -78,7 +78,6 @@ UNACTIONABLE = (
     ".*Trainer already configured with model summary callbacks.*",
     ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
     ".*isinstance.treespec, LeafSpec.*is deprecated.*",
-    ".*The dirpath has changed from.*",  # a new run that continues another has its own directory
 )
 
 

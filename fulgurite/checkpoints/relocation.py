@@ -1,0 +1,115 @@
+"""Keep the best checkpoint of a run whose directory was moved, and the files that a loaded state may name.
+
+`ModelCheckpoint` saves absolute paths, deletes the files they name, and drops its state where its folder has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
+
+PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
+States = list[tuple[ModelCheckpoint, dict[str, Any]]]
+
+
+class RelocateCheckpoints(Callback):
+    """Callback that adapts the loaded states of `ModelCheckpoint` callbacks to the folder of the run.
+
+    A state of a run that was moved gets the paths of the new folder. A new run that starts from another run's
+    checkpoint keeps that run's best file until it has one. Paths outside these folders are dropped.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adapt the states before Lightning loads them."""
+        source = str(trainer.ckpt_path)
+        if "://" in source:
+            return
+        saved = checkpoint.get("callbacks") or {}
+        callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        states = [(each, saved[each.state_key]) for each in callbacks if each.state_key in saved and each.dirpath]
+        folder = Path(source).resolve().parent
+        move = _find_move(states, folder)
+        for callback, state in states:
+            if "://" not in str(callback.dirpath):
+                _adapt(callback, state, folder, move)
+
+
+def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move: tuple[Path, Path] | None) -> None:
+    old, new = _folders(callback, state)
+    if old != new and move is not None and _moved(old, *move) == new:
+        _rewrite(state, lambda path: str(_moved(Path(path), old, new) or "") if path else "")
+        state["dirpath"] = str(callback.dirpath)
+    elif old != new:
+        kept: dict[str, Any] = {name: state[name] for name in ("best_model_path", "current_score") if name in state}
+        state.update({**callback.state_dict(), **kept})
+    dropped = list(_drop_outside(state, new.resolve(), folder))
+    if dropped:
+        log.warning("checkpoints outside %s are not restored: %s", new, ", ".join(dropped))
+    models = state.get("best_k_models") or {}
+    if models and state.get("kth_best_model_path") not in models:
+        worst = (max if callback.mode == "min" else min)(models, key=models.__getitem__)
+        state["kth_best_model_path"], state["kth_value"] = worst, models[worst]
+
+
+def _find_move(states: States, folder: Path) -> tuple[Path, Path] | None:
+    """Return the old and the new path of the moved folder; None if the checkpoint is where it was saved.
+
+    Args:
+        states: Each callback with its loaded state.
+        folder: The resolved folder of the loaded checkpoint.
+    """
+    for callback, state in states:
+        old, new = _folders(callback, state)
+        if old != new and folder.is_relative_to(new.resolve()):
+            while old.name == new.name != "":
+                old, new = old.parent, new.parent
+            return old, new
+    return None
+
+
+def _folders(callback: ModelCheckpoint, state: dict[str, Any]) -> tuple[Path, Path]:
+    """Return the folder in which a callback saved, and the one in which it saves now."""
+    new = str(callback.dirpath)
+    return Path(state.get("dirpath") or new), Path(new)
+
+
+def _moved(path: Path, old: Path, new: Path) -> Path | None:
+    """Return a path below `old` as it is below `new`."""
+    return new / path.relative_to(old) if path.is_relative_to(old) else None
+
+
+def _rewrite(state: dict[str, Any], rewrite: Callable[[str], str]) -> None:
+    """Apply a function to each path of a state; an empty result removes the path."""
+    state.update({name: rewrite(state.get(name) or "") for name in PATHS})
+    models = {rewrite(path): score for path, score in (state.get("best_k_models") or {}).items()}
+    models.pop("", None)
+    state["best_k_models"] = models
+
+
+def _drop_outside(state: dict[str, Any], own: Path, source: Path) -> Iterable[str]:
+    """Remove and yield the paths that are not, resolved, in the callback's own folder.
+
+    The best file may also be in the folder of the loaded checkpoint: it is read only.
+    """
+    best = state.get("best_model_path") or ""
+    dropped: list[str] = []
+
+    def inside(path: str) -> str:
+        if not path or Path(path).resolve().is_relative_to(own):
+            return path
+        dropped.append(path)
+        return ""
+
+    _rewrite(state, inside)
+    if best and Path(best).resolve().is_relative_to(source):
+        state["best_model_path"] = best
+        dropped = [path for path in dropped if path != best]
+    return dict.fromkeys(dropped)
