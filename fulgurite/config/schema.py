@@ -86,6 +86,8 @@ TOP_LEVEL = {
     "train": "bool",
     "test": "bool",
     "seed": "int | None",
+    "monitor": "str",
+    "monitor_mode": "Literal['min', 'max']",
     "ckpt_path": "str | None",
     "ckpt_sha256": "str | None",
     "optimized_metric": "str | list[str] | None",

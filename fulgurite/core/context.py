@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ class ProcessContext:
         is_sweep_resumable: `sweep.resume` can resume that sweep.
         signals: The handler of signals, see `shutdown.signals.signal_handler`.
         inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
-        on_inexact: Called after each addition to `inexact`; None without a run record.
+        record: The `RunRecord` of the present run; None outside a run.
     """
 
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
@@ -47,7 +46,7 @@ class ProcessContext:
     is_sweep_resumable: bool = False
     signals: Any = None
     inexact: list[str] = field(default_factory=list)
-    on_inexact: Callable[[], None] | None = None
+    record: Any = None
 
 
 _context: ProcessContext | None = None

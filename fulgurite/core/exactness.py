@@ -25,5 +25,5 @@ def name_inexact(subject: str, reason: str) -> None:
         return
     context.inexact.append(line)
     log.warning("not exact after a resume: %s", line)
-    if context.on_inexact is not None:
-        context.on_inexact()
+    if context.record is not None:
+        context.record.write()

@@ -1,1 +1,1 @@
-"""One run from config to record: app, session, build, objective, outcome, out-of-memory retry."""
+"""One run from config to record: app, session, build, monitored metrics, outcome, out-of-memory retry."""

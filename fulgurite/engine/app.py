@@ -14,10 +14,10 @@ import hydra
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN, is_sweep_job
+from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
-from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import detect_launch

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
+from fulgurite.callbacks.batch_sizes import BatchSizes
 from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
 from fulgurite.checkpoints.setup import warn_if_disk_is_small
 from fulgurite.compat.hydra import let_partials_pickle, unchecked
@@ -21,13 +22,12 @@ from fulgurite.config.schema import Distributed, Extras, Resilience, read_settin
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.formatting import show_config
-from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.hardware import require_hardware
 from fulgurite.engine.instrument import harden
-from fulgurite.engine.objective import MetricNames
+from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import build_guarded
@@ -109,7 +109,7 @@ def build(cfg: DictConfig) -> Run:
     resumed_from = find_resumed_run(cfg)
     nodes = {key: node for key, node in (cfg.get("callbacks") or {}).items() if node is not None}
     callbacks: list[Callback] = [_instantiate(node, f"callbacks.{key!s}") for key, node in nodes.items()]
-    callbacks += [MetricNames(name) for name in optimized_metrics(cfg)]
+    callbacks = [*monitoring_callbacks(cfg), *callbacks, BatchSizes()]
     if (pruning := pruning_callback(cfg)) is not None:
         callbacks.append(pruning)
     loggers = [MetricsCSVLogger(cfg.paths.output_dir), *_build_loggers(cfg, resumed_from)]
@@ -135,6 +135,7 @@ def build(cfg: DictConfig) -> Run:
     )
     let_partials_pickle()
     model: LightningModule = _instantiate(cfg.model, "model")
+    require_steps(model, cfg)
     skip_idle_hooks([model])
     if cfg.get("train"):
         warn_if_disk_is_small(trainer, model, run_dir)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import (
     EXIT_CRASH,
     EXIT_DONE,
@@ -59,8 +60,9 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("pruned", str(error), EXIT_DONE)
     if isinstance(error, FulguriteError):
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
-    if type(error).__name__ == "MisconfigurationException":
-        return Outcome("failed", reason, EXIT_USER)
+    missing = explain_missing_metric(error)
+    if missing is not None or type(error).__name__ == "MisconfigurationException":
+        return Outcome("failed", missing or reason, EXIT_USER)
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):

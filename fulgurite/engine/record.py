@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.config.metric_names import as_names
 from fulgurite.config.tags import tag_names
 from fulgurite.core.context import current_context
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
-from fulgurite.core.metric_names import as_names
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import mask_config, mask_override
@@ -85,11 +85,12 @@ class RunRecord:
             "loggers": {},  # config name to run ID
             "parameters": None,  # {total, trainable} once the model is built
             "oom_backoff": {"batch_size": [full_size, cfg.data.batch_size]} if full_size else None,
+            "batch_size": None,  # {global, per_process, processes, accumulate} of the training, once it starts
             "exact": True,  # false: a resumed run differs from an uninterrupted one in what `inexact` lists
             "inexact": [],  # of all starts
             "resumed": [],  # one {start, step, checkpoint, command} for each resume
         }
-        context.inexact, context.on_inexact = [], self.write  # a sweep runs many jobs in one process
+        context.inexact, context.record = [], self  # a sweep runs many jobs in one process
         self._provenance: dict[str, Any] = {}
         if (resumed := resumed_run(cfg)) is not None:
             self._provenance = {name: self.fields[name] for name in PROVENANCE}
@@ -162,7 +163,7 @@ class RunRecord:
         Raises:
             UserError: The run did not log one of them.
         """
-        from fulgurite.engine.objective import require_metric
+        from fulgurite.engine.monitored import require_metric
 
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:

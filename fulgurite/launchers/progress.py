@@ -16,8 +16,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import returned_value
+from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.formatting import format_duration
-from fulgurite.core.metric_names import is_minimized
 from fulgurite.core.redact import mask_override
 from fulgurite.sweeps.dispatch import NumberedJob
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.cli_parser import CommandParser, list_of, one_of
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean
-from fulgurite.core.metric_names import is_minimized
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, write
 from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, read_runs

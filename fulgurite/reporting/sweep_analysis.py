@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.errors import UserError, did_you_mean
-from fulgurite.core.metric_names import is_minimized
 from fulgurite.reporting.statistics import Paired, Spread, compare, spread
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory, key_and_value

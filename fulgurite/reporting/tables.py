@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.formatting import format_duration_short, markdown_lines
-from fulgurite.core.metric_names import is_minimized
 from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")

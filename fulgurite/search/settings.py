@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.config.metric_names import is_list, optimized_metrics
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import ConfigError
-from fulgurite.core.metric_names import is_list, optimized_metrics
 from fulgurite.validation.findings import Finding
 
 DIRECTIONS = ("minimize", "maximize")

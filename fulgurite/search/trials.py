@@ -16,9 +16,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import returned_value
+from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, mark_ended

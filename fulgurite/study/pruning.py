@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.hydra_targets import make_part
+from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.core.errors import Pruned
-from fulgurite.core.metric_names import optimized_metrics
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.study.storage import PRUNED, StoredStudy, open_storage, study_name
 

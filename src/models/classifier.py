@@ -98,12 +98,15 @@ class Classifier(LightningModule):
         """Log the training metrics; Lightning reduces metric objects over ranks and resets them."""
         self.log_dict({"train/loss": self.train_loss, "train/acc": self.train_acc}, prog_bar=True)
 
+    def on_train_start(self) -> None:
+        """Forget the best accuracy of the sanity check."""
+        self.val_acc_best.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics, and the best accuracy after the sanity check."""
+        """Log the validation metrics, and the best accuracy so far."""
         self.log_dict({"val/loss": self.val_loss, "val/acc": self.val_acc}, prog_bar=True)
-        if not self.trainer.sanity_checking:
-            self.val_acc_best.update(self.val_acc.compute())
-            self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True)
+        self.val_acc_best.update(self.val_acc.compute())
+        self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import DiskFull, UserError
 from fulgurite.core.redact import mask_config
-from fulgurite.engine.objective import require_metric
+from fulgurite.engine.monitored import require_metric
 from fulgurite.engine.record import RunRecord
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.provenance import config_hash, git_state
@@ -61,10 +61,14 @@ def test_a_missing_metric_is_named_with_the_nearest_one() -> None:
         require_metric("val/acc_bst", {"val/acc_best": 0.5})
 
 
-def test_a_metric_nobody_logs_stops_the_run_after_its_first_epoch(small: ComposeSmall, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="optimized_metric=val/acc_bst"):
-        train(small("optimized_metric=val/acc_bst", "trainer.max_epochs=50"))
-    assert {row["epoch"] for row in load_run_rows(tmp_path / "run")} == {"0"}
+@pytest.mark.parametrize(("metric", "epochs"), [("val/acc_bst", set()), ("acc_best", {"0"})])
+def test_an_optimized_metric_that_is_not_logged_stops_the_run_early(
+    small: ComposeSmall, tmp_path: Path, metric: str, epochs: set[str]
+) -> None:
+    with pytest.raises(UserError, match=f"optimized_metric={metric}"):
+        train(small(f"optimized_metric={metric}", "trainer.max_epochs=50"))
+    rows = load_run_rows(tmp_path / "run") if (tmp_path / "run/metrics.csv").is_file() else []
+    assert {row["epoch"] for row in rows} == epochs
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
     assert "val/acc_best" in record["reason"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.core.metric_names import is_minimized
+from fulgurite.config.metric_names import is_minimized
 from fulgurite.reporting.runs_cli import main
 from fulgurite.runs.run_directory import find_runs, read_runs
 from tests.support.fake_sweep import leave_run, leave_sweep

@@ -1,0 +1,60 @@
+"""Infer a metric's direction from its name, read what a config optimizes, and describe a metric that is not logged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.core.errors import did_you_mean
+
+_LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
+
+# Lightning 2.6 on a monitored metric that was not logged: EarlyStopping, ReduceLROnPlateau, ModelCheckpoint
+_NOT_LOGGED = re.compile(
+    r"(?:conditioned on metric `?([^`\s]+)`? which is not|ModelCheckpoint\(monitor='([^']+)'\)` could not find)"
+    r".*?(?:following: (.*)|\[(.*?)\])",
+    re.DOTALL,
+)
+
+
+def is_minimized(metric: str) -> bool:
+    """Return whether a metric is a loss or an error by its name: `val/loss`, `test/mae`."""
+    return _LESS_IS_BETTER.search(metric) is not None
+
+
+def optimized_metrics(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the names in `optimized_metric`."""
+    return as_names(cfg.get("optimized_metric"))
+
+
+def as_names(given: Any) -> tuple[str, ...]:
+    """Return None, a name or a list of names as a tuple."""
+    return tuple(map(str, given)) if is_list(given) else (str(given),) if given else ()
+
+
+def is_list(given: Any) -> bool:
+    """Return whether a config value is a list."""
+    return isinstance(given, (list, tuple)) or OmegaConf.is_list(given)
+
+
+def describe_missing(key: str, name: str, logged: Collection[str], who: str = "the run logs") -> str:
+    """Return one line about a metric that a config key names and nobody logs.
+
+    Args:
+        key: The config key.
+        name: Its value.
+        logged: Names that are logged.
+        who: What logs them, with the verb.
+    """
+    question, listed = did_you_mean(name, logged), ", ".join(sorted(logged)) or "none"
+    return f"{key}={name}: {who} no such metric{question or '. Name one that it logs'} (logged: {listed})"
+
+
+def explain_missing_metric(error: BaseException) -> str | None:
+    """Return one line for Lightning's error about a monitored metric that was not logged; None for another error."""
+    if (found := _NOT_LOGGED.search(str(error))) is None:
+        return None
+    return describe_missing("monitor", found[1] or found[2], re.findall(r"[`'](.+?)[`']", found[3] or found[4] or ""))

@@ -1,0 +1,185 @@
+"""Check the names of monitored metrics early, and step ReduceLROnPlateau only after a new validation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.compat.lightning import active_results
+from fulgurite.config.metric_names import describe_missing, optimized_metrics
+from fulgurite.core.errors import UserError
+
+VALIDATION = {"val", "valid", "validation", "dev"}  # first part of the names of validation metrics
+NEVER = sys.maxsize  # frequency of a scheduler that must not step
+
+
+class MonitoredMetrics(Callback):
+    """Refuses a monitored metric that the validation does not log, and makes plateau schedulers wait for validations.
+
+    The names are compared with what the sanity check logged, before the first step. A name that a training hook may
+    log, or a model that logs less in the sanity check, is checked when Lightning needs the metric.
+
+    Args:
+        names: Config key of each monitored metric to its name, e.g. `{"monitor": "val/acc"}`.
+        scheduler_names: The same of metrics that only ReduceLROnPlateau reads, if the model has one.
+    """
+
+    def __init__(self, names: Mapping[str, str], scheduler_names: Mapping[str, str]) -> None:
+        self.names = dict(names)
+        self._keys = {name: key for key, name in scheduler_names.items()}
+        self._validation_names: set[str] = set()
+        self._frequencies: list[int] = []  # the user's, of each scheduler
+        self._has_validated = False  # since the plateau schedulers last stepped
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints, independent of the class's name."""
+        return "MonitoredMetrics"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether a validation waits for the plateau schedulers."""
+        return {"has_validated": self._has_validated, "names": sorted(self._validation_names)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._has_validated = state_dict["has_validated"]
+        self._validation_names = set(state_dict["names"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse validation metrics of a run without validation."""
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                name = str(config.monitor)
+                self.names[self._keys.get(name, "the monitor of ReduceLROnPlateau")] = name
+        self._frequencies = [config.frequency for config in trainer.lr_scheduler_configs]
+        if trainer.enable_validation:
+            return
+        limited = vars(trainer)["limit_val_batches"] == 0
+        reason = "trainer.limit_val_batches=0" if limited else "no val_dataloader or no validation_step"
+        for key, name in self.names.items():
+            if _is_of_validation(name):
+                raise UserError(
+                    f"{key}={name}: the run has no validation ({reason}), so the metric is never logged. "
+                    "Monitor a metric of the training, or remove what monitors it."
+                )
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the names with what the sanity check logged."""
+        logged = dict.fromkeys(trainer.callback_metrics)
+        self._validation_names.update(logged)
+        if _logs_less_in_sanity_check(pl_module):
+            return
+        for key, name in self.names.items():
+            if name not in logged and _is_of_validation(name):
+                raise UserError(describe_missing(key, name, list(logged), "the validation logs"))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the names of a validation, and that it happened."""
+        if not trainer.sanity_checking:
+            self._has_validated = True
+            self._validation_names.update(result.meta.name for result in active_results(trainer).values())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a scheduler that watches a validation metric step only where it has a new value."""
+        for config, frequency in zip(trainer.lr_scheduler_configs, self._frequencies, strict=True):
+            if config.reduce_on_plateau and config.interval == "epoch" and frequency == 1:
+                is_of_validation = config.monitor in self._validation_names or (
+                    not self._validation_names and _is_of_validation(str(config.monitor))
+                )
+                config.frequency = NEVER if is_of_validation and not self._has_validated else frequency
+        self._has_validated = False
+
+
+class OptimizedMetric(Callback):
+    """Stops a run after its first validated epoch if it does not log the optimized metric `name`.
+
+    Metrics of the test are not logged by then: `RunRecord.finish` checks them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._validated = False  # not saved: a resumed run has logged nothing yet
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check from the next epoch on."""
+        self._validated = self._validated or not trainer.sanity_checking
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the names of the previous epochs: the model logs its means after `on_validation_end`."""
+        if self._validated and not self.name.startswith("test/"):
+            require_metric(self.name, dict.fromkeys(trainer.callback_metrics, 0.0))
+
+
+def monitoring_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Return the callbacks that check the monitored and the optimized metrics of a config."""
+    names = dict(zip(("optimized_metric",), optimized_metrics(cfg), strict=False))
+    names |= dict(_monitors(cfg.get("callbacks"), "callbacks"))
+    scheduler_names = dict(_monitors(cfg.get("model"), "model"))
+    return [MonitoredMetrics(names, scheduler_names), *map(OptimizedMetric, optimized_metrics(cfg))]
+
+
+def require_metric(name: str, metrics: Mapping[str, float]) -> float:
+    """Return the metric `name`.
+
+    Raises:
+        UserError: The run did not log it.
+    """
+    if name not in metrics:
+        raise UserError(describe_missing("optimized_metric", name, list(metrics), "the run logs"))
+    return metrics[name]
+
+
+def require_steps(model: LightningModule, cfg: DictConfig) -> None:
+    """Require the step methods that a run calls, before it trains.
+
+    Raises:
+        UserError: The model lacks `training_step` or `test_step`.
+    """
+    trains, tests = bool(cfg.get("train")), bool(cfg.get("test", True))
+    for key, is_needed, step in (("train", trains, "training_step"), ("test", tests, "test_step")):
+        if is_needed and not is_overridden(step, model):
+            remedy = f"Add one, or set {key}=false" if key in cfg else "Add one"
+            given = f"{key}=true" if key in cfg else "model"
+            raise UserError(f"{given}: {type(model).__name__} has no {step}. {remedy}.")
+
+
+def _monitors(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the value of each `monitor` of a callback or of the model's scheduler."""
+    if not isinstance(node, DictConfig):
+        return
+    raw = cast("dict[str, Any]", OmegaConf.to_container(node, resolve=False))
+    for name in raw:
+        inner, value = f"{key}.{name}", node.get(name)
+        if isinstance(value, DictConfig):
+            yield from _monitors(value, inner)
+        elif name.endswith("monitor") and isinstance(value, str):
+            is_shared = raw[name] == "${monitor}"
+            yield "monitor" if is_shared else inner, value
+
+
+def _is_of_validation(name: str) -> bool:
+    """Return whether the first part of a metric's name is one that validations use, or nearly."""
+    part = re.split(r"[^A-Za-z]", name, maxsplit=1)[0].lower()
+    return bool(get_close_matches(part, VALIDATION, cutoff=0.75))
+
+
+def _logs_less_in_sanity_check(model: LightningModule) -> bool:
+    """Return whether the source of the model's class mentions `sanity_checking`; also where it cannot be read."""
+    for kind in type(model).__mro__:
+        if kind is LightningModule:
+            return False
+        try:
+            if "sanity_checking" in inspect.getsource(kind):
+                return True
+        except (OSError, TypeError):
+            return True
+    return False
