@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
 from fulgurite.core.errors import UserError
+from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.exact_resume.callback import apply_exact_resume
@@ -80,7 +81,8 @@ def harden(
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
     # before the callbacks that save: Lightning has sorted them to the end
-    callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), WorkerTimeout(worker_timeout_seconds))
+    position = len(callbacks) - len(trainer.checkpoint_callbacks)
+    callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
     apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes)
     if uneven_batches:
         install_uneven_batches(trainer)
