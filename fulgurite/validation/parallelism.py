@@ -8,6 +8,7 @@ from typing import Any
 
 from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.validation.findings import Finding
+from fulgurite.validation.signatures.resolve import ancestry, locate
 
 NOT_FUSED = (".SGD", ".Adagrad")  # of torch.optim: fused, but not for DTensor parameters
 
@@ -33,10 +34,13 @@ class Processes:
 def check_batch_size(view: ConfigView) -> Iterator[Finding]:
     """Yield a `data.batch_size` that does not divide over the data-parallel groups.
 
-    With `devices: auto`, the data module checks it.
+    Only a data module that calls `fulgurite.data.device_batch_size` has a global batch size. With `devices: auto`,
+    that function checks it.
     """
     data, processes = view.written.get("data"), _processes(view)
     if not isinstance(data, dict) or processes is None or not processes.data_parallel:
+        return
+    if not _divides_batches(str(data.get("_target_"))):
         return
     size, shards = view.resolve(data.get("batch_size"), "data.batch_size"), processes.data_parallel
     if isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % shards:
@@ -106,3 +110,11 @@ def number_of(asked: Any) -> int:
     if isinstance(asked, str):
         return int(asked) if asked.isdigit() else 0
     return len(asked) if isinstance(asked, list) else 0
+
+
+def _divides_batches(target: str) -> bool:
+    """Return whether the source of a data module or of a base of it mentions `device_batch_size`."""
+    found = locate(target)
+    if not isinstance(found, tuple):
+        return False
+    return any(part is not None and "device_batch_size" in part.module.text for part in ancestry(found[0]))

@@ -60,6 +60,7 @@ def test_the_example_is_short() -> None:
     assert "hydra" not in SCRIPT
 
 
+@pytest.mark.slow
 def test_the_example_killed_and_terminated_ends_bit_identical(tmp_path: Path) -> None:
     assert run_script(tmp_path / "straight").returncode == 0
     killed = run_script(tmp_path / "stopped", 41, signal.SIGKILL)

@@ -81,6 +81,7 @@ def test_the_files_are_three_of_python_and_three_configs() -> None:
     assert len(files()["src/data/spirals.py"].splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_every_command_does_what_the_section_says(project: Path) -> None:
     train, typo, resumed, sweep, table = COMMANDS
     code, _, err = run(project, train)
