@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from fulgurite.checkpoints.manifest import newest_intact, require_intact, suggest_intact
+from fulgurite.checkpoints.matching import matching_state
+from fulgurite.checkpoints.plain import TYPES, from_plain
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import sha256_of
@@ -21,16 +23,17 @@ from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
 
-MAX_SHOWN = 3  # parameters that an error names
 
+def resolve_checkpoint(cfg: DictConfig, model: LightningModule, skip: Sequence[str] = ()) -> str | None:
+    """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
 
-def resolve_checkpoint(cfg: DictConfig, model: LightningModule) -> str | None:
-    """Return the verified local path of the config's checkpoint, or None without `ckpt_path`."""
+    `skip` names modules and parameters that the checkpoint need not fit.
+    """
     source = cfg.get("ckpt_path")
     if not source:
         return None
     path = _local_file(str(source), cfg.get("ckpt_sha256"), Path(cfg.paths.log_dir) / "downloads")
-    _require_same_parameters(load(path), model, path)
+    matching_state(load(path), model, path, skip, report=True)
     return str(path)
 
 
@@ -74,7 +77,10 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise UserError(f"ckpt_path={path}: has no state_dict. Pass a checkpoint written by Lightning.")
-    return checkpoint
+    try:
+        return from_plain(checkpoint)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"ckpt_path={path}: its entry {TYPES} does not fit. Pass an unchanged checkpoint.") from error
 
 
 def _local_file(source: str, sha256: str | None, cache: Path) -> Path:
@@ -88,23 +94,6 @@ def _local_file(source: str, sha256: str | None, cache: Path) -> Path:
         raise UserError(f"ckpt_path={source}: its sha256 is {found}, not ckpt_sha256={sha256}. Pass the right file.")
     require_intact(path)
     return path
-
-
-def _require_same_parameters(checkpoint: Mapping[str, Any], model: LightningModule, path: Path) -> None:
-    """Reject a checkpoint whose parameters differ from the model's in name or shape."""
-    theirs = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items() if hasattr(value, "shape")}
-    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    differing = [name for name in (*ours, *theirs) if ours.get(name) != theirs.get(name)]
-    if not differing:
-        return
-    shown = [
-        f"{name} is {theirs.get(name, 'missing')} in the file and {ours.get(name, 'missing')} in the model"
-        for name in dict.fromkeys(differing[:MAX_SHOWN])
-    ]
-    raise UserError(
-        f"ckpt_path={path}: was saved from another model ({'; '.join(shown)}; {len(set(differing))} in all). "
-        "Pass the model config of its run, e.g. experiment=<its experiment>."
-    )
 
 
 def newest_checkpoint(folder: str | Path) -> str | None:

@@ -53,6 +53,7 @@ class Resume:
     mode: Literal["continue", "hotstart", "weights"] = "continue"
     reset: list[Literal["optimizer", "scheduler"]] = field(default_factory=list)
     apply: list[str] = field(default_factory=list)  # dotted keys
+    skip: list[str] = field(default_factory=list)  # names of modules or parameters
 
 
 @dataclass(frozen=True)

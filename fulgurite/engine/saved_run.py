@@ -51,6 +51,7 @@ class SavedRun:
             UserError: The run has no checkpoint, or the checkpoint does not fit.
         """
         from fulgurite.checkpoints.loading import load, resolve_checkpoint
+        from fulgurite.checkpoints.matching import matching_state
         from fulgurite.engine.build import build_component
 
         path = weights or self.results.get("weights") or "checkpoints/last.ckpt"
@@ -58,7 +59,8 @@ class SavedRun:
         with open_dict(cfg):
             cfg.ckpt_path, cfg.ckpt_sha256 = str(self.folder / path), None
         model = cast("LightningModule", build_component(cfg, "model"))
-        model.load_state_dict(load(Path(str(resolve_checkpoint(cfg, model))))["state_dict"])
+        file = Path(str(resolve_checkpoint(cfg, model)))
+        model.load_state_dict(matching_state(load(file), model, file), strict=model.strict_loading)
         return model.eval()
 
     def datamodule(self) -> LightningDataModule:

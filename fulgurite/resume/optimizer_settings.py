@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from fulgurite.checkpoints.matching import is_below
 from fulgurite.core.errors import UserError
 
 # Keys of a parameter group that are not settings of the optimizer: its parameters, and what schedulers add.
@@ -69,11 +70,13 @@ class LoadOptimizerState(Callback):
     Args:
         states: `optimizer_states` of a checkpoint.
         source: The checkpoint, for messages.
+        skip: Names of modules or parameters whose state is not loaded.
     """
 
-    def __init__(self, states: Sequence[Mapping[str, Any]], source: str) -> None:
+    def __init__(self, states: Sequence[Mapping[str, Any]], source: str, skip: Sequence[str] = ()) -> None:
         self.states = states
         self.source = source
+        self.skip = skip
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the states.
@@ -87,11 +90,24 @@ class LoadOptimizerState(Callback):
                 f"resume.mode=hotstart: {self.source} holds the state of {len(self.states)} optimizers, "
                 f"this run has {len(trainer.optimizers)}. {remedy}"
             )
+        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         for optimizer, state in zip(trainer.optimizers, self.states, strict=True):
             settings = optimizer.state_dict()["param_groups"]
+            sizes = [[len(group["params"]) for group in groups] for groups in (settings, state["param_groups"])]
+            if sizes[0] != sizes[1]:  # states are kept by position
+                raise UserError(
+                    f"resume.mode=hotstart: {self.source} holds an optimizer state for {sum(sizes[1])} parameters, "
+                    f"this run's optimizer has {sum(sizes[0])}. {remedy}"
+                )
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            kept = {
+                position: values
+                for position, values in state["state"].items()
+                if not is_below(names.get(id(parameters[position]), ""), self.skip)
+            }
             try:
                 # the checkpoint's own param_groups would restore its learning rate
-                optimizer.load_state_dict({"state": state["state"], "param_groups": settings})
+                optimizer.load_state_dict({"state": kept, "param_groups": settings})
             except (ValueError, KeyError) as error:
                 raise UserError(
                     f"resume.mode=hotstart: the optimizer state in {self.source} does not fit ({error}). {remedy}"

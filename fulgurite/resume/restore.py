@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.checkpoints.loading import load, resolve_checkpoint
 from fulgurite.checkpoints.manifest import manifest_of, manifest_step
+from fulgurite.checkpoints.matching import matching_state
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.loggers.metrics_csv import drop_rows_from
@@ -50,14 +51,16 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
     Raises:
         UserError: The checkpoint is missing, damaged or for another model.
     """
-    path = resolve_checkpoint(cfg, model)
+    skip = list(OmegaConf.select(cfg, "resume.skip", default=()))  # rejected with resume.mode=continue
+    path = resolve_checkpoint(cfg, model, skip)
     mode = str(OmegaConf.select(cfg, "resume.mode", default=CONTINUE))
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if path is not None and mode != CONTINUE and cfg.get("train"):
         checkpoint = load(Path(path))
-        model.load_state_dict(checkpoint["state_dict"])
+        state = matching_state(checkpoint, model, Path(path), skip)
+        model.load_state_dict(state, strict=model.strict_loading and not skip)
         if mode == HOTSTART:
-            callbacks.append(LoadOptimizerState(checkpoint.get("optimizer_states") or [], path))
+            callbacks.append(LoadOptimizerState(checkpoint.get("optimizer_states") or [], path, skip))
         log.info("%s: starting from the weights of %s, step %s", mode, path, checkpoint.get("global_step"))
         return None
     reset, apply = (list(OmegaConf.select(cfg, f"resume.{name}", default=())) for name in ("reset", "apply"))

@@ -144,9 +144,13 @@ def check_checkpoint(view: ConfigView) -> Iterator[Finding]:
 
 
 def check_resume(view: ConfigView) -> Iterator[Finding]:
-    """Yield the settings of `resume` that need a run when none is given."""
+    """Yield the settings of `resume` that do not fit its mode, or need a run when none is given."""
     raw = view.written.get("resume")
-    if not isinstance(raw, dict) or raw.get("run"):
+    if not isinstance(raw, dict):
+        return
+    if raw.get("skip"):
+        yield from _check_skip(view, raw)
+    if raw.get("run"):
         return
     if raw.get("apply"):
         rule = "needs a run, whose config shows what changed. Add resume=<run directory>"
@@ -154,6 +158,18 @@ def check_resume(view: ConfigView) -> Iterator[Finding]:
     if raw.get("reset") and not view.written.get("ckpt_path"):
         rule = "there is no state to reset. Add resume=<run directory> or ckpt_path=<file>"
         yield Finding("resume.reset", rule, raw["reset"])
+
+
+def _check_skip(view: ConfigView, raw: dict[str, Any]) -> Iterator[Finding]:
+    rule = ""
+    if raw.get("mode") == "continue":
+        rule = "the interrupted run needs all of its weights. Start a new run with resume.mode=weights"
+    elif view.written.get("train") is False:
+        rule = "train=false tests the weights of the checkpoint as they are. Remove it"
+    elif not raw.get("run") and not view.written.get("ckpt_path"):
+        rule = "no weights are loaded. Add resume=<run directory> or ckpt_path=<file>"
+    if rule:
+        yield Finding("resume.skip", rule, raw["skip"])
 
 
 def _near_file(path: str) -> str:
