@@ -66,7 +66,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
-    ["src.train", "src.eval", "fulgurite.engine.build", "fulgurite.resume.restore", "src.data.mnist"]
+    [
+        "src.train",
+        "src.eval",
+        "fulgurite.engine.build",
+        "fulgurite.resume.restore",
+        "src.data.mnist",
+        "tests.support.shapes.warm",
+    ]
 )
 
 

@@ -189,6 +189,16 @@ class Data(LightningDataModule):
     def resumable_stream(self, ds: Any) -> Any:
         return self.load(ResumableStream(ds))
 
+    def stateful(self, ds: Any) -> Any:
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        return StatefulDataLoader(ds, batch_size=8, shuffle=True, **self.kw)
+
+    def stateful_stream(self, ds: Any) -> Any:
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        return StatefulDataLoader(ResumableStream(ds), batch_size=8, **self.kw)
+
     def dict_of_two(self, ds: Any) -> Any:
         return {"short": self.load(Points(24, 3), shuffle=True), "long": self.load(ds, shuffle=True)}
 

@@ -38,7 +38,7 @@ class Net(LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.log("val/loss", self.loss(batch), add_dataloader_idx=False)
+        self.log("val/loss", self.loss(batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.log("test/loss", self.loss(batch))

@@ -6,8 +6,14 @@ from tests.support.shapes.shape import Shape, use
 
 GROUP = "optimization"
 OPTIMIZATION = [
-    Shape("accumulate_grad_batches=2", GROUP, overrides=["+trainer.accumulate_grad_batches=2"], save_every=1),
     Shape("accumulation by hand", GROUP, model=use("models.ManualAccumulation"), save_every=1, fast=True),
+    Shape(
+        "accumulation by hand across epochs",
+        GROUP,
+        model=use("models.ManualAccumulation", every=4),
+        save_every=1,
+        kill_after=13,
+    ),
     Shape("two optimizers by hand (GAN)", GROUP, model=use("models.GAN"), fast=True),
     Shape("two optimizers, one every second batch", GROUP, model=use("models.GAN", d_every=2)),
 ]

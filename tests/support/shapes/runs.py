@@ -57,6 +57,8 @@ def judge(shape: Shape, folder: Path) -> Outcome:
         if name == "killed":
             saved = sorted(path.name for path in (run / "checkpoints").iterdir())
             assert "last.ckpt" in saved, f"{shape.name}: killed before the first save"
+    first_batch = json.loads((_lines(folder / "resumed.jsonl") or ["[0, 0]"])[0])[1]
+    assert (first_batch > 0) == shape.amid_epoch, f"{shape.name}: resumed from batch {first_batch} of an epoch"
     differences = compare(straight, killed, folder)
     lines = [line for run in (straight, killed) for line in _json(run / "run.json")["inexact"]]
     lines = list(dict.fromkeys(lines))

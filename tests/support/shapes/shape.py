@@ -27,8 +27,10 @@ class Shape:
         watch: Attributes that must be equal at the end: `model.x`, `data.x`, `<callback's class>.x`.
         kill_after: Batches after which the run is killed.
         save_every: Optimizer steps between two saves.
+        amid_epoch: Whether the resumed run begins within an epoch.
         fast: Whether `make test` runs it.
         needs: A package without which the shape is skipped.
+        row: What the table has in place of the name.
     """
 
     name: str
@@ -42,8 +44,10 @@ class Shape:
     watch: Sequence[str] = ()
     kill_after: int = 12
     save_every: int = 3
+    amid_epoch: bool = True
     fast: bool = False
     needs: str = ""
+    row: str = ""
 
     def arguments(self) -> list[str]:
         """Return the overrides of a first start."""
@@ -67,7 +71,7 @@ QUIET = (
     "callbacks.progress_bar=null",
     "callbacks.model_summary=null",
     "trainer.enable_progress_bar=false",
-    "trainer.log_every_n_steps=1",
+    "trainer.log_every_n_steps=2",
     "trainer.max_epochs=3",
     "extras.print_config=false",
     "extras.allowed_targets=[tests]",

@@ -1,0 +1,111 @@
+"""What a proof can see, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from fulgurite.core.errors import UserError
+from fulgurite.exact_resume.proof.cli import find_steps, prove
+from fulgurite.exact_resume.proof.examples import diff_examples
+
+Batches = Sequence[Mapping[str, Sequence[str]]]
+
+
+def _run(folder: Path, *epochs: Batches) -> Path:
+    (folder / "probe").mkdir(parents=True)
+    rows = [
+        {
+            "epoch": epoch,
+            "batch": number,
+            "step": 1 + number + epoch * len(batches),
+            "examples": batch,
+            "tensors": {part: "".join(examples) for part, examples in batch.items()},
+        }
+        for epoch, batches in enumerate(epochs)
+        for number, batch in enumerate(batches)
+    ]
+    (folder / "probe" / "batches-0.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return folder
+
+
+def _diff(folder: Path, exact: Batches, control: Batches, reseeded: Batches) -> dict[str, str]:
+    runs = {"exact": exact, "control": control, "reseeded": reseeded}
+    return diff_examples(*(_run(folder / name, batches) for name, batches in runs.items()))
+
+
+def _batches(*examples: str) -> Batches:
+    return [{"": list(batch)} for batch in examples]
+
+
+SHUFFLED = (_batches("ab", "c"), _batches("ca", "b"))
+
+
+def test_another_order_of_the_same_examples_is_no_difference(tmp_path: Path) -> None:
+    assert _diff(tmp_path, _batches("bc", "a"), *SHUFFLED) == {}
+
+
+def test_batches_of_one_example_are_found(tmp_path: Path) -> None:
+    found = _diff(tmp_path, _batches("a", "b", "c"), *SHUFFLED)
+    assert found["batches"] == "epoch 0: 3 with exact resume, 2 without it"
+    assert found["batch sizes"] == "epoch 0: 1 with exact resume, 2, 1 without it"
+
+
+def test_missing_repeated_and_other_examples_are_found(tmp_path: Path) -> None:
+    found = _diff(tmp_path, _batches("aa", "d"), *SHUFFLED)
+    assert found["examples"] == "epoch 0: 2 with exact resume, 3 without it"
+    assert found["repeated examples"] == "epoch 0: 1 seen 1 x, 1 seen 2 x with exact resume, 3 seen 1 x without it"
+    found = _diff(tmp_path / "others", _batches("ab", "d"), *SHUFFLED)
+    assert found == {"examples": "epoch 0: 3, 1 of them others with exact resume, 3 without it"}
+
+
+def test_a_short_loader_that_repeats_its_batches_within_an_epoch_is_found(tmp_path: Path) -> None:
+    again, fresh = ([{".short": list(batch)} for batch in run] for run in (("ab", "cd", "ab"), ("ab", "cd", "ac")))
+    found = _diff(tmp_path, again, fresh, fresh)
+    assert found.keys() == {"repeated batches"}
+    line = "epoch 0, batch.short: 1 seen 1 x, 1 seen 2 x with exact resume, 3 seen 1 x without it"
+    assert found["repeated batches"] == line
+
+
+def test_two_loaders_with_the_same_order_are_found(tmp_path: Path) -> None:
+    same: Batches = [{".0.1": ["a"], ".1.1": ["a"]}, {".0.1": ["b"], ".1.1": ["b"]}]
+    apart: Batches = [{".0.1": ["a"], ".1.1": ["b"]}, {".0.1": ["b"], ".1.1": ["a"]}]
+    found = _diff(tmp_path, same, apart, apart)
+    assert found == {"equal tensors": "epoch 0: .0.1 = .1.1 with exact resume, none without it"}
+
+
+def test_what_depends_on_the_seed_is_not_compared(tmp_path: Path) -> None:
+    assert _diff(tmp_path, _batches("aa"), _batches("ab"), _batches("bb")) == {}
+
+
+def test_a_run_is_killed_between_two_saves_with_a_row_in_between(tmp_path: Path) -> None:
+    epoch = _batches(*"abcdefgh")
+    run = _run(tmp_path, epoch, epoch, epoch)
+    # saved after steps 8, 11 and 14; rows of steps 12 and 13 follow the save that the run resumes from
+    assert find_steps(run, ["between"]) == {"between": 14}
+
+
+def test_an_unseeded_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.$"):
+        prove(["seed=null"], tmp_path)
+
+
+def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started: list[list[str]] = []
+
+    def start(overrides: Sequence[str], output: Path) -> int:
+        started.append(list(overrides))
+        output.touch()
+        if len(started) == 1:
+            _run(tmp_path / "reference", _batches(*"abcdefgh"))
+        assert len(capsys.readouterr().out.splitlines()) == 1
+        return -signal.SIGKILL if any("kill_at=6" in item for item in overrides) else 0
+
+    (proof,) = prove([], tmp_path, kill_at=["between"], control=False, start=start)
+    assert (proof.kill_point, proof.killed_step) == ("between", 6)
+    assert "callbacks.last_checkpoint.every_n_train_steps=3" in started[1]
+    assert all("++trainer.log_every_n_steps=2" in item for item in (started[0], started[1]))
