@@ -4,8 +4,9 @@
 
 Trains in subprocesses of `src/train.py`: one uninterrupted reference, then one run per kill point, killed by SIGKILL
 and resumed with `resume=<its directory>`. Compares bit by bit: batches, step outputs, weights, optimizer, schedulers,
-callbacks, RNG states, metrics.csv and results.json. A control without exact resume follows. It must differ, which
-shows that the comparison can fail.
+callbacks, RNG states, metrics.csv and results.json. Controls without exact resume follow: two uninterrupted ones of two
+seeds, which must have seen the examples of the reference equally often, and a killed one. It must differ, which shows
+that the comparison can fail.
 
 The exit code is 0 when all runs are equal, 1 when one differs, 2 on invalid input.
 """
@@ -18,20 +19,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from fulgurite.config.override_text import quoted
 from fulgurite.core.cli_parser import CommandParser
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
 from fulgurite.core.project import project_root
 
-KILL_POINTS = ("first", "middle", "last", "next")
+KILL_POINTS = ("first", "middle", "last", "next", "between")
 PROBE = "fulgurite.exact_resume.proof.probe.Probe"
 SAVE_INTERVAL = "callbacks.last_checkpoint.every_n_train_steps"
+STEPS_BETWEEN = 3  # optimizer steps between two saves of the kill point "between"
+LOG_INTERVAL = "trainer.log_every_n_steps"
+STEPS_PER_ROW = 2  # so that metrics.csv has rows between two saves
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 CONTROL_EQUAL = "equal: this run has no shuffling and no randomness, so exact resume makes no difference to it"
 
@@ -60,9 +65,11 @@ class Prover:
     overrides: Sequence[str]
     folder: Path
     start: Start
+    callbacks: Mapping[str, Any]  # of the composed config
 
     def run_reference(self, name: str, *more: str) -> Path:
         """Train without interruption and return the run directory."""
+        print(f"{name}: training without interruption", flush=True)
         self._run(name, self._first_overrides(name, more), (0,))
         return self.folder / name
 
@@ -72,26 +79,33 @@ class Prover:
 
         name = f"{reference.name}-killed-{kill_point}"
         run = self.folder / name
+        if kill_point == "between":
+            more = (*more, *self._interval(STEPS_BETWEEN))
+        print(f"{name}: training, SIGKILL after step {step}", flush=True)
         self._run(name, [*self._first_overrides(name, more), f"++callbacks.probe.kill_at={step}"], KILLED)
         manifest = run / "checkpoints" / "last.ckpt.json"
         resumed_step = int(json.loads(manifest.read_text())["step"]) if manifest.is_file() else None
+        print(f"{name}: resuming", flush=True)
         # the resumed run inherits the overrides of the first start; it must not be killed again
         self._run(f"{name}-resumed", [f"resume={quoted(run)}", "callbacks.probe.kill_at=null"], (0,))
         return Proof(kill_point, step, resumed_step, diff_runs(reference, run))
 
     def _first_overrides(self, name: str, more: Sequence[str]) -> list[str]:
-        from fulgurite.config.compose import compose
-
-        callbacks = compose(list(self.overrides)).get("callbacks") or {}
-        is_chosen = any(SAVE_INTERVAL in item for item in self.overrides)
+        logs = any(item.lstrip("+").startswith(f"{LOG_INTERVAL}=") for item in self.overrides)
         return [
             *self.overrides,
-            *([f"{SAVE_INTERVAL}=1"] if callbacks.get("last_checkpoint") and not is_chosen else []),
+            *self._interval(1),
+            *([] if logs else [f"++{LOG_INTERVAL}={STEPS_PER_ROW}"]),
             f"++callbacks.probe._target_={PROBE}",
             "++callbacks.probe.folder=${paths.output_dir}/probe",
             f"hydra.run.dir={quoted(self.folder / name)}",
             *more,
         ]
+
+    def _interval(self, steps: int) -> list[str]:
+        """Return the override of the steps between two saves, unless the user chose them."""
+        is_chosen = any(SAVE_INTERVAL in item for item in self.overrides)
+        return [f"{SAVE_INTERVAL}={steps}"] if self.callbacks.get("last_checkpoint") and not is_chosen else []
 
     def _run(self, name: str, overrides: Sequence[str], expected: Sequence[int]) -> None:
         output = self.folder / f"{name}.log"
@@ -113,21 +127,37 @@ def prove(
     control: bool = True,
     start: Start | None = None,
 ) -> list[Proof]:
-    """Run a proof and return one comparison per kill point, then that of the control.
+    """Run a proof and return one comparison per kill point, then that of the examples seen and that of the control.
 
     The folder must be empty; `kill_at` holds kill points or numbers of optimizer steps; `start` starts one run, and
-    None stands for `start_process`.
+    None stands for `start_process`. Without a control the last two comparisons are missing.
     """
-    prover = Prover(overrides, folder, start or start_process)
+    from fulgurite.config.compose import compose
+
+    cfg = compose(list(overrides))
+    if (seed := cfg.get("seed")) is None:
+        raise UserError("seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.")
+    prover = Prover(overrides, folder, start or start_process, cfg.get("callbacks") or {})
     reference = prover.run_reference("reference")
     steps = find_steps(reference, kill_at)
     proofs = [prover.run_killed(point, step, reference) for point, step in steps.items()]
-    if control:
-        inexact = prover.run_reference("control", "resilience.exact_resume=false")
-        step = find_steps(inexact, ["middle"])["middle"]
-        proof = prover.run_killed("middle", step, inexact, "resilience.exact_resume=false")
-        proofs.append(Proof("control", step, proof.resumed_step, proof.differences))
-    return proofs
+    return [*proofs, *_run_controls(prover, reference, int(seed))] if control else proofs
+
+
+def _run_controls(prover: Prover, reference: Path, seed: int) -> list[Proof]:
+    """Compare the reference with runs without exact resume, and such a run with its killed and resumed twin."""
+    from fulgurite.exact_resume.proof.examples import diff_examples
+
+    off = "resilience.exact_resume=false"
+    control = prover.run_reference("control", off)
+    reseeded = prover.run_reference("control-reseeded", off, f"seed={seed + 1}")
+    examples = diff_examples(reference, control, reseeded)
+    step = find_steps(control, ["middle"])["middle"]
+    killed = prover.run_killed("middle", step, control, off)
+    return [
+        Proof("examples", 0, None, examples),
+        Proof("control", step, killed.resumed_step, killed.differences),
+    ]
 
 
 def start_process(overrides: Sequence[str], output: Path) -> int:
@@ -154,6 +184,8 @@ def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
     last = max(epochs[chosen])
     first = 1 + max((max(steps) for epoch, steps in epochs.items() if epoch < chosen), default=0)
     named = {"first": first, "middle": (first + last) // 2, "last": last, "next": last + 1}
+    # the epoch before was saved, then every third step: two steps lie between the first such save and this kill
+    named["between"] = min(first + 2 * STEPS_BETWEEN - 1, last)
     found = {point: named[point] if point in named else int(point) for point in kill_at}
     for point, step in found.items():
         if not 1 <= step <= end:
@@ -174,10 +206,10 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         type=_kill_points,
         default=list(KILL_POINTS),
         metavar="POINTS",
-        help="comma-separated: first, middle, last step of the last epoch but one, next (the step after it), "
-        "or numbers of optimizer steps (default: first,middle,last,next)",
+        help="comma-separated: first, middle, last step of the last epoch but one, next (the step after it), between "
+        "(two steps after a save), or numbers of optimizer steps (default: first,middle,last,next,between)",
     )
-    add("--no-control", dest="control", action="store_false", help="skip the control without exact resume")
+    add("--no-control", dest="control", action="store_false", help="skip the controls without exact resume")
     add("--folder", type=Path, help="empty folder for the runs (default: logs/prove/<date>_<time>)")
     add("--json", type=Path, metavar="FILE", help="also write the comparison to FILE as JSON")
     options = parser.parse(argv)
@@ -208,11 +240,15 @@ def print_table(proofs: Sequence[Proof], folder: Path) -> None:
     table = Table("killed", "after step", "resumed from", "compared with the reference", title="Exact resume")
     for proof in proofs:
         resumed = "the beginning" if proof.resumed_step is None else f"step {proof.resumed_step}"
+        step = str(proof.killed_step)
         result = "\n".join(f"{kind}: {line}" for kind, line in proof.differences.items()) or "bit-identical"
+        if proof.kill_point == "examples":
+            step, resumed = "-", "-"
+            result = result if proof.differences else "the same examples, equally often, as without exact resume"
         if proof.kill_point == "control":
             kinds = ", ".join(proof.differences)
             result = f"differs, as it must ({kinds})" if kinds else CONTROL_EQUAL
-        table.add_row(proof.kill_point, str(proof.killed_step), resumed, result)
+        table.add_row(proof.kill_point, step, resumed, result)
     console = Console()
     console.print(table)
     console.print(f"runs  {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def _diff_batches(reference: Path, other: Path) -> Iterator[str]:
         position = f"epoch {row['epoch']}, batch {row['batch']} ({reference.stem})"
         if (same := expected.get((row["epoch"], row["batch"]))) is None:
             yield f"{position}: not in the reference"
-        elif row["examples"] != same["examples"]:
+        elif row["content"] != same["content"]:
             yield f"{position}: other examples"
         elif row != same:
             yield f"{position}: same examples, other outputs of the step"

@@ -19,7 +19,7 @@ BATCHES, END = "batches-{rank}.jsonl", "end.ckpt"
 
 
 class Probe(Callback):
-    """Records a digest of every batch and of its step outputs, and a checkpoint at the end.
+    """Records digests of every batch, its examples and its step outputs, and a checkpoint at the end.
 
     Place it after callbacks that change a batch. Checkpoints of the same step are saved after this callback ran.
 
@@ -32,10 +32,15 @@ class Probe(Callback):
         self.folder = Path(folder)
         self.kill_at = kill_at
         self._batch_digest = ""
+        self._examples: dict[str, list[str]] = {}
+        self._tensors: dict[str, str] = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compute the digest before the model can change the batch."""
         self._batch_digest = digest(batch)
+        tensors = dict(_tensors(batch, ""))
+        self._examples = _digests_of_examples(tensors)
+        self._tensors = {path: digest(tensor) for path, tensor in tensors.items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,8 +50,10 @@ class Probe(Callback):
             "epoch": trainer.current_epoch,
             "batch": batch_idx,
             "step": trainer.global_step,
-            "examples": self._batch_digest,
+            "content": self._batch_digest,
             "outputs": digest(outputs),
+            "examples": self._examples,
+            "tensors": self._tensors,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / BATCHES.format(rank=trainer.global_rank)).open("a") as file:
@@ -57,6 +64,29 @@ class Probe(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
         trainer.save_checkpoint(self.folder / END)
+
+
+def _tensors(batch: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of a nested batch that have rows, each with its path."""
+    if isinstance(batch, Mapping):
+        for name, part in batch.items():
+            yield from _tensors(part, f"{path}.{name}")
+    elif isinstance(batch, (list, tuple)):
+        for number, part in enumerate(batch):
+            yield from _tensors(part, f"{path}.{number}")
+    elif isinstance(batch, (torch.Tensor, np.ndarray)) and batch.ndim > 0:
+        yield path, batch
+
+
+def _digests_of_examples(tensors: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the digests of the examples of each loader: of the rows of tensors that lie side by side."""
+    groups: dict[str, list[Any]] = {}
+    for path, tensor in tensors.items():
+        groups.setdefault(f"{path.rpartition('.')[0]} of {len(tensor)}", []).append(tensor)
+    examples: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        examples.setdefault(name.rpartition(" of ")[0], []).extend(digest(rows) for rows in zip(*group, strict=True))
+    return examples
 
 
 def digest(value: Any) -> str:
