@@ -6,7 +6,7 @@ the installed versions. Nothing is imported before a function is called, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,56 @@ def train_loaders(trainer: Trainer) -> list[Any]:
     """Return the training loaders as a flat list, once Lightning has set them up."""
     combined = trainer.fit_loop._combined_loader
     return [] if combined is None else combined.flattened
+
+
+def prefetched_batches(trainer: Trainer) -> int:
+    """Return how many batches Lightning fetched from the training loaders and did not train on yet."""
+    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
+
+
+def mark_exhausted(trainer: Trainer, loader: object) -> None:
+    """Note that a training loader ended once in this epoch: the epoch ends when each of several loaders did."""
+    combined = trainer.fit_loop._combined_loader
+    consumed = None if combined is None else getattr(combined._iterator, "_consumed", None)
+    if combined is not None and consumed:
+        consumed[combined.flattened.index(loader)] = True
+
+
+def defer_first_fetch(trainer: Trainer) -> Callable[[], bool]:
+    """Let Lightning fetch the first batch only after the hooks `on_train_start` and `on_train_epoch_start`.
+
+    It fetches one when it sets up loaders without a length: before a resumed run is restored.
+
+    Returns:
+        A function that a loader calls before its first batch. False: it must yield nothing yet.
+    """
+    loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    if hasattr(loop, "may_fetch"):
+        return loop.may_fetch  # type: ignore[no-any-return]
+    setup_data, on_run_start = loop.setup_data, epoch_loop.on_run_start
+    is_setup = is_deferred = False
+
+    def may_fetch() -> bool:
+        nonlocal is_deferred
+        is_deferred = is_setup
+        return not is_setup
+
+    def setup_data_only() -> None:
+        nonlocal is_setup
+        is_setup = True
+        try:
+            setup_data()
+        finally:
+            is_setup = False
+
+    def run_start_and_fetch(data_fetcher: Any) -> None:
+        on_run_start(data_fetcher)
+        if is_deferred and not epoch_loop.done:
+            iter(data_fetcher)
+
+    vars(loop).update(may_fetch=may_fetch, setup_data=setup_data_only)
+    epoch_loop.on_run_start = run_start_and_fetch  # type: ignore[method-assign]
+    return may_fetch
 
 
 def evaluation_loaders(trainer: Trainer) -> list[DataLoader[Any]]:

@@ -126,6 +126,7 @@ def build(cfg: DictConfig) -> Run:
         seed=cfg.get("seed"),
         exact_resume=resilience.exact_resume,
         resumes=bool(cfg.get("ckpt_path")),
+        stream_resume=resilience.stream_resume,
         async_checkpoints=resilience.async_checkpoints,
         checkpoint_metadata={"config_hash": config_hash(cfg)},
         handle_signals=signal_handler().is_installed,  # a notebook or a test keeps its own handlers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, Trainer
 
@@ -29,6 +29,7 @@ def harden(
     seed: int | None,
     exact_resume: bool = True,
     resumes: bool = False,
+    stream_resume: Literal["skip", "restart"] = "skip",
     uneven_batches: bool = True,
     verified_checkpoints: bool = True,
     async_checkpoints: bool = False,
@@ -52,6 +53,8 @@ def harden(
         seed: Seed of the data order and of random augmentation. None draws one, which is kept in the checkpoint.
         exact_resume: A resumed run is bit-identical to an uninterrupted one. False leaves the data order to Lightning.
         resumes: With `exact_resume=False`: the checkpoint may hold the data order of an exact run, which is dropped.
+        stream_resume: Where a training stream without state_dict() resumes amid an epoch: `skip` reads past the batches
+            trained on, `restart` starts over.
         uneven_batches: Several ranks see the batches of one process and count each example once.
         verified_checkpoints: Checkpoints are written atomically, with a sha256 manifest beside each.
         async_checkpoints: A thread writes them; training waits only for the copy to host memory.
@@ -83,7 +86,7 @@ def harden(
     # before the callbacks that save: Lightning has sorted them to the end
     position = len(callbacks) - len(trainer.checkpoint_callbacks)
     callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
-    apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes)
+    apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes, stream_resume=stream_resume)
     if uneven_batches:
         install_uneven_batches(trainer)
     if handle_signals:

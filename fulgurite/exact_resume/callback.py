@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -12,17 +12,26 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoin
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from fulgurite.compat.lightning import end_restart, epoch_results, set_state, uses_distributed_sampler
+from fulgurite.compat.lightning import (
+    defer_first_fetch,
+    end_restart,
+    epoch_results,
+    set_state,
+    uses_distributed_sampler,
+)
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
+from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
+from fulgurite.exact_resume.streams import follow_all, load_stream_states, stream_states
 
 log = RankedLogger(__name__)
 
 # positions in the training loop where a checkpoint can hold all that a resumed run needs
 RESUMABLE_POINTS = ("epoch start", "step", "end")
+T = TypeVar("T")
 MARK = "is_exact"  # attribute of a wrapped loader method
 
 
@@ -34,15 +43,19 @@ class ExactResume(Callback):
 
     Args:
         seed: Seed of data order and augmentation; None draws one.
+        stream_resume: Where a stream without a state resumes: `skip` reads past the batches trained on, `restart`
+            starts over.
 
     Example:
         >>> trainer = Trainer(callbacks=[ExactResume(seed=1), LastCheckpoint("checkpoints", every_n_train_steps=100)])
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path="checkpoints/last.ckpt", weights_only=True)
     """
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None, stream_resume: StreamResume = "skip") -> None:
         self.seed = seed if seed is not None else torch.seed() % 2**32
+        self.stream_resume: StreamResume = stream_resume
         self._position = ""
+        self._stream_states: list[Any] = []  # by rank
         self._state: dict[str, Any] | None = None
         self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
@@ -53,6 +66,7 @@ class ExactResume(Callback):
         if stage != "fit":
             return
         self._trainer = trainer
+        defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
             self.wrap_loaders(datamodule)
@@ -70,7 +84,9 @@ class ExactResume(Callback):
             loaders, trainer = make(), cast("Trainer", datamodule.trainer)
             reasons = ["trainer.overfit_batches repeats the same batches in the same order"]
             if vars(trainer)["overfit_batches"] == 0:
-                loaders, reasons = make_exact(loaders, self._shard_spec(trainer))
+                spec = self._shard_spec(trainer)
+                loaders, reasons = make_exact(loaders, spec)
+                follow_all(loaders, spec.streams)
             for reason in reasons:
                 log.warning("exact resume does not control the data order: %s", reason)
             return loaders
@@ -87,7 +103,15 @@ class ExactResume(Callback):
     def _shard_spec(self, trainer: Trainer) -> ShardSpec:
         # without use_distributed_sampler the data module shards the data itself
         ranks = (trainer.distributed_sampler_kwargs or {}) if uses_distributed_sampler(trainer) else {}
-        return ShardSpec(self.seed, self.restore, self._rng, ranks.get("rank", 0), ranks.get("num_replicas", 1))
+        may_fetch = defer_first_fetch(trainer)
+
+        def on_start() -> bool:
+            if is_allowed := may_fetch():
+                self.restore()
+            return is_allowed
+
+        streams = StreamSpec(trainer, self.seed, on_start, self.stream_resume)
+        return ShardSpec(self.seed, on_start, self._rng, ranks.get("rank", 0), ranks.get("num_replicas", 1), streams)
 
     # state
 
@@ -99,8 +123,12 @@ class ExactResume(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the seed and, at a resumable point, the state of every rank: a collective call."""
         trainer = self._trainer
-        if trainer is None or self._position not in RESUMABLE_POINTS:
+        if trainer is None:
             return {"seed": self.seed}
+        streams = stream_states(trainer)
+        common = {"seed": self.seed, **({"streams": _gather_states(streams, trainer)} if streams else {})}
+        if self._position not in RESUMABLE_POINTS:
+            return common
         means = epoch_results(trainer) if self._position == "step" else {}
         own = {
             "generators": rng_states(),
@@ -118,7 +146,7 @@ class ExactResume(Callback):
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
         }
-        return {"seed": self.seed, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
+        return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
@@ -133,6 +161,7 @@ class ExactResume(Callback):
         if trainer is None or trainer.state.fn != "fit":
             return
         self.seed = state_dict["seed"]
+        self._stream_states = state_dict.get("streams", [])
         trainer.num_sanity_val_steps = 0  # the interrupted run did its sanity check
         ranks = state_dict.get("ranks")
         if ranks is None:
@@ -147,6 +176,9 @@ class ExactResume(Callback):
     def restore(self) -> None:
         """Restore the loaded state, once."""
         state, self._state = self._state, None
+        if self._stream_states and self._trainer is not None:
+            ranks, self._stream_states = self._stream_states, []
+            load_stream_states(self._trainer, ranks)
         if state is None or self._trainer is None:
             return
         for name, metric in _named_metrics(self._trainer.lightning_module):
@@ -219,18 +251,20 @@ def _drop_loader_state(_trainer: Trainer, _model: LightningModule, checkpoint: d
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
-def apply_exact_resume(trainer: Trainer, seed: int | None, *, enabled: bool, resumes: bool) -> None:
+def apply_exact_resume(
+    trainer: Trainer, seed: int | None, *, enabled: bool, resumes: bool, stream_resume: StreamResume = "skip"
+) -> None:
     """Make a run resume exactly; `enabled=False` leaves data order and state to Lightning."""
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if enabled:
         # Lightning has sorted its callbacks by now: those that save are last
-        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed))
+        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed, stream_resume))
     elif resumes:
         # an exact run may have saved the checkpoint, and standard loaders cannot load its state
         callbacks.insert(0, LambdaCallback(on_load_checkpoint=_drop_loader_state))
 
 
-def _gather_states(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
+def _gather_states(own: T, trainer: Trainer) -> list[T]:
     """Return the states of all ranks, by rank; a collective call."""
     if trainer.world_size == 1:
         return [own]

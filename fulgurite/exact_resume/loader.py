@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -25,6 +26,8 @@ from torch.utils.data import (
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.rng import ScopedRng, derive_seed, seed_all
 from fulgurite.exact_resume.sharding import BatchSharding
+from fulgurite.exact_resume.stream_cursor import StreamSpec
+from fulgurite.exact_resume.streams import follow
 
 SeededIndices = tuple[int, list[int]]  # seed and indices of a batch
 
@@ -34,10 +37,11 @@ class ShardSpec:
     """The shard of each epoch that a loader yields."""
 
     seed: int  # of data order and augmentation
-    on_start: Callable[[], None]  # called before the first batch of each epoch is made
+    on_start: Callable[[], bool]  # called before the first batch of each epoch is made; False: yield nothing yet
     rng: ScopedRng = field(default_factory=ScopedRng)  # of batches that are made in the training process
     rank: int = 0
     world_size: int = 1
+    streams: StreamSpec | None = None  # None leaves loaders with an order of their own as they are
 
 
 # Samplers whose order comes from at most one generator.
@@ -167,7 +171,8 @@ class ExactLoader(DataLoader[Any]):
         self._restored = (0, 0)  # epoch, batches yielded in it
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._on_start()
+        if not self._on_start():
+            return
         order, (epoch, batches) = self.order, self._restored
         self._epoch = order.epoch
         self.batches.num_skipped = self._num_yielded = batches if epoch == order.epoch else 0
@@ -209,8 +214,11 @@ def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
     if isinstance(loaders, (list, tuple)):
         made = [make_exact(part, spec) for part in loaders]
         return type(loaders)([part for part, _ in made]), [reason for _, found in made for reason in found]
+    if isinstance(loaders, CombinedLoader):
+        loaders.flattened, reasons = make_exact(loaders.flattened, spec)
+        return loaders, reasons
     if reason := _unsupported_reason(loaders):
-        return loaders, [reason]
+        return loaders, [] if spec.streams is not None and follow(loaders, spec.streams) else [reason]
     return ExactLoader(loaders, spec), []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch
 # Swapped for NumPy's own generator while a batch is made: copying and setting NumPy's state takes ten times as long.
 _SCOPED_NUMPY = np.random.MT19937(0)
 
+RNGS = frozenset({"python", "numpy", "torch"})
 PROBE_BATCHES = 16  # enough to catch an augmentation that changes one image in many
 
 T = TypeVar("T")
@@ -37,11 +38,14 @@ class ScopedRng:
     The first batches probe which RNGs the data draws from. The others are left alone afterwards: scoping Python's RNG
     costs more than making a batch of an in-memory data set. If the data draws from one of them later, it draws from
     the run's own stream, which checkpoints save and restore.
+
+    Args:
+        scoped: Names of the RNGs to scope always, without a probe.
     """
 
-    def __init__(self) -> None:
-        self.probe_batches = PROBE_BATCHES  # batches left to probe
-        self.drawn: set[str] = set()  # names of the RNGs that a batch drew from
+    def __init__(self, scoped: Iterable[str] = ()) -> None:
+        self.drawn: set[str] = set(scoped)  # names of the RNGs that a batch drew from
+        self.probe_batches = 0 if self.drawn else PROBE_BATCHES  # batches left to probe
 
     def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
         """Return `make(argument)`, run with seeded RNGs."""
