@@ -51,8 +51,8 @@ def judge(shape: Shape, folder: Path) -> Outcome:
         done = WarmProcess("train", arguments, folder / "output" / name, env=env).wait()
         expected = 0 if kill is None else -signal.SIGKILL
         if done.returncode == 2:
-            line = done.stderr.strip().splitlines()
-            return Outcome("refused", {}, [text for text in line if "[INFO]" not in text and "[WARN" not in text])
+            written = filter(str.strip, done.stderr.splitlines())  # warnings end with an empty line
+            return Outcome("refused", {}, [text for text in written if "[INFO]" not in text and "[WARN" not in text])
         assert done.returncode == expected, f"{shape.name}, {name}: exit {done.returncode}\n{done.stderr[-3000:]}"
         if name == "killed":
             saved = sorted(path.name for path in (run / "checkpoints").iterdir())
