@@ -56,6 +56,7 @@ class StreamCursor:
     pulled: int = 0  # batches of this pass
     exhausted: bool = False
     snapshots: list[Snapshot] = field(default_factory=list)  # of this pass, at most two
+    next_snapshot: int = -1  # batches at which a resumed run takes the snapshot that the interrupted one took
     saved: dict[str, Any] | None = None  # what a resumed run loaded, until the first pass
     rng: ScopedRng = field(default_factory=lambda: ScopedRng(scoped=RNGS))
 
@@ -73,7 +74,8 @@ class StreamCursor:
             yield from self._resume_by_reading(saved, epoch)
 
     def _enter(self, epoch: int, num_pass: int) -> None:
-        self.epoch, self.num_pass, self.pulled, self.exhausted, self.snapshots = epoch, num_pass, 0, False, []
+        self.epoch, self.num_pass, self.pulled, self.exhausted = epoch, num_pass, 0, False
+        self.snapshots, self.next_snapshot = [], -1
 
     def _start(self) -> Iterator[Any]:
         """Return a new iterator of the loader, and keep the state that it starts with."""
@@ -93,6 +95,8 @@ class StreamCursor:
                 self.exhausted, self.snapshots = True, []  # the next is that of the ended pass
                 return
             self.pulled += 1
+            if self.pulled == self.next_snapshot:
+                self._take_snapshot()
             yield batch
 
     def _resume_by_state(self, saved: dict[str, Any], epoch: int) -> Iterator[Any]:
@@ -104,6 +108,7 @@ class StreamCursor:
         self.pulled, self.exhausted, self.snapshots = snapshot.batches, saved["exhausted"], [snapshot]
         if not self.exhausted:
             log.info("%s: reading %d batches to its position", self.name, saved["batches"] - snapshot.batches)
+            self.next_snapshot = saved["pulled"]
             self._read_past(iterator, saved["batches"])
         if epoch == self.epoch:
             self._mark_passed()
@@ -178,6 +183,7 @@ class StreamCursor:
             "epoch": self.epoch,
             "pass": self.num_pass,
             "batches": batches,
+            "pulled": self.pulled,
             "exhausted": self.exhausted,
             "snapshot": dict(vars(usable[-1])) if usable else None,
         }

@@ -34,7 +34,7 @@ LOADERS = [
     _data("no_batching", "batch_size=None"),
     _data("collate", "a random collate_fn", fast=True),
     _data("own_loader", "a subclass of DataLoader", fast=True),
-    _data("stream", "IterableDataset", fast=True),
+    _data("stream", "IterableDataset", fast=True, expect="named", line="Stream: it has no state_dict()"),
     _data("resumable_stream", "IterableDataset with state_dict", fast=True),
     _data("stream", "IterableDataset in a worker", num_workers=1),
     _data("stateful", "torchdata's StatefulDataLoader", needs="torchdata"),
