@@ -133,7 +133,9 @@ class StreamCursor:
                 log.warning("%s has no state_dict(): reading past %d batches of this epoch", name, batches)
                 self._read_past(iterator, batches)
             else:
-                log.warning("%s starts over after %d batches of this epoch (stream_resume=restart)", name, batches)
+                log.warning(
+                    "%s starts over after %d batches of an epoch (resilience.stream_resume=restart)", name, batches
+                )
         yield from self._pull(iterator)
 
     def _read_past(self, iterator: Iterator[Any], stop: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 from typing import Any, cast
@@ -40,6 +41,14 @@ def follow(loader: Any, spec: StreamSpec, place: str = "") -> bool:
         return False
     if source is None:
         name_inexact(cursor.name, _reason(loader))
+        # Lightning warns of loaders without state_dict(), which is no longer true and names nothing
+        warnings.filterwarnings("ignore", message=".*and your dataloader is not resumable")
+    elif vars(loader).get("num_workers"):
+        name_inexact(
+            cursor.name,
+            f"what its {loader.num_workers} workers draw from global random generators is not part of its state. "
+            "If they draw, use num_workers=0, or a generator that state_dict() saves.",
+        )
     return True
 
 
