@@ -31,7 +31,7 @@ LOADERS = [
     _data("sampler_global", "a sampler that draws from the global generator", fast=True),
     _data("buckets", "a batch sampler with set_epoch", fast=True),
     _data("buckets_of_own", "a batch sampler with a generator of its own", fast=True),
-    _data("no_batching", "batch_size=None"),
+    _data("no_batching", "batch_size=None of batches made before"),
     _data("collate", "a random collate_fn", fast=True),
     _data("own_loader", "a subclass of DataLoader", fast=True),
     _data("stream", "IterableDataset", fast=True, expect="named", line="Stream: it has no state_dict()"),

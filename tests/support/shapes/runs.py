@@ -79,7 +79,8 @@ def _all_differences(straight: Path, killed: Path, folder: Path) -> Iterator[tup
         ours, theirs = (_checkpoint(run, name) for run in (straight, killed))
         for path, line in _differing(ours, theirs, ""):
             yield f"{name} {path.split('.')[1]}", f"{path[1:]}: {line}"
-    for name in ("metrics.csv", "results.json"):
+    texts_of = [str(path.relative_to(straight)) for path in sorted(straight.rglob("*.csv"))]
+    for name in (*texts_of, "results.json"):
         texts = [_text(run / name).replace(str(run), "<run>") for run in (straight, killed)]
         if texts[0] != texts[1]:
             yield name, _first_line(*texts)
