@@ -71,6 +71,13 @@ def report_write_error_once(handler: logging.FileHandler) -> None:
     handler.handleError = report  # type: ignore[method-assign,assignment]
 
 
+def guard_log_files() -> None:
+    """Let no log file that is not writable print a traceback for each message."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            report_write_error_once(handler)
+
+
 # Warnings about deliberate choices, or that only the library's authors can act on.
 UNACTIONABLE = (
     ".*does not have many workers.*",  # data in memory is fastest without workers
@@ -89,9 +96,8 @@ def filter_library_logs(*, ignore_warnings: bool = False) -> None:
         logging.getLogger(library).propagate = True
     # logger clients log every retry; the run reports an unreachable logger once
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    guard_log_files()
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            report_write_error_once(handler)
         if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _RankFormatter):
             handler.setFormatter(_RankFormatter(handler.formatter))
         handler.addFilter(_is_no_advert)

@@ -17,13 +17,13 @@ from fulgurite.compat.hydra import MAIN, is_sweep_job
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
-from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt
+from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt, is_disk_full
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
-from fulgurite.core.rank_logging import rank
+from fulgurite.core.rank_logging import guard_log_files, rank
 from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
-from fulgurite.engine.outcome import JobFailed, classify_error, print_error
+from fulgurite.engine.outcome import JobFailed, classify_error, explain_disk_full, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 
@@ -65,6 +65,7 @@ class EntryPoint:
             SystemExit: A single run failed.
         """
         gc.enable()
+        guard_log_files()
         try:
             with isolated_job() if is_sweep_job() else nullcontext():
                 metrics = run_with_backoff(self.task, cfg)
@@ -72,6 +73,7 @@ class EntryPoint:
             if (stop := find_interrupt(error)) is not None:
                 raise stop from None
             outcome = classify_error(error, cfg)
+            log_outcome(error, outcome, "")  # an error outside of a session, such as a record that cannot be written
             if is_sweep_job():
                 if outcome.status == "pruned":
                     return None
@@ -133,7 +135,10 @@ def run_app(entry_point: EntryPoint) -> None:
     except Exception as error:
         from fulgurite.validation.composition import explain_composition
 
-        explained = explain_composition(error, sys.argv[1:], entry_point.config_name)
+        if is_disk_full(error):
+            explained: FulguriteError | None = explain_disk_full(error)
+        else:
+            explained = explain_composition(error, sys.argv[1:], entry_point.config_name)
         if explained is None:
             raise
         print_error(explained)

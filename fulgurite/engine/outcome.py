@@ -19,6 +19,7 @@ from fulgurite.core.errors import (
     Pruned,
     RankFailed,
     RefusedByRankZero,
+    UserError,
     find_interrupt,
     is_disk_full,
     is_out_of_memory,
@@ -66,11 +67,19 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
     if is_disk_full(error):
-        return Outcome("failed", f"{reason}. Free space, or set paths.log_dir=<folder on another disk>.", EXIT_USER)
+        return Outcome("failed", str(explain_disk_full(error)), EXIT_USER)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH
         return Outcome("failed", f"the program called sys.exit with code {code}", code or EXIT_CRASH)
     return Outcome("failed", reason, EXIT_CRASH)
+
+
+def explain_disk_full(error: BaseException) -> UserError:
+    """Return an error of a full disk as one line with a remedy."""
+    file = getattr(error, "filename", None)
+    where = f"{file}: " if file else ""
+    what = getattr(error, "strerror", None) or error
+    return UserError(f"{where}{what}. Free space, or set paths.log_dir=<folder on another disk>.")
 
 
 def _classify_interrupt(error: BaseException) -> Outcome | None:
@@ -86,10 +95,15 @@ def _classify_interrupt(error: BaseException) -> Outcome | None:
 
 
 def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> None:
-    """Log how a run ended; after a signal with the hint how to resume it."""
+    """Log how a run ended, once; after a signal with the hint how to resume it."""
+    if vars(error).get("is_reported"):
+        return
+    vars(error)["is_reported"] = True
     if (stop := find_interrupt(error)) is not None:
         stop.reported = True
         log.error("%s%s", outcome.reason, resume_hint)
+    elif is_disk_full(error):
+        print_error(explain_disk_full(error))  # not to the log file, which is on the same disk
     elif isinstance(error, Pruned):
         log.info("pruned: %s", outcome.reason)
     elif isinstance(error, ConfigError):

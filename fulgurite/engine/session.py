@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.tags import require_tags, tag_names
-from fulgurite.core.errors import find_interrupt
+from fulgurite.core.errors import find_interrupt, is_disk_full
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import is_peer_loss, root_cause, wait_for_rank_zero, write_failure
@@ -67,7 +67,9 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
-                log.error("%s: the end of the run cannot be recorded (%s)", record.folder, failure.strerror or failure)
+                if not is_disk_full(error):  # else the line above names the cause
+                    why = failure.strerror or failure
+                    log.error("%s: the end of the run cannot be recorded (%s)", record.folder, why)
         record.close_loggers(failed=outcome.status != "pruned")
         raise
     with signals.deferred():
