@@ -71,26 +71,35 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
             callbacks.append(RequireSameOptimizer(path))
         trainer.num_sanity_val_steps = 0  # the run did its sanity check at its first start
     if resumed is not None and rank() == 0:
-        _rewind(resumed)
+        _rewind(resumed, trainer)
         callbacks.append(PromoteStagedConfig(resumed.folder))
     return path
 
 
-def _rewind(resumed: ResumedRun) -> None:
+def _rewind(resumed: ResumedRun, trainer: Trainer) -> None:
     """Drop metrics rows and archive checkpoints after the step to resume from; training makes them again."""
     num_rows = drop_rows_from(resumed.folder, resumed.step)
-    folder = resumed.folder / "checkpoints"
+    log.info("resuming %s from step %d", resumed.folder, resumed.step)
+    if num_rows:
+        log.info("dropped %d later rows of metrics.csv", num_rows)
+    folders = [
+        Path(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)
+    ]
+    for folder in dict.fromkeys([resumed.folder / "checkpoints", *folders]):
+        if folder.is_relative_to(resumed.folder):
+            _archive_newer(folder, resumed)
+
+
+def _archive_newer(folder: Path, resumed: ResumedRun) -> None:
     newer = [path for path in sorted(folder.glob("*.ckpt")) if _step_of(path) > resumed.step]
     for path in newer:
         (folder / NEWER_DIR).mkdir(exist_ok=True)
         for file in (path, manifest_of(path)):
             if file.exists():
                 file.replace(folder / NEWER_DIR / file.name)
-    log.info("resuming %s from step %d", resumed.folder, resumed.step)
-    if num_rows:
-        log.info("dropped %d later rows of metrics.csv", num_rows)
     if newer:
-        log.info("moved newer checkpoints to checkpoints/%s: %s", NEWER_DIR, ", ".join(path.name for path in newer))
+        moved = ", ".join(path.name for path in newer)
+        log.info("moved newer checkpoints to %s: %s", (folder / NEWER_DIR).relative_to(resumed.folder), moved)
 
 
 def _step_of(path: Path) -> float:

@@ -84,7 +84,11 @@ def _all_differences(straight: Path, killed: Path, folder: Path) -> Iterator[tup
         texts = [_text(run / name).replace(str(run), "<run>") for run in (straight, killed)]
         if texts[0] != texts[1]:
             yield name, _first_line(*texts)
-    files = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in (straight, killed)]
+    # checkpoints of steps after the save are kept aside
+    files = [
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "ahead" not in path.parts)
+        for run in (straight, killed)
+    ]
     if files[0] != files[1]:
         ours, theirs = (sorted(set(files[n]) - set(files[1 - n])) for n in (0, 1))
         yield "files", f"only straight {ours}, only resumed {theirs}"

@@ -55,7 +55,6 @@ PENDING: dict[str, str] = {
     "LearningRateFinder": "tuners run again",
     "BatchSizeFinder": "tuners run again",
     "SpikeDetection": "Lightning cannot load its state",
-    "ModelCheckpoint(every_n_train_steps=2)": "files of steps after the save",
     "overfit_batches": "named in the log only",
     "log_every_n_steps=1": "never saved within an epoch",
     "random validation examples in workers": "validation in workers",
