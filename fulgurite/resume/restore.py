@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.checkpoints.loading import load, resolve_checkpoint
@@ -82,9 +82,8 @@ def _rewind(resumed: ResumedRun, trainer: Trainer) -> None:
     log.info("resuming %s from step %d", resumed.folder, resumed.step)
     if num_rows:
         log.info("dropped %d later rows of metrics.csv", num_rows)
-    folders = [
-        Path(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)
-    ]
+    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    folders = [Path(saver.dirpath) for saver in savers if saver.dirpath is not None]
     for folder in dict.fromkeys([resumed.folder / "checkpoints", *folders]):
         if folder.is_relative_to(resumed.folder):
             _archive_newer(folder, resumed)
