@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.strategies.launchers.subprocess_script import (
         _SubprocessScriptLauncher as SubprocessScriptLauncher,
     )
+    from lightning.pytorch.utilities import CombinedLoader
     from torch.utils.data import DataLoader
     from torchmetrics import Metric
 
@@ -56,6 +57,11 @@ def train_loaders(trainer: Trainer) -> list[Any]:
     """Return the training loaders as a flat list, once Lightning has set them up."""
     combined = trainer.fit_loop._combined_loader
     return [] if combined is None else combined.flattened
+
+
+def combined_mode(loader: CombinedLoader) -> str:
+    """Return the mode of several combined loaders, e.g. `max_size_cycle`."""
+    return loader._mode
 
 
 def prefetched_batches(trainer: Trainer) -> int:

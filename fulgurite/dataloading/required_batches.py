@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from fulgurite.compat.lightning import train_loaders
+from fulgurite.compat.lightning import combined_mode, train_loaders
 from fulgurite.core.errors import UserError
 
 NOTHING_LEFT = "With train=false and ckpt_path=<file> the run only tests"
@@ -22,14 +23,14 @@ class RequireBatches(Callback):
     """Callback that refuses a training in which no batch was trained on, and that was not resumed after one."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Explain the error of a sampler without examples."""
+        """Explain loaders that Lightning or torch reject with an error of their own."""
         datamodule = getattr(trainer, "datamodule", None)
         if (
             stage == "fit"
             and datamodule is not None
             and is_overridden("train_dataloader", datamodule, LightningDataModule)
         ):
-            vars(datamodule)["train_dataloader"] = _explain_no_examples(datamodule.train_dataloader)
+            vars(datamodule)["train_dataloader"] = _explain_rejected(datamodule.train_dataloader)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the first epoch of a stream, whose length is unknown."""
@@ -77,15 +78,21 @@ def _length(value: Any) -> int | None:
         return None
 
 
-def _explain_no_examples(make: Callable[[], Any]) -> Callable[[], Any]:
+def _explain_rejected(make: Callable[[], Any]) -> Callable[[], Any]:
     @wraps(make)
     def make_or_explain() -> Any:
         try:
-            return make()
+            loaders = make()
         except ValueError as error:
             if not str(error).startswith(NO_EXAMPLES):
                 raise
             reason = "data: the training set has no examples. Check its path and filters"
             raise UserError(f"{reason}. {NOTHING_LEFT}.") from error
+        if isinstance(loaders, CombinedLoader) and combined_mode(loaders) == "sequential":
+            raise UserError(
+                'data: Lightning does not train on CombinedLoader(mode="sequential"). '
+                "Use a ConcatDataset in one loader, or another mode."
+            )
+        return loaders
 
     return make_or_explain

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.utilities import CombinedLoader
 from torchmetrics import MeanMetric
 
 from fulgurite.compat import lightning as compat
@@ -101,6 +102,10 @@ def test_loops(tmp_path: Any) -> None:
     compat.save_checkpoint(callback, trainer, str(tmp_path / "x.ckpt"))
     assert (tmp_path / "x.ckpt").is_file()
     assert compat.dump_checkpoint(trainer)["global_step"] == 2
+
+
+def test_combined_loader() -> None:
+    assert compat.combined_mode(CombinedLoader([], "sequential")) == "sequential"
 
 
 def test_metrics() -> None:

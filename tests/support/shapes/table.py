@@ -37,7 +37,6 @@ PENDING: dict[str, str] = {
     "batch_sampler=BatchSampler(SequentialSampler(ds), n, True)": "batches of one example",
     "batch_size=None of batches made before": "loaders without batches",
     "a subclass of DataLoader": "loaders that are no plain DataLoader",
-    "CombinedLoader(sequential)": "Lightning's traceback",
     "accumulation by hand": "rows are cut by another counter",
     "accumulation by hand across epochs": "rows are cut by another counter",
     "two optimizers by hand (GAN)": "rows are cut by another counter",
