@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.checkpoints.left_out import LeftOutWeights
 from fulgurite.checkpoints.plain import from_plain, plain_hyperparameters, to_plain
 from fulgurite.compat.lightning import dump_checkpoint
 from fulgurite.core.errors import UserError
@@ -34,6 +35,7 @@ class PlainCheckpoints(Callback):
     def __init__(self) -> None:
         self._is_accepted = False
         self._is_read_back = False
+        self._left_out = LeftOutWeights()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the conversion between the trainer and its strategy."""
@@ -44,28 +46,32 @@ class PlainCheckpoints(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the hyperparameters that checkpoints leave out."""
         self._is_accepted = self._is_accepted or trainer.ckpt_path is not None  # the interrupted run was checked
-        if trainer.checkpoint_callbacks and not vars(trainer)["fast_dev_run"]:
+        if _saves(trainer):
             for owner in (pl_module, vars(trainer).get("datamodule")):
                 if owner is not None:
                     _name_left_out(owner)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check a checkpoint of the start of a new run, where making one in memory takes no copy."""
-        is_cheap = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
-        if self._is_accepted or not is_cheap or not trainer.checkpoint_callbacks or vars(trainer)["fast_dev_run"]:
+        if (
+            self._is_accepted
+            or not _is_whole(trainer.strategy)
+            or not trainer.checkpoint_callbacks
+            or vars(trainer)["fast_dev_run"]
+        ):
             return
         try:
             checkpoint = dump_checkpoint(trainer)
         except Exception as error:  # noqa: BLE001 - a hook of the user that needs a trained step: the first save decides
             log.debug("no checkpoint can be made before the first step: %s", error)
             return
-        self._plain(checkpoint)
+        self._plain(checkpoint, trainer.strategy)
 
     def _install(self, strategy: Strategy) -> None:
         save, load = strategy.save_checkpoint, strategy.load_checkpoint
 
         def save_plain(checkpoint: dict[str, Any], filepath: str | Path, *args: Any, **kwargs: Any) -> None:
-            save(self._plain(checkpoint), filepath, *args, **kwargs)
+            save(self._plain(checkpoint, strategy), filepath, *args, **kwargs)
             if not self._is_read_back:
                 self._is_read_back = True
                 _read_back(strategy, Path(filepath))
@@ -76,12 +82,15 @@ class PlainCheckpoints(Callback):
         strategy.save_checkpoint = save_plain  # type: ignore[method-assign]
         strategy.load_checkpoint = load_plain  # type: ignore[method-assign]
 
-    def _plain(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    def _plain(self, checkpoint: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
         """Return a checkpoint without objects.
 
         Raises:
-            UserError: It is the first one of a run and holds objects.
+            UserError: It is the first one of a run and could not be loaded again.
         """
+        if strategy.lightning_module is not None and _is_whole(strategy):
+            is_first = not self._is_accepted
+            self._left_out.check(strategy.lightning_module, checkpoint["state_dict"], is_first=is_first)
         plain = to_plain(checkpoint)
         if plain.rejected and not self._is_accepted:
             raise UserError(_refusal(plain.rejected))
@@ -89,6 +98,15 @@ class PlainCheckpoints(Callback):
         for key, kind in plain.rejected.items():
             name_inexact(f"checkpoint key {key}", f"{kind} is left out, since it could not be loaded again. {REMEDY}.")
         return plain.content
+
+
+def _saves(trainer: Trainer) -> bool:
+    return bool(trainer.checkpoint_callbacks) and not vars(trainer)["fast_dev_run"]
+
+
+def _is_whole(strategy: Strategy) -> bool:
+    """Return whether each rank holds the whole model, so that making a checkpoint takes no copy."""
+    return isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
 
 
 def _read_back(strategy: Strategy, path: Path) -> None:

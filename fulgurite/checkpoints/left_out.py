@@ -1,0 +1,74 @@
+"""Check the weights that `on_save_checkpoint` leaves out of checkpoints: a resumed run starts with them as built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.nn.parameter import is_lazy
+
+from fulgurite.core.errors import UserError
+from fulgurite.core.exactness import name_inexact
+
+NUM_SAMPLES = 64  # values of a tensor that are compared from save to save
+MAX_SHOWN = 3  # weights that a message names
+
+
+class LeftOutWeights:
+    """Compares the weights that checkpoints lack from save to save."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, torch.Tensor] = {}
+        self._is_named = False
+
+    def check(self, model: LightningModule, saved: Mapping[str, Any], *, is_first: bool) -> None:
+        """Name the weights that are not saved and change.
+
+        Args:
+            model: The model; one that overrides `on_load_checkpoint` restores its weights itself.
+            saved: `state_dict` of a checkpoint.
+            is_first: It is the first one of the run.
+
+        Raises:
+            UserError: Weights are not saved, and the model's `strict_loading` would refuse the checkpoint.
+        """
+        missing = {name: value for name, value in model.state_dict().items() if name not in saved}
+        if not missing or self._is_named or is_overridden("on_load_checkpoint", model):
+            return
+        if model.strict_loading and is_first:
+            raise UserError(
+                f"{type(model).__name__}: no checkpoint could be loaded again, because on_save_checkpoint leaves out "
+                f"{_listed(list(missing))}. Keep them, or set self.strict_loading = False in the model."
+            )
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        samples = {name: _sample(value) for name, value in missing.items() if _is_sampled(value)}
+        changing = [name for name in missing if name in trained or self._has_changed(name, samples.get(name))]
+        self._samples = {**samples, **self._samples}
+        if changing:
+            self._is_named = True
+            name_inexact(
+                f"{type(model).__name__}.on_save_checkpoint",
+                f"{_listed(changing)} are not saved but change in training; a resumed run starts with them as built. "
+                "Keep them in the checkpoint",
+            )
+
+    def _has_changed(self, name: str, sample: torch.Tensor | None) -> bool:
+        return sample is not None and name in self._samples and not torch.equal(sample, self._samples[name])
+
+
+def _is_sampled(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and not is_lazy(value)
+
+
+def _sample(value: torch.Tensor) -> torch.Tensor:
+    """Return a few values, spread over a tensor, in host memory; training changes all values of a weight."""
+    flat = value.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // NUM_SAMPLES)].to("cpu", copy=True).nan_to_num()
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
