@@ -23,9 +23,9 @@ from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.formatting import show_config
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
+from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
-from fulgurite.engine.hardware import require_hardware
 from fulgurite.engine.instrument import harden
 from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
