@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from fulgurite.compat.lightning import (
-    has_unlogged_values,
-    is_accumulating,
-    is_last_batch,
-    is_validation_due,
-    save_checkpoint,
-)
+from fulgurite.compat.lightning import call_after_batch, is_accumulating, is_last_batch, save_checkpoint
+from fulgurite.core.errors import UserError
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps one file of the newest state, saved between epochs and every n steps within an epoch.
 
     An epoch is saved when the next one starts or training ends: by then its metrics are logged, its schedulers have
-    stepped and its sums are reset. Within an epoch the file is saved after an optimizer step. Saving is deferred to the
-    next possible step where Lightning cannot resume exactly: amid gradient accumulation, at the last batch of an epoch,
-    before a validation, before values of the step are logged, and in models that override `on_train_batch_end`.
+    stepped and its sums are reset. Within an epoch the file is saved after an optimizer step, when all hooks of its
+    batch have run and its values are logged. Saving is deferred to the next possible step where Lightning cannot resume
+    exactly: amid gradient accumulation, at the last batch of an epoch, and after a validation. In manual optimization
+    it is deferred to a batch in which an optimizer stepped.
 
     Args:
         dirpath: Folder of the file.
@@ -51,11 +50,43 @@ class LastCheckpoint(ModelCheckpoint):
         self.newest: int | None = None  # optimizer steps in the file; None before the first save
         self._between_epochs = False
         self._resumed_between_epochs = False
+        self._has_validated = False  # since the batch was trained on
+        self._num_steps, self._has_stepped = 0, True  # of manual optimization, in the batch
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep other callbacks from writing the file.
+
+        Raises:
+            UserError: Another `ModelCheckpoint` has its file name.
+        """
+        for other in trainer.checkpoint_callbacks:
+            if other is self or not isinstance(other, ModelCheckpoint) or other.dirpath is None:
+                continue
+            if Path(other.dirpath).resolve() != Path(self._file).parent.resolve():
+                continue
+            if other.filename == Path(self._file).stem:
+                raise UserError(
+                    f"{type(other).__name__}: filename={other.filename} is the file of {type(self).__name__}, "
+                    f"{self._file}. Set another filename or dirpath."
+                )
+            if other.save_last and Path(self._file).stem == other.CHECKPOINT_NAME_LAST:
+                other.save_last = None
+                log.info(
+                    "%s: save_last is left to %s, which writes the same %s",
+                    *(type(other).__name__, type(self).__name__, Path(self._file).name),
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count steps from here, and start a new epoch when the checkpoint holds a complete one."""
         super().on_train_start(trainer, pl_module)
-        self._saved_step = trainer.global_step
+        self._saved_step = self._num_steps = trainer.global_step
+        call_after_batch(trainer, self, partial(self._save_when_due, trainer))
+        if self.every_n_train_steps is not None and trainer.val_check_batch == 1 and trainer.enable_validation:
+            log.warning(
+                "%s: a validation follows every step (trainer.val_check_interval), and no state can be saved right "
+                "after one. A killed run resumes from the start of its epoch.",
+                type(self).__name__,
+            )
         if self._resumed_between_epochs:
             # with max_steps Lightning 2.6 treats every resumed run as amid an epoch
             trainer.fit_loop.epoch_loop.restarting = False
@@ -64,9 +95,15 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimizer step when a save is due."""
+        """Note the start of what follows a batch, before its validation."""
+        self._has_validated = False
+        if not pl_module.automatic_optimization:
+            before, self._num_steps = self._num_steps, trainer.global_step
+            self._has_stepped = self._num_steps > before
+
+    def _save_when_due(self, trainer: Trainer) -> None:
         every = self.every_n_train_steps
-        if every is not None and trainer.global_step - self._saved_step >= every and _is_resumable(trainer, pl_module):
+        if every is not None and trainer.global_step - self._saved_step >= every and self._is_resumable(trainer):
             self._save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,14 +116,14 @@ class LastCheckpoint(ModelCheckpoint):
         self._save(trainer, between_epochs=True)
 
     def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
-        """Save the current state before a run is stopped, from a hook of a callback after this one.
+        """Save the current state before a run is stopped, from a callback after this one.
 
-        `between_epochs` means that an epoch is complete; otherwise a batch was just trained on.
+        `between_epochs` means that an epoch is complete; otherwise call it by `call_after_batch`.
 
         Returns:
             Whether a run can resume exactly from the file; if False, call again at a later step.
         """
-        if not between_epochs and not _is_resumable(trainer, pl_module):
+        if not between_epochs and not self._is_resumable(trainer):
             return False
         if self.newest != trainer.global_step:
             self._save(trainer, between_epochs=between_epochs)
@@ -96,7 +133,8 @@ class LastCheckpoint(ModelCheckpoint):
         """Do nothing: loggers and schedulers still need the epoch."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the sums of the validation are not logged and reset yet."""
+        """Note the validation: the sums of the validation are not logged and reset yet."""
+        self._has_validated = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mark the epoch as complete in the counters."""
@@ -122,12 +160,9 @@ class LastCheckpoint(ModelCheckpoint):
             self._between_epochs = False
         self._saved_step = self.newest = trainer.global_step
 
-
-def _is_resumable(trainer: Trainer, model: LightningModule) -> bool:
-    """Return whether a run can resume exactly after the batch that was just trained on."""
-    if is_accumulating(trainer) or is_last_batch(trainer) or trainer.should_stop:
-        return False
-    if is_overridden("on_train_batch_end", model):
-        return False
-    # the values of this step are logged after this hook: a run killed in between would lose them
-    return not is_validation_due(trainer) and not has_unlogged_values(trainer)
+    def _is_resumable(self, trainer: Trainer) -> bool:
+        """Return whether a run can resume exactly after the batch that was just trained on."""
+        if is_accumulating(trainer) or is_last_batch(trainer) or trainer.should_stop:
+            return False
+        # after a validation Lightning 2.6 counts the batch again when it resumes
+        return self._has_stepped and not self._has_validated

@@ -22,6 +22,7 @@ from fulgurite.checkpoints.disk_space import explain_disk_full
 from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
+from fulgurite.runs.layout import LOGGED
 
 BLOCK_BYTES = 1 << 18  # hashed at a time; fits the CPU cache
 LARGE_BYTES = 16 << 20  # deleting a larger file takes longer than starting a thread
@@ -44,7 +45,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint and its manifest; Lightning writes to a remote path.
 
         Args:
-            checkpoint: Its `global_step` and `epoch` go into the manifest.
+            checkpoint: Its `global_step` and `epoch` go into the manifest, and what loggers had by then.
             path: The file to create or replace; its folder is created.
             storage_options: Not supported for local files.
 
@@ -69,7 +70,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
                     digest = written.finish()
                 _rotate(path)  # the new file is synced: only now the previous generation may move
             position = {"step": checkpoint.get("global_step"), "epoch": checkpoint.get("epoch")}
-            content = {"sha256": digest, "size": written.size, **position, **self.metadata}
+            logged = {"logged": checkpoint[LOGGED]} if LOGGED in checkpoint else {}
+            content = {"sha256": digest, "size": written.size, **position, **logged, **self.metadata}
             write_atomic(manifest_of(path), json.dumps(content, indent=2) + "\n")
         except OSError as error:
             if is_disk_full(error):

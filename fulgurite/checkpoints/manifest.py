@@ -1,7 +1,8 @@
 """Verify checkpoints against their manifests and find the newest intact one.
 
-The manifest `x.ckpt.json` of `x.ckpt` holds sha256 and size of the file, step and epoch, the run's config_hash and
-versions. The previous generation of `last.ckpt` is `last-previous.ckpt`. io.py writes them.
+The manifest `x.ckpt.json` of `x.ckpt` holds sha256 and size of the file, step and epoch, the rows of metrics.csv and
+the loggers' step at the save, the run's config_hash and versions. The previous generation of `last.ckpt` is
+`last-previous.ckpt`. io.py writes them.
 """
 
 from __future__ import annotations
@@ -112,3 +113,11 @@ def manifest_step(path: Path, *, unknown: float = 0) -> float:
     with suppress(ValueError, OSError, AttributeError, TypeError):
         return int(json.loads(manifest_of(path).read_text()).get("step") or 0)
     return unknown
+
+
+def logged_before(path: Path) -> tuple[int, int] | None:
+    """Return the rows of metrics.csv and the step of the loggers' next values at a save; None if unknown."""
+    with suppress(ValueError, OSError, KeyError, TypeError):
+        logged = json.loads(manifest_of(path).read_text())["logged"]
+        return int(logged["rows"]), int(logged["step"])
+    return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
     from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
     from lightning.pytorch.strategies import Strategy
     from lightning.pytorch.strategies.launchers.subprocess_script import (
         _SubprocessScriptLauncher as SubprocessScriptLauncher,
@@ -132,16 +132,33 @@ def is_last_batch(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
 
 
-def is_validation_due(trainer: Trainer) -> bool:
-    """Return whether a validation follows the batch that was just trained on."""
-    loop = trainer.fit_loop
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+def num_logged_steps(trainer: Trainer) -> int:
+    """Return the number of steps that loggers have counted, which is the step of the next values."""
+    loop = trainer.fit_loop.epoch_loop
+    progress: Any = loop.batch_progress.current
+    is_amid_batch = trainer.validating or progress.completed != progress.processed
+    return loop._batches_that_stepped + int(is_amid_batch and not loop._should_accumulate())
 
 
-def has_unlogged_values(trainer: Trainer) -> bool:
-    """Return whether loggers get values of this step after the hook `on_train_batch_end`."""
-    connector = trainer._logger_connector
-    return connector.should_update_logs and bool(connector.metrics["log"])
+def call_after_batch(trainer: Trainer, callback: Callback, function: Callable[[], None]) -> None:
+    """Call a function of a callback after each training batch, in the order of these calls.
+
+    By then the last hook of the batch has run, its values are logged and its validation is over. Lightning 2.6 has no
+    hook there. The function is not called while another trainer's callbacks run, as in a learning rate finder.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    functions: dict[Callback, Callable[[], None]] = loop.__dict__.setdefault("after_batch", {})
+    if not functions:
+        end_advance = loop.on_advance_end
+
+        def on_advance_end(data_fetcher: Any) -> None:
+            end_advance(data_fetcher)
+            for owner, call in functions.items():
+                if owner in vars(trainer)["callbacks"]:
+                    call()
+
+        loop.on_advance_end = on_advance_end
+    functions[callback] = function
 
 
 def end_restart(trainer: Trainer) -> None:

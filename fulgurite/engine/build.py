@@ -31,7 +31,7 @@ from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import build_guarded
-from fulgurite.loggers.metrics_csv import MetricsCSVLogger
+from fulgurite.loggers.metrics_csv import MetricsCSVLogger, RecordLogged
 from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.runs.provenance import config_hash
 from fulgurite.shutdown.signals import signal_handler
@@ -112,7 +112,9 @@ def build(cfg: DictConfig) -> Run:
     callbacks = [*monitoring_callbacks(cfg), *callbacks, BatchSizes()]
     if (pruning := pruning_callback(cfg)) is not None:
         callbacks.append(pruning)
-    loggers = [MetricsCSVLogger(cfg.paths.output_dir), *_build_loggers(cfg, resumed_from)]
+    metrics = MetricsCSVLogger(cfg.paths.output_dir)
+    callbacks.append(RecordLogged(metrics))
+    loggers = [metrics, *_build_loggers(cfg, resumed_from)]
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
@@ -169,7 +171,7 @@ def _build_loggers(cfg: DictConfig, resumed_from: ResumedRun | None) -> list[Log
     """Build the loggers, guarded so that a failing logger does not stop the run."""
     group = cfg.get("logger")
     if resumed_from is not None:
-        group = resume_loggers(cfg, resumed_from.loggers, resumed_from.step)
+        group = resume_loggers(cfg, resumed_from.loggers, resumed_from.logged_step)
     budget = WaitBudget(read_settings(cfg, Resilience).logger_timeout_seconds)
     built = [
         build_guarded(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, budget)

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fulgurite.checkpoints.manifest import LAST, previous_of
 from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.tags import require_tags, tag_names
 from fulgurite.core.errors import find_interrupt, is_disk_full
@@ -86,8 +87,9 @@ def _current_job() -> dict[str, Any] | None:
 
 
 def _resume_hint(cfg: DictConfig) -> str:
-    """Return how to resume a stopped run, part of a sentence; empty for an entry point without `resume`."""
-    if "resume" not in cfg:
+    """Return how to resume a stopped run, part of a sentence; empty where nothing can be resumed."""
+    last = Path(cfg.paths.output_dir) / "checkpoints" / LAST
+    if "resume" not in cfg or not (last.is_file() or previous_of(last).is_file()):
         return ""
     if not is_sweep_job():
         return "; to resume, run the same command with resume=auto"

@@ -21,6 +21,7 @@ from fulgurite.compat.lightning import (
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
+from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
@@ -146,6 +147,7 @@ class ExactResume(Callback):
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
         }
+        common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -169,7 +171,8 @@ class ExactResume(Callback):
             return
         for line in describe_changes(state_dict["switches"], numerics_settings(trainer)):
             log.warning("exact resume: %s", line)
-        self._state = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
+        own = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
+        self._state = {**own, "gradients": state_dict.get("gradients", {})}
         if len(ranks) != trainer.world_size:
             del self._state["generators"]  # the same state on all ranks would make them draw the same numbers
 
@@ -184,6 +187,7 @@ class ExactResume(Callback):
         for name, metric in _named_metrics(self._trainer.lightning_module):
             if (saved := state["metrics"].get(name)) is not None:
                 set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
+        restore_gradients(self._trainer.lightning_module, state["gradients"])
         self._epoch_means = dict(state["means"])
         self._trainer.callback_metrics.update(state["logged"])
         self._rng.load_state_dict(state["lending"])

@@ -23,8 +23,8 @@ log = RankedLogger(__name__)
 def resume_loggers(cfg: DictConfig, ids: Mapping[str, str], step: int) -> DictConfig | None:
     """Return the `logger` group with the arguments that make each logger resume its own run.
 
-    MLflow, W&B, Comet and Aim open the run with the ID that run.json has in `loggers`. Steps from `step`, the step of
-    the checkpoint, on appear twice there; TensorBoard hides the first ones, and the CSV logger drops them.
+    MLflow, W&B, Comet and Aim open the run with the ID that run.json has in `loggers`. Steps from `step`, the
+    loggers' step at the save, on appear twice there; TensorBoard hides the first ones, and the CSV logger drops them.
     """
     group = copy.deepcopy(cfg).get("logger")  # a copy of the group alone would lose its parent
     if group is None:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from fulgurite.compat.lightning import num_logged_steps
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import write_atomic
-from fulgurite.runs.layout import METRICS
+from fulgurite.runs.layout import LOGGED, METRICS
 
 
 class MetricsCSVLogger(Logger):
@@ -31,6 +34,7 @@ class MetricsCSVLogger(Logger):
         self._columns: list[str] = ["epoch", "step"]
         self._row: dict[str, Any] = {}
         self._row_start = 0  # bytes before the row
+        self._num_rows = 0
         self._size_written = 0
 
     @property
@@ -42,6 +46,12 @@ class MetricsCSVLogger(Logger):
     def version(self) -> str:
         """Empty: a run has one metrics file."""
         return ""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows in the file."""
+        self._read_if_changed()
+        return self._num_rows
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -57,19 +67,33 @@ class MetricsCSVLogger(Logger):
             ) from error
 
     def _write(self, metrics: Mapping[str, float], step: int | None) -> None:
-        if self._size() != self._size_written:  # an earlier start or spawned ranks have written
-            self._columns, self._row = _columns_of(self._path) or self._columns, {}
+        self._read_if_changed()
         if not self._row or self._row["step"] != step:
             self._row, self._row_start = {"step": step}, self._size()
+            self._num_rows += 1
         self._row.update(metrics)
         if new := [name for name in self._row if name not in self._columns]:
             self._columns += sorted(new)
             self._rewrite_header()
         with self._path.open("r+", newline="") as file:
             file.seek(self._row_start)
+            file.write(self._line(self._row))  # before truncating: a kill in between keeps the row
             file.truncate()
-            file.write(self._line(self._row))
         self._size_written = self._size()
+
+    def _read_if_changed(self) -> None:
+        """Continue the last row of a file that an earlier start or spawned ranks have written."""
+        if self._size() == self._size_written or not self._path.is_file():
+            return
+        text = self._path.read_bytes().decode()
+        reader = csv.DictReader(io.StringIO(text))
+        rows = list(reader)
+        self._columns, self._row = list(reader.fieldnames or self._columns), {}
+        self._num_rows, self._size_written = len(rows), self._size()
+        if rows and text.endswith(line := self._line(rows[-1])):
+            step = rows[-1]["step"]
+            self._row = {**rows[-1], "step": int(step) if step.isdigit() else step}
+            self._row_start = self._size_written - len(line.encode())
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -100,16 +124,24 @@ def _columns_of(path: Path) -> list[str]:
         return next(csv.reader(file), [])
 
 
-def drop_rows_from(folder: Path, step: int) -> int:
-    """Drop the rows of a step and of later ones from `metrics.csv` in a folder, and return their number."""
+def drop_rows_from(folder: Path, step: int, num_rows: int | None = None) -> int:
+    """Drop the later rows from `metrics.csv` in a folder, and return their number.
+
+    Args:
+        folder: The run directory.
+        step: The first step to drop; the steps of a file are those of the loggers.
+        num_rows: Rows to keep, whatever their steps; None goes by the step.
+    """
     path = folder / METRICS
     if not path.is_file():
         return 0
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     column = header.index("step")
-    # a kill during a write leaves an incomplete row
-    kept = [row for row in rows if len(row) == len(header) and row[column].isdigit() and int(row[column]) < step]
+    complete = [row for row in rows if len(row) == len(header)]  # a kill during a write leaves an incomplete row
+    kept = [row for row in complete if row[column].isdigit() and int(row[column]) < step]
+    if num_rows is not None:  # a model can log steps of its own
+        kept = complete[:num_rows]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *kept])
     if kept:
@@ -117,6 +149,17 @@ def drop_rows_from(folder: Path, step: int) -> int:
     else:
         path.unlink()
     return len(rows) - len(kept)
+
+
+class RecordLogged(Callback):
+    """Callback that keeps in each checkpoint how far the loggers were, which is where a resumed run cuts them."""
+
+    def __init__(self, metrics: MetricsCSVLogger) -> None:
+        self.metrics = metrics
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the number of rows and the step of the next values."""
+        checkpoint[LOGGED] = {"rows": self.metrics.num_rows, "step": num_logged_steps(trainer)}
 
 
 class AppendingCSVLogger(CSVLogger):

@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.checkpoints.loading import load, resolve_checkpoint
-from fulgurite.checkpoints.manifest import manifest_of, manifest_step
+from fulgurite.checkpoints.manifest import logged_before, manifest_of, manifest_step
 from fulgurite.checkpoints.matching import matching_state
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.loggers.metrics_csv import drop_rows_from
 from fulgurite.resume.optimizer_settings import LoadOptimizerState, OverrideRestoredSettings, RequireSameOptimizer
-from fulgurite.runs.layout import CONTINUE, HOTSTART, STAGED_CONFIG_DIR
+from fulgurite.runs.layout import CONTINUE, HOTSTART, LOGGED, STAGED_CONFIG_DIR
 from fulgurite.runs.run_directory import resumed_run
 
 log = RankedLogger(__name__)
@@ -33,14 +33,17 @@ class ResumedRun:
     folder: Path
     step: int  # optimizer steps of the checkpoint; 0 without one
     loggers: Mapping[str, str]  # run ID of each logger, from run.json
+    logged_step: int = 0  # of the loggers' next values; differs from `step` with several optimizers or validations
+    num_rows: int | None = None  # of metrics.csv at the save; None in a checkpoint that does not have it
 
 
 def find_resumed_run(cfg: DictConfig) -> ResumedRun | None:
     """Return the run that `plan_resume` set in a config; None for a new run."""
     if (run := resumed_run(cfg)) is None:
         return None
-    step = _step_of(Path(cfg.ckpt_path)) if cfg.ckpt_path else 0
-    return ResumedRun(run.folder, int(step), dict(run.record.get("loggers") or {}))
+    step = int(_step_of(Path(cfg.ckpt_path))) if cfg.ckpt_path else 0
+    rows, logged = (_logged_before(Path(cfg.ckpt_path)) if cfg.ckpt_path else None) or (None, step)
+    return ResumedRun(run.folder, step, dict(run.record.get("loggers") or {}), logged, rows)
 
 
 def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: ResumedRun | None) -> str | None:
@@ -78,7 +81,7 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
 
 def _rewind(resumed: ResumedRun, trainer: Trainer) -> None:
     """Drop metrics rows and archive checkpoints after the step to resume from; training makes them again."""
-    num_rows = drop_rows_from(resumed.folder, resumed.step)
+    num_rows = drop_rows_from(resumed.folder, resumed.logged_step, resumed.num_rows)
     log.info("resuming %s from step %d", resumed.folder, resumed.step)
     if num_rows:
         log.info("dropped %d later rows of metrics.csv", num_rows)
@@ -109,6 +112,14 @@ def _step_of(path: Path) -> float:
         return int(load(path).get("global_step") or 0)
     except UserError:
         return math.inf
+
+
+def _logged_before(path: Path) -> tuple[int, int] | None:
+    """Return rows and step of the loggers at a save; a kill right after it leaves a file without a manifest."""
+    if manifest_of(path).is_file():
+        return logged_before(path)
+    logged = load(path).get(LOGGED) if path.is_file() else None
+    return (logged["rows"], logged["step"]) if logged else None
 
 
 class PromoteStagedConfig(Callback):

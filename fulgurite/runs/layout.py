@@ -1,4 +1,4 @@
-"""File and folder names inside a run directory."""
+"""File and folder names inside a run directory, and the key that a checkpoint has for its files."""
 
 from __future__ import annotations
 
@@ -7,3 +7,6 @@ OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 STAGED_CONFIG_DIR = ".hydra/next"  # Hydra writes the config here until the start is accepted
 
 CONTINUE, HOTSTART = "continue", "hotstart"  # values of `resume.mode`
+
+# key of a checkpoint: {rows: in metrics.csv at the save, step: of the loggers' next values}
+LOGGED = "fulgurite_logged"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
 from fulgurite.compat.lightning import (
     SubprocessScriptLauncher,
+    call_after_batch,
     disable_signal_handlers,
     disable_sigterm_broadcast,
     is_accumulating,
@@ -61,6 +63,7 @@ class StopOnSignal(Callback):
         # Lightning's broadcast covers SIGTERM on rank 0 only, and waits for the device at every batch
         disable_sigterm_broadcast(trainer)
         signal_handler().training = True
+        call_after_batch(trainer, self, partial(self._stop_after_batch, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
@@ -72,9 +75,7 @@ class StopOnSignal(Callback):
         if trainer.world_size > 1:
             self._poll(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def _stop_after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after an optimizer step."""
         if trainer.world_size == 1:
             self._poll(trainer)

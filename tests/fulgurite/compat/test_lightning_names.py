@@ -38,15 +38,20 @@ class Asker(Callback):
         """Ask for what is fixed by now."""
         compat.disable_sigterm_broadcast(trainer)
         self.keep(train_loaders=len(compat.train_loaders(trainer)))
+        compat.call_after_batch(trainer, self, lambda: self.after_batch(trainer))
+        compat.call_after_batch(trainer, Callback(), lambda: self.keep(called_for_another_trainer=True))
         self.keep(uses_distributed_sampler=compat.uses_distributed_sampler(trainer))
+
+    def after_batch(self, trainer: Trainer) -> None:
+        """Ask about the batch that is complete."""
+        self.keep(steps_after_batch=compat.num_logged_steps(trainer), has_validated="evaluation_loaders" in self.found)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Ask about the batch that was just trained on."""
         self.keep(
             is_accumulating=compat.is_accumulating(trainer),
             is_last_batch=compat.is_last_batch(trainer),
-            is_validation_due=compat.is_validation_due(trainer),
-            has_unlogged_values=compat.has_unlogged_values(trainer),
+            num_logged_steps=compat.num_logged_steps(trainer),
             epoch_results=sorted(compat.epoch_results(trainer)),
         )
         assert compat.active_results(trainer).keys() == compat.epoch_results(trainer).keys()
@@ -87,14 +92,14 @@ def test_loops(tmp_path: Any) -> None:
     results = asker.found.pop("epoch_results")
     assert all(keys == results[0] for keys in results)
     assert any("loss" in key for key in results[0])
-    unlogged = asker.found.pop("has_unlogged_values")
-    assert unlogged == [False, False, True, True]  # every second optimizer step
     assert asker.found == {
         "train_loaders": [1],
         "uses_distributed_sampler": [True],
         "is_accumulating": [True, False, True, False],
         "is_last_batch": [False, False, False, True],
-        "is_validation_due": [False, False, False, True],
+        "num_logged_steps": [0, 1, 1, 2],
+        "steps_after_batch": [0, 1, 1, 2],
+        "has_validated": [False, False, False, True],
         "evaluation_loaders": [1],
         "restarting": [False],
     }

@@ -162,6 +162,15 @@ class Metrics(Net):
         self.log("val/worst", self.best.compute())
 
 
+class OwnSteps(Net):
+    """The x axis of the charts is a number of the model's own, which is the same in several rows."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = self.loss(batch)
+        self.log_dict({"train/loss": loss, "step": self.global_step // 4 + 100.0})
+        return loss
+
+
 class RandomValidation(Net):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.log("val/loss", self.loss((batch[0] + torch.randn(16), batch[1])))
@@ -190,5 +199,12 @@ TRAINING = [
     _model("FactorOfEpoch", "on_train_epoch_start that sets a factor from current_epoch", fast=True),
     _model("FactorPerEpoch", "on_train_epoch_start that multiplies a factor", fast=True),
     _model("Metrics", "torchmetrics and self.log(reduce_fx=max)", kind="metrics and validation"),
+    Shape(
+        "self.log of a step of your own",
+        "metrics and validation",
+        model=use("training.OwnSteps"),
+        overrides=["trainer.log_every_n_steps=1"],
+        fast=True,
+    ),
     _model("RandomValidation", "a random validation_step", kind="metrics and validation"),
 ]
