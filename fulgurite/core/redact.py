@@ -14,6 +14,12 @@ _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
 )
 _PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")  # in a URL
+# a quoted value anywhere, or a bare one of at least eight characters that ends its line
+_SECRET_VALUE = re.compile(
+    r"""((?:key|token|secret|password|passwd|credential|auth)s?["']?[ \t]*[:=][ \t]*)"""
+    r"""("[^"\n]+"|'[^'\n]+'|[^\s"'$({\[][^\s"'$(){\[]{7,}(?=[ \t]*$))""",
+    re.IGNORECASE | re.MULTILINE,
+)
 ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by this library, not secret
 
 
@@ -39,6 +45,11 @@ def mask_override(override: str) -> str:
     """Return an override with `***` for the value of a secret key, or for the password in a URL."""
     key, equals, value = override.partition("=")
     return f"{key}={MASK}" if equals and value and is_secret_key(key) else _PASSWORD.sub(rf"\1:{MASK}@", override)
+
+
+def mask_text(text: str) -> str:
+    """Return text of code or configs with `***` for values of secret-like names and for passwords in URLs."""
+    return _PASSWORD.sub(rf"\1:{MASK}@", _SECRET_VALUE.sub(rf"\1{MASK}", text))
 
 
 def _mask(node: DictConfig | ListConfig) -> None:

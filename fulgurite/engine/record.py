@@ -25,8 +25,8 @@ from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import mask_config, mask_override
 from fulgurite.distributed.launch_env import torchrun_restart
-from fulgurite.runs.layout import RECORD, RESULTS
-from fulgurite.runs.provenance import config_hash, git_state, versions
+from fulgurite.runs.layout import CODE_PATCH, RECORD, RESULTS
+from fulgurite.runs.provenance import code_changes, code_patch, config_hash, git_state, imported_code, versions
 from fulgurite.runs.run_directory import resumed_run, utc_now
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
@@ -41,7 +41,7 @@ log = RankedLogger(__name__)
 
 # A resumed run replaces these fields at its start, and those of PROVENANCE once it trains.
 OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "torchrun", "command", "oom_backoff")
-PROVENANCE = ("seed", "tags", "git", "versions", "config_hash")
+PROVENANCE = ("seed", "tags", "git", "code", "versions", "config_hash")
 
 
 class RunRecord:
@@ -79,6 +79,7 @@ class RunRecord:
             "seed": cfg.get("seed"),
             "tags": tag_names(cfg),
             "git": git_state(project_root()),  # {commit, dirty}; null outside a checkout
+            "code": {},  # path to hash of each imported module of the project, once the model is built
             "versions": versions(),
             "config_hash": config_hash(cfg),
             "sweep": dict(sweep) if sweep else None,
@@ -95,6 +96,8 @@ class RunRecord:
         if (resumed := resumed_run(cfg)) is not None:
             self._provenance = {name: self.fields[name] for name in PROVENANCE}
             self.fields |= {name: value for name, value in resumed.record.items() if name not in OF_START}
+        elif rank() == 0 and (self.fields["git"] or {}).get("dirty") and (patch := code_patch(project_root())):
+            write_atomic(self.folder / CODE_PATCH, patch)
         self.write()
         record_event(self.fields["sweep"], "started", run=self.folder)
 
@@ -114,10 +117,10 @@ class RunRecord:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]
         parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grad in sizes if grad)}
         self.loggers, self.pruning = list(trainer.loggers), find_pruning_callback(trainer)
-        if self._provenance and self._provenance["git"] != self.fields["git"]:
-            commits = [_describe_commit(fields["git"]) for fields in (self.fields, self._provenance)]
-            log.warning("resume: the code has changed since the run started: commit %s -> %s", *commits)
-        self.fields |= self._provenance
+        code = {"code": imported_code(project_root()) if rank() == 0 else {}}
+        if self._provenance and (changes := code_changes(self.fields, {**self._provenance, **code})):
+            log.warning("resume: the code has changed since the run started: %s", ", ".join(changes))
+        self.fields |= {**self._provenance, **code}
         if run.resumed_from is not None:
             checkpoint = Path(run.cfg.ckpt_path).name if run.cfg.ckpt_path else None
             resumed = {"start": utc_now(), "step": run.resumed_from.step, "checkpoint": checkpoint}
@@ -186,7 +189,3 @@ class RunRecord:
         """Record how the run ended."""
         self.write(status=status, reason=reason, exit_code=exit_code, end=utc_now())
         record_event(self.fields["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
-
-
-def _describe_commit(git: Mapping[str, Any] | None) -> str:
-    return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "(unknown)"

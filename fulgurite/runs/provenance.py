@@ -1,4 +1,4 @@
-"""Record what produced a run: git state, package versions, config hash."""
+"""Record what produced a run: git state, imported code, package versions, config hash."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.core.files import sha256_of
+from fulgurite.core.redact import mask_text
+
+MAX_PATCH_BYTES = 1_000_000
+MAX_SHOWN = 5  # changed files in a warning
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
 # Keys that change where a run writes and how it reports, not its results.
@@ -53,3 +60,49 @@ def git_state(root: Path) -> dict[str, Any] | None:
     if any(call.returncode for call in done):
         return None
     return {"commit": done[0].stdout.strip(), "dirty": bool(done[1].stdout.strip())}
+
+
+def code_patch(root: Path) -> str:
+    """Return the uncommitted changes of the tracked files at `root`, without secrets; empty without git.
+
+    A long patch is cut at `MAX_PATCH_BYTES`.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    call = [git, "diff", "--no-ext-diff", "--no-color", "HEAD"]
+    patch = subprocess.run(call, cwd=root, capture_output=True, check=False).stdout
+    text = mask_text(patch[:MAX_PATCH_BYTES].decode(errors="replace"))
+    return text if len(patch) <= MAX_PATCH_BYTES else f"{text}\n... cut at {MAX_PATCH_BYTES} of {len(patch)} bytes\n"
+
+
+def imported_code(root: Path) -> dict[str, str]:
+    """Return a hash of each module below `root` that this process has imported, by its path.
+
+    Installed packages are left out. This library is one entry: what it imports depends on the start.
+    """
+    library = Path(__file__).resolve().parents[1]
+    hashes: dict[str, str] = {}
+    files = (getattr(module, "__dict__", {}).get("__file__") for module in [*sys.modules.values()])
+    for path in sorted({Path(file) for file in files if file}):
+        inside = path.is_relative_to(root) and not path.is_relative_to(library)
+        if inside and path.suffix == ".py" and "site-packages" not in path.parts:
+            with suppress(OSError):  # removed since
+                hashes[path.relative_to(root).as_posix()] = sha256_of(path)[:16]
+    if library.is_relative_to(root) and "site-packages" not in library.parts:
+        lines = [f"{path} {sha256_of(path)}" for path in sorted(library.rglob("*.py"))]
+        hashes[library.relative_to(root).as_posix()] = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hashes
+
+
+def code_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the commits and imported files that differ between two starts, from their run.json."""
+    old, new = before["git"], now["git"]
+    commits = [f"commit {_describe_commit(old)} -> {_describe_commit(new)}"] if old != new else []
+    hashes = before.get("code") or {}
+    files = [name for name, value in now["code"].items() if hashes.get(name, value) != value]
+    return [*commits, *files[:MAX_SHOWN], *(["..."] if len(files) > MAX_SHOWN else [])]
+
+
+def _describe_commit(git: Mapping[str, Any] | None) -> str:
+    return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else "(unknown)"
