@@ -20,6 +20,11 @@ import errno
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXIT_DONE = 0
 EXIT_CRASH = 1
@@ -139,6 +144,19 @@ class RankFailed(_OtherRankError):
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an OSError is about missing disk space."""
     return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def explain_file_error(error: BaseException, cfg: DictConfig | None = None) -> str:
+    """Return one line about a full disk or a folder of the run that was removed; empty for other errors."""
+    file = getattr(error, "filename", None)
+    if is_disk_full(error):
+        what = f"{file}: " if file else ""
+        return f"{what}{error.args[-1]}. Free space, or set paths.log_dir=<folder on another disk>."
+    if not isinstance(error, FileNotFoundError) or cfg is None or file is None:
+        return ""
+    folder = Path(str(file)).parent
+    is_removed = folder.is_relative_to(str(cfg.paths.output_dir)) and not folder.is_dir()
+    return f"{folder}: was removed while the run writes to it. Keep it, and resume." if is_removed else ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

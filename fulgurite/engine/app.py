@@ -17,13 +17,13 @@ from fulgurite.compat.hydra import MAIN, is_sweep_job
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
-from fulgurite.core.errors import FulguriteError, Interrupted, find_interrupt, is_disk_full
+from fulgurite.core.errors import FulguriteError, Interrupted, UserError, explain_file_error, find_interrupt
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import guard_log_files, rank
 from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
-from fulgurite.engine.outcome import JobFailed, classify_error, explain_disk_full, log_outcome, print_error
+from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 
@@ -135,10 +135,8 @@ def run_app(entry_point: EntryPoint) -> None:
     except Exception as error:
         from fulgurite.validation.composition import explain_composition
 
-        if is_disk_full(error):
-            explained: FulguriteError | None = explain_disk_full(error)
-        else:
-            explained = explain_composition(error, sys.argv[1:], entry_point.config_name)
+        full = explain_file_error(error)
+        explained = UserError(full) if full else explain_composition(error, sys.argv[1:], entry_point.config_name)
         if explained is None:
             raise
         print_error(explained)

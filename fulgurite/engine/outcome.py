@@ -20,6 +20,7 @@ from fulgurite.core.errors import (
     RankFailed,
     RefusedByRankZero,
     UserError,
+    explain_file_error,
     find_interrupt,
     is_disk_full,
     is_out_of_memory,
@@ -66,20 +67,12 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", missing or reason, EXIT_USER)
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
-    if is_disk_full(error):
-        return Outcome("failed", str(explain_disk_full(error)), EXIT_USER)
+    if explained := explain_file_error(error, cfg):
+        return Outcome("failed", explained, EXIT_USER)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH
         return Outcome("failed", f"the program called sys.exit with code {code}", code or EXIT_CRASH)
     return Outcome("failed", reason, EXIT_CRASH)
-
-
-def explain_disk_full(error: BaseException) -> UserError:
-    """Return an error of a full disk as one line with a remedy."""
-    file = getattr(error, "filename", None)
-    where = f"{file}: " if file else ""
-    what = getattr(error, "strerror", None) or error
-    return UserError(f"{where}{what}. Free space, or set paths.log_dir=<folder on another disk>.")
 
 
 def _classify_interrupt(error: BaseException) -> Outcome | None:
@@ -103,7 +96,7 @@ def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> Non
         stop.reported = True
         log.error("%s%s", outcome.reason, resume_hint)
     elif is_disk_full(error):
-        print_error(explain_disk_full(error))  # not to the log file, which is on the same disk
+        print_error(UserError(outcome.reason))  # not to the log file, which is on the same disk
     elif isinstance(error, Pruned):
         log.info("pruned: %s", outcome.reason)
     elif isinstance(error, ConfigError):

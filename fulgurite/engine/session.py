@@ -68,7 +68,7 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
             try:
                 record.close(outcome.status, outcome.reason, outcome.exit_code)
             except OSError as failure:  # must not hide how the run ended
-                if not is_disk_full(error):  # else the line above names the cause
+                if record.folder.is_dir() and not is_disk_full(error):  # else the line above names the cause
                     why = failure.strerror or failure
                     log.error("%s: the end of the run cannot be recorded (%s)", record.folder, why)
         record.close_loggers(failed=outcome.status != "pruned")

@@ -19,7 +19,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from fulgurite.compat.lightning import num_logged_steps
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import write_atomic
+from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.runs.layout import LOGGED, METRICS
+
+log = RankedLogger(__name__)
 
 
 class MetricsCSVLogger(Logger):
@@ -68,6 +71,11 @@ class MetricsCSVLogger(Logger):
 
     def _write(self, metrics: Mapping[str, float], step: int | None) -> None:
         self._read_if_changed()
+        if self._size_written and not self._path.exists():
+            log.warning("%s: was removed while the run writes it; its rows before step %s are lost", self._path, step)
+            self._columns, self._row, self._row_start, self._size_written = ["epoch", "step"], {}, 0, 0
+        elif self._size() != self._size_written:  # an earlier start or spawned ranks have written
+            self._columns, self._row = _columns_of(self._path) or self._columns, {}
         if not self._row or self._row["step"] != step:
             self._row, self._row_start = {"step": step}, self._size()
             self._num_rows += 1

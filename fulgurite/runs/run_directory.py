@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,20 @@ class RunDirectory:
         """Return the run directory at the absolute path that a user named by `argument`."""
         found = cls.of(folder)
         if found is None or not (folder / OVERRIDES).is_file():
-            wrong = f"has no {RECORD} and {OVERRIDES}" if folder.is_dir() else "there is no such folder"
+            wrong = f"has no readable {RECORD} and {OVERRIDES}" if folder.is_dir() else "there is no such folder"
             raise UserError(f"{argument}: {wrong}. Name a run directory, e.g. logs/train/runs/<date>_<time>.")
         return found
 
     @classmethod
     def of(cls, folder: Path) -> RunDirectory | None:
-        """Return the run in a folder; None when there is no readable record."""
+        """Return the run in a folder; None without a record, or, with one warning, without a readable one."""
         run = cls(folder)
         try:
             _ = run.record
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            _warn_unreadable(str(folder), f"{RECORD} is not readable ({error})")
             return None
         return run
 
@@ -234,6 +237,11 @@ def _thinned(pairs: list[tuple[float, float]], max_points: int) -> list[tuple[fl
         return pairs
     stride = -(-len(pairs) // (max_points - 1))
     return [*pairs[::stride], pairs[-1]]
+
+
+@cache
+def _warn_unreadable(folder: str, what: str) -> None:
+    sys.stderr.write(f"warning: {folder}: {what}\n")
 
 
 def _read_object(path: str) -> dict[str, Any]:

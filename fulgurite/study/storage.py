@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,8 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     storage = sweeper.get("storage")
     if OmegaConf.is_config(storage):
         return make_part(storage, "hydra.sweeper.storage")
+    if not storage:
+        _require_intact(folder.absolute() / STUDY_FILE)
     url = str(storage) if storage else f"sqlite:///{folder.absolute() / STUDY_FILE}"
     if url.startswith("postgresql://"):  # the driver of the extra `postgresql`; SQLAlchemy 2.1 has another default
         url = url.replace("postgresql", "postgresql+psycopg2", 1)
@@ -66,6 +70,22 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
         lines = [line for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
         rule = "Set the URL of an existing database, e.g. postgresql://<user>@<host>/<database>."
         raise UserError(f"hydra.sweeper.storage: {kind} cannot be opened: {lines[0].strip()}. {rule}") from error
+
+
+def _require_intact(file: Path) -> None:
+    """Refuse a damaged study, of which Optuna would read one part or another."""
+    if not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)) as database:
+            damage = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:
+        return  # locked, or not readable: Optuna's own error names it
+    except sqlite3.DatabaseError as error:
+        damage = str(error)
+    if damage != "ok":
+        rule = "Restore a copy of the file, or start a new search. The runs of the trials are intact."
+        raise UserError(f"{file}: is damaged ({damage.splitlines()[-1]}). {rule}")
 
 
 class StoredStudy:
