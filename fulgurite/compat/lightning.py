@@ -53,6 +53,14 @@ def active_results(trainer: Trainer) -> dict[str, Any]:
     return trainer._results or {}
 
 
+def active_names(trainer: Trainer) -> set[str]:
+    """Return the metric names of the loop that runs; those of several loaders end with the loader's number."""
+    results = trainer._results
+    if results is None:
+        return set()
+    return {name for result in results.values() for name in results._forked_name(result, on_step=False)}
+
+
 def train_loaders(trainer: Trainer) -> list[Any]:
     """Return the training loaders as a flat list, once Lightning has set them up."""
     combined = trainer.fit_loop._combined_loader

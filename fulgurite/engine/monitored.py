@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.lightning import active_results
+from fulgurite.compat.lightning import active_names
 from fulgurite.config.metric_names import describe_missing, optimized_metrics
 from fulgurite.core.errors import UserError
 
@@ -74,19 +74,19 @@ class MonitoredMetrics(Callback):
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the names with what the sanity check logged."""
-        logged = dict.fromkeys(trainer.callback_metrics)
+        logged = sorted({*trainer.callback_metrics, *active_names(trainer)})  # the former lack those of several loaders
         self._validation_names.update(logged)
         if _logs_less_in_sanity_check(pl_module):
             return
         for key, name in self.names.items():
             if name not in logged and _is_of_validation(name):
-                raise UserError(describe_missing(key, name, list(logged), "the validation logs"))
+                raise UserError(describe_missing(key, name, logged, "the validation logs"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the names of a validation, and that it happened."""
         if not trainer.sanity_checking:
             self._has_validated = True
-            self._validation_names.update(result.meta.name for result in active_results(trainer).values())
+            self._validation_names.update(active_names(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a scheduler that watches a validation metric step only where it has a new value."""

@@ -54,6 +54,7 @@ class Asker(Callback):
             num_logged_steps=compat.num_logged_steps(trainer),
             epoch_results=sorted(compat.epoch_results(trainer)),
         )
+        assert compat.active_names(trainer) > {"train/loss", "train/each", "train/each_epoch"}
         assert compat.active_results(trainer).keys() == compat.epoch_results(trainer).keys()
 
     def on_validation_start(self, trainer: Trainer, *args: Any) -> None:
@@ -89,6 +90,7 @@ def test_loops(tmp_path: Any) -> None:
     assert handlers != trainer._signal_connector.register_signal_handlers
     trainer.fit(OrdinaryModel(), datamodule=OrdinaryData())
     assert compat.active_results(trainer) == {}
+    assert compat.active_names(trainer) == set()
     results = asker.found.pop("epoch_results")
     assert all(keys == results[0] for keys in results)
     assert any("loss" in key for key in results[0])
