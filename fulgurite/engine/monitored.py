@@ -90,7 +90,8 @@ class MonitoredMetrics(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a scheduler that watches a validation metric step only where it has a new value."""
-        for config, frequency in zip(trainer.lr_scheduler_configs, self._frequencies, strict=True):
+        # StochasticWeightAveraging adds a scheduler while training
+        for config, frequency in zip(trainer.lr_scheduler_configs, self._frequencies, strict=False):
             if config.reduce_on_plateau and config.interval == "epoch" and frequency == 1:
                 is_of_validation = config.monitor in self._validation_names or (
                     not self._validation_names and _is_of_validation(str(config.monitor))
@@ -161,7 +162,7 @@ def _monitors(node: Any, key: str) -> Iterator[tuple[str, str]]:
         inner, value = f"{key}.{name}", node.get(name)
         if isinstance(value, DictConfig):
             yield from _monitors(value, inner)
-        elif name.endswith("monitor") and isinstance(value, str):
+        elif str(name).endswith("monitor") and isinstance(value, str):
             is_shared = raw[name] == "${monitor}"
             yield "monitor" if is_shared else inner, value
 

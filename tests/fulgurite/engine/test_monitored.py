@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
 import fulgurite
 from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import UserError
-from fulgurite.engine.monitored import MonitoredMetrics, require_steps
+from fulgurite.engine.monitored import MonitoredMetrics, monitoring_callbacks, require_steps
 from fulgurite.engine.outcome import classify_error
 from src.train import train
 from tests.conftest import ComposeSmall
@@ -149,3 +150,10 @@ def _trainer(names: dict[str, str] | None = None, **settings: Any) -> Trainer:
     }
     callback = MonitoredMetrics(names or {}, {"model.scheduler_monitor": "val/loss"})
     return Trainer(callbacks=[callback], enable_model_summary=False, **quiet, **settings)
+
+
+def test_keys_of_a_config_may_be_numbers() -> None:
+    schedule = {"scheduling": {1: 2, 4: {"monitor": "val/acc"}}}
+    (callback,) = monitoring_callbacks(OmegaConf.create({"callbacks": {"accumulation": schedule}}))
+    assert isinstance(callback, MonitoredMetrics)
+    assert callback.names == {"callbacks.accumulation.scheduling.4.monitor": "val/acc"}
