@@ -47,7 +47,6 @@ PENDING: dict[str, str] = {
     "GradientAccumulationScheduler": "epoch hooks amid an epoch",
     "LearningRateFinder": "tuners run again",
     "BatchSizeFinder": "tuners run again",
-    "SpikeDetection": "Lightning cannot load its state",
     "overfit_batches": "named in the log only",
     "random validation examples in workers": "validation in workers",
     "random validation examples in persistent workers": "validation in workers",
