@@ -13,12 +13,12 @@ from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import rank
 from fulgurite.runs.sweep_ledger import append_event
 
-PATTERNS = ("src/**/*.py", "configs/**/*.yaml")
+PATTERNS = ("src/**/*.py", "fulgurite/**/*.py", "configs/**/*.yaml", "fulgurite/conf/**/*.yaml")
 MAX_SHOWN = 5  # changed files in a warning
 
 
 class CodeState:
-    """Hashes of the files of `src/` and `configs/`, by default of `project_root()`."""
+    """Hashes of the code and config files below a root, by default `project_root()`."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or project_root()
@@ -40,7 +40,7 @@ class CodeState:
     def warn_if_changed_since(self, plan: Mapping[str, Any] | None) -> None:
         """Warn if the files differ from those of a sweep's first start."""
         if plan is not None and plan["code"] != self.digest:
-            print_status("warning: sweep: src/ and configs/ have changed since the sweep started")
+            print_status("warning: sweep: code or config files have changed since the sweep started")
 
     def record_changes(self, folder: Path, next_job: int, consequence: str = "") -> None:
         """Warn about changed files, and record the first job that they affect."""

@@ -184,6 +184,10 @@ def test_files_that_change_while_a_sweep_runs_are_named_once(tmp_path: Path) -> 
     (tmp_path / "src/a.py").write_text("2")
     (tmp_path / "configs/model/b.yaml").write_text("c: 1")
     assert state.changes() == ["configs/model/b.yaml", "src/a.py"]
+    (tmp_path / "fulgurite/conf").mkdir(parents=True)
+    (tmp_path / "fulgurite/d.py").write_text("1")
+    (tmp_path / "fulgurite/conf/e.yaml").write_text("f: 1")
+    assert state.changes() == ["fulgurite/conf/e.yaml", "fulgurite/d.py"]
     assert state.changes() == []
     assert state.digest != before
 
