@@ -30,7 +30,7 @@ class JobEnvelope:
 
     def __call__(self) -> Any:
         """Run the job and return its `JobReturn`, or why it could not start."""
-        if missing := self.missing_folders():
+        if missing := self.find_missing_paths():
             return missing
         sys.path.insert(0, self.root)
         from fulgurite.launchers.cluster.worker import run_submitted_job
@@ -43,9 +43,9 @@ class JobEnvelope:
 
         return DelayedSubmission(self)
 
-    def missing_folders(self) -> str:
-        """Return an error about directories that this machine does not see, or ''."""
-        invisible = [folder for folder in (f"{self.root}/src", self.sweep) if not Path(folder).is_dir()]
+    def find_missing_paths(self) -> str:
+        """Return an error about paths that this machine does not see, or ''."""
+        invisible = [path for path in (f"{self.root}/.project-root", self.sweep) if not Path(path).exists()]
         if not invisible:
             return ""
         return (
@@ -59,7 +59,7 @@ class JobEnvelope:
         A string is the reason why there is none. To cancel the job, Ray raises KeyboardInterrupt here. The child then
         gets SIGTERM, and saves.
         """
-        if missing := self.missing_folders():
+        if missing := self.find_missing_paths():
             return missing
         # a sweep that was started in the background ignores SIGINT, and this process inherits that
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -121,10 +121,10 @@ def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytes
     assert executor.max_num_timeout == 20
 
 
-def test_a_machine_that_does_not_see_the_folders_says_so(tmp_path: Path) -> None:
+def test_a_machine_that_does_not_see_the_project_is_reported(tmp_path: Path) -> None:
     line = JobEnvelope(str(tmp_path / "no"), str(tmp_path), b"")()
-    assert f"does not see {tmp_path}/no/src. Move the project and paths.log_dir to a filesystem that" in line
-    assert JobEnvelope(str(ROOT), str(tmp_path), b"").missing_folders() == ""
+    assert f"does not see {tmp_path}/no/.project-root. Move the project and paths.log_dir to a filesystem that" in line
+    assert JobEnvelope(str(ROOT), str(tmp_path), b"").find_missing_paths() == ""
 
 
 def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
