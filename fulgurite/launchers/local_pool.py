@@ -31,14 +31,13 @@ from fulgurite.engine.outcome import JobFailed, Outcome
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.launchers.progress import Progress
 from fulgurite.launchers.slots import Slot, allocate_slots
-from fulgurite.runs.layout import RECORD
+from fulgurite.runs.layout import CONSOLE_LOG, RECORD
 from fulgurite.runs.provenance import versions
 from fulgurite.runs.run_directory import mark_ended
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sweeps.dispatch import JobResult, NumberedJob, composition_failure
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
-CONSOLE_LOG = "console.log"  # in the run directory: stdout and stderr of the job
 PRELOADED = ("fulgurite.engine.build", "fulgurite.resume.restore", "fulgurite.checkpoints.loading", "torchmetrics")
 POLL_SECONDS = 0.2
 EXIT_SECONDS = 10.0  # to exit after a job has returned, or after the second signal

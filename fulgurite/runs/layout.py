@@ -5,6 +5,7 @@ from __future__ import annotations
 RECORD, RESULTS, METRICS, LOCK_FILE = "run.json", "results.json", "metrics.csv", ".owner"
 CODE_PATCH = "code.patch"  # uncommitted changes of tracked files at the first start
 OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
+CONSOLE_LOG = "console.log"  # stdout and stderr of a job of a launcher with its own processes
 STAGED_CONFIG_DIR = ".hydra/next"  # Hydra writes the config here until the start is accepted
 
 CONTINUE, HOTSTART = "continue", "hotstart"  # values of `resume.mode`

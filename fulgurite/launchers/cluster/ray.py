@@ -20,12 +20,11 @@ from fulgurite.core.files import load_pickle
 from fulgurite.launchers.cluster.envelope import JobEnvelope
 from fulgurite.launchers.cluster.scheduler import JobLost, Scheduler, check_types, import_package, submit_jobs
 from fulgurite.launchers.job import RemoteJob
-from fulgurite.runs.layout import LOCK_FILE
+from fulgurite.runs.layout import CONSOLE_LOG, LOCK_FILE
 from fulgurite.runs.lock import is_locked, run_lock
 from fulgurite.shutdown.signals import HANDLED
 from fulgurite.sweeps.dispatch import NumberedJob
 
-CONSOLE_LOG = "console.log"  # in the run directory
 TEMP_PREFIX = "ray-"  # of the temporary directory of a Ray that a sweep started
 NONE = type(None)
 SETTINGS: dict[str, tuple[type, ...]] = {
