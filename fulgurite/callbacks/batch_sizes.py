@@ -39,7 +39,7 @@ class BatchSizes(Callback):
 
 
 def _batch_size(loader: Any) -> int | None:
-    """Return the examples of a loader's batch; None where it makes batches in a way of its own."""
+    """Return the examples of a loader's batch; None if it builds batches itself."""
     sampler = getattr(loader, "batch_sampler", None)
     for place in (loader, sampler, getattr(sampler, "sharding", None)):
         if isinstance(size := getattr(place, "batch_size", None), int):

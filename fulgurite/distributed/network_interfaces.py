@@ -77,7 +77,7 @@ def require_gloo_interfaces() -> None:
 
 
 def gloo_default_interface() -> tuple[str | None, str]:
-    """Return gloo's default interface and address: those that the host name resolves to.
+    """Return gloo's default interface and address, to which the host name resolves.
 
     The interface is None when none has the address; the address is 127.0.0.1 for the host name of another machine.
     """

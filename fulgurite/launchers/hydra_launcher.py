@@ -42,7 +42,7 @@ class LazyLauncher(Launcher):
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Generator[tuple[int, JobReturn], None, None]:
-        """Run jobs, as `StreamingLauncher`."""
+        """Run jobs as a `StreamingLauncher`."""
         yield from importlib.import_module(self.implementation).stream(self, self.settings, jobs, at_once)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

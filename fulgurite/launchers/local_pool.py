@@ -90,7 +90,7 @@ class LocalPool:
         self.progress = Progress(launcher.config, len(slots))  # type: ignore[attr-defined]  # every launcher has it
 
     def stream(self, jobs: Iterator[NumberedJob]) -> Generator[JobResult, None, None]:
-        """Run jobs and yield each as it ends, as `StreamingLauncher`."""
+        """Run jobs and yield each as it ends."""
         _preload()
         has_next = True
         try:

@@ -65,7 +65,7 @@ class Progress:
         self._live = None
 
     def started(self, number: int, overrides: Sequence[str], how: str = "started") -> None:
-        """Report that a job was started, or what `how` states."""
+        """Report that a job was started; `how` replaces the verb."""
         values = [item for item in overrides if item not in self.constant and not item.startswith(NOT_SHOWN)]
         self.running[number] = StartedJob(" ".join(map(mask_override, values)), time.monotonic())
         if self._live is None:

@@ -56,7 +56,8 @@ def allocate_slots(
 ) -> list[Slot]:
     """Divide GPUs and cores among slots.
 
-    The numbers are those of `LocalLauncher`. If `available` is None, the GPUs and cores of this process are detected.
+    The numbers are the arguments of `LocalLauncher`. If `available` is None, the GPUs and cores of this process are
+    detected.
     """
     visible, cores = available or (visible_gpus(os.environ), visible_cores())
     if findings := _check_numbers(slots=slots, gpus=gpus, cpus=cpus):

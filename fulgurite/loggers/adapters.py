@@ -54,7 +54,7 @@ def _set_resume_arguments(name: str, config: Any, logger_id: str | None, step: i
 
 
 def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str, Any], tags: Sequence[str]) -> None:
-    """Log the same plain values without secrets to every logger, and the tags to those that support tags."""
+    """Log the same plain values without secrets to every logger, and the tags to loggers with tags."""
     params = dict(hyperparameters)
     for logger in loggers:
         is_mlflow = type(logger).__name__ == "MLFlowLogger"

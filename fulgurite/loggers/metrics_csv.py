@@ -137,7 +137,7 @@ def drop_rows_from(folder: Path, step: int, num_rows: int | None = None) -> int:
 
     Args:
         folder: The run directory.
-        step: The first step to drop; the steps of a file are those of the loggers.
+        step: The first step to drop, as the loggers count steps.
         num_rows: Rows to keep, whatever their steps; None goes by the step.
     """
     path = folder / METRICS

@@ -113,7 +113,7 @@ def _values(summary: Summary, group: Group) -> list[Cell]:
 
 
 def _metrics(summary: Summary) -> list[str]:
-    """Return the ranking metric, then those of test and validation."""
+    """Return the ranking metric, then the test and validation metrics."""
     logged = sorted({name for group in summary.groups for name in group.metrics})
     others = [name for split in ("test/", "val/") for name in logged if name.startswith(split)]
     return [name for name in dict.fromkeys((summary.metric, *others)) if name in logged]

@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--sort", default="start", metavar="KEY", help="a metric, best first; or start (newest first), seconds, run")
     add("--order", type=one_of("--order", ("asc", "desc")), help="asc or desc, instead of best first")
     add("--top", type=_positive, metavar="N", help="number of rows (all)")
-    add("--metrics", type=list_of("--metrics"), default=[], help="columns (those of the test, else of the validation)")
+    add("--metrics", type=list_of("--metrics"), default=[], help="columns (test metrics, else validation metrics)")
     add("--show", type=one_of("--show", ("runs", "sweeps")), default="runs", help="one row per run or per sweep (runs)")
     add("--format", type=one_of("--format", FORMATS), default="table", help=f"{', '.join(FORMATS)} (table)")
     add("--json", action="store_const", const="json", dest="format", help="the same as --format json")

@@ -30,7 +30,7 @@ class Group:
     """Runs of a sweep that differ in their seed or fold only.
 
     Attributes:
-        values: The overrides that differ from those of other groups.
+        values: The overrides that other groups do not have.
         runs: All runs, in the order of the jobs.
         metrics: Name to spread over the runs that are done.
         by_seed: Seed (and fold) to the chosen metric.

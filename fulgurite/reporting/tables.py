@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def metric_columns(
     all_runs: Sequence[RunDirectory], shown: Sequence[RunDirectory], wanted: Sequence[str], sorted_by: str
 ) -> list[str]:
-    """Return the metrics that get a column: the wanted, else of the test, else the validation.
+    """Return the metrics that get a column: the wanted, else test, else validation metrics.
 
     The sort key gets a column too when it is a metric.
     """

@@ -1,4 +1,4 @@
-"""Run a hyperparameter search: ask Optuna, run one job per trial, tell Optuna."""
+"""Run a hyperparameter search: one job for each trial of an Optuna study."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _SearchLoop(Iterator[NumberedJob]):
         if trials.is_resumed:
             print_status(f"sweep: resuming {trials.folder}: {trials.describe_states(unfinished, retry=retry)}")
         self.jobs = self._take_jobs(unfinished, retry=retry)
-        # a launcher without slots would get all trials in one batch, before the study was told any result
+        # a launcher without slots would get all trials in one batch, before the study has any result
         at_once = trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
         with closing(run_jobs(self.launcher, self, at_once)) as running:
             for number, result in running:

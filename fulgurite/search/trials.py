@@ -1,6 +1,6 @@
-"""The trials of a search: ask, tell, restore their states, write the best.
+"""The trials of a search: ask for them, report results, restore states, write the best.
 
-A trial has the number of its job and folder. A resumed search tells the study the results that only run.json has.
+A trial has the number of its job and folder. A resumed search adds to the study the results that only run.json has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BEST_FILE = "optimization_results.yaml"
 
 
 class TrialOutcome(Enum):
-    """The state that the study was told: a killed trial stays RUNNING to be resumed."""
+    """The state of a trial in the study: a killed trial stays RUNNING to be resumed."""
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
@@ -49,7 +49,8 @@ class TrialOutcome(Enum):
 class Trials:
     """The trials of a search.
 
-    The list of trials is cached until this process asks or tells, since launchers show progress several times a second.
+    The list of trials is cached until this process adds a trial or a result, since launchers show progress several
+    times a second.
 
     Attributes:
         is_resumed: Whether an earlier start created the study.
@@ -73,7 +74,7 @@ class Trials:
             self.stored.create(self.settings.directions, self.folder)
 
     def restore_unfinished(self) -> list[Job]:
-        """Return the jobs of unfinished trials, and tell the study about ended ones."""
+        """Return the jobs of unfinished trials, and report ended runs to the study."""
         jobs = []
         folders = {event["job"]: event["folder"] for event in read_events(self.folder) if event["event"] == "started"}
         for trial in self._all():
@@ -89,7 +90,7 @@ class Trials:
         return jobs
 
     def _tell_if_ended(self, job: Job, run: RunDirectory, trial: FrozenTrial) -> bool:
-        """Tell the study the result of an ended run, or set the job's state."""
+        """Report the result of an ended run to the study, or set the job's state."""
         if is_locked(run.folder):
             raise UserError(f"{run.folder}: trial {job.number} is locked by another process. {WAIT_OR_STOP}")
         status, reason = run.status, run.record.get("reason")
@@ -122,7 +123,7 @@ class Trials:
         return self.settings.n_trials - sum(REPEATS not in trial.user_attrs for trial in self._all())
 
     def has_too_many_failures(self) -> bool:
-        """Tell whether more trials failed than `max_failure_rate` allows."""
+        """Return whether more trials failed than `max_failure_rate` allows."""
         return len(self.failed_trials()) > self.settings.max_failure_rate * self.settings.n_trials
 
     def ask(self, retry_of: FrozenTrial | None = None) -> Job:
@@ -149,7 +150,7 @@ class Trials:
         return Job(number, self.keys[number], overrides)
 
     def finish(self, number: int, result: JobReturn) -> TrialOutcome:
-        """Tell the study the result of a trial's job."""
+        """Report the result of a trial's job to the study."""
         run = RunDirectory.of(self.folder / str(number))
         record = run.record if run is not None else {}
         status, returned = record.get("status"), returned_value(result)
@@ -164,7 +165,7 @@ class Trials:
         return self._tell_values(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
     def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:
-        """Tell the study the metrics of a job, or FAIL if one is missing or not finite."""
+        """Report the metrics of a job, or FAIL if one is missing or not finite."""
         named = dict(zip(optimized_metrics(self.config), values, strict=False))
         wrong = [f"{name} is {got}" for name, got in named.items() if got is None or not math.isfinite(float(got))]
         if len(values) != len(self.settings.directions) or wrong:

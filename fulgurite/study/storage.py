@@ -138,8 +138,8 @@ class StoredStudy:
     def replay_sampler(self, propose: Callable[[Study], Trial]) -> None:
         """Bring a new sampler to the state in which the resumed search needs it.
 
-        A new sampler with the same seed would propose the first values again. So an in-memory copy of the study asks
-        it for all trials, by `propose`, and tells it all results, in the original order.
+        A new sampler with the same seed would propose the first values again. So an in-memory copy of the study
+        repeats every start of a trial, by `propose`, and every result, in the original order.
         """
         import optuna
         from optuna.trial import TrialState
@@ -150,10 +150,10 @@ class StoredStudy:
             optuna.create_study(storage=memory, study_name=f"before {number}")
         replay = self._create(memory, study.directions)
         trials = study.get_trials(deepcopy=False)
-        asked = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
-        told = [(trial.datetime_complete, 1, trial) for trial in trials if trial.datetime_complete is not None]
-        for _, is_told, trial in sorted(told + asked, key=lambda event: (event[0], event[1], event[2].number)):
-            if is_told:
+        starts = [(trial.datetime_start, 0, trial) for trial in trials if trial.datetime_start is not None]
+        ends = [(trial.datetime_complete, 1, trial) for trial in trials if trial.datetime_complete is not None]
+        for _, is_end, trial in sorted(starts + ends, key=lambda event: (event[0], event[1], event[2].number)):
+            if is_end:
                 values = trial.values if trial.state == TrialState.COMPLETE else None
                 tell_result(replay, trial.number, trial.state, values)
                 continue

@@ -54,7 +54,7 @@ class ConfigCache:
         return cfg
 
     def _sets_value(self, override: Override) -> bool:
-        """Tell whether an override sets values only, and chooses no group option."""
+        """Return whether an override sets values only, and chooses no group option."""
         if override.is_hydra_override() or override.is_sweep_override() or override.package is not None:
             return False
         return isinstance(override.value(), dict) or not self._loader.repository.group_exists(override.key_or_group)

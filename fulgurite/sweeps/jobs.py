@@ -34,7 +34,7 @@ class Job:
     Attributes:
         number: Number of the job and by default the name of its folder; a resumed sweep keeps it.
         key: Hash of the overrides; the second job with the same overrides gets a suffix.
-        overrides: As on the command line, without those of the sweep itself.
+        overrides: As on the command line, without `sweep.` overrides.
         reason: Why the job is not done; empty if unknown.
         folder: Its run directory; None if it has none yet.
     """
@@ -56,7 +56,7 @@ class Job:
 
 
 def job_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides without those of the sweep itself (`sweep.`)."""
+    """Return the overrides of the jobs, without `sweep.` overrides of the sweep."""
     return [override for override in overrides if not override.lstrip("+~").startswith("sweep.")]
 
 

@@ -96,7 +96,7 @@ def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:
 
 
 def has_other_config(job: Job, cfg: DictConfig) -> bool:
-    """Tell whether a job was done with another config, because a file has changed."""
+    """Return whether a job was done with another config, because a file has changed."""
     run = RunDirectory.of(job.folder) if job.folder is not None else None
     return run is not None and run.record.get("config_hash") not in {None, config_hash(cfg)}
 

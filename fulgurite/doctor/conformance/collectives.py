@@ -108,7 +108,7 @@ def all_gather(ranks: RankGroup) -> Iterator[Comparison]:
 
 
 def gather(ranks: RankGroup) -> Iterator[Comparison]:
-    """One rank gets every rank's tensor; only that one gives a list for them."""
+    """Gather all tensors on rank 0; only rank 0 passes a list for them."""
     mine = ranks.tensor(ranks.rank + 0.5)
     listed = [torch.empty_like(mine) for _ in range(ranks.size)] if ranks.rank == 0 else None
     dist.gather(mine, listed, dst=0, group=ranks.group)

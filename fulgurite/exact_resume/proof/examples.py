@@ -16,7 +16,7 @@ Facts = dict[tuple[str, str], Any]  # (a part of the batch, what is counted) to 
 
 
 def diff_examples(exact: Path, control: Path, reseeded: Path) -> dict[str, str]:
-    """Return how the epochs of a run with exact resume differ from those of a run without it.
+    """Return how the epochs of a run with exact resume differ from the epochs of a run without it.
 
     The order of the data differs by design. A number is compared where two runs without exact resume agree on it
     although their seeds differ: it does not depend on the random numbers.

@@ -185,7 +185,7 @@ def import_package(package: str, launcher: str) -> ModuleType:
 def check_types(given: dict[str, Any], types: dict[str, tuple[type, ...]], launcher: str) -> None:
     """Check names and types of a launcher's settings, which are listed in `types`.
 
-    Numbers must be positive; those of `num_`, `max_` and `gpus_` keys may be 0.
+    Numbers must be positive; `num_`, `max_` and `gpus_` keys may be 0.
     """
     wrong = []
     for key, value in given.items():

@@ -1,4 +1,4 @@
-"""Hydra launcher for Slurm, implemented in `launchers.cluster.slurm`."""
+"""Hydra launcher for Slurm, implemented in `fulgurite.launchers.cluster.slurm`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fulgurite.launchers.hydra_launcher import LazyLauncher
 
 
 class SlurmLauncher(LazyLauncher):
-    """Launcher for Slurm, configured by `conf/hydra/launcher/slurm.yaml`."""
+    """Launcher for Slurm, configured by `fulgurite/conf/hydra/launcher/slurm.yaml`."""
 
     implementation = "fulgurite.launchers.cluster.slurm"
