@@ -19,12 +19,15 @@ from fulgurite.compat.lightning import (
     set_state,
     uses_distributed_sampler,
 )
+from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
-from fulgurite.exact_resume.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
+from fulgurite.exact_resume.order.epoch import FoundGenerators
+from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
+from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
 from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams import follow_all, load_stream_states, stream_states
 
@@ -61,6 +64,7 @@ class ExactResume(Callback):
         self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
         self._rng = ScopedRng()
+        self._generators: FoundGenerators = {}  # of the user's samplers
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on a seed and wrap the data module, in the process that trains: it may be a spawned one."""
@@ -83,23 +87,30 @@ class ExactResume(Callback):
         @wraps(make)
         def train_dataloader() -> Any:
             loaders, trainer = make(), cast("Trainer", datamodule.trainer)
-            reasons = ["trainer.overfit_batches repeats the same batches in the same order"]
-            if vars(trainer)["overfit_batches"] == 0:
-                spec = self._shard_spec(trainer)
-                loaders, reasons = make_exact(loaders, spec)
-                follow_all(loaders, spec.streams)
+            if vars(trainer)["overfit_batches"] != 0:
+                name_inexact("trainer.overfit_batches", "the order of its batches is left to Lightning.")
+                return loaders
+            spec = self._shard_spec(trainer)
+            loaders, reasons = make_exact(loaders, spec)
+            follow_all(loaders, spec.streams)
             for reason in reasons:
-                log.warning("exact resume does not control the data order: %s", reason)
+                name_inexact("data.train_dataloader", f"{reason}. Its order and random changes may differ.")
             return loaders
 
-        def set_generator(loader: DataLoader[Any]) -> None:
+        def pass_seed() -> int:
+            trainer = cast("Trainer", datamodule.trainer)
+            return derive_seed("validation", self.seed, trainer.current_epoch, trainer.global_step)
+
+        def seed_validation(loader: DataLoader[Any]) -> None:
+            if cast("Trainer", datamodule.trainer).world_size == 1 or shards_itself(loader):
+                seed_passes(loader, pass_seed)
             if loader.generator is None:
                 # persistent workers draw once per process, so a resumed run would draw once more
                 loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
 
         setattr(train_dataloader, MARK, True)
         vars(datamodule)["train_dataloader"] = train_dataloader
-        patch_loaders(datamodule, set_generator, MARK, ["val_dataloader"])
+        patch_loaders(datamodule, seed_validation, MARK, ["val_dataloader"])
 
     def _shard_spec(self, trainer: Trainer) -> ShardSpec:
         # without use_distributed_sampler the data module shards the data itself
@@ -111,8 +122,16 @@ class ExactResume(Callback):
                 self.restore()
             return is_allowed
 
-        streams = StreamSpec(trainer, self.seed, on_start, self.stream_resume)
-        return ShardSpec(self.seed, on_start, self._rng, ranks.get("rank", 0), ranks.get("num_replicas", 1), streams)
+        return ShardSpec(
+            self.seed,
+            on_start,
+            self._rng,
+            ranks.get("rank", 0),
+            ranks.get("num_replicas", 1),
+            StreamSpec(trainer, self.seed, on_start, self.stream_resume),
+            trainer.global_rank,
+            generators=self._generators,
+        )
 
     # state
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-    get_worker_info,
-)
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from fulgurite.compat.lightning import combined_mode, iterates_as
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.rng import ScopedRng, derive_seed, seed_all
-from fulgurite.exact_resume.sharding import BatchSharding
+from fulgurite.exact_resume.order.epoch import (
+    SAMPLERS,
+    EpochSampler,
+    FoundGenerators,
+    OwnBatchSampler,
+    OwnOrder,
+    SeededBatchSampler,
+)
+from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
+from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
+from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.stream_cursor import StreamSpec
 from fulgurite.exact_resume.streams import follow
-
-SeededIndices = tuple[int, list[int]]  # seed and indices of a batch
 
 
 @dataclass(frozen=True)
@@ -42,119 +38,30 @@ class ShardSpec:
     rank: int = 0
     world_size: int = 1
     streams: StreamSpec | None = None  # None leaves loaders with an order of their own as they are
+    process: int = 0  # rank of the process where the data module shards the data itself
+    place: tuple[str | int, ...] = ()  # keys and indices of the loader among several
+    generators: FoundGenerators = field(default_factory=dict)
 
-
-# Samplers whose order comes from at most one generator.
-SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
-
-
-class EpochSampler(DistributedSampler[int]):
-    """One rank's shard of an epoch's order, which is a function of seed and epoch.
-
-    The order is that of the full data set for any world size. Lightning does not replace a DistributedSampler.
-
-    Args:
-        sampler: One of `SAMPLERS`; any other sampler is iterated as it is.
-        seed: Seed of the order. The seed of the sampler's own generator is mixed in.
-        sharding: Assigns examples to ranks.
-    """
-
-    def __init__(self, sampler: Any, seed: int, sharding: BatchSharding) -> None:
-        super().__init__(sampler, num_replicas=sharding.world_size, rank=sharding.rank)
-        own = getattr(sampler, "generator", None)
-        self.sampler = copy(sampler)  # its generator is replaced every epoch; the original may be used again
-        self.seed = seed if own is None else derive_seed(seed, own.initial_seed())
-        self.sharding = sharding
-
-    def epoch_order(self) -> list[int]:
-        """Return the order of the epoch over all ranks."""
-        if not isinstance(self.sampler, SequentialSampler):
-            self.sampler.generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
-        return list(self.sampler)
-
-    def __len__(self) -> int:
-        sharding, last = self.sharding, self.sharding.num_batches - 1  # all before it are full
-        return 0 if last < 0 else last * sharding.batch_size + len(sharding.shard(range(sharding.num_examples), last))
-
-    def __iter__(self) -> Iterator[int]:
-        order, sharding = self.epoch_order(), self.sharding
-        return iter([index for batch in range(sharding.num_batches) for index in sharding.shard(order, batch)])
-
-
-class SeededBatchSampler(Sampler[Any]):
-    """Batches of indices, each with the seed of its augmentation."""
-
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler = sampler
-        self.sharding = sampler.sharding
-        self.num_skipped = 0  # batches that the run trained on before it was resumed
-
-    def __len__(self) -> int:
-        return self.sharding.num_batches
-
-    def __iter__(self) -> Iterator[SeededIndices]:
-        order, key = self.sampler.epoch_order(), (self.sampler.seed, self.sampler.epoch, self.sampler.rank)
-        for batch in range(self.num_skipped, len(self)):
-            yield derive_seed("batch", *key, batch), self.sharding.shard(order, batch)
-
-
-class SeededDataset(Dataset[Any]):
-    """A data set that makes a collated batch on RNGs seeded for it; other attributes are those of the wrapped one."""
-
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any], rng: ScopedRng) -> None:
-        self._wrapped = dataset
-        self._collate = collate
-        self._rng = rng
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # pickle looks these up before `_wrapped` exists
-            raise AttributeError(name)
-        return getattr(self._wrapped, name)
-
-    def __len__(self) -> int:
-        return len(self._wrapped)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._wrapped[index]
-
-    def __getitems__(self, seeded: SeededIndices) -> Any:
-        """Return the collated batch of `(seed, indices)`."""
-        seed, indices = seeded
-        if get_worker_info() is None:
-            return self._rng.run(seed, self._make, indices)
-        seed_all(seed)
-        return self._make(indices)
-
-    def _make(self, indices: Sequence[int]) -> Any:
-        if hasattr(self._wrapped, "__getitems__"):
-            return self._collate(self._wrapped.__getitems__(indices))
-        return self._collate([self._wrapped[index] for index in indices])
-
-
-def _identity_collate(batch: Any) -> Any:
-    return batch
+    @property
+    def loader_seed(self) -> int:
+        """Seed of one loader: that of the run, or one of its place among several loaders."""
+        return derive_seed("loader", self.seed, *map(repr, self.place)) if self.place else self.seed
 
 
 class ExactLoader(DataLoader[Any]):
     """A DataLoader whose order is a function of seed and epoch, and which can resume amid an epoch.
 
     It does nothing before the first batch is requested: by then the epoch is set and a resumed run is restored.
+    `dataset`, `collate_fn` and, in one process, `sampler` are the user's own objects: writes to them have an effect.
     """
 
     def __init__(self, loader: DataLoader[Any], spec: ShardSpec) -> None:
-        sharding = BatchSharding(
-            len(cast("Sized", loader.sampler)),
-            int(loader.batch_size or 1),
-            spec.rank,
-            spec.world_size,
-            drop_last=loader.drop_last,
-        )
-        order = EpochSampler(loader.sampler, spec.seed, sharding)
-        self.batches = SeededBatchSampler(order)
+        self._wrapped = loader
+        self.order, self.batches = _make_order(loader, spec)
         super().__init__(
-            SeededDataset(loader.dataset, loader.collate_fn, spec.rng),
-            batch_sampler=self.batches,
-            collate_fn=_identity_collate,
+            loader.dataset,
+            batch_sampler=cast("Any", self.batches),
+            collate_fn=loader.collate_fn,
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
@@ -164,27 +71,48 @@ class ExactLoader(DataLoader[Any]):
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
         )
-        vars(self)["sampler"] = order  # for Lightning; DataLoader refuses to set it
-        self.order = order
+        # Lightning replaces any other sampler under several processes; DataLoader refuses to set it
+        vars(self)["sampler"] = self.order if spec.world_size > 1 else loader.sampler
+        batched = loader.batch_sampler is not None
+        self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched)
         self._on_start = spec.on_start
         self._epoch, self._num_yielded = 0, 0
-        self._restored = (0, 0)  # epoch, batches yielded in it
+        self._restored = (0, 0, 0)  # epoch, pass, batches yielded in it
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if not self._on_start():
             return
-        order, (epoch, batches) = self.order, self._restored
+        order, (epoch, resumed_pass, batches) = self.order, self._restored
+        is_resumed, self._restored = bool(batches) and epoch == order.epoch, (0, 0, 0)
+        order.current_pass = resumed_pass if is_resumed else order.passes
+        order.passes = order.current_pass + 1
         self._epoch = order.epoch
-        self.batches.num_skipped = self._num_yielded = batches if epoch == order.epoch else 0
-        self._restored = (0, 0)
+        self.batches.num_skipped = self._num_yielded = batches if is_resumed else 0
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
-        for batch in super().__iter__():
+        self._seeded.find_generators()
+        for batch in self._fetch():
             self._num_yielded += 1
             yield batch
 
+    def _fetch(self) -> Iterator[Any]:
+        """Return an iterator that fetches seeded batches; it keeps what the loader has while it is made."""
+        own = vars(self)
+        users = {"dataset": self.dataset, "collate_fn": self.collate_fn}
+        own.update(dataset=self._seeded, collate_fn=identity_collate)
+        try:
+            return super().__iter__()
+        finally:
+            own.update(users)
+
     def state_dict(self) -> dict[str, int]:
         """Return the position in the run and the settings that it depends on."""
-        return {**self._settings(), "epoch": self._epoch, "batches": self._num_yielded}
+        position = {"epoch": self._epoch, "pass": self.order.current_pass, "batches": self._num_yielded}
+        return {**self._settings(), **position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume at the position of `state_dict`."""
@@ -194,10 +122,12 @@ class ExactLoader(DataLoader[Any]):
                     f"ckpt_path: was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, now {value}. "
                     "Pass the same value, or set resilience.exact_resume=false."
                 )
-        self._restored = (state["epoch"], state["batches"])
+        self._restored = (state["epoch"], state.get("pass", 0), state["batches"])
 
     def _settings(self) -> dict[str, int]:
         order = self.order
+        if isinstance(order, OwnOrder):
+            return {"seed": order.seed, "examples": len(cast("Sized", self.dataset))}
         return {
             "seed": order.seed,
             "processes": order.num_replicas,
@@ -206,30 +136,74 @@ class ExactLoader(DataLoader[Any]):
         }
 
 
+def _make_order(
+    loader: DataLoader[Any], spec: ShardSpec
+) -> tuple[EpochSampler | OwnOrder, SeededBatchSampler | OwnBatchSampler]:
+    """Return the order of a loader and its batches."""
+    seed, batches = spec.loader_seed, cast("BatchSampler | None", loader.batch_sampler)
+    if not _is_standard(loader):
+        own = loader.sampler if batches is None else batches
+        order = OwnOrder(own, seed, spec.seed, spec.process, spec.generators)
+        return order, OwnBatchSampler(order)
+    size, drop_last = (1, False) if batches is None else (batches.batch_size, batches.drop_last)
+    sampler = loader.sampler if batches is None else batches.sampler
+    sharding = BatchSharding(len(cast("Sized", sampler)), size, spec.rank, spec.world_size, drop_last=drop_last)
+    epoch_sampler = EpochSampler(sampler, seed, sharding, spec.seed)
+    return epoch_sampler, SeededBatchSampler(epoch_sampler, batched=batches is not None)
+
+
 def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
-    """Return exact loaders, and the reason for each loader that stays as it is."""
+    """Return exact loaders, and the reason for each loader that stays as it is.
+
+    Raises:
+        UserError: Lightning cannot train on these loaders.
+    """
     if isinstance(loaders, dict):
-        exact, reasons = make_exact(list(loaders.values()), spec)
-        return dict(zip(loaders, exact, strict=True)), reasons
+        made = {key: make_exact(part, _at(spec, key)) for key, part in loaders.items()}
+        return {key: part for key, (part, _) in made.items()}, [line for _, lines in made.values() for line in lines]
     if isinstance(loaders, (list, tuple)):
-        made = [make_exact(part, spec) for part in loaders]
-        return type(loaders)([part for part, _ in made]), [reason for _, found in made for reason in found]
+        parts = [make_exact(part, _at(spec, number)) for number, part in enumerate(loaders)]
+        return type(loaders)([part for part, _ in parts]), [line for _, lines in parts for line in lines]
     if isinstance(loaders, CombinedLoader):
-        loaders.flattened, reasons = make_exact(loaders.flattened, spec)
-        return loaders, reasons
-    if reason := _unsupported_reason(loaders):
+        if combined_mode(loaders) == "sequential":
+            raise UserError(
+                "data.train_dataloader: Lightning cannot train on a CombinedLoader of mode sequential. "
+                "Return one DataLoader over a ConcatDataset, or choose another mode."
+            )
+        combined = copy(loaders)  # the data module may return it again
+        combined.flattened, reasons = make_exact(loaders.flattened, spec)
+        return combined, reasons
+    if reason := _unsupported_reason(loaders, spec):
         return loaders, [] if spec.streams is not None and follow(loaders, spec.streams) else [reason]
     return ExactLoader(loaders, spec), []
 
 
-def _unsupported_reason(loader: Any) -> str:
+def _at(spec: ShardSpec, key: str | int) -> ShardSpec:
+    return replace(spec, place=(*spec.place, key))
+
+
+def _is_standard(loader: DataLoader[Any]) -> bool:
+    """Return whether the order is that of a sampler of torch, in batches of torch."""
+    batches = loader.batch_sampler
+    sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
+    return type(sampler) in SAMPLERS and type(batches) in (BatchSampler, type(None))
+
+
+def _unsupported_reason(loader: Any, spec: ShardSpec) -> str:
     """Return why a loader cannot be made exact, or an empty string."""
-    if type(loader) is not DataLoader:
-        return f"{type(loader).__name__} is not a plain DataLoader"
+    name = type(loader).__name__
+    if not isinstance(loader, DataLoader):
+        return f"{name} is not a DataLoader"
+    if not iterates_as(loader, DataLoader):
+        return f"a {name} iterates in a way of its own"
     if isinstance(loader.dataset, IterableDataset):
         return "an iterable data set defines its own order"
-    if type(loader.batch_sampler) is not BatchSampler:
-        return "the loader has a custom batch sampler, or none"
-    if type(loader.sampler) not in SAMPLERS:
-        return f"the order of a {type(loader.sampler).__name__} is unknown"
+    if spec.world_size > 1 and (loader.batch_sampler is None or not _is_standard(loader)):
+        if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
+            raise UserError(
+                f"trainer.use_distributed_sampler=true: Lightning cannot split the batches of a "
+                f"{type(loader.batch_sampler).__name__} among processes. "
+                "Set trainer.use_distributed_sampler=false and yield each rank's batches."
+            )
+        return f"Lightning splits the order of a {type(loader.sampler).__name__} among processes"
     return ""

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.compat.lightning import mark_exhausted
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.exact_resume.rng import RNGS, ScopedRng, derive_seed
+from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
 
 log = RankedLogger(__name__)
 

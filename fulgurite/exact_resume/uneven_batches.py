@@ -25,8 +25,9 @@ from fulgurite.compat.lightning import (
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import METHODS, patch_loaders
 from fulgurite.exact_resume.ddp_buckets import fix_bucket_order
-from fulgurite.exact_resume.loader import EpochSampler, ExactLoader
-from fulgurite.exact_resume.sharding import BatchSharding
+from fulgurite.exact_resume.loader import ExactLoader
+from fulgurite.exact_resume.order.epoch import EpochSampler
+from fulgurite.exact_resume.order.sharding import BatchSharding
 
 log = RankedLogger(__name__)
 

@@ -15,11 +15,12 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.loader import EpochSampler, ExactLoader, SeededBatchSampler, ShardSpec, make_exact
+from fulgurite.exact_resume.loader import ExactLoader, ShardSpec, make_exact
 from fulgurite.exact_resume.numerics import describe_changes
+from fulgurite.exact_resume.order.epoch import EpochSampler, SeededBatchSampler
+from fulgurite.exact_resume.order.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
+from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove, start_process
-from fulgurite.exact_resume.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
-from fulgurite.exact_resume.sharding import BatchSharding
 from tests.support.cli import run_warm_proof
 from tests.support.toy_task import Noisy
 

@@ -21,8 +21,8 @@ from torch.utils.data import (
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.exact_resume import uneven_batches as equal
-from fulgurite.exact_resume.loader import EpochSampler, SeededBatchSampler
-from fulgurite.exact_resume.sharding import BatchSharding
+from fulgurite.exact_resume.order.epoch import EpochSampler, SeededBatchSampler
+from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.validation.validate import validate
 from tests.conftest import ComposeSmall
 from tests.support.cli import only_run, read_json, run_cli

@@ -1,0 +1,1 @@
+"""The order of the data and the seeds of its batches."""

@@ -1,0 +1,126 @@
+"""Make each batch on generators that are seeded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import Dataset, DistributedSampler, IterableDataset, Sampler, get_worker_info
+
+from fulgurite.exact_resume.order.generators import find_generators, seed_generator
+from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, seed_all
+
+SeededIndices = tuple[int, Any]  # seed of a batch and its indices, or its index where the loader does not batch
+
+
+class StandIn:
+    """An object in place of a user's: reads and writes of other attributes reach the user's."""
+
+    OWN: frozenset[str] = frozenset()  # public attributes of the stand-in itself
+    _wrapped: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pickle looks these up before `_wrapped` exists
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in self.OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._wrapped, name, value)
+
+
+class SeededDataset(StandIn, Dataset[Any]):
+    """A data set that makes a collated batch on RNGs seeded for it.
+
+    Args:
+        dataset: The user's data set.
+        collate: Makes a batch of a list of examples, or of one where the loader does not batch.
+        rng: RNGs of batches that are made in the training process.
+        batched: Whether a request holds several indices.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], rng: ScopedRng, *, batched: bool = True) -> None:
+        self._wrapped = dataset
+        self._collate = collate
+        self._rng = rng
+        self._batched = batched
+        self._generators: list[Any] = []
+        self.find_generators()
+
+    def find_generators(self) -> None:
+        """Find the generators in the attributes of the data set, which may have changed since the last pass."""
+        self._generators = find_generators(self._wrapped, self._collate)
+
+    def __len__(self) -> int:
+        return len(self._wrapped)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._wrapped[index]
+
+    def __getitems__(self, seeded: SeededIndices) -> Any:
+        """Return the collated batch of `(seed, indices)`."""
+        seed, indices = seeded
+        if self._generators:
+            for number, generator in enumerate(self._generators):
+                seed_generator(generator, derive_seed("own", seed, number))
+        if get_worker_info() is None:
+            return self._rng.run(seed, self._make, indices)
+        seed_all(seed)
+        return self._make(indices)
+
+    def _make(self, indices: Any) -> Any:
+        if not self._batched:
+            return self._collate(self._wrapped[indices])
+        if hasattr(self._wrapped, "__getitems__"):
+            return self._collate(self._wrapped.__getitems__(indices))
+        return self._collate([self._wrapped[index] for index in indices])
+
+
+class PassSeededBatches(StandIn, Sampler[Any]):
+    """A user's batches of indices, each with a seed that is a function of the pass."""
+
+    def __init__(self, batches: Any, pass_seed: Callable[[], int]) -> None:
+        self._wrapped = batches
+        self._pass_seed = pass_seed
+
+    def __len__(self) -> int:
+        return len(self._wrapped)
+
+    def __iter__(self) -> Iterator[SeededIndices]:
+        seed = self._pass_seed()
+        for number, indices in enumerate(self._wrapped):
+            yield derive_seed("batch", seed, number), indices
+
+
+def identity_collate(batch: Any) -> Any:
+    """Return a batch that `SeededDataset` has collated."""
+    return batch
+
+
+def seed_passes(loader: Any, pass_seed: Callable[[], int]) -> None:
+    """Seed each batch of an evaluation loader, in place, where its generators would not be those of a resumed run.
+
+    Those of the training process are saved with the run, so a loader without workers is left as it is unless its data
+    set keeps generators of its own.
+
+    Args:
+        loader: Shards its data already where there are several processes.
+        pass_seed: Returns the seed of the pass that begins.
+    """
+    own = vars(loader)
+    if isinstance(loader.dataset, (IterableDataset, SeededDataset)):
+        return
+    if not loader.num_workers and not find_generators(loader.dataset, loader.collate_fn):
+        return
+    batched = loader.batch_sampler is not None
+    # DataLoader refuses to set these
+    own["dataset"] = SeededDataset(loader.dataset, loader.collate_fn, ScopedRng(), batched=batched)
+    own["batch_sampler"] = PassSeededBatches(loader.batch_sampler if batched else loader.sampler, pass_seed)
+    loader.collate_fn = identity_collate
+
+
+def shards_itself(loader: Any) -> bool:
+    """Return whether Lightning leaves a loader's sampler alone under several processes."""
+    return isinstance(loader.sampler, DistributedSampler)
