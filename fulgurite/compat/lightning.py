@@ -130,11 +130,6 @@ def evaluation_loaders(trainer: Trainer) -> list[DataLoader[Any]]:
     return combined.flattened
 
 
-def combined_mode(loader: CombinedLoader) -> str:
-    """Return how a CombinedLoader combines its loaders."""
-    return str(loader._mode)
-
-
 def iterates_as(loader: object, base: type) -> bool:
     """Return whether a loader iterates as a class that it inherits from."""
     names = ("__iter__", "__len__", "_get_iterator", "_index_sampler", "_auto_collation")

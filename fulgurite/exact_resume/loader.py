@@ -76,8 +76,7 @@ class ExactLoader(DataLoader[Any]):
         batched = loader.batch_sampler is not None
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched)
         self._on_start = spec.on_start
-        self._epoch, self._num_yielded = 0, 0
-        self._restored = (0, 0, 0)  # epoch, pass, batches yielded in it
+        self._position = self._restored = (0, 0, 0)  # epoch, pass, batches yielded in it
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -88,16 +87,22 @@ class ExactLoader(DataLoader[Any]):
         if not self._on_start():
             return
         order, (epoch, resumed_pass, batches) = self.order, self._restored
-        is_resumed, self._restored = bool(batches) and epoch == order.epoch, (0, 0, 0)
-        order.current_pass = resumed_pass if is_resumed else order.passes
-        order.passes = order.current_pass + 1
-        self._epoch = order.epoch
-        self.batches.num_skipped = self._num_yielded = batches if is_resumed else 0
+        if is_resumed := epoch == order.epoch and bool(resumed_pass or batches):
+            order.passes = resumed_pass
+        self._restored, order.current_pass = (0, 0, 0), order.passes
+        order.passes += 1
+        self.batches.num_skipped = num_yielded = batches if is_resumed else 0
+        self._position = (order.epoch, order.current_pass, num_yielded)
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
         self._seeded.find_generators()
-        for batch in self._fetch():
-            self._num_yielded += 1
+        for number, batch in enumerate(self._fetch(), num_yielded + 1):
+            self._position = (order.epoch, order.current_pass, number)
             yield batch
+        self._position = (order.epoch, order.passes, 0)
+
+    def start_epoch(self) -> None:
+        """Begin the epoch's first pass again, whatever was read of it."""
+        self.order.passes, self._restored = 0, (0, 0, 0)
 
     def _fetch(self) -> Iterator[Any]:
         """Return an iterator that fetches seeded batches; it keeps what the loader has while it is made."""
@@ -111,8 +116,7 @@ class ExactLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """Return the position in the run and the settings that it depends on."""
-        position = {"epoch": self._epoch, "pass": self.order.current_pass, "batches": self._num_yielded}
-        return {**self._settings(), **position}
+        return {**self._settings(), **dict(zip(("epoch", "pass", "batches"), self._position, strict=True))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume at the position of `state_dict`."""

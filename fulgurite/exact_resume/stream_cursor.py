@@ -114,6 +114,8 @@ class StreamCursor:
             self._mark_passed()
         else:
             self._enter(epoch, 0)
+            if callable(start_epoch := getattr(self.loader, "start_epoch", None)):
+                start_epoch()  # an ExactLoader counts passes itself
             iterator = self._start()
         yield from self._pull(iterator)
 
