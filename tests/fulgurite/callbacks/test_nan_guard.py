@@ -162,7 +162,7 @@ def spoil_the_batch(model: Classifier, batch: Batch, batch_idx: int) -> None:
         ),
     ],
 )
-def test_the_first_module_that_made_it_is_named_when_asked(
+def test_find_nan_names_the_first_module_with_a_bad_output(
     spoil: Spoil, told: str, small: ComposeSmall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned(monkeypatch, spoil)
@@ -172,13 +172,15 @@ def test_the_first_module_that_made_it_is_named_when_asked(
     assert "step 2, epoch 0, batch 2" in str(caught.value)
 
 
-def test_a_loss_that_is_bad_by_itself_is_told_apart(small: ComposeSmall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_loss_of_finite_outputs_is_attributed_to_the_loss_function(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spoiled(monkeypatch, call=1, factor=float("nan"))
     with pytest.raises(Diverged, match="The output of every module is finite, so the loss function produced it"):
         train(small("extras.find_nan=true"))
 
 
-def test_modules_are_watched_only_when_asked_and_only_while_training(small: ComposeSmall) -> None:
+def test_hooks_are_registered_with_find_nan_during_training_only(small: ComposeSmall) -> None:
     from fulgurite.engine.build import build
 
     counts: dict[bool, list[int]] = {}
@@ -196,7 +198,7 @@ def test_modules_are_watched_only_when_asked_and_only_while_training(small: Comp
     assert min(counts[True]) >= 6
 
 
-def test_ranks_decide_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_with_a_finite_loss_stops_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank whose own loss is fine stops with the others: one that went on alone would wait for them for ever."""
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     asked = []

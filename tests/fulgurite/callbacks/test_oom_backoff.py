@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> int:
     return 0
 
 
-def test_a_run_that_ran_out_of_memory_at_its_first_step_ends_with_half_the_batch(
+def test_a_run_out_of_memory_at_its_first_step_restarts_with_half_the_batch_size(
     small: ComposeSmall, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = small("data.batch_size=64", *words(largest=32))
@@ -59,7 +59,7 @@ def test_a_run_that_ran_out_of_memory_at_its_first_step_ends_with_half_the_batch
     assert not list((tmp_path / "run").glob(".out-of-memory*"))
 
 
-def test_one_that_has_saved_goes_on_from_there(small: ComposeSmall, tmp_path: Path) -> None:
+def test_a_run_with_a_checkpoint_resumes_from_it_with_half_the_batch_size(small: ComposeSmall, tmp_path: Path) -> None:
     exact = ["resilience.exact_resume=true", "callbacks.last_checkpoint.every_n_train_steps=1", "trainer.max_epochs=2"]
     cfg = small(*exact, "trainer.limit_train_batches=1.0", "test=false", *words(largest=32, from_step=70))
     assert run(cfg) == 0
@@ -75,7 +75,7 @@ def test_one_that_has_saved_goes_on_from_there(small: ComposeSmall, tmp_path: Pa
     assert progress["completed"] == 125  # 4000 examples, 32 a batch: none twice, none left out
 
 
-def test_the_second_time_it_ends_as_without(small: ComposeSmall, tmp_path: Path) -> None:
+def test_the_second_out_of_memory_error_fails_the_run(small: ComposeSmall, tmp_path: Path) -> None:
     assert run(small("data.batch_size=64", *words(largest=16))) == EXIT_CRASH
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["exit_code"]) == ("failed", EXIT_CRASH)
@@ -91,7 +91,7 @@ def test_an_odd_batch_is_not_halved(small: ComposeSmall, tmp_path: Path, caplog:
 
 
 @pytest.mark.parametrize(("before", "now", "done"), [(64, 32, 14), (32, 64, 4), (64, 64, 7)])
-def test_batches_are_counted_anew_in_another_size(before: int, now: int, done: int) -> None:
+def test_batch_counters_are_converted_to_another_batch_size(before: int, now: int, done: int) -> None:
     loader = {"batch_size": 64, "batches": 7, "seed": 1}
     loop: dict[str, Any] = {
         "epoch_loop.batch_progress": {
@@ -110,7 +110,7 @@ def test_batches_are_counted_anew_in_another_size(before: int, now: int, done: i
 @RunIf(posix=True, path="/proc")
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", ["null", "0", "1"])
-def test_two_processes_begin_again_together_whichever_ran_out_of_memory(rank: str, tmp_path: Path) -> None:
+def test_all_ranks_restart_when_any_rank_runs_out_of_memory(rank: str, tmp_path: Path) -> None:
     few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=2", "test=false"]
     done = run_cli("train", "trainer=ddp_sim", "data.batch_size=64", *few, *words(16, rank=rank), logs=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_two_processes_begin_again_together_whichever_ran_out_of_memory(rank: st
 
 
 @pytest.mark.slow
-def test_a_job_of_a_sweep_begins_again_by_itself(tmp_path: Path) -> None:
+def test_a_sweep_job_restarts_alone(tmp_path: Path) -> None:
     few = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=2", "test=false"]
     done = run_cli("train", "-m", "data.batch_size=32,64", *few, *words(largest=32), logs=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -86,7 +86,7 @@ def test_folds_depend_on_their_seed_alone() -> None:
     assert not torch.equal(val, split_fold(labels, 2, 5, seed=43)[1])
 
 
-def test_only_the_rows_given_are_cut_in_whatever_order_they_come() -> None:
+def test_only_the_given_rows_are_split_in_any_order() -> None:
     labels = _random_labels(300, seed=5)
     rows = torch.arange(0, 300, 3)
     train, val = split_fold(labels, 1, 4, seed=0, rows=rows)
@@ -94,12 +94,12 @@ def test_only_the_rows_given_are_cut_in_whatever_order_they_come() -> None:
     assert torch.equal(split_fold(labels, 1, 4, seed=0, rows=rows.flip(0))[1], val)
 
 
-def test_the_example_for_a_data_module_of_ones_own_is_true() -> None:
+def test_the_docstring_examples_are_true() -> None:
     result = doctest.testmod(splits)
     assert (result.attempted, result.failed) == (6, 0)
 
 
-def test_the_cut_keeps_uneven_classes_in_proportion() -> None:
+def test_a_stratified_split_keeps_the_class_fractions() -> None:
     labels = torch.tensor([0] * 700 + [1] * 200 + [2] * 100)
     parts = stratified_split(labels, [100, 53], seed=7)
     assert [len(part) for part in parts] == [100, 53, 847]
@@ -110,7 +110,7 @@ def test_the_cut_keeps_uneven_classes_in_proportion() -> None:
 # --- the data sets
 
 
-def test_without_a_fold_the_cut_is_the_one_it_always_was() -> None:
+def test_the_split_without_folds_is_unchanged() -> None:
     rows = b"".join(rows.numpy().tobytes() for rows in _rows(_sample()))
     assert hashlib.sha256(rows).hexdigest() == CUT
 
@@ -129,7 +129,7 @@ def test_the_test_images_of_the_sample_are_in_no_fold() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
+def test_a_data_set_with_its_own_test_set_splits_all_training_rows_into_folds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family, files = tiny_dataset()
@@ -162,7 +162,7 @@ def test_a_data_set_with_a_test_of_its_own_is_cut_whole(
         ({"fold": 0, "num_folds": 5, "val_size": 500}, r"data\.val_size=500: has no effect with folds"),
     ],
 )
-def test_a_fold_that_cannot_be_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
+def test_an_invalid_fold_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         MNISTDataModule("mnist_sample", "x", **arguments)
     assert len(caught.value.findings) == 1
@@ -188,14 +188,14 @@ def test_a_fold_that_cannot_be_is_refused_in_one_line(arguments: dict[str, Any],
         (["data.val_size=400"], []),
     ],
 )
-def test_what_a_config_says_wrong_of_folds_is_told_together(words: list[str], said: list[str]) -> None:
+def test_all_fold_errors_of_a_config_are_reported_at_once(words: list[str], said: list[str]) -> None:
     lines = [finding.line for finding in find_problems(compose_raw(*words))]
     assert len(lines) == len(said)
     for part in said:
         assert sum(part in line for line in lines) == 1, (part, lines)
 
 
-def test_a_data_module_with_folds_of_another_kind_is_left_alone() -> None:
+def test_other_arguments_named_fold_are_not_checked() -> None:
     assert list(check_folds(ConfigView(OmegaConf.create({"data": {"fold": 3, "val_size": 10}})))) == []
 
 
@@ -207,7 +207,7 @@ def test_every_data_config_takes_a_fold(data: str) -> None:
 # --- the sweep
 
 
-def test_folds_are_summed_up_like_seeds(tmp_path: Path) -> None:
+def test_folds_are_summarised_like_seeds(tmp_path: Path) -> None:
     for number, acc in enumerate([0.8, 0.9, 1.0, 0.5]):
         lr = "lr=0.1" if number < 3 else "lr=0.2"
         job(tmp_path, number, ["data.num_folds=3", lr, f"data.fold={number % 3}", "seed=1"], acc)

@@ -50,7 +50,7 @@ def test_preparing_downloads_unpacks_marks_and_then_does_nothing(tmp_path: Path,
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "gone", "no mark", "torn mark", "killed"])
-def test_damage_to_prepared_files_is_found_set_aside_and_mended(
+def test_damaged_prepared_files_are_archived_and_replaced(
     tmp_path: Path, tiny_server: FileServer, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = _tiny(tmp_path)
@@ -83,7 +83,7 @@ def test_damage_to_prepared_files_is_found_set_aside_and_mended(
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_copied_folder_is_complete_whatever_its_times(tmp_path: Path, tiny_server: FileServer) -> None:
+def test_a_copied_folder_with_other_mtimes_is_prepared(tmp_path: Path, tiny_server: FileServer) -> None:
     data = _tiny(tmp_path)
     data.prepare_data()
     os.utime(tmp_path / NAMES[0], (1, 1))
@@ -106,7 +106,7 @@ def test_a_local_folder_is_used_before_the_network(tmp_path: Path, tiny_server: 
     assert sorted(local.iterdir()) == before
 
 
-def test_a_wrong_local_file_is_told_and_the_network_is_used(
+def test_a_wrong_local_file_is_reported_and_the_network_is_used(
     tmp_path: Path, tiny_server: FileServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     local = tmp_path / "local"
@@ -126,7 +126,7 @@ def test_files_put_into_the_folder_by_hand_are_used(tmp_path: Path, tiny_server:
     assert tiny_server.requests == []
 
 
-def test_a_broken_file_put_there_by_hand_is_set_aside_and_downloaded_once(
+def test_a_broken_file_copied_by_hand_is_archived_and_downloaded_once(
     tmp_path: Path, tiny_server: FileServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     packed = tmp_path / f"{NAMES[0]}.gz"
@@ -161,7 +161,7 @@ def test_four_processes_prepare_once_even_when_one_is_killed(tmp_path: Path, tin
     assert tiny_server.requests[1][1] is not None
 
 
-def test_no_network_is_one_line_that_says_where_to_put_the_file(
+def test_no_network_is_reported_with_the_path_to_copy_the_file_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family, _ = tiny_dataset(f"http://127.0.0.1:{closed_port()}/", f"http://127.0.0.1:{closed_port()}/mirror/")
@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_names_the_option(tmp_path: Path, tiny_s
     assert tiny_server.requests == []
 
 
-def test_reading_what_was_never_prepared_is_told(tmp_path: Path, tiny_server: FileServer) -> None:
+def test_reading_an_unprepared_file_is_refused(tmp_path: Path, tiny_server: FileServer) -> None:
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte: cannot be read as IDX .*prepare_data"):
         _tiny(tmp_path).setup("fit")
 
@@ -196,7 +196,7 @@ def test_reading_what_was_never_prepared_is_told(tmp_path: Path, tiny_server: Fi
         (b"\x00\x00\x0d\x01" + b"\0" * 8, "not an IDX"),
     ],
 )
-def test_what_is_no_idx_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "images").write_bytes(content)
     with pytest.raises(UserError, match=message):
         map_idx(tmp_path / "images")

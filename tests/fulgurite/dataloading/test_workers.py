@@ -47,9 +47,7 @@ WORDS = (
         ("killed", r"DataLoader worker \d+ was killed by SIGKILL\."),
     ],
 )
-def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
-    trouble: str, told: str, tmp_path: Path
-) -> None:
+def test_a_lost_worker_is_reported_in_one_line_and_checkpoints_stay(trouble: str, told: str, tmp_path: Path) -> None:
     data = f"+data={{_target_: tests.support.faulty_dataset.TroubledData, trouble: {trouble}}}"
     # a hung worker is ended when the interpreter is, which a process that starts warm goes past
     cold = trouble == "hung"
@@ -68,7 +66,7 @@ def test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays(
     assert torch.load(last, weights_only=True)["global_step"] >= 8  # 11 batches came before the trouble
 
 
-def test_every_loader_with_workers_gets_the_limit_and_keeps_one_of_its_own() -> None:
+def test_every_loader_with_workers_gets_the_timeout_unless_it_has_one() -> None:
     class Data(LightningDataModule):
         def train_dataloader(self) -> Any:
             own = DataLoader(Noisy(0.0), num_workers=1, timeout=5)
@@ -109,6 +107,6 @@ def test_a_run_waits_ten_minutes_for_a_batch_by_default_in_exact_order_too(
         ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "DataLoader worker 12, 13 exited."),
     ],
 )
-def test_what_torch_says_of_a_lost_worker_is_known(error: str, told: str) -> None:
+def test_the_messages_of_torch_about_lost_workers_are_recognised(error: str, told: str) -> None:
     assert told in classify_error(RuntimeError(error)).reason
     assert explain_worker_failure(ValueError(error)) == ""

@@ -31,7 +31,7 @@ on_each = pytest.mark.parametrize(
 
 @pytest.mark.slow
 @on_each
-def test_jobs_that_raise_and_are_killed_leave_the_others_and_are_run_again(
+def test_failed_and_killed_jobs_do_not_stop_the_others_and_are_resumed(
     tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
     given = [*grid_command(tmp_path, s2="raise", s3="SIGKILL"), *launcher]
@@ -59,9 +59,7 @@ def test_jobs_that_raise_and_are_killed_leave_the_others_and_are_run_again(
 
 @pytest.mark.slow
 @on_each
-def test_a_sweep_that_is_ended_has_its_jobs_save_and_goes_on_with_them(
-    tmp_path: Path, launcher: tuple[str, ...]
-) -> None:
+def test_jobs_of_a_stopped_sweep_save_and_are_resumed(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     slow = "+callbacks.slow={_target_: tests.support.signals.SendSignal, name: SIGCONT, sleep: 1.0}"
     given = ["-m", *grid_command(tmp_path)[1:], *launcher, slow, "trainer.max_epochs=20"]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=1,2,3"
@@ -97,7 +95,7 @@ def wait_until_saved(tmp_path: Path, *, jobs: int, within: float = 90) -> Path:
 
 @pytest.mark.slow
 @RunIf(package="submitit", posix=True)
-def test_a_job_whose_time_is_over_is_put_back_into_the_queue_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_job_at_its_time_limit_is_requeued_and_resumes_exactly(tmp_path: Path) -> None:
     given = [*grid_command(tmp_path, s2="SIGUSR1"), *LOCAL]
     given[given.index("seed=1,2,3,4,5,6")] = "seed=2,2"
     done = start(tmp_path, given)
@@ -128,7 +126,7 @@ needs_slurm = pytest.mark.skipif(not (CONTROLLER and DAEMON and STEP), reason="n
 @pytest.mark.slow
 @needs_slurm
 @RunIf(package="submitit", posix=True)
-def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep_goes_on(
+def test_failed_killed_and_requeued_slurm_jobs_are_resumed_by_the_sweep(
     tmp_path: Path, on_slurm: dict[str, str]
 ) -> None:
     given = [*grid_command(tmp_path, s2="raise", s3="SIGKILL", s4="SIGUSR1"), *ON_SLURM]
@@ -150,7 +148,7 @@ def test_jobs_of_slurm_fail_are_killed_and_put_back_into_the_queue_and_the_sweep
 
 @pytest.mark.slow
 @on_each
-def test_the_ranks_of_a_job_are_started_where_the_job_runs(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+def test_the_ranks_of_a_job_start_on_the_machine_of_the_job(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     done = start(tmp_path, [*one_seed(grid_command(tmp_path)), *launcher, "trainer=ddp_sim"])
     assert done.returncode == 0, done.stderr
     two_ranks(tmp_path)
@@ -160,7 +158,7 @@ def test_the_ranks_of_a_job_are_started_where_the_job_runs(tmp_path: Path, launc
 @needs_slurm
 @RunIf(package="submitit", posix=True)
 @pytest.mark.parametrize("tasks", [1, 2])
-def test_ranks_are_tasks_of_slurm_or_started_by_the_one_task(
+def test_ranks_are_slurm_tasks_or_started_by_a_single_task(
     tmp_path: Path, on_slurm: dict[str, str], tasks: int
 ) -> None:
     given = [*one_seed(grid_command(tmp_path)), *ON_SLURM, "trainer=ddp_sim", f"hydra.launcher.tasks_per_node={tasks}"]

@@ -41,7 +41,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("launcher", MODULES)
 @pytest.mark.usefixtures("installed")
-def test_a_launchers_own_config_is_taken(launcher: str) -> None:
+def test_the_default_config_of_a_launcher_is_valid(launcher: str) -> None:
     given = keys_of(launcher)
     assert MODULES[launcher].check_settings(given) == given
     assert set(MODULES[launcher].SETTINGS) == set(given)
@@ -74,14 +74,14 @@ def test_a_launchers_own_config_is_taken(launcher: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("installed")
-def test_a_key_that_a_launcher_cannot_use_is_one_line(launcher: str, changed: dict[str, Any], said: str) -> None:
+def test_an_invalid_launcher_key_is_reported_in_one_line(launcher: str, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as refused:
         MODULES[launcher].check_settings(keys_of(launcher, **changed))
     assert str(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])
-def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_installs_it(
+def test_a_missing_package_is_reported_with_its_install_command(
     launcher: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -95,7 +95,7 @@ def test_a_package_that_is_not_installed_is_one_line_with_the_command_that_insta
     )
 
 
-def test_without_sbatch_it_is_said_where_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_sbatch_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_slurm, "import_package", lambda *_: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "")
@@ -104,7 +104,7 @@ def test_without_sbatch_it_is_said_where_to_start(monkeypatch: pytest.MonkeyPatc
 
 
 @RunIf(package="submitit", posix=True)
-def test_the_keys_become_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keys_become_sbatch_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "srun").write_text("#!/bin/sh\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -127,7 +127,7 @@ def test_a_machine_that_does_not_see_the_project_is_reported(tmp_path: Path) -> 
     assert JobEnvelope(str(ROOT), str(tmp_path), b"").find_missing_paths() == ""
 
 
-def test_the_ranks_of_a_job_that_is_one_task_are_not_slurms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_task_job_drops_the_rank_variables_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for tasks, left in (("1", None), ("2", "1")):
         monkeypatch.setenv("SLURM_NTASKS", tasks)
         monkeypatch.setenv("SLURM_PROCID", "1")

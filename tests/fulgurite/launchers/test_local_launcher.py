@@ -54,7 +54,7 @@ def jobs_in(sweep: Path, name: str) -> list[Any]:
     return [read_json(path) for path in sorted(found, key=lambda path: int(path.parent.name)) if path.is_file()]
 
 
-def test_jobs_share_a_machine_and_leave_nothing_to_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_use_separate_slots_and_share_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE_GPUS, "5,GPU-7a")
     few = [
         "trainer=cpu",
@@ -88,7 +88,7 @@ def test_jobs_share_a_machine_and_leave_nothing_to_one_another(tmp_path: Path, m
 
 
 @pytest.mark.slow
-def test_the_results_are_those_of_hydras_own_launcher_bit_for_bit(tmp_path: Path) -> None:
+def test_results_are_bit_identical_to_hydras_own_launcher(tmp_path: Path) -> None:
     sweeps = []
     for name, launcher in (("one", ()), ("other", LOCAL)):
         done = start(tmp_path / name, ["-m", *SMALL, *launcher, "seed=1,2,3"])
@@ -107,7 +107,7 @@ def test_the_results_are_those_of_hydras_own_launcher_bit_for_bit(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(tmp_path: Path) -> None:
+def test_two_slots_take_about_half_the_time_of_one(tmp_path: Path) -> None:
     """Compare the time from the first nap to the last; `make bench ARGS=sweeps` times real training runs."""
     for module in PRELOADED:
         importlib.import_module(module)
@@ -130,7 +130,7 @@ def test_twelve_jobs_of_a_second_take_two_slots_not_much_more_than_half_as_long(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_job_that_raises_one_that_diverges_and_one_that_is_killed_leave_the_others_and_are_run_again(
+def test_failed_diverged_and_killed_jobs_do_not_stop_the_others_and_are_run_again(
     tmp_path: Path,
 ) -> None:
     given = [*grid_command(tmp_path, s2="raise", s4="spoil", s6="SIGKILL"), *LOCAL]
@@ -188,7 +188,7 @@ def living(pids: Sequence[int]) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_sweep_saves_every_job_and_exactly_those_go_on(
+def test_a_signal_to_the_sweep_saves_every_running_job_and_only_those_resume(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     first, given = under_way(tmp_path)
@@ -215,7 +215,7 @@ def test_a_signal_to_the_sweep_saves_every_job_and_exactly_those_go_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_jobs_of_a_sweep_that_is_killed_save_and_end(tmp_path: Path) -> None:
+def test_jobs_of_a_killed_sweep_save_and_exit(tmp_path: Path) -> None:
     first, _ = under_way(tmp_path, "data.num_workers=1")
     sweep = only_sweep(tmp_path)
     pids = [record["pid"] for record in jobs_in(sweep, "run.json")]
@@ -232,7 +232,7 @@ def test_jobs_of_a_sweep_that_is_killed_save_and_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_job_that_does_not_end_in_its_time_is_killed_and_told_of(tmp_path: Path) -> None:
+def test_a_job_that_exceeds_its_grace_period_is_killed_and_reported(tmp_path: Path) -> None:
     first, _ = under_way(tmp_path, "resilience.grace_seconds=1")
     sweep = only_sweep(tmp_path)
     [stuck, other] = [record["pid"] for record in jobs_in(sweep, "run.json")]
@@ -261,7 +261,7 @@ def test_jobs_of_several_processes_run_side_by_side(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
-def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() -> None:
+def test_devices_are_divided_evenly_and_requested_devices_must_exist() -> None:
     def shares(there: int, cores: int, **asked: Any) -> list[tuple[tuple[str, ...] | None, tuple[int, ...]]]:
         found = [f"{number}" for number in range(there)], list(range(cores))
         return [(place.gpus, place.cores) for place in allocate_slots(**asked, available=found)]
@@ -291,18 +291,18 @@ def test_a_machine_is_shared_out_evenly_and_what_is_asked_for_must_be_there() ->
         ({"gpus": -1}, "hydra.launcher.gpus=-1: is not null or an integer of at least 0."),
     ],
 )
-def test_a_number_that_is_none_is_refused(asked: dict[str, Any], told: str) -> None:
+def test_an_invalid_slot_number_is_refused(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         allocate_slots(**asked, available=(["0"], [0]))
 
 
-def test_the_variable_of_cuda_is_read_as_cuda_reads_it() -> None:
+def test_cuda_visible_devices_is_read_as_cuda_reads_it() -> None:
     assert visible_gpus({VISIBLE_GPUS: "3, GPU-ab"}) == ["3", "GPU-ab"]
     assert visible_gpus({VISIBLE_GPUS: "1,-1,2"}) == ["1"]
     assert visible_gpus({VISIBLE_GPUS: ""}) == []
 
 
-def test_a_key_that_launcher_or_sweeper_do_not_take_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_an_unknown_launcher_or_sweeper_key_is_refused_in_one_line(tmp_path: Path) -> None:
     keys = ["hydra/launcher=local", "+hydra.launcher.slot=2", "+hydra.sweeper.foo=1", "seed=1,2"]
     done = start(tmp_path, ["-m", *keys])
     assert (done.returncode, done.stderr.splitlines()) == (

@@ -29,7 +29,7 @@ def done(value: Any) -> JobReturn:
     return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
 
 
-def test_lines_tell_values_counts_the_best_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_show_values_counts_the_best_job_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     progress, to_come = Progress(sweep(), slots=2), iter([(3, ["seed=4"])])
     with progress:
         for number, value in enumerate((0.5, 0.25, float("nan"))):
@@ -66,7 +66,7 @@ def test_lines_tell_values_counts_the_best_and_the_time_left(capsys: pytest.Capt
         (None, {}, None),
     ],
 )
-def test_the_best_is_what_the_search_looks_for_else_what_the_name_says(
+def test_the_best_job_follows_the_direction_of_the_search_or_the_metric_name(
     metric: str | None, sweeper: dict[str, Any], best: tuple[float, int] | None
 ) -> None:
     progress = Progress(sweep(metric, **sweeper), slots=1)
@@ -76,7 +76,7 @@ def test_the_best_is_what_the_search_looks_for_else_what_the_name_says(
     assert progress.best == best
 
 
-def test_the_time_left_is_that_of_the_jobs_to_come_in_their_slots() -> None:
+def test_the_time_left_is_estimated_from_the_remaining_jobs_and_the_slots() -> None:
     progress = Progress(sweep(), slots=2)
     progress.durations, now = [10.0, 30.0], time.monotonic()
     progress.running = {0: StartedJob("", now - 5), 1: StartedJob("", now - 50)}
@@ -90,7 +90,7 @@ def test_the_time_left_is_that_of_the_jobs_to_come_in_their_slots() -> None:
     ]
 
 
-def test_a_terminal_gets_a_table_of_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_table_of_running_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

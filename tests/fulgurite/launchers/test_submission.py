@@ -88,7 +88,7 @@ def handed(folder: Path, scheduler: Noted, jobs: Iterator[tuple[int, Sequence[st
         yield from submit_jobs(scheduler, launcher, jobs, 2)  # type: ignore[arg-type]
 
 
-def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
+def test_a_slot_is_refilled_when_a_job_ends_and_a_lost_job_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = Noted()
@@ -108,9 +108,7 @@ def test_a_place_is_filled_when_a_job_ends_and_a_lost_job_is_told_of(
     assert "sweep: job 1 killed: node lost (seed=1), " in capsys.readouterr().err
 
 
-def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_closed_sweep_requests_its_jobs_to_stop_and_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scheduler = Noted()
     running = handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (3, 4, 5)]))
     assert next(running)[0] == 3
@@ -120,9 +118,7 @@ def test_a_sweep_that_is_closed_asks_its_jobs_to_end_and_waits_for_them(
     assert not (tmp_path / "5").exists()
 
 
-def test_a_job_that_the_scheduler_has_no_room_for_waits_until_another_has_ended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_waits_while_the_queue_is_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scheduler = Noted(room=1)
     returned = dict(handed(tmp_path, scheduler, iter([(job, [f"seed={job}"]) for job in (0, 3, 5)])))
     assert [(number, job.status) for number, job in returned.items()] == [
@@ -134,7 +130,7 @@ def test_a_job_that_the_scheduler_has_no_room_for_waits_until_another_has_ended(
     assert "1 of 3 done" in said
 
 
-def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
+def test_a_scheduler_that_accepts_no_job_stops_the_sweep_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"^job 0: the scheduler did not accept it \(QOSMaxSubmitJobPerUserLimit\)"):
@@ -161,11 +157,11 @@ def test_a_scheduler_that_takes_no_job_at_all_ends_the_sweep_in_a_line(
         ("sbatch: error: Memory specification can not be satisfied", False),
     ],
 )
-def test_what_sbatch_refuses_for_now_is_told_from_what_it_never_takes(said: str, *, for_now: bool) -> None:
+def test_temporary_refusals_of_sbatch_are_distinguished_from_permanent_ones(said: str, *, for_now: bool) -> None:
     assert bool(TEMPORARY_REFUSAL.search(said)) == for_now
 
 
-def test_ray_has_room_for_as_many_jobs_as_what_each_takes_goes_into_what_there_is() -> None:
+def test_free_slots_of_ray_are_its_resources_divided_by_those_of_a_job() -> None:
     ray = object.__new__(on_ray.RayScheduler)
     ray.ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0, "bigmem": 3.0})
     for resources, room in ((None, 4), ({}, 4), ({"bigmem": 1}, 3)):
@@ -177,9 +173,7 @@ def test_ray_has_room_for_as_many_jobs_as_what_each_takes_goes_into_what_there_i
 
 
 @RunIf(posix=True)
-def test_what_a_killed_sweep_has_left_of_its_ray_is_removed_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_stale_ray_directories_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name in ("ray-dead", "ray-lives", "ray-of-another-program", "other"):
         (tmp_path / name / "session").mkdir(parents=True)
@@ -216,7 +210,7 @@ def own(folder: Path, begun: Any, over: Any) -> None:
         over.wait(10)
 
 
-def test_a_ledger_is_read_once_however_many_events_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_line_of_a_ledger_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append_event(tmp_path, "plan", jobs=[{"job": job, "key": f"key-{job}", "words": []} for job in range(200)])
     parsed = 0
     loads = json.loads
@@ -234,7 +228,7 @@ def test_a_ledger_is_read_once_however_many_events_are_noted(tmp_path: Path, mon
     assert [event["key"] for event in read_events(tmp_path)[1:]] == [f"key-{job}" for job in range(200)]
 
 
-def test_half_a_line_of_a_ledger_is_read_when_it_is_whole(tmp_path: Path) -> None:
+def test_an_incomplete_ledger_line_is_read_once_it_is_complete(tmp_path: Path) -> None:
     append_event(tmp_path, "queued", job=1, key="a", id="7")
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"event": "started", ')
@@ -247,7 +241,7 @@ def test_half_a_line_of_a_ledger_is_read_when_it_is_whole(tmp_path: Path) -> Non
 
 
 @RunIf(posix=True)
-def test_lines_that_processes_write_into_a_ledger_at_once_are_whole(tmp_path: Path) -> None:
+def test_concurrent_ledger_writes_leave_complete_lines(tmp_path: Path) -> None:
     writers = [multiprocessing.get_context("fork").Process(target=write, args=(tmp_path, job)) for job in range(3)]
     for writer in writers:
         writer.start()

@@ -63,17 +63,17 @@ PROOFS: dict[str, list[str]] = {
     "data file corrupt": [
         "test_data.py::test_a_flipped_bit_in_the_sample_is_not_trained_on",
         "test_data.py::test_a_broken_sample_is_named_with_the_remedy",
-        "fulgurite/data/test_idx.py::test_damage_to_prepared_files_is_found_set_aside_and_mended",
+        "fulgurite/data/test_idx.py::test_damaged_prepared_files_are_archived_and_replaced",
     ],
     "data file half-downloaded": [
         "fulgurite/core/test_download.py::test_a_cut_file_is_continued_where_it_stopped",
         "fulgurite/core/test_download.py::test_a_cut_file_without_a_sum_is_refused_and_never_pieced_together",
     ],
     "dataloader worker killed": [
-        "fulgurite/dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
+        "fulgurite/dataloading/test_workers.py::test_a_lost_worker_is_reported_in_one_line_and_checkpoints_stay"
     ],
     "dataloader worker hung": [
-        "fulgurite/dataloading/test_workers.py::test_a_worker_that_is_lost_is_told_in_one_line_and_what_was_saved_stays"
+        "fulgurite/dataloading/test_workers.py::test_a_lost_worker_is_reported_in_one_line_and_checkpoints_stay"
     ],
     "NaN loss": [
         "fulgurite/callbacks/test_nan_guard.py::test_a_bad_loss_stops_before_its_step_and_leaves_the_checkpoints_of_before",
@@ -83,8 +83,8 @@ PROOFS: dict[str, list[str]] = {
     "out of memory": [
         "fulgurite/engine/test_oom_errors.py::test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try",
         "fulgurite/engine/test_oom_errors.py::test_the_terminal_gets_one_line_and_the_log_the_traceback",
-        "fulgurite/callbacks/test_oom_backoff.py::test_one_that_has_saved_goes_on_from_there",
-        "fulgurite/callbacks/test_oom_backoff.py::test_two_processes_begin_again_together_whichever_ran_out_of_memory",
+        "fulgurite/callbacks/test_oom_backoff.py::test_a_run_with_a_checkpoint_resumes_from_it_with_half_the_batch_size",
+        "fulgurite/callbacks/test_oom_backoff.py::test_all_ranks_restart_when_any_rank_runs_out_of_memory",
     ],
     "a DDP rank killed": [
         "fulgurite/distributed/test_ddp_faults.py::test_a_killed_rank_fails_the_run_and_the_last_checkpoint_resumes_it",

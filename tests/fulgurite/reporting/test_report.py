@@ -59,7 +59,7 @@ def test_seeds_that_both_share_are_compared_pair_by_pair() -> None:
     assert compare({"1": 0.2, "2": 0.2}, {"1": 0.2, "2": 0.2}).more_seeds is None
 
 
-def test_the_seeds_asked_for_find_the_difference_with_the_power_promised() -> None:
+def test_the_suggested_number_of_seeds_has_the_stated_power() -> None:
     special = pytest.importorskip("scipy.special")
     for effect in (0.5, 1.0, 1.5):
         n = seeds_needed(effect, 1.0)
@@ -105,7 +105,7 @@ def test_importance_is_the_share_of_variance_and_chance_gets_none(tmp_path: Path
     assert analyse_sweep(tmp_path).importance == {}
 
 
-def test_folds_are_folded_as_seeds_are_and_reported_to_share_data(tmp_path: Path) -> None:
+def test_folds_form_groups_like_seeds_and_are_reported_to_share_data(tmp_path: Path) -> None:
     for job in range(6):
         leave_run(tmp_path / str(job), [f"lr={job // 3}", f"data.fold={job % 3}"], {"val/acc": 0.5 + job / 10})
     summary = analyse_sweep(tmp_path)
@@ -170,7 +170,7 @@ def test_the_best_config_composes_to_what_the_job_was(overrides: list[str], tmp_
     assert config_hash(found) == config_hash(wanted)
 
 
-def test_the_best_config_says_only_what_differs_and_no_secret() -> None:
+def test_the_best_config_has_only_the_differences_and_no_secret() -> None:
     overrides = [
         "model.optimizer.lr=1e-3",
         "seed=3",
@@ -195,7 +195,7 @@ def test_the_page_forbids_every_request_and_escapes_what_it_shows(sweep: Path) -
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH, e.g. Debian's package chromium")
-def test_the_page_renders_sorts_and_filters_in_a_browser_and_asks_for_nothing(sweep: Path, tmp_path: Path) -> None:
+def test_the_page_renders_sorts_and_filters_in_a_browser_without_requests(sweep: Path, tmp_path: Path) -> None:
     assert main([str(sweep)]) == 0
     with Browser(tmp_path / "profile") as browser:
         browser.open(sweep / "report.html")

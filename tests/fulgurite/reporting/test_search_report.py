@@ -83,7 +83,7 @@ def test_a_search_of_twenty_trials_has_a_page_that_renders_sorts_and_filters(tmp
         (None, "val/loss", "min", "lr=0"),
     ],
 )
-def test_the_direction_of_a_search_wins_over_what_the_name_of_its_metric_says(
+def test_the_direction_of_a_search_wins_over_the_name_of_its_metric(
     tmp_path: Path, direction: Any, metric: Any, mode: str, best: str
 ) -> None:
     for job in range(3):

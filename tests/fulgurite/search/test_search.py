@@ -24,7 +24,7 @@ def space(*overrides: str, **params: str) -> SearchSpace:
     return read_space(overrides, OmegaConf.create({"params": params}))
 
 
-def test_a_space_has_each_choice_and_both_ends_of_an_interval_in_one_of_few_trials() -> None:
+def test_boundary_points_have_each_choice_and_both_bounds() -> None:
     found = space("a=choice(1,y,x)", "b=interval(1,9)", "seed=3", "sweep.resume=last", c="range(0,10,4)", b="7")
     assert found.fixed == ("seed=3",)
     assert found.boundary_points() == [

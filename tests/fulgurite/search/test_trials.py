@@ -43,7 +43,7 @@ def killed_search(folder: Path, sampler: Callable[[], BaseSampler] = tpe) -> Tri
     return Trials(folder, settings, found, stored, config, is_resumed=True)
 
 
-def test_a_resumed_search_tells_the_study_what_its_jobs_recorded(tmp_path: Path) -> None:
+def test_a_resumed_search_reports_recorded_results_to_the_study(tmp_path: Path) -> None:
     trials = killed_search(tmp_path)
     trials.is_resumed = False
     trials.open_study()

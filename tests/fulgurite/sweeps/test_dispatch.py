@@ -110,7 +110,7 @@ def test_a_stopped_grid_starts_no_more_jobs_and_counts_the_remaining_ones() -> N
 
 
 @pytest.mark.parametrize("error", [Diverged("the loss is nan"), ValueError("of\nmany lines"), MemoryError()])
-def test_what_a_job_raised_comes_back_from_its_process(error: Exception) -> None:
+def test_the_exception_of_a_job_is_returned_from_its_process(error: Exception) -> None:
     there = to_picklable(JobReturn(status=JobStatus.FAILED, _return_value=error))
     back = pickle.loads(pickle.dumps(there))._return_value  # noqa: S301 - made a line before
     assert isinstance(back, JobFailed)

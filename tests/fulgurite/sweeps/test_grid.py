@@ -132,7 +132,7 @@ def plan(folder: Path, jobs: list[Job]) -> None:
     )
 
 
-def test_jobs_keep_their_numbers_whatever_the_order_of_the_words(tmp_path: Path) -> None:
+def test_jobs_keep_their_numbers_in_any_order_of_the_overrides(tmp_path: Path) -> None:
     with planned("seed=1,2", "test=true,false") as (jobs, _, _):
         plan(tmp_path, jobs)
     append_event(tmp_path, "failed", job=2, key=jobs[2].key, reason="no memory")
@@ -159,7 +159,7 @@ def test_another_grid_is_refused_and_the_difference_is_named(tmp_path: Path) -> 
     ]
 
 
-def test_last_is_the_sweep_that_was_written_to_last(tmp_path: Path) -> None:
+def test_last_is_the_most_recently_written_sweep(tmp_path: Path) -> None:
     sweeps = tmp_path / "train/multiruns"
     with planned("seed=1,2", f"paths.log_dir={tmp_path}") as (jobs, config, _):
         with pytest.raises(UserError, match=r"contains no sweep\. Start a sweep without sweep\.resume"):
@@ -203,9 +203,7 @@ def test_files_that_change_while_a_sweep_runs_are_named_once(tmp_path: Path) -> 
         (("-m", "seed=1,2", "data.batch_size=0,8"), "error: jobs 0, 2 (data.batch_size=0): command line: "),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_a_folder_is_made(
-    tmp_path: Path, given: tuple[str, ...], said: str
-) -> None:
+def test_an_invalid_sweep_is_refused_before_a_folder_is_made(tmp_path: Path, given: tuple[str, ...], said: str) -> None:
     end = start(tmp_path, list(given))
     assert end.returncode == 2, end.stderr
     assert end.stderr.startswith(said)

@@ -121,7 +121,7 @@ def test_a_sweep_killed_in_its_third_job_resumes_to_exactly_six(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_sweep_may_stop_at_its_first_failure_and_say_later_that_it_has_failed(tmp_path: Path) -> None:
+def test_a_sweep_stopped_at_its_first_failure_reports_it_when_resumed(tmp_path: Path) -> None:
     given = grid_command(tmp_path, s2="raise")
     end = start(tmp_path, given, "sweep.on_error=stop")
     sweep = only_sweep(tmp_path)
