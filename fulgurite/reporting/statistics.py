@@ -47,11 +47,6 @@ class Paired:
     half_width: float | None
     more_seeds: int | None
 
-    @property
-    def is_significant(self) -> bool:
-        """Whether the interval of the difference excludes zero."""
-        return self.difference is not None and self.half_width is not None and abs(self.difference) > self.half_width
-
 
 def spread(values: Sequence[float]) -> Spread:
     """Return mean, sample standard deviation and 95 % t interval, mean ± t(0.975, n - 1) s / √n.
