@@ -1,4 +1,4 @@
-"""Refuse a training that ends without a batch, before anything is scored."""
+"""Refuse a training that ends without a batch, or whose ranks have unequal numbers of batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import CombinedLoader
@@ -20,7 +21,10 @@ NO_EXAMPLES = "num_samples should be a positive integer value"  # of torch's Ran
 
 
 class RequireBatches(Callback):
-    """Callback that refuses a training in which no batch was trained on, and that was not resumed after one."""
+    """Callback that refuses a training in which no batch was trained on, and that was not resumed after one.
+
+    It also refuses ranks whose loaders differ in length: their collectives would mismatch, and gloo aborts.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Explain loaders that Lightning or torch reject with an error of their own."""
@@ -31,6 +35,12 @@ class RequireBatches(Callback):
             and is_overridden("train_dataloader", datamodule, LightningDataModule)
         ):
             vars(datamodule)["train_dataloader"] = _explain_rejected(datamodule.train_dataloader)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the lengths of the loaders over the ranks."""
+        if trainer.world_size > 1:
+            length = torch.tensor(float(trainer.num_training_batches), device=trainer.strategy.root_device)
+            _require_equal(trainer.strategy.all_gather(length).tolist())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the first epoch of a stream, whose length is unknown."""
@@ -49,6 +59,15 @@ def _require_batches(trainer: Trainer) -> None:
     """
     if trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0:
         raise UserError(f"{_reason(trainer)}. {NOTHING_LEFT}.")
+
+
+def _require_equal(lengths: list[float]) -> None:
+    few, many = min(lengths), max(lengths)
+    if few != many:
+        raise UserError(
+            f"data: the training loader has {few:.0f} batches on rank {lengths.index(few)} and {many:.0f} on rank "
+            f"{lengths.index(many)}. Set trainer.limit_train_batches={few:.0f}, or use a DistributedSampler."
+        )
 
 
 def _reason(trainer: Trainer) -> str:

@@ -18,7 +18,8 @@ class Fault(Callback):
     """Exits, stops or corrupts one rank after a step.
 
     Args:
-        what: `none`, `spoil` (weights become NaN), `exit` (no reason), `late`, name of an exception or signal.
+        what: `none`, `spoil` (weights become NaN), `exit` (code 7, no reason), `exit 0`, `late`, name of an exception
+            or signal.
         rank: Which process of the run.
         step: Optimizer steps after which it happens.
 
@@ -39,8 +40,8 @@ class Fault(Callback):
             with torch.no_grad():
                 for parameter in pl_module.parameters():
                     parameter.fill_(float("nan"))
-        elif self.what == "exit":
-            os._exit(7)
+        elif self.what in {"exit", "exit 0"}:
+            os._exit(7 if self.what == "exit" else 0)
         elif self.what == "late":
             time.sleep(300)
         elif self.what.startswith("SIG"):

@@ -33,6 +33,12 @@ RECORD_CLOSE_SECONDS = 10.0  # for rank 0 to close the record when all ranks fai
 log = RankedLogger(__name__)
 Processes = Mapping[int, subprocess.Popen[Any]]  # that rank 0 started, by rank
 
+_SIGNAL_HINTS = {
+    "SIGKILL": " (out of memory?)",
+    # gloo aborts when ranks call different collectives
+    "SIGABRT": ". Did the ranks run unequal numbers of batches, or call self.log(sync_dist=True) on some ranks only?",
+}
+
 # errors of gloo and NCCL about an exited or unresponsive peer
 _PEER_LOSS = re.compile(
     r"gloo|NCCL|[Cc]onnection (closed|reset|refused) by peer|Broken pipe|Timed out waiting \d+ms|pair closure"
@@ -111,6 +117,11 @@ def diagnose_failure(
         return RankFailed(f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.")
     for number, note in notes.items():
         return RankFailed(f"rank {number} lost its peers: {note['reason']}")
+    for number, process in processes.items():
+        return RankFailed(
+            f"rank {number} (pid {process.pid}) exited with code 0 while rank 0 waited for it. "
+            "Remove os._exit from the code that it runs."
+        )
     return None
 
 
@@ -125,7 +136,7 @@ def first_failure(processes: Processes, notes: Mapping[int, dict[str, Any]]) -> 
             continue
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            hint = _SIGNAL_HINTS.get(name, "")
             return RankFailed(f"rank {number} (pid {process.pid}) was killed by {name}{hint}")
         if code is not None:
             return RankFailed(f"rank {number} (pid {process.pid}) exited with code {code} without reporting a reason")

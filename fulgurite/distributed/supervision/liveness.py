@@ -55,7 +55,7 @@ def diagnose_missing_ranks(
                 if is_stopped(pid):
                     return RankFailed(f"{who} is stopped (SIGSTOP) and does not respond")
                 if has_exited(pid):
-                    return RankFailed(f"{who} exited without a reason: killed by a signal (out of memory?)")
+                    return RankFailed(f"{who} exited without a reason: killed by a signal (out of memory?) or os._exit")
         if time.monotonic() > end:
             break
         time.sleep(0.1)

@@ -17,6 +17,7 @@ from tests.conftest import SMALL
 from tests.support.cli import only_run, read_json, run_cli
 from tests.support.faults import processes_with, with_fault
 from tests.support.project import ROOT
+from tests.support.shapes.shape import Shape, use
 
 TWO = ("trainer=ddp_sim", "+trainer.limit_train_batches=6", "+trainer.limit_val_batches=2", "extras.print_config=false")
 
@@ -65,6 +66,33 @@ def test_a_rank_that_exits_without_reporting_a_reason_fails_the_run(tmp_path: Pa
     reason, _ = failed_run(tmp_path, *with_fault("exit", rank=1, step=8))
     assert "rank 1 (pid " in reason
     assert "exited with code 7 without reporting a reason" in reason
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_rank_that_exits_with_code_0_amid_training_fails_the_run(tmp_path: Path) -> None:
+    reason, _ = failed_run(tmp_path, *with_fault("exit 0", rank=1, step=8))
+    assert re.fullmatch(
+        r"rank 1 \(pid \d+\) exited with code 0 while rank 0 waited for it. "
+        r"Remove os._exit from the code that it runs.",
+        reason,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_unequal_numbers_of_batches_are_refused(tmp_path: Path) -> None:
+    shape = Shape("uneven", "ranks", data=use("tests.support.uneven_ranks.UnevenData"))
+    done = run_cli("train", *shape.arguments(), *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
+    assert line.endswith(
+        "data: the training loader has 4 batches on rank 0 and 6 on rank 1. "
+        "Set trainer.limit_train_batches=4, or use a DistributedSampler."
+    )
+    assert processes_with(str(tmp_path)) == []
+    record = read_json(only_run(tmp_path) / "run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
 
 
 @pytest.mark.slow

@@ -66,6 +66,17 @@ def test_the_killed_rank_is_named_and_not_its_peers(
 
 
 @RunIf(posix=True)
+def test_a_rank_that_gloo_aborted_is_named_with_the_usual_cause(
+    sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    sleepers[2].send_signal(signal.SIGABRT)
+    sleepers[2].wait()
+    failed = diagnose_failure(sleepers, tmp_path, 60)
+    name = f"rank 2 (pid {sleepers[2].pid}) was killed by SIGABRT"
+    assert str(failed).startswith(f"{name}. Did the ranks run unequal numbers of batches, or ")
+
+
+@RunIf(posix=True)
 def test_a_rank_that_failed_gives_the_run_its_reason_and_exit_code(
     sleepers: dict[int, subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
