@@ -175,6 +175,18 @@ def call_after_batch(trainer: Trainer, callback: Callback, function: Callable[[]
     functions[callback] = function
 
 
+def is_amid_epoch(trainer: Trainer) -> bool:
+    """Return whether a resumed run continues an epoch, so that Lightning does not call the hooks of its start."""
+    return trainer.fit_loop.restarted_mid_epoch
+
+
+def call_model_hook(trainer: Trainer, name: str) -> None:
+    """Call a hook of the model as the trainer does, so that it can log."""
+    from lightning.pytorch.trainer.call import _call_lightning_module_hook
+
+    _call_lightning_module_hook(trainer, name)
+
+
 def end_restart(trainer: Trainer) -> None:
     """Mark the fit loop as not resumed; its public setter would reset the loops inside it too."""
     trainer.fit_loop._restarting = False

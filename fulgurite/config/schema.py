@@ -28,6 +28,7 @@ class Resilience:
     group: ClassVar[str] = "resilience"
     exact_resume: bool = True
     stream_resume: Literal["skip", "restart"] = "skip"  # of streams without state_dict()
+    save_attributes: bool = True
     async_checkpoints: bool = False
     worker_timeout_seconds: float = 600  # per batch; 0 waits forever
     grace_seconds: float = 60  # from the signal to the saved checkpoint

@@ -20,10 +20,20 @@ def name_inexact(subject: str, reason: str) -> None:
     Example:
         >>> name_inexact("data.train_dataloader", "the order of a BucketSampler is unknown. Give it state_dict().")
     """
+    if line := note_inexact(subject, reason):
+        log.warning("not exact after a resume: %s", line)
+
+
+def note_inexact(subject: str, reason: str) -> str:
+    """Do what `name_inexact` does without a warning, for what the user asked for.
+
+    Returns:
+        The line for run.json; an empty string where it is there already.
+    """
     context, line = current_context(), f"{subject}: {reason}"
     if line in context.inexact:
-        return
+        return ""
     context.inexact.append(line)
-    log.warning("not exact after a resume: %s", line)
     if context.record is not None:
         context.record.write()
+    return line

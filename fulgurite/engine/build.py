@@ -129,6 +129,7 @@ def build(cfg: DictConfig) -> Run:
         exact_resume=resilience.exact_resume,
         resumes=bool(cfg.get("ckpt_path")),
         stream_resume=resilience.stream_resume,
+        save_attributes=resilience.save_attributes,
         async_checkpoints=resilience.async_checkpoints,
         checkpoint_metadata={"config_hash": config_hash(cfg)},
         handle_signals=signal_handler().is_installed,  # a notebook or a test keeps its own handlers

@@ -32,6 +32,7 @@ def harden(
     exact_resume: bool = True,
     resumes: bool = False,
     stream_resume: Literal["skip", "restart"] = "skip",
+    save_attributes: bool = True,
     uneven_batches: bool = True,
     verified_checkpoints: bool = True,
     async_checkpoints: bool = False,
@@ -57,6 +58,7 @@ def harden(
         resumes: With `exact_resume=False`: the checkpoint may hold the data order of an exact run, which is dropped.
         stream_resume: Where a training stream without state_dict() resumes amid an epoch: `skip` reads past the batches
             trained on, `restart` starts over.
+        save_attributes: Exact resume saves plain attributes of model, data and callbacks that changed, 8 MB at most.
         uneven_batches: Several ranks see the batches of one process and count each example once.
         verified_checkpoints: Checkpoints are written atomically, with a sha256 manifest beside each.
         async_checkpoints: A thread writes them; training waits only for the copy to host memory.
@@ -89,7 +91,14 @@ def harden(
     position = len(callbacks) - len(trainer.checkpoint_callbacks)
     callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
     _let_spike_detection_resume(callbacks)
-    apply_exact_resume(trainer, seed, enabled=exact_resume, resumes=resumes, stream_resume=stream_resume)
+    apply_exact_resume(
+        trainer,
+        seed,
+        enabled=exact_resume,
+        resumes=resumes,
+        stream_resume=stream_resume,
+        save_attributes=save_attributes,
+    )
     if uneven_batches:
         install_uneven_batches(trainer)
     if handle_signals:

@@ -15,11 +15,11 @@ from torchmetrics import Metric
 from fulgurite.compat.lightning import (
     defer_first_fetch,
     end_restart,
-    epoch_results,
+    is_amid_epoch,
     set_state,
     uses_distributed_sampler,
 )
-from fulgurite.core.exactness import name_inexact
+from fulgurite.core.exactness import name_inexact, note_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
@@ -30,6 +30,9 @@ from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, restore_rng
 from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
 from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams import follow_all, load_stream_states, stream_states
+from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
+from fulgurite.exact_resume.user_state.means import add_saved_means, epoch_means, replace_means
+from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, skip_tuners
 
 log = RankedLogger(__name__)
 
@@ -49,13 +52,14 @@ class ExactResume(Callback):
         seed: Seed of data order and augmentation; None draws one.
         stream_resume: Where a stream without a state resumes: `skip` reads past the batches trained on, `restart`
             starts over.
+        save_attributes: Save plain attributes of model, data module, data sets and callbacks that changed.
 
     Example:
         >>> trainer = Trainer(callbacks=[ExactResume(seed=1), LastCheckpoint("checkpoints", every_n_train_steps=100)])
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path="checkpoints/last.ckpt", weights_only=True)
     """
 
-    def __init__(self, seed: int | None, stream_resume: StreamResume = "skip") -> None:
+    def __init__(self, seed: int | None, stream_resume: StreamResume = "skip", *, save_attributes: bool = True) -> None:
         self.seed = seed if seed is not None else torch.seed() % 2**32
         self.stream_resume: StreamResume = stream_resume
         self._position = ""
@@ -65,12 +69,16 @@ class ExactResume(Callback):
         self._trainer: Trainer | None = None
         self._rng = ScopedRng()
         self._generators: FoundGenerators = {}  # of the user's samplers
+        self._user_state = UserState(save_attributes)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on a seed and wrap the data module, in the process that trains: it may be a spawned one."""
         if stage != "fit":
             return
         self._trainer = trainer
+        name_unproven(trainer)
+        if trainer.ckpt_path is not None:
+            skip_tuners(trainer)
         defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
@@ -86,7 +94,9 @@ class ExactResume(Callback):
 
         @wraps(make)
         def train_dataloader() -> Any:
-            loaders, trainer = make(), cast("Trainer", datamodule.trainer)
+            trainer = cast("Trainer", datamodule.trainer)
+            self._user_state.before_loaders(trainer)
+            loaders = make()
             if vars(trainer)["overfit_batches"] != 0:
                 name_inexact("trainer.overfit_batches", "the order of its batches is left to Lightning.")
                 return loaders
@@ -149,7 +159,6 @@ class ExactResume(Callback):
         common = {"seed": self.seed, **({"streams": _gather_states(streams, trainer)} if streams else {})}
         if self._position not in RESUMABLE_POINTS:
             return common
-        means = epoch_results(trainer) if self._position == "step" else {}
         own = {
             "generators": rng_states(),
             "lending": self._rng.state_dict(),
@@ -157,14 +166,11 @@ class ExactResume(Callback):
                 name: {"state": metric.metric_state, "updates": metric.update_count}
                 for name, metric in _named_metrics(trainer.lightning_module)
             },
-            "means": {
-                key: {"value": mean.value, "weight": getattr(mean, "cumulated_batch_size", torch.tensor(0))}
-                for key, mean in means.items()
-                if mean.is_tensor and mean.meta.on_epoch and not mean.has_reset
-            },
+            "means": epoch_means(trainer) if self._position == "step" else {},
             "logged": dict(trainer.callback_metrics),
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
+            "user": self._user_state.state_dict(trainer),
         }
         common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
@@ -194,6 +200,7 @@ class ExactResume(Callback):
         self._state = {**own, "gradients": state_dict.get("gradients", {})}
         if len(ranks) != trainer.world_size:
             del self._state["generators"]  # the same state on all ranks would make them draw the same numbers
+        self._user_state.load_state_dict(self._state.get("user", {}))
 
     def restore(self) -> None:
         """Restore the loaded state, once."""
@@ -203,11 +210,13 @@ class ExactResume(Callback):
             load_stream_states(self._trainer, ranks)
         if state is None or self._trainer is None:
             return
+        logged = self._user_state.restore(self._trainer, amid_epoch=is_amid_epoch(self._trainer))
         for name, metric in _named_metrics(self._trainer.lightning_module):
             if (saved := state["metrics"].get(name)) is not None:
                 set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
         restore_gradients(self._trainer.lightning_module, state["gradients"])
         self._epoch_means = dict(state["means"])
+        replace_means(self._trainer, self._epoch_means, logged)
         self._trainer.callback_metrics.update(state["logged"])
         self._rng.load_state_dict(state["lending"])
         if "generators" in state:
@@ -215,8 +224,15 @@ class ExactResume(Callback):
 
     # hooks
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the attributes of the data sets, and the restored learning rates, before other hooks change them."""
+        self._user_state.start(trainer)
+        if self._state is not None:
+            self._user_state.keep_optimizers(trainer)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep an early-stopped run stopped unless its limits were raised."""
+        """Note the attributes, and keep an early-stopped run stopped unless its limits were raised."""
+        self._user_state.start(trainer)
         if self._state is not None and self._state.get("ended") == _training_limits(trainer):
             limit = trainer.max_epochs
             log.info("the run had stopped early, before trainer.max_epochs=%s. Raise it to continue.", limit)
@@ -238,7 +254,7 @@ class ExactResume(Callback):
         """Add the saved means of the epoch to the new ones."""
         self._position = "step"
         if self._epoch_means:
-            self._add_saved_means(trainer)
+            add_saved_means(trainer, self._epoch_means)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark metrics as in use."""
@@ -249,6 +265,7 @@ class ExactResume(Callback):
         self.restore()
         self._position = "epoch end"
         end_restart(trainer)
+        count_skipped_batch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the last epoch as complete."""
@@ -258,31 +275,29 @@ class ExactResume(Callback):
         """Restore a run that was saved at its end: its metrics are still needed."""
         self.restore()
 
-    def _add_saved_means(self, trainer: Trainer) -> None:
-        """Add each saved mean to the new one, once the model has logged it."""
-        results = epoch_results(trainer)
-        for key in [key for key in self._epoch_means if key in results]:
-            mean, saved = results[key], move_data_to_device(self._epoch_means.pop(key), results[key].value.device)
-            if mean.meta.is_mean_reduction:
-                mean.cumulated_batch_size = saved["weight"] + mean.cumulated_batch_size
-            is_sum = mean.meta.is_mean_reduction or mean.meta.is_sum_reduction
-            add = torch.add if is_sum else mean.meta.reduce_fx
-            set_state(mean, {"value": add(saved["value"], mean.value)})
-
 
 def _drop_loader_state(_trainer: Trainer, _model: LightningModule, checkpoint: dict[str, Any]) -> None:
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
 def apply_exact_resume(
-    trainer: Trainer, seed: int | None, *, enabled: bool, resumes: bool, stream_resume: StreamResume = "skip"
+    trainer: Trainer,
+    seed: int | None,
+    *,
+    enabled: bool,
+    resumes: bool,
+    stream_resume: StreamResume = "skip",
+    save_attributes: bool = True,
 ) -> None:
     """Make a run resume exactly; `enabled=False` leaves data order and state to Lightning."""
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if enabled:
         # Lightning has sorted its callbacks by now: those that save are last
-        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), ExactResume(seed, stream_resume))
-    elif resumes:
+        exact = ExactResume(seed, stream_resume, save_attributes=save_attributes)
+        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), exact)
+        return
+    note_inexact("resilience.exact_resume=false", "Lightning resumes this run. Set it to true.")
+    if resumes:
         # an exact run may have saved the checkpoint, and standard loaders cannot load its state
         callbacks.insert(0, LambdaCallback(on_load_checkpoint=_drop_loader_state))
 

@@ -1,0 +1,1 @@
+"""State that user code keeps outside of weights: attributes, frozen parameters, effects of epoch hooks."""
