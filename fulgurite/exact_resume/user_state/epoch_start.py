@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -41,7 +42,7 @@ def repeat_epoch_start(trainer: Trainer) -> list[str]:
 
 def count_skipped_batch(trainer: Trainer) -> None:
     """Complete the count of batches after `on_train_batch_start` returned -1, from which Lightning 2.6 resumes."""
-    total = trainer.fit_loop.epoch_loop.batch_progress.total
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     total.started = total.processed = total.completed = total.ready
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
@@ -90,6 +90,8 @@ def name_unproven(trainer: Trainer) -> None:
     """Name the callbacks of a run that change training in a way that no checkpoint holds."""
     for callback in vars(trainer)["callbacks"]:
         for kind in type(callback).__mro__:
+            if kind is StochasticWeightAveraging and not kind.pl_module_contains_batch_norm(trainer.lightning_module):
+                continue
             if kind.__module__.startswith("lightning.") and (reason := UNPROVEN.get(kind.__name__)):
                 name_inexact(f"callbacks: {kind.__name__}", reason)
 
@@ -97,8 +99,8 @@ def name_unproven(trainer: Trainer) -> None:
 UNPROVEN = {
     "ModelPruning": "checkpoints hold the pruned weights without their masks, so a resumed run trains pruned weights "
     "again until the next pruning. Let it finish without a stop.",
-    "StochasticWeightAveraging": "Lightning restores its schedule at the next epoch only. Use EMAWeightAveraging, "
-    "which resumes exactly.",
+    "StochasticWeightAveraging": "it adds an epoch for the model's batch norm, whose resume is not proven. Use "
+    "EMAWeightAveraging, which resumes exactly.",
     "SpikeDetection": "Lightning saves none of its running means. Let it finish without a stop.",
 }
 

@@ -39,8 +39,8 @@ STATES = [
     _noisy("python", "a random.Random"),
     _noisy("numpy", "a NumPy generator, in workers", 2, fast=True),
     _noisy("torch", "a torch generator, in persistent workers", 2, persistent=True),
-    _noisy("cache", "a cache of changed examples", expect="named", line="cache"),
-    _noisy("count", "a counter", expect="named", line="count"),
+    _noisy("cache", "a cache of changed examples"),
+    _noisy("count", "a counter"),
     Shape(
         "data module: a NumPy generator and a counter",
         ATTRIBUTES,
