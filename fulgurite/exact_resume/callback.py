@@ -77,8 +77,7 @@ class ExactResume(Callback):
             return
         self._trainer = trainer
         name_unproven(trainer)
-        if trainer.ckpt_path is not None:
-            skip_tuners(trainer)
+        skip_tuners(trainer)
         defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:

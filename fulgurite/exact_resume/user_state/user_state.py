@@ -80,7 +80,7 @@ class UserState:
 
 def skip_tuners(trainer: Trainer) -> None:
     """Keep the callbacks that search a learning rate or a batch size from starting over in a resumed run."""
-    for callback in vars(trainer)["callbacks"]:
+    for callback in vars(trainer)["callbacks"] if trainer.ckpt_path is not None else []:
         if isinstance(callback, (LearningRateFinder, BatchSizeFinder)):
             log.info("%s does not run again: its result is part of the checkpoint.", type(callback).__name__)
             vars(callback)["on_fit_start"] = _do_nothing
