@@ -114,11 +114,13 @@ class ExactLoader(DataLoader[Any]):
         finally:
             own.update(users)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position in the run and the settings that it depends on."""
-        return {**self._settings(), **dict(zip(("epoch", "pass", "batches"), self._position, strict=True))}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the run, the settings that it depends on and what the user's samplers keep."""
+        position = dict(zip(("epoch", "pass", "batches"), self._position, strict=True))
+        kept = {"attributes": self.order.attributes} if isinstance(self.order, OwnOrder) else {}
+        return {**self._settings(), **position, **kept}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`."""
         for name, value in self._settings().items():
             if state[name] != value:
@@ -127,6 +129,8 @@ class ExactLoader(DataLoader[Any]):
                     "Pass the same value, or set resilience.exact_resume=false."
                 )
         self._restored = (state["epoch"], state.get("pass", 0), state["batches"])
+        if isinstance(self.order, OwnOrder):
+            self.order.loaded_attributes = state.get("attributes", [])
 
     def _settings(self) -> dict[str, int]:
         order = self.order

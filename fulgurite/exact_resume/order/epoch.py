@@ -102,6 +102,8 @@ class OwnOrder:
         self.own, self.seed, self.rank = own, seed, rank
         self.sharding: BatchSharding | None = None
         self.epoch = self.passes = self.current_pass = 0
+        self.attributes: list[dict[str, Any]] = []  # plain ones of the samplers at the start of the pass
+        self.loaded_attributes: list[dict[str, Any]] = []  # of the pass that is resumed
         self._seeds: dict[int, int] = {}
         self._generators = find_generators(own)
         for generator in self._generators:
@@ -112,12 +114,23 @@ class OwnOrder:
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, also of the user's samplers that have one."""
         self.epoch, self.passes = epoch, 0
-        for sampler in (self.own, getattr(self.own, "sampler", None)):
+        for sampler in self._samplers():
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
 
-    def seed_generators(self) -> None:
-        """Seed the generators that the sampler keeps, for the pass that begins."""
+    def _samplers(self) -> list[Any]:
+        found = (self.own, getattr(self.own, "sampler", None))
+        return [sampler for sampler in found if hasattr(sampler, "__dict__")]
+
+    def start_pass(self) -> None:
+        """Restore what the samplers kept in a resumed pass, and seed their generators for the pass that begins."""
+        for sampler, values in zip(self._samplers(), self.loaded_attributes, strict=False):
+            vars(sampler).update(values)
+        self.loaded_attributes = []
+        self.attributes = [
+            {name: value for name, value in vars(sampler).items() if type(value) in (bool, int, float, str)}
+            for sampler in self._samplers()
+        ]
         for generator in self._generators:
             seed_generator(generator, derive_seed("order", self._seeds[id(generator)], *pass_key(self)))
 
@@ -159,7 +172,7 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
 
     def __iter__(self) -> Iterator[SeededIndices]:
         order, key = self.sampler, batch_key(self.sampler)
-        order.seed_generators()
+        order.start_pass()
         rng = ScopedRng()  # one a pass: it finds the same when the skipped batches are drawn again
         batches = rng.run(derive_seed("order", *key), iter, self._wrapped)
         for batch in count():

@@ -6,8 +6,11 @@ import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from io import IOBase
+from operator import length_hint
+from os import urandom
 from pathlib import Path, PurePath
-from types import ModuleType
+from types import GeneratorType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -55,6 +58,9 @@ def _parts(value: Any, known: set[int], seen: set[int], depth: int) -> Iterator[
     yield kind.__qualname__.encode()
     if kind in ATOMS:
         yield repr(value).encode()
+        return
+    if is_iterator(value):
+        yield _position_of(value)
         return
     if id(value) in known or id(value) in seen or depth == 0 or is_constant(value):
         return
@@ -106,6 +112,20 @@ def is_constant(value: Any) -> bool:
     return type(value).__name__ in {"function", "method", "partial"} or any(
         name == prefix or name.startswith(f"{prefix}.") for prefix in FOREIGN
     )
+
+
+def is_iterator(value: Any) -> bool:
+    """Return whether a value has a position that cannot be saved; an open file has one too, and needs none."""
+    return isinstance(value, Iterator) and not isinstance(value, IOBase)
+
+
+def _position_of(iterator: Any) -> bytes:
+    """Return what differs after an iterator moved; something new each time where nothing can be read."""
+    if isinstance(iterator, GeneratorType):
+        return repr(iterator.gi_frame and iterator.gi_frame.f_lasti).encode()
+    position = getattr(iterator, "_num_yielded", None)  # of a DataLoader
+    hint = length_hint(iterator, -1) if position is None else position
+    return repr(hint).encode() if hint >= 0 else urandom(8)
 
 
 def _generator_state(value: Any) -> Any:

@@ -11,6 +11,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
+from fulgurite.exact_resume.user_state.worker_copies import name_worker_copies
 
 log = RankedLogger(__name__)
 
@@ -32,6 +33,7 @@ class UserState:
         """Take the present attributes as those of the start; call it again when there are loaders."""
         if self._attributes is not None:
             self._attributes.remember(trainer)
+        name_worker_copies(trainer)
 
     def before_loaders(self, trainer: Trainer) -> None:
         """Restore the attributes that the data module had when it made the loaders of the interrupted epoch."""

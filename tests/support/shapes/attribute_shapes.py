@@ -73,8 +73,6 @@ STATES = [
         ATTRIBUTES,
         data=use("attributes.NoisyData", kind="level"),
         callbacks={"level": use("attributes.Level", add=True)},
-        expect="named",
-        line="level",
     ),
     Shape(
         "curriculum: sampler.weights",

@@ -118,7 +118,7 @@ class EpochLosses(Net):
 
 
 class Noisy(Points):
-    """Changes its examples by generators of its own, or keeps them."""
+    """Changes its examples by generators of its own."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(noise=0.0)
@@ -126,8 +126,6 @@ class Noisy(Points):
         self.numpy_rng = np.random.default_rng(0)
         self.torch_rng = torch.Generator().manual_seed(0)
         self.python_rng = random.Random(0)
-        self.cache: dict[int, torch.Tensor] = {}
-        self.count = 0
         self.level = 0.0
 
     def __getitem__(self, i: int) -> Any:
@@ -138,16 +136,28 @@ class Noisy(Points):
             x = x + torch.randn(16, generator=self.torch_rng)
         elif self.kind == "python":
             x = x + self.python_rng.gauss(0, 1)
-        elif self.kind == "cache":
-            if i not in self.cache:
-                self.cache[i] = x + torch.randn(16)
-            x = self.cache[i]
-        elif self.kind == "count":
-            self.count += 1
-            x = x * (1 + self.count / 100)
         elif self.kind == "level":
             x = x * (1 + self.level)
         return x, self.y[i], i
+
+
+class Keeping(Points):
+    """Keeps changed examples, or counts its reads."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(noise=0.0)
+        self.kind = kind
+        self.cache: dict[int, torch.Tensor] = {}
+        self.count = 0
+
+    def __getitem__(self, i: int) -> Any:
+        x = self.x[i]
+        if self.kind == "count":
+            self.count += 1
+            return x * (1 + self.count / 100), self.y[i], i
+        if i not in self.cache:
+            self.cache[i] = x + torch.randn(16)
+        return self.cache[i], self.y[i], i
 
 
 class NoisyData(Data):
@@ -156,7 +166,8 @@ class NoisyData(Data):
         self.noise = kind
 
     def train_dataloader(self) -> Any:
-        return self.load(Noisy(self.noise), shuffle=True)
+        kind = Keeping if self.noise in ("cache", "count") else Noisy
+        return self.load(kind(self.noise), shuffle=True)
 
 
 class Mixup(Data):

@@ -24,7 +24,7 @@ LOADERS = [
     _data("subset", "SubsetRandomSampler"),
     _data("weighted", "WeightedRandomSampler"),
     _data("batch_sampler", "batch_sampler=BatchSampler(RandomSampler(ds), n, False)", fast=True),
-    _data("batch_sampler_drop", "batch_sampler=BatchSampler(SequentialSampler(ds), n, True)", kill_after=14),
+    _data("batch_sampler_drop", "batch_sampler=BatchSampler(SequentialSampler(ds), n, True)", kill_after=9),
     _data("sampler_torch", "a sampler with a torch generator of its own", fast=True),
     _data("sampler_numpy", "a sampler with a NumPy generator of its own", fast=True),
     _data("sampler_python", "a sampler with a random.Random of its own"),

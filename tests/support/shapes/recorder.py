@@ -17,18 +17,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 # The settings come from variables, so that the config of a resumed run is that of the run, and nothing is an attribute.
-RECORD, KILL_AFTER, WATCH = "SHAPE_RECORD", "SHAPE_KILL_AFTER", "SHAPE_WATCH"
-_seen: list[str] = []
+RECORD, KILL_AFTER, WATCH, SEEN = "SHAPE_RECORD", "SHAPE_KILL_AFTER", "SHAPE_WATCH", "SHAPE_SEEN"
 
 
 class Recorder(Callback):
     """Appends one line per batch to `$SHAPE_RECORD`; kills the process after `$SHAPE_KILL_AFTER` batches."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if os.environ.get(KILL_AFTER) == str(len(_seen)):
+        seen = os.environ.get(SEEN, "0")
+        if os.environ.get(KILL_AFTER) == seen:
             os.kill(os.getpid(), signal.SIGKILL)
         line = json.dumps([trainer.current_epoch, batch_idx, digest(batch)])
-        _seen.append(line)
+        os.environ[SEEN] = str(int(seen) + 1)
         with Path(os.environ[RECORD]).open("a") as file:
             file.write(line + "\n")
 
@@ -69,6 +69,8 @@ def _parts(value: Any) -> Iterable[bytes]:
         yield from _parts(value.get_state())
     elif isinstance(value, np.random.Generator):
         yield repr(value.bit_generator.state).encode()
+    elif isinstance(value, np.random.RandomState):
+        yield from _parts(value.get_state(legacy=False))
     elif isinstance(value, random.Random):
         yield repr(value.getstate()).encode()
     elif hasattr(value, "__dict__"):  # the repr may hold an address

@@ -16,7 +16,9 @@ def _callback(text: str, target: str, *, arguments: dict[str, Any] | None = None
 
 CALLBACKS = [
     _callback("EMAWeightAveraging", "EMAWeightAveraging", arguments={"decay": 0.9}, fast=True),
-    _callback("StochasticWeightAveraging", "callbacks.Swa", fast=True),
+    _callback(
+        "StochasticWeightAveraging", "callbacks.Swa", expect="named", line="StochasticWeightAveraging", fast=True
+    ),
     _callback("ModelPruning", "callbacks.Pruning", expect="named", line="ModelPruning", fast=True),
     _callback("BackboneFinetuning", "callbacks.Finetuning", model=use("callbacks.Backbone"), fast=True),
     _callback(

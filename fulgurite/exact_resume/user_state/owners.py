@@ -1,0 +1,221 @@
+"""Find the objects of a run whose attributes user code may change."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning, Callback
+from torch.utils.data import Dataset, Sampler
+from torchmetrics import Metric, MetricCollection
+
+from fulgurite.compat.lightning import train_loaders
+from fulgurite.exact_resume.order.generators import find_generators
+from fulgurite.exact_resume.user_state.plain_values import ATOMS
+
+LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
+DUNDER = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__abstractmethods__", "_abc_impl"})
+SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
+
+
+@dataclass
+class Owner:
+    """An object with attributes.
+
+    Args:
+        key: Its key in checkpoints.
+        name: Its class, for messages.
+        values: Its attributes, which are written too.
+        excluded: Names that Lightning or torch manage.
+        remedy: What to write so that an object in an attribute is saved.
+        is_saved: Whether a hook of the user saves what this module cannot.
+        restores: Whether values can be restored; otherwise every change is named.
+    """
+
+    key: str
+    name: str
+    values: MutableMapping[str, Any]
+    excluded: frozenset[str]
+    remedy: str
+    is_saved: bool = False
+    restores: bool = True
+
+
+def owners(trainer: Trainer) -> Iterator[Owner]:
+    """Yield the objects of a trainer whose attributes user code may change."""
+    model: LightningModule = trainer.lightning_module
+    yield from _of_model(model)
+    datamodule = getattr(trainer, "datamodule", None)
+    if datamodule is not None:
+        saves = _overrides(datamodule, LightningDataModule, ("state_dict",))
+        remedy = "Save it in state_dict and load_state_dict of the data module"
+        base = frozenset(vars(LightningDataModule()))
+        yield Owner("data", type(datamodule).__name__, vars(datamodule), base, remedy, saves)
+    counts: dict[str, int] = {}
+    for callback in vars(trainer)["callbacks"]:
+        kind = type(callback).__qualname__
+        counts[kind] = number = counts.get(kind, 0) + 1
+        if _is_library(type(callback)) and not isinstance(callback, BaseFinetuning):
+            continue
+        saves = _overrides(callback, Callback, ("state_dict", "on_save_checkpoint"))
+        remedy = "Save it in state_dict and load_state_dict of the callback"
+        yield Owner(f"callback {kind} {number}", kind, vars(callback), _library_names(type(callback)), remedy, saves)
+    for number, optimizer in enumerate(trainer.optimizers):
+        if not type(optimizer).__module__.startswith("torch."):
+            base = frozenset(vars(torch.optim.SGD([torch.zeros(1)])))
+            remedy = "Save it in state_dict and load_state_dict of the optimizer"
+            saves = _overrides(optimizer, torch.optim.Optimizer, ("state_dict",))
+            yield Owner(f"optimizer {number}", type(optimizer).__name__, vars(optimizer), base, remedy, saves)
+    yield from _shared(_user_classes([model, datamodule, *vars(trainer)["callbacks"]]))
+    yield from _of_loaders(trainer)
+
+
+def _user_classes(parts: Iterable[Any]) -> list[type]:
+    """Return the user's classes of some objects, without those of installed libraries."""
+    libraries = (
+        "lightning.",
+        "pytorch_lightning.",
+        "fulgurite.",
+        "torch.",
+        "torchmetrics.",
+        "builtins",
+        "abc",
+        "typing",
+    )
+    kinds = [kind for part in parts for kind in type(part).__mro__]
+    return [kind for kind in dict.fromkeys(kinds) if not f"{kind.__module__}.".startswith(libraries)]
+
+
+def _shared(kinds: Iterable[type]) -> Iterator[Owner]:
+    """Yield what the user's classes and modules hold: any object may change it, so it is named only."""
+    remedy = "Keep it in an attribute of the object (self.x), which is saved"
+    for kind in kinds:
+        yield Owner(f"class {kind.__qualname__}", kind.__qualname__, dict(vars(kind)), DUNDER, remedy, restores=False)
+    for name in dict.fromkeys(kind.__module__ for kind in kinds):
+        if (module := sys.modules.get(name)) is not None:
+            # modules hold classes, functions and constants in capitals; small values are variables
+            values = {key: value for key, value in vars(module).items() if not key.startswith("__")}
+            yield Owner(f"module {name}", name, values, frozenset(), remedy, restores=False)
+
+
+def _of_model(model: LightningModule) -> Iterator[Owner]:
+    base = frozenset(vars(LightningModule())) | {"_results", "_fabric"}
+    saves = _overrides(model, LightningModule, ("on_save_checkpoint", "state_dict"))
+    remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
+    for path, module in model.named_modules():
+        if isinstance(module, (Metric, MetricCollection)) or _is_in_metric(model, path):
+            continue
+        key, name = f"model.{path}" if path else "model", type(module).__name__
+        # pruning and weight_norm compute `weight` from parameters `weight_orig`, `weight_g`
+        computed = {name.rpartition("_")[0] or name for name, _ in module.named_parameters(recurse=False)}
+        computed |= {name for name, _ in module.named_parameters(recurse=False)}
+        yield Owner(key, name, vars(module), base | computed, remedy, saves)
+        if buffers := {n: b for n, b in module.named_buffers(recurse=False) if n not in module.state_dict()}:
+            yield Owner(f"{key} buffers", name, _Buffers(module, buffers), frozenset(), "Let register_buffer save it")
+    if (hparams := getattr(model, "hparams", None)) is not None:
+        yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
+
+
+def _of_loaders(trainer: Trainer) -> Iterator[Owner]:
+    for number, loader in enumerate(train_loaders(trainer)):
+        found = list(datasets_of(loader))
+        for position, dataset in enumerate(found):
+            remedy = "Make it a function of the index and the epoch, or set it from the data module"
+            yield Owner(
+                f"data set {number}.{position}", type(dataset).__name__, vars(dataset), frozenset(), remedy, False
+            )
+        for sampler in _samplers(loader):
+            # what is plain in samplers of one's own is part of an exact loader's state
+            restored = frozenset(
+                name for name, value in vars(sampler).items() if type(value) in ATOMS and _restores_samplers(loader)
+            )
+            names = frozenset({"generator", "epoch", "data_source"}) | restored
+            remedy = "Set it from the epoch in on_train_epoch_start, and save between epochs only"
+            yield Owner(f"sampler {number}", type(sampler).__name__, vars(sampler), names, remedy, False, False)
+
+
+def _restores_samplers(loader: Any) -> bool:
+    return hasattr(getattr(loader, "order", None), "loaded_attributes")
+
+
+def datasets_of(loader: Any) -> Iterator[Any]:
+    """Yield the user's data sets of a loader, also those inside a Subset or a ConcatDataset."""
+    yield from _nested(getattr(loader, "dataset", None))
+
+
+def _nested(dataset: Any, depth: int = 5) -> Iterator[Any]:
+    """Yield the data set of the user, and those inside it."""
+    if dataset is None or depth == 0 or not hasattr(dataset, "__dict__"):
+        return
+    if type(dataset).__module__.startswith("fulgurite."):
+        yield from _nested(vars(dataset).get("_wrapped"), depth)
+        return
+    yield dataset
+    inner = vars(dataset).get("dataset", vars(dataset).get("datasets"))
+    for each in inner if isinstance(inner, (list, tuple)) else [inner]:
+        if isinstance(each, Dataset):
+            yield from _nested(each, depth - 1)
+
+
+def _samplers(loader: Any) -> Iterator[Any]:
+    found = getattr(loader, "sampler", None)
+    while type(found).__module__.startswith("fulgurite."):
+        found = vars(found).get("sampler")
+    if isinstance(found, Sampler):
+        yield found
+
+
+class _Buffers(dict[str, Any]):
+    """The buffers of a module that its state_dict leaves out."""
+
+    def __init__(self, module: torch.nn.Module, buffers: dict[str, Any]) -> None:
+        super().__init__(buffers)
+        self._module = module
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._module, name, value)
+
+
+def known_ids(trainer: Trainer) -> set[int]:
+    """Return the ids of the objects that a checkpoint saves, or that hold no state."""
+    model: LightningModule = trainer.lightning_module
+    saved: Iterable[Any] = [*model.modules(), *model.parameters(), *model.buffers()]
+    parts = [trainer, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"], *trainer.optimizers]
+    return {id(each) for each in [*saved, *parts, *_seeded_generators(trainer)] if each is not None}
+
+
+def _seeded_generators(trainer: Trainer) -> Iterator[Any]:
+    """Yield the generators in data sets and samplers that an exact loader seeds for each batch or pass."""
+    for loader in train_loaders(trainer):
+        if type(loader).__module__.startswith("fulgurite."):
+            yield from find_generators(loader.dataset, loader.collate_fn, *_samplers(loader))
+
+
+def _overrides(value: Any, base: type, names: tuple[str, ...]) -> bool:
+    return any(getattr(type(value), name, None) is not getattr(base, name, None) for name in names)
+
+
+def _is_library(kind: type) -> bool:
+    return kind.__module__.startswith(("lightning.", "fulgurite.", "pytorch_lightning."))
+
+
+def _is_in_metric(model: LightningModule, path: str) -> bool:
+    parts = path.split(".")[:-1]
+    above = (model.get_submodule(".".join(parts[: end + 1])) for end in range(len(parts)))
+    return any(isinstance(module, (Metric, MetricCollection)) for module in above)
+
+
+def _library_names(kind: type) -> frozenset[str]:
+    """Return the attributes that a callback inherits from the library's or Lightning's classes."""
+    if issubclass(kind, BaseFinetuning):
+        return frozenset(SAVED_BY_OWNER)
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if _is_library(base) and base is not Callback:
+            names.update(*(f.__code__.co_names for f in vars(base).values() if isinstance(f, FunctionType)))
+    return frozenset(names)
