@@ -16,7 +16,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
-from fulgurite.exact_resume.callback import apply_exact_resume
+from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from fulgurite.runs.provenance import versions
 from fulgurite.shutdown.graceful_stop import stop_on_signals

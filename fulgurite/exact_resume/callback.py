@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
@@ -19,7 +19,7 @@ from fulgurite.compat.lightning import (
     set_state,
     uses_distributed_sampler,
 )
-from fulgurite.core.exactness import name_inexact, note_inexact
+from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
@@ -32,7 +32,7 @@ from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams import follow_all, load_stream_states, stream_states
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
 from fulgurite.exact_resume.user_state.means import add_saved_means, epoch_means, replace_means
-from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, skip_tuners
+from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
 
 log = RankedLogger(__name__)
 
@@ -77,7 +77,7 @@ class ExactResume(Callback):
             return
         self._trainer = trainer
         name_unproven(trainer)
-        skip_tuners(trainer)
+        remember_before_tuners(trainer, self._user_state)
         defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
@@ -175,7 +175,9 @@ class ExactResume(Callback):
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
+        """Skip tuners, and restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
+        if trainer.state.fn == "fit":
+            skip_tuners(trainer)
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key) or {}
             if trainer.state.fn == "fit" and isinstance(callback, ModelCheckpoint) and "current_score" in state:
@@ -273,32 +275,6 @@ class ExactResume(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore a run that was saved at its end: its metrics are still needed."""
         self.restore()
-
-
-def _drop_loader_state(_trainer: Trainer, _model: LightningModule, checkpoint: dict[str, Any]) -> None:
-    checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
-
-
-def apply_exact_resume(
-    trainer: Trainer,
-    seed: int | None,
-    *,
-    enabled: bool,
-    resumes: bool,
-    stream_resume: StreamResume = "skip",
-    save_attributes: bool = True,
-) -> None:
-    """Make a run resume exactly; `enabled=False` leaves data order and state to Lightning."""
-    callbacks: list[Callback] = vars(trainer)["callbacks"]
-    if enabled:
-        # Lightning has sorted its callbacks by now: those that save are last
-        exact = ExactResume(seed, stream_resume, save_attributes=save_attributes)
-        callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), exact)
-        return
-    note_inexact("resilience.exact_resume=false", "Lightning resumes this run. Set it to true.")
-    if resumes:
-        # an exact run may have saved the checkpoint, and standard loaders cannot load its state
-        callbacks.insert(0, LambdaCallback(on_load_checkpoint=_drop_loader_state))
 
 
 def _gather_states(own: T, trainer: Trainer) -> list[T]:

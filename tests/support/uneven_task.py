@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.data.batch_size import device_batch_size
-from fulgurite.exact_resume.callback import apply_exact_resume
+from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from src.models.metrics import ExampleMean
 

@@ -56,11 +56,8 @@ def fingerprint(value: Any, known: set[int]) -> Any:
 def _parts(value: Any, known: set[int], seen: set[int], depth: int) -> Iterator[bytes]:
     kind = type(value)
     yield kind.__qualname__.encode()
-    if kind in ATOMS:
-        yield repr(value).encode()
-        return
-    if is_iterator(value):
-        yield _position_of(value)
+    if kind in ATOMS or is_iterator(value):
+        yield repr(value).encode() if kind in ATOMS else _position_of(value)
         return
     if id(value) in known or id(value) in seen or depth == 0 or is_constant(value):
         return

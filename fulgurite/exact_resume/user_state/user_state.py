@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, StochasticWeightAveraging
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
@@ -80,12 +82,27 @@ class UserState:
         return logged
 
 
+def remember_before_tuners(trainer: Trainer, user_state: UserState) -> None:
+    """Take the attributes before a tuner changes them, so that its result is saved as a change."""
+    for tuner in _tuners(trainer):
+        vars(tuner)["on_fit_start"] = partial(_start_and_tune, user_state, tuner.on_fit_start)
+
+
+def _start_and_tune(user_state: UserState, tune: Callable[..., None], trainer: Trainer, *args: Any) -> None:
+    user_state.start(trainer)
+    tune(trainer, *args)
+
+
 def skip_tuners(trainer: Trainer) -> None:
     """Keep the callbacks that search a learning rate or a batch size from starting over in a resumed run."""
-    for callback in vars(trainer)["callbacks"] if trainer.ckpt_path is not None else []:
-        if isinstance(callback, (LearningRateFinder, BatchSizeFinder)):
-            log.info("%s does not run again: its result is part of the checkpoint.", type(callback).__name__)
-            vars(callback)["on_fit_start"] = _do_nothing
+    for tuner in _tuners(trainer):
+        log.info("%s does not run again: its result is part of the checkpoint.", type(tuner).__name__)
+        vars(tuner)["on_fit_start"] = _do_nothing
+
+
+def _tuners(trainer: Trainer) -> list[Callback]:
+    kinds = (LearningRateFinder, BatchSizeFinder)
+    return [callback for callback in vars(trainer)["callbacks"] if isinstance(callback, kinds)]
 
 
 def name_unproven(trainer: Trainer) -> None:

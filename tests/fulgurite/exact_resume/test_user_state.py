@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from fulgurite.core.context import current_context
-from fulgurite.exact_resume.callback import apply_exact_resume
+from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.user_state.plain_values import (
     NotPlainError,
     fingerprint,

@@ -48,7 +48,7 @@ class Spikes(SpikeDetection):  # type: ignore[misc, unused-ignore]
 class Sized(Data):
     def __init__(self) -> None:
         super().__init__()
-        self.batch_size = 4
+        self.batch_size = 6
 
     def train_dataloader(self) -> Any:
         self.kw = {"batch_size": self.batch_size}
