@@ -165,7 +165,8 @@ def _fit(
         callbacks=[last, Kill(kill_at)],
     )
     model, data = Model(), Data(make)
-    fulgurite.harden(trainer, data, run_dir=folder, seed=1, handle_signals=False, supervise_ranks=False, **settings)
+    off = dict.fromkeys(("handle_signals", "supervise_ranks", "save_attributes"), False)  # `seen` is of one start
+    fulgurite.harden(trainer, data, run_dir=folder, seed=1, **off, **settings)
     path = folder / "last.ckpt"
     ckpt_path = str(path) if path.exists() else None
     try:
