@@ -165,7 +165,9 @@ def _fit(
         callbacks=[last, Kill(kill_at)],
     )
     model, data = Model(), Data(make)
-    off = dict.fromkeys(("handle_signals", "supervise_ranks", "save_attributes"), False)  # `seen` is of one start
+    off: dict[str, Any] = dict.fromkeys(
+        ("handle_signals", "supervise_ranks", "save_attributes"), False
+    )  # `seen` is of one start
     fulgurite.harden(trainer, data, run_dir=folder, seed=1, **off, **settings)
     path = folder / "last.ckpt"
     ckpt_path = str(path) if path.exists() else None
