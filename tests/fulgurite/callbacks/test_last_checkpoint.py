@@ -58,6 +58,8 @@ def fit(folder: Path, make: Callable[[], Any], *callbacks: Callback, every: int 
         (Net, {"val_check_interval": 2}, [None, 1, 1, 3, 3, 5]),  # not right after a validation
         (Net, {"accumulate_grad_batches": 3}, [None, None, None, 1, 1, 1]),
         (ManualAccumulation, {}, [None, None, 1, 1, 2, 2]),  # not amid an accumulation by hand
+        # each step is followed by a validation, and the batches between belong to the next step
+        (ManualAccumulation, {"val_check_interval": 2}, [None] * 6),
         (GAN, {}, [None, 2, 4, 6, 8, 10]),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,17 @@ import pytest
 
 from fulgurite.core.redact import mask_text
 from fulgurite.runs import provenance
+from tests.support.faults import with_fault
+from tests.support.project import ROOT
+
+QUICK = (
+    "trainer.max_epochs=2",
+    "+trainer.limit_train_batches=4",
+    "+trainer.limit_val_batches=1",
+    "callbacks.last_checkpoint.every_n_train_steps=1",
+    "extras.print_config=false",
+    "test=false",
+)
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -65,3 +79,39 @@ def test_a_changed_module_is_reported_although_the_checkout_was_dirty_before(
     now = {"git": git, "code": provenance.imported_code(tmp_path)}
     assert provenance.code_changes(before, now) == ["of_a_user.py"]
     del sys.modules["of_a_user"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_a_killed_run_of_a_dirty_checkout_reports_the_file_that_changed_before_its_resume(tmp_path: Path) -> None:
+    project, run = tmp_path / "project", tmp_path / "run"
+    for name in ("src", "configs", "fulgurite"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "data"):  # for the fault and the examples
+        (project / name).symlink_to(ROOT / name)
+    (project / ".project-root").touch()
+    _git(project, "init", "-q")
+    _git(project, "add", "src", "configs", "fulgurite")
+    _git(project, "commit", "-qm", "first")
+    model = project / "src/models/classifier.py"
+    text = model.read_text()
+    model.write_text(text + '\nAPI_TOKEN = "of-nobody-1234"\n')
+    killed = _train(project, *QUICK, *with_fault("SIGKILL", step=3), f"hydra.run.dir={run}")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    patch = (run / "code.patch").read_text()
+    assert "+API_TOKEN = ***\n" in patch
+    assert "of-nobody-1234" not in patch
+    model.write_text(text + "\nX = 2\n")
+    resumed = _train(project, f"resume={run}", "callbacks.fault=null")
+    assert resumed.returncode == 0, resumed.stderr
+    lines = [line for line in resumed.stderr.splitlines() if "the code has changed" in line]
+    assert len(lines) == 1, resumed.stderr
+    assert lines[0].endswith("resume: the code has changed since the run started: src/models/classifier.py")
+    assert (run / "code.patch").read_text() == patch  # of the first start
+
+
+def _train(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(project)}
+    env = {name: value for name, value in env.items() if name != "PROJECT_ROOT"}
+    command = [sys.executable, "src/train.py", *words]
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)

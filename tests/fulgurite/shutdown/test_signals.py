@@ -13,7 +13,10 @@ from fulgurite.core.errors import Diverged, Interrupted, find_interrupt
 from fulgurite.exact_resume.proof.diff import diff_runs
 from tests.fulgurite.exact_resume.test_exact_resume import DATA, EPOCH, HARD
 from tests.fulgurite.exact_resume.test_exact_resume import SMALL as TESTED
-from tests.support.cli import read_json, run_warm_proof
+from tests.support.cli import WarmProcess, read_json, run_warm_proof
+from tests.support.shapes.recorder import RECORD
+from tests.support.shapes.runs import compare
+from tests.support.shapes.shape import Shape, use
 from tests.support.signals import command, record_of, step_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
@@ -126,10 +129,33 @@ def test_ctrl_c_reaches_workers_too_and_the_run_is_saved(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_model_with_on_train_batch_end_is_saved_at_the_step_of_the_signal_and_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Shape("teacher", "signals", model=use("training.Teacher"), save_every=1000)
+    straight, run = tmp_path / "straight", tmp_path / "killed"
+
+    def trained(name: str, *words: str) -> int:
+        env = {RECORD: str(tmp_path / f"{name}.jsonl")}
+        return WarmProcess("train", words, tmp_path / f"output of {name}", env=env).wait().returncode
+
+    assert trained("straight", *shape.arguments(), f"hydra.run.dir={straight}") == 0
+    monkeypatch.setenv(RECORD, str(tmp_path / "killed.jsonl"))
+    end = command(*shape.arguments(), folder=run, send="at: 10")
+    assert (end.code, end.left) == (143, []), end.said
+    saved = "terminated (SIGTERM), saved at step 10 in checkpoints/last.ckpt"
+    assert record_of(run) == ("killed", saved, 143)
+    assert f"{saved}{ADVICE}" in end.said
+    assert trained("resumed", f"resume={run}", "callbacks.send=null") == 0
+    assert compare(straight, run, tmp_path) == {}
+
+
+@pytest.mark.slow
 def test_a_signal_outside_training_stops_the_run_at_once(tmp_path: Path) -> None:
     early = command(*SMALL, folder=tmp_path / "setup", send="place: setup")
     assert (early.code, early.left) == (143, []), early.said
     assert record_of(tmp_path / "setup") == ("killed", "terminated (SIGTERM)", 143)
+    assert "resume=auto" not in early.said  # there is no checkpoint
     late = command(*SMALL, "test=true", folder=tmp_path / "test", send="place: test, sleep: 600")
     assert (late.code, late.left) == (143, []), late.said
     last = f"saved at step {3 * EPOCH} in checkpoints/last.ckpt"
