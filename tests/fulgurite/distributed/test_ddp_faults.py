@@ -81,18 +81,33 @@ def test_a_rank_that_exits_with_code_0_amid_training_fails_the_run(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_unequal_numbers_of_batches_are_refused(tmp_path: Path) -> None:
-    shape = Shape("uneven", "ranks", data=use("tests.support.uneven_ranks.UnevenData"))
+@pytest.mark.parametrize(
+    ("short", "stream", "problem"),
+    [
+        (0, False, "the training loader has 4 batches on rank 0 and 6 on rank 1. Set trainer.limit_train_batches=4, "),
+        (0, True, "epoch 0 has 4 training batches on rank 0 and more on rank 1. Set trainer.limit_train_batches to "),
+        (1, True, "epoch 0 has 4 training batches on rank 1 and more on rank 0. Set trainer.limit_train_batches to "),
+    ],
+)
+def test_unequal_numbers_of_batches_are_refused(short: int, stream: bool, problem: str, tmp_path: Path) -> None:
+    shape = Shape("uneven", "ranks", data=use("tests.support.uneven_ranks.UnevenData", short=short, stream=stream))
     done = run_cli("train", *shape.arguments(), *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
-    assert line.endswith(
-        "data: the training loader has 4 batches on rank 0 and 6 on rank 1. "
-        "Set trainer.limit_train_batches=4, or use a DistributedSampler."
-    )
+    assert f"data: {problem}" in line
     assert processes_with(str(tmp_path)) == []
     record = read_json(only_run(tmp_path) / "run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_streams_of_equal_lengths_train_on_two_ranks(tmp_path: Path) -> None:
+    data = use("tests.support.uneven_ranks.UnevenData", short=None, stream=True)
+    arguments = Shape("even", "ranks", data=data).arguments()
+    done = run_cli("train", *arguments, *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert not (only_run(tmp_path) / "ranks").exists()
 
 
 @pytest.mark.slow
