@@ -95,8 +95,9 @@ class ExactLoader(DataLoader[Any]):
         self._position = (order.epoch, order.current_pass, num_yielded)
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
         self._seeded.find_generators()
+        own = vars(self)  # DataLoader checks each attribute that is set
         for number, batch in enumerate(self._fetch(), num_yielded + 1):
-            self._position = (order.epoch, order.current_pass, number)
+            own["_position"] = (order.epoch, order.current_pass, number)
             yield batch
         self._position = (order.epoch, order.passes, 0)
 

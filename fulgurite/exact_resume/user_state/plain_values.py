@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from functools import cache
 from hashlib import blake2b
 from io import IOBase
 from operator import length_hint
 from os import urandom
 from pathlib import Path, PurePath
 from types import GeneratorType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -101,19 +102,27 @@ def _sample(value: torch.Tensor) -> torch.Tensor:
 
 def is_constant(value: Any) -> bool:
     """Return whether a value is code or infrastructure, whose changes do not matter."""
-    if isinstance(value, (type, ModuleType)):
+    return _is_constant_kind(cast("Hashable", type(value)))
+
+
+@cache
+def _is_constant_kind(kind: Any) -> bool:
+    if issubclass(kind, (type, ModuleType)) or kind.__name__ in {"function", "method", "partial"}:
         return True
-    if callable(value) and not isinstance(value, torch.nn.Module) and not hasattr(value, "__dict__"):
+    is_callable = any("__call__" in vars(base) for base in kind.__mro__)
+    if is_callable and not issubclass(kind, torch.nn.Module) and not kind.__dictoffset__:
         return True
-    name = type(value).__module__
-    return type(value).__name__ in {"function", "method", "partial"} or any(
-        name == prefix or name.startswith(f"{prefix}.") for prefix in FOREIGN
-    )
+    return f"{kind.__module__}.".startswith(tuple(f"{prefix}." for prefix in FOREIGN))
 
 
 def is_iterator(value: Any) -> bool:
     """Return whether a value has a position that cannot be saved; an open file has one too, and needs none."""
-    return isinstance(value, Iterator) and not isinstance(value, IOBase)
+    return _is_iterator_kind(cast("Hashable", type(value)))
+
+
+@cache
+def _is_iterator_kind(kind: Any) -> bool:
+    return issubclass(kind, Iterator) and not issubclass(kind, IOBase)
 
 
 def _position_of(iterator: Any) -> bytes:
