@@ -266,6 +266,7 @@ def test_random_shift_repeats_the_edge_and_refuses_nonsense() -> None:
 
 
 @RunIf(path="/proc/self/status")
+@pytest.mark.slow
 def test_the_pipeline_needs_no_more_memory_than_its_arrays(tmp_path: Path) -> None:
     code = f"""
 import sys, torch

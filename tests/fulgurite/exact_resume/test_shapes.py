@@ -16,7 +16,7 @@ from tests.support.shapes.docs import PAGE, with_table
 from tests.support.shapes.runs import Outcome, judge
 from tests.support.shapes.schedules import MAKE
 from tests.support.shapes.shape import Shape
-from tests.support.shapes.table import PENDING, SHAPES
+from tests.support.shapes.table import FAST, PENDING, SHAPES
 
 # bases of others, and callbacks that print, measure, or save a file more
 NO_TRAINING = {
@@ -38,7 +38,7 @@ NO_TRAINING = {
 
 
 def _case(shape: Shape) -> object:
-    marks = [] if shape.fast else [pytest.mark.slow]
+    marks = [] if shape.name in FAST else [pytest.mark.slow]
     if shape.needs and find_spec(shape.needs) is None:
         marks.append(pytest.mark.skip(reason=f"{shape.needs} is not installed"))
     if shape.name in PENDING:
@@ -64,7 +64,7 @@ def test_the_comparison_fails_where_exact_resume_is_off(tmp_path: Path) -> None:
 
 def test_no_two_shapes_share_a_name() -> None:
     assert len({shape.name for shape in SHAPES}) == len(SHAPES)
-    assert {shape.name for shape in SHAPES} >= PENDING.keys()
+    assert {shape.name for shape in SHAPES} >= PENDING.keys() | FAST
     assert len(SHAPES) >= 60
 
 

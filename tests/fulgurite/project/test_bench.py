@@ -148,6 +148,7 @@ def short_run(folder: Path, *benches: str) -> dict[str, Any]:
 
 
 @needs_linux
+@pytest.mark.slow
 def test_a_short_run_measures_training_and_memory(tmp_path: Path) -> None:
     rows = short_run(tmp_path, "epochs", "long", "memory")["rows"]
     assert [row["key"] for row in rows] == ["P2", "P2", "P3", "P3", "P3", "P6", "P6"]

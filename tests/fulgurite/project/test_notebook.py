@@ -62,6 +62,7 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
     assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_the_run_it_is_given(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_DIR", str(run_dir))
     shown = execute(EXPLORE)

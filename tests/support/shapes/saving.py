@@ -81,7 +81,7 @@ OBJECTS = {
 }
 SAVING = [
     Shape("save_hyperparameters() with a loss and a partial", GROUP, model=use("saving.KeepsObjects", **OBJECTS)),
-    Shape("NumPy values, a deque, a Path and a datetime", GROUP, model=use("saving.KeepsValues"), fast=True),
+    Shape("NumPy values, a deque, a Path and a datetime", GROUP, model=use("saving.KeepsValues")),
     Shape(
         "an object of your own in on_save_checkpoint",
         GROUP,

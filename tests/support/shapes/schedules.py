@@ -63,14 +63,12 @@ class ByHand(Net):
         return [optimizer], [MAKE["OneCycleLR"](optimizer)]
 
 
-FAST = {"OneCycleLR by step", "ReduceLROnPlateau by step", "ReduceLROnPlateau by epoch", "StepLR by epoch"}
 SCHEDULERS = [
     Shape(
         f"{name} by {interval}",
         f"schedulers by {interval}",
         model=use("schedules.Scheduled", name=name, interval=interval),
         row=name,
-        fast=f"{name} by {interval}" in FAST,
     )
     for name in MAKE
     for interval in ("step", "epoch")

@@ -28,7 +28,6 @@ class Shape:
         kill_after: Batches after which the run is killed.
         save_every: Optimizer steps between two saves.
         amid_epoch: Whether the resumed run begins within an epoch.
-        fast: Whether `make test` runs it.
         needs: A package without which the shape is skipped.
         row: What the table has in place of the name.
     """
@@ -45,7 +44,6 @@ class Shape:
     kill_after: int = 12
     save_every: int = 3
     amid_epoch: bool = True
-    fast: bool = False
     needs: str = ""
     row: str = ""
 

@@ -25,5 +25,30 @@ SHAPES = [
     *MOMENTS,
 ]
 
+# One or two of each kind, which `make test` runs; `make test-full` runs all.
+FAST = {
+    "DataLoader(ds, shuffle=True)",
+    "batch_sampler=BatchSampler(RandomSampler(ds), n, False)",
+    "a sampler that draws from the global generator",
+    "a batch sampler with set_epoch",
+    "a subclass of DataLoader",
+    "IterableDataset with state_dict",
+    "a dict of a short and a long loader",
+    "accumulation by hand",
+    "two optimizers by hand (GAN)",
+    "on_train_batch_end that moves a teacher (BYOL)",
+    "on_train_epoch_start that multiplies a factor",
+    "ReduceLROnPlateau by epoch",
+    "OneCycleLR by step",
+    "EMAWeightAveraging",
+    "BackboneFinetuning",
+    "drop_last with too few examples",
+    "model: a list of losses",
+    "data set: a NumPy generator, in workers",
+    "callback: counters without state_dict",
+    "curriculum: dataset.level = current_epoch",
+    "NumPy values, a deque, a Path and a datetime",
+}
+
 # Shapes that are not yet what they declare, and why. A mend removes its lines: the tests fail where a line is untrue.
 PENDING: dict[str, str] = {}

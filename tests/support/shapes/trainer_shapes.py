@@ -15,20 +15,17 @@ def _callback(text: str, target: str, *, arguments: dict[str, Any] | None = None
 
 
 CALLBACKS = [
-    _callback("EMAWeightAveraging", "EMAWeightAveraging", arguments={"decay": 0.9}, fast=True),
-    _callback(
-        "StochasticWeightAveraging", "callbacks.Swa", expect="named", line="StochasticWeightAveraging", fast=True
-    ),
-    _callback("ModelPruning", "callbacks.Pruning", expect="named", line="ModelPruning", fast=True),
-    _callback("BackboneFinetuning", "callbacks.Finetuning", model=use("callbacks.Backbone"), fast=True),
+    _callback("EMAWeightAveraging", "EMAWeightAveraging", arguments={"decay": 0.9}),
+    _callback("StochasticWeightAveraging", "callbacks.Swa", expect="named", line="StochasticWeightAveraging"),
+    _callback("ModelPruning", "callbacks.Pruning", expect="named", line="ModelPruning"),
+    _callback("BackboneFinetuning", "callbacks.Finetuning", model=use("callbacks.Backbone")),
     _callback(
         "GradientAccumulationScheduler",
         "GradientAccumulationScheduler",
         arguments={"scheduling": {1: 2}},
         save_every=1,
-        fast=True,
     ),
-    _callback("LearningRateFinder", "LearningRateFinder", arguments={"num_training_steps": 5}, fast=True),
+    _callback("LearningRateFinder", "LearningRateFinder", arguments={"num_training_steps": 5}),
     _callback(
         "BatchSizeFinder",
         "BatchSizeFinder",
@@ -70,7 +67,7 @@ TRAINER = [
     _trainer("log_every_n_steps=1", "trainer.log_every_n_steps=1", kind="metrics and validation"),
     _trainer("limit_train_batches=0", "+trainer.limit_train_batches=0", expect="refused", line="limit_train_batches"),
     _trainer("an empty training set", data=use("callbacks.Nothing"), expect="refused", line="data"),
-    _trainer("drop_last with too few examples", data=use("callbacks.TooFew"), expect="refused", line="data", fast=True),
+    _trainer("drop_last with too few examples", data=use("callbacks.TooFew"), expect="refused", line="data"),
 ]
 
 
