@@ -115,6 +115,13 @@ def manifest_step(path: Path, *, unknown: float = 0) -> float:
     return unknown
 
 
+def manifest_epoch(path: Path) -> int | None:
+    """Return the epoch, from 0, in a checkpoint's manifest; None if unknown."""
+    with suppress(ValueError, OSError, KeyError, TypeError):
+        return int(json.loads(manifest_of(path).read_text())["epoch"])
+    return None
+
+
 def logged_before(path: Path) -> tuple[int, int] | None:
     """Return the rows of metrics.csv and the step of the loggers' next values at a save; None if unknown."""
     with suppress(ValueError, OSError, KeyError, TypeError):

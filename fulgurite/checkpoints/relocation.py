@@ -39,10 +39,13 @@ class RelocateCheckpoints(Callback):
         move = _find_move(states, folder)
         for callback, state in states:
             if "://" not in str(callback.dirpath):
-                _adapt(callback, state, folder, move)
+                dropped = _adapt(callback, state, folder, move)
+                if dropped and trainer.state.fn == "fit":
+                    log.warning("checkpoints outside %s are not restored: %s", callback.dirpath, ", ".join(dropped))
 
 
-def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move: tuple[Path, Path] | None) -> None:
+def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move: tuple[Path, Path] | None) -> list[str]:
+    """Adapt a state in place, and return the files that it must not name."""
     old, new = _folders(callback, state)
     if old != new and move is not None and _moved(old, *move) == new:
         _rewrite(state, lambda path: str(_moved(Path(path), old, new) or "") if path else "")
@@ -51,12 +54,11 @@ def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move:
         kept: dict[str, Any] = {name: state[name] for name in ("best_model_path", "current_score") if name in state}
         state.update({**callback.state_dict(), **kept})
     dropped = list(_drop_outside(state, new.resolve(), folder))
-    if dropped:
-        log.warning("checkpoints outside %s are not restored: %s", new, ", ".join(dropped))
     models = state.get("best_k_models") or {}
     if models and state.get("kth_best_model_path") not in models:
         worst = (max if callback.mode == "min" else min)(models, key=models.__getitem__)
         state["kth_best_model_path"], state["kth_value"] = worst, models[worst]
+    return dropped
 
 
 def _find_move(states: States, folder: Path) -> tuple[Path, Path] | None:

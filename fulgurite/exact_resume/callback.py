@@ -24,6 +24,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.order.epoch import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
@@ -170,6 +171,7 @@ class ExactResume(Callback):
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
             "user": self._user_state.state_dict(trainer),
+            "monitors": monitor_states(trainer),
         }
         common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
@@ -199,8 +201,8 @@ class ExactResume(Callback):
             log.warning("exact resume: %s", line)
         own = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
         self._state = {**own, "gradients": state_dict.get("gradients", {})}
-        if len(ranks) != trainer.world_size:
-            del self._state["generators"]  # the same state on all ranks would make them draw the same numbers
+        if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
+            self._state = {key: value for key, value in self._state.items() if key not in ("generators", "monitors")}
         self._user_state.load_state_dict(self._state.get("user", {}))
 
     def restore(self) -> None:
@@ -220,6 +222,7 @@ class ExactResume(Callback):
         replace_means(self._trainer, self._epoch_means, logged)
         self._trainer.callback_metrics.update(state["logged"])
         self._rng.load_state_dict(state["lending"])
+        restore_monitor_states(self._trainer, state.get("monitors", []))
         if "generators" in state:
             restore_rng_states(state["generators"])
 

@@ -40,7 +40,7 @@ def follow(loader: Any, spec: StreamSpec, place: str = "") -> bool:
     except TypeError:  # a built-in or a compiled class
         return False
     if source is None:
-        name_inexact(cursor.name, _reason(loader))
+        name_inexact(cursor.name, _reason(loader, spec))
         # Lightning warns of loaders without state_dict(), which is no longer true and names nothing
         warnings.filterwarnings("ignore", message=".*and your dataloader is not resumable")
     elif vars(loader).get("num_workers"):
@@ -113,7 +113,7 @@ def _is_stateful(source: Any) -> bool:
     return hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
 
 
-def _reason(loader: Any) -> str:
+def _reason(loader: Any, spec: StreamSpec) -> str:
     """Say why a loader without a state of its own may differ after a resume, and what to write."""
     if _is_stateful(getattr(loader, "dataset", None)) and vars(loader).get("num_workers"):
         return (
@@ -125,6 +125,8 @@ def _reason(loader: Any) -> str:
             "it has no state_dict(), and persistent workers may keep something from epoch to epoch. "
             "Use torchdata's StatefulDataLoader, or persistent_workers=false."
         )
+    if spec.resume == "restart":
+        return "a resumed run starts it over (resilience.stream_resume=restart), so that it sees other examples."
     return (
         "it has no state_dict(). A resumed run reads past the batches trained on, which is exact only if they are the "
         "same each time. Give it state_dict() and load_state_dict(), or use torchdata's StatefulDataLoader."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fulgurite.checkpoints.manifest import newest_intact, verify
+from fulgurite.checkpoints.manifest import manifest_epoch, newest_intact, verify
 from fulgurite.config.override_text import AUTO, is_hydra_overridden, set_config_value
 from fulgurite.config.schema import move_keys
 from fulgurite.core.errors import ConfigError, UserError
@@ -84,7 +84,7 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
     assert isinstance(saved, DictConfig)
     diff = diff_configs(move_keys(saved), task)
     if diff.rejected:
-        raise ConfigError([f"resume={run.folder}: {line}" for line in (*diff.rejected, *diff.takes_effect)])
+        raise ConfigError([f"resume={run.folder}: {line}" for line in diff.rejected])
     set_config_value(config, "resume.apply", diff.applied)
     set_config_value(config, "resume.run", str(run.folder))
     set_config_value(config, "hydra.run.dir", str(run.folder))
@@ -92,8 +92,17 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
         set_config_value(config, "hydra.output_subdir", STAGED_CONFIG_DIR)
     if not config.get("ckpt_path"):
         set_config_value(config, "ckpt_path", _find_checkpoint(run.folder, is_named=is_named))
+    _require_epochs(config)
     if rank() == 0:
         sys.stderr.writelines(f"resume: {line}\n" for line in diff.takes_effect)
+
+
+def _require_epochs(config: DictConfig) -> None:
+    """Refuse a maximum of epochs below those that the checkpoint has trained."""
+    limit, path = OmegaConf.select(config, "trainer.max_epochs"), config.get("ckpt_path")
+    epoch = manifest_epoch(Path(path)) if path else None
+    if isinstance(limit, int) and limit != -1 and epoch is not None and limit < epoch + 1:
+        raise ConfigError([f"trainer.max_epochs={limit}: the run is in epoch {epoch + 1}. Set {epoch + 1} or more."])
 
 
 def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None) -> RunDirectory | None:

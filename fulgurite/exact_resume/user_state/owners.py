@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
+from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
+from functools import cache
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
@@ -15,11 +19,12 @@ from torch.utils.data import Dataset, Sampler
 from torchmetrics import Metric, MetricCollection
 
 from fulgurite.compat.lightning import train_loaders
-from fulgurite.exact_resume.order.generators import find_generators
+from fulgurite.exact_resume.order.generators import KINDS, find_generators
 from fulgurite.exact_resume.user_state.plain_values import ATOMS
 
 LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
-DUNDER = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__abstractmethods__", "_abc_impl"})
+INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
 SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
 
 
@@ -77,30 +82,30 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
 
 def _user_classes(parts: Iterable[Any]) -> list[type]:
     """Return the user's classes of some objects, without those of installed libraries."""
-    libraries = (
-        "lightning.",
-        "pytorch_lightning.",
-        "fulgurite.",
-        "torch.",
-        "torchmetrics.",
-        "builtins",
-        "abc",
-        "typing",
-    )
-    kinds = [kind for part in parts for kind in type(part).__mro__]
-    return [kind for kind in dict.fromkeys(kinds) if not f"{kind.__module__}.".startswith(libraries)]
+    kinds = dict.fromkeys(kind for part in parts for kind in type(part).__mro__)
+    return [kind for kind in kinds if _is_users(kind.__module__)]
+
+
+@cache
+def _is_users(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return bool(file) and module.partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
 
 
 def _shared(kinds: Iterable[type]) -> Iterator[Owner]:
-    """Yield what the user's classes and modules hold: any object may change it, so it is named only."""
+    """Yield the data that the user's classes and modules hold: any object may change it, so it is named only."""
     remedy = "Keep it in an attribute of the object (self.x), which is saved"
     for kind in kinds:
-        yield Owner(f"class {kind.__qualname__}", kind.__qualname__, dict(vars(kind)), DUNDER, remedy, restores=False)
+        yield Owner(f"class {kind.__qualname__}", kind.__qualname__, _data_in(kind), frozenset(), remedy, False, False)
     for name in dict.fromkeys(kind.__module__ for kind in kinds):
         if (module := sys.modules.get(name)) is not None:
-            # modules hold classes, functions and constants in capitals; small values are variables
-            values = {key: value for key, value in vars(module).items() if not key.startswith("__")}
-            yield Owner(f"module {name}", name, values, frozenset(), remedy, restores=False)
+            yield Owner(f"module {name}", name, _data_in(module), frozenset(), remedy, False, False)
+
+
+def _data_in(holder: Any) -> dict[str, Any]:
+    """Return the numbers, text, tensors and containers of a class or a module, without imported objects."""
+    names = {name: value for name, value in vars(holder).items() if not name.startswith("__")}
+    return {name: value for name, value in names.items() if isinstance(value, DATA) and value is not None}
 
 
 def _of_model(model: LightningModule) -> Iterator[Owner]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -14,6 +15,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from fulgurite import compose
 from fulgurite.core.context import current_context
 from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.user_state.plain_values import (
@@ -23,6 +25,7 @@ from fulgurite.exact_resume.user_state.plain_values import (
     set_in_place,
     to_plain,
 )
+from src.train import train
 
 VALUES: list[Any] = [
     np.random.default_rng(3),
@@ -93,3 +96,17 @@ def test_a_run_without_exact_resume_is_recorded_and_not_warned_of(
         apply_exact_resume(Trainer(logger=False, accelerator="cpu"), 1, enabled=False, resumes=False)
     assert current_context().inexact == ["resilience.exact_resume=false: Lightning resumes this run. Set it to true."]
     assert not [record for record in caplog.records if "not exact" in record.getMessage()]
+
+
+def test_a_long_run_of_the_shipped_model_names_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    small = (
+        "+trainer.limit_train_batches=2",
+        "+trainer.limit_val_batches=1",
+        "test=false",
+        "extras.print_config=false",
+    )
+    train(compose([*small, "trainer.max_epochs=9"], output_dir=folder))
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["exact"], record["inexact"]) == (True, [])

@@ -219,6 +219,18 @@ def test_an_override_without_effect_is_rejected_and_the_run_is_unchanged(finishe
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_fewer_epochs_than_the_run_has_trained_are_refused_and_the_run_is_unchanged(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = only_run(finished / "logs")
+    epochs = 1 + json.loads((run / "checkpoints" / "last.ckpt.json").read_text())["epoch"]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
+    done = WarmProcess("train", [f"resume={run}", f"trainer.max_epochs={epochs - 1}"], tmp_path).wait()
+    assert done.returncode == 2
+    assert f"trainer.max_epochs={epochs - 1}: the run is in epoch {epochs}. Set {epochs} or more." in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -> None:
     assert start_cli(tmp_path, *QUICK, "trainer.max_epochs=1", "test=false").wait().returncode == 0
     run = only_run(tmp_path / "logs")
