@@ -253,7 +253,7 @@ class Stream(IterableDataset[int]):
         return iter(range(4))
 
 
-class OwnLoader(DataLoader[Any]):
+class UserLoader(DataLoader[Any]):
     """Could do anything."""
 
     def __iter__(self) -> Any:
@@ -264,7 +264,7 @@ class OwnLoader(DataLoader[Any]):
     ("loader", "reason"),
     [
         (DataLoader(Stream()), "iterable data set"),
-        (OwnLoader(Noisy(0)), "a OwnLoader iterates in a way of its own"),
+        (UserLoader(Noisy(0)), "a UserLoader iterates in a way of its own"),
         ([1, 2], "int is not a DataLoader"),
     ],
 )

@@ -68,7 +68,7 @@ class CountedNumbers(Numbers):
         self.generator.set_state(state["generator"])
 
 
-class OwnLoader:
+class UserLoader:
     """A loader that is no DataLoader, with the protocol of torchdata's and litdata's."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class OwnLoader:
         self.numbers.load_state_dict(state)
 
 
-class SizedOwnLoader(OwnLoader):
+class SizedUserLoader(UserLoader):
     """One that has a length: Lightning then fetches no batch ahead."""
 
     def __len__(self) -> int:
@@ -195,8 +195,8 @@ def _subclass() -> DataLoader[Any]:
 STREAMS: dict[str, Callable[[], Any]] = {
     "a stream without a state": lambda: DataLoader(Numbers(), batch_size=BATCH),
     "a stream with a state": lambda: DataLoader(CountedNumbers(), batch_size=BATCH),
-    "a loader of one's own": OwnLoader,
-    "a loader of one's own with a length": SizedOwnLoader,
+    "a loader of one's own": UserLoader,
+    "a loader of one's own with a length": SizedUserLoader,
     "a subclass of DataLoader": _subclass,
     "StatefulDataLoader of a stream": lambda: _stateful_loader(CountedNumbers(), batch_size=BATCH),
     "StatefulDataLoader of a data set": lambda: _stateful_loader(
@@ -211,7 +211,7 @@ STREAMS: dict[str, Callable[[], Any]] = {
         "long": DataLoader(Numbers(), batch_size=BATCH),
     },
     "max_size": lambda: CombinedLoader(
-        {"long": DataLoader(CountedNumbers(), batch_size=BATCH), "short": OwnLoader()}, "max_size"
+        {"long": DataLoader(CountedNumbers(), batch_size=BATCH), "short": UserLoader()}, "max_size"
     ),
 }
 
@@ -373,7 +373,7 @@ def test_another_number_of_processes_is_refused_in_one_line(tmp_path: Path) -> N
 
 
 def test_the_loader_of_a_step_is_the_users_own(tmp_path: Path) -> None:
-    loader = OwnLoader()
+    loader = UserLoader()
     model = _fit(tmp_path, lambda: loader, kill_at=1)
     assert model.trainer.train_dataloader is loader
-    assert isinstance(loader, OwnLoader)
+    assert isinstance(loader, UserLoader)

