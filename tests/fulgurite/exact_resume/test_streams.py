@@ -372,6 +372,7 @@ def test_another_number_of_processes_is_refused_in_one_line(tmp_path: Path) -> N
         _fit(tmp_path, STREAMS["a stream with a state"])
 
 
+@pytest.mark.slow
 def test_the_loader_of_a_step_is_the_users_own(tmp_path: Path) -> None:
     loader = UserLoader()
     model = _fit(tmp_path, lambda: loader, kill_at=1)

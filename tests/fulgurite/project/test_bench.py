@@ -163,6 +163,7 @@ def test_a_short_run_measures_training_and_memory(tmp_path: Path) -> None:
     assert rows[6]["parts"]["mapped, MiB"][0] > 0.9 * rows[6]["parts"]["arrays, MiB"][0]
 
 
+@pytest.mark.slow
 def test_a_short_run_measures_a_checkpoint_beside_a_plain_one(tmp_path: Path) -> None:
     rows = checkpoint_rows(tmp_path, 1_000_000, repeats=2)
     promises = [("P9", "x", "<= 1.5"), ("P9", "x", "<= 1.25"), ("P9", "s", "None")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.project import ROOT
 
-TRAIN = f"{sys.executable} src/train.py experiment=example extras.print_config=false"
+TRAIN = f"{shlex.quote(sys.executable)} src/train.py experiment=example extras.print_config=false"
 LINE = "No space left on device. Free space, or set paths.log_dir=<folder on another disk>."
 
 

@@ -77,6 +77,7 @@ def test_the_notebook_shows_the_run_it_is_given(run_dir: Path, monkeypatch: pyte
     assert shown["errors"] == ""
 
 
+@pytest.mark.slow
 def test_without_runs_the_notebook_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUN_DIR", raising=False)
     for name in ("src", "fulgurite", "configs"):

@@ -231,6 +231,7 @@ def test_fewer_epochs_than_the_run_has_trained_are_refused_and_the_run_is_unchan
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_new_learning_rate_takes_effect_when_it_is_asked_for(tmp_path: Path) -> None:
     assert start_cli(tmp_path, *QUICK, "trainer.max_epochs=1", "test=false").wait().returncode == 0
     run = only_run(tmp_path / "logs")
