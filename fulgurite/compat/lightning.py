@@ -1,4 +1,4 @@
-"""Private names of Lightning, torchmetrics and torch, each behind one function.
+"""Private names of Lightning's trainer, torchmetrics and torch, each behind one function.
 
 None of them has a public counterpart in Lightning 2.6, torchmetrics 1.9 and torch 2.13. A test requires each name in
 the installed versions. Nothing is imported before a function is called, so that importing this module costs nothing.
@@ -7,7 +7,6 @@ the installed versions. Nothing is imported before a function is called, so that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-    from lightning.pytorch.strategies import Strategy
     from lightning.pytorch.strategies.launchers.subprocess_script import (
         _SubprocessScriptLauncher as SubprocessScriptLauncher,
     )
@@ -237,57 +235,6 @@ def set_state(metric: Metric, state: Mapping[str, Any], update_count: int | None
     if update_count is not None:
         metric._update_count = update_count
     metric._computed = None
-
-
-# strategies and launchers, Lightning 2.6
-
-
-def has_process_group(strategy: Strategy) -> bool:
-    """Return whether a strategy makes a process group of torch.distributed."""
-    return hasattr(strategy, "_get_process_group_backend")
-
-
-def process_group_backend(strategy: Strategy) -> str:
-    """Return the backend of a strategy's process group: the requested one or the device's default."""
-    return str(strategy._get_process_group_backend())  # type: ignore[attr-defined]
-
-
-def requested_backend(strategy: Strategy) -> str | None:
-    """Return the strategy's argument `process_group_backend`."""
-    backend: str | None = strategy._process_group_backend  # type: ignore[attr-defined]
-    return backend
-
-
-def start_method(strategy: Strategy) -> str:
-    """Return how a strategy starts processes: popen, spawn, fork or forkserver."""
-    return str(getattr(strategy, "_start_method", "popen"))
-
-
-def process_group_timeout(strategy: Strategy) -> timedelta | None:
-    """Return the strategy's argument `timeout`; None where it takes none."""
-    return getattr(strategy, "_timeout", None)
-
-
-def set_process_group_timeout(strategy: Strategy, timeout: timedelta) -> None:
-    """Set what the argument `timeout` of a strategy sets."""
-    strategy._timeout = timeout  # type: ignore[attr-defined]
-
-
-def set_launcher(strategy: Strategy, launcher: SubprocessScriptLauncher) -> None:
-    """Replace the launcher of a strategy."""
-    strategy._launcher = launcher
-
-
-def start_child_scripts(launcher: SubprocessScriptLauncher) -> None:
-    """Start one process for each further rank of this node."""
-    launcher._call_children_scripts()
-
-
-def limit_threads(num_processes: int) -> None:
-    """Share the cores among the processes of a node unless OMP_NUM_THREADS is set."""
-    from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-
-    _set_num_threads_if_needed(num_processes=num_processes)
 
 
 # loggers and torch

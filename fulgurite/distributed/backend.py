@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fulgurite.compat.lightning import process_group_backend, requested_backend
+from fulgurite.compat.lightning_strategies import process_group_backend, requested_backend
 from fulgurite.core.errors import ConfigError, UserError, did_you_mean
 
 BACKEND_KEY = "trainer.strategy.process_group_backend"

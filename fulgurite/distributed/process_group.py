@@ -21,7 +21,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # not exported
 
-from fulgurite.compat.lightning import has_process_group, process_group_backend, start_method
+from fulgurite.compat.lightning_strategies import has_process_group, process_group_backend, start_method
 from fulgurite.config.schema import Distributed, read_settings
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError

@@ -18,8 +18,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.distributed.constants import default_pg_timeout
 
-from fulgurite.compat.lightning import (
-    SubprocessScriptLauncher,
+from fulgurite.compat.lightning import SubprocessScriptLauncher
+from fulgurite.compat.lightning_strategies import (
     limit_threads,
     process_group_timeout,
     set_launcher,

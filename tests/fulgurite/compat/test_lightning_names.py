@@ -1,4 +1,4 @@
-"""Each private name behind fulgurite/compat/lightning.py exists in the installed versions."""
+"""Each private name behind fulgurite/compat/lightning*.py exists in the installed versions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torchmetrics import MeanMetric
 
 from fulgurite.compat import lightning as compat
+from fulgurite.compat import lightning_strategies as strategies
 from tests.support.project import ROOT
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
 
@@ -131,26 +132,26 @@ def test_metrics() -> None:
 @pytest.mark.parametrize("make", [DDPStrategy, FSDPStrategy])
 def test_strategies(make: Any) -> None:
     strategy = make(timeout=timedelta(seconds=5), process_group_backend="gloo")
-    assert compat.process_group_timeout(strategy) == timedelta(seconds=5)
-    compat.set_process_group_timeout(strategy, timedelta(seconds=6))
+    assert strategies.process_group_timeout(strategy) == timedelta(seconds=5)
+    strategies.set_process_group_timeout(strategy, timedelta(seconds=6))
     assert vars(strategy)["_timeout"] == timedelta(seconds=6)
-    assert compat.has_process_group(strategy)
-    assert compat.requested_backend(strategy) == compat.process_group_backend(strategy) == "gloo"
-    assert compat.start_method(strategy) == "popen"
+    assert strategies.has_process_group(strategy)
+    assert strategies.requested_backend(strategy) == strategies.process_group_backend(strategy) == "gloo"
+    assert strategies.start_method(strategy) == "popen"
     launcher = compat.SubprocessScriptLauncher(LightningEnvironment(), 2, 1)
-    compat.set_launcher(strategy, launcher)
+    strategies.set_launcher(strategy, launcher)
     assert strategy.launcher is launcher
-    assert compat.start_method(DDPStrategy(start_method="spawn")) == "spawn"
+    assert strategies.start_method(DDPStrategy(start_method="spawn")) == "spawn"
 
 
 def test_launcher_and_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[bool] = []
     launcher = compat.SubprocessScriptLauncher(LightningEnvironment(), 1, 1)
     monkeypatch.setattr(launcher, "_call_children_scripts", lambda: started.append(True))
-    compat.start_child_scripts(launcher)
+    strategies.start_child_scripts(launcher)
     assert started == [True]
     assert hasattr(compat.SubprocessScriptLauncher, "_call_children_scripts")
-    compat.limit_threads(1)
+    strategies.limit_threads(1)
     assert compat.flatten_params({"a": {"b": 1}}) == {"a/b": 1}
     assert compat.DummyExperiment.__name__ in inspect.getsource(rank_zero_experiment)
     assert hasattr(dist, "_make_nccl_premul_sum") or not dist.is_nccl_available()
@@ -162,7 +163,8 @@ def test_unknown_name() -> None:
 
 
 def test_import_costs_nothing() -> None:
-    code = "import sys, fulgurite.compat.lightning; print({'torch', 'lightning'} & sys.modules.keys())"
+    modules = "fulgurite.compat.lightning, fulgurite.compat.lightning_strategies"
+    code = f"import sys, {modules}; print({{'torch', 'lightning'}} & sys.modules.keys())"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "set()"
 
