@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import Dataset
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.user_state.owners import Owner, known_ids, owners
+from fulgurite.exact_resume.user_state.loader_owners import Owner
+from fulgurite.exact_resume.user_state.owners import known_ids, owners
 from fulgurite.exact_resume.user_state.plain_values import (
     NotPlainError,
     fingerprint,

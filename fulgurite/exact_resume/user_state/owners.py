@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -15,40 +14,16 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
-from torch.utils.data import Dataset, Sampler
 from torchmetrics import Metric, MetricCollection
 
-from fulgurite.compat.lightning import train_loaders
-from fulgurite.exact_resume.order.generators import KINDS, find_generators
+from fulgurite.exact_resume.order.generators import KINDS
+from fulgurite.exact_resume.user_state.loader_owners import Owner, loader_owners, seeded_generators
 from fulgurite.exact_resume.user_state.plain_values import ATOMS
 
 LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
 INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
 SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
-
-
-@dataclass
-class Owner:
-    """An object with attributes.
-
-    Args:
-        key: Its key in checkpoints.
-        name: Its class, for messages.
-        values: Its attributes, which are written too.
-        excluded: Names that Lightning or torch manage.
-        remedy: What to write so that an object in an attribute is saved.
-        is_saved: Whether a hook of the user saves what this module cannot.
-        restores: Whether values can be restored; otherwise every change is named.
-    """
-
-    key: str
-    name: str
-    values: MutableMapping[str, Any]
-    excluded: frozenset[str]
-    remedy: str
-    is_saved: bool = False
-    restores: bool = True
 
 
 def owners(trainer: Trainer) -> Iterator[Owner]:
@@ -77,7 +52,7 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
             saves = _overrides(optimizer, torch.optim.Optimizer, ("state_dict",))
             yield Owner(f"optimizer {number}", type(optimizer).__name__, vars(optimizer), base, remedy, saves)
     yield from _shared(_user_classes([model, datamodule, *vars(trainer)["callbacks"]]))
-    yield from _of_loaders(trainer)
+    yield from loader_owners(trainer)
 
 
 def _user_classes(parts: Iterable[Any]) -> list[type]:
@@ -126,55 +101,6 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
 
 
-def _of_loaders(trainer: Trainer) -> Iterator[Owner]:
-    for number, loader in enumerate(train_loaders(trainer)):
-        found = list(datasets_of(loader))
-        for position, dataset in enumerate(found):
-            remedy = "Make it a function of the index and the epoch, or set it from the data module"
-            yield Owner(
-                f"data set {number}.{position}", type(dataset).__name__, vars(dataset), frozenset(), remedy, False
-            )
-        for sampler in _samplers(loader):
-            # what is plain in samplers of one's own is part of an exact loader's state
-            restored = frozenset(
-                name for name, value in vars(sampler).items() if type(value) in ATOMS and _restores_samplers(loader)
-            )
-            names = frozenset({"generator", "epoch", "data_source"}) | restored
-            remedy = "Set it from the epoch in on_train_epoch_start, and save between epochs only"
-            yield Owner(f"sampler {number}", type(sampler).__name__, vars(sampler), names, remedy, False, False)
-
-
-def _restores_samplers(loader: Any) -> bool:
-    return hasattr(getattr(loader, "order", None), "loaded_attributes")
-
-
-def datasets_of(loader: Any) -> Iterator[Any]:
-    """Yield the user's data sets of a loader, also those inside a Subset or a ConcatDataset."""
-    yield from _nested(getattr(loader, "dataset", None))
-
-
-def _nested(dataset: Any, depth: int = 5) -> Iterator[Any]:
-    """Yield the data set of the user, and those inside it."""
-    if dataset is None or depth == 0 or not hasattr(dataset, "__dict__"):
-        return
-    if type(dataset).__module__.startswith("fulgurite."):
-        yield from _nested(vars(dataset).get("_wrapped"), depth)
-        return
-    yield dataset
-    inner = vars(dataset).get("dataset", vars(dataset).get("datasets"))
-    for each in inner if isinstance(inner, (list, tuple)) else [inner]:
-        if isinstance(each, Dataset):
-            yield from _nested(each, depth - 1)
-
-
-def _samplers(loader: Any) -> Iterator[Any]:
-    found = getattr(loader, "sampler", None)
-    while type(found).__module__.startswith("fulgurite."):
-        found = vars(found).get("sampler")
-    if isinstance(found, Sampler):
-        yield found
-
-
 class _Buffers(dict[str, Any]):
     """The buffers of a module that its state_dict leaves out."""
 
@@ -191,14 +117,7 @@ def known_ids(trainer: Trainer) -> set[int]:
     model: LightningModule = trainer.lightning_module
     saved: Iterable[Any] = [*model.modules(), *model.parameters(), *model.buffers()]
     parts = [trainer, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"], *trainer.optimizers]
-    return {id(each) for each in [*saved, *parts, *_seeded_generators(trainer)] if each is not None}
-
-
-def _seeded_generators(trainer: Trainer) -> Iterator[Any]:
-    """Yield the generators in data sets and samplers that an exact loader seeds for each batch or pass."""
-    for loader in train_loaders(trainer):
-        if type(loader).__module__.startswith("fulgurite."):
-            yield from find_generators(loader.dataset, loader.collate_fn, *_samplers(loader))
+    return {id(each) for each in [*saved, *parts, *seeded_generators(trainer)] if each is not None}
 
 
 def _overrides(value: Any, base: type, names: tuple[str, ...]) -> bool:

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.user_state.owners import datasets_of
+from fulgurite.exact_resume.user_state.loader_owners import datasets_of
 
 
 def name_worker_copies(trainer: Trainer) -> None:
