@@ -15,6 +15,11 @@ from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
 
+NEVER_SAVED = (
+    "%s: a validation follows every optimizer step (trainer.val_check_interval), and no state can be saved right "
+    "after one. A killed run resumes from the start of its epoch."
+)
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps one file of the newest state, saved between epochs and every n steps within an epoch.
@@ -52,6 +57,8 @@ class LastCheckpoint(ModelCheckpoint):
         self._resumed_between_epochs = False
         self._has_validated = False  # since the batch was trained on
         self._num_steps, self._has_stepped = 0, True  # of manual optimization, in the batch
+        self._num_blocked = 0  # steps in a row that a validation kept from being saved
+        self._has_warned = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep other callbacks from writing the file.
@@ -81,12 +88,11 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._saved_step = self._num_steps = trainer.global_step
         call_after_batch(trainer, self, partial(self._save_when_due, trainer))
-        if self.every_n_train_steps is not None and trainer.val_check_batch == 1 and trainer.enable_validation:
-            log.warning(
-                "%s: a validation follows every step (trainer.val_check_interval), and no state can be saved right "
-                "after one. A killed run resumes from the start of its epoch.",
-                type(self).__name__,
-            )
+        interval = trainer.val_check_batch if trainer.enable_validation else None
+        # a remainder of 0: each batch that ends an accumulation is validated after
+        is_never = interval is not None and trainer.accumulate_grad_batches % interval == 0
+        if self.every_n_train_steps is not None and is_never:
+            self._warn_never_saved()
         if self._resumed_between_epochs:
             # with max_steps Lightning 2.6 treats every resumed run as amid an epoch
             trainer.fit_loop.epoch_loop.restarting = False
@@ -103,8 +109,19 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _save_when_due(self, trainer: Trainer) -> None:
         every = self.every_n_train_steps
-        if every is not None and trainer.global_step - self._saved_step >= every and self._is_resumable(trainer):
+        if every is None or trainer.global_step - self._saved_step < every:
+            return
+        if self._is_resumable(trainer):
             self._save(trainer)
+        elif self._has_validated and self._has_stepped:
+            self._num_blocked += 1
+            if self._num_blocked == 2:  # of manual optimization: its steps are not known before
+                self._warn_never_saved()
+
+    def _warn_never_saved(self) -> None:
+        if not self._has_warned:
+            log.warning(NEVER_SAVED, type(self).__name__)
+        self._has_warned = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the previous epoch, now that it is complete."""
@@ -159,6 +176,7 @@ class LastCheckpoint(ModelCheckpoint):
         finally:
             self._between_epochs = False
         self._saved_step = self.newest = trainer.global_step
+        self._num_blocked = 0
 
     def _is_resumable(self, trainer: Trainer) -> bool:
         """Return whether a run can resume exactly after the batch that was just trained on."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.checkpoints.manifest import newest_intact, require_intact, suggest_intact
 from fulgurite.checkpoints.matching import matching_state
@@ -33,8 +33,16 @@ def resolve_checkpoint(cfg: DictConfig, model: LightningModule, skip: Sequence[s
     if not source:
         return None
     path = _local_file(str(source), cfg.get("ckpt_sha256"), Path(cfg.paths.log_dir) / "downloads")
-    matching_state(load(path), model, path, skip, report=True)
+    matching_state(load(path), model, path, skip, named=describe_source(cfg, path), report=True)
     return str(path)
+
+
+def describe_source(cfg: DictConfig, path: Path) -> str:
+    """Return how the user named a checkpoint: `ckpt_path=<file>:`, or `resume=<run>: <file>`; begins a message."""
+    for key, argument in (("resume.run", "resume"), ("run", "run")):
+        if (run := OmegaConf.select(cfg, key)) and path.is_relative_to(run):
+            return f"{argument}={run}: {path.name}"
+    return f"ckpt_path={path}:"
 
 
 def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> str | None:

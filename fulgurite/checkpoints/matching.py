@@ -25,6 +25,7 @@ def matching_state(
     path: Path,
     skip: Sequence[str] = (),
     *,
+    named: str = "",
     report: bool = False,
 ) -> dict[str, Any]:
     """Return the `state_dict` of a checkpoint for a model, after a comparison of names and shapes.
@@ -37,6 +38,7 @@ def matching_state(
         model: The model to load it into.
         path: The file, for messages.
         skip: Names of modules or parameters whose values stay as built.
+        named: How the user named the file, as returned by `describe_source`. Default: by `ckpt_path`.
         report: Log the values of one side that the other lacks.
 
     Raises:
@@ -53,7 +55,7 @@ def matching_state(
         if not _differing(after := _without(changed["state_dict"], skip), wanted, strict=model.strict_loading):
             state, differing = after, []
     if differing:
-        raise UserError(_refusal(differing, state, wanted, path))
+        raise UserError(_refusal(differing, state, wanted, named or f"ckpt_path={path}:"))
     if report:
         _report(state, checkpoint["state_dict"], ours, path)
     return state
@@ -103,7 +105,7 @@ def _require_known(skip: Sequence[str], names: Iterable[str]) -> None:
             )
 
 
-def _refusal(differing: Sequence[str], state: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> str:
+def _refusal(differing: Sequence[str], state: Mapping[str, Any], wanted: Mapping[str, Any], named: str) -> str:
     def described(values: Mapping[str, Any], name: str) -> str:
         return str(_shape(values[name])) if name in values else "missing"
 
@@ -116,7 +118,7 @@ def _refusal(differing: Sequence[str], state: Mapping[str, Any], wanted: Mapping
     if len(differing) < len(wanted) and len(modules) <= MAX_SHOWN:
         remedy = f", or start from the other parameters with resume.mode=weights resume.skip=[{','.join(modules)}]"
     return (
-        f"ckpt_path={path}: was saved from another model ({'; '.join(shown)}; {len(differing)} in all). "
+        f"{named} was saved from another model ({'; '.join(shown)}; {len(differing)} in all). "
         f"Pass the model config of its run, e.g. experiment=<its experiment>{remedy}."
     )
 

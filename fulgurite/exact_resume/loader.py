@@ -126,8 +126,8 @@ class ExactLoader(DataLoader[Any]):
         for name, value in self._settings().items():
             if state[name] != value:
                 raise UserError(
-                    f"ckpt_path: was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, now {value}. "
-                    "Pass the same value, or set resilience.exact_resume=false."
+                    f"data: the checkpoint was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, "
+                    f"now {value}. Pass the same value, or set resilience.exact_resume=false."
                 )
         self._restored = (state["epoch"], state.get("pass", 0), state["batches"])
         if isinstance(self.order, OwnOrder):

@@ -76,7 +76,7 @@ def load_stream_states(trainer: Trainer, ranks: Sequence[list[dict[str, Any] | N
     """
     if ranks and len(ranks) != trainer.world_size:
         raise UserError(
-            f"ckpt_path: a stream was saved with processes {len(ranks)}, now {trainer.world_size}. "
+            f"data: a stream was saved with processes {len(ranks)}, now {trainer.world_size}. "
             "Pass the same value, or set resilience.exact_resume=false."
         )
     loaders = train_loaders(trainer)

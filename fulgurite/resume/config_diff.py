@@ -22,6 +22,12 @@ CHANGES_NUMBERS = {
     "resilience": {"exact_resume"},
 }  # fmt: skip
 OTHER_NUMBERS = "takes effect; the run no longer matches an uninterrupted one"
+OF_MODEL = "takes effect if the weights fit; the run no longer matches an uninterrupted one"
+STATES = ("optimizer", "scheduler")
+KEEPS_STATES = (
+    ". Its optimizers and schedulers keep the settings of the checkpoint: for a learning rate or a weight decay pass "
+    f"resume.reset=[{','.join(STATES)}]"
+)
 MISSING = object()
 
 
@@ -56,7 +62,7 @@ def diff_configs(saved: DictConfig, current: DictConfig) -> ConfigDiff:
         elif name.partition(".")[0] in CHANGES_NUMBERS.get(group, ()):
             diff.takes_effect.append(f"{change} {OTHER_NUMBERS}")
         elif group == "model" and name:
-            diff.takes_effect.append(f"{change} {OTHER_NUMBERS.replace(';', ' if the weights fit;')}")
+            diff.takes_effect.append(f"{change} {OF_MODEL}" + ("" if {*STATES} <= {*reset} else KEEPS_STATES))
         else:
             diff.takes_effect.append(f"{change} takes effect")
     diff.rejected += [

@@ -117,8 +117,8 @@ class LoadOptimizerState(Callback):
 class RequireSameOptimizer(Callback):
     """Callback that rejects a checkpoint of another optimizer before Lightning restores its state."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, named: str) -> None:
+        self.named = named  # the checkpoint, as `describe_source` returns it
         self._saved: list[set[str]] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ class RequireSameOptimizer(Callback):
             # a newer release of the same optimizer may add settings, but removes none
             if (missing := sorted(needed - saved)) and saved - needed - NOT_SETTINGS:
                 raise UserError(
-                    f"ckpt_path={self.path}: was saved with another optimizer: it holds no {', '.join(missing)}, "
+                    f"{self.named} was saved with another optimizer: it holds no {', '.join(missing)}, "
                     f"which {type(optimizer).__name__} needs. Set the model.optimizer of that run, or load only the "
                     "weights with resume.mode=weights."
                 )

@@ -106,7 +106,7 @@ def _require_epochs(config: DictConfig) -> None:
 
 
 def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None) -> RunDirectory | None:
-    """Return the newest resumable run with the same config; with `hydra.run.dir=<folder>` only the run in that folder.
+    """Choose a run with the same config by `newest_resumable`; with `hydra.run.dir=<folder>` only in that folder.
 
     Args:
         config: The composed config with its `hydra` node.
@@ -120,8 +120,9 @@ def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | Non
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
     if not is_hydra_overridden(config, "hydra.run.dir"):
         runs = RunDirectory.newest_first(folder.parent)
-        same = (run for run in runs if run.record.get("config_hash") == wanted and run.is_resumable())
-        return next((run for run in same if torchrun is None or run.record.get("torchrun") == torchrun), None)
+        same = (run for run in runs if run.record.get("config_hash") == wanted)
+        mine = (run for run in same if torchrun is None or run.record.get("torchrun") == torchrun)
+        return RunDirectory.newest_resumable(mine)[0]
     run = RunDirectory.of(folder.absolute())
     if run is not None and run.record.get("config_hash") != wanted:
         raise UserError(

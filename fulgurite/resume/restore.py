@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.checkpoints.loading import load, resolve_checkpoint
+from fulgurite.checkpoints.loading import describe_source, load, resolve_checkpoint
 from fulgurite.checkpoints.manifest import logged_before, manifest_of, manifest_step
 from fulgurite.checkpoints.matching import matching_state
 from fulgurite.core.errors import UserError
@@ -71,7 +71,7 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
         if reset or apply:
             callbacks.insert(0, OverrideRestoredSettings(reset, apply))
         if "optimizer" not in reset:
-            callbacks.append(RequireSameOptimizer(path))
+            callbacks.append(RequireSameOptimizer(describe_source(cfg, Path(path))))
         trainer.num_sanity_val_steps = 0  # the run did its sanity check at its first start
     if resumed is not None and rank() == 0:
         _rewind(resumed, trainer)

@@ -6,6 +6,7 @@ same config once the config is composed. `run=<run directory>` is the shorthand 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,14 @@ def _find_run(name: str, others: Sequence[str]) -> RunDirectory:
         return RunDirectory.read(Path(name).expanduser().resolve(), argument=f"resume={name}")
     cfg = compose([override for override in others if not override.startswith(("-", "resume"))])
     runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
-    run = next((run for run in RunDirectory.newest_first(runs) if run.is_resumable()), None)
+    run, skipped = RunDirectory.newest_resumable(RunDirectory.newest_first(runs))
     if run is None:
         raise UserError(
             f"resume={LAST}: {runs} holds no interrupted run. "
             "Start one without resume, or name a finished one: resume=<run directory>."
         )
+    for newer in skipped:
+        sys.stderr.write(f"resume={LAST}: skipped {newer.folder}, which has no checkpoint ({newer.reason})\n")
     return run
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.core.errors import EXIT_DIVERGED, UserError
+from fulgurite.core.errors import EXIT_DIVERGED, EXIT_USER, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
@@ -65,6 +65,25 @@ class RunDirectory:
         for path in sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             if (run := cls.of(path.parent)) is not None:
                 yield run
+
+    @classmethod
+    def newest_resumable(cls, runs: Iterable[RunDirectory]) -> tuple[RunDirectory | None, list[RunDirectory]]:
+        """Choose the run to resume: the newest with a checkpoint, else the newest that was not refused.
+
+        Args:
+            runs: The newest first.
+
+        Returns:
+            The run, and the resumable ones that are newer. None when there is nothing to resume.
+        """
+        without: list[RunDirectory] = []
+        for run in runs:
+            if run.is_resumable():
+                if run.has_checkpoint():
+                    return run, without
+                without.append(run)
+        begun = next((run for run in without if run.record.get("exit_code") != EXIT_USER), None)
+        return begun, without[: without.index(begun)] if begun is not None else []
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -127,6 +146,10 @@ class RunDirectory:
         """Return whether the run stopped early for a reason that may be gone, and no process has it locked."""
         diverged = self.record.get("exit_code") == EXIT_DIVERGED  # it would diverge again
         return self.status in {"killed", "failed"} and not diverged and not is_locked(self.folder)
+
+    def has_checkpoint(self) -> bool:
+        """Return whether the run has saved a checkpoint."""
+        return any((self.folder / "checkpoints").glob("*.ckpt"))
 
     def metric_rows(self, names: Sequence[str] | None = None) -> Iterator[dict[str, float]]:
         """Yield the rows of `metrics.csv`, all or the named columns, oldest first.

@@ -90,13 +90,30 @@ def test_an_accumulation_by_hand_resumes_across_epochs(tmp_path: Path) -> None:
         assert torch.equal(weight, resumed["state_dict"][name]), name
 
 
-@pytest.mark.parametrize(("interval", "every", "warns"), [(1, 2, True), (2, 2, False), (1, None, False)])
-def test_a_run_that_cannot_be_saved_within_an_epoch_warns_at_its_start(
-    interval: int, every: int | None, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("model", "switches", "every", "num_lines"),
+    [
+        (Net, {"val_check_interval": 1}, 2, 1),
+        (Net, {"val_check_interval": 2}, 2, 0),
+        (Net, {"val_check_interval": 1}, None, 0),
+        (Net, {"val_check_interval": 2, "accumulate_grad_batches": 2}, 1, 1),
+        (Net, {"val_check_interval": 2, "accumulate_grad_batches": 3}, 1, 0),
+        (ManualAccumulation, {"val_check_interval": 2}, 1, 1),
+        (ManualAccumulation, {"val_check_interval": 3}, 1, 0),
+        (ManualAccumulation, {"val_check_interval": 2}, None, 0),
+    ],
+)
+def test_a_run_that_cannot_be_saved_within_an_epoch_warns_once(
+    model: type[Net],
+    switches: dict[str, Any],
+    every: int | None,
+    num_lines: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        fit(tmp_path, Net, every=every, val_check_interval=interval)
-    assert ("resumes from the start of its epoch" in caplog.text) is warns
+        fit(tmp_path, model, every=every, **switches)
+    assert caplog.text.count("resumes from the start of its epoch") == num_lines
 
 
 @pytest.mark.parametrize("save_last", [True, "link"])

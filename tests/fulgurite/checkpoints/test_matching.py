@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from omegaconf import OmegaConf
 from torch import nn
 
 import fulgurite
+from fulgurite.checkpoints.loading import resolve_checkpoint
 from fulgurite.checkpoints.matching import matching_state
 from src.eval import evaluate
 from src.train import train
@@ -78,6 +80,27 @@ def test_a_partial_checkpoint_needs_strict_loading_off(caplog: pytest.LogCapture
     assert "x.ckpt: took 2 of 4 values; these stay as built: body.weight, body.bias" in caplog.text
     assert "head.weight is (3, 2) in the file" in refuse(saved(width=3), Two(strict=False))
     assert "4 in all" in refuse(saved("body", "head"), Two(strict=False))
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("resume", "resume={run}: last.ckpt was saved from another model (head.weight"),
+        ("run", "run={run}: last.ckpt was saved from another model (head.weight"),
+        ("none", "ckpt_path={run}/checkpoints/last.ckpt: was saved from another model (head.weight"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_by_the_argument_that_named_it(
+    key: str, line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints/last.ckpt"
+    torch.save(saved(), path)
+    named = {"resume": {"run": str(tmp_path)}} if key == "resume" else {key: str(tmp_path)}
+    cfg = OmegaConf.create({"ckpt_path": str(path), "paths": {"log_dir": str(tmp_path)}, **named})
+    with pytest.raises(fulgurite.UserError) as caught:
+        resolve_checkpoint(cfg, Two(width=3))
+    assert str(caught.value).startswith(line.format(run=tmp_path))
 
 
 def test_another_head_is_skipped_by_name(caplog: pytest.LogCaptureFixture) -> None:

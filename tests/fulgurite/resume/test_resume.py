@@ -341,6 +341,57 @@ def test_resumable_runs_are_those_that_were_killed_or_failed(runs: Path) -> None
     assert [run.is_resumable() for run in found] == [True, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("with_checkpoint", "chosen", "skipped"), [([], "3", []), (["1"], "1", ["4", "3"]), (["1", "3"], "3", ["4"])]
+)
+def test_the_run_to_resume_is_the_newest_with_a_checkpoint_else_the_newest_that_began(
+    with_checkpoint: list[str], chosen: str, skipped: list[str], runs: Path
+) -> None:
+    (runs / "4").mkdir()
+    (runs / "4/run.json").write_text('{"status": "failed", "exit_code": 2, "reason": "model.lr=x: is not a number"}')
+    for name in with_checkpoint:
+        (runs / name / "checkpoints").mkdir()
+        (runs / name / "checkpoints/last.ckpt").touch()
+    run, newer = RunDirectory.newest_resumable(RunDirectory.newest_first(runs))
+    assert run is not None
+    assert run.folder.name == chosen
+    assert [each.folder.name for each in newer] == (skipped or ["4"])
+
+
+def test_runs_that_were_refused_are_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "failed", "exit_code": 2}')
+    assert RunDirectory.newest_resumable([RunDirectory(tmp_path)]) == (None, [])
+
+
+def test_last_names_the_newer_runs_without_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, ending in enumerate(['"killed"', '"failed", "exit_code": 2, "reason": "model.lr=x: is wrong"']):
+        run = tmp_path / f"train/runs/{number}"
+        (run / ".hydra").mkdir(parents=True)
+        (run / "run.json").write_text(f'{{"status": {ending}}}')
+        (run / ".hydra/overrides.yaml").write_text("[]\n")
+        (run / ".hydra/hydra.yaml").write_text("hydra: {overrides: {hydra: []}}\n")
+        os.utime(run / "run.json", (number, number))
+    (tmp_path / "train/runs/0/checkpoints").mkdir()
+    (tmp_path / "train/runs/0/checkpoints/last.ckpt").touch()
+    overrides = expand_shorthands(["resume=last", f"paths.log_dir={tmp_path}"], "train")
+    assert f"resume.run='{tmp_path}/train/runs/0'" in overrides
+    newer = f"{tmp_path}/train/runs/1"
+    assert capsys.readouterr().err == (
+        f"resume=last: skipped {newer}, which has no checkpoint (model.lr=x: is wrong)\n"
+    )
+
+
+@pytest.mark.parametrize(("reset", "keeps"), [([], True), (["optimizer"], True), (["optimizer", "scheduler"], False)])
+def test_a_learning_rate_of_the_model_is_reported_as_kept_unless_its_states_are_reset(
+    reset: list[str], keeps: bool
+) -> None:
+    saved = OmegaConf.create({"model": {"lr": 0.1}, "resume": {}})
+    now = OmegaConf.create({"model": {"lr": 0.2}, "resume": {"reset": reset, "apply": []}})
+    (line,) = diff_configs(saved, now).takes_effect
+    assert line.startswith("model.lr 0.1 -> 0.2 takes effect if the weights fit; the run no longer matches")
+    assert ("Its optimizers and schedulers keep the settings of the checkpoint" in line) is keeps
+
+
 def test_rows_from_the_step_on_are_cut_and_a_torn_line_too(tmp_path: Path) -> None:
     text = "epoch,step,a\n0,2,1.5\n1,5,2.5\n2,8,3.5\n2,"
     (tmp_path / "metrics.csv").write_text(text)
