@@ -31,6 +31,7 @@ from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import build_guarded
+from fulgurite.loggers.log_dir import set_log_dir
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger, RecordLogged
 from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.runs.provenance import config_hash
@@ -114,10 +115,11 @@ def build(cfg: DictConfig) -> Run:
         callbacks.append(pruning)
     metrics = MetricsCSVLogger(cfg.paths.output_dir)
     callbacks.append(RecordLogged(metrics))
-    loggers = [metrics, *_build_loggers(cfg, resumed_from)]
+    loggers = [*_build_loggers(cfg, resumed_from), metrics]  # self.logger is the first: the user's choice
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
+    set_log_dir(trainer, run_dir)
     timeout = install_supervision(trainer, run_dir, read_settings(cfg, Distributed).rank_timeout_seconds)
     configure_process_group(trainer, cfg, timeout)
     datamodule: LightningDataModule = _instantiate(cfg.data, "data")

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from fulgurite.compat.lightning import num_logged_steps
+from fulgurite.compat.lightning import DummyExperiment, num_logged_steps
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import write_atomic
 from fulgurite.core.rank_logging import RankedLogger
@@ -42,13 +42,28 @@ class MetricsCSVLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the logger."""
-        return "metrics_file"
+        """Empty: the file is in the run directory itself, and so are checkpoints of a callback without `dirpath`."""
+        return ""
 
     @property
     def version(self) -> str:
         """Empty: a run has one metrics file."""
         return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self._path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """The run directory, as of Lightning's CSV logger."""
+        return self.save_dir
+
+    @property
+    def experiment(self) -> DummyExperiment:
+        """An object that ignores every call: a model that logs images runs without a service too."""
+        return DummyExperiment()
 
     @property
     def num_rows(self) -> int:

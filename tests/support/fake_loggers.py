@@ -121,7 +121,7 @@ class KillServer(AtStep):
 
     def act(self, trainer: Trainer) -> None:
         """Kill it."""
-        vars(trainer.loggers[-1])["delivery"].end_stage()  # so that the test knows what was sent
+        vars(trainer.loggers[0])["delivery"].end_stage()  # so that the test knows what was sent
         self.server.kill()
 
 
