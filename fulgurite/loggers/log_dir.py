@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,7 @@ class _InRunDirectory(Trainer):
         return _restore, (self.original_class, vars(self).copy())
 
 
-@cache
-def _class_in_run_directory(original: Any) -> type[Trainer]:
+def _class_in_run_directory(original: type[Trainer]) -> type[Trainer]:
     attributes = {"__module__": original.__module__, "__doc__": original.__doc__, "original_class": original}
     return type(original.__name__, (_InRunDirectory, original), attributes)
 
