@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from fulgurite.compat.lightning import (
@@ -17,20 +15,15 @@ from fulgurite.compat.lightning import (
     end_restart,
     is_amid_epoch,
     set_state,
-    uses_distributed_sampler,
 )
-from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.dataloading.patch import patch_loaders
+from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
-from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
-from fulgurite.exact_resume.order.epoch import FoundGenerators
-from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, restore_rng_states, rng_states
-from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
-from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
-from fulgurite.exact_resume.streams import follow_all, load_stream_states, stream_states
+from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
+from fulgurite.exact_resume.stream_cursor import StreamResume
+from fulgurite.exact_resume.streams import load_stream_states, stream_states
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
 from fulgurite.exact_resume.user_state.means import add_saved_means, epoch_means, replace_means
 from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
@@ -40,7 +33,6 @@ log = RankedLogger(__name__)
 # positions in the training loop where a checkpoint can hold all that a resumed run needs
 RESUMABLE_POINTS = ("epoch start", "step", "end")
 T = TypeVar("T")
-MARK = "is_exact"  # attribute of a wrapped loader method
 
 
 class ExactResume(Callback):
@@ -62,15 +54,13 @@ class ExactResume(Callback):
 
     def __init__(self, seed: int | None, stream_resume: StreamResume = "skip", *, save_attributes: bool = True) -> None:
         self.seed = seed if seed is not None else torch.seed() % 2**32
-        self.stream_resume: StreamResume = stream_resume
         self._position = ""
         self._stream_states: list[Any] = []  # by rank
         self._state: dict[str, Any] | None = None
         self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
         self._trainer: Trainer | None = None
-        self._rng = ScopedRng()
-        self._generators: FoundGenerators = {}  # of the user's samplers
         self._user_state = UserState(save_attributes)
+        self._loaders = DataLoaders(self.seed, stream_resume, self._user_state, self.restore)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on a seed and wrap the data module, in the process that trains: it may be a spawned one."""
@@ -82,66 +72,10 @@ class ExactResume(Callback):
         defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
         if (datamodule := getattr(trainer, "datamodule", None)) is not None:
-            self.wrap_loaders(datamodule)
+            self._loaders.seed = self.seed
+            self._loaders.wrap(datamodule)
         else:
             log.warning("exact resume does not control the data order of bare DataLoaders. Pass datamodule= to fit.")
-
-    def wrap_loaders(self, datamodule: LightningDataModule) -> None:
-        """Make the loaders of a data module exact where possible."""
-        make = datamodule.train_dataloader
-        if hasattr(make, MARK):
-            return  # fitted before
-
-        @wraps(make)
-        def train_dataloader() -> Any:
-            trainer = cast("Trainer", datamodule.trainer)
-            self._user_state.before_loaders(trainer)
-            loaders = make()
-            if vars(trainer)["overfit_batches"] != 0:
-                name_inexact("trainer.overfit_batches", "the order of its batches is left to Lightning.")
-                return loaders
-            spec = self._shard_spec(trainer)
-            loaders, reasons = make_exact(loaders, spec)
-            follow_all(loaders, spec.streams)
-            for reason in reasons:
-                name_inexact("data.train_dataloader", f"{reason}. Its order and random changes may differ.")
-            return loaders
-
-        def pass_seed() -> int:
-            trainer = cast("Trainer", datamodule.trainer)
-            return derive_seed("validation", self.seed, trainer.current_epoch, trainer.global_step)
-
-        def seed_validation(loader: DataLoader[Any]) -> None:
-            if cast("Trainer", datamodule.trainer).world_size == 1 or shards_itself(loader):
-                seed_passes(loader, pass_seed)
-            if loader.generator is None:
-                # persistent workers draw once per process, so a resumed run would draw once more
-                loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
-
-        setattr(train_dataloader, MARK, True)
-        vars(datamodule)["train_dataloader"] = train_dataloader
-        patch_loaders(datamodule, seed_validation, MARK, ["val_dataloader"])
-
-    def _shard_spec(self, trainer: Trainer) -> ShardSpec:
-        # without use_distributed_sampler the data module shards the data itself
-        ranks = (trainer.distributed_sampler_kwargs or {}) if uses_distributed_sampler(trainer) else {}
-        may_fetch = defer_first_fetch(trainer)
-
-        def on_start() -> bool:
-            if is_allowed := may_fetch():
-                self.restore()
-            return is_allowed
-
-        return ShardSpec(
-            self.seed,
-            on_start,
-            self._rng,
-            ranks.get("rank", 0),
-            ranks.get("num_replicas", 1),
-            StreamSpec(trainer, self.seed, on_start, self.stream_resume),
-            trainer.global_rank,
-            generators=self._generators,
-        )
 
     # state
 
@@ -161,7 +95,7 @@ class ExactResume(Callback):
             return common
         own = {
             "generators": rng_states(),
-            "lending": self._rng.state_dict(),
+            "lending": self._loaders.rng.state_dict(),
             "metrics": {
                 name: {"state": metric.metric_state, "updates": metric.update_count}
                 for name, metric in _named_metrics(trainer.lightning_module)
@@ -190,7 +124,7 @@ class ExactResume(Callback):
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
             return
-        self.seed = state_dict["seed"]
+        self.seed = self._loaders.seed = state_dict["seed"]
         self._stream_states = state_dict.get("streams", [])
         trainer.num_sanity_val_steps = 0  # the interrupted run did its sanity check
         ranks = state_dict.get("ranks")
@@ -221,7 +155,7 @@ class ExactResume(Callback):
         self._epoch_means = dict(state["means"])
         replace_means(self._trainer, self._epoch_means, logged)
         self._trainer.callback_metrics.update(state["logged"])
-        self._rng.load_state_dict(state["lending"])
+        self._loaders.rng.load_state_dict(state["lending"])
         restore_monitor_states(self._trainer, state.get("monitors", []))
         if "generators" in state:
             restore_rng_states(state["generators"])
