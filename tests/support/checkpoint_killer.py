@@ -1,9 +1,6 @@
-"""Saves checkpoints in children that are killed at chosen moments, and tells what each kill left behind.
+"""Save checkpoints in children that are killed at chosen moments, and return what each kill left behind.
 
-    python tests/support/checkpoint_killer.py <folder> <kills> <MB of a checkpoint> <name of a CheckpointIO>
-
-Every tensor of generation n is filled with n, so a mixture of two generations would be seen. Writes one JSON list to
-standard output.
+Every tensor of generation n is filled with n, so a mixture of two generations would be seen.
 """
 
 from __future__ import annotations
@@ -11,20 +8,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# started as a file, the path begins with this folder: put the root there instead
-sys.path[0] = str(Path(__file__).resolve().parents[2])
+import torch
 
-import torch  # noqa: E402
-
-from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO  # noqa: E402
-from fulgurite.checkpoints.io import VerifiedCheckpointIO  # noqa: E402
-from fulgurite.checkpoints.manifest import verify  # noqa: E402
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.checkpoints.io import VerifiedCheckpointIO
+from fulgurite.checkpoints.manifest import verify
+from tests.support.cli import WARM
 
 PARTS = 10
 WRITERS = {kind.__name__: kind for kind in (VerifiedCheckpointIO, AsyncVerifiedCheckpointIO)}
@@ -60,9 +55,34 @@ def generation_in(path: Path) -> int | None:
     return int(values["global_step"]) if found == {float(values["global_step"])} else None
 
 
-def main(folder: Path, kills: int, size: int, writer: str) -> list[dict[str, Any]]:
-    """Kill that many children and return what stood in the folder after each."""
+def kill_writers(
+    folder: Path, kills: int, size: int, writer: str, temporary: str | None = None, timeout: float = 300
+) -> list[dict[str, Any]]:
+    """Kill that many processes that save, one after the other, and return what stood in the folder after each.
+
+    Args:
+        folder: Where they save.
+        kills: Number of kills.
+        size: Bytes of a checkpoint.
+        writer: Name of a CheckpointIO.
+        temporary: Folder for temporary files; the system's by default.
+        timeout: Seconds after which the test fails.
+    """
+    with tempfile.NamedTemporaryFile("r") as output:
+        parent = WARM.Process(target=_kill_children, args=(folder, kills, size, writer, temporary, output.name))
+        parent.start()
+        parent.join(timeout)
+        parent.kill()
+        assert parent.exitcode == 0
+        looks: list[dict[str, Any]] = json.load(output)
+    return looks
+
+
+def _kill_children(folder: Path, kills: int, size: int, writer: str, temporary: str | None, output: str) -> None:
     torch.set_num_threads(1)
+    if temporary:
+        os.environ["TMPDIR"] = temporary
+        tempfile.tempdir = None  # read it again
     last, looks = folder / "last.ckpt", []
     VerifiedCheckpointIO().save_checkpoint(checkpoint(0, size), last)
     for kill in range(kills):
@@ -88,8 +108,4 @@ def main(folder: Path, kills: int, size: int, writer: str) -> list[dict[str, Any
             }
         )
     VerifiedCheckpointIO().save_checkpoint(checkpoint(0, size), last)
-    return looks
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(float(sys.argv[3]) * 1e6), sys.argv[4])))
+    Path(output).write_text(json.dumps(looks))

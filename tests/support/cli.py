@@ -6,6 +6,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def run_cli(
         overrides: Overrides and options.
         logs: Replaces `logs/`.
         cwd: Working directory of the command.
-        module: Run `python -m src.<entry_point>` instead.
+        module: Run the entry point as `python -m src.<entry_point>` does.
         cold: Start a new interpreter instead of a `WarmProcess`.
         timeout: Seconds after which the test fails.
     """
@@ -42,9 +43,9 @@ def run_cli(
     if logs:
         arguments.append(f"paths.log_dir={logs}")
     starts_ranks = any(word.startswith(("trainer=ddp", "trainer=fsdp", "trainer=tensor")) for word in overrides)
-    if not (cold or module or starts_ranks):
+    if not (cold or starts_ranks):
         with TemporaryDirectory() as folder:
-            return WarmProcess(entry_point, arguments, Path(folder), cwd).wait(timeout)
+            return WarmProcess(entry_point, arguments, Path(folder), cwd, module=module).wait(timeout)
     program = ["-m", f"src.{entry_point}"] if module else [str(ROOT / "src" / f"{entry_point}.py")]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, *program, *arguments]
@@ -86,6 +87,8 @@ class WarmProcess:
         folder: Receives the output, in `out` and `err`.
         cwd: Working directory of the command.
         env: Variables beside those of this process.
+        module: Run the entry point as `python -m src.<entry_point>` does.
+        largest_file: Bytes to which each file that it writes is limited, as on a full disk.
     """
 
     def __init__(
@@ -95,13 +98,25 @@ class WarmProcess:
         folder: Path,
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
+        module: bool = False,
+        largest_file: int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.args = [entry_point, *arguments]
         self.out, self.err = folder / "out", folder / "err"
         environment = {**os.environ, **(env or {})}
         self.process = WARM.Process(
-            target=_run, args=(entry_point, list(arguments), str(self.out), str(self.err), str(cwd), environment)
+            target=_run,
+            args=(
+                entry_point,
+                list(arguments),
+                str(self.out),
+                str(self.err),
+                str(cwd),
+                environment,
+                module,
+                largest_file,
+            ),
         )
         self.process.start()
         assert self.process.pid is not None
@@ -123,13 +138,30 @@ def run_warm_proof(overrides: Sequence[str], output: Path) -> int:
     return done.returncode
 
 
-def _run(entry_point: str, arguments: list[str], out: str, err: str, cwd: str, env: dict[str, str]) -> None:
+def _run(
+    entry_point: str,
+    arguments: list[str],
+    out: str,
+    err: str,
+    cwd: str,
+    env: dict[str, str],
+    module: bool,
+    largest_file: int | None,
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update({**env, "OMP_NUM_THREADS": "1", "COLUMNS": "200"})
     multiprocessing.set_start_method("fork", force=True)  # DataLoader workers must be children of this process
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+    if largest_file is not None:
+        import resource  # POSIX only
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = [str(ROOT / "src" / f"{entry_point}.py"), *arguments]
-    module = importlib.import_module(f"src.{entry_point}")
-    module.train() if entry_point == "train" else module.evaluate()
+    if module:
+        sys.modules.pop(f"src.{entry_point}")  # a new interpreter has not imported it
+        runpy.run_module(f"src.{entry_point}", run_name="__main__", alter_sys=True)
+        return
+    script = importlib.import_module(f"src.{entry_point}")
+    script.train() if entry_point == "train" else script.evaluate()

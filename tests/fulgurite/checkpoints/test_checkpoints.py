@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,8 @@ from fulgurite.runs.provenance import config_hash
 from src.eval import evaluate
 from src.train import train
 from tests.conftest import ComposeSmall
-from tests.support.cli import only_run, read_json
+from tests.support.checkpoint_killer import kill_writers
+from tests.support.cli import WarmProcess, only_run, read_json
 from tests.support.disk_full import largest_file
 from tests.support.project import ROOT
 from tests.support.run_if import RunIf
@@ -247,19 +245,8 @@ def test_a_remote_path_is_left_to_lightning() -> None:
 def killed(
     folder: Path, kills: int, megabytes: int, *, temporary: str | None = None, writer: str = "VerifiedCheckpointIO"
 ) -> list[dict[str, Any]]:
-    """Run `checkpoint_killer.py` and return what each kill left."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **({"TMPDIR": temporary} if temporary else {})}
-    command = [
-        sys.executable,
-        str(ROOT / "tests/support/checkpoint_killer.py"),
-        str(folder),
-        str(kills),
-        str(megabytes),
-        writer,
-    ]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    looks: list[dict[str, Any]] = json.loads(done.stdout)
+    """Kill processes that save and return what each kill left, which must be intact."""
+    looks = kill_writers(folder, kills, megabytes * 10**6, writer, temporary)
     assert len(looks) == kills
     for look in looks:
         assert look["last"] is not None  # it loads, and is of one piece
@@ -315,9 +302,7 @@ def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp
 )
 def test_a_run_on_a_full_disk_ends_with_one_line_and_2(option: str, tmp_path: Path) -> None:
     words = [option, "+trainer.limit_train_batches=4", "extras.print_config=false", f"paths.log_dir={tmp_path}"]
-    command = f'ulimit -f 400 && exec "{sys.executable}" src/train.py {" ".join(words)}'
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = WarmProcess("train", words, tmp_path / "said", largest_file=400 * 1024).wait()
     assert done.returncode == 2, done.stderr
     said = done.stdout + done.stderr
     assert said.count("no space for a checkpoint of 8") == 1  # 8xx KiB

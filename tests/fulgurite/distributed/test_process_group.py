@@ -191,10 +191,10 @@ def test_a_sweep_that_each_rank_would_run_separately_is_refused(override: str, l
 
 
 def test_ranks_that_do_not_share_a_folder_are_reported_within_the_timeout(tmp_path: Path) -> None:
-    of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "distributed.rank_timeout_seconds=4") for rank in (0, 1)}
+    of_rank = {rank: (f"paths.log_dir={tmp_path}/logs{rank}", "distributed.rank_timeout_seconds=2") for rank in (0, 1)}
     both = run_two("srun", tmp_path, *TWO, of_rank=of_rank)
     assert [one.returncode for one in both] == [2, 2]
-    assert "error: rank 1 of 2 did not join within 4 s (distributed.rank_timeout_seconds)" in both[0].stderr
+    assert "error: rank 1 of 2 did not join within 2 s (distributed.rank_timeout_seconds)" in both[0].stderr
     assert f"on a shared filesystem (looked in {tmp_path}/logs0/.rendezvous/" in both[0].stderr
     assert not list(tmp_path.glob("logs*/train"))
 

@@ -235,9 +235,9 @@ def test_a_config_that_differs_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_missing_rank_is_named_within_the_timeout(rank: int, tmp_path: Path) -> None:
     [env] = [env for env in each_rank(2) if env["RANK"] != str(rank)]
-    [code], [output] = DoctorProcesses(tmp_path, [{**env, "LOCAL_RANK": "0"}], "--timeout", "2").end(20)
+    [code], [output] = DoctorProcesses(tmp_path, [{**env, "LOCAL_RANK": "0"}], "--timeout", "1").end(20)
     assert code == 1, output
-    told = {0: f"MASTER_ADDR=127.0.0.1 MASTER_PORT={env['MASTER_PORT']}: rank 1 ", 1: "rank 1 did not join within 2 s"}
+    told = {0: f"MASTER_ADDR=127.0.0.1 MASTER_PORT={env['MASTER_PORT']}: rank 1 ", 1: "rank 1 did not join within 1 s"}
     assert output.splitlines()[-1].startswith(f"error: {told[rank]}")
 
 

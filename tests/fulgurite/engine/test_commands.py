@@ -33,6 +33,7 @@ def test_a_run_works_from_any_folder_and_as_a_module(tmp_path: Path) -> None:
     elsewhere.mkdir()
     ok("test=false", logs=tmp_path / "a", cwd=elsewhere)
     ok("test=false", logs=tmp_path / "b", module=True)
+    assert run_cli("train", "--cfg", "job", module=True, cold=True).returncode == 0
     first, second = (only_run(tmp_path / name) for name in "ab")
     assert results_of(first) == results_of(second)
     assert list(elsewhere.iterdir()) == []
