@@ -55,6 +55,9 @@ IS_1_3 = hydra.__version__.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 # The method of ConfigLoaderImpl that returns every composed config.
 LOADS = "load_configuration" if IS_1_3 else "_load_configuration"
+# The methods that merge the chosen files, and then the overrides of keys.
+COMPOSES, APPLIES = "_compose_config_from_defaults_list", "_apply_overrides_to_config"
+_APPLY_CODE = ConfigLoaderImpl._apply_overrides_to_config.__code__  # before config.replaced_targets wraps the method
 # Targets that Hydra 1.4 may instantiate itself: sweepers, launchers, callbacks and log handlers.
 HYDRA_TARGETS = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "fulgurite.*")
 # Arguments of `@hydra.main` besides config_path and config_name.
@@ -110,7 +113,7 @@ def loader_state(error: Exception) -> LoaderState | None:
         code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
         if code is ConfigLoaderImpl._load_configuration_impl.__code__:
             found = LoaderState(names["self"], names.get("caching_repo"), names.get("cfg"), None)
-        elif code is ConfigLoaderImpl._apply_overrides_to_config.__code__ and found is not None:
+        elif code is _APPLY_CODE and found is not None:
             override = names.get("override")
             found = found._replace(override=override.input_line if isinstance(override, Override) else None)
         trace = trace.tb_next
@@ -129,7 +132,7 @@ def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
 
 def raw_node(cfg: DictConfig, key: str) -> Any:
     """Return a node of a config without resolving it; None for a missing key."""
-    return cfg._get_node(key)
+    return cfg._get_node(key, validate_access=False)
 
 
 def resolver_names() -> list[str]:

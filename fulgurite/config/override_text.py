@@ -18,6 +18,23 @@ NOT_INHERITED_HYDRA = (
     "hydra.run.", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra.output_subdir", "hydra.mode",
 )  # fmt: skip
 
+# Options of Hydra's command line whose value is the next argument.
+_WITH_VALUE = frozenset(
+    ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+     "--experimental-rerun")
+)  # fmt: skip
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with its options before its overrides: argparse cannot read an override on each side."""
+    options: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        last = options[-1] if options else ""
+        is_value = last in _WITH_VALUE or (last in {"--info", "-i"} and "=" not in argument)
+        (options if argument.startswith("-") or is_value else overrides).append(argument)
+    return [*options, *overrides]
+
 
 def quoted(value: Path | str) -> str:
     """Return a path or a string as a value of Hydra's command line."""

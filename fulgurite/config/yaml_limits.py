@@ -14,6 +14,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
+from fulgurite.config.replaced_targets import leave_out_replaced
 from fulgurite.core.errors import UserError
 
 MAX_BYTES = 200_000  # composing takes 5 s
@@ -22,8 +23,9 @@ MAX_NODES = 10_000  # with each alias replaced by its value
 
 
 def guard_configs() -> None:
-    """Make Hydra check every config file with `check_config_file`, and every `hydra` node."""
+    """Make Hydra check every file and every `hydra` node, and leave out the keys of replaced targets."""
     guard_hydra_part()
+    leave_out_replaced()
     # Hydra finds plugins in packages named hydra_plugins only. First on the path, so that a vendored library precedes
     # an installed one, which has no such folder.
     plugins = Path(__file__).resolve().parents[1] / "plugins"

@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN, is_sweep_job
 from fulgurite.config.metric_names import optimized_metrics
+from fulgurite.config.replaced_targets import take_messages
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import FulguriteError, Interrupted, UserError, explain_file_error, find_interrupt
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
-from fulgurite.core.rank_logging import guard_log_files, rank
+from fulgurite.core.rank_logging import RankedLogger, guard_log_files, rank
 from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
@@ -27,6 +28,7 @@ from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, pri
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 
+log = RankedLogger(__name__)
 Task = Callable[[DictConfig], dict[str, float]]
 
 
@@ -66,6 +68,8 @@ class EntryPoint:
         """
         gc.enable()
         guard_log_files()
+        for line in take_messages():
+            log.info(line)
         try:
             with isolated_job() if is_sweep_job() else nullcontext():
                 metrics = run_with_backoff(self.task, cfg)

@@ -22,6 +22,7 @@ from fulgurite.config.override_text import (
     OF_TRAINING,
     is_below,
     last_value,
+    options_first,
     override_key,
     quoted,
 )
@@ -32,7 +33,7 @@ from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 
 
 def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
-    """Expand the shorthands in a command line.
+    """Expand the shorthands in a command line, and put its options first.
 
     Args:
         overrides: The command line without the program.
@@ -41,6 +42,10 @@ def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
     Raises:
         UserError: The named run does not exist or cannot be resumed, or `resume=` is combined with `-m`.
     """
+    return options_first(_expand(overrides, config_name))
+
+
+def _expand(overrides: Sequence[str], config_name: str) -> list[str]:
     overrides = ["sweep.dry_run=true" if each == "--dry-run" else each for each in replace_tags(overrides)]
     prefix = "resume=" if config_name == "train" else "run="
     position = next((number for number, each in enumerate(overrides) if each.startswith(prefix)), None)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
 from fulgurite.config.origins import COMMAND_LINE
+from fulgurite.config.replaced_targets import leave_out_for_overrides
 from fulgurite.config.schema import describe_move
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
@@ -126,6 +127,7 @@ def apply(
     """
     good: list[str] = []
     bad: list[str] = []
+    leave_out_for_overrides(overrides, cfg)  # of all of them: Hydra does so before it applies the first
     for override in overrides:
         text = override.input_line or ""
         if override.is_sweep_override() and not sweep:

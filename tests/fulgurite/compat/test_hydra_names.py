@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ NAMES: list[tuple[Any, str]] = [
     (BaseContainer, "_resolvers"),
     (DictConfig, "_get_node"),
     (FileConfigSource, "_normalize_file_name"),
-    *((compat.ConfigLoaderImpl, name) for name in (compat.LOADS, "compute_defaults_list", "load_sweep_config")),
+    *(
+        (compat.ConfigLoaderImpl, name)
+        for name in (compat.LOADS, compat.COMPOSES, "compute_defaults_list", "load_sweep_config")
+    ),
     *(
         (compat.ConfigLoaderImpl, f"_{name}")
         for name in ("parse_overrides_and_create_caching_repo", "apply_overrides_to_config", "load_configuration_impl")
@@ -31,7 +35,7 @@ def test_a_private_name_exists(owner: Any, name: str) -> None:
 
 def test_the_frames_of_a_composition_have_the_variables_that_are_read() -> None:
     load, apply = (
-        getattr(compat.ConfigLoaderImpl, name).__code__.co_varnames
+        inspect.unwrap(getattr(compat.ConfigLoaderImpl, name)).__code__.co_varnames
         for name in ("_load_configuration_impl", "_apply_overrides_to_config")
     )
     assert {"self", "caching_repo", "cfg"} <= set(load)
@@ -42,6 +46,7 @@ def test_the_frames_of_a_composition_have_the_variables_that_are_read() -> None:
 def test_the_accessors_return_what_hydra_holds() -> None:
     assert {"oc.env", "hydra"} <= {*compat.resolver_names(), "hydra"}
     cfg = OmegaConf.create({"a": "${b}", "b": 1})
+    OmegaConf.set_struct(cfg, True)
     node = compat.raw_node(cfg, "a")
     assert node._value() == "${b}"
     assert compat.raw_node(cfg, "missing") is None

@@ -1,0 +1,203 @@
+"""Leave out the keys of a block that were written for a class which a later file or override replaces.
+
+OmegaConf merges files key by key: without this, an experiment that names another net would pass it the arguments of
+the shipped one. The rest of a composition is Hydra's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
+from fulgurite.config.origins import file_of, shown_path
+from fulgurite.config.view import MISSING, is_interpolation, join
+from fulgurite.core.context import current_context
+from fulgurite.validation.signatures.annotations import Match, match, rejects
+from fulgurite.validation.signatures.resolve import locate
+from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
+from fulgurite.validation.signatures.source import NotFound
+
+OF_HYDRA = ("_partial_", "_convert_", "_recursive_", "_args_")  # keys beside _target_ that Hydra itself reads
+# Keys that the files of configs/debug set only where the class takes them: (part, key).
+OF_DEBUG = (("data", "num_workers"), ("data", "pin_memory"), ("model", "compile"))
+
+
+def leave_out_replaced() -> None:
+    """Make Hydra leave out the keys of replaced targets in every config that it composes."""
+    compose: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, COMPOSES)
+    if hasattr(compose, "__wrapped__"):
+        return
+    apply: Callable[..., None] = getattr(ConfigLoaderImpl, APPLIES)
+
+    @wraps(compose)
+    def compose_files(self: ConfigLoaderImpl, defaults: Sequence[Any], repo: Any) -> DictConfig:
+        cfg, targets = OmegaConf.create(), _Targets()
+        with flag_override(cfg, "no_deepcopy_set_nodes", True):
+            for default in defaults:
+                loaded = compose(self, [default], repo)
+                if not (default.package or "").startswith("hydra"):
+                    if (default.config_path or "").startswith("debug/"):
+                        _limit_to_taken(cfg, loaded)
+                    targets.merge(cfg, _plain(loaded), _place(default.config_path, repo))
+                try:
+                    cfg.merge_with(loaded)
+                except OmegaConfBaseException as error:
+                    raised = f"{type(error).__name__} raised while composing config:\n{error}"
+                    raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from error
+        return cfg
+
+    @wraps(apply)
+    def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
+        leave_out_for_overrides(overrides, cfg)
+        apply(overrides, cfg)
+
+    setattr(ConfigLoaderImpl, COMPOSES, compose_files)
+    setattr(ConfigLoaderImpl, APPLIES, staticmethod(apply_overrides))
+
+
+def leave_out_for_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
+    """Leave out the keys of targets that a command line replaces, whatever the order of its overrides."""
+    if not any("_target_" in (override.input_line or "") for override in overrides):
+        return
+    new: dict[str, Any] = {}
+    for override in overrides:
+        if override.is_delete() or override.is_sweep_override() or override.is_hydra_override():
+            continue
+        *parents, last = override.key_or_group.split(".")
+        node = new
+        for name in parents:
+            node = node.setdefault(name, {}) if isinstance(node.get(name, {}), dict) else {}
+        node[last] = override.value()
+    _Targets().merge(cfg, new, "command line")
+
+
+def take_messages() -> list[str]:
+    """Return one line for each target that was replaced since the last call."""
+    messages = list(dict.fromkeys(current_context().left_out))
+    current_context().left_out.clear()
+    return messages
+
+
+class _Targets:
+    """The targets of the blocks that were merged so far."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}  # key of a block -> the file that set its target
+
+    def merge(self, cfg: DictConfig | None, new: Mapping[str, Any], place: str, key: str = "") -> None:
+        """Prepare `cfg` for a file whose plain content is `new`: remove keys of the targets that it replaces."""
+        target = new.get("_target_")
+        if _is_plain(target):
+            if cfg is not None:
+                self._replace(cfg, new, place, key)
+            self.places[key] = place
+        for name, child in new.items():
+            if isinstance(child, Mapping):
+                self.merge(_block(cfg, str(name)), child, place, join(key, str(name)))
+
+    def _replace(self, cfg: DictConfig, new: Mapping[str, Any], place: str, key: str) -> None:
+        old, target = _plain(cfg), str(new["_target_"])
+        former = old.get("_target_")
+        if not _is_plain(former) or _is_same(str(former), target):
+            return
+        signature = read_signature(target)
+        if isinstance(signature, NotFound):  # reported by the checks
+            return
+        left_out = [*_left_out(old, new, signature)]
+        with open_dict(cfg):
+            for name in left_out:
+                del cfg[name]
+        if shown := [name for name in left_out if name not in new]:
+            one, other = (name.rpartition(".")[2] for name in (target, str(former)))
+            where = f" ({self.places[key]})" if key in self.places else ""
+            line = f"{key}: {one} ({place}) replaces {other}{where}; left out {', '.join(shown)}"
+            current_context().left_out.append(line)
+
+
+def _left_out(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signature | None) -> Iterator[str]:
+    """Yield the keys of a replaced block that its new target does not take.
+
+    A target takes the arguments that it names; those that its `**kwargs` would accept are of the replaced one. Without
+    a readable signature it takes none.
+    """
+    parameters = signature.parameters if signature else {}
+    for name, value in old.items():
+        if name in {"_target_", "_partial_"}:
+            continue
+        parameter = parameters.get(name)
+        if parameter is None or parameter.positional_only:
+            yield name
+        elif name in new:
+            if isinstance(value, (dict, list)) and type(value) is not type(new[name]):
+                yield name  # OmegaConf cannot merge a list and a dictionary
+        elif not parameter.required and _is_foreign(value, parameter):
+            yield name
+    if "_partial_" in old and not ("_partial_" in new or _lacks_argument(old, new, signature)):
+        yield "_partial_"
+
+
+def _lacks_argument(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signature | None) -> bool:
+    """Return whether only a partial call is possible, as of an optimizer whose parameters the model passes."""
+    required = [p.name for p in signature.parameters.values() if p.required] if signature else ["unknown"]
+    return "_args_" not in new and any(name not in old and name not in new for name in required)
+
+
+def _is_foreign(value: Any, parameter: Parameter) -> bool:
+    """Return whether a value was meant for another class: the annotation of the new one excludes it."""
+    if is_interpolation(value) or value == MISSING or (value is None and parameter.default_is_none):
+        return False
+    if isinstance(value, dict) and "_target_" in value:  # an object, where only numbers, text or booleans fit
+        containers: tuple[object, ...] = ({}, [])
+        return all(match(container, parameter.annotation, parameter.module) is Match.NO for container in containers)
+    return rejects(value, parameter.annotation, parameter.module)
+
+
+def _limit_to_taken(cfg: DictConfig, debug: DictConfig) -> None:
+    """Remove what a file of configs/debug sets for shipped classes where another class does not take it."""
+    for part, name in OF_DEBUG:
+        block, given = _block(cfg, part), _block(debug, part)
+        if block is None or given is None or name not in given or name in block:
+            continue
+        target = _plain(block).get("_target_")
+        signature = read_signature(str(target)) if _is_plain(target) else None
+        if not isinstance(signature, Signature) or name not in signature.parameters:
+            with open_dict(given):
+                del given[name]
+
+
+def _block(cfg: DictConfig | None, name: str) -> DictConfig | None:
+    """Return the dictionary at a key; None for a missing key, null, an interpolation or another value."""
+    node = raw_node(cfg, name) if cfg is not None else None
+    return node if isinstance(node, DictConfig) and isinstance(_plain(node), dict) else None
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the content as written, without Hydra's own part, whose types take long to convert."""
+    if "hydra" in cfg:
+        cfg = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    return content  # type: ignore[no-any-return]  # a dictionary unless the node is null or an interpolation
+
+
+def _is_plain(target: Any) -> bool:
+    return isinstance(target, str) and target not in {"", MISSING} and not is_interpolation(target)
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two dotted paths name the same object, e.g. `torch.optim.Adam` and `torch.optim.adam.Adam`."""
+    if one == other:
+        return True
+    found = locate(one)
+    return found is not None and not isinstance(found, NotFound) and found == locate(other)
+
+
+def _place(config_path: str | None, repo: Any) -> str:
+    file = file_of(config_path or "", repo.get_sources())
+    return shown_path(file) if file is not None else str(config_path)
