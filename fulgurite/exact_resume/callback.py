@@ -8,14 +8,9 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torchmetrics import Metric
 
-from fulgurite.compat.lightning import (
-    defer_first_fetch,
-    end_restart,
-    is_amid_epoch,
-    set_state,
-)
+from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_epoch
+from fulgurite.compat.lightning_results import restore_logged_results
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
@@ -25,7 +20,13 @@ from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.stream_cursor import StreamResume
 from fulgurite.exact_resume.streams import load_stream_states, stream_states
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
-from fulgurite.exact_resume.user_state.means import add_saved_means, epoch_means, replace_means
+from fulgurite.exact_resume.user_state.metrics import (
+    epoch_results,
+    logged_values,
+    metric_states,
+    restore_logged_values,
+    restore_metric_states,
+)
 from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
 
 log = RankedLogger(__name__)
@@ -57,7 +58,7 @@ class ExactResume(Callback):
         self._position = ""
         self._stream_states: list[Any] = []  # by rank
         self._state: dict[str, Any] | None = None
-        self._epoch_means: dict[str, dict[str, torch.Tensor]] = {}
+        self._weights: list[str] | None = None  # names in the checkpoint that is loaded
         self._trainer: Trainer | None = None
         self._user_state = UserState(save_attributes)
         self._loaders = DataLoaders(self.seed, stream_resume, self._user_state, self.restore)
@@ -68,6 +69,7 @@ class ExactResume(Callback):
             return
         self._trainer = trainer
         name_unproven(trainer)
+        self._user_state.begin(trainer)
         remember_before_tuners(trainer, self._user_state)
         defer_first_fetch(trainer)
         self.seed = int(trainer.strategy.broadcast(self.seed))
@@ -96,12 +98,9 @@ class ExactResume(Callback):
         own = {
             "generators": rng_states(),
             "lending": self._loaders.rng.state_dict(),
-            "metrics": {
-                name: {"state": metric.metric_state, "updates": metric.update_count}
-                for name, metric in _named_metrics(trainer.lightning_module)
-            },
-            "means": epoch_means(trainer) if self._position == "step" else {},
-            "logged": dict(trainer.callback_metrics),
+            "metrics": metric_states(trainer.lightning_module),
+            "results": epoch_results(trainer) if self._position == "step" else [],
+            **logged_values(trainer),
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
             "user": self._user_state.state_dict(trainer),
@@ -114,6 +113,8 @@ class ExactResume(Callback):
         """Skip tuners, and restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
         if trainer.state.fn == "fit":
             skip_tuners(trainer)
+            is_whole = not trainer.strategy.restore_checkpoint_after_setup and "state_dict" in checkpoint
+            self._weights = list(checkpoint["state_dict"]) if is_whole else None
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key) or {}
             if trainer.state.fn == "fit" and isinstance(callback, ModelCheckpoint) and "current_score" in state:
@@ -137,7 +138,7 @@ class ExactResume(Callback):
         self._state = {**own, "gradients": state_dict.get("gradients", {})}
         if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
             self._state = {key: value for key, value in self._state.items() if key not in ("generators", "monitors")}
-        self._user_state.load_state_dict(self._state.get("user", {}))
+        self._user_state.load_state_dict(trainer, self._state.get("user", {}), self._weights)
 
     def restore(self) -> None:
         """Restore the loaded state, once."""
@@ -147,14 +148,13 @@ class ExactResume(Callback):
             load_stream_states(self._trainer, ranks)
         if state is None or self._trainer is None:
             return
-        logged = self._user_state.restore(self._trainer, amid_epoch=is_amid_epoch(self._trainer))
-        for name, metric in _named_metrics(self._trainer.lightning_module):
-            if (saved := state["metrics"].get(name)) is not None:
-                set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
+        amid_epoch = is_amid_epoch(self._trainer)
+        self._user_state.restore(self._trainer, amid_epoch=amid_epoch)
+        restore_metric_states(self._trainer.lightning_module, state["metrics"])
         restore_gradients(self._trainer.lightning_module, state["gradients"])
-        self._epoch_means = dict(state["means"])
-        replace_means(self._trainer, self._epoch_means, logged)
-        self._trainer.callback_metrics.update(state["logged"])
+        if amid_epoch:
+            restore_logged_results(self._trainer, state["results"])
+        restore_logged_values(self._trainer, state)
         self._loaders.rng.load_state_dict(state["lending"])
         restore_monitor_states(self._trainer, state.get("monitors", []))
         if "generators" in state:
@@ -162,11 +162,14 @@ class ExactResume(Callback):
 
     # hooks
 
+    def keep_restored(self, trainer: Trainer) -> None:
+        """Keep what Lightning restored until the first batch, once."""
+        self._user_state.keep_restored(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the attributes of the data sets, and the restored learning rates, before other hooks change them."""
+        """Note the attributes of the data sets, before hooks of the model change them."""
         self._user_state.start(trainer)
-        if self._state is not None:
-            self._user_state.keep_optimizers(trainer)
+        self.keep_restored(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes, and keep an early-stopped run stopped unless its limits were raised."""
@@ -189,10 +192,8 @@ class ExactResume(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the saved means of the epoch to the new ones."""
+        """Mark the batch as complete."""
         self._position = "step"
-        if self._epoch_means:
-            add_saved_means(trainer, self._epoch_means)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark metrics as in use."""
@@ -225,7 +226,3 @@ def _gather_states(own: T, trainer: Trainer) -> list[T]:
 
 def _training_limits(trainer: Trainer) -> list[int | None]:
     return [trainer.max_epochs, trainer.max_steps]
-
-
-def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]

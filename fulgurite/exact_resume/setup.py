@@ -12,6 +12,21 @@ from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.exact_resume.stream_cursor import StreamResume
 
 
+class KeepRestored(Callback):
+    """Keeps what a checkpoint restored, before the callbacks after it change it in `on_train_start`.
+
+    Args:
+        exact: The callback that puts it back.
+    """
+
+    def __init__(self, exact: ExactResume) -> None:
+        self.exact = exact
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy what may change."""
+        self.exact.keep_restored(trainer)
+
+
 def _drop_loader_state(_trainer: Trainer, _model: LightningModule, checkpoint: dict[str, Any]) -> None:
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
@@ -31,6 +46,7 @@ def apply_exact_resume(
         # Lightning has sorted its callbacks by now: those that save are last
         exact = ExactResume(seed, stream_resume, save_attributes=save_attributes)
         callbacks.insert(len(callbacks) - len(trainer.checkpoint_callbacks), exact)
+        callbacks.insert(0, KeepRestored(exact))
         return
     note_inexact("resilience.exact_resume=false", "Lightning resumes this run. Set it to true.")
     if resumes:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, StochasticWeightAveraging
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
+from fulgurite.exact_resume.user_state.restored import Restored
+from fulgurite.exact_resume.user_state.trainer_settings import (
+    changed_settings,
+    read_settings,
+    restore_settings,
+    set_settings,
+)
 from fulgurite.exact_resume.user_state.worker_copies import name_worker_copies
 
 log = RankedLogger(__name__)
 
 
 class UserState:
-    """Attributes, `requires_grad` and learning rates of a run.
+    """What code of the user changes in a run: attributes, `requires_grad`, modes, and settings of the trainer.
 
     Args:
         save_attributes: Whether attributes are saved.
@@ -29,7 +36,14 @@ class UserState:
         self._attributes = Attributes() if save_attributes else None
         self._at_loaders: dict[str, Any] = {}  # attributes when the training loaders were made
         self._loaded: dict[str, Any] = {}
-        self._groups: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._restored = Restored()
+        self._start_settings: dict[str, Any] = {}
+        self._settings_at_loaders: dict[str, list[Any]] = {}
+        self._kept_settings: dict[str, Any] = {}  # before the hooks of a resumed run
+
+    def begin(self, trainer: Trainer) -> None:
+        """Take the settings of the trainer as those of the config."""
+        self._start_settings = read_settings(trainer)
 
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
@@ -38,7 +52,10 @@ class UserState:
         name_worker_copies(trainer)
 
     def before_loaders(self, trainer: Trainer) -> None:
-        """Restore the attributes that the data module had when it made the loaders of the interrupted epoch."""
+        """Restore what the data module and the trainer had when they made the loaders of the interrupted epoch."""
+        if (settings := self._loaded.pop("settings_at_loaders", None)) is not None:
+            restore_settings(trainer, settings, self._start_settings)
+        self._settings_at_loaders = changed_settings(trainer, self._start_settings)
         if self._attributes is None:
             return
         if saved := self._loaded.pop("at_loaders", {}):
@@ -47,39 +64,60 @@ class UserState:
 
     def state_dict(self, trainer: Trainer) -> dict[str, Any]:
         """Return the state of this rank."""
-        frozen = [name for name, weight in trainer.lightning_module.named_parameters() if not weight.requires_grad]
-        state: dict[str, Any] = {"frozen": frozen, "at_loaders": self._at_loaders}
+        model: LightningModule = trainer.lightning_module
+        state: dict[str, Any] = {
+            "frozen": [name for name, weight in model.named_parameters() if not weight.requires_grad],
+            "evaluating": [name for name, module in model.named_modules() if not module.training],
+            "settings": changed_settings(trainer, self._start_settings),
+            "settings_at_loaders": self._settings_at_loaders,
+            "at_loaders": self._at_loaders,
+        }
         if self._attributes is not None:
             state["attributes"] = self._attributes.state_dict(trainer)
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep a state until the loaders and the first batch are made."""
-        self._loaded = dict(state)
+    def load_state_dict(self, trainer: Trainer, state: dict[str, Any], weights: Iterable[str] | None) -> None:
+        """Keep a state until the loaders and the first batch are made, and the weights just loaded.
 
-    def keep_optimizers(self, trainer: Trainer) -> None:
-        """Keep the restored learning rates of a resumed run until `restore`."""
-        self._groups = [(group, _settings(group)) for opt in trainer.optimizers for group in opt.param_groups]
-
-    def restore(self, trainer: Trainer, *, amid_epoch: bool) -> list[str]:
-        """Restore the loaded state over what hooks of this start changed.
-
-        Returns:
-            The keys that `on_train_epoch_start` logged.
+        Args:
+            trainer: The trainer of the run.
+            state: What `state_dict` returned.
+            weights: Names of the weights in the checkpoint; None where each rank loads its own shards.
         """
+        self._loaded = dict(state)
+        self._restored.keep_weights(trainer, weights)
+
+    def keep_restored(self, trainer: Trainer) -> None:
+        """Keep the restored optimizers, schedulers and settings until `restore`, once, before hooks change them."""
+        self._start_settings.setdefault("val_check_batch", vars(trainer)["val_check_batch"])
+        if self._loaded and not self._kept_settings:
+            self._restored.keep_optimizers(trainer)
+            self._kept_settings = read_settings(trainer)
+
+    def restore(self, trainer: Trainer, *, amid_epoch: bool) -> None:
+        """Restore the loaded state over what hooks of this start changed."""
         state, self._loaded = self._loaded, {}
-        logged = repeat_epoch_start(trainer) if amid_epoch else []
+        if amid_epoch:
+            repeat_epoch_start(trainer)
         if not state:
-            return logged
-        frozen = set(state["frozen"])
-        for name, weight in trainer.lightning_module.named_parameters():
-            if weight.requires_grad == (name in frozen):
-                weight.requires_grad_(name not in frozen)
-        for group, kept in self._groups:
-            group.update(kept)
+            return
+        self._restored.put_back(trainer)
+        kept, self._kept_settings = self._kept_settings, {}
+        set_settings(trainer, kept)
+        restore_settings(trainer, state.get("settings", {}), self._start_settings)
+        _restore_modes(trainer.lightning_module, state)
         if self._attributes is not None:
             self._attributes.load_state_dict(trainer, state.get("attributes", {}))
-        return logged
+
+
+def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:
+    """Restore which weights are frozen, and which modules are in evaluation mode."""
+    frozen, evaluating = set(state["frozen"]), set(state.get("evaluating", ()))
+    for name, weight in model.named_parameters():
+        if weight.requires_grad == (name in frozen):
+            weight.requires_grad_(name not in frozen)
+    for name, module in model.named_modules():
+        module.training = name not in evaluating
 
 
 def remember_before_tuners(trainer: Trainer, user_state: UserState) -> None:
@@ -122,10 +160,6 @@ UNPROVEN = {
     "EMAWeightAveraging, which resumes exactly.",
     "SpikeDetection": "Lightning saves none of its running means. Let it finish without a stop.",
 }
-
-
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _do_nothing(*args: Any) -> None:

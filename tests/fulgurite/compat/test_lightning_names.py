@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torchmetrics import MeanMetric
 
 from fulgurite.compat import lightning as compat
+from fulgurite.compat import lightning_results as logged
 from fulgurite.compat import lightning_strategies as strategies
 from tests.support.project import ROOT
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
@@ -55,6 +56,11 @@ class Asker(Callback):
             num_logged_steps=compat.num_logged_steps(trainer),
             epoch_results=sorted(compat.epoch_results(trainer)),
         )
+        before = logged.logged_results(trainer)
+        logged.restore_logged_results(trainer, before)
+        assert before
+        assert repr(logged.logged_results(trainer)) == repr(before)
+        assert trainer._logger_connector._first_loop_iter is False
         assert compat.active_names(trainer) > {"train/loss", "train/each", "train/each_epoch"}
         assert compat.active_results(trainer).keys() == compat.epoch_results(trainer).keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.support.shapes.attribute_shapes import STATES
 from tests.support.shapes.hidden_shapes import HIDDEN, MOMENTS
+from tests.support.shapes.hook_shapes import HOOK_SHAPES
 from tests.support.shapes.loader_shapes import LOADERS
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
 from tests.support.shapes.saving import SAVING
@@ -22,6 +23,7 @@ SHAPES = [
     *STATES,
     *SAVING,
     *HIDDEN,
+    *HOOK_SHAPES,
     *MOMENTS,
 ]
 
@@ -32,6 +34,7 @@ FAST = {
     "on_train_epoch_start that multiplies a factor",  # a hook that must not run twice
     "drop_last with too few examples",  # refused
     "data set: a NumPy generator, in workers",  # shuffled batches, and the state of each worker
+    "on_train_start that copies a target network",  # what hooks of the start change is put back
     "NumPy values, a deque, a Path and a datetime",  # a checkpoint of more than tensors
 }
 

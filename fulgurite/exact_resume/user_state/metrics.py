@@ -1,0 +1,58 @@
+"""Save and restore metrics, and what `self.log` collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+from torchmetrics import Metric
+
+from fulgurite.compat.lightning import set_state
+from fulgurite.compat.lightning_results import logged_results
+from fulgurite.core.exactness import name_inexact
+
+LOGGED = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # of the trainer
+
+
+def metric_states(model: LightningModule) -> dict[str, Any]:
+    """Return the state of each torchmetrics module of a model, by its name."""
+    return {
+        name: {"state": metric.metric_state, "updates": metric.update_count} for name, metric in _named_metrics(model)
+    }
+
+
+def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> None:
+    """Restore what `metric_states` returned."""
+    for name, metric in _named_metrics(model):
+        if (saved := states.get(name)) is not None:
+            set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
+
+
+def logged_values(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return the last values of all that was logged, for callbacks, loggers and the progress bar."""
+    return {name: dict(getattr(trainer, name)) for name in LOGGED}
+
+
+def restore_logged_values(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Restore what `logged_values` returned."""
+    for name in LOGGED:
+        getattr(trainer, name).update(state[name])
+
+
+def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return what the epoch logged so far, and name what a resumed run cannot reduce as before."""
+    results = logged_results(trainer)
+    for result in results:
+        if result["has_group"]:
+            name_inexact(
+                f"self.log({result['name']!r}, sync_dist_group=...)",
+                "process groups are not saved, so the mean of a resumed epoch lacks the batches before the save. "
+                "Use sync_dist=True alone, or log a torchmetrics.Metric.",
+            )
+    return results
+
+
+def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]

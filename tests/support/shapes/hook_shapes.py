@@ -1,0 +1,48 @@
+"""Shapes of hooks that change what a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.shapes.shape import Shape, use
+
+HOOKS = "hooks"
+
+
+def _model(text: str, name: str, **more: Any) -> Shape:
+    return Shape(text, HOOKS, model=use(f"hooks.{name}"), **more)
+
+
+def _sets(name: str, value: Any, *overrides: str, **more: Any) -> Shape:
+    node = use("hooks.SetsTrainer", name=name, value=value)
+    return Shape(f"a callback that sets trainer.{name}", HOOKS, callbacks={"sets": node}, overrides=overrides, **more)
+
+
+HOOK_SHAPES = [
+    _model("on_train_start that copies a target network", "StartCopy"),
+    _model("on_fit_start that scales the weights", "FitStart"),
+    Shape(
+        "on_train_start of a callback that loads weights and sets betas",
+        HOOKS,
+        callbacks={"load": use("hooks.LoadWeights")},
+    ),
+    Shape(
+        "on_train_start of a callback, killed between epochs",
+        HOOKS,
+        callbacks={"load": use("hooks.LoadWeights")},
+        kill_after=14,
+        amid_epoch=False,
+    ),
+    _model("on_train_epoch_start that clears the optimizer's state", "ResetOptimizer"),
+    _model("on_train_epoch_start that replaces the optimizer", "NewOptimizer"),
+    _model("on_train_epoch_start that moves a scheduler", "EpochScheduler"),
+    _model("self.log in the first batch of an epoch only", "LogFirst"),
+    _model("a loss of trainer.logged_metrics and progress_bar_metrics", "ReadsLogged"),
+    _model("batch norm set to eval() for the rest of the training", "EvalMode"),
+    _sets("gradient_clip_val", 0.1),
+    _sets("accumulate_grad_batches", 2, save_every=1, kill_after=11),
+    _sets("check_val_every_n_epoch", 2),
+    _sets("log_every_n_steps", 1),
+    _sets("limit_train_batches", 5, kill_after=10),
+    _sets("limit_val_batches", 1, "+trainer.reload_dataloaders_every_n_epochs=1"),
+]
