@@ -100,7 +100,7 @@ class ExactResume(Callback):
             "lending": self._loaders.rng.state_dict(),
             "metrics": metric_states(trainer.lightning_module),
             "results": epoch_results(trainer) if self._position == "step" else [],
-            **logged_values(trainer),
+            "logged": logged_values(trainer),
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
             "user": self._user_state.state_dict(trainer),
@@ -154,7 +154,7 @@ class ExactResume(Callback):
         restore_gradients(self._trainer.lightning_module, state["gradients"])
         if amid_epoch:
             restore_logged_results(self._trainer, state["results"])
-        restore_logged_values(self._trainer, state)
+        restore_logged_values(self._trainer, state["logged"])
         self._loaders.rng.load_state_dict(state["lending"])
         restore_monitor_states(self._trainer, state.get("monitors", []))
         if "generators" in state:
@@ -174,6 +174,7 @@ class ExactResume(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes, and keep an early-stopped run stopped unless its limits were raised."""
         self._user_state.start(trainer)
+        self._user_state.align_optimizers(trainer)
         if self._state is not None and self._state.get("ended") == _training_limits(trainer):
             limit = trainer.max_epochs
             log.info("the run had stopped early, before trainer.max_epochs=%s. Raise it to continue.", limit)

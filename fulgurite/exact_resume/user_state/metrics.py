@@ -35,10 +35,10 @@ def logged_values(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return {name: dict(getattr(trainer, name)) for name in LOGGED}
 
 
-def restore_logged_values(trainer: Trainer, state: Mapping[str, Any]) -> None:
+def restore_logged_values(trainer: Trainer, values: Mapping[str, Any]) -> None:
     """Restore what `logged_values` returned."""
     for name in LOGGED:
-        getattr(trainer, name).update(state[name])
+        getattr(trainer, name).update(values[name])
 
 
 def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:

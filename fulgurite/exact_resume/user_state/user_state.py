@@ -13,6 +13,12 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
+from fulgurite.exact_resume.user_state.optimizer_layout import (
+    Layout,
+    align_groups,
+    name_replaced_optimizers,
+    optimizer_layout,
+)
 from fulgurite.exact_resume.user_state.restored import Restored
 from fulgurite.exact_resume.user_state.trainer_settings import (
     changed_settings,
@@ -38,6 +44,7 @@ class UserState:
         self._loaded: dict[str, Any] = {}
         self._restored = Restored()
         self._start_settings: dict[str, Any] = {}
+        self._start_layout: Layout = []
         self._settings_at_loaders: dict[str, list[Any]] = {}
         self._kept_settings: dict[str, Any] = {}  # before the hooks of a resumed run
 
@@ -68,10 +75,12 @@ class UserState:
         state: dict[str, Any] = {
             "frozen": [name for name, weight in model.named_parameters() if not weight.requires_grad],
             "evaluating": [name for name, module in model.named_modules() if not module.training],
+            "optimizers": optimizer_layout(trainer),
             "settings": changed_settings(trainer, self._start_settings),
             "settings_at_loaders": self._settings_at_loaders,
             "at_loaders": self._at_loaders,
         }
+        name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self._attributes is not None:
             state["attributes"] = self._attributes.state_dict(trainer)
         return state
@@ -86,6 +95,11 @@ class UserState:
         """
         self._loaded = dict(state)
         self._restored.keep_weights(trainer, weights)
+
+    def align_optimizers(self, trainer: Trainer) -> None:
+        """Give the optimizers the parameter groups that they had at the save, before Lightning restores them."""
+        self._start_layout = optimizer_layout(trainer)
+        align_groups(trainer, self._loaded.get("optimizers", []))
 
     def keep_restored(self, trainer: Trainer) -> None:
         """Keep the restored optimizers, schedulers and settings until `restore`, once, before hooks change them."""

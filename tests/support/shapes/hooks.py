@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
 from tests.support.shapes.models import Net
 
@@ -120,6 +120,45 @@ class SetsTrainer(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         setattr(trainer, self.name, self.value)
+
+
+class ReinitHead(Net):
+    """Makes another last layer when the first epoch ends; the optimizer keeps the weights of the old one."""
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch == 0:
+            self.net[4] = torch.nn.Linear(8, 2)
+
+
+class Extra(Net):
+    """Has weights that the optimizer does not have at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        return cross_entropy(self.net(batch[0]) + self.extra, batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+
+class AddGroup(Callback):
+    """Gives the optimizer more weights when the first epoch ends."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            extra: Any = pl_module.extra
+            trainer.optimizers[0].add_param_group({"params": [extra.requires_grad_()], "lr": 0.01})
+
+
+class OtherOptimizer(Net):
+    """Replaces Adam by AdamW when the first epoch ends."""
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch == 0:
+            self.trainer.strategy.optimizers = [torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.5)]
 
 
 class EvalMode(Net):
