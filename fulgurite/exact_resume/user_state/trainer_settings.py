@@ -1,4 +1,4 @@
-"""Save and restore the settings of a trainer that user code changes while it trains."""
+"""Save and restore the settings of a trainer and of Lightning's callbacks that user code changes while it trains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from operator import attrgetter
 from typing import Any
 
 from lightning.pytorch import Trainer
+
+from fulgurite.exact_resume.user_state.callback_settings import callback_settings, set_callback_settings
 
 # Lightning reads these at each batch, epoch or validation
 SETTINGS = (
@@ -32,7 +34,7 @@ def read_settings(trainer: Trainer) -> dict[str, Any]:
     values = {name: attrgetter(name)(trainer) for name in SETTINGS}
     if values["val_check_batch"] is None:  # there are no loaders yet
         del values["val_check_batch"]
-    return values
+    return values | callback_settings(trainer)
 
 
 def changed_settings(trainer: Trainer, start: dict[str, Any]) -> Changes:
@@ -53,7 +55,9 @@ def restore_settings(trainer: Trainer, changes: Changes, start: dict[str, Any]) 
 
 def set_settings(trainer: Trainer, values: dict[str, Any]) -> None:
     """Set settings of a trainer."""
-    for name, value in values.items():
+    set_callback_settings(trainer, {name: value for name, value in values.items() if name not in SETTINGS})
+    for name in values.keys() & set(SETTINGS):
+        value = values[name]
         path, _, attribute = name.rpartition(".")
         owner = attrgetter(path)(trainer) if path else trainer
         if not _is_same(getattr(owner, attribute), value):

@@ -47,6 +47,23 @@ HOOK_SHAPES = [
     ),
     _model("on_train_epoch_end that replaces Adam by AdamW", "OtherOptimizer", expect="named", line="AdamW"),
     _model("batch norm set to eval() for the rest of the training", "EvalMode"),
+    Shape(
+        "a subclass of EarlyStopping that changes min_delta",
+        HOOKS,
+        callbacks={"stop": use("hooks.ShrinkingDelta")},
+        overrides=["trainer.max_epochs=8"],
+        watch=["ShrinkingDelta.min_delta"],
+    ),
+    Shape(
+        "a callback that changes EarlyStopping.min_delta",
+        HOOKS,
+        callbacks={
+            "loosen": use("hooks.Loosen"),
+            "stop": use("lightning.pytorch.callbacks.EarlyStopping", monitor="val/loss", min_delta=9.0, patience=1),
+        },
+        overrides=["trainer.max_epochs=4"],
+        watch=["EarlyStopping.min_delta"],
+    ),
     _sets("gradient_clip_val", 0.1),
     _sets("accumulate_grad_batches", 2, save_every=1, kill_after=11),
     _sets("check_val_every_n_epoch", 2),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.nn.functional import cross_entropy, mse_loss
 
 from tests.support.shapes.models import Net
@@ -120,6 +120,25 @@ class SetsTrainer(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         setattr(trainer, self.name, self.value)
+
+
+class ShrinkingDelta(EarlyStopping):
+    """Asks for less improvement after each validation."""
+
+    def __init__(self) -> None:
+        super().__init__("val/loss", min_delta=0.5, patience=2)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self.min_delta *= 0.5
+
+
+class Loosen(Callback):
+    """Changes a setting of Lightning's early stopping when the first epoch ends."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stopping: Any = trainer.early_stopping_callback
+        stopping.min_delta = -9.0
 
 
 class ReinitHead(Net):
