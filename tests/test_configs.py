@@ -80,7 +80,7 @@ def test_every_callback_config_builds(name: str, small: ComposeSmall) -> None:
     cfg = small(f"callbacks={name}")
     wanted = {node["_target_"].rsplit(".", 1)[1] for node in cfg.callbacks.values()}
     classes = {type(callback).__name__ for callback in callbacks_of(build(cfg).trainer)}
-    renamed = {"progress_bar": "EpochLines", "model_summary": "ModelSummary"}  # no terminal here
+    renamed = {"progress_bar": "EpochLines", "model_summary": "ParameterSummary"}  # no terminal here
     assert {renamed.get(name, name) for name in wanted} <= classes
 
 

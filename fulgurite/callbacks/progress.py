@@ -1,66 +1,253 @@
-"""Show progress: a bar and tables at a terminal, plain lines elsewhere."""
+"""Show progress: one line per epoch, in terminals and log files alike, and a bar under them at a terminal."""
 
 from __future__ import annotations
 
-import sys
 import time
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelSummary, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
+from torch import Tensor
 
+from fulgurite.callbacks.model_summary import ParameterSummary
+from fulgurite.callbacks.progress_text import ProgressText, progress_line
+from fulgurite.callbacks.step_log import batch_loss
+from fulgurite.core.formatting import format_number
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.terminal.status_line import StatusLine, shows_status_line
 
 log = RankedLogger(__name__)
 
+SECONDS_BETWEEN_DRAWS = 0.2
+SMOOTHING = 0.9  # weight of the earlier values in the loss that the bar shows
 
-def progress_bar(refresh_rate: int = 10) -> Callback:
-    """Return a progress bar at a terminal, else one line per epoch.
+
+def progress_bar(refresh_rate: int = 1) -> Callback:
+    """Return a callback that logs one line per epoch, and draws a bar under them at a terminal.
 
     Args:
-        refresh_rate: Batches between two updates of the bar.
+        refresh_rate: Batches between two updates of the bar, which is drawn five times a second at most.
 
     Example:
         >>> trainer = Trainer(callbacks=[progress_bar(), model_summary()])
     """
-    return RichProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else EpochLines()
+    return EpochBar(refresh_rate) if shows_status_line() else EpochLines()
 
 
 def model_summary(max_depth: int = 2) -> Callback:
-    """Return a summary of layers and parameter counts: a table at a terminal, else plain text.
+    """Return a summary of the modules that have parameters, and of the parameter counts.
 
     Args:
         max_depth: Levels of nested modules to show; -1 shows all, 0 none.
     """
-    return (RichModelSummary if sys.stdout.isatty() else ModelSummary)(max_depth=max_depth)
+    return ParameterSummary(max_depth=max_depth)
 
 
 class EpochLines(ProgressBar):
-    """Logs one line per epoch: number, metrics and seconds."""
+    """Logs one line per epoch: number from 0, as in file names and metrics.csv, metrics and seconds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._started: float | None = None
+        self._epoch: int | None = None  # of the line to come; None outside of training
+        self._started = 0.0
+        self.epoch_seconds: float | None = None  # of the last epoch
+        self.shown: dict[str, float] = {}  # the metrics of the last line
 
     def enable(self) -> None:
         """Do nothing: the logger logs on rank 0 only."""
 
-    disable = enable
+    def disable(self) -> None:
+        """Do nothing: the logger logs on rank 0 only."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the start, also of a run that resumes amid an epoch."""
+        self._epoch, self._started, self.epoch_seconds = None, time.monotonic(), None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the previous epoch: its means are logged only now."""
         self._log_epoch(trainer)
-        self._started = time.monotonic()
+        self._epoch, self._started = trainer.current_epoch, time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the last epoch."""
         self._log_epoch(trainer)
-        self._started = None
+        self._epoch = None
 
     def _log_epoch(self, trainer: Trainer) -> None:
-        if self._started is None:
+        if self._epoch is None:
             return
-        metrics = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
-        total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        seconds = time.monotonic() - self._started
-        log.info("epoch %d%s  step %d  %s  %.1f s", trainer.current_epoch, total, trainer.global_step, metrics, seconds)
+        self.epoch_seconds = time.monotonic() - self._started
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        # self.log(on_step=True, on_epoch=True) logs a value under three names
+        self.shown = {name: value for name, value in values.items() if not _is_copy(name, values)}
+        metrics = "".join(f"  {name} {format_number(value)}" for name, value in self.shown.items())
+        log.info("%s%s  %.1f s", epoch_of(trainer, self._epoch), metrics, self.epoch_seconds)
+
+
+class EpochBar(EpochLines):
+    """Logs one line per epoch, and draws a bar under them: loss, learning rate, speed and the time left.
+
+    Args:
+        refresh_rate: Batches between two updates.
+    """
+
+    def __init__(self, refresh_rate: int = 1) -> None:
+        super().__init__()
+        self.refresh_rate = max(1, refresh_rate)
+        self._is_enabled = True
+        self._line: StatusLine | None = None
+        self._next_draw = 0.0
+        self._first_batch, self._batches_started = 0, 0.0  # of what the speed is measured over
+        self._loss: float | None = None
+
+    def enable(self) -> None:
+        """Draw the bar."""
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Draw no bar, as on ranks above 0."""
+        self._is_enabled = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the bar."""
+        super().setup(trainer, pl_module, stage)
+        if self._is_enabled and self._line is None:
+            self._line = StatusLine()
+            self._line.open()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar before the error is reported."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the line of the previous epoch, and measure the speed anew."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._batches_started = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the bar of the training, every `refresh_rate` batches at most."""
+        if batch_idx % self.refresh_rate or not self._is_due():
+            return
+        now = time.monotonic()
+        if not self._batches_started:  # the first batch of a process is slower
+            self._first_batch, self._batches_started = batch_idx, now
+        if (loss := batch_loss(trainer, outputs)) is not None:
+            value = float(loss)
+            self._loss = value if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * value
+        batches = batch_idx - self._first_batch
+        rate = batches / (now - self._batches_started) if batches else None
+        epoch_left, run_left = self._seconds_left(trainer, batch_idx + 1, rate)
+        optimizers = trainer.optimizers
+        self._draw(
+            ProgressText(
+                epoch_of(trainer, trainer.current_epoch),
+                batch_idx + 1,
+                self.total_train_batches,
+                loss=self._loss,
+                lr=float(optimizers[0].param_groups[0]["lr"]) if optimizers else None,
+                metrics=self._metrics_of_step(trainer),
+                rate=rate,
+                epoch_left=epoch_left,
+                run_left=run_left,
+            )
+        )
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the bar of the validation."""
+        if not batch_idx % self.refresh_rate and self._is_due():
+            self.has_dataloader_changed(dataloader_idx)
+            what = "sanity check" if trainer.sanity_checking else "validation"
+            self._draw(ProgressText(what, batch_idx + 1, self.total_val_batches_current_dataloader))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the bar of the test."""
+        if not batch_idx % self.refresh_rate and self._is_due():
+            self.has_dataloader_changed(dataloader_idx)
+            self._draw(ProgressText("test", batch_idx + 1, self.total_test_batches_current_dataloader))
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the bar of a prediction."""
+        if not batch_idx % self.refresh_rate and self._is_due():
+            self.has_dataloader_changed(dataloader_idx)
+            self._draw(ProgressText("prediction", batch_idx + 1, self.total_predict_batches_current_dataloader))
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the values of the sanity check, which stay with the trainer."""
+        self.shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+
+    def _metrics_of_step(self, trainer: Trainer) -> dict[str, float]:
+        """Return what the model logs with `prog_bar=True`, without the values of the line above."""
+        values = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+        return {name: value for name, value in values.items() if self.shown.get(name) != value}
+
+    def _is_due(self) -> bool:
+        if self._line is None or (now := time.monotonic()) < self._next_draw:
+            return False
+        self._next_draw = now + SECONDS_BETWEEN_DRAWS
+        return True
+
+    def _draw(self, shown: ProgressText) -> None:
+        assert self._line is not None
+        self._line.draw(progress_line(shown, self._line.console.width - 1))
+
+    def _seconds_left(self, trainer: Trainer, done: int, rate: float | None) -> tuple[float | None, float | None]:
+        """Estimate the seconds left of the epoch and of the run; None where the end is not known."""
+        total = self.total_train_batches
+        if not rate or total == float("inf"):
+            return None, None
+        epoch_left = max(0.0, (total - done) / rate)
+        limits = []
+        if (epochs := trainer.max_epochs) is not None and epochs > 0:
+            per_epoch = self.epoch_seconds or total / rate
+            limits.append(epoch_left + max(0, epochs - 1 - trainer.current_epoch) * per_epoch)
+        if trainer.max_steps > 0:
+            steps_left = trainer.max_steps - trainer.global_step
+            limits.append(max(0.0, steps_left * trainer.accumulate_grad_batches / rate))
+        return min(epoch_left, *limits) if limits else epoch_left, min(limits, default=None)
+
+
+def epoch_of(trainer: Trainer, epoch: int) -> str:
+    """Return the number of an epoch and that of the last one, both from 0: `epoch 3/19`."""
+    last = trainer.max_epochs
+    return f"epoch {epoch}" if last in (None, -1) else f"epoch {epoch}/{last - 1}"
+
+
+def _is_copy(name: str, values: dict[str, float]) -> bool:
+    """Return whether a metric is the fork of a step or of an epoch of another one."""
+    return any(name.endswith(end) and name.removesuffix(end) in values for end in ("_step", "_epoch"))

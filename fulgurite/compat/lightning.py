@@ -152,6 +152,11 @@ def num_logged_steps(trainer: Trainer) -> int:
     return loop._batches_that_stepped + int(is_amid_batch and not loop._should_accumulate())
 
 
+def steps_before_batch(trainer: Trainer) -> int:
+    """Return the number of steps before the present batch, which is the step of the values that the batch logs."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
 def call_after_batch(trainer: Trainer, callback: Callback, function: Callable[[], None]) -> None:
     """Call a function of a callback after each training batch, in the order of these calls.
 

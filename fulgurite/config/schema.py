@@ -17,7 +17,7 @@ class Extras:
     ignore_warnings: bool = False
     enforce_tags: bool = True
     find_nan: bool = False
-    print_config: bool = True
+    print_config: bool | Literal["full"] = True
     allowed_targets: list[str] = field(default_factory=list)  # packages
 
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sweep")
 
 
+def format_number(value: float) -> str:
+    """Return a number with four significant digits, as every table and message shows it: `0.9712`, `1.7e-05`."""
+    return f"{value:.4g}"
+
+
 def format_bytes(num_bytes: float, *, rounded: bool = False) -> str:
     """Return a size with its binary unit: `12 B`, `64 KiB`, `1.5 GiB`.
 
@@ -42,6 +47,12 @@ def format_duration_short(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def format_clock(seconds: float) -> str:
+    """Return a duration as a clock shows it: `0:42`, `12:05`, `1:20:33`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def format_latency(seconds: float) -> str:
     """Return a short duration with three digits: `85.2 µs`, `1.31 ms`, `2.5 s`."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
@@ -57,6 +68,12 @@ def markdown_lines(
     rule = ["---:" if column in right_aligned else "---" for column in columns]
     for line in (columns, rule, *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n"
+
+
+def short_path(path: str | Path) -> str:
+    """Return a path relative to the working directory if it is inside, so that it can be copied."""
+    found = Path(path).absolute()
+    return str(found.relative_to(Path.cwd())) if found.is_relative_to(Path.cwd()) else str(found)
 
 
 def print_table(table: Table, *lines: str) -> None:
@@ -78,7 +95,8 @@ def show_config(cfg: DictConfig) -> None:
     from fulgurite.core.redact import mask_config
 
     shown = {key: value for key, value in mask_config(cfg).items() if key not in HIDDEN and value is not None}
-    Console().print(Syntax(OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip(), "yaml", background_color="default"))
+    text = OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip()
+    Console().print(Syntax(text, "yaml", theme="ansi_light", background_color="default", word_wrap=True))
 
 
 def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path) -> None:
@@ -87,11 +105,12 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     `weights` is relative to the run directory; None stands for the weights in memory.
     """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("metric", "value", title="Results")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    print_table(table, f"weights  {weights or 'in memory'}", f"run      {folder}")
+        table.add_row(Text(name), format_number(value))
+    print_table(table, f"weights  {weights or 'in memory'}", f"run      {short_path(folder)}")
 
 
 def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path, unfinished: Sequence[str]) -> None:

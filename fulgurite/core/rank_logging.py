@@ -53,9 +53,14 @@ class _RankFormatter(logging.Formatter):
         return f"[rank {rank()}] {self.inner.format(record)}"
 
 
-def _is_no_advert(record: logging.LogRecord) -> bool:
-    """Return whether a record is not one of the tips in which libraries advertise products."""
-    return "💡" not in record.getMessage()
+# Lightning's messages that repeat another line: of the missing TPU, the last epoch, the checkpoint
+REPEATED = ("TPU available: False", "`Trainer.fit` stopped: `max_epochs=", "Restoring states from the checkpoint path")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a record is neither a tip in which a library advertises products nor one of `REPEATED`."""
+    message = record.getMessage()
+    return "💡" not in message and not message.startswith(REPEATED)
 
 
 def report_write_error_once(handler: logging.FileHandler) -> None:
@@ -100,7 +105,7 @@ def filter_library_logs(*, ignore_warnings: bool = False) -> None:
     for handler in logging.getLogger().handlers:
         if rank() > 0 and handler.formatter is not None and not isinstance(handler.formatter, _RankFormatter):
             handler.setFormatter(_RankFormatter(handler.formatter))
-        handler.addFilter(_is_no_advert)
+        handler.addFilter(_is_news)
     logging.captureWarnings(True)
     for pattern in UNACTIONABLE:
         warnings.filterwarnings("ignore", message=pattern)

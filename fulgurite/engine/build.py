@@ -18,10 +18,10 @@ from fulgurite.checkpoints.loading import checkpoint_to_test, resolve_checkpoint
 from fulgurite.checkpoints.setup import warn_if_disk_is_small
 from fulgurite.compat.hydra import let_partials_pickle, unchecked
 from fulgurite.compat.idle_hooks import skip_idle_hooks
+from fulgurite.config.changes import log_start
 from fulgurite.config.schema import Distributed, Extras, Resilience, read_settings
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError
-from fulgurite.core.formatting import show_config
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
@@ -102,8 +102,7 @@ def build(cfg: DictConfig) -> Run:
     filter_library_logs(ignore_warnings=extras.ignore_warnings)
     check_targets(cfg)
     require_hardware(cfg.trainer)
-    if extras.print_config:
-        show_config(cfg)
+    log_start(cfg, extras.print_config)
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
     log.debug("building trainer, data and model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
+from fulgurite.terminal.color_handler import colored
 
 log = RankedLogger(__name__)
 
@@ -116,4 +118,5 @@ def print_error(error: FulguriteError) -> None:
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():
-            sys.stderr.write(f"{launch.prefix if launch else ''}error: {line}\n")
+            shown = colored(f"error: {line}", logging.ERROR, sys.stderr)
+            sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

@@ -102,7 +102,9 @@ def _require_epochs(config: DictConfig) -> None:
     limit, path = OmegaConf.select(config, "trainer.max_epochs"), config.get("ckpt_path")
     epoch = manifest_epoch(Path(path)) if path else None
     if isinstance(limit, int) and limit != -1 and epoch is not None and limit < epoch + 1:
-        raise ConfigError([f"trainer.max_epochs={limit}: the run is in epoch {epoch + 1}. Set {epoch + 1} or more."])
+        raise ConfigError(
+            [f"trainer.max_epochs={limit}: the run is in epoch {epoch}, counted from 0. Set {epoch + 1} or more."]
+        )
 
 
 def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None) -> RunDirectory | None:

@@ -227,7 +227,10 @@ def test_fewer_epochs_than_the_run_has_trained_are_refused_and_the_run_is_unchan
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".log"}
     done = WarmProcess("train", [f"resume={run}", f"trainer.max_epochs={epochs - 1}"], tmp_path).wait()
     assert done.returncode == 2
-    assert f"trainer.max_epochs={epochs - 1}: the run is in epoch {epochs}. Set {epochs} or more." in done.stderr
+    assert (
+        f"trainer.max_epochs={epochs - 1}: the run is in epoch {epochs - 1}, counted from 0. Set {epochs} or more."
+        in done.stderr
+    )
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -1,0 +1,116 @@
+"""The first lines of a run: its directory, and what differs from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.compat.hydra import is_sweep_job
+from fulgurite.config.override_text import is_below, override_key
+from fulgurite.config.view import join
+from fulgurite.core.context import current_context
+from fulgurite.core.formatting import short_path, show_config
+from fulgurite.core.rank_logging import RankedLogger, rank
+from fulgurite.core.redact import mask_config, mask_override
+
+FULL: Literal["full"] = "full"  # value of `extras.print_config`
+COMMAND_LINE = "command line"
+# groups whose files set keys of any other group, in the order in which they win
+OVERLAYS = ("debug", "local", "hparams_search", "experiment")
+NOT_SHOWN = ("hydra", "resume.run", "ckpt_path", "ckpt_sha256")  # a resumed run is announced by its own line
+
+log = RankedLogger(__name__)
+
+
+def log_start(cfg: DictConfig, print_config: bool | Literal["full"]) -> None:
+    """Log the run directory, and what the config changes; a job of a sweep logs one line.
+
+    Args:
+        cfg: A composed config.
+        print_config: True logs what differs from the defaults, `full` also prints the whole config.
+    """
+    folder = short_path(cfg.paths.output_dir)
+    if is_sweep_job():
+        log.info("job %s in %s  %s", HydraConfig.get().job.num, folder, " ".join(_values_of_job()))
+    else:
+        log.info("run %s", folder)
+        for source, lines in (changes(cfg) or [("config", ["the defaults"])]) if print_config else ():
+            log.info("%s: %s", source, "  ".join(lines))
+    if print_config == FULL and rank() == 0:
+        show_config(cfg)
+
+
+def _values_of_job() -> list[str]:
+    """Return the overrides of a sweep job that the command line does not have in this form."""
+    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) or []
+    typed = {argument.casefold() for argument in current_context().argv}  # Hydra writes false as False
+    return [mask_override(str(override)) for override in given if str(override).casefold() not in typed]
+
+
+def changes(cfg: DictConfig) -> list[tuple[str, list[str]]]:
+    """Return what differs from the defaults: each source, `command line` or a file, with its overrides.
+
+    A key is named once, with the source that won. Secrets are masked. Empty for a config that `hydra.main` did not
+    compose.
+    """
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    overrides = [str(override) for override in OmegaConf.to_container(hydra.overrides.task, resolve=False) or ()]
+    typed = [override for override in overrides if not is_below(override_key(override), NOT_SHOWN)]
+    found = [(COMMAND_LINE, [mask_override(override) for override in typed])]
+    seen = [override_key(override) for override in typed]
+    values, sources = mask_config(cfg), [str(source.path) for source in hydra.runtime.config_sources]
+    for group in OVERLAYS:
+        chosen = hydra.runtime.choices.get(group)
+        for name in [chosen] if chosen is None or isinstance(chosen, str) else chosen:
+            lines = _lines(group, str(name), sources, values)
+            new = [line for line in lines if not is_below(override_key(line), seen)]
+            seen += [override_key(line) for line in new]
+            found.append((f"configs/{group}/{name}.yaml", new))
+    return [(source, lines) for source, lines in found if lines]
+
+
+def _lines(group: str, name: str, sources: Sequence[str], values: dict[str, Any]) -> Iterator[str]:
+    """Yield the group choices and the keys that a file sets, with the values that the run has."""
+    file = next((path for source in sources if (path := Path(source) / group / f"{name}.yaml").is_file()), None)
+    if file is None:
+        return
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (OSError, yaml.YAMLError):
+        return  # Hydra has read it: it changed since
+    if not isinstance(content, dict):
+        return
+    for default in content.pop("defaults", None) or ():
+        for key, choice in default.items() if isinstance(default, dict) else ():
+            if str(key).startswith("override "):
+                yield f"{str(key).removeprefix('override ').strip(' /')}={_text(choice)}"
+    for key in _leaves(content):
+        node: Any = values
+        for part in key.split("."):
+            node = node.get(part, ...) if isinstance(node, dict) else ...
+        if node is not ... and not is_below(key, NOT_SHOWN):
+            yield f"{key}={_text(node)}"
+
+
+def _leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        key = join(prefix, str(name)) if prefix else str(name)
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, key)
+        else:
+            yield key
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_text, value))}]"
+    return str(value)

@@ -1,0 +1,54 @@
+"""The first lines of a run: the run directory, then what differs from the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fulgurite.core.formatting import show_config
+from tests.support.cli import only_run, run_cli
+
+NOTHING = ("train=false", "test=false")
+
+
+def test_the_first_line_is_the_run_directory_and_the_next_are_what_differs(tmp_path: Path) -> None:
+    done = run_cli("train", "experiment=example", "trainer.max_epochs=3", *NOTHING, logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run, typed, experiment = (line.partition("[INFO] ")[2] for line in done.stderr.splitlines()[:3])
+    folder = only_run(tmp_path)
+    assert run == f"run {folder}"
+    assert typed.startswith("command line: experiment=example  trainer.max_epochs=3  train=false")
+    assert experiment.startswith("configs/experiment/example.yaml: ")
+    assert "model.net.lin1_size=128" in experiment
+    assert "max_epochs" not in experiment, "the command line won"
+    assert "accelerator" not in done.stdout + done.stderr, "the whole config is in the run directory"
+    assert "accelerator" in (folder / ".hydra/config.yaml").read_text()
+    assert run in (folder / "train.log").read_text()
+
+
+def test_a_job_of_a_sweep_has_one_line(tmp_path: Path) -> None:
+    done = run_cli("train", "-m", "seed=1,2", *NOTHING, logs=tmp_path)
+    [sweep] = (tmp_path / "train/multiruns").iterdir()
+    lines = [line.partition("[INFO] ")[2] for line in done.stderr.splitlines() if "[INFO] job" in line]
+    assert lines == [f"job {number} in {sweep}/{number}  seed={number + 1}" for number in (0, 1)]
+
+
+def test_full_prints_the_whole_config_and_a_secret_is_masked(tmp_path: Path) -> None:
+    done = run_cli(
+        "train", "extras.print_config=full", "paths.data_dir=ftp://me:s3cret@host/x", *NOTHING, logs=tmp_path
+    )
+    assert "accelerator: cpu" in done.stdout
+    assert "paths.data_dir=ftp://me:***@host/x" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_a_narrow_terminal_wraps_the_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    numbers = list(range(1000, 1040))
+    show_config(OmegaConf.create({"sizes": ",".join(map(str, numbers))}))
+    shown = capsys.readouterr().out
+    assert all(str(number) in "".join(shown.split()) for number in numbers)
