@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
 
+from fulgurite.compat.buffers import fit_buffers
 from fulgurite.core.errors import UserError, suggest_or_list, suggest_path
 from fulgurite.core.rank_logging import RankedLogger
 
@@ -44,6 +45,7 @@ def matching_state(
     Raises:
         UserError: The parameters differ, or a name of `skip` is unknown.
     """
+    fit_buffers(model, checkpoint)
     ours = model.state_dict()
     _require_known(skip, {**ours, **checkpoint["state_dict"]})
     state = _without(checkpoint["state_dict"], skip)

@@ -9,6 +9,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from fulgurite.compat.buffers import CHANGED_BUFFERS, Shapes, buffer_shapes, load_changed_buffers
 from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_epoch
 from fulgurite.compat.lightning_results import restore_logged_results
 from fulgurite.core.rank_logging import RankedLogger
@@ -58,6 +59,8 @@ class ExactResume(Callback):
         self._position = ""
         self._stream_states: list[Any] = []  # by rank
         self._state: dict[str, Any] | None = None
+        self._buffers: Shapes = {}  # of the model as built
+        self._changed_buffers: set[str] = set()  # in the checkpoint that is loaded
         self._weights: list[str] | None = None  # names in the checkpoint that is loaded
         self._trainer: Trainer | None = None
         self._user_state = UserState(save_attributes)
@@ -65,9 +68,11 @@ class ExactResume(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on a seed and wrap the data module, in the process that trains: it may be a spawned one."""
+        load_changed_buffers(trainer)
         if stage != "fit":
             return
         self._trainer = trainer
+        self._buffers = buffer_shapes(pl_module)
         name_unproven(trainer)
         self._user_state.begin(trainer)
         remember_before_tuners(trainer, self._user_state)
@@ -109,10 +114,18 @@ class ExactResume(Callback):
         common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """List the buffers that have another shape than at the start."""
+        start, changed = self._buffers, self._changed_buffers
+        shapes = buffer_shapes(pl_module).items()
+        if names := [name for name, shape in shapes if name in changed or start.get(name, shape) != shape]:
+            checkpoint[CHANGED_BUFFERS] = names
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Skip tuners, and restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
         if trainer.state.fn == "fit":
             skip_tuners(trainer)
+            self._changed_buffers = set(checkpoint.get(CHANGED_BUFFERS, ()))
             is_whole = not trainer.strategy.restore_checkpoint_after_setup and "state_dict" in checkpoint
             self._weights = list(checkpoint["state_dict"]) if is_whole else None
         for callback in trainer.checkpoint_callbacks:

@@ -46,6 +46,8 @@ HOOK_SHAPES = [
         callbacks={"add": use("hooks.AddGroup")},
     ),
     _model("on_train_epoch_end that replaces Adam by AdamW", "OtherOptimizer", expect="named", line="AdamW"),
+    _model("a buffer that grows, and one that is None at the start", "GrowingQueue"),
+    _model("on_train_epoch_end that adds a layer", "NewLayer", expect="refused", line="was saved from another model"),
     _model("batch norm set to eval() for the rest of the training", "EvalMode"),
     Shape(
         "a subclass of EarlyStopping that changes min_delta",

@@ -180,6 +180,34 @@ class OtherOptimizer(Net):
             self.trainer.strategy.optimizers = [torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.5)]
 
 
+class GrowingQueue(Net):
+    """A buffer that grows, and one that is None until the first step."""
+
+    queue: torch.Tensor
+    center: torch.Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(0, 2))
+        self.register_buffer("center", None)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        out = self.net(batch[0])
+        self.queue = torch.cat([self.queue, out.detach()])[-150:]
+        mean = self.queue.mean(0)
+        self.center = mean if self.center is None else 0.9 * self.center + 0.1 * mean
+        return cross_entropy(out - self.center, batch[1])
+
+
+class NewLayer(Net):
+    """Has one layer more after the first epoch."""
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch == 0:
+            self.net.append(torch.nn.Linear(2, 2))
+            self.trainer.strategy.setup_optimizers(self.trainer)
+
+
 class EvalMode(Net):
     """Keeps batch norm in evaluation mode from the second epoch on."""
 
