@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import AttributeDict
 from omegaconf import OmegaConf
 
 TYPES = "fulgurite_types"  # entry of a checkpoint: [key path, type, details] of each converted value
@@ -38,6 +39,7 @@ _RESTORE: dict[str, Callable[[Any, Any], Any]] = {
     "time": lambda value, _: time.fromisoformat(value),
     "timedelta": lambda value, _: timedelta(*value),
     "deque": deque,
+    "AttributeDict": lambda value, _: AttributeDict(value),
     "set": lambda value, _: set(value),
     "frozenset": lambda value, _: frozenset(value),
     "range": lambda value, _: range(*value),
@@ -122,8 +124,9 @@ class _Converter:
             return self._convert_mapping(value, path)
         if kind in (list, tuple, set):
             return self._convert_items(value, path)
-        if kind is defaultdict and (value.default_factory in (None, *_FACTORIES.values())):
-            return self._note(path, "defaultdict", type_name_of(value.default_factory), dict(value))
+        factory = value.default_factory if kind is defaultdict else None
+        if kind in (AttributeDict, defaultdict) and factory in (None, *_FACTORIES.values()):
+            return self._note(path, kind.__name__, type_name_of(factory), dict(value))
         if kind in (deque, frozenset):
             return self._note(path, kind.__name__, getattr(value, "maxlen", None), list(value))
         if self._describe_partials and isinstance(value, partial):

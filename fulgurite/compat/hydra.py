@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from omegaconf.basecontainer import BaseContainer
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
     ConfigLoaderImpl._apply_overrides_to_config(list(overrides), cfg)
 
 
-def raw_node(cfg: DictConfig, key: str) -> Any:
+def raw_node(cfg: DictConfig | ListConfig, key: str | int) -> Any:
     """Return a node of a config without resolving it; None for a missing key."""
-    return cfg._get_node(key, validate_access=False)
+    node: Any = cfg
+    return node._get_node(key, validate_access=False)
 
 
 def resolver_names() -> list[str]:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
 from fulgurite.config.target_policy import TargetNotFound, is_within, locate
 from fulgurite.config.view import MISSING, leaves
+from fulgurite.config.without_target import leave_out_without_target
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
@@ -25,7 +26,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 
 def guard_hydra_part() -> None:
-    """Check the `hydra` node of every config that Hydra composes."""
+    """Check the `hydra` node of every config that Hydra composes, and leave out the blocks without a target."""
     plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return
@@ -34,6 +35,7 @@ def guard_hydra_part() -> None:
     def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
         cfg = plain(*args, **kwargs)
         check_hydra_part(cfg)
+        leave_out_without_target(cfg)
         return cfg
 
     setattr(ConfigLoaderImpl, LOADS, load_configuration)

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
 from fulgurite.config.origins import file_of, shown_path
+from fulgurite.config.tags import merge_tags, switch_tags
 from fulgurite.config.view import MISSING, is_interpolation, join
 from fulgurite.core.context import current_context
 from fulgurite.validation.signatures.annotations import Match, match, rejects
@@ -25,6 +26,7 @@ from fulgurite.validation.signatures.signature import Parameter, Signature, read
 from fulgurite.validation.signatures.source import NotFound
 
 OF_HYDRA = ("_partial_", "_convert_", "_recursive_", "_args_")  # keys beside _target_ that Hydra itself reads
+CONFLICT = "cannot be merged: "  # and the key that is a list in one file and a dictionary in another
 # Keys that the files of configs/debug set only where the class takes them: (part, key).
 OF_DEBUG = (("data", "num_workers"), ("data", "pin_memory"), ("model", "compile"))
 
@@ -45,12 +47,14 @@ def leave_out_replaced() -> None:
                 if not (default.package or "").startswith("hydra"):
                     if (default.config_path or "").startswith("debug/"):
                         _limit_to_taken(cfg, loaded)
+                    merge_tags(cfg, loaded)
                     targets.merge(cfg, _plain(loaded), _place(default.config_path, repo))
                 try:
                     cfg.merge_with(loaded)
                 except OmegaConfBaseException as error:
-                    raised = f"{type(error).__name__} raised while composing config:\n{error}"
-                    raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from error
+                    key = next(_conflicts(_plain(cfg), _plain(loaded)), "")
+                    raised = f"{type(error).__name__} raised while composing config:\n{error}\n{CONFLICT}{key}"
+                    raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from None
         return cfg
 
     @wraps(apply)
@@ -64,6 +68,8 @@ def leave_out_replaced() -> None:
 
 def leave_out_for_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
     """Leave out the keys of targets that a command line replaces, whatever the order of its overrides."""
+    if any(override.key_or_group.startswith("tags.") for override in overrides):
+        switch_tags(cfg)
     if not any("_target_" in (override.input_line or "") for override in overrides):
         return
     new: dict[str, Any] = {}
@@ -170,6 +176,15 @@ def _limit_to_taken(cfg: DictConfig, debug: DictConfig) -> None:
         if not isinstance(signature, Signature) or name not in signature.parameters:
             with open_dict(given):
                 del given[name]
+
+
+def _conflicts(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys that are a list in one config and a dictionary in the other."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in new.keys() & old.keys():
+            yield from _conflicts(old[name], new[name], join(key, str(name)))
+    elif {type(old), type(new)} == {dict, list}:
+        yield key
 
 
 def _block(cfg: DictConfig | None, name: str) -> DictConfig | None:

@@ -18,7 +18,7 @@ class Extras:
     enforce_tags: bool = True
     find_nan: bool = False
     print_config: bool | Literal["full"] = True
-    allowed_targets: list[str] = field(default_factory=list)  # packages
+    allowed_targets: list[str] = field(default_factory=list)  # packages that are refused otherwise
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ TOP_LEVEL = {
     "run": "str | None",
     **dict.fromkeys(("data", "model", "trainer"), "dict"),
     **dict.fromkeys(("callbacks", "logger"), "dict | None"),
+    "vars": "dict | None",  # values of the user's own
     **dict.fromkeys((schema.group for schema in GROUPS), "dict"),
     "hydra": "",
 }

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from fulgurite.compat.hydra import is_sweep_job
+from fulgurite.compat.hydra import is_sweep_job, raw_node
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
@@ -35,6 +35,23 @@ def replace_tags(overrides: Sequence[str]) -> list[str]:
     """
     replaced = (["tags=null", f"++{text}"] if text.startswith("tags=[") else [text] for text in overrides)
     return list(chain.from_iterable(replaced))
+
+
+def merge_tags(cfg: DictConfig, new: DictConfig) -> None:
+    """Prepare the tags of `cfg` for those of a later file: a list replaces them, a dictionary adds to them."""
+    tags = raw_node(new, "tags")
+    if isinstance(tags, ListConfig) and isinstance(raw_node(cfg, "tags"), DictConfig):
+        with open_dict(cfg):
+            del cfg["tags"]
+    elif isinstance(tags, DictConfig):
+        switch_tags(cfg)
+
+
+def switch_tags(cfg: DictConfig) -> None:
+    """Turn a list of tags into a dictionary of switches, to which single tags can be added."""
+    if isinstance(raw_node(cfg, "tags"), ListConfig):
+        with open_dict(cfg):
+            cfg["tags"] = {str(tag): True for tag in cfg["tags"]}
 
 
 def require_tags(cfg: DictConfig) -> None:

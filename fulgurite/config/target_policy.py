@@ -3,48 +3,81 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.schema import Extras, read_settings
-from fulgurite.config.view import MISSING, leaves
+from fulgurite.config.view import MISSING, join
 from fulgurite.core.errors import ConfigError
 
-# Packages whose classes and functions a config may name, without what runs code that is not installed.
-ALLOWED = (
-    "src", "lightning", "torch", "torchmetrics", "optuna", "aim", "datetime.timedelta", "fulgurite.callbacks",
-    "fulgurite.exact_resume.proof.probe",
-)  # fmt: skip
+# A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
 REFUSED = (
     "torch.hub", "torch.serialization", "torch.package", "torch.utils.cpp_extension", "torch.utils.model_zoo",
-    "torch.utils._", "torch._",
+    "torch.utils._", "torch.jit._serialization", "numpy.load", "numpy.ctypeslib", "numpy.f2py", "pandas.read_pickle",
+    "pandas.io.pickle", "psutil.Popen", "hydra", "fulgurite", "IPython", "ipykernel", "nbclient", "nbconvert", "pip",
+    "setuptools", "pkg_resources", "pytest", "_pytest", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "fabric",
+    "paramiko", "execnet", "cloudpickle", "dill", "joblib", "submitit", "ray", "dask", "numba", "cffi", "yaml", "sympy",
+    "numexpr", "torch._dynamo", "torch._inductor",
 )  # fmt: skip
+ALLOWED = ("fulgurite.callbacks", "fulgurite.exact_resume.proof.probe")  # below what REFUSED names
+# Of the standard library, a config may name these and what is below the modules.
+STDLIB = frozenset(
+    f"builtins.{name}"
+    for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str", "tuple")
+) | {"functools.partial", "pathlib.Path", "pathlib.PurePath", "random.Random", "types.SimpleNamespace"}
+STDLIB_MODULES = ("collections", "datetime", "decimal", "fractions", "math")
+# These return what their argument `path` names.
+LOOKUPS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
 
 
 def check_targets(cfg: DictConfig, key: str = "") -> None:
     """Import every `_target_` of the config and classify the object found, not the string that names it.
 
     Args:
-        cfg: A composed config.
+        cfg: A composed config; its `hydra` part has an allow-list of its own.
         key: Only this top-level key; an older run may name classes elsewhere that have moved.
     """
-    allowed = (*ALLOWED, *read_settings(cfg, Extras).allowed_targets)
+    more = read_settings(cfg, Extras).allowed_targets
     findings = []
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    for path, target in leaves(plain[key] if key else plain, key):
-        if path.rpartition(".")[2] != "_target_" or not isinstance(target, str) or target == MISSING:
-            continue
-        try:
-            problem = _rejection(locate(target), allowed)
-        except TargetNotFound as error:
-            problem = str(error)
-        if problem:
-            findings.append(f"{path}: {target!r} {problem}")
+    parts = [key] if key else [name for name in plain if name != "hydra"]
+    for path, block in chain.from_iterable(_blocks(plain[name], name) for name in parts):
+        names = {"_target_": block["_target_"]}
+        if names["_target_"] in LOOKUPS:
+            names = {"path": block.get("path")}
+        for name, target in names.items():
+            if isinstance(target, str) and target != MISSING and (problem := _problem(target, more, name)):
+                findings.append(f"{path}.{name}: {target!r} {problem}")
     if findings:
         raise ConfigError(findings)
+
+
+def _blocks(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each dictionary with a `_target_`, and its path."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield key, node
+        for name, child in node.items():
+            yield from _blocks(child, join(key, str(name)))
+    elif isinstance(node, list):
+        for position, child in enumerate(node):
+            yield from _blocks(child, join(key, position))
+
+
+def _problem(target: str, more: Sequence[str], name: str) -> str:
+    """Return why a config may not name a target, or an empty string."""
+    try:
+        found = locate(target)
+    except TargetNotFound as error:
+        return str(error)
+    if name == "_target_" and (isinstance(found, ModuleType) or not callable(found)):
+        return "is not callable. Name a class or a function"
+    return _rejection(found, more)
 
 
 class TargetNotFound(Exception):
@@ -63,6 +96,9 @@ def locate(target: str) -> Any:
                 found = importlib.import_module(path)
                 continue
             except Exception as error:
+                if isinstance(error, ModuleNotFoundError) and is_within(str(error.name), ["pytorch_lightning"]):
+                    hint = "Import from lightning.pytorch instead"
+                    raise TargetNotFound(f"cannot be imported: {path} imports pytorch_lightning. {hint}") from error
                 # the part itself is missing only if the import system names it
                 if not (isinstance(error, ModuleNotFoundError) and error.name == path):
                     reason = f"{path} fails with {type(error).__name__}: {error}"
@@ -75,18 +111,21 @@ def locate(target: str) -> Any:
     return found
 
 
-def _rejection(found: Any, allowed: Sequence[str]) -> str:
+def _rejection(found: Any, more: Sequence[str]) -> str:
     """Return why the object may not be called from a config, or an empty string."""
-    if isinstance(found, ModuleType) or not callable(found):
-        return "is not callable. Name a class or a function"
     owner = getattr(found, "__module__", None)
     if owner is None:  # a bound method: use its class
         owner = getattr(type(getattr(found, "__self__", found)), "__module__", "")
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
-    if is_within(name, REFUSED) or not is_within(name, allowed):
+    if isinstance(found, ModuleType):
+        name = found.__name__
+    is_refused = is_within(name, REFUSED) and not is_within(name, ALLOWED)
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        is_refused = name not in STDLIB and not is_within(name, STDLIB_MODULES)
+    if is_refused and not is_within(name, more):
         return (
-            f"is {name}, which configs may not call. "
-            f"A config may name classes of {', '.join(allowed)}. Add a package with extras.allowed_targets"
+            f"is {name}, which configs may not call: it could run code that is not installed. "
+            "Name a class of src or of an installed package, or call it from a function in src"
         )
     return ""
 

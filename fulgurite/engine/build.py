@@ -26,6 +26,8 @@ from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
+from fulgurite.engine.components.arguments import with_attributes
+from fulgurite.engine.components.kinds import check_kinds, require_kind
 from fulgurite.engine.instrument import harden
 from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
@@ -101,13 +103,15 @@ def build(cfg: DictConfig) -> Run:
     extras, resilience = read_settings(cfg, Extras), read_settings(cfg, Resilience)
     filter_library_logs(ignore_warnings=extras.ignore_warnings)
     check_targets(cfg)
+    check_kinds(cfg)
     require_hardware(cfg.trainer)
     log_start(cfg, extras.print_config)
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
     log.debug("building trainer, data and model")
     resumed_from = find_resumed_run(cfg)
-    nodes = {key: node for key, node in (cfg.get("callbacks") or {}).items() if node is not None}
+    parts = with_attributes(cfg)
+    nodes = {key: node for key, node in (parts.get("callbacks") or {}).items() if node is not None}
     callbacks: list[Callback] = [_instantiate(node, f"callbacks.{key!s}") for key, node in nodes.items()]
     callbacks = [*monitoring_callbacks(cfg), *callbacks, BatchSizes()]
     if (pruning := pruning_callback(cfg)) is not None:
@@ -116,12 +120,12 @@ def build(cfg: DictConfig) -> Run:
     callbacks.append(RecordLogged(metrics))
     loggers = [*_build_loggers(cfg, resumed_from), metrics]  # self.logger is the first: the user's choice
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
-    trainer: Trainer = _instantiate(cfg.trainer, "trainer", **arguments)
+    trainer: Trainer = _instantiate(parts.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
     set_log_dir(trainer, run_dir)
     timeout = install_supervision(trainer, run_dir, read_settings(cfg, Distributed).rank_timeout_seconds)
     configure_process_group(trainer, cfg, timeout)
-    datamodule: LightningDataModule = _instantiate(cfg.data, "data")
+    datamodule: LightningDataModule = _instantiate(parts.data, "data")
     harden(
         trainer,
         datamodule,
@@ -139,7 +143,7 @@ def build(cfg: DictConfig) -> Run:
         supervise_ranks=False,  # install_supervision above: the process group needs its timeout
     )
     let_partials_pickle()
-    model: LightningModule = _instantiate(cfg.model, "model")
+    model: LightningModule = _instantiate(parts.model, "model")
     require_steps(model, cfg)
     skip_idle_hooks([model])
     if cfg.get("train"):
@@ -150,15 +154,18 @@ def build(cfg: DictConfig) -> Run:
 def build_component(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
     """Build only the data module or only the model of a run; raise ConfigError as `build` does."""
     check_targets(cfg, key)
-    return _instantiate(cfg[key], key)
+    return _instantiate(with_attributes(cfg)[key], key)
 
 
 def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:
+    # "all": users' classes get lists and dictionaries as in Python, unless the config chooses otherwise
+    convert = node.get("_convert_") or ("none" if node.get("_recursive_") is False else "all")
     try:
-        # "all": torch.load with weights_only=True rejects a ListConfig in the hyperparameters
-        return instantiate(node, _convert_="all", **unchecked(), **extra)
+        built = instantiate(node, _convert_=convert, **unchecked(), **extra)
     except Exception as error:
         raise _first_cause(error, key) from error
+    require_kind(built, key)
+    return built
 
 
 def _first_cause(error: Exception, key: str) -> Exception:
@@ -171,9 +178,9 @@ def _first_cause(error: Exception, key: str) -> Exception:
 
 def _build_loggers(cfg: DictConfig, resumed_from: ResumedRun | None) -> list[Logger]:
     """Build the loggers, guarded so that a failing logger does not stop the run."""
-    group = cfg.get("logger")
+    group = with_attributes(cfg).get("logger")
     if resumed_from is not None:
-        group = resume_loggers(cfg, resumed_from.loggers, resumed_from.logged_step)
+        group = resume_loggers(with_attributes(cfg), resumed_from.loggers, resumed_from.logged_step)
     budget = WaitBudget(read_settings(cfg, Resilience).logger_timeout_seconds)
     built = [
         build_guarded(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, budget)

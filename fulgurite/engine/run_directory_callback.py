@@ -21,7 +21,7 @@ from fulgurite.engine.outcome import print_error
 from fulgurite.resume.plan import plan_resume
 from fulgurite.runs.layout import CONTINUE
 from fulgurite.runs.sweep_ledger import LEDGER
-from fulgurite.validation.validate import validate
+from fulgurite.validation.validate import require_valid
 
 
 def reserve(wanted: Path) -> Path:
@@ -68,7 +68,7 @@ class ReserveRunDirectory(Callback):
             else:
                 from fulgurite.distributed.shared_start import start_run_on_all_ranks  # only with several ranks
 
-                validate(config)  # before the rendezvous, which imports torch
+                require_valid(config)  # before the rendezvous, which imports torch
                 start_run_on_all_ranks(config, start)
         for key, value in _rank_overrides(config):
             set_config_value(config, key, value)

@@ -18,7 +18,7 @@ from fulgurite.runs.layout import CONFIG, CONTINUE, HOTSTART, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
-from fulgurite.validation.validate import validate
+from fulgurite.validation.validate import require_valid
 
 
 def plan_resume(config: DictConfig) -> None:
@@ -35,7 +35,7 @@ def plan_resume(config: DictConfig) -> None:
     name, (is_restart, torchrun) = OmegaConf.select(config, "resume.run"), torchrun_restart()
     if not name and not (is_restart and "resume" in config):
         return
-    validate(config)
+    require_valid(config)
     task = config.copy()
     with read_write(task), open_dict(task):
         del task["hydra"]

@@ -20,6 +20,7 @@ class Finding:
     rule: str  # what is wrong, and the remedy
     value: Any = ...  # as written, if the line shows it; a secret is never shown
     place: str | None = None  # file and line, or the override of the command line; None if unknown
+    is_warning: bool = False  # logged and not refused: the value may be right
 
     @property
     def line(self) -> str:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.origins import file_of, shown_path
+from fulgurite.config.replaced_targets import CONFLICT
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.overrides import describe_override, groups_of, options_of, single
 
@@ -91,7 +92,8 @@ def _place(word: str | None, message: str, repository: IConfigRepository, groups
     """Return the line that contains `word` in a file chosen on the command line or named by Hydra."""
     blamed = _FILE.search(message)
     named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
-    last = "tags" if "Cannot merge" in message else (word or "").rpartition("/")[2]
+    conflict = message.partition(CONFLICT)[2].rpartition(".")[2]
+    last = conflict or (word or "").rpartition("/")[2]
     for config in [*reversed(named), *([blamed[1]] if blamed else [])]:
         file = file_of(config, repository.get_sources())
         if file is None:
@@ -116,6 +118,8 @@ def one_line(error: Exception) -> str:
             message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])
         message = f"{key}: {message}" if key else message
     if "Cannot merge DictConfig with ListConfig" in message or "Cannot merge incompatible container" in message:
-        message = "a list stands where the config has a dictionary. Write tags, callbacks and loggers as {name: ...}"
+        message = (
+            "a list stands where the config has a dictionary, or the other way round. Write it as the other files do"
+        )
     cause = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return f"{message}: {cause}" if cause and cause not in message else message

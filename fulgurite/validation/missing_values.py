@@ -12,6 +12,7 @@ from fulgurite.config.schema import moved_key
 from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.validation.findings import Finding
+from fulgurite.validation.signatures.signature import Signature, read_signature
 
 _VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
 _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
@@ -27,22 +28,34 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
             error = view.resolve_interpolation(written, key)
             # the missing value itself is reported
             if isinstance(error, Exception) and not isinstance(error, InterpolationToMissingValueError):
-                rule = _explain(str(error).splitlines()[0], written, view)
+                rule = _explain(str(error).splitlines()[0], written, key, view)
                 if rule:
                     yield Finding(key, rule)
 
 
-def _explain(message: str, written: str, view: ConfigView) -> str | None:
+def _explain(message: str, written: str, key: str, view: ConfigView) -> str | None:
     """Return the broken rule; None if another key of the chain reports it."""
     if found := _VARIABLE.search(message):
         rule = f"environment variable {found[1]} is not set. Set it, or add it to .env"
     elif found := _NO_KEY.search(message):
-        moved = moved_key(found[1])
-        near = f". Use ${{{moved}}}" if moved else suggest_path(found[1], paths_of(view.written))
-        rule = f"${{{found[1]}}} refers to a key that does not exist{near}"
+        rule = f"${{{found[1]}}} refers to a key that does not exist{_remedy(found[1], key, view)}"
     elif found := _NO_RESOLVER.search(message):
         near = did_you_mean(found[1], [*resolver_names(), *RUNTIME_RESOLVERS])
         rule = f"${{{found[1]}:...}} names no resolver{near}"
     else:
         return f"does not resolve: {message}"
     return rule if found[1] in written else None
+
+
+def _remedy(missing: str, key: str, view: ConfigView) -> str:
+    """Return what to do about a reference to a missing key: use a near one, or set the value that refers to it."""
+    if moved := moved_key(missing):
+        return f". Use ${{{moved}}}"
+    holder, _, name = missing.rpartition(".")
+    block = view.written.get(holder)
+    target = block.get("_target_") if isinstance(block, dict) else None
+    signature = read_signature(target) if isinstance(target, str) and not is_interpolation(target) else None
+    if isinstance(signature, Signature) and name not in signature.parameters and not did_you_mean(name, block or ()):
+        return f": {signature.target.rpartition('.')[2]} does not take it. Set {key}=<value>"
+    others = [path for path in paths_of(view.written) if path != key]  # the key that refers is no answer
+    return suggest_path(missing, others) or f". Set {key}=<value>"

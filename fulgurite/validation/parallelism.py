@@ -40,7 +40,7 @@ def check_batch_size(view: ConfigView) -> Iterator[Finding]:
     data, processes = view.written.get("data"), _processes(view)
     if not isinstance(data, dict) or processes is None or not processes.data_parallel:
         return
-    if not _divides_batches(str(data.get("_target_"))):
+    if not source_mentions(str(data.get("_target_")), "device_batch_size"):
         return
     size, shards = view.resolve(data.get("batch_size"), "data.batch_size"), processes.data_parallel
     if isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % shards:
@@ -112,9 +112,9 @@ def number_of(asked: Any) -> int:
     return len(asked) if isinstance(asked, list) else 0
 
 
-def _divides_batches(target: str) -> bool:
-    """Return whether the source of a data module or of a base of it mentions `device_batch_size`."""
+def source_mentions(target: str, name: str) -> bool:
+    """Return whether the source of a class or of a base of it mentions a name, e.g. a function that it calls."""
     found = locate(target)
     if not isinstance(found, tuple):
         return False
-    return any(part is not None and "device_batch_size" in part.module.text for part in ancestry(found[0]))
+    return any(part is not None and name in part.module.text for part in ancestry(found[0]))

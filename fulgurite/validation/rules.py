@@ -5,26 +5,23 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from fulgurite.config.schema import GROUPS as SCHEMAS
 from fulgurite.config.schema import TOP_LEVEL, describe_move, field_types
 from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
+from fulgurite.config.without_target import GROUPS, group_keys, mistyped
 from fulgurite.core.download import is_secure
-from fulgurite.core.errors import suggest_path
-from fulgurite.core.project import project_root
+from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.validation.findings import Finding, shown
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
 PARTS = ("data", "model", "trainer")
-GROUPS = {"callbacks": "callback", "logger": "logger"}
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
 _INSIDE = re.compile(r"\$\{([^}]*)")
 _WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
@@ -49,7 +46,8 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
         elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
             near = suggest_path(key, [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)])
-            yield Finding(key, f"nothing reads this key{near or '. Remove it'}", value)
+            remedy = ". Remove it" if group else f". Remove it, or put values of your own below vars: vars.{name}"
+            yield Finding(key, f"nothing reads this key{near or remedy}", value)
 
 
 def _referred(view: ConfigView) -> set[str]:
@@ -71,20 +69,6 @@ def _referred(view: ConfigView) -> set[str]:
 def _words(text: Any) -> list[str]:
     inside = _INSIDE.findall(text) if is_interpolation(text) else []
     return [word for part in inside for word in _WORD.findall(part)]
-
-
-@cache
-def group_keys(group: str) -> tuple[str, ...]:
-    """Return the keys that the files of `configs/<group>` set, e.g. `early_stopping` of `callbacks`."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    names: dict[str, None] = {}
-    for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
-        try:
-            content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
-        except yaml.YAMLError:
-            continue
-        names.update(dict.fromkeys(name for name in content or {} if name != "defaults"))
-    return tuple(names)
 
 
 def check_types(view: ConfigView) -> Iterator[Finding]:
@@ -203,9 +187,8 @@ def check_groups(view: ConfigView) -> Iterator[Finding]:
             if entry is None or is_interpolation(entry) or (isinstance(entry, dict) and "_target_" in entry):
                 continue
             key = f"{group}.{name}"
-            others = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
-            near = suggest_path(key, [f"{group}.{other}" for other in others])
-            remedy = near.replace(f"{group}.", "") or ". Add one, or set the entry to null"
+            near = did_you_mean(str(name), mistyped(group, str(name), entries))
+            remedy = near or ". Add one, or set the entry to null"
             yield Finding(key, f"has no _target_, so it is not a {noun}{remedy}", entry)
 
 

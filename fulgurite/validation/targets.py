@@ -11,7 +11,7 @@ from fulgurite.config.override_text import is_below
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.findings import Finding
-from fulgurite.validation.signatures.annotations import choices, describe, rejects
+from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound, find_module
 
@@ -29,7 +29,25 @@ OPTIONAL = {
     **{name: ((name,), name) for name in ("wandb", "mlflow", "aim", "tensorboard")},
 }
 
-# Well-known numbers: (smallest meaningful value, in words).
+# What the annotations of these packages exclude, their classes refuse. Other annotations may be wrong: their classes
+# run with a value that does not fit, so it is only a warning.
+STRICT = ("lightning", "torch", "fulgurite")
+# Arguments of the shipped classes in src/, whose annotations are right.
+SHIPPED = {
+    "src.models.classifier": (
+        "net", "num_classes", "optimizer", "scheduler", "scheduler_interval", "scheduler_frequency",
+        "scheduler_monitor", "compile",
+    ),
+    "src.models.nets.dense": ("input_size", "lin1_size", "lin2_size", "lin3_size", "output_size"),
+    "src.models.nets.convnet": ("in_channels", "channels", "hidden_size", "image_size", "output_size"),
+    "src.data.mnist": (
+        "name", "data_dir", "local_dirs", "num_classes", "val_size", "test_size", "split_seed", "fold", "num_folds",
+        "batch_size", "num_workers", "pin_memory", "augment",
+    ),
+    "src.data.augment": ("pixels",),
+}  # fmt: skip
+
+# Well-known numbers of these classes: (smallest meaningful value, in words).
 RANGES: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("lr", "weight_decay", "momentum", "min_delta", "dropout"), (0, "0 or more")),
     **dict.fromkeys(("min_epochs", "min_steps", "patience", "num_workers", "log_every_n_steps"), (0, "0 or more")),
@@ -94,6 +112,8 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
 
 def _unusable(target: str) -> str | None:
     """Return why a target cannot be used on this machine at all."""
+    if is_below(target, ["pytorch_lightning"]):
+        return f"this library works with lightning. Use lightning.pytorch{target.removeprefix('pytorch_lightning')}"
     if is_below(target, RETIRED):
         return "Neptune has been sunset and Lightning no longer logs to it. Choose another of configs/logger"
     for name, (modules, extra) in OPTIONAL.items():
@@ -146,19 +166,40 @@ def _check_names(written: dict[str, Any], key: str, signature: Signature, *, clo
 def _check_value(value: Any, written: Any, key: str, parameter: Parameter, target: str) -> Iterator[Finding]:
     if value is UNKNOWN or (value is None and parameter.default_is_none):
         return
-    name = target.rpartition(".")[2]
-    if isinstance(value, float) and math.isnan(value):
+    name, is_strict = target.rpartition(".")[2], _is_strict(parameter)
+    if is_strict and isinstance(value, float) and math.isnan(value):
         yield Finding(key, "not a number. Give a number", written)
-        return
-    if rejects(value, parameter.annotation, parameter.module):
-        wanted = describe(parameter.annotation, parameter.module)
-        near = did_you_mean(value, choices(parameter.annotation, parameter.module)) if isinstance(value, str) else ""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        quotes = ". Put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
-        remedy = quotes or (". Set its _target_" if wanted.startswith("an object") else "")
-        yield Finding(key, f"not a value of {name}{near}" if near else f"{name} wants {wanted}{remedy}", written)
-        return
-    yield from check_range(value, written, key)
+    elif rejects(value, parameter.annotation, parameter.module):
+        if is_strict and not _is_whole(value, parameter):
+            yield Finding(key, _explain_value(value, name, parameter), written)
+        elif not contradicts_default(parameter.annotation, parameter.module, parameter.default):
+            rule = f"{_explain_value(value, name, parameter)}. The value is passed as it is"
+            yield Finding(key, rule, written, is_warning=True)
+    elif is_strict:
+        yield from check_range(value, written, key)
+
+
+def _is_strict(parameter: Parameter) -> bool:
+    """Return whether a class certainly refuses what the annotation of a parameter excludes."""
+    return is_below(parameter.module.name, STRICT) or parameter.name in SHIPPED.get(parameter.module.name, ())
+
+
+def _is_whole(value: Any, parameter: Parameter) -> bool:
+    """Return whether a value such as 1e3, which YAML reads as a float, equals a whole number that fits."""
+    is_float = isinstance(value, float) and value.is_integer()
+    return is_float and match(int(value), parameter.annotation, parameter.module) is Match.YES
+
+
+def _explain_value(value: Any, name: str, parameter: Parameter) -> str:
+    wanted = describe(parameter.annotation, parameter.module)
+    if isinstance(value, str):
+        if near := did_you_mean(value, choices(parameter.annotation, parameter.module)):
+            return f"not a value of {name}{near}"
+        if value == "None":
+            return f"{name} wants {wanted}, and None is text in YAML. Write null"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    quotes = ". Put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
+    return f"{name} wants {wanted}{quotes or ('. Set its _target_' if wanted.startswith('an object') else '')}"
 
 
 def check_range(value: Any, written: Any, key: str) -> Iterator[Finding]:

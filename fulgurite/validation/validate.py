@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from omegaconf import DictConfig
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from fulgurite.config.origins import Origins
 from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.missing_values import check_missing_values
@@ -28,6 +29,8 @@ from fulgurite.validation.rules import (
 )
 from fulgurite.validation.targets import check_targets
 
+log = RankedLogger(__name__)
+
 CHECKS = (
     check_keys, check_types, check_tags, check_checkpoint, check_resume, check_parts, check_groups, check_epochs,
     check_folds, check_batch_size, check_mesh_sizes, check_fused, check_processes, check_missing_values, check_targets,
@@ -35,7 +38,7 @@ CHECKS = (
 
 
 def validate(cfg: DictConfig) -> None:
-    """Refuse a config that cannot lead to the run it describes.
+    """Refuse a config that cannot lead to the run it describes, and log warnings about what may be wrong in it.
 
     Args:
         cfg: A composed config; nothing in it is changed.
@@ -46,9 +49,20 @@ def validate(cfg: DictConfig) -> None:
     Example:
         >>> fulgurite.validate(fulgurite.compose(["data.batch_size=0"]))
     """
-    findings = find_problems(cfg)
-    if findings:
-        raise ConfigError([finding.line for finding in findings])
+    findings = _examine(cfg)
+    _raise_problems(findings)
+    for finding in findings:
+        log.warning(finding.line)
+
+
+def require_valid(cfg: DictConfig) -> None:
+    """Refuse a config as `validate` does, without its warnings, which belong to the log of a run."""
+    _raise_problems(_examine(cfg))
+
+
+def _raise_problems(findings: Sequence[Finding]) -> None:
+    if problems := [finding.line for finding in findings if not finding.is_warning]:
+        raise ConfigError(problems)
 
 
 def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -> list[Finding]:
@@ -58,6 +72,10 @@ def find_problems(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -
         cfg: A composed config, with or without its `hydra` part.
         trace: Returns where each key was set; called for findings only. None traces the current Hydra.
     """
+    return [finding for finding in _examine(cfg, trace) if not finding.is_warning]
+
+
+def _examine(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -> list[Finding]:
     view = ConfigView(cfg)
     findings = list(_run_checks(view))
     if not findings:

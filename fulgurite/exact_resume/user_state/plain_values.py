@@ -16,13 +16,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import AttributeDict
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
 MAX_DEPTH, MAX_ITEMS, MAX_HASHED_BYTES = 8, 10_000, 8 * 2**20
 NUM_SAMPLED = 4096  # elements of a larger tensor or array that its fingerprint reads
 FACTORIES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, set, tuple)}
 CONTAINERS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (list, tuple, set, frozenset, torch.Size, Counter, dict, OrderedDict)
+    kind.__name__: kind for kind in (list, tuple, set, frozenset, torch.Size, Counter, dict, OrderedDict, AttributeDict)
 }
 # objects of these are infrastructure: they hold no state of a training, or their owner saves it
 FOREIGN = (

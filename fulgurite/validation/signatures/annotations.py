@@ -127,6 +127,21 @@ def rejects(value: Value, annotation: ast.expr | None, module: Module | None) ->
     return kind is Match.NO or (kind is Match.OBJECT and value is not None and not isinstance(value, dict))
 
 
+def contradicts_default(annotation: ast.expr | None, module: Module | None, default: ast.expr | None) -> bool:
+    """Return whether the class's own default breaks an annotation, as in `sizes: Tuple[int] = (8, 16)`."""
+    try:
+        value = ast.literal_eval(default) if default is not None else ...
+    except ValueError:  # not a literal
+        return False
+    return value is not ... and match(_as_yaml(value), annotation, module) in {Match.NO, Match.OBJECT}
+
+
+def _as_yaml(value: Value) -> Value:
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return [_as_yaml(item) for item in value]
+    return {key: _as_yaml(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:
     """Return all values that a `Literal` in an annotation allows."""
     found = [member.value for member, _ in _members(annotation, module) if isinstance(member, ast.Constant)]

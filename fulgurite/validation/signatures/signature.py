@@ -28,8 +28,13 @@ class Parameter:
     required: bool
     module: Module  # its names are those that the annotation uses
     annotation: ast.expr | None = None
-    default_is_none: bool = False  # so None is valid whatever the annotation
+    default: ast.expr | None = None  # None without one, and for `dataclasses.field`
     positional_only: bool = False
+
+    @property
+    def default_is_none(self) -> bool:
+        """True for a default of None, which makes None valid whatever the annotation."""
+        return isinstance(self.default, ast.Constant) and self.default.value is None
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def _of_function(definition: Definition, *, skip_first: bool) -> Signature | Non
             required=default is None,
             module=module,
             annotation=arg.annotation,
-            default_is_none=isinstance(default, ast.Constant) and default.value is None,
+            default=default,
             positional_only=arg in args.posonlyargs,
         )
         for arg, default in [*plain, *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
@@ -168,7 +173,7 @@ def _of_dataclass(order: Sequence[Definition | None]) -> Signature | None:
                 continue
             is_field = call is not None and ast.unparse(call.func).rpartition(".")[2] == "field"
             optional = bool({"default", "default_factory"} & options.keys()) if is_field else node.value is not None
-            is_none = isinstance(node.value, ast.Constant) and node.value.value is None
             annotation = None if "InitVar" in kind else node.annotation
-            parameters[name] = Parameter(name, not optional, cls.module, annotation, default_is_none=is_none)
+            default = None if is_field else node.value
+            parameters[name] = Parameter(name, not optional, cls.module, annotation, default)
     return Signature("", parameters)

@@ -42,7 +42,7 @@ def test_every_group_of_a_composed_config_has_the_keys_of_its_schema() -> None:
     cfg = compose()
     for schema in GROUPS:
         assert set(cfg[schema.group]) == set(field_types(schema))
-    assert set(TOP_LEVEL) - {"hydra", "run", "logger"} == set(map(str, cfg))
+    assert set(TOP_LEVEL) - {"hydra", "run", "logger", "vars"} == set(map(str, cfg))
 
 
 def test_a_missing_key_has_the_default_and_a_given_one_its_type() -> None:

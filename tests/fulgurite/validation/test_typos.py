@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from fulgurite.config.schema import TOP_LEVEL
-from fulgurite.validation.rules import NESTED, group_keys
+from fulgurite.config.without_target import group_keys
+from fulgurite.validation.rules import NESTED
 from fulgurite.validation.validate import find_problems
 from tests.support.compose import compose_raw, findings, with_file
 from tests.support.project import ROOT
@@ -111,7 +112,7 @@ WRITTEN = [
     ("defaults:\n  - nothere\n", 3, "there is no experiment 'nothere'"),
     ("seed: 1\n  x: [1\n", 3, "not valid YAML: mapping values are not allowed"),
     ("seed: 1\nseed: 2\n", 3, "not valid YAML: found duplicate key seed"),
-    ("tags: [a]\n", 2, "a list stands where the config has a dictionary"),
+    ("trainer: [a]\n", 2, "a list stands where the config has a dictionary"),
 ]
 
 

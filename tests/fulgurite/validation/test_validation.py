@@ -74,7 +74,8 @@ RULES = [
     (["~tags", "+tags=[1,a]"], "tags[0]=1: a tag is text. Put it in quotes"),
     (["tags.dev=maybe"], "a tag is switched on with true and off with false"),
     (["+callbacks.mine=3"], "callbacks.mine=3: has no _target_, so it is not a callback"),
-    (["+logger.mine.save_dir=x"], "logger.mine: has no _target_, so it is not a logger"),
+    (["+logger.csvv.save_dir=x"], "logger.csvv: has no _target_, so it is not a logger. Did you mean 'csv'?"),
+    (["+mine=3"], "+mine=3: nothing reads this key. Remove it, or put values of your own below vars: vars.mine"),
     (["logger=neptune"], "configs/logger/neptune.yaml:2: logger.neptune: Neptune has been sunset"),
 ]  # fmt: skip
 
@@ -97,6 +98,8 @@ def test_each_rule_has_its_message(overrides: list[str], said: str) -> None:
         ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=1", "+model.optimizer.momentum=0.9"],
         ["ckpt_path=https://127.0.0.1/x.ckpt", f"ckpt_sha256={'0' * 64}"],
         ["+mine=7", "data.val_size=${mine}"],
+        ["+vars.width=7", "+vars.names=[a,b]"],
+        ["+logger.mine.save_dir=x", "+callbacks.rich_progress_bar.refresh_rate=1"],
         ["+paths.shared=/x", "paths.data_dir=${.shared}/data"],
         ["model.net._target_=some.compiled.Net", "extras.allowed_targets=[some]"][1:],
         ["callbacks.early_stopping=null", "+callbacks.lr._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
@@ -252,7 +255,7 @@ def test_the_checks_import_nothing_heavy_and_call_few_functions() -> None:
     calls, problems, torch, lightning = _cost(["experiment=example"])
     assert (problems, torch, lightning) == (0, False, False)
     assert calls < 100_000
-    calls, problems, torch, lightning = _cost(["seed=-1", "+trainer.max_epoch=3", "+callbacks.x.y=1"])
+    calls, problems, torch, lightning = _cost(["seed=-1", "+trainer.max_epoch=3", "+callbacks.early_stoping.y=1"])
     assert (problems, torch, lightning) == (3, False, False)
     assert calls < 1_000_000
 

@@ -1,0 +1,69 @@
+"""Check that each component of a run is of Lightning's kind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fulgurite.config.target_policy import locate
+from fulgurite.core.errors import ConfigError
+
+KINDS: dict[str, type[Any]] = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer}
+GROUPS: dict[str, type[Any]] = {"callbacks": Callback, "logger": Logger}
+
+
+def check_kinds(cfg: DictConfig) -> None:
+    """Refuse a class that cannot be the component whose place it has, before anything is built.
+
+    Raises:
+        ConfigError: All such classes, one line each.
+    """
+    places = [(key, cfg.get(key), kind) for key, kind in KINDS.items()]
+    for group, kind in GROUPS.items():
+        places += [(f"{group}.{name}", node, kind) for name, node in (cfg.get(group) or {}).items()]
+    findings = [line for key, node, kind in places if isinstance(node, DictConfig) for line in _wrong(key, node, kind)]
+    optimizer = OmegaConf.select(cfg, "model.optimizer", throw_on_missing=False)
+    if isinstance(optimizer, DictConfig):
+        findings += _wrong("model.optimizer", optimizer, Optimizer, others=(nn.Module, LRScheduler))
+    if findings:
+        raise ConfigError(findings)
+
+
+def _wrong(key: str, node: DictConfig, kind: type[Any], others: tuple[type[Any], ...] = (object,)) -> Iterator[str]:
+    """Yield why a class is not of a kind; a function may return anything, see `require_kind`."""
+    found = locate(str(node._target_)) if "_target_" in node else None
+    if inspect.isclass(found) and not issubclass(found, kind) and issubclass(found, others):
+        yield _describe(f"{key}._target_", found, kind)
+
+
+def require_kind(built: Any, key: str) -> None:
+    """Refuse a component that is not of the kind of its place.
+
+    Args:
+        built: The component.
+        key: Its dotted key.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
+    kind = KINDS.get(key) or GROUPS.get(key.partition(".")[0])
+    if kind is not None and not isinstance(built, kind):
+        raise ConfigError([_describe(key, type(built), kind)])
+
+
+def _describe(key: str, found: type[Any], kind: type[Any]) -> str:
+    name = f"{found.__module__}.{found.__qualname__}"
+    if any(base.__module__.partition(".")[0] == "pytorch_lightning" for base in found.__mro__):
+        return f"{key}: {name} is a class of pytorch_lightning. Import from lightning.pytorch in its file"
+    return (
+        f"{key}: {name} is not a {kind.__name__}. Name a class that inherits from lightning.pytorch's {kind.__name__}"
+    )
