@@ -20,7 +20,8 @@ def optimizer_layout(trainer: Trainer) -> Layout:
         {
             "kind": type(optimizer).__qualname__,
             "groups": [
-                [names.get(id(weight), list(weight.shape)) for weight in group["params"]]
+                # a lazy weight of the model has no shape before the first batch
+                [names.get(id(weight)) or list(weight.shape) for weight in group["params"]]
                 for group in optimizer.param_groups
             ],
         }
