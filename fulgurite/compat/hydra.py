@@ -57,7 +57,7 @@ VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 LOADS = "load_configuration" if IS_1_3 else "_load_configuration"
 # The methods that merge the chosen files, and then the overrides of keys.
 COMPOSES, APPLIES = "_compose_config_from_defaults_list", "_apply_overrides_to_config"
-_APPLY_CODE = ConfigLoaderImpl._apply_overrides_to_config.__code__  # before config.replaced_targets wraps the method
+_APPLY_CODE = ConfigLoaderImpl._apply_overrides_to_config.__code__  # before config.left_out wraps the method
 # Targets that Hydra 1.4 may instantiate itself: sweepers, launchers, callbacks and log handlers.
 HYDRA_TARGETS = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "fulgurite.*")
 # Arguments of `@hydra.main` besides config_path and config_name.

@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from fulgurite.compat.hydra import VERSION_BASE
-from fulgurite.config.replaced_targets import take_messages
+from fulgurite.config.left_out import take_messages
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root

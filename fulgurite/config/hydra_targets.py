@@ -15,9 +15,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
+from fulgurite.config.left_out import leave_out_without_target
 from fulgurite.config.target_policy import TargetNotFound, is_within, locate
 from fulgurite.config.view import MISSING, leaves
-from fulgurite.config.without_target import leave_out_without_target
 from fulgurite.core.errors import ConfigError, did_you_mean
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")

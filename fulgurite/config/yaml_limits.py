@@ -14,7 +14,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
-from fulgurite.config.replaced_targets import leave_out_replaced
+from fulgurite.config.left_out import leave_out_replaced
 from fulgurite.core.errors import UserError
 
 MAX_BYTES = 200_000  # composing takes 5 s

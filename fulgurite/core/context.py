@@ -29,7 +29,7 @@ class ProcessContext:
         is_sweep_resumable: `sweep.resume` can resume that sweep.
         signals: The handler of signals, see `shutdown.signals.signal_handler`.
         inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
-        left_out: One line for each replaced target, see `config.replaced_targets.take_messages`.
+        left_out: One line for each replaced target, see `config.left_out.take_messages`.
         record: The `RunRecord` of the present run; None outside a run.
     """
 

@@ -14,8 +14,8 @@ import hydra
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN, is_sweep_job
+from fulgurite.config.left_out import take_messages
 from fulgurite.config.metric_names import optimized_metrics
-from fulgurite.config.replaced_targets import take_messages
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import FulguriteError, Interrupted, UserError, explain_file_error, find_interrupt

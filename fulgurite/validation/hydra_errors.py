@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
+from fulgurite.config.left_out import CONFLICT
 from fulgurite.config.origins import file_of, shown_path
-from fulgurite.config.replaced_targets import CONFLICT
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.overrides import describe_override, groups_of, options_of, single
 

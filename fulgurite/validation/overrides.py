@@ -12,8 +12,8 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
+from fulgurite.config.left_out import leave_out_for_overrides
 from fulgurite.config.origins import COMMAND_LINE
-from fulgurite.config.replaced_targets import leave_out_for_overrides
 from fulgurite.config.schema import describe_move
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path

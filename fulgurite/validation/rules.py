@@ -11,10 +11,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from fulgurite.config.left_out import GROUPS, group_keys, mistyped
 from fulgurite.config.schema import GROUPS as SCHEMAS
 from fulgurite.config.schema import TOP_LEVEL, describe_move, field_types
 from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
-from fulgurite.config.without_target import GROUPS, group_keys, mistyped
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.validation.findings import Finding, shown

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fulgurite.config.left_out import group_keys
 from fulgurite.config.schema import TOP_LEVEL
-from fulgurite.config.without_target import group_keys
 from fulgurite.validation.rules import NESTED
 from fulgurite.validation.validate import find_problems
 from tests.support.compose import compose_raw, findings, with_file

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fulgurite.compat import hydra as compat
-from fulgurite.config.replaced_targets import take_messages
+from fulgurite.config.left_out import take_messages
 from tests.support.cli import only_run, run_cli
 from tests.support.compose import compose_raw, findings, with_file
 from tests.support.own_code import own_package

@@ -1,15 +1,18 @@
-"""Leave out the keys of a block that were written for a class which a later file or override replaces.
+"""Leave out of a config the keys that were written for a class which a later file or override replaces.
 
 OmegaConf merges files key by key: without this, an experiment that names another net would pass it the arguments of
-the shipped one. The rest of a composition is Hydra's.
+the shipped one. Blocks of `callbacks` and `logger` that name no class, such as settings of a logger that is off, are
+left out too. The rest of a composition is Hydra's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache, wraps
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
@@ -20,6 +23,7 @@ from fulgurite.config.origins import file_of, shown_path
 from fulgurite.config.tags import merge_tags, switch_tags
 from fulgurite.config.view import MISSING, is_interpolation, join
 from fulgurite.core.context import current_context
+from fulgurite.core.project import project_root
 from fulgurite.validation.signatures.annotations import Match, match, rejects
 from fulgurite.validation.signatures.resolve import locate
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
@@ -29,6 +33,11 @@ OF_HYDRA = ("_partial_", "_convert_", "_recursive_", "_args_")  # keys beside _t
 CONFLICT = "cannot be merged: "  # and the key that is a list in one file and a dictionary in another
 # Keys that the files of configs/debug set only where the class takes them: (part, key).
 OF_DEBUG = (("data", "num_workers"), ("data", "pin_memory"), ("model", "compile"))
+
+GROUPS = {"callbacks": "callback", "logger": "logger"}
+TYPO = (
+    0.85  # similarity from which on a name is a mistyped one: csvv and csv, but not progress_bar and rich_progress_bar
+)
 
 
 def leave_out_replaced() -> None:
@@ -216,3 +225,41 @@ def _is_same(one: str, other: str) -> bool:
 def _place(config_path: str | None, repo: Any) -> str:
     file = file_of(config_path or "", repo.get_sources())
     return shown_path(file) if file is not None else str(config_path)
+
+
+def leave_out_without_target(cfg: DictConfig) -> None:
+    """Remove each dictionary of `callbacks` and `logger` without `_target_`; the checks report a mistyped name."""
+    for group in GROUPS:
+        node = raw_node(cfg, group)
+        entries: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+        if not isinstance(entries, dict):
+            continue
+        for name, entry in entries.items():
+            if not isinstance(entry, dict) or "_target_" in entry or mistyped(group, name, entries):
+                continue
+            with open_dict(node):
+                del node[name]
+            has_file = (project_root() / "configs" / group / f"{name}.yaml").is_file()
+            remedy = f". To use it, choose it with {group}={name}" if has_file else ""
+            line = f"{group}.{name}: has no _target_ and is left out{remedy}"
+            current_context().left_out.append(line)
+
+
+def mistyped(group: str, name: str, entries: Collection[str]) -> list[str]:
+    """Return the names that an entry of a group is probably a mistyped form of."""
+    known = dict.fromkeys([*(other for other in entries if other != name), *group_keys(group)])
+    return [] if name in known else get_close_matches(str(name), list(known), n=2, cutoff=TYPO)
+
+
+@cache
+def group_keys(group: str) -> tuple[str, ...]:
+    """Return the keys that the files of `configs/<group>` set, e.g. `early_stopping` of `callbacks`."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    names: dict[str, None] = {}
+    for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
+        try:
+            content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
+        except yaml.YAMLError:
+            continue
+        names.update(dict.fromkeys(name for name in content or {} if name != "defaults"))
+    return tuple(names)
