@@ -7,60 +7,62 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.user_state.callback_settings import callback_settings, set_callback_settings
 
-# Lightning reads these at each batch, epoch or validation
-SETTINGS = (
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "accumulate_grad_batches",
-    "log_every_n_steps",
-    "check_val_every_n_epoch",
-    "val_check_batch",
-    "reload_dataloaders_every_n_epochs",
+# settings of a trainer's parts; those of the trainer itself are its public attributes
+OF_PARTS = (
     "fit_loop.max_epochs",
     "fit_loop.min_epochs",
     "fit_loop.epoch_loop.max_steps",
     "fit_loop.epoch_loop.min_steps",
     "lightning_module.automatic_optimization",
-    *("limit_train_batches", "limit_val_batches", "val_check_interval"),  # when it makes loaders
 )
+PARTS = {name.rpartition(".")[0] for name in OF_PARTS}
+NO_SETTINGS = ("should_stop", "num_sanity_val_steps", "fast_dev_run", "datamodule")
+PLAIN = (bool, int, float, str, type(None))
 
-Changes = dict[str, list[Any]]  # by setting, the value at the start and the present one
+Changes = dict[str, list[Any]]  # by setting, the value at the start, where there was one, and the present one
 
 
 def read_settings(trainer: Trainer) -> dict[str, Any]:
-    """Return the present settings."""
-    values = {name: attrgetter(name)(trainer) for name in SETTINGS}
-    if values["val_check_batch"] is None:  # there are no loaders yet
-        del values["val_check_batch"]
-    return values | callback_settings(trainer)
+    """Return the present settings that are numbers, text or None, also attributes that user code gave the trainer."""
+    own = {name: value for name, value in vars(trainer).items() if not name.startswith("_") and name not in NO_SETTINGS}
+    if own["val_check_batch"] is None:  # there are no loaders yet
+        del own["val_check_batch"]
+    values = own | {name: attrgetter(name)(trainer) for name in OF_PARTS} | callback_settings(trainer)
+    return {name: value for name, value in values.items() if isinstance(value, PLAIN)}
 
 
 def changed_settings(trainer: Trainer, start: dict[str, Any]) -> Changes:
-    """Return the settings that are not those of the start, where they are numbers, text or None."""
+    """Return the settings that are not those of the start, and name those that cannot be saved."""
+    present = read_settings(trainer)
+    for name in start.keys() - present.keys():
+        name_inexact(
+            name if " " in name else f"trainer.{name}",
+            "it changed while the run trained, and only numbers and text are saved. Set it to a number.",
+        )
     return {
-        name: [start[name], value]
-        for name, value in read_settings(trainer).items()
-        if name in start and not _is_same(value, start[name]) and isinstance(value, (int, float, str, type(None)))
+        name: [*([start[name]] if name in start else []), value]
+        for name, value in present.items()
+        if name not in start or not _is_same(value, start[name])
     }
 
 
 def restore_settings(trainer: Trainer, changes: Changes, start: dict[str, Any]) -> None:
     """Set what was changed before the save, unless the config of the resumed run has another value."""
-    for name, (before, value) in changes.items():
-        if name in start and _is_same(start[name], before):
+    for name, (*before, value) in changes.items():
+        if (name in start) == bool(before) and (not before or _is_same(start[name], before[0])):
             set_settings(trainer, {name: value})
 
 
 def set_settings(trainer: Trainer, values: dict[str, Any]) -> None:
-    """Set settings of a trainer."""
-    set_callback_settings(trainer, {name: value for name, value in values.items() if name not in SETTINGS})
-    for name in values.keys() & set(SETTINGS):
-        value = values[name]
+    """Set settings of a trainer and of Lightning's callbacks, whose names hold a space."""
+    set_callback_settings(trainer, {name: value for name, value in values.items() if " " in name})
+    for name, value in values.items():
         path, _, attribute = name.rpartition(".")
-        owner = attrgetter(path)(trainer) if path else trainer
-        if not _is_same(getattr(owner, attribute), value):
+        owner = trainer if not path else attrgetter(path)(trainer) if path in PARTS else None
+        if owner is not None and not _is_same(getattr(owner, attribute, owner), value):
             setattr(owner, attribute, value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -206,6 +207,22 @@ class NewLayer(Net):
         if self.current_epoch == 0:
             self.net.append(torch.nn.Linear(2, 2))
             self.trainer.strategy.setup_optimizers(self.trainer)
+
+
+class FlagOnTrainer(Net):
+    """Keeps a number in an attribute of the trainer."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        trainer: Any = self.trainer
+        trainer.my_factor = getattr(trainer, "my_factor", 1.0) * 0.9
+        return self.loss(batch) * float(trainer.my_factor)
+
+
+class LogsByNumpy(Callback):
+    """Sets the logging to a number of NumPy."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        vars(trainer)["log_every_n_steps"] = np.int64(1)
 
 
 class EvalMode(Net):
