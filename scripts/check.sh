@@ -4,6 +4,10 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 bin=$PWD/.venv/bin
 failed=()
+# your own files: ruff's default rules, and mypy without its option strict
+YOUR_RUFF="ruff check --isolated --target-version py310"
+YOUR_MYPY="mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10 --explicit-package-bases"
+YOUR_MYPY+=" --follow-imports silent --ignore-missing-imports"
 
 check() {
   local name=$1 output
@@ -26,9 +30,14 @@ over() { # over PATTERN... -- COMMAND...: the command over those files; nothing 
   [[ ${#list[@]} -eq 0 ]] || "$@" "${list[@]}"
 }
 
-check "ruff format" "$bin/python" -m ruff format --check --quiet .
-check "ruff check" "$bin/python" -m ruff check --quiet .
-check "mypy" "$bin/python" -m mypy
+by_owner() { # by_owner COMMAND COMMAND PATTERN...: a module over the shipped files, and one over yours
+  local strict=${1:+"'$bin/python' -m $1"} lenient=${2:+"'$bin/python' -m $2"}
+  "$bin/python" scripts/by_owner.py "$strict" "$lenient" "${@:3}"
+}
+
+check "ruff format" by_owner "ruff format --check --quiet --force-exclude" "" '*.py' '*.ipynb'
+check "ruff check" by_owner "ruff check --quiet --force-exclude" "$YOUR_RUFF --quiet" '*.py' '*.ipynb'
+check "mypy" by_owner "mypy" "$YOUR_MYPY" {fulgurite,src,scripts,tests}/'*.py'
 check "yamllint" "$bin/python" -m yamllint --strict .
 check "codespell" over '*' -- "$bin/python" -m codespell_lib
 check "shellcheck" over '*.sh' '*.sbatch' '.ci/run' -- "$bin/shellcheck"

@@ -23,7 +23,7 @@ from src.data.augment import RandomShift
 from src.data.batches import Batch, ImageSet
 from src.data.mnist import MNISTDataModule
 from src.data.mnist_files import DATASETS
-from tests.support.project import ROOT
+from tests.support.project import ROOT, shipped
 from tests.support.run_if import RunIf
 from tests.support.tiny_mnist import NAMES, tiny_arrays, tiny_dataset
 
@@ -335,7 +335,7 @@ def test_all_wrong_arguments_are_told_together() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "data").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", shipped((ROOT / "configs" / "data").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_data_config_names_all_arguments_it_may(path: Path) -> None:
     keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     if keys.pop("_target_") != "src.data.mnist.MNISTDataModule":

@@ -1,4 +1,4 @@
-"""Every model config builds, and the nets have the documented shapes."""
+"""Every model config of the template builds, and the nets have the documented shapes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from fulgurite import build
 from src.models.nets.convnet import SimpleConvNet
 from src.models.nets.dense import SimpleDenseNet
 from tests.conftest import ComposeSmall
-from tests.support.project import ROOT
+from tests.support.project import shipped_options
 
-MODELS = sorted(path.stem for path in (ROOT / "configs/model").glob("*.yaml"))
 RECIPES = {"classifier"}  # leaves the net open
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in RECIPES])
+@pytest.mark.parametrize("name", [name for name in shipped_options("model") if name not in RECIPES])
 def test_every_model_config_builds(name: str, small: ComposeSmall) -> None:
     run = build(small(f"model={name}"))
     assert sum(p.numel() for p in run.model.parameters()) > 0

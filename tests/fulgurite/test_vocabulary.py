@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.project import ROOT
+from tests.support.project import ROOT, readme, shipped
 
 GLOSSARY = (ROOT / "fulgurite/README.md").read_text().split("## Glossary")[1].split("\n## ")[0]
 FORMS = [
@@ -29,11 +29,11 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 PYTHON = sorted((ROOT / "fulgurite").rglob("*.py"))
 PAGES = [
-    ROOT / "README.md",
+    *([ROOT / "README.md"] if readme() else []),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "fulgurite/decisions").glob("*.md")),
 ]
-CONFIGS = sorted([*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "fulgurite/conf").rglob("*.yaml")])
+CONFIGS = [*shipped((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "fulgurite/conf").rglob("*.yaml"))]
 
 
 def prose_of(path: Path) -> Iterator[tuple[int, str]]:

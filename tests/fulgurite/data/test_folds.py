@@ -26,11 +26,11 @@ from tests.conftest import SMALL
 from tests.fulgurite.runs.test_sweep_summary import job
 from tests.support.cli import read_json, run_cli
 from tests.support.compose import compose_raw
-from tests.support.project import ROOT
+from tests.support.project import ROOT, shipped_options
 from tests.support.tiny_mnist import tiny_dataset
 
 SAMPLE_DIR = ROOT / "data" / "mnist_sample"
-DATA = [path.stem for path in sorted((ROOT / "configs" / "data").glob("*.yaml"))]
+DATA = shipped_options("data")
 CUT = "035ea1cdf3fca0a64aeeaa31589379e7938a3139c742a987b76300d4bf601e02"  # sha256 of its rows before there were folds
 
 

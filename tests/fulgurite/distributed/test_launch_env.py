@@ -16,7 +16,7 @@ import torch
 from tests.conftest import SMALL
 from tests.support.cli import WarmProcess, only_run, read_json, run_cli
 from tests.support.launcher_env import TWO, run_two
-from tests.support.project import ROOT
+from tests.support.project import ROOT, readme
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("srun", "mpich", "openmpi")]
 
@@ -102,12 +102,9 @@ def test_a_run_stopped_by_a_signal_is_resumed_by_the_same_command_under_the_laun
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
 
 
-README = (ROOT / "README.md").read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("command", re.findall(r"^torchrun .*|(?<=`)mpiexec [^`]+", README, re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"^torchrun .*|(?<=`)mpiexec [^`]+", readme(), re.MULTILINE))
 def test_the_launchers_of_the_readme_start_one_run(command: str, plain: Path, tmp_path: Path) -> None:
     name, *overrides = shlex.split(command)
     if name == "mpiexec" and not shutil.which("mpiexec"):

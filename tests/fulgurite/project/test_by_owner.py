@@ -1,0 +1,81 @@
+"""Shipped files are held to the template's rules; files of a user and edited ones are held to less."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.by_owner import LIST, shipped_paths, tracked
+from tests.support.project import ROOT
+
+UNTYPED = '"""A module."""\n\n\ndef double(x):\n    return 2 * x\n'
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a repository with a shipped file and the list of it."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "src").mkdir()
+    shutil.copy(ROOT / "scripts/by_owner.py", tmp_path / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "src/shipped.py").write_text('"""A module."""\n')
+    for command in (["git", "init", "-q"], ["git", "add", "."]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    assert by_owner(tmp_path, "--write").returncode == 0
+    return tmp_path
+
+
+def by_owner(project: Path, *arguments: str, house: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the script in a project."""
+    command = [sys.executable, "scripts/by_owner.py", *arguments]
+    env = {**os.environ, "HOUSE": house}
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_file_is_shipped_until_it_is_edited_and_a_new_one_never_is(project: Path) -> None:
+    (project / "src/yours.py").write_text(UNTYPED)
+    words = ["echo shipped:", "echo yours:", "src/*.py"]
+    assert by_owner(project, *words).stdout == "shipped: src/shipped.py\nyours: src/yours.py\n"
+    (project / "src/shipped.py").write_bytes(b'"""A module."""\r\n')  # as git checks it out on Windows
+    assert by_owner(project, *words).stdout.startswith("shipped: src/shipped.py\n")
+    (project / "src/shipped.py").write_text(UNTYPED)
+    assert by_owner(project, *words).stdout == "yours: src/shipped.py src/yours.py\n"
+    assert by_owner(project, *words, house="1").stdout == "shipped: src/shipped.py\nyours: src/yours.py\n"
+
+
+def test_your_file_is_held_to_ruffs_defaults(project: Path) -> None:
+    ruff = f"'{sys.executable}' -m ruff check --no-cache"
+    words = [ruff, f"{ruff} --isolated", "src/*.py"]
+    (project / "src/yours.py").write_text(UNTYPED)
+    assert by_owner(project, *words).returncode == 0
+    (project / "src/yours.py").write_text("import os\n")
+    done = by_owner(project, *words)
+    assert (done.returncode, "F401" in done.stdout) == (1, True)
+    (project / "src/yours.py").unlink()
+    (project / "src/shipped.py").write_text(UNTYPED)
+    done = by_owner(project, *words, house="1")
+    assert (done.returncode, "ANN001" in done.stdout) == (1, True)
+
+
+def test_make_check_and_the_hooks_hold_your_files_to_the_same() -> None:
+    check, hooks = ((ROOT / name).read_text() for name in ("scripts/check.sh", ".pre-commit-config.yaml"))
+    for options in (
+        "ruff check --isolated --target-version py310",
+        "mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10",
+        "--follow-imports silent --ignore-missing-imports",
+    ):
+        assert options in check
+        assert options in hooks
+
+
+def test_the_list_names_the_files_of_git() -> None:
+    listed, known = ({line.partition(" ")[2] for line in lines} for lines in (LIST.read_text().splitlines(), tracked()))
+    assert "src/train.py" in listed
+    assert shipped_paths(house=False) <= listed
+    if os.environ.get("HOUSE"):
+        assert listed == known, "run python scripts/by_owner.py --write"
