@@ -144,6 +144,11 @@ def is_last_batch(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
 
 
+def stops_early(trainer: Trainer) -> bool:
+    """Return whether `should_stop` ends the epoch after this batch, as it does once the minimum is trained."""
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
+
+
 def num_logged_steps(trainer: Trainer) -> int:
     """Return the number of steps that loggers have counted, which is the step of the next values."""
     loop = trainer.fit_loop.epoch_loop
@@ -176,6 +181,21 @@ def call_after_batch(trainer: Trainer, callback: Callback, function: Callable[[]
 
         loop.on_advance_end = on_advance_end
     functions[callback] = function
+
+
+def call_at_batch_start(trainer: Trainer, function: Callable[[int, int], None]) -> None:
+    """Call a function with the epoch and the batches begun in it, before each batch that is trained on.
+
+    By then `on_train_batch_start` of the model has not skipped the rest of the epoch. Lightning 2.6 has no hook there.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    increment_started = type(progress).increment_started
+
+    def increment_and_call() -> None:
+        increment_started(progress)
+        function(trainer.current_epoch, progress.current.started)
+
+    vars(progress)["increment_started"] = increment_and_call
 
 
 def is_amid_epoch(trainer: Trainer) -> bool:

@@ -35,9 +35,9 @@ from fulgurite.distributed.network_interfaces import require_gloo_interfaces
 from fulgurite.distributed.process_group import destroy_process_group, reserve_master_port
 from fulgurite.distributed.reachability import port_in_use, require_local_master_address
 from fulgurite.distributed.supervision.child_command import job_command_line
+from fulgurite.distributed.supervision.epoch_ends import EqualEpochEnds
 from fulgurite.distributed.supervision.failures import clear_failures, diagnose_failure, is_peer_loss
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
-from fulgurite.distributed.supervision.stream_ends import EqualStreamEnds
 from fulgurite.distributed.supervision.watcher import RankWatcher, take_over_from_stopped_rank_zero
 
 EXIT_SECONDS = 30.0  # for the other ranks to exit after rank 0 succeeded
@@ -71,7 +71,7 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
         launcher = SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)
     if isinstance(launcher, SubprocessScriptLauncher):
         set_launcher(strategy, SupervisedLauncher(launcher, folder, timeout))
-        vars(trainer)["callbacks"].insert(0, EqualStreamEnds(folder, timeout))
+        vars(trainer)["callbacks"].insert(0, EqualEpochEnds(folder, timeout))
     return timeout
 
 

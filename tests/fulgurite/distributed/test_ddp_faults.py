@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,22 +80,61 @@ def test_a_rank_that_exits_with_code_0_amid_training_fails_the_run(tmp_path: Pat
     )
 
 
+UNEVEN = "tests.support.uneven_ranks.UnevenData"
+SKIPS = "tests.support.uneven_ranks.SkipsRest"
+OWN_BATCHES = "+trainer.use_distributed_sampler=false"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("short", "stream", "problem"),
+    ("code", "problem"),
     [
-        (0, False, "the training loader has 4 batches on rank 0 and 6 on rank 1. Set trainer.limit_train_batches=4, "),
-        (0, True, "epoch 0 has 4 training batches on rank 0 and more on rank 1. Set trainer.limit_train_batches to "),
-        (1, True, "epoch 0 has 4 training batches on rank 1 and more on rank 0. Set trainer.limit_train_batches to "),
+        (
+            {"data": use(UNEVEN, short=0)},
+            "data: the training loader has 4 batches on rank 0 and 6 on rank 1. Set trainer.limit_train_batches=4, ",
+        ),
+        (
+            {"data": use(UNEVEN, short=0, form="stream")},
+            "data: epoch 0 has 4 training batches on rank 0 and more on rank 1. Set trainer.limit_train_batches to ",
+        ),
+        (
+            {"data": use(UNEVEN, short=1, form="stream")},
+            "data: epoch 0 has 4 training batches on rank 1 and more on rank 0. Set trainer.limit_train_batches to ",
+        ),
+        (
+            {"data": use(UNEVEN, short=1, form="wrong"), "overrides": [OWN_BATCHES]},
+            "data: epoch 0 has 4 training batches on rank 1 and more on rank 0. Set trainer.limit_train_batches to ",
+        ),
+        (
+            {"model": use(SKIPS, short=1)},
+            "model: on_train_batch_start returned -1 at batch 2 of epoch 0 on rank 1 and not on rank 0. Return the ",
+        ),
+        (
+            {"model": use(SKIPS, short=1, how="stop"), "overrides": ["trainer.min_epochs=0"], "save_every": 50},
+            "trainer.should_stop: is set after 3 batches of epoch 0 on rank 1 and not on rank 0. Set it on all ranks",
+        ),
+        (
+            {"model": use(SKIPS, short=1, how="stop"), "overrides": ["trainer.min_epochs=1"]},
+            "trainer.should_stop: ends the training after epoch 0 on rank 1 and not on rank 0. Set it on all ranks",
+        ),
+    ],
+    ids=[
+        "sized",
+        "stream of rank 0",
+        "stream of rank 1",
+        "wrong length",
+        "skips the rest",
+        "stops amid an epoch",
+        "stops",
     ],
 )
-def test_unequal_numbers_of_batches_are_refused(short: int, stream: bool, problem: str, tmp_path: Path) -> None:
-    shape = Shape("uneven", "ranks", data=use("tests.support.uneven_ranks.UnevenData", short=short, stream=stream))
-    done = run_cli("train", *shape.arguments(), *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
+def test_unequal_numbers_of_batches_are_refused(code: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    arguments = Shape("uneven", "ranks", **code).arguments()
+    done = run_cli("train", *arguments, *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
-    assert f"data: {problem}" in line
+    assert problem in line
     assert processes_with(str(tmp_path)) == []
     record = read_json(only_run(tmp_path) / "run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
@@ -102,9 +142,17 @@ def test_unequal_numbers_of_batches_are_refused(short: int, stream: bool, proble
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_streams_of_equal_lengths_train_on_two_ranks(tmp_path: Path) -> None:
-    data = use("tests.support.uneven_ranks.UnevenData", short=None, stream=True)
-    arguments = Shape("even", "ranks", data=data).arguments()
+@pytest.mark.parametrize(
+    "code",
+    [
+        {"data": use(UNEVEN, short=None, form="stream")},
+        {"model": use(SKIPS, short=None)},
+        {"model": use(SKIPS, short=None, how="stop"), "overrides": ["trainer.min_epochs=0"]},
+    ],
+    ids=["stream", "skips the rest", "stops"],
+)
+def test_equal_ends_of_epochs_train_on_two_ranks(code: dict[str, Any], tmp_path: Path) -> None:
+    arguments = Shape("even", "ranks", **code).arguments()
     done = run_cli("train", *arguments, *TWO[:1], "~callbacks.recorder", logs=tmp_path, timeout=200)
     assert done.returncode == 0, done.stderr
     assert not (only_run(tmp_path) / "ranks").exists()
