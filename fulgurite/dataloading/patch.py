@@ -18,12 +18,18 @@ METHODS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dat
 def patch_loaders(datamodule: LightningDataModule, patch: Patch, mark: str, methods: Iterable[str] = METHODS) -> None:
     """Apply a function to every loader that a data module returns from now on.
 
-    Replaces the methods of the object, not of its class, and marks them by the attribute `mark`; a marked one stays.
+    Replaces the methods of the object, not of its class. A method that was replaced under the same `mark`, for an
+    earlier trainer, is not replaced again: it calls the new function.
     """
     for name in methods:
         # Lightning uses a loader method only if it is overridden
-        if is_overridden(name, datamodule, LightningDataModule) and not hasattr(getattr(datamodule, name), mark):
-            vars(datamodule)[name] = _wrap_method(getattr(datamodule, name), patch, mark)
+        if not is_overridden(name, datamodule, LightningDataModule):
+            continue
+        make = getattr(datamodule, name)
+        if hasattr(make, mark):
+            getattr(make, mark).patch = patch
+        else:
+            vars(datamodule)[name] = _wrap_method(make, patch, mark)
 
 
 def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
@@ -39,13 +45,22 @@ def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
             yield from each_loader(item)
 
 
+class _Current:
+    """The function of the trainer that fits the data module now."""
+
+    def __init__(self, patch: Patch) -> None:
+        self.patch = patch
+
+
 def _wrap_method(make: Callable[[], Any], patch: Patch, mark: str) -> Callable[[], Any]:
-    @wraps(make)
+    current = _Current(patch)
+
+    @wraps(make)  # methods wrapped around this one get the attribute too
     def make_patched() -> Any:
         loaders = make()
         for loader in each_loader(loaders):
-            patch(loader)
+            current.patch(loader)
         return loaders
 
-    setattr(make_patched, mark, True)
+    setattr(make_patched, mark, current)
     return make_patched

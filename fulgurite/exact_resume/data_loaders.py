@@ -47,14 +47,14 @@ class DataLoaders:
     def wrap(self, datamodule: LightningDataModule) -> None:
         """Make the loaders of a data module exact where possible."""
         make = datamodule.train_dataloader
-        if hasattr(make, MARK):
-            return  # fitted before
+        current = getattr(make, MARK, [])
+        current[:] = [self]  # an earlier trainer may have wrapped the method
 
         @wraps(make)
         def train_dataloader() -> Any:
-            trainer = cast("Trainer", datamodule.trainer)
-            self._user_state.before_loaders(trainer)
-            return self._make_exact(make(), trainer)
+            trainer, (owner,) = cast("Trainer", datamodule.trainer), current
+            owner._user_state.before_loaders(trainer)
+            return owner._make_exact(make(), trainer)
 
         def pass_seed() -> int:
             trainer = cast("Trainer", datamodule.trainer)
@@ -67,8 +67,9 @@ class DataLoaders:
                 # persistent workers draw once per process, so a resumed run would draw once more
                 loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
 
-        setattr(train_dataloader, MARK, True)
-        vars(datamodule)["train_dataloader"] = train_dataloader
+        if not hasattr(make, MARK):
+            setattr(train_dataloader, MARK, current)
+            vars(datamodule)["train_dataloader"] = train_dataloader
         patch_loaders(datamodule, seed_validation, MARK, ["val_dataloader"])
 
     def _make_exact(self, loaders: Any, trainer: Trainer) -> Any:

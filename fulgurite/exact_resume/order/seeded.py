@@ -110,6 +110,8 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int]) -> None:
         pass_seed: Returns the seed of the pass that begins.
     """
     own = vars(loader)
+    if isinstance(batches := loader.batch_sampler, PassSeededBatches):
+        batches._pass_seed = pass_seed  # an earlier trainer used this loader
     if isinstance(loader.dataset, (IterableDataset, SeededDataset)):
         return
     if not loader.num_workers and not find_generators(loader.dataset, loader.collate_fn):

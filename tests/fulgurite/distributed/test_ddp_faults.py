@@ -115,7 +115,7 @@ OWN_BATCHES = "+trainer.use_distributed_sampler=false"
             "trainer.should_stop: is set after 3 batches of epoch 0 on rank 1 and not on rank 0. Set it on all ranks",
         ),
         (
-            {"model": use(SKIPS, short=1, how="stop"), "overrides": ["trainer.min_epochs=1"]},
+            {"model": use(SKIPS, short=1, how="stop"), "overrides": ["trainer.min_epochs=1"], "save_every": 50},
             "trainer.should_stop: ends the training after epoch 0 on rank 1 and not on rank 0. Set it on all ranks",
         ),
     ],
