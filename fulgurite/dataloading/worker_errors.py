@@ -21,8 +21,9 @@ def explain_worker_failure(error: BaseException) -> str:
     message = "\n".join(chain)
     if match := _TIMEOUT.search(message):
         return (
-            f"the DataLoader's workers returned no batch for {float(match[1]):g} s: one of them hangs. Saved checkpoints are "
-            "intact. Set data.num_workers=0 to see where, or raise resilience.worker_timeout_seconds (0: no limit)."
+            f"the DataLoader's workers returned no batch for {float(match[1]):g} s: one of them hangs. Saved "
+            "checkpoints are intact. Set data.num_workers=0 to see where, or raise "
+            "resilience.worker_timeout_seconds (0: no limit)."
         )
     if match := _KILLED.search(message):
         failure = f"DataLoader worker {match[1]} was killed by {_signal_name(match[2])}"
