@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
+    from rich.text import Text
 
 # config groups that hardly differ between runs
 HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sweep")
+
+SPREAD = "mean ± half the 95 % interval"  # the meaning of ± in every table and report
+REPORT = "python -m fulgurite report"
+MAX_VALUES = 30  # characters of the values of a sweep before they are folded
+PADDING = 3  # characters around a column of a table
 
 
 def format_number(value: float) -> str:
     """Return a number with four significant digits, as every table and message shows it: `0.9712`, `1.7e-05`."""
     return f"{value:.4g}"
+
+
+def format_spread(mean: float, half_width: float | None) -> str:
+    """Return a mean over seeds, and half its 95 % interval if it is known: `0.951 ± 0.012`."""
+    return format_number(mean) + (f" ± {half_width:.2g}" if half_width is not None else "")
 
 
 def format_bytes(num_bytes: float, *, rounded: bool = False) -> str:
@@ -76,12 +87,14 @@ def short_path(path: str | Path) -> str:
     return str(found.relative_to(Path.cwd())) if found.is_relative_to(Path.cwd()) else str(found)
 
 
-def print_table(table: Table, *lines: str) -> None:
-    """Print a table, then lines without markup and wrapping, so that paths can be copied."""
+def print_table(table: Table | None, *lines: str, above: Text | None = None) -> None:
+    """Print a title, a table, then lines without markup and wrapping, so that paths can be copied."""
     from rich.console import Console
 
     console = Console()
-    console.print(table)
+    for shown in (above, table):
+        if shown is not None:
+            console.print(shown)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -113,17 +126,55 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     print_table(table, f"weights  {weights or 'in memory'}", f"run      {short_path(folder)}")
 
 
-def show_sweep(rows: Sequence[Sequence[str]], names: Sequence[str], folder: Path, unfinished: Sequence[str]) -> None:
-    """Print a row of cells for each set of values: values, jobs, each metric."""
-    from rich.table import Table
+def show_sweep(
+    rows: Sequence[Sequence[str]],
+    names: Sequence[str],
+    folder: Path,
+    unfinished: Sequence[str],
+    *,
+    has_best: bool = False,
+) -> None:
+    """Print a row of cells for each set of values: values, jobs, each metric.
 
-    table = Table(title="Sweep: mean ± standard deviation over jobs")
-    table.add_column("values", overflow="fold")
-    for name in ("jobs", *names):
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    print_table(table, *unfinished, f"sweep    {folder}")
+    Metrics that do not fit the terminal go into further tables. `has_best` marks the first row.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(len(name), *(len(row[column]) for row in rows)) for column, name in enumerate(names, start=2)]
+    title = Text(f"Sweep: {SPREAD} over jobs")
+    for columns in _columns_that_fit(rows, widths):
+        table = Table()
+        if has_best:
+            table.add_column("", no_wrap=True)
+        table.add_column("values", overflow="fold", ratio=1)
+        for name in ("jobs", *(names[column] for column in columns)):
+            table.add_column(Text(name), no_wrap=True)
+        for number, row in enumerate(rows):
+            mark = ["" if number else "best"] if has_best else []
+            cells = [*mark, row[0], row[1], *(row[column + 2] for column in columns)]
+            table.add_row(*map(Text, cells), style="bold" if has_best and not number else None)
+        print_table(table, above=title)
+        title = Text("more metrics")
+    print_table(None, *unfinished, f"sweep    {short_path(folder)}", f"report   {REPORT} {short_path(folder)}")
+
+
+def _columns_that_fit(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the numbers of the metrics in each table, at least one a table."""
+    from rich.console import Console
+
+    values = min(MAX_VALUES, max([len("values"), *(len(row[0]) for row in rows)]))
+    jobs = max([len("jobs"), *(len(row[1]) for row in rows)])
+    room = left = Console().width - sum(width + PADDING for width in (len("best"), values, jobs)) - 1
+    columns: list[int] = []
+    for column, width in enumerate(widths):
+        left -= width + PADDING
+        if left < 0 and columns:
+            yield columns
+            columns, left = [], room - width - PADDING
+        columns.append(column)
+    if columns or not widths:
+        yield columns
 
 
 def show_plan(
@@ -134,8 +185,11 @@ def show_plan(
 ) -> None:
     """Print the jobs that a sweep would run, and the overrides that all jobs share."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*columns, title=title or f"Sweep: {len(rows)} jobs")
+    table = Table(title=title or f"Sweep: {len(rows)} jobs")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     print_table(table, f"all      {' '.join(shared) or '(nothing else)'}")

@@ -155,7 +155,7 @@ def run_app(entry_point: EntryPoint) -> None:
             close_rendezvous()
         # Hydra does not call on_multirun_end after a failed job
         if context.sweep_dir is not None and context.sweep_dir.is_dir() and rank() == 0:
-            from fulgurite.runs.sweep_summary import conclude_sweep
+            from fulgurite.reporting.sweep_summary import conclude_sweep
 
             conclude_sweep(context.sweep_dir)
 
@@ -177,7 +177,7 @@ def _report_interrupt(stop: Interrupted) -> None:
         return
     context = current_context()
     if context.sweep_dir is not None:
-        from fulgurite.runs.sweep_summary import describe_stop
+        from fulgurite.reporting.sweep_summary import describe_stop
 
         line = describe_stop(context.sweep_dir, context.sweep_config, stop.signal_name)
         hint = f"; to resume, run the same command with sweep.resume={context.sweep_dir}"

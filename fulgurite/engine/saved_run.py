@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fulgurite.config.compose import set_run_paths
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import UserError
+from fulgurite.core.formatting import format_number, short_path
 from fulgurite.core.project import prepare_environment
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedRun:
     """A loaded run directory.
 
@@ -40,6 +41,13 @@ class SavedRun:
     record: dict[str, Any]
     results: dict[str, Any]
     metrics: list[dict[str, float]]
+
+    def __repr__(self) -> str:
+        """Return one line: the folder, how the run ended, and its test metrics, else all."""
+        metrics = self.results.get("metrics") or {}
+        names = [name for name in metrics if name.startswith("test/")] or list(metrics)
+        numbers = "".join(f", {name} {format_number(metrics[name])}" for name in names)
+        return f"SavedRun({short_path(self.folder)}: {self.record.get('status')}{numbers})"
 
     def model(self, weights: str | Path | None = None) -> LightningModule:
         """Return the model in eval mode with trained weights.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import returned_value
 from fulgurite.config.metric_names import is_minimized
-from fulgurite.core.formatting import format_duration
+from fulgurite.core.formatting import format_duration, format_number
 from fulgurite.core.redact import mask_override
 from fulgurite.sweeps.dispatch import NumberedJob
 
@@ -43,7 +43,7 @@ class Progress:
         self.minimize = direction == "minimize" if isinstance(direction, str) else is_minimized(str(self.metric))
         self.running: dict[int, StartedJob] = {}
         self.durations: list[float] = []  # per finished job
-        self.failed = 0
+        self.failed = self.killed = 0
         self.waiting = 0  # jobs taken from the sweeper that have no slot yet
         self.best: tuple[float, int] | None = None
         self._live: Any = None
@@ -81,8 +81,9 @@ class Progress:
             pruned = self.metric and value is None  # a finished run has the metric
             how = "pruned" if pruned else f"done{self._format_metric(number, value)}"
         else:
-            self.failed += 1
             outcome = returned_value(returned).outcome
+            is_killed = outcome.status == "killed"
+            self.killed, self.failed = self.killed + is_killed, self.failed + (not is_killed)
             how = f"{outcome.status}: {outcome.reason}"
         self._print(f"sweep: job {number} {how}{values}, {format_duration(seconds)}; {self.summary(jobs)}")
 
@@ -96,16 +97,18 @@ class Progress:
 
         table = Table("job", "values", "time")
         for number, now in sorted(self.running.items()):
-            table.add_row(str(number), now.values, format_duration(time.monotonic() - now.start))
+            table.add_row(str(number), Text(now.values), format_duration(time.monotonic() - now.start))
         self._live.update(Group(Text(self.summary(jobs), style="bold"), table), refresh=True)
 
     def summary(self, jobs: Iterator[NumberedJob]) -> str:
         """Return e.g. `3 of 12 done, 2 running, 1 failed, best val/acc 0.93 (job 2)`."""
         remaining = length_hint(jobs) + self.waiting
-        total = len(self.durations) + self.failed + len(self.running) + remaining
+        total = len(self.durations) + self.failed + self.killed + len(self.running) + remaining
         parts = [f"{len(self.durations)} of {total} done", f"{len(self.running)} running", f"{self.failed} failed"]
+        if self.killed:
+            parts.append(f"{self.killed} killed")
         if self.best is not None:
-            parts.append(f"best {self.metric} {self.best[0]:.4f} (job {self.best[1]})")
+            parts.append(f"best {self.metric} {format_number(self.best[0])} (job {self.best[1]})")
         if (left := self._seconds_left(remaining)) is not None:
             parts.append(f"{format_duration(left)} left")
         return ", ".join(parts)
@@ -125,7 +128,7 @@ class Progress:
         is_better = self.best is None or (value < self.best[0] if self.minimize else value > self.best[0])
         if is_better and not math.isnan(value):
             self.best = float(value), number
-        return f", {self.metric} {value:.4f}"
+        return f", {self.metric} {format_number(value)}"
 
     def _values(self, number: int) -> str:
         values = self.running[number].values

@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fulgurite.core.project import project_root
 from fulgurite.core.redact import is_secret_key
+from fulgurite.reporting.sweep_summary import REPEAT_KEYS
 from fulgurite.runs.provenance import IRRELEVANT
-from fulgurite.runs.sweep_summary import REPEAT_KEYS
 
 # Keys that do not determine the result, or that repeat an experiment.
 LEFT_OUT = (*IRRELEVANT, "hparams_search", "debug", "local", "data.num_folds", *REPEAT_KEYS)

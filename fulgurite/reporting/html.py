@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from fulgurite.core.formatting import format_duration_short
+from fulgurite.core.formatting import SPREAD, format_duration_short, format_number, format_spread
 from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
+from fulgurite.reporting.sweep_summary import shown_jobs, shown_value
 from fulgurite.runs.run_directory import as_number, key_and_value
-from fulgurite.runs.sweep_summary import shown_value
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STYLE = """
@@ -54,7 +55,7 @@ for (const box of document.querySelectorAll(".table")) {
 }
 """
 NOTE = (
-    "mean ± half the 95 % t interval over the runs of a group; click a column head to sort. "
+    f"{SPREAD} over the runs of a group; click a column head to sort. "
     "In the plots, the best is orange and a darker colour is better."
 )
 # The text of a cell and its sort key, empty for no value.
@@ -120,16 +121,13 @@ def _metrics(summary: Summary) -> list[str]:
 
 
 def _count(group: Group) -> Cell:
-    pruned = sum(run.status == "pruned" for run in group.runs)
-    failed = sum(run.status != "done" for run in group.runs) - pruned
-    parts = [f"{number} {what}" for number, what in ((pruned, "pruned"), (failed, "not done")) if number]
-    return f"{len(group.runs)}" + (f" ({', '.join(parts)})" if parts else ""), str(len(group.runs))
+    return shown_jobs(Counter(run.status for run in group.runs)), str(len(group.runs))
 
 
 def _spread(group: Group, name: str) -> Cell:
     if (of := group.metrics.get(name)) is None:
         return "-", ""
-    return f"{of.mean:.4g}" + (f" ± {of.half_width:.2g}" if of.half_width is not None else ""), repr(of.mean)
+    return format_spread(of.mean, of.half_width), repr(of.mean)
 
 
 def _failures(summary: Summary) -> str:
@@ -157,8 +155,7 @@ def _runs(summary: Summary) -> str:
             row += _texts(*(seed_of(run) for _ in seed))
             row.append(("-", "") if run.seconds is None else (format_duration_short(run.seconds), str(run.seconds)))
             for number in map(run.metrics.get, names):
-                missing = number is None or math.isnan(number)
-                row.append(("-", "") if missing else (f"{number:.4g}", repr(number)))
+                row.append(("-", "") if number is None or math.isnan(number) else (format_number(number), repr(number)))
             rows.append(row)
     return _table("runs", ["job", "status", *_keys(summary), *seed, "took", *names], rows)
 

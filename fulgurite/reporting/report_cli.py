@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ from statistics import mean
 from fulgurite.core.cli_parser import CommandParser, one_of
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.formatting import format_duration_short
+from fulgurite.core.formatting import SPREAD, format_duration_short, format_spread
 from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sweep, has_folds
 
 PAGE, BEST = "report.html", "best.yaml"
@@ -52,13 +53,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 def headline(summary: Summary) -> list[str]:
     """Return the main results of the sweep, one sentence each."""
     runs = summary.runs
-    failed = sum(run.status not in {"done", "running", "pruned"} for run in runs)
-    pruned = sum(run.status == "pruned" for run in runs)
-    ended = f", {pruned} pruned" if pruned else ""
-    lines = [f"{len(runs)} jobs in {len(summary.groups)} groups, {failed} of them failed or killed{ended}"]
+    states = Counter(run.status for run in runs if run.status != "done")
+    others = "".join(f", {number} {status}" for status, number in sorted(states.items()))
+    lines = [f"{len(runs)} jobs in {len(summary.groups)} groups{others}"]
     if (best := summary.best) is None:
         return [*lines, "no job has a value of the metric"]
-    lines.append(f"best: {best.name}, {summary.metric} {shown_spread(best, summary.metric)} ({summary.mode})")
+    shown = shown_spread(best, summary.metric)
+    lines.append(f"best: {best.name}, {summary.metric} {shown} ({summary.mode}; {SPREAD})")
     if summary.paired is not None:
         lines.append(_compare_best_two(summary))
     if has_folds(summary):
@@ -86,7 +87,7 @@ def shown_spread(group: Group, metric: str) -> str:
     """Return a metric of a group as `mean ± half the 95 % interval (n)`, or `-`."""
     if (of := group.metrics.get(metric)) is None:
         return "-"
-    return f"{of.mean:.4g}" if of.half_width is None else f"{of.mean:.4g} ± {of.half_width:.2g} (n={of.n})"
+    return format_spread(of.mean, of.half_width) + (f" (n={of.n})" if of.half_width is not None else "")
 
 
 def best_text(summary: Summary, group: Group) -> str:

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
-import yaml
 
-from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.reporting.statistics import Paired, Spread, compare, spread
-from fulgurite.runs.layout import CONFIG
+from fulgurite.reporting.sweep_summary import REPEAT_KEYS, direction_of, leading_metrics, shown_values, summarise
 from fulgurite.runs.run_directory import RunDirectory, key_and_value
-from fulgurite.runs.sweep_summary import REPEAT_KEYS, shown_values, summarise
 
 MODES = ("max", "min")
 MIN_RUNS_FOR_IMPORTANCE = 10  # with fewer, chance explains as much as any value
@@ -117,35 +113,18 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
     if not (runs := [run for _, found in rows for run in found]):
         raise UserError(f"{folder}: no job has a run.json. Name a sweep, which has one folder per job.")
     logged = sorted({name for run in runs if run.status == "done" for name in run.metrics})
-    optimised, direction = _searched(folder, runs[0])
-    chosen = metric or optimised or next((n for n in logged if n.startswith("val/") and n.endswith("_best")), None)
-    chosen = chosen or next((n for n in (*logged, "val/acc") if n.startswith("val/")), "")
+    leading, leading_mode = leading_metrics(folder, runs, logged)
+    chosen = metric or next(iter(leading), "val/acc")
     if logged and chosen not in logged:
         raise UserError(
             f"--metric={chosen}: no job has it; choose from {', '.join(logged)}{did_you_mean(chosen, logged)}"
         )
     if mode is None:
-        mode = direction if direction and chosen == optimised else "min" if is_minimized(chosen) else "max"
+        mode = leading_mode if chosen in leading[:1] else direction_of(chosen)
     groups = _ranked([_group(values, found, chosen) for values, found in rows], chosen, mode)
     having = [group for group in groups if group.by_seed]
     paired = compare(having[0].by_seed, having[1].by_seed) if len(having) > 1 else None
     return Summary(folder, chosen, mode, groups, paired)
-
-
-def _searched(folder: Path, run: RunDirectory) -> tuple[str | None, str | None]:
-    """Return the first metric that a sweep optimised, and its mode; None without one."""
-    config, sweep = _yaml(run.folder / CONFIG), _yaml(folder / "multirun.yaml")
-    direction = _first(((sweep.get("hydra") or {}).get("sweeper") or {}).get("direction"))
-    return _first(config.get("optimized_metric")), {"maximize": "max", "minimize": "min"}.get(str(direction))
-
-
-def _first(given: Any) -> Any:
-    return given[0] if isinstance(given, list) and given else given
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text()) if path.is_file() else None
-    return content if isinstance(content, dict) else {}
 
 
 def _group(values: tuple[str, ...], runs: list[RunDirectory], metric: str) -> Group:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.errors import UserError, did_you_mean
-from fulgurite.core.formatting import format_duration_short, markdown_lines
+from fulgurite.core.formatting import format_duration_short, format_number, markdown_lines
 from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")
@@ -107,40 +107,40 @@ def _joined(value: Any) -> Any:
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
     """Write aligned columns, without rich: it takes half a minute for ten thousand rows."""
-    names, cells = _cells(_without_shared_overrides(rows))
+    names, cells = _cells(rows, shared_overrides(rows))
     short = [[cell if len(cell) <= MAX_WIDTH else cell[: MAX_WIDTH - 1] + "…" for cell in line[1:]] for line in cells]
     lines = [names, *([line[0], *rest] for line, rest in zip(cells, short, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 
-def _without_shared_overrides(rows: Sequence[Row]) -> list[Row]:
-    """Return rows without the overrides that all rows share, when there are several."""
-    overrides = [set(row.get("overrides", ())) for row in rows]
-    shared = set.intersection(*overrides) if len(rows) > 1 else set()
-    return [
-        {
-            name: [override for override in value if override not in shared] if name == "overrides" else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
+def shared_overrides(rows: Sequence[Row]) -> list[str]:
+    """Return the overrides that all of several rows share, which the table leaves out."""
+    if len(rows) < 2:
+        return []
+    shared = set.intersection(*(set(row.get("overrides", ())) for row in rows))
+    return [override for override in rows[0].get("overrides", ()) if override in shared]
 
 
-def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return the heads of the columns that are not empty, and the text of every cell."""
+def _cells(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the columns that are not empty, and the text of every cell without some overrides."""
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in (None, "", []) for row in rows)]
     titles = {"start": "start (UTC)", "seconds": "took"}
-    return [titles.get(name, name) for name in names], [[_shown(name, row[name]) for name in names] for row in rows]
+    hidden = set(left_out)
+
+    def text(name: str, value: Any) -> str:
+        return _shown(name, [item for item in value if item not in hidden] if name == "overrides" else value)
+
+    return [titles.get(name, name) for name in names], [[text(name, row[name]) for name in names] for row in rows]
 
 
 def _shown(name: str, value: Any) -> str:
-    if value is None:
+    if value in (None, []):
         return "-"
     if name == "start":
         return str(value)[:16].replace("T", " ")
     if name == "seconds":
         return format_duration_short(value)
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return format_number(value)
     return " ".join(str(_joined(value)).split())

@@ -15,7 +15,7 @@ from fulgurite.runs.sweep_ledger import SEARCH, first_plan, job_key, read_events
 from fulgurite.search.settings import SearchSettings, find_metric_problems
 from fulgurite.search.space import SearchSpace, bounds
 from fulgurite.sweeps.jobs import KILLED, Job, check_jobs, varying_overrides
-from fulgurite.sweeps.resume import describe_changes, different_sweep, resume_overrides
+from fulgurite.sweeps.resume import describe_changes, different_sweep, resume_overrides, without_display
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
@@ -55,7 +55,8 @@ def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Pa
     """Require that a resumed search has its original space and directions."""
     plan = first_plan(read_events(folder), SEARCH)
     assert plan is not None
-    changes = describe_changes({*space.texts, *map(mask_override, space.fixed)}, {*plan["space"], *plan["fixed"]})
+    [now], [before] = without_display([[*map(mask_override, space.fixed)]]), without_display([plan["fixed"]])
+    changes = describe_changes({*space.texts, *now}, {*plan["space"], *before})
     if list(settings.directions) != plan["directions"]:
         changes.append(f"direction {','.join(settings.directions)} instead of {','.join(plan['directions'])}")
     if changes:

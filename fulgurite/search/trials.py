@@ -19,6 +19,7 @@ from fulgurite.compat.hydra import returned_value
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
+from fulgurite.core.formatting import format_number
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, mark_ended
@@ -222,7 +223,7 @@ class Trials:
     def describe(self, trial: FrozenTrial) -> str:
         """Return a line on one of the best trials."""
         named = zip(optimized_metrics(self.config), trial.values, strict=True)
-        values = ", ".join(f"{name} {value:.4g}" for name, value in named)
+        values = ", ".join(f"{name} {format_number(value)}" for name, value in named)
         overrides = self.space.to_overrides(trial.params)[: len(trial.params)]
         return f"best: trial {trial.number}, {values}: {' '.join(map(mask_override, overrides))}"
 

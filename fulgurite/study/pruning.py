@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.hydra_targets import make_part
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.core.errors import Pruned
+from fulgurite.core.formatting import format_number
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.study.storage import PRUNED, StoredStudy, open_storage, study_name
 
@@ -84,7 +85,7 @@ class PruningCallback(Callback):
                 trial.report(value, self.num_validations)
             if is_last or not trial.should_prune():
                 return None
-            reason = f"{self.metric} {value:.4g} after epoch {epoch}"
+            reason = f"{self.metric} {format_number(value)} after epoch {epoch}"
             trial.set_user_attr(PRUNED, reason)
         except Exception as error:  # noqa: BLE001 - from the client of any storage
             self._warn_storage_lost(error)

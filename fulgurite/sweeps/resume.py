@@ -8,19 +8,24 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
-from fulgurite.config.override_text import LAST, quoted
+from fulgurite.config.override_text import LAST, is_below, override_key, quoted
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import mask_override
 from fulgurite.resume.plan import resume_in_place
 from fulgurite.runs.layout import CONFIG, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.provenance import config_hash
+from fulgurite.runs.provenance import IRRELEVANT, config_hash
 from fulgurite.runs.run_directory import RunDirectory
-from fulgurite.runs.sweep_ledger import GRID, LEDGER, first_plan, read_events
+from fulgurite.runs.sweep_ledger import GRID, LEDGER, first_plan, job_key, read_events
 from fulgurite.sweeps.jobs import DONE, FAILED, KILLED, NEW, Job, describe_jobs
 
 ARCHIVE_DIR = "earlier"  # folder below the sweep's for the runs of failed jobs that are run again
 MAX_SHOWN = 6  # different overrides in a message
+# what a run shows, beside the groups that config_hash leaves out
+DISPLAY = (
+    *("callbacks.progress_bar", "callbacks.model_summary"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary"),
+)
 WAIT_OR_STOP = "Wait for it to finish, or stop it."
 KILLED_SILENTLY = "killed without reporting a reason, as by kill -9"
 
@@ -56,8 +61,10 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     assert plan is not None
     numbers = {job["key"]: int(job["job"]) for job in plan["jobs"]}
     if numbers.keys() != {job.key for job in jobs}:
-        now = {mask_override(override) for job in jobs for override in job.overrides}
-        before = {str(override) for job in plan["jobs"] for override in job["words"]}
+        _adopt_keys(jobs, plan["jobs"])
+    if numbers.keys() != {job.key for job in jobs}:
+        now = {override for words in _words_of(jobs) for override in words}
+        before = {override for words in without_display([job["words"] for job in plan["jobs"]]) for override in words}
         counts = [f"{len(jobs)} jobs instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
         raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])
     last: dict[int, Mapping[str, Any]] = {}
@@ -71,6 +78,28 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
         if job.number in last:
             job.folder = folder / folders[job.number]
             _set_state(job, last[job.number])
+
+
+def _adopt_keys(jobs: Sequence[Job], planned: Sequence[Mapping[str, Any]]) -> None:
+    """Give the jobs the keys of an earlier plan that differs in what changes no result only."""
+    before = without_display([job["words"] for job in planned])
+    keys: dict[str, list[str]] = {}
+    for event, words in zip(planned, before, strict=True):
+        keys.setdefault(job_key(words), []).append(event["key"])
+    for job, words in zip(jobs, _words_of(jobs), strict=True):
+        if found := keys.get(job_key(words)):
+            job.key = found.pop(0)
+
+
+def _words_of(jobs: Sequence[Job]) -> list[list[str]]:
+    return without_display([[mask_override(override) for override in job.overrides] for job in jobs])
+
+
+def without_display(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the overrides of each job without those that all jobs share and that change no result."""
+    shared = set.intersection(*map(set, jobs)) if jobs else set()
+    ignored = {override for override in shared if is_below(override_key(override), (*IRRELEVANT, *DISPLAY))}
+    return [[override for override in job if override not in ignored] for job in jobs]
 
 
 def resume_overrides(job: Job, cfg: DictConfig) -> list[str]:

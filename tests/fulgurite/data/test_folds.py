@@ -15,15 +15,17 @@ from omegaconf import OmegaConf
 
 from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.formatting import format_spread
 from fulgurite.data import splits
 from fulgurite.data.splits import split_fold, stratified_split
-from fulgurite.runs.sweep_summary import summarise
+from fulgurite.reporting.statistics import spread
+from fulgurite.reporting.sweep_summary import summarise
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.validate import find_problems
 from src.data.mnist import MNISTDataModule
 from src.data.mnist_files import DATASETS
 from tests.conftest import SMALL
-from tests.fulgurite.runs.test_sweep_summary import job
+from tests.fulgurite.reporting.test_sweep_summary import job
 from tests.support.cli import read_json, run_cli
 from tests.support.compose import compose_raw
 from tests.support.project import ROOT, shipped_options
@@ -213,7 +215,9 @@ def test_folds_are_summarised_like_seeds(tmp_path: Path) -> None:
         job(tmp_path, number, ["data.num_folds=3", lr, f"data.fold={number % 3}", "seed=1"], acc)
     first, second = summarise(tmp_path)
     assert (first.values, len(first.runs), first.in_folds) == (("lr=0.1",), 3, True)
-    assert first.mean_and_deviation("test/acc") == pytest.approx((0.9, 0.1))
+    found = first.spread("test/acc")
+    assert found is not None
+    assert (found.mean, found.deviation) == pytest.approx((0.9, 0.1))
     assert (second.values, len(second.runs)) == (("lr=0.2",), 1)
 
 
@@ -236,4 +240,5 @@ def test_a_sweep_over_folds_ends_with_one_row_of_the_mean_of_their_validation(tm
     assert (row["values"], row["jobs"], row["failed"]) == ("", "3", "0")
     assert float(row["val/acc mean"]) == pytest.approx(mean(accuracies))
     assert float(row["val/acc std"]) == pytest.approx(stdev(accuracies))
-    assert f"{mean(accuracies):.4f} ± {stdev(accuracies):.4f}" in done.stdout
+    found = spread(accuracies)
+    assert format_spread(found.mean, found.half_width) in done.stdout

@@ -153,8 +153,8 @@ def test_seeds_in_a_sweep_with_a_list_of_tags(tmp_path: Path) -> None:
     assert [record["tags"] for record in records] == [["benchmark"], ["benchmark"]]
     first, second = (results_of(sweep / job)["val/acc"] for job in "01")
     assert results_of(sweep / "0") != results_of(sweep / "1")
-    assert "mean ± standard deviation" in done.stdout
-    assert f"{(first + second) / 2:.4f} ± " in done.stdout
+    assert "mean ± half the 95 % interval" in done.stdout
+    assert f"{(first + second) / 2:.4g} ± " in done.stdout
     assert (sweep / "summary.csv").read_text().startswith("values,jobs,failed,")
 
 

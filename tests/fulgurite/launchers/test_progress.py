@@ -44,14 +44,14 @@ def test_lines_show_values_counts_the_best_job_and_the_time_left(capsys: pytest.
     assert lines[:2] == [
         "sweep: job 0 started (seed=0)",
         (
-            "sweep: job 0 done, val/loss 0.5000 (seed=0), T; 1 of 2 done, 0 running, 0 failed, "
-            "best val/loss 0.5000 (job 0), T left"
+            "sweep: job 0 done, val/loss 0.5 (seed=0), T; 1 of 2 done, 0 running, 0 failed, "
+            "best val/loss 0.5 (job 0), T left"
         ),
     ]
     assert "sweep: job 4 pruned (seed=5), T; 4 of 5 done" in lines[-3]
     assert lines[-1] == (
         "sweep: job 5 killed: killed by SIGKILL (seed=7), T; "
-        "4 of 6 done, 0 running, 1 failed, best val/loss 0.2500 (job 1), T left"
+        "4 of 6 done, 0 running, 0 failed, 1 killed, best val/loss 0.25 (job 1), T left"
     )
 
 
@@ -108,4 +108,4 @@ def test_a_terminal_shows_a_table_of_running_jobs(monkeypatch: pytest.MonkeyPatc
         progress.ended(0, done(0.5), iter(()))
     assert "0 of 3 done, 2 running, 0 failed" in drawn
     assert all(word in drawn for word in ("seed=1", "seed=2", "values"))
-    assert "job 0 done, val/loss 0.5000 (seed=1)" in screen.getvalue()
+    assert "job 0 done, val/loss 0.5 (seed=1)" in screen.getvalue()

@@ -90,6 +90,15 @@ def test_every_format_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureF
     assert shown(capsys, *argv, "--status=pruned") == []
 
 
+def test_the_overrides_that_all_rows_share_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        leave_run(tmp_path / name, ["experiment=example", "seed=1"], {"test/acc": 0.5})
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "overrides" in printed.out.splitlines()[0].split()
+    assert "overrides of every row: experiment=example seed=1\n" in printed.err
+
+
 def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [row] = shown(capsys, str(logs), "--show=sweeps", "--metrics=val/loss,test/acc")
     assert (row["jobs"], row["states"]) == (20, "19 done, 1 failed")

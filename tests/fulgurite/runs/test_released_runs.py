@@ -37,6 +37,8 @@ def test_report_analyses_the_sweep(released: Path, capsys: pytest.CaptureFixture
 
 def test_load_run_reads_them_and_builds_their_model(released: Path) -> None:
     run = fulgurite.load_run(released / "sweep/0")
+    numbers = "".join(f", test/{name} {run.results['metrics'][f'test/{name}']:.4g}" for name in ("acc", "loss"))
+    assert repr(run) == f"SavedRun({released}/sweep/0: done{numbers})"
     assert run.record["status"] == "done"
     assert run.results["metrics"]["test/acc"] == 0.25
     assert len(run.metrics) == 3

@@ -54,6 +54,19 @@ def only_sweep(tmp_path: Path) -> Path:
     return sweep
 
 
+def test_a_sweep_resumes_with_other_output_and_other_loggers(tmp_path: Path) -> None:
+    given = ["-m", "seed=1,2", "train=false", "test=false"]
+    assert start(tmp_path, given).returncode == 0
+    display = ["extras.print_config=false", "hydra.verbose=true", "logger=csv", "callbacks.progress_bar.refresh_rate=5"]
+    again = start(tmp_path, given, *display, "sweep.resume=last")
+    assert again.returncode == 0, again.stderr
+    assert ": 2 done\n" in again.stderr
+    assert events(only_sweep(tmp_path), "started") == [("started", 0), ("started", 1)]
+    other = start(tmp_path, [*given[:1], "seed=1,3", *given[2:]], *display, "sweep.resume=last")
+    assert other.returncode == 2
+    assert "defines a different grid (added seed=3, removed seed=2)" in other.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_exactly_the_failed_and_killed_jobs_run_again(tmp_path: Path) -> None:
