@@ -38,7 +38,7 @@ def logged_values(trainer: Trainer) -> dict[str, dict[str, Any]]:
 def restore_logged_values(trainer: Trainer, values: Mapping[str, Any]) -> None:
     """Restore what `logged_values` returned."""
     for name in LOGGED:
-        getattr(trainer, name).update(values[name])
+        getattr(trainer, name).update(values.get(name, {}))  # checkpoints of version 0.2 lack them
 
 
 def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
