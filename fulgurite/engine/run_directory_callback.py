@@ -1,10 +1,9 @@
-"""Reserve the directory of a run or a sweep, so that two starts in one second get different directories."""
+"""Reserve the directory of a run or a sweep before it starts, and resume the earlier ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,9 @@ from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.outcome import print_error
 from fulgurite.resume.plan import plan_resume
 from fulgurite.runs.layout import CONTINUE
+from fulgurite.runs.reservation import reserve
 from fulgurite.runs.sweep_ledger import LEDGER
 from fulgurite.validation.validate import require_valid
-
-
-def reserve(wanted: Path) -> Path:
-    """Create and return `wanted`, or the first of `wanted-2`, `wanted-3`, ... that does not exist.
-
-    Raises:
-        UserError: The parent folder is not writable.
-    """
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            candidate = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-            with suppress(FileExistsError):
-                candidate.mkdir()  # atomic: one of two processes gets FileExistsError
-                return candidate
-    except OSError as error:
-        raise UserError(
-            f"{wanted}: the run directory cannot be created ({error.strerror}). "
-            "Make the parent folder writable, or set paths.log_dir=<folder>."
-        ) from error
-    raise AssertionError("count() does not end")
 
 
 class ReserveRunDirectory(Callback):
