@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +168,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `. Did you mean 'x' or 'y'?` with the names nearest to `wrong`, or ''."""
-    return _question(get_close_matches(wrong, list(known), n=2, cutoff=0.6))
+    return _question(_nearest(wrong, known))
+
+
+def _nearest(wrong: str, known: Iterable[str]) -> list[str]:
+    """Return up to two names that `wrong` is probably a mistyped form of."""
+    near = get_close_matches(wrong, list(known), n=6, cutoff=0.6)
+    ratios = {name: SequenceMatcher(None, wrong, name).ratio() for name in near if _differ_little(wrong, name)}
+    return [name for name, ratio in ratios.items() if ratio > max(ratios.values()) - 0.2][:2]
+
+
+def _differ_little(wrong: str, name: str) -> bool:
+    """Return whether the words that differ are alike: num_folds and num_classes only share a word."""
+    one, other = wrong.split("_"), name.split("_")
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    is_rest = len(one) < len(wrong.split("_"))  # they share a word
+    rests = "_".join(one), "_".join(other)
+    return not is_rest or "" in rests or SequenceMatcher(None, *rests).ratio() >= 0.5
 
 
 def _question(names: Sequence[str]) -> str:
@@ -188,11 +207,12 @@ def suggest_path(wrong: str, paths: Iterable[str]) -> str:
     """Return `did_you_mean` for a dotted path: siblings, then its last part anywhere."""
     known = list(dict.fromkeys(paths))
     parent, _, last = wrong.rpartition(".")
-    siblings = [path for path in known if path.rpartition(".")[0] == parent]
-    near = get_close_matches(wrong, siblings, n=2, cutoff=0.6)
-    if near and parent:  # a long common prefix makes every path look near: compare the last parts
-        names = get_close_matches(last, [path.rpartition(".")[2] for path in siblings], n=2, cutoff=0.6)
-        near = [f"{parent}.{name}" for name in names]
+    siblings = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == parent]
+    elsewhere = [path for path in known if path.rpartition(".")[2] == last and path != wrong]
+    names = _nearest(last, siblings)  # a long common prefix makes every path look near: compare the last parts
+    if elsewhere and not get_close_matches(last, names, cutoff=0.85):
+        return _question(get_close_matches(wrong, elsewhere, n=2, cutoff=0.0))
+    near = [f"{parent}.{name}" if parent else name for name in names]
     if not near:
         by_last: dict[str, list[str]] = {}
         for path in known:

@@ -64,6 +64,6 @@ def _describe(key: str, found: type[Any], kind: type[Any]) -> str:
     name = f"{found.__module__}.{found.__qualname__}"
     if any(base.__module__.partition(".")[0] == "pytorch_lightning" for base in found.__mro__):
         return f"{key}: {name} is a class of pytorch_lightning. Import from lightning.pytorch in its file"
-    return (
-        f"{key}: {name} is not a {kind.__name__}. Name a class that inherits from lightning.pytorch's {kind.__name__}"
-    )
+    article, home = ("an", "torch.optim") if kind is Optimizer else ("a", "lightning.pytorch")
+    remedy = f"Name a class that inherits from {kind.__name__} of {home}"
+    return f"{key}: {name} is not {article} {kind.__name__}. {remedy}"
