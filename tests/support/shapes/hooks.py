@@ -120,7 +120,8 @@ class SetsTrainer(Callback):
         self.name, self.value = name, value
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        setattr(trainer, self.name, self.value)
+        if trainer.current_epoch == 0:
+            setattr(trainer, self.name, self.value)
 
 
 class ShrinkingDelta(EarlyStopping):
@@ -139,7 +140,8 @@ class Loosen(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stopping: Any = trainer.early_stopping_callback
-        stopping.min_delta = -9.0
+        if trainer.current_epoch == 0:
+            stopping.min_delta = -9.0
 
 
 class ReinitHead(Net):
