@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 import fulgurite
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.checkpoints import newest_checkpoint
+from tests.support.quiet_trainer import fit_hardened
 from tests.support.shapes.loaders import Data
 from tests.support.shapes.models import GAN, ManualAccumulation, Net
 from tests.support.shapes.training import Teacher
@@ -37,17 +38,9 @@ def fit(folder: Path, make: Callable[[], Any], *callbacks: Callback, every: int 
     """Train one epoch of six batches and save as often as possible."""
     seed_everything(1, verbose=False)
     model = make()
-    data, last = Data(), LastCheckpoint(folder, every_n_train_steps=every)
-    trainer = Trainer(
-        **{"max_epochs": 1, "limit_train_batches": 6, "limit_val_batches": 1, "num_sanity_val_steps": 0, **switches},
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*callbacks, last],
-    )
-    fulgurite.harden(trainer, data, run_dir=folder, seed=1, handle_signals=False)
-    trainer.fit(model, datamodule=data, ckpt_path=newest_checkpoint(folder), weights_only=True)
+    called = [*callbacks, LastCheckpoint(folder, every_n_train_steps=every)]
+    few = {"max_epochs": 1, "limit_train_batches": 6, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    fit_hardened(model, Data(), folder, called, ckpt_path=newest_checkpoint(folder), **{**few, **switches})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 import fulgurite
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
+from tests.support.quiet_trainer import fit_hardened
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
 
 
@@ -78,18 +79,10 @@ def fit(
 ) -> Path:
     """Train for two batches an epoch, from the last checkpoint if there is one; return that file."""
     last, data = folder / "last.ckpt", data or OrdinaryData()
-    trainer = Trainer(
-        max_epochs=epochs,
-        limit_train_batches=2,
-        limit_val_batches=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*(callbacks or []), LastCheckpoint(folder)],
-    )
-    fulgurite.harden(trainer, data, run_dir=folder, seed=1, handle_signals=False, **switches)
-    trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    few = {"max_epochs": epochs, "limit_train_batches": 2, "limit_val_batches": 1}
+    called = [*(callbacks or []), LastCheckpoint(folder)]
+    source = last if last.exists() else None
+    fit_hardened(model, data, folder, called, ckpt_path=source, switches=switches, **few)
     return last
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-import fulgurite
 from fulgurite.callbacks import LastCheckpoint
+from tests.support.quiet_trainer import fit_hardened
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
 
 
@@ -27,19 +27,9 @@ def fit(run: Path, epochs: int, source: Path | None = None) -> list[ModelCheckpo
     """Train in a run directory with two folders of checkpoints, and return the callbacks that choose the best."""
     best = ModelCheckpoint(run / "checkpoints", "best-{epoch}", monitor="score", mode="max", save_top_k=2)
     worst = ModelCheckpoint(run / "worst", "worst-{epoch}", monitor="score", mode="min")
-    data = OrdinaryData()
-    trainer = Trainer(
-        max_epochs=epochs,
-        limit_train_batches=1,
-        limit_val_batches=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[best, worst, LastCheckpoint(run / "checkpoints")],
-    )
-    fulgurite.harden(trainer, data, run_dir=run, seed=1, handle_signals=False)
-    trainer.fit(Scored(), datamodule=data, ckpt_path=source, weights_only=True)
+    few: dict[str, Any] = {"max_epochs": epochs, "limit_train_batches": 1, "limit_val_batches": 1}
+    callbacks = [best, worst, LastCheckpoint(run / "checkpoints")]
+    fit_hardened(Scored(), OrdinaryData(), run, callbacks, ckpt_path=source, **few)
     return [best, worst]
 
 

@@ -22,6 +22,7 @@ from fulgurite.compat import lightning as compat
 from fulgurite.compat import lightning_results as logged
 from fulgurite.compat import lightning_strategies as strategies
 from tests.support.project import ROOT
+from tests.support.quiet_trainer import quiet_trainer
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
 
 
@@ -77,20 +78,16 @@ class Asker(Callback):
 
 def test_loops(tmp_path: Any) -> None:
     asker = Asker()
-    trainer = Trainer(
+    trainer = quiet_trainer(
+        [asker],
         max_epochs=1,
         limit_train_batches=4,
         limit_val_batches=1,
         accumulate_grad_batches=2,
         num_sanity_val_steps=0,
         log_every_n_steps=2,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=tmp_path,
-        callbacks=[asker],
     )
     handlers = trainer._signal_connector.register_signal_handlers
     compat.disable_signal_handlers(trainer)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -17,6 +17,7 @@ from fulgurite.callbacks import LastCheckpoint
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.support.cli import read_json
+from tests.support.quiet_trainer import MadeData, fit_hardened
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of")
 
@@ -50,18 +51,6 @@ class Model(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Data(LightningDataModule):
-    """Loads as the test says."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        super().__init__()
-        self.make = make
-
-    def train_dataloader(self) -> Any:
-        """Return the loaders of the test."""
-        return self.make()
-
-
 def full() -> DataLoader[Any]:
     """Return a loader of two batches."""
     return DataLoader(examples(8), batch_size=4)
@@ -69,18 +58,10 @@ def full() -> DataLoader[Any]:
 
 def fit(folder: Path, make: Callable[[], Any] = full, *, resumes: bool = False, **settings: Any) -> int:
     """Train, and return the step at the end."""
-    data, last = Data(make), folder / "last.ckpt"
-    trainer = Trainer(
-        **{"max_epochs": 1, **settings},
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[LastCheckpoint(folder)],
-    )
-    fulgurite.harden(trainer, data, run_dir=folder, seed=1, handle_signals=False)
-    trainer.fit(Model(), datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
-    return trainer.global_step
+    source, settings = folder / "last.ckpt" if resumes else None, {"max_epochs": 1, **settings}
+    return fit_hardened(
+        Model(), MadeData(make), folder, [LastCheckpoint(folder)], ckpt_path=source, **settings
+    ).global_step
 
 
 EMPTY: dict[str, Callable[[], Any]] = {

@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 
-import fulgurite
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.checkpoints import newest_checkpoint
 from tests.support.cli import WARM
+from tests.support.quiet_trainer import fit_hardened
 from tests.support.shapes.loaders import Data
 from tests.support.shapes.models import GAN, ManualAccumulation, Net
 from tests.support.shapes.recorder import KILL_AFTER, RECORD, Recorder
@@ -34,18 +35,9 @@ def _train(model: str, num_workers: int, run: Path, record: Path, kill_after: in
     multiprocessing.set_start_method("fork", force=True)  # DataLoader workers must be children of this process
     seed_everything(1, verbose=False)
     folder, data = run / "checkpoints", Data(num_workers=num_workers)
-    trainer = Trainer(
-        max_epochs=2,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Recorder(), LastCheckpoint(folder, every_n_train_steps=1)],
-    )
-    fulgurite.harden(trainer, data, run_dir=run, seed=1, handle_signals=False)
-    trainer.fit(MODELS[model](), datamodule=data, ckpt_path=newest_checkpoint(folder), weights_only=True)
+    callbacks = [Recorder(), LastCheckpoint(folder, every_n_train_steps=1)]
+    settings: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+    fit_hardened(MODELS[model](), data, run, callbacks, ckpt_path=newest_checkpoint(folder), **settings)
 
 
 def _exit_code(model: str, num_workers: int, run: Path, record: Path, kill_after: int | None = None) -> int | None:

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-import fulgurite
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from tests.support.cli import WARM
 from tests.support.multirank import free_port
+from tests.support.quiet_trainer import MadeData, fit_hardened
 
 EXAMPLES, BATCH = 40, 4  # 10 batches an epoch
 EPOCHS = 3
@@ -103,18 +103,6 @@ class Listed(Dataset[torch.Tensor]):
         return torch.tensor([float(index), float(torch.rand(()))])
 
 
-class Data(LightningDataModule):
-    """Whatever loaders a function makes."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        super().__init__()
-        self.make = make
-
-    def train_dataloader(self) -> Any:
-        """Make the loaders."""
-        return self.make()
-
-
 class Model(LightningModule):
     """Keeps what it saw; draws from the global generator at each step."""
 
@@ -153,26 +141,13 @@ def _fit(
 ) -> Model:
     """Train from the last checkpoint, if there is one, and return the model."""
     torch.manual_seed(3)
-    last = LastCheckpoint(folder, every_n_train_steps=save_every)
-    trainer = Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[last, Kill(kill_at)],
-    )
-    model, data = Model(), Data(make)
-    off: dict[str, Any] = dict.fromkeys(
-        ("handle_signals", "supervise_ranks", "save_attributes"), False
-    )  # `seen` is of one start
-    fulgurite.harden(trainer, data, run_dir=folder, seed=1, **off, **settings)
-    path = folder / "last.ckpt"
-    ckpt_path = str(path) if path.exists() else None
+    model, callbacks = Model(), [LastCheckpoint(folder, every_n_train_steps=save_every), Kill(kill_at)]
+    processes = {"max_epochs": EPOCHS, "devices": devices, "strategy": "auto" if devices == 1 else "ddp"}
+    switches = {"supervise_ranks": False, "save_attributes": False, **settings}  # `seen` is of one start
+    last = folder / "last.ckpt"
+    source = last if last.exists() else None
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        fit_hardened(model, MadeData(make), folder, callbacks, ckpt_path=source, switches=switches, **processes)
     except SystemExit:
         assert kill_at > 0
     return model
