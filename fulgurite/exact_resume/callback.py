@@ -109,6 +109,7 @@ class ExactResume(Callback):
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
             "user": self._user_state.state_dict(trainer),
+            "loaders": self._loaders.states.state_dict(trainer),
             "monitors": monitor_states(trainer),
         }
         common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
@@ -152,6 +153,8 @@ class ExactResume(Callback):
         if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
             self._state = {key: value for key, value in self._state.items() if key not in ("generators", "monitors")}
         self._user_state.load_state_dict(trainer, self._state.get("user", {}), self._weights)
+        attributes = self._state.get("user", {}).get("attributes", {})
+        self._loaders.states.load_state_dict(self._state.get("loaders", {}), attributes)
 
     def restore(self) -> None:
         """Restore the loaded state, once."""
@@ -183,6 +186,8 @@ class ExactResume(Callback):
         """Note the attributes of the data sets, before hooks of the model change them."""
         self._user_state.start(trainer)
         self.keep_restored(trainer)
+        if self._state is not None:
+            self._loaders.states.start(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes, and keep an early-stopped run stopped unless its limits were raised."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from fulgurite.compat.lightning import defer_first_fetch, uses_distributed_sampler
+from fulgurite.compat.lightning import defer_first_fetch, train_loaders, uses_distributed_sampler
+from fulgurite.compat.lightning_loaders import fetch_without_lookahead, mark_last_batch, update_epoch_length
 from fulgurite.core.exactness import name_inexact
-from fulgurite.dataloading.patch import patch_loaders
+from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.loader_states import LoaderStates
 from fulgurite.exact_resume.order.epoch import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
 from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams import follow_all
+from fulgurite.exact_resume.user_state.loader_owners import TRAINING, VALIDATION
 from fulgurite.exact_resume.user_state.user_state import UserState
 
 MARK = "is_exact"  # attribute of a wrapped loader method
@@ -40,37 +44,61 @@ class DataLoaders:
         self.seed = seed
         self.rng = ScopedRng()  # of batches that are made in the training process
         self._stream_resume: StreamResume = stream_resume
+        self.states = LoaderStates(user_state.attributes)
         self._user_state = user_state
         self._restore = restore
         self._generators: FoundGenerators = {}  # of the user's samplers
 
     def wrap(self, datamodule: LightningDataModule) -> None:
         """Make the loaders of a data module exact where possible."""
-        make = datamodule.train_dataloader
-        current = getattr(make, MARK, [])
-        current[:] = [self]  # an earlier trainer may have wrapped the method
-
-        @wraps(make)
-        def train_dataloader() -> Any:
-            trainer, (owner,) = cast("Trainer", datamodule.trainer), current
-            owner._user_state.before_loaders(trainer)
-            return owner._make_exact(make(), trainer)
+        self._wrap(datamodule, "train_dataloader", TRAINING, self._make_exact)
 
         def pass_seed() -> int:
             trainer = cast("Trainer", datamodule.trainer)
             return derive_seed("validation", self.seed, trainer.current_epoch, trainer.global_step)
 
-        def seed_validation(loader: DataLoader[Any]) -> None:
-            if cast("Trainer", datamodule.trainer).world_size == 1 or shards_itself(loader):
-                seed_passes(loader, pass_seed)
-            if loader.generator is None:
-                # persistent workers draw once per process, so a resumed run would draw once more
-                loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
+        def seed_validation(loaders: Any, trainer: Trainer) -> Any:
+            for loader in each_loader(loaders):
+                if trainer.world_size == 1 or shards_itself(loader):
+                    seed_passes(loader, pass_seed)
+                if loader.generator is None:
+                    # persistent workers draw once per process, so a resumed run would draw once more
+                    loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))
+            return loaders
 
-        if not hasattr(make, MARK):
-            setattr(train_dataloader, MARK, current)
-            vars(datamodule)["train_dataloader"] = train_dataloader
-        patch_loaders(datamodule, seed_validation, MARK, ["val_dataloader"])
+        if is_overridden("val_dataloader", datamodule, LightningDataModule):  # else Lightning does not call it
+            self._wrap(datamodule, "val_dataloader", VALIDATION, seed_validation)
+
+    def _wrap(
+        self, datamodule: LightningDataModule, name: str, kind: str, change: Callable[[Any, Trainer], Any]
+    ) -> None:
+        """Replace a loader method of a data module by one that changes what it returns."""
+        make = getattr(datamodule, name)
+        current: list[Any] = getattr(make, MARK, [])
+        current[:] = [self, change]  # an earlier trainer may have wrapped the method
+        if hasattr(make, MARK):
+            return
+
+        @wraps(make)
+        def make_changed() -> Any:
+            trainer, (owner, change) = cast("Trainer", datamodule.trainer), current
+            if trainer.state.fn != TrainerFn.FITTING:
+                return change(make(), trainer)
+            return owner._make(make, kind, change, trainer)
+
+        setattr(make_changed, MARK, current)
+        vars(datamodule)[name] = make_changed
+
+    def _make(self, make: Callable[[], Any], kind: str, change: Callable[[Any, Trainer], Any], trainer: Trainer) -> Any:
+        if self.states.is_made(kind):
+            self._restore()  # a reload in a resumed run
+        if kind == TRAINING:
+            self._user_state.before_loaders(trainer)
+        with self.states.making(trainer, kind):
+            loaders = make()
+        loaders = change(loaders, trainer)
+        self.states.made(trainer, kind, loaders)
+        return loaders
 
     def _make_exact(self, loaders: Any, trainer: Trainer) -> Any:
         if vars(trainer)["overfit_batches"] != 0:
@@ -93,13 +121,22 @@ class DataLoaders:
                 self._restore()
             return is_allowed
 
+        def on_exact_start() -> bool:
+            if len(train_loaders(trainer)) == 1:
+                fetch_without_lookahead(trainer)
+            is_allowed = on_start()
+            update_epoch_length(trainer)
+            return is_allowed
+
         return ShardSpec(
             self.seed,
-            on_start,
+            on_exact_start,
             self.rng,
             ranks.get("rank", 0),
             ranks.get("num_replicas", 1),
             StreamSpec(trainer, self.seed, on_start, self._stream_resume),
             trainer.global_rank,
             generators=self._generators,
+            states=self.states,
+            on_last=partial(mark_last_batch, trainer),
         )

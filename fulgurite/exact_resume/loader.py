@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sized
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from itertools import chain, islice
+from typing import Any, Protocol, cast
 
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from fulgurite.compat.lightning import combined_mode, iterates_as
+from fulgurite.compat.lightning import combined_mode, iterates_as, mark_exhausted
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.order.epoch import (
     SAMPLERS,
@@ -28,6 +29,22 @@ from fulgurite.exact_resume.stream_cursor import StreamSpec
 from fulgurite.exact_resume.streams import follow
 
 
+class PassStates(Protocol):
+    """What samplers keep, at the start of a pass and at the position of a run."""
+
+    def at_start(self, loader: Any) -> dict[str, Any]:
+        """Return the state of a loader's samplers at the start of a pass."""
+
+    def enter(self, loader: Any, state: dict[str, Any]) -> None:
+        """Give the samplers the state that they had when the interrupted pass began."""
+
+    def settle(self) -> None:
+        """Give the samplers the state that they had when the run was saved."""
+
+    def num_ahead(self) -> int:
+        """Return the number of batches that were fetched and not trained on yet."""
+
+
 @dataclass(frozen=True)
 class ShardSpec:
     """The shard of each epoch that a loader yields."""
@@ -41,6 +58,8 @@ class ShardSpec:
     process: int = 0  # rank of the process where the data module shards the data itself
     place: tuple[str | int, ...] = ()  # keys and indices of the loader among several
     generators: FoundGenerators = field(default_factory=dict)
+    states: PassStates | None = None  # None: samplers keep nothing
+    on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
 
     @property
     def loader_seed(self) -> int:
@@ -75,8 +94,11 @@ class ExactLoader(DataLoader[Any]):
         vars(self)["sampler"] = self.order if spec.world_size > 1 else loader.sampler
         batched = loader.batch_sampler is not None
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched)
-        self._on_start = spec.on_start
-        self._position = self._restored = (0, 0, 0)  # epoch, pass, batches yielded in it
+        self._spec = spec
+        self._position = self._previous = (0, 0, 0)  # epoch, pass, batches yielded in it; before the last batch
+        self._restored: dict[str, Any] = {}
+        self._at_start: dict[str, Any] = {}  # what its samplers kept when the pass began
+        self._settings = self._find_settings()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -84,26 +106,60 @@ class ExactLoader(DataLoader[Any]):
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if not self._on_start():
+        if not self._spec.on_start():
             return
-        order, (epoch, resumed_pass, batches) = self.order, self._restored
-        if is_resumed := epoch == order.epoch and bool(resumed_pass or batches):
-            order.passes = resumed_pass
-        self._restored, order.current_pass = (0, 0, 0), order.passes
-        order.passes += 1
-        self.batches.num_skipped = num_yielded = batches if is_resumed else 0
-        self._position = (order.epoch, order.current_pass, num_yielded)
+        order, (saved, self._restored) = self.order, (self._restored, {})
+        num_yielded = self._enter_pass(saved)
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
         self._seeded.find_generators()
-        own = vars(self)  # DataLoader checks each attribute that is set
-        for number, batch in enumerate(self._fetch(), num_yielded + 1):
-            own["_position"] = (order.epoch, order.current_pass, number)
+        own, epoch, current = vars(self), order.epoch, order.current_pass  # DataLoader checks attributes that are set
+        own["_position"] = (epoch, current, num_yielded)
+        for number, batch in enumerate(self._resume(saved) if num_yielded else self._start(), num_yielded + 1):
+            own["_previous"], own["_position"] = own["_position"], (epoch, current, number)
+            if number == self.batches.last_number:
+                self._spec.on_last()
             yield batch
-        self._position = (order.epoch, order.passes, 0)
+        own["_position"] = (epoch, current + 1, 0)
+
+    def _enter_pass(self, saved: dict[str, Any]) -> int:
+        """Begin the next pass or that of a saved position; return its batches that the run trained on."""
+        order = self.order
+        is_resumed = bool(saved) and saved["epoch"] == order.epoch
+        if saved and not is_resumed:
+            order.set_epoch(order.epoch)  # the samplers were restored after Lightning had set it
+        if is_resumed and saved["pass"]:
+            order.passes = saved["pass"]
+            if self._spec.streams is not None:
+                mark_exhausted(self._spec.streams.trainer, self)
+        order.current_pass = order.passes
+        order.passes += 1
+        return saved["batches"] if is_resumed else 0
+
+    def _start(self) -> Iterator[Any]:
+        """Return the batches of a pass that begins."""
+        self._at_start = {} if self._spec.states is None else self._spec.states.at_start(self)
+        self.order.start_pass()
+        self.batches.num_skipped = 0
+        return self._fetch()
+
+    def _resume(self, saved: dict[str, Any]) -> Iterator[Any]:
+        """Return the batches of an interrupted pass that the run did not train on."""
+        self._at_start = saved.get("at_start", {})
+        if (states := self._spec.states) is not None:
+            states.enter(self, self._at_start)
+        self.order.start_pass(saved.get("source_length"))
+        self.batches.num_skipped = saved["batches"]
+        batches = self._fetch()
+        self.batches.skip()
+        # what was fetched ahead changed the samplers and the data set before they were saved
+        ahead = list(islice(batches, saved.get("ahead", 0)))
+        if states is not None:
+            states.settle()
+        return chain(ahead, batches)
 
     def start_epoch(self) -> None:
         """Begin the epoch's first pass again, whatever was read of it."""
-        self.order.passes, self._restored = 0, (0, 0, 0)
+        self.order.passes, self._restored = 0, {}
 
     def _fetch(self) -> Iterator[Any]:
         """Return an iterator that fetches seeded batches; it keeps what the loader has while it is made."""
@@ -117,26 +173,30 @@ class ExactLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the run, the settings that it depends on and what the user's samplers keep."""
-        position = dict(zip(("epoch", "pass", "batches"), self._position, strict=True))
-        kept = {"attributes": self.order.attributes} if isinstance(self.order, OwnOrder) else {}
-        return {**self._settings(), **position, **kept}
+        ahead = 0 if self._spec.states is None else self._spec.states.num_ahead()
+        values = self._previous if ahead else self._position
+        position = dict(zip(("epoch", "pass", "batches"), values, strict=True))
+        kept = {"ahead": ahead, "at_start": self._at_start} if position["batches"] else {}
+        if isinstance(self.order, EpochSampler) and self.order.source_length is not None:
+            kept["source_length"] = self.order.source_length
+        return {**self._settings, **position, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`."""
-        for name, value in self._settings().items():
+        for name, value in self._settings.items():
             if state[name] != value:
                 raise UserError(
                     f"data: the checkpoint was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, "
                     f"now {value}. Pass the same value, or set resilience.exact_resume=false."
                 )
-        self._restored = (state["epoch"], state.get("pass", 0), state["batches"])
-        if isinstance(self.order, OwnOrder):
-            self.order.loaded_attributes = state.get("attributes", [])
+        self._restored = {"pass": 0, **state}
 
-    def _settings(self) -> dict[str, int]:
+    def _find_settings(self) -> dict[str, int]:
+        """Return what a position depends on; the length is that of the data set when the loader was made."""
         order = self.order
         if isinstance(order, OwnOrder):
-            return {"seed": order.seed, "examples": len(cast("Sized", self.dataset))}
+            sized = isinstance(self.dataset, Sized)
+            return {"seed": order.seed, "examples": len(cast("Sized", self.dataset)) if sized else 0}
         return {
             "seed": order.seed,
             "processes": order.num_replicas,

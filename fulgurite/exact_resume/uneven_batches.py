@@ -45,7 +45,7 @@ class UnevenBatches(Callback):
         self._metrics_before_padding: list[tuple[Metric, dict[str, Any]]] | None = None
         self._is_last = False
         self._weight = 1.0  # of this rank's gradient
-        self._train_sharding: BatchSharding | None = None
+        self._train_order: EpochSampler | None = None
         self._evaluation_loaders: list[DataLoader[Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -62,15 +62,18 @@ class UnevenBatches(Callback):
         self.on_train_epoch_start(trainer, pl_module)  # Lightning skips that hook when it resumes amid an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Get the sharding of the training loader, which Lightning may have reloaded."""
+        """Get the order of the training loader, which Lightning may have reloaded."""
         # a step that takes a batch from each of several loaders has one loss for all
         loader = loaders[0] if len(loaders := train_loaders(trainer)) == 1 else None
-        self._train_sharding = loader.order.sharding if isinstance(loader, ExactLoader) else None
+        order = loader.order if isinstance(loader, ExactLoader) else None
+        self._train_order = order if isinstance(order, EpochSampler) else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compute the weight of this rank's gradient for the last batch."""
-        sharding = self._train_sharding
-        if sharding is not None and batch_idx == sharding.num_batches - 1:
+        if self._train_order is None:
+            return
+        sharding = self._train_order.sharding
+        if batch_idx == sharding.num_batches - 1:
             self._weight = sharding.weight(batch_idx)
             self._prepare(trainer, sharding, batch_idx)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
+from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
 
@@ -60,28 +61,45 @@ class EpochSampler(DistributedSampler[int]):
         shared = seed if shared_seed is None else shared_seed
         self.order_seed = derive_seed(shared, own.initial_seed()) if has_own else seed  # type: ignore[union-attr]
         self._takes_generator = not isinstance(sampler, SequentialSampler) and (own is None or has_own)
-        self.sharding = sharding
+        self.sharding = sharding  # of the pass that began last
         self.passes = self.current_pass = 0
+        self.source_length: int | None = None  # examples of the data set when the pass began
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which begins with its first pass."""
         super().set_epoch(epoch)
         self.passes = 0
 
+    def start_pass(self, source_length: int | None = None) -> None:
+        """Take the present length of the data set, or the length that it had when an interrupted pass began."""
+        source = getattr(self.sampler, "data_source", None)
+        self.source_length = source_length if source_length is not None or source is None else len(source)
+
+    def present_sharding(self) -> BatchSharding:
+        """Return the sharding of a pass that begins now: the data set may have changed its length."""
+        return replace(self.sharding, num_examples=len(self.sampler))
+
     def epoch_order(self) -> list[int]:
         """Return the order of the pass over all ranks."""
         sampler = copy(self.sampler)  # the user's own keeps its generator
+        if self.source_length is not None:
+            sampler.data_source = range(self.source_length)
         if self._takes_generator:
             seed = derive_seed("order", self.order_seed, *pass_key(self))
             sampler.generator = torch.Generator().manual_seed(seed)
-        return list(sampler)
+        order = list(sampler)
+        self.sharding = replace(self.sharding, num_examples=len(order))
+        return order
 
     def __len__(self) -> int:
-        sharding, last = self.sharding, self.sharding.num_batches - 1  # all before it are full
+        sharding = self.present_sharding()
+        last = sharding.num_batches - 1  # all before it are full
         return 0 if last < 0 else last * sharding.batch_size + len(sharding.shard(range(sharding.num_examples), last))
 
     def __iter__(self) -> Iterator[int]:
-        order, sharding = self.epoch_order(), self.sharding
+        self.start_pass()
+        order = self.epoch_order()
+        sharding = self.sharding
         return iter([index for batch in range(sharding.num_batches) for index in sharding.shard(order, batch)])
 
 
@@ -102,8 +120,6 @@ class OwnOrder:
         self.own, self.seed, self.rank = own, seed, rank
         self.sharding: BatchSharding | None = None
         self.epoch = self.passes = self.current_pass = 0
-        self.attributes: list[dict[str, Any]] = []  # plain ones of the samplers at the start of the pass
-        self.loaded_attributes: list[dict[str, Any]] = []  # of the pass that is resumed
         self._seeds: dict[int, int] = {}
         self._generators = find_generators(own)
         for generator in self._generators:
@@ -114,23 +130,12 @@ class OwnOrder:
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, also of the user's samplers that have one."""
         self.epoch, self.passes = epoch, 0
-        for sampler in self._samplers():
+        for sampler in (self.own, getattr(self.own, "sampler", None)):
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
 
-    def _samplers(self) -> list[Any]:
-        found = (self.own, getattr(self.own, "sampler", None))
-        return [sampler for sampler in found if hasattr(sampler, "__dict__")]
-
-    def start_pass(self) -> None:
-        """Restore what the samplers kept in a resumed pass, and seed their generators for the pass that begins."""
-        for sampler, values in zip(self._samplers(), self.loaded_attributes, strict=False):
-            vars(sampler).update(values)
-        self.loaded_attributes = []
-        self.attributes = [
-            {name: value for name, value in vars(sampler).items() if type(value) in (bool, int, float, str)}
-            for sampler in self._samplers()
-        ]
+    def start_pass(self, source_length: int | None = None) -> None:
+        """Seed the generators of the samplers for the pass that begins."""
         for generator in self._generators:
             seed_generator(generator, derive_seed("order", self._seeds[id(generator)], *pass_key(self)))
 
@@ -140,17 +145,21 @@ class SeededBatchSampler(Sampler[Any]):
 
     def __init__(self, sampler: EpochSampler, *, batched: bool = True) -> None:
         self.sampler = sampler
-        self.sharding = sampler.sharding
         self.batched = batched
         self.num_skipped = 0  # batches that the run trained on before it was resumed
+        self.last_number = -1  # not needed: these batches have a length
 
     def __len__(self) -> int:
-        return self.sharding.num_batches
+        return self.sampler.present_sharding().num_batches
+
+    def skip(self) -> None:
+        """Do nothing: the order of all batches is known when they begin."""
 
     def __iter__(self) -> Iterator[SeededIndices]:
         order, key = self.sampler.epoch_order(), batch_key(self.sampler)
-        for batch in range(self.num_skipped, len(self)):
-            indices = self.sharding.shard(order, batch)
+        sharding = self.sampler.sharding
+        for batch in range(self.num_skipped, sharding.num_batches):
+            indices = sharding.shard(order, batch)
             yield derive_seed("batch", *key, batch), indices if self.batched else indices[0]
 
 
@@ -160,27 +169,45 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
     The sampler draws from seeded generators, so that a resumed run gets the same batches and skips those it had.
     """
 
-    OWN = frozenset({"sampler", "num_skipped"})
+    OWN = frozenset({"sampler", "num_skipped", "last_number"})
 
     def __init__(self, order: OwnOrder) -> None:
         self._wrapped = order.own
         self.sampler = order
         self.num_skipped = 0
+        self.last_number = -1  # of the last batch of the pass, where the user's batches have no length
+        self._is_sized = _is_sized(order.own)
+        self._draw: Callable[[int], Any] = _nothing  # of the pass that began last
+        self._to_skip = 0
 
     def __len__(self) -> int:
         return len(self._wrapped)
 
     def __iter__(self) -> Iterator[SeededIndices]:
-        order, key = self.sampler, batch_key(self.sampler)
-        order.start_pass()
+        key, self.last_number = batch_key(self.sampler), -1
         rng = ScopedRng()  # one a pass: it finds the same when the skipped batches are drawn again
         batches = rng.run(derive_seed("order", *key), iter, self._wrapped)
-        for batch in count():
-            indices = rng.run(derive_seed("order", *key, batch), _next, batches)
+        self._draw = lambda batch: rng.run(derive_seed("order", *key, batch), _next, batches)
+        self._to_skip = self.num_skipped
+        return self._next_batches()
+
+    def skip(self) -> None:
+        """Draw the batches that the run trained on; DataLoader makes two iterators where it has workers."""
+        for batch in range(self._to_skip):
+            self._draw(batch)
+        self._to_skip = 0
+
+    def _next_batches(self) -> Iterator[SeededIndices]:
+        self.skip()
+        key, first, draw = batch_key(self.sampler), self.num_skipped, self._draw
+        following = None if self._is_sized else draw(first)
+        for batch in count(first):
+            indices = draw(batch) if self._is_sized else following
             if indices is None:
                 return
-            if batch >= self.num_skipped:
-                yield derive_seed("batch", *key, batch), indices
+            if not self._is_sized and (following := draw(batch + 1)) is None:
+                self.last_number = batch + 1
+            yield derive_seed("batch", *key, batch), indices
 
 
 def pass_key(order: Order) -> tuple[int, ...]:
@@ -192,6 +219,18 @@ def batch_key(order: Order) -> tuple[int | str, ...]:
     """Return what the seeds of the batches of a pass are made of."""
     key = (order.seed, order.epoch, order.rank)
     return (*key, f"pass {order.current_pass}") if order.current_pass else key
+
+
+def _nothing(_batch: int) -> Any:
+    return None
+
+
+def _is_sized(batches: Any) -> bool:
+    try:
+        len(batches)
+    except (TypeError, NotImplementedError):  # a BatchSampler of a sampler without a length
+        return False
+    return True
 
 
 def _next(batches: Iterator[Any]) -> Any:

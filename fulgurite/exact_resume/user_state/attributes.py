@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -41,6 +41,12 @@ class Attributes:
         for owner in owners(trainer):
             if owner.key not in self._start:
                 self._start[owner.key] = {name: fingerprint(value, known) for name, value in _attributes(owner)}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget the values of owners whose objects were replaced."""
+        for key in keys:
+            self._start.pop(key, None)
+            self._changed.pop(key, None)
 
     def state_dict(self, trainer: Trainer, keys: tuple[str, ...] = (), *, names: bool = True) -> State:
         """Return what changed, of the owners with these keys; name what cannot be saved.

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.compat.lightning import train_loaders
 from fulgurite.exact_resume.order.generators import find_generators
-from fulgurite.exact_resume.user_state.plain_values import ATOMS
+
+LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
+TRAINING, VALIDATION = "loader", "validation loader"  # kinds
+LIGHTNING = "__pl_"  # attributes in which Lightning keeps the arguments of a batch sampler
+MAX_DEPTH, MAX_ITEMS = 4, 64  # a batch sampler -> a list of samplers -> a sampler
+INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 @dataclass
@@ -38,26 +45,32 @@ class Owner:
 
 
 def loader_owners(trainer: Trainer) -> Iterator[Owner]:
-    """Yield the data sets and samplers of a trainer's train loaders."""
-    for number, loader in enumerate(train_loaders(trainer)):
-        found = list(datasets_of(loader))
-        for position, dataset in enumerate(found):
-            remedy = "Make it a function of the index and the epoch, or set it from the data module"
-            yield Owner(
-                f"data set {number}.{position}", type(dataset).__name__, vars(dataset), frozenset(), remedy, False
-            )
-        for sampler in _samplers(loader):
-            # what is plain in samplers of one's own is part of an exact loader's state
-            restored = frozenset(
-                name for name, value in vars(sampler).items() if type(value) in ATOMS and _restores_samplers(loader)
-            )
-            names = frozenset({"generator", "epoch", "data_source"}) | restored
-            remedy = "Set it from the epoch in on_train_epoch_start, and save between epochs only"
-            yield Owner(f"sampler {number}", type(sampler).__name__, vars(sampler), names, remedy, False, False)
+    """Yield the data sets and samplers of a trainer's loaders."""
+    for kind, loaders in vars(trainer).get(LOADERS, {}).items():
+        for number, loader in enumerate(loaders):
+            yield from owners_of(loader, f"{kind} {number}")
 
 
-def _restores_samplers(loader: Any) -> bool:
-    return hasattr(getattr(loader, "order", None), "loaded_attributes")
+def owners_of(loader: Any, place: str) -> Iterator[Owner]:
+    """Yield the data sets and samplers of a loader.
+
+    Args:
+        loader: A loader, also one that this library made of a user's.
+        place: Its kind and number.
+    """
+    remedy = "Make it a function of the index and the epoch, or set it from the data module"
+    for position, dataset in enumerate(datasets_of(loader)):
+        # those of a Subset or a ConcatDataset have keys of their own
+        inner = frozenset({"dataset", "datasets"} if next(_inside(dataset), None) is not None else ())
+        yield Owner(f"{place} data set {position}", type(dataset).__name__, vars(dataset), inner, remedy)
+    remedy = "Make it a function of the epoch that set_epoch sets"
+    for path, sampler in samplers_of(loader):
+        # data sets and samplers have keys of their own, and Lightning sets the epoch
+        excluded = {"data_source", "dataset", *(["epoch"] if hasattr(sampler, "set_epoch") else [])}
+        excluded |= {
+            name for name, value in vars(sampler).items() if name.startswith(LIGHTNING) or _holds_samplers(value)
+        }
+        yield Owner(f"{place} {path}", type(sampler).__name__, vars(sampler), frozenset(excluded), remedy)
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:
@@ -73,22 +86,63 @@ def _nested(dataset: Any, depth: int = 5) -> Iterator[Any]:
         yield from _nested(vars(dataset).get("_wrapped"), depth)
         return
     yield dataset
+    for each in _inside(dataset):
+        yield from _nested(each, depth - 1)
+
+
+def _inside(dataset: Any) -> Iterator[Any]:
     inner = vars(dataset).get("dataset", vars(dataset).get("datasets"))
     for each in inner if isinstance(inner, (list, tuple)) else [inner]:
         if isinstance(each, Dataset):
-            yield from _nested(each, depth - 1)
+            yield each
 
 
-def _samplers(loader: Any) -> Iterator[Any]:
-    found = getattr(loader, "sampler", None)
-    while type(found).__module__.startswith("fulgurite."):
-        found = vars(found).get("sampler")
-    if isinstance(found, Sampler):
-        yield found
+def samplers_of(loader: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the samplers of a loader of whatever class, also those inside other samplers, and their paths."""
+    seen: set[int] = set()
+    for name in ("batch_sampler", "sampler"):
+        yield from _samplers_in(getattr(loader, name, None), name, MAX_DEPTH, seen)
+
+
+def _samplers_in(value: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    while type(value).__module__.startswith("fulgurite.exact_resume."):
+        inner = vars(value)
+        value = inner.get("_wrapped", inner.get("own", inner.get("sampler")))
+    if value is None or id(value) in seen or depth == 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, (list, tuple, dict)):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in list(parts)[:MAX_ITEMS]:
+            yield from _samplers_in(part, f"{path}[{key!r}]", depth - 1, seen)
+    elif is_sampler(value) or (depth == MAX_DEPTH and hasattr(value, "__dict__")):
+        yield path, value
+        for name, part in list(vars(value).items()):
+            if name.startswith(LIGHTNING):
+                continue
+            yield from _samplers_in(part, f"{path}.{name}", depth - 1, seen)
+
+
+def _holds_samplers(value: Any) -> bool:
+    """Return whether a value is a sampler, or a short container of samplers."""
+    if isinstance(value, (list, tuple, dict)) and len(value) <= MAX_ITEMS:
+        return any(map(is_sampler, value.values() if isinstance(value, dict) else value))
+    return is_sampler(value)
+
+
+def is_sampler(value: Any) -> bool:
+    """Return whether an object yields indices: a sampler of torch, or an iterable of a class of the user."""
+    if isinstance(value, Sampler):
+        return True
+    if isinstance(value, (torch.Tensor, torch.nn.Module, Dataset, type)) or not hasattr(type(value), "__iter__"):
+        return False
+    file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
+    return hasattr(value, "__dict__") and bool(file) and not file.startswith(INSTALLED)
 
 
 def seeded_generators(trainer: Trainer) -> Iterator[Any]:
     """Yield the generators in data sets and samplers that an exact loader seeds for each batch or pass."""
-    for loader in train_loaders(trainer):
+    for loader in vars(trainer).get(LOADERS, {}).get(TRAINING, []):
         if type(loader).__module__.startswith("fulgurite."):
-            yield from find_generators(loader.dataset, loader.collate_fn, *_samplers(loader))
+            samplers = [sampler for _, sampler in samplers_of(loader)]
+            yield from find_generators(loader.dataset, loader.collate_fn, *samplers)

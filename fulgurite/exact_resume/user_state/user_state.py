@@ -39,8 +39,7 @@ class UserState:
     """
 
     def __init__(self, save_attributes: bool = True) -> None:
-        self._attributes = Attributes() if save_attributes else None
-        self._at_loaders: dict[str, Any] = {}  # attributes when the training loaders were made
+        self.attributes = Attributes() if save_attributes else None
         self._loaded: dict[str, Any] = {}
         self._restored = Restored()
         self._start_settings: dict[str, Any] = {}
@@ -54,20 +53,15 @@ class UserState:
 
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
-        if self._attributes is not None:
-            self._attributes.remember(trainer)
+        if self.attributes is not None:
+            self.attributes.remember(trainer)
         name_worker_copies(trainer)
 
     def before_loaders(self, trainer: Trainer) -> None:
-        """Restore what the data module and the trainer had when they made the loaders of the interrupted epoch."""
+        """Restore the settings that the trainer had when the loaders of the interrupted epoch were made."""
         if (settings := self._loaded.pop("settings_at_loaders", None)) is not None:
             restore_settings(trainer, settings, self._start_settings)
         self._settings_at_loaders = changed_settings(trainer, self._start_settings)
-        if self._attributes is None:
-            return
-        if saved := self._loaded.pop("at_loaders", {}):
-            self._attributes.load_state_dict(trainer, saved)
-        self._at_loaders = self._attributes.state_dict(trainer, ("data", "model hparams"), names=False)
 
     def state_dict(self, trainer: Trainer) -> dict[str, Any]:
         """Return the state of this rank."""
@@ -78,11 +72,10 @@ class UserState:
             "optimizers": optimizer_layout(trainer),
             "settings": changed_settings(trainer, self._start_settings),
             "settings_at_loaders": self._settings_at_loaders,
-            "at_loaders": self._at_loaders,
         }
         name_replaced_optimizers(self._start_layout, state["optimizers"])
-        if self._attributes is not None:
-            state["attributes"] = self._attributes.state_dict(trainer)
+        if self.attributes is not None:
+            state["attributes"] = self.attributes.state_dict(trainer)
         return state
 
     def load_state_dict(self, trainer: Trainer, state: dict[str, Any], weights: Iterable[str] | None) -> None:
@@ -120,8 +113,8 @@ class UserState:
         set_settings(trainer, kept)
         restore_settings(trainer, state.get("settings", {}), self._start_settings)
         _restore_modes(trainer.lightning_module, state)
-        if self._attributes is not None:
-            self._attributes.load_state_dict(trainer, state.get("attributes", {}))
+        if self.attributes is not None:
+            self.attributes.load_state_dict(trainer, state.get("attributes", {}))
 
 
 def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:

@@ -317,7 +317,7 @@ def test_keys_in_checkpoints_are_independent_of_names_in_the_code(small: tuple[P
     checkpoint = torch.load(small[0] / "reference/checkpoints/last.ckpt", weights_only=True)
     saved = checkpoint["callbacks"]["ExactResume"]
     assert saved.keys() == {"seed", "switches", "ranks"}
-    parts = {"generators", "lending", "monitors", "metrics", "results", "logged", "ended", "user"}
+    parts = {"loaders", "generators", "lending", "monitors", "metrics", "results", "logged", "ended", "user"}
     assert saved["ranks"][0].keys() == parts
     # ModelCheckpoint builds its key from its arguments; LastCheckpoint passes it none
     last = LastCheckpoint("folder", every_n_train_steps=7, every_n_epochs=2).state_key

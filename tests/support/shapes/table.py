@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.shapes.attribute_shapes import STATES
 from tests.support.shapes.hidden_shapes import HIDDEN, MOMENTS
 from tests.support.shapes.hook_shapes import HOOK_SHAPES
+from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.loader_shapes import LOADERS
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
 from tests.support.shapes.saving import SAVING
@@ -25,6 +26,7 @@ SHAPES = [
     *HIDDEN,
     *HOOK_SHAPES,
     *MOMENTS,
+    *KEEPING,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.

@@ -1,0 +1,51 @@
+"""Private names of Lightning's loops that count and reload batches, each behind one function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def update_epoch_length(trainer: Trainer) -> None:
+    """Count the batches of the epoch again: a data set may have changed its length since Lightning counted them."""
+    from lightning.fabric.utilities.data import sized_len
+
+    fetcher = trainer.fit_loop._data_fetcher
+    if fetcher is not None and fetcher.length is not None:
+        fetcher.length = sized_len(fetcher.combined_loader)
+
+
+def fetch_without_lookahead(trainer: Trainer) -> None:
+    """Keep Lightning from fetching a batch ahead, which it does to find the last one of loaders without a length."""
+    if trainer.fit_loop._data_fetcher is not None:
+        vars(trainer.fit_loop._data_fetcher)["prefetch_batches"] = 0
+
+
+def mark_last_batch(trainer: Trainer) -> None:
+    """Note that the batch that is fetched is the last one of the epoch."""
+    if trainer.fit_loop._data_fetcher is not None:
+        trainer.fit_loop._data_fetcher.done = True
+
+
+def reload_epochs(trainer: Trainer) -> list[float]:
+    """Return the epochs that made the training and validation loaders: `reload_dataloaders_every_n_epochs` counts."""
+    return [
+        trainer.fit_loop._last_train_dl_reload_epoch,
+        trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch,
+    ]
+
+
+def set_reload_epochs(trainer: Trainer, epochs: list[float]) -> None:
+    """Set what `reload_epochs` returned."""
+    trainer.fit_loop._last_train_dl_reload_epoch, validation = epochs
+    trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = validation
+
+
+def set_up_validation(trainer: Trainer) -> None:
+    """Make the validation loaders, unless the trainer has them."""
+    if trainer.val_dataloaders is None:
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
