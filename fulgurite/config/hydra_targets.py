@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
 from fulgurite.config.left_out import leave_out_without_target
+from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.target_policy import TargetNotFound, is_within, locate
 from fulgurite.config.view import MISSING, leaves
 from fulgurite.core.errors import ConfigError, did_you_mean
@@ -32,8 +33,11 @@ def guard_hydra_part() -> None:
         return
 
     @wraps(plain)
-    def load_configuration(*args: Any, **kwargs: Any) -> DictConfig:
-        cfg = plain(*args, **kwargs)
+    def load_configuration(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        texts = without_null_groups(overrides, self.repository.group_exists)
+        cfg = plain(self, config_name, texts, *args, **kwargs)
         check_hydra_part(cfg)
         leave_out_without_target(cfg)
         return cfg

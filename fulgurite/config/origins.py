@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
+from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.view import join
 from fulgurite.core.project import project_root
 
@@ -66,6 +67,7 @@ class Origins:
     def traced(cls, loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> Origins:
         """Trace a composition by its defaults list and its overrides, including those of `hydra.`."""
         places: dict[str, str] = {}
+        overrides = without_null_groups(overrides, loader.repository.group_exists)
         try:
             composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
             repository = config_repository(loader, config_name, overrides)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,25 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         is_value = last in _WITH_VALUE or (last in {"--info", "-i"} and "=" not in argument)
         (options if argument.startswith("-") or is_value else overrides).append(argument)
     return [*options, *overrides]
+
+
+def as_grammar(override: str) -> str:
+    """Return an override as Hydra's grammar reads it.
+
+    A value with an equals sign, such as a checkpoint's file name, gets quotes. `choice(null,a)` becomes `null,a`.
+    """
+    key, equals, value = override.partition("=")
+    if found := re.fullmatch(r"choice\((.*)\)", value):
+        return f"{key}={found[1]}" if re.search(r"(^|,)\s*null\s*(,|$)", found[1]) else override
+    if not equals or "=" not in value or re.search(r"""["'()\[\]{}]""", value):
+        return override
+    return f"{key}={','.join(quoted(part) if '=' in part else part for part in value.split(','))}"
+
+
+def without_null_groups(overrides: Sequence[str], is_group: Callable[[str], bool]) -> list[str]:
+    """Return the overrides of one job with `group=null` written as Hydra's `~group`."""
+    is_null = (text.endswith("=null") and text[0] not in "+~" and is_group(text[: -len("=null")]) for text in overrides)
+    return [f"~{text[: -len('=null')]}" if null else text for text, null in zip(overrides, is_null, strict=True)]
 
 
 def quoted(value: Path | str) -> str:

@@ -9,6 +9,7 @@ from itertools import chain
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fulgurite.compat.hydra import is_sweep_job, raw_node
+from fulgurite.config.override_text import as_grammar
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
@@ -29,11 +30,13 @@ def tag_names(cfg: DictConfig) -> list[str]:
 
 
 def replace_tags(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with every `tags=[...]` rewritten to replace the dictionary.
+    """Return the overrides as Hydra's grammar reads them, with every `tags=[...]` rewritten to replace the dictionary.
 
     OmegaConf cannot merge a list into the dictionary of the configs.
     """
-    replaced = (["tags=null", f"++{text}"] if text.startswith("tags=[") else [text] for text in overrides)
+    replaced = (
+        ["tags=null", f"++{text}"] if text.startswith("tags=[") else [text] for text in map(as_grammar, overrides)
+    )
     return list(chain.from_iterable(replaced))
 
 

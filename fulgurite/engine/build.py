@@ -21,12 +21,12 @@ from fulgurite.compat.idle_hooks import skip_idle_hooks
 from fulgurite.config.changes import log_start
 from fulgurite.config.schema import Distributed, Extras, Resilience, read_settings
 from fulgurite.config.target_policy import check_targets
-from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.components.arguments import with_attributes
+from fulgurite.engine.components.causes import first_cause
 from fulgurite.engine.components.kinds import check_kinds, require_kind
 from fulgurite.engine.instrument import harden
 from fulgurite.engine.monitored import monitoring_callbacks, require_steps
@@ -163,17 +163,9 @@ def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:
     try:
         built = instantiate(node, _convert_=convert, **unchecked(), **extra)
     except Exception as error:
-        raise _first_cause(error, key) from error
+        raise first_cause(error, key, node) from error
     require_kind(built, key)
     return built
-
-
-def _first_cause(error: Exception, key: str) -> Exception:
-    """Return the error that Hydra's InstantiationException wraps; as a ConfigError for rejected arguments."""
-    cause = error.__cause__
-    if type(error).__name__ == "InstantiationException" and isinstance(cause, (TypeError, ValueError)):
-        return ConfigError([f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}"])
-    return cause if isinstance(cause, Exception) else error
 
 
 def _build_loggers(cfg: DictConfig, resumed_from: ResumedRun | None) -> list[Logger]:

@@ -89,9 +89,8 @@ def _missing_option(override: Override, options: Sequence[str]) -> str | None:
     group, value = override.key_or_group, cast(Any, override.value())
     if isinstance(value, Glob) and not value.filter(list(options)):
         return f"no {group} matches{suggest_or_list('', options, 'There is')}"
-    if value is None and not override.is_delete():
-        return f"a group cannot be null. Omit the override, or remove {group} with ~{group}"
-    missing = [option for option in options_of(override) or () if option not in options and "/" not in option]
+    named = options_of(override) if value is not None else None  # group=null composes none of its files
+    missing = [option for option in named or () if option not in {*options, "null"} and "/" not in option]
     return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
 
 
@@ -174,6 +173,9 @@ def _explain(override: Override, error: Exception, cfg: DictConfig, repository: 
     message, key = str(error).splitlines()[0], override.key_or_group
     if message.startswith("Could not append"):
         return f"{key} is in the config already. Leave out the +"
+    if isinstance(override.value(), dict) and OmegaConf.select(cfg, key, throw_on_missing=False) is not None:
+        text = (override.input_line or "").lstrip("+~")
+        return f"{key} lacks some of these keys. Add them with '+{text}', or replace it with '~{key}' '+{text}'"
     if message.startswith(("Could not override", "Could not delete")) or "looks like a config group" in message:
         return _explain_key(override, cfg, repository)
     cause = str(error.__cause__ or error).splitlines()[0]

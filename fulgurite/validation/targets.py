@@ -117,10 +117,17 @@ def _unusable(target: str) -> str | None:
     if is_below(target, RETIRED):
         return "Neptune has been sunset and Lightning no longer logs to it. Choose another of configs/logger"
     for name, (modules, extra) in OPTIONAL.items():
-        if is_below(target, [name]) and not any(is_installed(module) for module in modules):
+        if is_below(_short_path(target), [name]) and not any(is_installed(module) for module in modules):
             last = target.rpartition(".")[2]
             return f'{last} needs the package {modules[0]}, which is not installed; pip install -e ".[{extra}]"'
     return None
+
+
+def _short_path(target: str) -> str:
+    """Return the public path of one of Lightning's loggers: without the module that defines it."""
+    *package, _, name = target.split(".")
+    is_logger = package == ["lightning", "pytorch", "loggers"]
+    return ".".join([*package, name]) if is_logger else target
 
 
 @cache
@@ -171,9 +178,9 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
         yield Finding(key, "not a number. Give a number", written)
     elif rejects(value, parameter.annotation, parameter.module):
         if is_strict and not _is_whole(value, parameter):
-            yield Finding(key, _explain_value(value, name, parameter), written)
+            yield Finding(key, _explain_value(value, written, name, parameter), written)
         elif not contradicts_default(parameter.annotation, parameter.module, parameter.default):
-            rule = f"{_explain_value(value, name, parameter)}. The value is passed as it is"
+            rule = f"{_explain_value(value, written, name, parameter)}. The value is passed as it is"
             yield Finding(key, rule, written, is_warning=True)
     elif is_strict:
         yield from check_range(value, written, key)
@@ -190,11 +197,13 @@ def _is_whole(value: Any, parameter: Parameter) -> bool:
     return is_float and match(int(value), parameter.annotation, parameter.module) is Match.YES
 
 
-def _explain_value(value: Any, name: str, parameter: Parameter) -> str:
+def _explain_value(value: Any, written: Any, name: str, parameter: Parameter) -> str:
     wanted = describe(parameter.annotation, parameter.module)
     if isinstance(value, str):
         if near := did_you_mean(value, choices(parameter.annotation, parameter.module)):
             return f"not a value of {name}{near}"
+        if isinstance(written, str) and written.startswith("${oc.env:"):
+            return f"{name} wants {wanted}, and an environment variable is text. Write ${{oc.decode:{written}}}"
         if value == "None":
             return f"{name} wants {wanted}, and None is text in YAML. Write null"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

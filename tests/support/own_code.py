@@ -107,8 +107,8 @@ from torch.nn import Linear
 
 
 class Linear(Linear):
-    def __init__(self, width=10):
-        super().__init__(16, width)
+    def __init__(self, width=10, **kwargs):
+        super().__init__(16, width, **kwargs)
 '''
 DATA = """
 from pathlib import Path

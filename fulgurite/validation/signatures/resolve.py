@@ -159,7 +159,17 @@ def _depth_first(cls: Definition, depth: int) -> Iterator[Definition | None]:
         if ast.unparse(written).rpartition(".")[2] in _EMPTY_BASES:
             continue
         found = resolve(cls.module, written)
+        if found == cls:  # `class MLP(MLP)`: its base is what the name meant before
+            found = _earlier(cls)
         if isinstance(found, Definition) and found.is_class:
             yield from _depth_first(found, depth + 1)
         else:
             yield None
+
+
+def _earlier(cls: Definition) -> Found | NotFound | None:
+    """Return what the name of a class referred to before the class statement."""
+    assert isinstance(cls.node, ast.ClassDef)
+    bindings = cls.module.names.get(cls.node.name, [])
+    position = next((place for place, binding in enumerate(bindings) if binding.node is cls.node), 0)
+    return _follow(cls.module, bindings[position - 1], frozenset()) if position else None

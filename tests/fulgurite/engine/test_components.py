@@ -114,3 +114,18 @@ def test_a_checkpoint_holds_plain_dictionaries_and_restores_attributes(tmp_path:
     assert type(loaded["hyper_parameters"]["cfg"]["a"]) is dict
     restored = from_plain(loaded)
     assert restored["state"].a.b == 1
+
+
+def test_a_value_that_an_enum_lacks_names_its_key_and_choices(small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.net = {"_target_": "owncode.nets.Small", "act": "gleu"}
+    with pytest.raises(ConfigError, match=r"^model\.net\.act=gleu: is not a value of Act\. Did you mean 'gelu'\?$"):
+        build(cfg)
+
+
+def test_a_run_without_callbacks_has_plain_names_on_disk(small: ComposeSmall, tmp_path: Path) -> None:
+    cfg = small("callbacks=none", "test=false")
+    run = build(cfg)
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"checkpoints", "metrics.csv"}
+    assert all(path.name.startswith("epoch=0-step=4.ckpt") for path in (tmp_path / "run/checkpoints").iterdir())

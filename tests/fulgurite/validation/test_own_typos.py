@@ -39,6 +39,7 @@ TYPOS = [
     (f"{LIT}  optimiser: null\n", 6, "Lit takes no argument 'optimiser'. Did you mean 'optimizer'?"),
     ("model:\n  net:\n    _target_: owncode.nets.Wide\n    drop_out: 1\n", 5, "Did you mean 'dropout'?"),
     ("model:\n  net: {_target_: owncode.nets.Small.tiny, otu: 3}\n", 3, "tiny takes no argument 'otu'. Did you mean"),
+    ("model:\n  net:\n    _target_: owncode.nets.Linear\n    bais: true\n", 5, "Did you mean 'bias'?"),
     ("model:\n  net:\n    _target_: owncode.nets.Encoder\n    dim: [4]\n", 5, "Did you mean 'dims'?"),
     (f"{LIT}  scheduler:\n    _target_: owncode.lit.Warmup\n    warmup_stesp: 3\n", 8, "Did you mean 'warmup_steps'?"),
     # arguments of Lightning and torch beside them

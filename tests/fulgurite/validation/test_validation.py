@@ -40,6 +40,9 @@ RULES = [
     (["data.pin_memory=1"], "MNISTDataModule wants true or false"),
     (["model.optimizer=3"], "Classifier wants an object (Callable). Set its _target_"),
     (["model.net=dense"], "Classifier wants an object (Module). Set its _target_"),
+    (["trainer.max_epochs=${oc.env:FULGURITE_NUMBER}"], "is text. Write ${oc.decode:${oc.env:FULGURITE_NUMBER}}"),
+    (["model.optimizer.lr='None'"], "and None is text in YAML. Write null"),
+    (["trainer._target_=pytorch_lightning.Trainer"], "Use lightning.pytorch.Trainer"),
     (["train=1"], "train=1: must be true or false"),
     (["seed=abc"], "seed=abc: must be a whole number or null"),
     (["seed=-1"], "seed=-1: must be between 0 and 4294967295"),
@@ -81,7 +84,8 @@ RULES = [
 
 
 @pytest.mark.parametrize(("overrides", "said"), RULES)
-def test_each_rule_has_its_message(overrides: list[str], said: str) -> None:
+def test_each_rule_has_its_message(overrides: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULGURITE_NUMBER", "3")
     (line,) = findings(*overrides)
     assert said in f"{line}"
     assert "\n" not in line
@@ -98,6 +102,7 @@ def test_each_rule_has_its_message(overrides: list[str], said: str) -> None:
         ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=1", "+model.optimizer.momentum=0.9"],
         ["ckpt_path=https://127.0.0.1/x.ckpt", f"ckpt_sha256={'0' * 64}"],
         ["+mine=7", "data.val_size=${mine}"],
+        ["experiment=null", "debug=null", "logger=null", "seed=3"],
         ["+vars.width=7", "+vars.names=[a,b]"],
         ["+logger.mine.save_dir=x", "+callbacks.rich_progress_bar.refresh_rate=1"],
         ["+paths.shared=/x", "paths.data_dir=${.shared}/data"],
