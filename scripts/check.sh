@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.." || exit
 bin=$PWD/.venv/bin
 failed=()
 # your own files: ruff's default rules, and mypy without its option strict
-YOUR_RUFF="ruff check --isolated --target-version py310"
+YOUR_RUFF="ruff check --isolated --line-length 120 --target-version py310"
 YOUR_MYPY="mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10 --explicit-package-bases"
 YOUR_MYPY+=" --follow-imports silent --ignore-missing-imports"
 

@@ -65,7 +65,7 @@ def test_your_file_is_held_to_ruffs_defaults(project: Path) -> None:
 def test_make_check_and_the_hooks_hold_your_files_to_the_same() -> None:
     check, hooks = ((ROOT / name).read_text() for name in ("scripts/check.sh", ".pre-commit-config.yaml"))
     for options in (
-        "ruff check --isolated --target-version py310",
+        "ruff check --isolated --line-length 120 --target-version py310",
         "mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10",
         "--follow-imports silent --ignore-missing-imports",
     ):
