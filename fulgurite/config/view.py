@@ -11,7 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 MISSING = "???"
 # resolvers that work only during a run, or must not run before a value is used
-RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr")
+RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr", "steps")
+# Numbers of optimizer steps, which a partial block gets when it is called.
+STEP_COUNT = re.compile(r"\$\{\s*steps\s*:\s*(total|per_epoch)\s*\}")
 _RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 
@@ -67,6 +69,10 @@ class ConfigView:
         if _RUNTIME.search(written):
             return True
         return any(self._is_runtime(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
+
+    def block_of(self, key: str) -> Any:
+        """Return the dictionary as written that has a dotted key; None below a list."""
+        return self._written_at(key.rpartition(".")[0])
 
     def _written_at(self, key: str) -> Any:
         node: Any = self.written

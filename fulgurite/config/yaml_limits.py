@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import OmegaConf
 
 from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
@@ -26,6 +27,8 @@ def guard_configs() -> None:
     """Make Hydra check every file and every `hydra` node, and leave out the keys of replaced targets."""
     guard_hydra_part()
     leave_out_replaced()
+    # a scheduler gets a number when the model makes it; elsewhere, as in logged hyperparameters, it stays as written
+    OmegaConf.register_new_resolver("steps", "${{steps:{}}}".format, replace=True)
     # Hydra finds plugins in packages named hydra_plugins only. First on the path, so that a vendored library precedes
     # an installed one, which has no such folder.
     plugins = Path(__file__).resolve().parents[1] / "plugins"

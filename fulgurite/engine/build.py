@@ -28,6 +28,7 @@ from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.components.arguments import with_attributes
 from fulgurite.engine.components.causes import first_cause
 from fulgurite.engine.components.kinds import check_kinds, require_kind
+from fulgurite.engine.components.steps import ScheduleLength
 from fulgurite.engine.instrument import harden
 from fulgurite.engine.monitored import monitoring_callbacks, require_steps
 from fulgurite.loggers.adapters import resume_loggers
@@ -117,7 +118,7 @@ def build(cfg: DictConfig) -> Run:
     if (pruning := pruning_callback(cfg)) is not None:
         callbacks.append(pruning)
     metrics = MetricsCSVLogger(cfg.paths.output_dir)
-    callbacks.append(RecordLogged(metrics))
+    callbacks += [RecordLogged(metrics), ScheduleLength()]
     loggers = [*_build_loggers(cfg, resumed_from), metrics]  # self.logger is the first: the user's choice
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(parts.trainer, "trainer", **arguments)

@@ -32,6 +32,7 @@ from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 
 if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
     from lightning.pytorch.loggers import Logger
 
     from fulgurite.engine.build import Run
@@ -84,7 +85,7 @@ class RunRecord:
             "config_hash": config_hash(cfg),
             "sweep": dict(sweep) if sweep else None,
             "loggers": {},  # config name to run ID
-            "parameters": None,  # {total, trainable} once the model is built
+            "parameters": None,  # {total, trainable} once the model is built, and not_initialized of lazy modules
             "oom_backoff": {"batch_size": [full_size, cfg.data.batch_size]} if full_size else None,
             "batch_size": None,  # {global, per_process, processes, accumulate} of the training, once it starts
             "exact": True,  # false: a resumed run differs from an uninterrupted one in what `inexact` lists
@@ -114,8 +115,7 @@ class RunRecord:
         from fulgurite.study.pruning import find_pruning_callback
 
         trainer = run.trainer
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]
-        parameters = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grad in sizes if grad)}
+        parameters = _count_parameters(run.model)
         self.loggers, self.pruning = list(trainer.loggers), find_pruning_callback(trainer)
         code = {"code": imported_code(project_root()) if rank() == 0 else {}}
         if self._provenance and (changes := code_changes(self.fields, {**self._provenance, **code})):
@@ -189,3 +189,14 @@ class RunRecord:
         """Record how the run ended."""
         self.write(status=status, reason=reason, exit_code=exit_code, end=utc_now())
         record_event(self.fields["sweep"], status, run=self.folder, reason=reason, exit_code=exit_code)
+
+
+def _count_parameters(model: LightningModule) -> dict[str, int]:
+    """Return the number of values of the parameters, and of parameters that have none before the first batch."""
+    from torch.nn.parameter import UninitializedParameter
+
+    parameters = list(model.parameters())
+    known = [parameter for parameter in parameters if not isinstance(parameter, UninitializedParameter)]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in known]
+    counts = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grad in sizes if grad)}
+    return counts | ({"not_initialized": len(parameters) - len(sizes)} if len(sizes) < len(parameters) else {})

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf.errors import InterpolationToMissingValueError
 
 from fulgurite.compat.hydra import resolver_names
 from fulgurite.config.schema import moved_key
-from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, ConfigView, is_interpolation, leaves, paths_of
+from fulgurite.config.view import MISSING, RUNTIME_RESOLVERS, STEP_COUNT, ConfigView, is_interpolation, leaves, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.signature import Signature, read_signature
 
 _VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
 _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
+_STEPS = re.compile(r"\s*\$\{\s*steps\s*:")
 _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
@@ -24,6 +26,8 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
     for key, written in leaves(view.written):
         if written == MISSING:
             yield Finding(key, f"missing. Add {key}=<value>")
+        elif is_interpolation(written) and (rule := _misplaced_steps(written, view.block_of(key))):
+            yield Finding(key, rule)
         elif is_interpolation(written):
             error = view.resolve_interpolation(written, key)
             # the missing value itself is reported
@@ -31,6 +35,20 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
                 rule = _explain(str(error).splitlines()[0], written, key, view)
                 if rule:
                     yield Finding(key, rule)
+
+
+def _misplaced_steps(written: str, block: Any) -> str | None:
+    """Return why a number of steps cannot be given where it is written; None if it can."""
+    if not _STEPS.match(written):
+        return None
+    if not STEP_COUNT.fullmatch(written):
+        return "names no number of steps. Write ${steps:total} or ${steps:per_epoch}"
+    if isinstance(block, dict) and "_target_" in block and block.get("_partial_"):
+        return None
+    return (
+        "is known only when the model calls a block with _partial_: true, such as its scheduler. "
+        "Elsewhere, read self.trainer.estimated_stepping_batches in the model"
+    )
 
 
 def _explain(message: str, written: str, key: str, view: ConfigView) -> str | None:

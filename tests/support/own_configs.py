@@ -92,6 +92,10 @@ CONFIGS = {
     "cosine annealing": (
         f"{POINTS}model: {{net: {NET}, scheduler: {{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 10}}}}"
     ),
+    "steps of the training": (
+        f"{POINTS}model: {{net: {NET}, scheduler_interval: step, scheduler: {{_target_: "
+        "torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.1, total_steps: '${steps:total}'}}"
+    ),
     "milestones": (
         f"{POINTS}model: {{net: {NET}, scheduler: {{_target_: torch.optim.lr_scheduler.MultiStepLR, "
         "milestones: [1, 2], gamma: 0.5}}"

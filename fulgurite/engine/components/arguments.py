@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.compat.hydra import raw_node
 from fulgurite.config.target_policy import is_within
 from fulgurite.config.view import is_interpolation
+from fulgurite.engine.components.steps import defer_step_counts
 
 PARTS = ("model", "data", "trainer", "callbacks", "logger")
 # Classes of these packages take plain dictionaries.
@@ -38,12 +39,14 @@ def _mark(node: Any, *, is_argument: bool) -> None:
     if not isinstance(content, (dict, list)):  # a plain value, null, or an interpolation
         return
     if isinstance(content, dict) and "_target_" in content:
+        defer_step_counts(node)
         if content.get("_recursive_") is False:
             return
         target = content["_target_"]
         is_argument = isinstance(target, str) and not is_within(target, LIBRARIES)
     elif is_argument and isinstance(content, dict) and all(isinstance(name, str) for name in content):
         node["_target_"] = ATTRIBUTE_DICT
+        content = OmegaConf.to_container(node, resolve=False)
     for name, value in enumerate(content) if isinstance(content, list) else content.items():
         if is_argument and is_interpolation(value):
             _copy_referred(node, name)

@@ -1,0 +1,94 @@
+"""Give schedulers the length of the training: `${steps:total}` and `${steps:per_epoch}` in a partial block.
+
+The length is known when the model configures its optimizers, once the data module is set up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim.lr_scheduler import OneCycleLR
+
+from fulgurite.config.target_policy import locate
+from fulgurite.config.view import STEP_COUNT
+from fulgurite.core.context import current_context
+from fulgurite.core.errors import UserError
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """A number of optimizer steps that is not known yet.
+
+    Args:
+        name: `total` or `per_epoch`.
+    """
+
+    name: str
+
+    def resolve(self, trainer: Trainer) -> int:
+        """Return the number.
+
+        Raises:
+            UserError: The training has no end, or an epoch has none.
+        """
+        trainer.fit_loop.setup_data()
+        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        steps = trainer.estimated_stepping_batches if self.name == "total" else per_epoch
+        if not math.isfinite(steps):
+            remedy = "Set trainer.max_epochs or trainer.max_steps" if self.name == "total" else "Write the number"
+            raise UserError(f"${{steps:{self.name}}}: the number of steps is not known. {remedy}.")
+        return math.ceil(steps)
+
+
+def defer_step_counts(block: DictConfig) -> None:
+    """Make a partial block with step counts call its target with numbers, when the model calls it."""
+    content: Any = OmegaConf.to_container(block, resolve=False)
+    found = {str(name): STEP_COUNT.fullmatch(str(value)) for name, value in content.items()}
+    counts = {name: match[1] for name, match in found.items() if match is not None}
+    if not counts or not content.get("_partial_"):
+        return
+    with open_dict(block):
+        block["deferred_target"] = block["_target_"]
+        block["_target_"] = f"{__name__}.call_with_steps"
+        for name, count in counts.items():
+            block[name] = {"_target_": f"{__name__}.StepCount", "name": count}
+
+
+def call_with_steps(*args: Any, deferred_target: str, **kwargs: Any) -> Any:
+    """Call a target with numbers in place of step counts."""
+    trainer = current_context().trainer
+    if trainer is None:
+        raise UserError("${steps:...}: no training runs, so that there are no steps. Write the number.")
+    numbers = {
+        name: value.resolve(trainer) if isinstance(value, StepCount) else value for name, value in kwargs.items()
+    }
+    return locate(deferred_target)(*args, **numbers)
+
+
+class ScheduleLength(Callback):
+    """Lends the trainer to step counts, and warns of a scheduler that ends before the training."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note the trainer, in each process."""
+        current_context().trainer = trainer
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the length of each OneCycleLR, which fails after its last step, with that of the training."""
+        for config in trainer.lr_scheduler_configs:
+            steps = trainer.estimated_stepping_batches if config.interval == "step" else trainer.max_epochs or math.inf
+            needed = steps / config.frequency
+            if isinstance(config.scheduler, OneCycleLR) and needed > config.scheduler.total_steps >= 0:
+                log.warning(
+                    "scheduler: OneCycleLR has %d steps and fails after them, the training has %s. "
+                    "Set its total_steps to ${steps:total}, with model.scheduler_interval=step.",
+                    config.scheduler.total_steps,
+                    int(needed) if math.isfinite(needed) else "no end",
+                )

@@ -1,0 +1,82 @@
+"""Schedulers get the length of the training, and lazy modules are counted as not initialized."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from fulgurite.core.errors import UserError
+from fulgurite.engine.build import build
+from src.train import train
+from tests.conftest import ComposeSmall
+from tests.support.cli import read_json
+from tests.support.compose import findings
+
+CYCLE = (
+    "model.scheduler._target_=torch.optim.lr_scheduler.OneCycleLR",
+    "+model.scheduler.max_lr=0.1",
+    "model.scheduler_interval=step",
+    "callbacks.early_stopping=null",
+    "test=false",
+)
+TOTAL = "+model.scheduler.total_steps=${steps:total}"
+
+
+def test_a_scheduler_gets_the_steps_of_the_training(small: ComposeSmall) -> None:
+    cfg = small(*CYCLE, TOTAL, "trainer.max_epochs=3", "+trainer.accumulate_grad_batches=2")
+    run = build(cfg)
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    assert vars(run.trainer.lr_scheduler_configs[0].scheduler)["total_steps"] == run.trainer.global_step == 6
+    assert cfg.model.scheduler._target_ == "torch.optim.lr_scheduler.OneCycleLR"
+
+
+def test_a_scheduler_gets_the_steps_of_an_epoch(small: ComposeSmall) -> None:
+    cfg = small(
+        "model.scheduler._target_=torch.optim.lr_scheduler.StepLR",
+        "+model.scheduler.step_size=${steps:per_epoch}",
+        "+trainer.accumulate_grad_batches=3",
+        "test=false",
+    )
+    run = build(cfg)
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    assert vars(run.trainer.lr_scheduler_configs[0].scheduler)["step_size"] == 2
+
+
+def test_a_training_without_an_end_has_no_total(small: ComposeSmall) -> None:
+    run = build(small(*CYCLE, TOTAL, "trainer.max_epochs=-1"))
+    with pytest.raises(
+        UserError, match=r"^\$\{steps:total\}: the number of steps is not known\. Set trainer\.max_epochs"
+    ):
+        run.trainer.fit(run.model, datamodule=run.datamodule)
+
+
+def test_a_scheduler_that_is_too_short_is_named_before_the_first_batch(
+    small: ComposeSmall, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = build(small(*CYCLE, "+model.scheduler.total_steps=3"))
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="Tried to step 4 times"):
+        run.trainer.fit(run.model, datamodule=run.datamodule)
+    assert "OneCycleLR has 3 steps and fails after them, the training has 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.num_classes=${steps:total}", "is known only when the model calls a block with _partial_: true"),
+        ("model.scheduler.patience=${steps:totl}", "names no number of steps. Write ${steps:total}"),
+    ],
+)
+def test_a_number_of_steps_elsewhere_is_refused(override: str, said: str) -> None:
+    (line,) = findings(override)
+    assert said in line
+
+
+def test_a_run_with_lazy_modules_and_steps_is_recorded(small: ComposeSmall, tmp_path: Path) -> None:
+    flatten = "{_target_: torch.nn.Flatten}"
+    layers = f"[{flatten},{{_target_: torch.nn.LazyLinear, out_features: 10}}]"
+    train(small(*CYCLE, TOTAL, "model.net._target_=torch.nn.Sequential", f"+model.net._args_={layers}"))
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["status"] == "done"
+    assert record["parameters"] == {"total": 0, "trainable": 0, "not_initialized": 2}
