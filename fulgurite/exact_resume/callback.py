@@ -29,6 +29,7 @@ from fulgurite.exact_resume.user_state.metrics import (
     restore_metric_states,
 )
 from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
+from fulgurite.exact_resume.workers.worker_copies import name_worker_changes, name_worker_copies
 
 log = RankedLogger(__name__)
 
@@ -100,6 +101,7 @@ class ExactResume(Callback):
         common = {"seed": self.seed, **({"streams": _gather_states(streams, trainer)} if streams else {})}
         if self._position not in RESUMABLE_POINTS:
             return common
+        name_worker_changes(trainer)
         own = {
             "generators": rng_states(),
             "lending": self._loaders.rng.state_dict(),
@@ -185,6 +187,7 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes of the data sets, before hooks of the model change them."""
         self._user_state.start(trainer)
+        name_worker_copies(trainer)
         self.keep_restored(trainer)
         if self._state is not None:
             self._loaders.states.start(trainer)
@@ -222,6 +225,7 @@ class ExactResume(Callback):
         """Make Lightning step ReduceLROnPlateau, which it skips in the first epoch after a resume."""
         self.restore()
         self._position = "epoch end"
+        name_worker_changes(trainer)
         end_restart(trainer)
         count_skipped_batch(trainer)
 

@@ -27,6 +27,7 @@ from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
 from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.stream_cursor import StreamSpec
 from fulgurite.exact_resume.streams import follow
+from fulgurite.exact_resume.workers.worker_copies import WorkerWatch
 
 
 class PassStates(Protocol):
@@ -93,7 +94,9 @@ class ExactLoader(DataLoader[Any]):
         # Lightning replaces any other sampler under several processes; DataLoader refuses to set it
         vars(self)["sampler"] = self.order if spec.world_size > 1 else loader.sampler
         batched = loader.batch_sampler is not None
-        self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched)
+        roots = (loader.dataset, loader.collate_fn, loader.worker_init_fn)
+        self.watch = WorkerWatch(loader.num_workers, roots) if loader.num_workers else None
+        self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
         self._spec = spec
         self._position = self._previous = (0, 0, 0)  # epoch, pass, batches yielded in it; before the last batch
         self._restored: dict[str, Any] = {}
@@ -156,6 +159,11 @@ class ExactLoader(DataLoader[Any]):
         if states is not None:
             states.settle()
         return chain(ahead, batches)
+
+    def seeded_generators(self) -> list[Any]:
+        """Return the generators that are seeded in the training process, for each batch or pass."""
+        own = self.order.generators if isinstance(self.order, OwnOrder) else []
+        return [*own, *([] if self.num_workers else self._seeded.seeded_generators())]
 
     def start_epoch(self) -> None:
         """Begin the epoch's first pass again, whatever was read of it."""

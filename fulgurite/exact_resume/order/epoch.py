@@ -121,8 +121,8 @@ class OwnOrder:
         self.sharding: BatchSharding | None = None
         self.epoch = self.passes = self.current_pass = 0
         self._seeds: dict[int, int] = {}
-        self._generators = find_generators(own)
-        for generator in self._generators:
+        self.generators = find_generators(own)
+        for generator in self.generators:
             # a generator of two samplers must not give both the same order
             _, text, first = states.setdefault(id(generator), (generator, describe_state(generator), seed))
             self._seeds[id(generator)] = derive_seed(shared_seed if first == seed else seed, text)
@@ -136,7 +136,7 @@ class OwnOrder:
 
     def start_pass(self, source_length: int | None = None) -> None:
         """Seed the generators of the samplers for the pass that begins."""
-        for generator in self._generators:
+        for generator in self.generators:
             seed_generator(generator, derive_seed("order", self._seeds[id(generator)], *pass_key(self)))
 
 

@@ -1,29 +1,26 @@
-"""Find and seed the generators that data sets and samplers keep in their attributes."""
+"""Find and seed the generators that data sets, samplers and their functions reach."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
+from fulgurite.exact_resume.order.reachable import reach
+
 KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-LEAVES = (torch.Tensor, np.ndarray, str, bytes, int, float, type, ModuleType, FunctionType)
-MAX_DEPTH = 6  # Subset -> ConcatDataset -> list -> data set -> Compose -> list -> transform
-MAX_ITEMS = 64  # of a container: a list of transforms is short, a list of files is long
 
 
 def find_generators(*roots: Any) -> list[Any]:
-    """Return the generators in the attributes of objects, nested ones too, without the global ones.
+    """Return the generators that objects and functions reach, without the global ones.
 
     Args:
-        roots: Data sets, samplers or functions; a bound method counts as its object.
+        roots: Data sets, samplers or functions. Their attributes count, and what their code uses: closures, classes,
+            variables of the user's modules.
     """
-    seen: set[int] = set()
-    return [found for root in roots for found in _walk(root, MAX_DEPTH, seen)]
+    return [value for value in reach(*roots) if isinstance(value, KINDS) and not _is_global(value)]
 
 
 def seed_generator(generator: Any, seed: int) -> None:
@@ -44,29 +41,6 @@ def describe_state(generator: Any) -> str:
     if isinstance(generator, np.random.Generator):
         return str(generator.bit_generator.state)
     return str(generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
-
-
-def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
-    if isinstance(value, LEAVES) or value is None or id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, KINDS):
-        if not _is_global(value):
-            yield value
-    elif depth:
-        for part in _parts(value):
-            yield from _walk(part, depth - 1, seen)
-
-
-def _parts(value: Any) -> list[Any]:
-    """Return what a container or an object holds."""
-    if isinstance(value, MethodType):
-        return [value.__self__]
-    if isinstance(value, Mapping):
-        return list(value.values()) if len(value) <= MAX_ITEMS else []
-    if isinstance(value, (list, tuple)):
-        return list(value) if len(value) <= MAX_ITEMS else []
-    return list(getattr(value, "__dict__", {}).values())
 
 
 def _is_global(generator: Any) -> bool:

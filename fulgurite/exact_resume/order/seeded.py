@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import Dataset, DistributedSampler, IterableDataset, Sampler, get_worker_info
 
@@ -31,6 +31,16 @@ class StandIn:
             setattr(self._wrapped, name, value)
 
 
+class Watch(Protocol):
+    """Finds what a data set and a function change in a worker."""
+
+    def before_batch(self, seeded: list[Any]) -> None:
+        """Take the state before the first batch, without the generators that are seeded."""
+
+    def after_batch(self) -> None:
+        """Compare the state after some of the batches."""
+
+
 class SeededDataset(StandIn, Dataset[Any]):
     """A data set that makes a collated batch on RNGs seeded for it.
 
@@ -39,19 +49,34 @@ class SeededDataset(StandIn, Dataset[Any]):
         collate: Makes a batch of a list of examples, or of one where the loader does not batch.
         rng: RNGs of batches that are made in the training process.
         batched: Whether a request holds several indices.
+        watch: Called in workers.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[Any], Any], rng: ScopedRng, *, batched: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any],
+        rng: ScopedRng,
+        *,
+        batched: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
         self._wrapped = dataset
         self._collate = collate
         self._rng = rng
         self._batched = batched
+        self._watch = watch
+        self._is_in_worker = False
         self._generators: list[Any] = []
         self.find_generators()
 
     def find_generators(self) -> None:
-        """Find the generators in the attributes of the data set, which may have changed since the last pass."""
+        """Find the generators that the data set reaches, which may have changed since the last pass."""
         self._generators = find_generators(self._wrapped, self._collate)
+
+    def seeded_generators(self) -> list[Any]:
+        """Return the generators of this process that are seeded for each batch."""
+        return self._generators
 
     def __len__(self) -> int:
         return len(self._wrapped)
@@ -62,13 +87,25 @@ class SeededDataset(StandIn, Dataset[Any]):
     def __getitems__(self, seeded: SeededIndices) -> Any:
         """Return the collated batch of `(seed, indices)`."""
         seed, indices = seeded
-        if self._generators:
-            for number, generator in enumerate(self._generators):
-                seed_generator(generator, derive_seed("own", seed, number))
-        if get_worker_info() is None:
+        is_in_worker = get_worker_info() is not None
+        if is_in_worker and not self._is_in_worker:
+            self._start_worker()
+        for number, generator in enumerate(self._generators):
+            seed_generator(generator, derive_seed("own", seed, number))
+        if not is_in_worker:
             return self._rng.run(seed, self._make, indices)
         seed_all(seed)
-        return self._make(indices)
+        batch = self._make(indices)
+        if self._watch is not None:
+            self._watch.after_batch()
+        return batch
+
+    def _start_worker(self) -> None:
+        """Find the generators that `worker_init_fn` made, and the objects of a worker that was not forked."""
+        self._is_in_worker = True
+        self.find_generators()
+        if self._watch is not None:
+            self._watch.before_batch(self._generators)
 
     def _make(self, indices: Any) -> Any:
         if not self._batched:
@@ -99,7 +136,7 @@ def identity_collate(batch: Any) -> Any:
     return batch
 
 
-def seed_passes(loader: Any, pass_seed: Callable[[], int]) -> None:
+def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Watch | None = None) -> None:
     """Seed each batch of an evaluation loader, in place, where its generators would not be those of a resumed run.
 
     Those of the training process are saved with the run, so a loader without workers is left as it is unless its data
@@ -108,6 +145,7 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int]) -> None:
     Args:
         loader: Shards its data already where there are several processes.
         pass_seed: Returns the seed of the pass that begins.
+        watch: Called in workers.
     """
     own = vars(loader)
     if isinstance(batches := loader.batch_sampler, PassSeededBatches):
@@ -118,7 +156,8 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int]) -> None:
         return
     batched = loader.batch_sampler is not None
     # DataLoader refuses to set these
-    own["dataset"] = SeededDataset(loader.dataset, loader.collate_fn, ScopedRng(), batched=batched)
+    own["dataset"] = SeededDataset(loader.dataset, loader.collate_fn, ScopedRng(), batched=batched, watch=watch)
+    own["watch"] = watch
     own["batch_sampler"] = PassSeededBatches(loader.batch_sampler if batched else loader.sampler, pass_seed)
     loader.collate_fn = identity_collate
 

@@ -1,4 +1,4 @@
-"""Find the data sets and samplers of loaders, whose attributes user code may change."""
+"""Find the data sets, samplers and collate functions of loaders, whose attributes user code may change."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sys
 import sysconfig
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.order.generators import find_generators
+from fulgurite.exact_resume.order.reachable import closure
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
@@ -52,7 +53,7 @@ def loader_owners(trainer: Trainer) -> Iterator[Owner]:
 
 
 def owners_of(loader: Any, place: str) -> Iterator[Owner]:
-    """Yield the data sets and samplers of a loader.
+    """Yield the data sets, the samplers and the collate function of a loader.
 
     Args:
         loader: A loader, also one that this library made of a user's.
@@ -71,6 +72,44 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
             name for name, value in vars(sampler).items() if name.startswith(LIGHTNING) or _holds_samplers(value)
         }
         yield Owner(f"{place} {path}", type(sampler).__name__, vars(sampler), frozenset(excluded), remedy)
+    collate = collate_of(loader)
+    held: Any = Closure(collate) if isinstance(collate, FunctionType) else getattr(collate, "__dict__", None)
+    if held and not isinstance(collate, MethodType):  # the object of a method has a key of its own
+        name = getattr(collate, "__qualname__", type(collate).__qualname__)
+        yield Owner(f"{place} collate_fn", name, held, frozenset(), "Keep it in an attribute of the data module")
+
+
+def collate_of(loader: Any) -> Any:
+    """Return the user's collate function of a loader."""
+    dataset = getattr(loader, "dataset", None)
+    is_ours = type(dataset).__module__.startswith("fulgurite.exact_resume.")
+    return vars(dataset).get("_collate") if is_ours else getattr(loader, "collate_fn", None)
+
+
+class Closure(MutableMapping[str, Any]):
+    """The variables that a function closes over, and its attributes."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+
+    def __getitem__(self, name: str) -> Any:
+        return {**vars(self._function), **closure(self._function)}[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        function = self._function
+        if name in function.__code__.co_freevars and function.__closure__:
+            function.__closure__[function.__code__.co_freevars.index(name)].cell_contents = value
+        else:
+            setattr(function, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        delattr(self._function, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**vars(self._function), **closure(self._function)})
+
+    def __len__(self) -> int:
+        return len({**vars(self._function), **closure(self._function)})
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:
@@ -143,6 +182,5 @@ def is_sampler(value: Any) -> bool:
 def seeded_generators(trainer: Trainer) -> Iterator[Any]:
     """Yield the generators in data sets and samplers that an exact loader seeds for each batch or pass."""
     for loader in vars(trainer).get(LOADERS, {}).get(TRAINING, []):
-        if type(loader).__module__.startswith("fulgurite."):
-            samplers = [sampler for _, sampler in samplers_of(loader)]
-            yield from find_generators(loader.dataset, loader.collate_fn, *samplers)
+        if (find := getattr(loader, "seeded_generators", None)) is not None:
+            yield from find()

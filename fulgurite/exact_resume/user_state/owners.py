@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import sysconfig
-from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import cache
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
 from torchmetrics import Metric, MetricCollection
 
-from fulgurite.exact_resume.order.generators import KINDS
 from fulgurite.exact_resume.user_state.loader_owners import Owner, loader_owners, seeded_generators
-from fulgurite.exact_resume.user_state.plain_values import ATOMS
+from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 
-LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
-INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
 SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
 
 
@@ -51,36 +42,8 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
             remedy = "Save it in state_dict and load_state_dict of the optimizer"
             saves = _overrides(optimizer, torch.optim.Optimizer, ("state_dict",))
             yield Owner(f"optimizer {number}", type(optimizer).__name__, vars(optimizer), base, remedy, saves)
-    yield from _shared(_user_classes([model, datamodule, *vars(trainer)["callbacks"]]))
+    yield from shared_owners(trainer)
     yield from loader_owners(trainer)
-
-
-def _user_classes(parts: Iterable[Any]) -> list[type]:
-    """Return the user's classes of some objects, without those of installed libraries."""
-    kinds = dict.fromkeys(kind for part in parts for kind in type(part).__mro__)
-    return [kind for kind in kinds if _is_users(kind.__module__)]
-
-
-@cache
-def _is_users(module: str) -> bool:
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return bool(file) and module.partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
-
-
-def _shared(kinds: Iterable[type]) -> Iterator[Owner]:
-    """Yield the data that the user's classes and modules hold: any object may change it, so it is named only."""
-    remedy = "Keep it in an attribute of the object (self.x), which is saved"
-    for kind in kinds:
-        yield Owner(f"class {kind.__qualname__}", kind.__qualname__, _data_in(kind), frozenset(), remedy, False, False)
-    for name in dict.fromkeys(kind.__module__ for kind in kinds):
-        if (module := sys.modules.get(name)) is not None:
-            yield Owner(f"module {name}", name, _data_in(module), frozenset(), remedy, False, False)
-
-
-def _data_in(holder: Any) -> dict[str, Any]:
-    """Return the numbers, text, tensors and containers of a class or a module, without imported objects."""
-    names = {name: value for name, value in vars(holder).items() if not name.startswith("__")}
-    return {name: value for name, value in names.items() if isinstance(value, DATA) and value is not None}
 
 
 def _of_model(model: LightningModule) -> Iterator[Owner]:

@@ -26,7 +26,6 @@ from fulgurite.exact_resume.user_state.trainer_settings import (
     restore_settings,
     set_settings,
 )
-from fulgurite.exact_resume.user_state.worker_copies import name_worker_copies
 
 log = RankedLogger(__name__)
 
@@ -55,7 +54,6 @@ class UserState:
         """Take the present attributes as those of the start; call it again when there are loaders."""
         if self.attributes is not None:
             self.attributes.remember(trainer)
-        name_worker_copies(trainer)
 
     def before_loaders(self, trainer: Trainer) -> None:
         """Restore the settings that the trainer had when the loaders of the interrupted epoch were made."""

@@ -8,6 +8,7 @@ from tests.support.shapes.hook_shapes import HOOK_SHAPES
 from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.loader_shapes import LOADERS
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
+from tests.support.shapes.reached_shapes import REACHED
 from tests.support.shapes.saving import SAVING
 from tests.support.shapes.schedules import SCHEDULERS
 from tests.support.shapes.trainer_shapes import CALLBACKS, TRAINER, VALIDATION
@@ -23,6 +24,7 @@ SHAPES = [
     *VALIDATION,
     *STATES,
     *SAVING,
+    *REACHED,
     *HIDDEN,
     *HOOK_SHAPES,
     *MOMENTS,

@@ -1,0 +1,161 @@
+"""Find what objects and functions of the user reach: attributes, closures, and variables of the user's modules."""
+
+from __future__ import annotations
+
+import dis
+import sys
+import sysconfig
+from collections import deque
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cache, partial
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+
+LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
+CONTAINERS = (list, tuple, deque, Mapping)
+# a trainer reaches everything; a loader's generator is its own
+STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.dataloader", "logging", "threading")
+OURS = ("fulgurite.exact_resume.", "fulgurite.core.")
+MAX_OBJECTS = 20_000
+SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
+
+
+@cache
+def is_users(module: str | None) -> bool:
+    """Return whether a module, by its name, is the user's: no library, and not installed."""
+    if module == "__main__":
+        return True
+    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    return bool(file) and str(module).partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
+
+
+def reach(*roots: Any) -> list[Any]:
+    """Return the generators, objects, classes and functions that roots reach, in an order that is always the same.
+
+    Args:
+        roots: Data sets, transforms, models or functions. Of classes and functions only the user's count.
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
+    stack = list(reversed(roots))
+    while stack and len(found) < MAX_OBJECTS:
+        value = stack.pop()
+        if isinstance(value, LEAVES) or id(value) in seen or (_is_stop(value) and not _is_in(value, roots)):
+            continue
+        seen.add(id(value))
+        if not isinstance(value, CONTAINERS):
+            found.append(value)
+        stack.extend(reversed(_parts(value)))
+    return found
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, those in slots of the user's classes too."""
+    try:
+        found: dict[str, Any] = dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        found = {}
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ()) if is_users(kind.__module__) else ()
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    return found
+
+
+def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any], str]]:
+    """Yield the variables of the user's modules that a function uses, each as namespace and name."""
+    global_names, imported, attribute_names = _names_in(function.__code__)
+    modules: list[ModuleType] = []
+    for name in global_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, ModuleType):
+            modules.append(value)
+        elif name in function.__globals__:
+            yield function.__globals__, name
+    package = function.__globals__.get("__package__")
+    names = [name for each in imported for name in (each, f"{package}.{each}")]
+    modules += [sys.modules[name] for name in names if name in sys.modules]
+    seen: set[int] = set()
+    while modules:
+        module = modules.pop(0)
+        if id(module) in seen or not is_users(module.__name__):
+            continue
+        seen.add(id(module))
+        for name in attribute_names:
+            value = vars(module).get(name)
+            if isinstance(value, ModuleType):
+                modules.append(value)
+            elif name in vars(module):
+                yield vars(module), name
+
+
+def closure(function: FunctionType) -> dict[str, Any]:
+    """Return the variables that a function closes over, by name; without those that have no value yet."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+
+
+@cache
+def _names_in(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the global variables, the imported modules and the attributes that code and its inner functions name."""
+    names: dict[str, None] = {}
+    imported: dict[str, None] = {}
+    attribute_names: dict[str, None] = dict.fromkeys(code.co_names)
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME"):
+            names[step.argval] = None
+        elif step.opname == "IMPORT_NAME" and step.argval:
+            imported[step.argval] = None
+    for inner in filter(CodeType.__instancecheck__, code.co_consts):
+        for mine, theirs in zip((names, imported, attribute_names), _names_in(inner), strict=True):
+            mine.update(dict.fromkeys(theirs))
+    return tuple(names), tuple(imported), tuple(attribute_names)
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return what a container, a function, a class or an object holds."""
+    if isinstance(value, CONTAINERS):
+        return _items(value)
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, (staticmethod, classmethod)):
+        return [value.__func__]
+    if isinstance(value, property):
+        return [value.fget, value.fset]
+    if isinstance(value, FunctionType):
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        used = [namespace[name] for namespace, name in variables(value)]
+        return [*vars(value).values(), *closure(value).values(), *defaults, *used]
+    if isinstance(value, type):
+        kinds = [kind for kind in value.__mro__ if is_users(kind.__module__)]
+        return [part for kind in kinds for name, part in vars(kind).items() if name not in ("__dict__", "__weakref__")]
+    return [*attributes(value).values(), type(value)]
+
+
+def _items(value: Any) -> list[Any]:
+    items = list(value.values()) if isinstance(value, Mapping) else list(value) if len(value) <= LONG else []
+    if len(items) <= SHORT:
+        return items
+    plain = {*LEAVES, bool, list, tuple, dict}
+    return [item for item in items if type(item) not in plain]
+
+
+def _is_stop(value: Any) -> bool:
+    if isinstance(value, (FunctionType, type)):
+        return not is_users(value.__module__)
+    if isinstance(value, (ModuleType, LightningModule)):
+        return True
+    return f"{type(value).__module__}.".startswith((*STOPS, *OURS))
+
+
+def _is_in(value: Any, roots: tuple[Any, ...]) -> bool:
+    return any(value is root for root in roots)

@@ -1,0 +1,108 @@
+"""Find state that is in no attribute of an object of the run: of classes and of modules."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from fulgurite.exact_resume.order.generators import KINDS
+from fulgurite.exact_resume.order.reachable import is_users, reach, variables
+from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Owner, collate_of, datasets_of, samplers_of
+from fulgurite.exact_resume.user_state.plain_values import ATOMS
+
+DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
+REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
+SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is saved as of the start of its pass
+
+
+@dataclass
+class Reached:
+    """What the code of a run reaches.
+
+    Args:
+        roots: The objects it was found from.
+        modules: Names of variables by module.
+        classes: The user's classes.
+    """
+
+    roots: list[Any] = field(default_factory=list)
+    modules: dict[str, set[str]] = field(default_factory=dict)
+    classes: list[type] = field(default_factory=list)
+
+
+_reached: WeakKeyDictionary[Trainer, tuple[Reached, Reached]] = WeakKeyDictionary()  # all, and of samplers
+
+
+def shared_owners(trainer: Trainer) -> Iterator[Owner]:
+    """Yield the user's classes and modules that the code of a run uses."""
+    every, samplers = _reach(trainer)
+    for kind in every.classes:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        is_samplers = kind in samplers.classes
+        remedy = SAMPLER_REMEDY if is_samplers else REMEDY
+        values = _Variables(kind, frozenset())
+        yield Owner(f"class {name}", kind.__qualname__, values, frozenset(), remedy, restores=not is_samplers)
+    for name in every.modules:
+        if (module := sys.modules.get(name)) is not None and is_users(name):
+            theirs = samplers.modules.get(name, set())
+            rest = _Variables(module, theirs)
+            yield Owner(f"module {name}", name, rest, frozenset(), REMEDY)
+            own = _Variables(module, vars(module).keys() - theirs)
+            yield Owner(f"module {name} of samplers", name, own, frozenset(), SAMPLER_REMEDY, restores=False)
+
+
+def _reach(trainer: Trainer) -> tuple[Reached, Reached]:
+    """Return what the code of a run and of its samplers reaches; walk again only where the run has other objects."""
+    roots = [trainer.lightning_module, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"]]
+    samplers: list[Any] = []
+    for loader in [loader for loaders in vars(trainer).get(LOADERS, {}).values() for loader in loaders]:
+        roots += [*datasets_of(loader), collate_of(loader), getattr(loader, "worker_init_fn", None)]
+        samplers += [type(sampler) for _, sampler in samplers_of(loader)]
+    roots += samplers
+    every, of_samplers = _reached.get(trainer, (Reached(), Reached()))
+    if list(map(id, every.roots)) != list(map(id, roots)):
+        # what a sampler changes when its pass begins would change twice in a pass that is resumed
+        every, of_samplers = _reached[trainer] = _find(roots), _find(samplers)
+    return every, of_samplers
+
+
+def _find(roots: list[Any]) -> Reached:
+    found = Reached(roots)
+    for value in reach(*roots):
+        if isinstance(value, FunctionType):
+            for namespace, name in variables(value):
+                found.modules.setdefault(namespace["__name__"], set()).add(name)
+        elif isinstance(value, type):
+            kinds = [kind for kind in value.__mro__ if is_users(kind.__module__) and kind not in found.classes]
+            found.classes += kinds
+            for kind in kinds:
+                found.modules.setdefault(kind.__module__, set())
+    return found
+
+
+class _Variables(dict[str, Any]):
+    """The numbers, text, tensors and containers of a class or a module, without imported objects."""
+
+    def __init__(self, holder: Any, without: Collection[str]) -> None:
+        super().__init__()
+        for name, value in vars(holder).items():
+            if not name.startswith("__") and name not in without and value is not None and _is_data(value):
+                super().__setitem__(name, value)
+        self._holder = holder
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        setattr(self._holder, name, value)
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, DATA) or (is_users(type(value).__module__) and not isinstance(value, (type, FunctionType)))

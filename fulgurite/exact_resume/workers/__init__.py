@@ -1,0 +1,1 @@
+"""What DataLoader workers change in their copies of data sets, transforms and collate functions."""

@@ -1,0 +1,135 @@
+"""Name state that user code changes in DataLoader workers, where each worker has a copy."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import IterableDataset, get_worker_info
+
+from fulgurite.compat.lightning import train_loaders
+from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.user_state.loader_owners import datasets_of
+from fulgurite.exact_resume.user_state.plain_values import fingerprint
+from fulgurite.exact_resume.workers.reached_state import reached_state
+
+SLOT_BYTES = 2048  # of the names that one worker reports
+REASON = (
+    "it changes in DataLoader workers, whose copies a resumed run does not have. "
+    "Make it a function of the index and the epoch, or set data.num_workers=0."
+)
+
+
+class WorkerWatch:
+    """Finds in workers what data sets, transforms and functions change, and reports it to the training process.
+
+    Args:
+        num_workers: Number of workers.
+        roots: Data set, collate function and `worker_init_fn` of a loader.
+    """
+
+    def __init__(self, num_workers: int, roots: tuple[Any, ...]) -> None:
+        self._roots = roots
+        # a line of JSON by worker, whose first byte is written last
+        self._slots = torch.zeros(num_workers, SLOT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self._num_batches = 0
+        self._seeded: list[Any] = []
+        self._first: dict[str, list[Any]] = {}
+
+    def before_batch(self, seeded: list[Any]) -> None:
+        """Take the state before the first batch; called in a worker."""
+        self._seeded, self._num_batches = seeded, 0
+        self._first = _fingerprints(self._roots, seeded)
+
+    def after_batch(self) -> None:
+        """Compare the state after the batches 1, 2, 4, 8 and so on; called in a worker."""
+        self._num_batches += 1
+        if self._num_batches & (self._num_batches - 1) == 0:
+            now = _fingerprints(self._roots, self._seeded)
+            names = [name for name in now if now[name] != self._first.get(name)]
+            if names and (info := get_worker_info()) is not None:
+                self._write(info.id, names)
+
+    def names(self) -> list[str]:
+        """Return what workers changed so far; called in the training process."""
+        if not self._slots[:, 0].any():
+            return []
+        lines = [bytes(slot.tolist()).rstrip(b"\0") for slot in self._slots if slot[0]]
+        return list(dict.fromkeys(name for line in lines for name in json.loads(line)))
+
+    def _write(self, worker: int, names: list[str]) -> None:
+        while len(line := json.dumps(names).encode()) > SLOT_BYTES:
+            names = names[: len(names) // 2]
+        content = torch.frombuffer(bytearray(line), dtype=torch.uint8)
+        slot = self._slots[worker]
+        slot[0] = 0
+        slot[1:] = 0
+        slot[1 : len(line)] = content[1:]
+        slot[0] = content[0]
+
+
+def watch_persistent(loader: Any) -> WorkerWatch | None:
+    """Return a watch of an evaluation loader whose workers live longer than a pass; others begin each pass alike."""
+    if not (loader.num_workers and loader.persistent_workers):
+        return None
+    return WorkerWatch(loader.num_workers, (loader.dataset, loader.collate_fn, loader.worker_init_fn))
+
+
+def _fingerprints(roots: tuple[Any, ...], seeded: list[Any]) -> dict[str, list[Any]]:
+    """Return fingerprints of what roots reach, by name: one for each object of a class."""
+    state, reached = reached_state(*roots)
+    known = {id(value) for value in [*reached, *seeded]}
+    return {name: [fingerprint(value, known) for value in values] for name, values in state.items()}
+
+
+def name_worker_changes(trainer: Trainer) -> None:
+    """Name what workers reported since their start."""
+    loaders = [*train_loaders(trainer), *_flat(trainer.val_dataloaders)]
+    for watch in {id(w): w for loader in loaders if (w := getattr(loader, "watch", None)) is not None}.values():
+        for name in watch.names():
+            name_inexact(name, REASON)
+
+
+def _flat(loaders: Any) -> Iterator[Any]:
+    if isinstance(loaders, dict):
+        loaders = list(loaders.values())
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        if isinstance(loader, (list, tuple, dict)):
+            yield from _flat(loader)
+        else:
+            yield loader
+
+
+def name_worker_copies(trainer: Trainer) -> None:
+    """Name the attributes that `__getitem__` of a data set assigns in workers, before the first batch."""
+    for loader in train_loaders(trainer):
+        for dataset in datasets_of(loader) if getattr(loader, "num_workers", 0) else []:
+            if isinstance(dataset, IterableDataset):
+                continue  # a stream is named where it has no state
+            for name in _assigned_in(type(dataset), ("__getitem__", "__getitems__")):
+                # what starts as None is a file that a worker opens, or found by the worker's watch
+                if vars(dataset).get(name) is not None:
+                    name_inexact(f"{type(dataset).__qualname__}.{name}", REASON)
+
+
+def _assigned_in(kind: type, methods: Iterable[str]) -> list[str]:
+    """Return the attributes of `self` that methods assign, or an item of which they assign; empty without source."""
+    names: dict[str, None] = {}
+    for function in filter(None, (getattr(kind, method, None) for method in methods)):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, (ast.Attribute, ast.Subscript)) or not isinstance(node.ctx, ast.Store):
+                continue
+            part = node.value if isinstance(node, ast.Subscript) else node
+            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "self":
+                names[part.attr] = None
+    return list(names)
