@@ -76,7 +76,5 @@ STATES = [
         ATTRIBUTES,
         data=use("loaders.Data", kind="weighted"),
         callbacks={"weights": use("attributes.Weights")},
-        expect="named",
-        line="weights",
     ),
 ]
