@@ -24,7 +24,7 @@ from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams import follow_all
 from fulgurite.exact_resume.user_state.loader_owners import TRAINING, VALIDATION
 from fulgurite.exact_resume.user_state.user_state import UserState
-from fulgurite.exact_resume.workers.worker_copies import watch_persistent
+from fulgurite.exact_resume.workers.worker_copies import make_watch
 
 MARK = "is_exact"  # attribute of a wrapped loader method
 
@@ -61,7 +61,8 @@ class DataLoaders:
         def seed_validation(loaders: Any, trainer: Trainer) -> Any:
             for loader in each_loader(loaders):
                 if trainer.world_size == 1 or shards_itself(loader):
-                    seed_passes(loader, pass_seed, watch_persistent(loader))
+                    # other workers begin each pass alike
+                    seed_passes(loader, pass_seed, make_watch(loader) if loader.persistent_workers else None)
                 if loader.generator is None:
                     # persistent workers draw once per process, so a resumed run would draw once more
                     loader.generator = torch.Generator().manual_seed(derive_seed("validation", self.seed))

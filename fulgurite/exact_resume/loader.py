@@ -27,7 +27,7 @@ from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
 from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.stream_cursor import StreamSpec
 from fulgurite.exact_resume.streams import follow
-from fulgurite.exact_resume.workers.worker_copies import WorkerWatch
+from fulgurite.exact_resume.workers.worker_copies import make_watch
 
 
 class PassStates(Protocol):
@@ -94,8 +94,7 @@ class ExactLoader(DataLoader[Any]):
         # Lightning replaces any other sampler under several processes; DataLoader refuses to set it
         vars(self)["sampler"] = self.order if spec.world_size > 1 else loader.sampler
         batched = loader.batch_sampler is not None
-        roots = (loader.dataset, loader.collate_fn, loader.worker_init_fn)
-        self.watch = WorkerWatch(loader.num_workers, roots) if loader.num_workers else None
+        self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
         self._spec = spec
         self._position = self._previous = (0, 0, 0)  # epoch, pass, batches yielded in it; before the last batch

@@ -43,10 +43,10 @@ def reach(*roots: Any) -> list[Any]:
     """
     found: list[Any] = []
     seen: set[int] = set()
-    stack = list(reversed(roots))
+    starts, stack = set(map(id, roots)), list(reversed(roots))
     while stack and len(found) < MAX_OBJECTS:
         value = stack.pop()
-        if isinstance(value, LEAVES) or id(value) in seen or (_is_stop(value) and not _is_in(value, roots)):
+        if isinstance(value, LEAVES) or id(value) in seen or (_is_stop(value) and id(value) not in starts):
             continue
         seen.add(id(value))
         if not isinstance(value, CONTAINERS):
@@ -155,7 +155,3 @@ def _is_stop(value: Any) -> bool:
     if isinstance(value, (ModuleType, LightningModule)):
         return True
     return f"{type(value).__module__}.".startswith((*STOPS, *OURS))
-
-
-def _is_in(value: Any, roots: tuple[Any, ...]) -> bool:
-    return any(value is root for root in roots)

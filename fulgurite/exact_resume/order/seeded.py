@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from torch.utils.data import Dataset, DistributedSampler, IterableDataset, Sampler, get_worker_info
 
@@ -31,16 +31,6 @@ class StandIn:
             setattr(self._wrapped, name, value)
 
 
-class Watch(Protocol):
-    """Finds what a data set and a function change in a worker."""
-
-    def before_batch(self, seeded: list[Any]) -> None:
-        """Take the state before the first batch, without the generators that are seeded."""
-
-    def after_batch(self) -> None:
-        """Compare the state after some of the batches."""
-
-
 class SeededDataset(StandIn, Dataset[Any]):
     """A data set that makes a collated batch on RNGs seeded for it.
 
@@ -49,7 +39,7 @@ class SeededDataset(StandIn, Dataset[Any]):
         collate: Makes a batch of a list of examples, or of one where the loader does not batch.
         rng: RNGs of batches that are made in the training process.
         batched: Whether a request holds several indices.
-        watch: Called in workers.
+        watch: Called before the first batch of a worker and after each.
     """
 
     def __init__(
@@ -59,7 +49,7 @@ class SeededDataset(StandIn, Dataset[Any]):
         rng: ScopedRng,
         *,
         batched: bool = True,
-        watch: Watch | None = None,
+        watch: Any = None,
     ) -> None:
         self._wrapped = dataset
         self._collate = collate
@@ -136,7 +126,7 @@ def identity_collate(batch: Any) -> Any:
     return batch
 
 
-def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Watch | None = None) -> None:
+def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Any = None) -> None:
     """Seed each batch of an evaluation loader, in place, where its generators would not be those of a resumed run.
 
     Those of the training process are saved with the run, so a loader without workers is left as it is unless its data
@@ -145,7 +135,7 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Watch | None =
     Args:
         loader: Shards its data already where there are several processes.
         pass_seed: Returns the seed of the pass that begins.
-        watch: Called in workers.
+        watch: Called before the first batch of a worker and after each.
     """
     own = vars(loader)
     if isinstance(batches := loader.batch_sampler, PassSeededBatches):

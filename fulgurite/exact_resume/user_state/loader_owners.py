@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import sysconfig
+from collections import UserDict
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType
@@ -13,13 +12,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.order.reachable import closure
+from fulgurite.exact_resume.order.reachable import closure, is_users
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
 LIGHTNING = "__pl_"  # attributes in which Lightning keeps the arguments of a batch sampler
 MAX_DEPTH, MAX_ITEMS = 4, 64  # a batch sampler -> a list of samplers -> a sampler
-INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 @dataclass
@@ -86,30 +84,21 @@ def collate_of(loader: Any) -> Any:
     return vars(dataset).get("_collate") if is_ours else getattr(loader, "collate_fn", None)
 
 
-class Closure(MutableMapping[str, Any]):
+class Closure(UserDict[str, Any]):
     """The variables that a function closes over, and its attributes."""
 
     def __init__(self, function: FunctionType) -> None:
+        super().__init__()
+        self.data = {**vars(function), **closure(function)}
         self._function = function
 
-    def __getitem__(self, name: str) -> Any:
-        return {**vars(self._function), **closure(self._function)}[name]
-
     def __setitem__(self, name: str, value: Any) -> None:
+        self.data[name] = value
         function = self._function
         if name in function.__code__.co_freevars and function.__closure__:
             function.__closure__[function.__code__.co_freevars.index(name)].cell_contents = value
         else:
             setattr(function, name, value)
-
-    def __delitem__(self, name: str) -> None:
-        delattr(self._function, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**vars(self._function), **closure(self._function)})
-
-    def __len__(self) -> int:
-        return len({**vars(self._function), **closure(self._function)})
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:
@@ -175,8 +164,7 @@ def is_sampler(value: Any) -> bool:
         return True
     if isinstance(value, (torch.Tensor, torch.nn.Module, Dataset, type)) or not hasattr(type(value), "__iter__"):
         return False
-    file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-    return hasattr(value, "__dict__") and bool(file) and not file.startswith(INSTALLED)
+    return hasattr(value, "__dict__") and is_users(type(value).__module__)
 
 
 def seeded_generators(trainer: Trainer) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,21 +26,13 @@ SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is s
 
 
 @dataclass
-class Reached:
-    """What the code of a run reaches.
-
-    Args:
-        roots: The objects it was found from.
-        modules: Names of variables by module.
-        classes: The user's classes.
-    """
-
+class _Reached:
     roots: list[Any] = field(default_factory=list)
-    modules: dict[str, set[str]] = field(default_factory=dict)
+    modules: dict[str, set[str]] = field(default_factory=dict)  # names of variables by module
     classes: list[type] = field(default_factory=list)
 
 
-_reached: WeakKeyDictionary[Trainer, tuple[Reached, Reached]] = WeakKeyDictionary()  # all, and of samplers
+_reached: WeakKeyDictionary[Trainer, tuple[_Reached, _Reached]] = WeakKeyDictionary()  # all, and of samplers
 
 
 def shared_owners(trainer: Trainer) -> Iterator[Owner]:
@@ -60,23 +53,23 @@ def shared_owners(trainer: Trainer) -> Iterator[Owner]:
             yield Owner(f"module {name} of samplers", name, own, frozenset(), SAMPLER_REMEDY, restores=False)
 
 
-def _reach(trainer: Trainer) -> tuple[Reached, Reached]:
+def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
     """Return what the code of a run and of its samplers reaches; walk again only where the run has other objects."""
     roots = [trainer.lightning_module, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"]]
     samplers: list[Any] = []
-    for loader in [loader for loaders in vars(trainer).get(LOADERS, {}).values() for loader in loaders]:
+    for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
         roots += [*datasets_of(loader), collate_of(loader), getattr(loader, "worker_init_fn", None)]
         samplers += [type(sampler) for _, sampler in samplers_of(loader)]
     roots += samplers
-    every, of_samplers = _reached.get(trainer, (Reached(), Reached()))
+    every, of_samplers = _reached.get(trainer, (_Reached(), _Reached()))
     if list(map(id, every.roots)) != list(map(id, roots)):
         # what a sampler changes when its pass begins would change twice in a pass that is resumed
         every, of_samplers = _reached[trainer] = _find(roots), _find(samplers)
     return every, of_samplers
 
 
-def _find(roots: list[Any]) -> Reached:
-    found = Reached(roots)
+def _find(roots: list[Any]) -> _Reached:
+    found = _Reached(roots)
     for value in reach(*roots):
         if isinstance(value, FunctionType):
             for namespace, name in variables(value):

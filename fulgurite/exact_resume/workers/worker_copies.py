@@ -6,7 +6,10 @@ import ast
 import inspect
 import json
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -15,10 +18,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.user_state.loader_owners import datasets_of
-from fulgurite.exact_resume.user_state.plain_values import fingerprint
-from fulgurite.exact_resume.workers.reached_state import reached_state
+from fulgurite.exact_resume.order.generators import KINDS
+from fulgurite.exact_resume.order.reachable import attributes, closure, is_users, reach, variables
+from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
+from fulgurite.exact_resume.user_state.plain_values import fingerprint, is_constant
 
+CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)
+GENERATOR = "generator"  # the fingerprint of any
 SLOT_BYTES = 2048  # of the names that one worker reports
 REASON = (
     "it changes in DataLoader workers, whose copies a resumed run does not have. "
@@ -52,6 +58,9 @@ class WorkerWatch:
         self._num_batches += 1
         if self._num_batches & (self._num_batches - 1) == 0:
             now = _fingerprints(self._roots, self._seeded)
+            # what was made or opened since: its later changes count; an unseeded generator is a change itself
+            late = {name: parts for name, parts in now.items() if name not in self._first and GENERATOR not in parts}
+            self._first.update(late)
             names = [name for name in now if now[name] != self._first.get(name)]
             if names and (info := get_worker_info()) is not None:
                 self._write(info.id, names)
@@ -67,43 +76,60 @@ class WorkerWatch:
         while len(line := json.dumps(names).encode()) > SLOT_BYTES:
             names = names[: len(names) // 2]
         content = torch.frombuffer(bytearray(line), dtype=torch.uint8)
-        slot = self._slots[worker]
-        slot[0] = 0
-        slot[1:] = 0
+        slot = self._slots[worker].zero_()
         slot[1 : len(line)] = content[1:]
         slot[0] = content[0]
 
 
-def watch_persistent(loader: Any) -> WorkerWatch | None:
-    """Return a watch of an evaluation loader whose workers live longer than a pass; others begin each pass alike."""
-    if not (loader.num_workers and loader.persistent_workers):
-        return None
-    return WorkerWatch(loader.num_workers, (loader.dataset, loader.collate_fn, loader.worker_init_fn))
+def make_watch(loader: Any) -> WorkerWatch | None:
+    """Return a watch of a loader's workers, if it has any."""
+    roots = (loader.dataset, loader.collate_fn, loader.worker_init_fn)
+    return WorkerWatch(loader.num_workers, roots) if loader.num_workers else None
 
 
 def _fingerprints(roots: tuple[Any, ...], seeded: list[Any]) -> dict[str, list[Any]]:
     """Return fingerprints of what roots reach, by name: one for each object of a class."""
-    state, reached = reached_state(*roots)
+    state, reached = _reached_state(*roots)
     known = {id(value) for value in [*reached, *seeded]}
-    return {name: [fingerprint(value, known) for value in values] for name, values in state.items()}
+    return {
+        name: [GENERATOR if isinstance(value, KINDS) else fingerprint(value, known) for value in values]
+        for name, values in state.items()
+    }
+
+
+def _reached_state(*roots: Any) -> tuple[dict[str, list[Any]], list[Any]]:
+    """Return what user code may change, by name: `Class.x`, `function.x`, `module.x`; and the objects that hold it."""
+    found: defaultdict[str, list[Any]] = defaultdict(list)
+    reached = reach(*roots)
+    for value in reached:
+        for name, part in _values_of(value):
+            if not (part is None or isinstance(part, CODE) or is_constant(part)) and not name.rpartition(".")[
+                2
+            ].startswith("__"):
+                found[name].append(part)
+    return found, reached
+
+
+def _values_of(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, FunctionType):
+        for name, part in {**vars(value), **closure(value)}.items():
+            yield f"{value.__qualname__}.{name}", part
+        for namespace, name in variables(value):
+            yield f"{namespace.get('__name__')}.{name}", namespace[name]
+    elif isinstance(value, type):
+        for kind in value.__mro__:
+            if is_users(kind.__module__):
+                yield from ((f"{kind.__qualname__}.{name}", part) for name, part in vars(kind).items())
+    elif is_users(type(value).__module__):
+        yield from ((f"{type(value).__qualname__}.{name}", part) for name, part in attributes(value).items())
 
 
 def name_worker_changes(trainer: Trainer) -> None:
     """Name what workers reported since their start."""
-    loaders = [*train_loaders(trainer), *_flat(trainer.val_dataloaders)]
-    for watch in {id(w): w for loader in loaders if (w := getattr(loader, "watch", None)) is not None}.values():
-        for name in watch.names():
-            name_inexact(name, REASON)
-
-
-def _flat(loaders: Any) -> Iterator[Any]:
-    if isinstance(loaders, dict):
-        loaders = list(loaders.values())
-    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
-        if isinstance(loader, (list, tuple, dict)):
-            yield from _flat(loader)
-        else:
-            yield loader
+    for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
+        if (watch := getattr(loader, "watch", None)) is not None:
+            for name in watch.names():
+                name_inexact(name, REASON)
 
 
 def name_worker_copies(trainer: Trainer) -> None:
