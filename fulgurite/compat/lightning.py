@@ -111,6 +111,10 @@ def defer_first_fetch(trainer: Trainer) -> Callable[[], bool]:
             is_setup = False
 
     def run_start_and_fetch(data_fetcher: Any) -> None:
+        if loop.restarting and loop._combined_loader_states_to_load:
+            # a model that reads `estimated_stepping_batches` sets up the loaders before Lightning has their states
+            loop._load_combined_loader_states()
+            iter(data_fetcher)
         on_run_start(data_fetcher)
         if is_deferred and not epoch_loop.done:
             iter(data_fetcher)

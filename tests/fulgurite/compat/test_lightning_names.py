@@ -41,6 +41,8 @@ class Asker(Callback):
         """Ask for what is fixed by now."""
         compat.disable_sigterm_broadcast(trainer)
         self.keep(train_loaders=len(compat.train_loaders(trainer)))
+        assert trainer.fit_loop._combined_loader_states_to_load == []
+        trainer.fit_loop._load_combined_loader_states()
         compat.call_after_batch(trainer, self, lambda: self.after_batch(trainer))
         compat.call_after_batch(trainer, Callback(), lambda: self.keep(called_for_another_trainer=True))
         self.keep(uses_distributed_sampler=compat.uses_distributed_sampler(trainer))

@@ -63,6 +63,13 @@ class ByHand(Net):
         return [optimizer], [MAKE["OneCycleLR"](optimizer)]
 
 
+class Counted(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+        scheduler = lr.OneCycleLR(optimizer, 0.1, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
 SCHEDULERS = [
     Shape(
         f"{name} by {interval}",
@@ -78,5 +85,6 @@ SCHEDULERS = [
         "schedulers by step",
         model=use("schedules.Scheduled", name="ExponentialLR", interval="step", frequency=2),
     ),
+    Shape("OneCycleLR of all steps", "schedulers by step", model=use("schedules.Counted"), row="OneCycleLR"),
     Shape("a scheduler that training_step moves", "schedulers by step", model=use("schedules.ByHand")),
 ]

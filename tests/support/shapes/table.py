@@ -37,6 +37,7 @@ FAST = {
     "two optimizers by hand (GAN)",  # saved and logged within an epoch of manual optimization
     "on_train_epoch_start that multiplies a factor",  # a hook that must not run twice
     "drop_last with too few examples",  # refused
+    "OneCycleLR of all steps",  # loaders that are set up before they are restored
     "data set: a NumPy generator, in workers",  # shuffled batches, and the state of each worker
     "on_train_start that copies a target network",  # what hooks of the start change is put back
     "NumPy values, a deque, a Path and a datetime",  # a checkpoint of more than tensors
