@@ -241,8 +241,7 @@ def leave_out_without_target(cfg: DictConfig) -> None:
                 del node[name]
             has_file = (project_root() / "configs" / group / f"{name}.yaml").is_file()
             remedy = f". To use it, choose it with {group}={name}" if has_file else ""
-            line = f"{group}.{name}: has no _target_ and is left out{remedy}"
-            current_context().left_out.append(line)
+            current_context().left_out.append(f"{group}.{name}: has no _target_ and is left out{remedy}")
 
 
 def mistyped(group: str, name: str, entries: Collection[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from traceback import walk_tb
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -29,12 +30,8 @@ def first_cause(error: Exception, key: str, node: Any) -> Exception:
 
 def _enum_findings(cause: BaseException, key: str, node: Any) -> Iterator[str]:
     """Yield the keys of a value that an Enum does not have, with its choices."""
-    trace = cause.__traceback__
-    kinds = []
-    while trace is not None:
-        kinds.append(trace.tb_frame.f_locals.get("cls"))
-        trace = trace.tb_next
-    for kind in kinds:
+    frames = walk_tb(cause.__traceback__)
+    for kind in dict.fromkeys(frame.f_locals.get("cls") for frame, _ in frames if "cls" in frame.f_locals):
         if not (isinstance(kind, type) and issubclass(kind, Enum)):
             continue
         choices = [str(member.value) for member in kind]

@@ -85,10 +85,10 @@ class ScheduleLength(Callback):
         for config in trainer.lr_scheduler_configs:
             steps = trainer.estimated_stepping_batches if config.interval == "step" else trainer.max_epochs or math.inf
             needed = steps / config.frequency
-            if isinstance(config.scheduler, OneCycleLR) and needed > config.scheduler.total_steps >= 0:
+            length = config.scheduler.total_steps if isinstance(config.scheduler, OneCycleLR) else math.inf
+            if needed > length:
+                end = int(needed) if math.isfinite(needed) else "no end"
+                remedy = "Set its total_steps to ${steps:total}, with model.scheduler_interval=step."
                 log.warning(
-                    "scheduler: OneCycleLR has %d steps and fails after them, the training has %s. "
-                    "Set its total_steps to ${steps:total}, with model.scheduler_interval=step.",
-                    config.scheduler.total_steps,
-                    int(needed) if math.isfinite(needed) else "no end",
+                    "OneCycleLR has %d steps and fails after them, the training has %s. %s", length, end, remedy
                 )
