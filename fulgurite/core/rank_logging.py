@@ -54,7 +54,13 @@ class _RankFormatter(logging.Formatter):
 
 
 # Lightning's messages that repeat another line: of the missing TPU, the last epoch, the checkpoint
-REPEATED = ("TPU available: False", "`Trainer.fit` stopped: `max_epochs=", "Restoring states from the checkpoint path")
+REPEATED = (
+    "TPU available: False",
+    "`Trainer.fit` stopped: `max_epochs=",
+    "Restoring states from the checkpoint path",
+    "Restored all states from the checkpoint at",
+    "Loaded model weights from the checkpoint at",
+)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

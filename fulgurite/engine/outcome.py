@@ -30,7 +30,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
-from fulgurite.terminal.color_handler import colored
+from fulgurite.terminal.color_handler import colored, wrapped
 
 log = RankedLogger(__name__)
 
@@ -118,5 +118,6 @@ def print_error(error: FulguriteError) -> None:
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():
-            shown = colored(f"error: {line}", logging.ERROR, sys.stderr)
+            text = f"error: {line}"
+            shown = colored(wrapped(text) if sys.stderr.isatty() else text, logging.ERROR, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import os
+import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -16,6 +18,7 @@ from fulgurite.core.formatting import format_duration_short, format_number, mark
 from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")
+TEXTS = ("task", "start (UTC)", "tags", "overrides", "reason", "states")  # below the numbers on a narrow terminal
 MAX_WIDTH = 80  # characters of a cell in a table
 Row = dict[str, Any]
 
@@ -111,7 +114,23 @@ def _write_table(rows: Sequence[Row], out: TextIO) -> None:
     short = [[cell if len(cell) <= MAX_WIDTH else cell[: MAX_WIDTH - 1] + "…" for cell in line[1:]] for line in cells]
     lines = [names, *([line[0], *rest] for line, rest in zip(cells, short, strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+    columns = shutil.get_terminal_size().columns
+    if out.isatty() and sum(widths) + 2 * len(widths) - 2 > columns:
+        _write_narrow(names, lines, widths, columns, out)
+    else:
+        out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def _write_narrow(
+    names: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int], columns: int, out: TextIO
+) -> None:
+    """Write each row as a line of its numbers, and its texts below."""
+    is_text = [name in TEXTS for name in names]
+    for line in lines:
+        cells = [str.ljust(cell, width) for cell, width, text in zip(line, widths, is_text, strict=True) if not text]
+        texts = "  ".join(cell for cell, text in zip(line, is_text, strict=True) if text and cell != "-")
+        out.write("  ".join(cells).rstrip() + "\n")
+        out.write(textwrap.fill(texts, columns, initial_indent="    ", subsequent_indent="    ") + "\n" * bool(texts))
 
 
 def shared_overrides(rows: Sequence[Row]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol, runtime_checkable
@@ -47,6 +48,7 @@ def run_jobs(
         with closing(launcher.stream(jobs, at_once)) as results:
             yield from results
         return
+    logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # each job logs a line with its values
     # Hydra's basic launcher runs jobs one after the other: batches of one ask for a job when the last one has ended
     for batch in _batches(jobs, 1 if isinstance(launcher, BasicLauncher) else at_once):
         try:

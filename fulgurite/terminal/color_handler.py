@@ -8,7 +8,6 @@ import shutil
 import textwrap
 from typing import Any, TextIO
 
-INDENT = "           "  # of the second line of a message, below the first word
 # both have a contrast of at least 3.9 on black and on white
 COLORS = {logging.ERROR: "1;38;5;196", logging.WARNING: "38;5;166"}
 
@@ -26,12 +25,15 @@ def colored(text: str, level: int, stream: TextIO) -> str:
     return f"\x1b[{color}m{text}\x1b[0m" if color and has_colors(stream) else text
 
 
-def wrapped(line: str) -> str:
-    """Return a line broken between words where the terminal would break it anywhere; paths stay whole."""
+def wrapped(line: str, indent: int = 2) -> str:
+    """Return a line broken between words where the terminal would break it anywhere; paths stay whole.
+
+    `indent` is the number of spaces before further lines.
+    """
     width = shutil.get_terminal_size().columns
     if len(line) <= width:
         return line
-    parts = textwrap.wrap(line, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+    parts = textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(parts)
 
 
@@ -44,5 +46,6 @@ class ColorHandler(logging.StreamHandler[Any]):
         if self.stream.isatty():
             if record.levelno == logging.INFO:
                 text = text.replace("[INFO]", "", 1)  # leaves room for the message
-            text = "\n".join(map(wrapped, text.split("\n")))
+            indent = len("[12:00:00] ")  # below the first word
+            text = "\n".join(wrapped(line, indent) for line in text.split("\n"))
         return colored(text, record.levelno, self.stream)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ ERASE_LINE = "\r\x1b[2K"
 class StatusLine:
     """The last line of a terminal, which prints and log messages of the process appear above.
 
-    While it is open, `sys.stdout`, `sys.stderr` and the handlers of the root logger write through it. Nothing draws in
+    While it is open, `sys.stdout`, `sys.stderr` and the handlers of all loggers write through it. Nothing draws in
     the background: a debugger that prompts has the terminal to itself.
     """
 
@@ -41,7 +42,7 @@ class StatusLine:
             if stream.isatty():
                 above[id(stream)] = cast("TextIO", _AboveStatusLine(stream, self))
                 self._replace(sys, name, above[id(stream)])
-        for handler in logging.getLogger().handlers:
+        for handler in _handlers():
             if isinstance(handler, logging.StreamHandler) and id(handler.stream) in above:
                 self._replace(handler, "stream", above[id(handler.stream)])
 
@@ -109,6 +110,12 @@ class _AboveStatusLine:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Yield the handlers of the root logger and of every other one, such as Lightning's own."""
+    for logger in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
+        yield from getattr(logger, "handlers", ())
 
 
 def is_debugging() -> bool:

@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n\t])|([^\x1b\r\n\t]+)|\x1
 
 
 def run_in_terminal(
-    command: Sequence[str], width: int, *, cwd: Path, env: Mapping[str, str] | None = None, typed: bytes = b""
+    command: Sequence[str], width: int, *, cwd: Path, env: Mapping[str, str] | None = None, interrupt_at: str = ""
 ) -> tuple[int, str]:
     """Run a command in a terminal of `width` columns, and return its exit code and everything that it wrote.
 
@@ -30,15 +31,12 @@ def run_in_terminal(
         width: Columns of the terminal, which has 50 lines.
         cwd: Working directory.
         env: Variables of the command; None takes those of this process.
-        typed: What the user types at once.
+        interrupt_at: Text on whose appearance the command gets SIGINT, once.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    process = subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    os.write(ours, typed)
     written = b""
     while True:
         try:
@@ -48,6 +46,9 @@ def run_in_terminal(
         if not chunk:
             break
         written += chunk
+        if interrupt_at and interrupt_at.encode() in written:
+            interrupt_at = ""
+            process.send_signal(signal.SIGINT)
     os.close(ours)
     return process.wait(), written.decode(errors="replace")
 
@@ -127,17 +128,16 @@ class PseudoTerminal:
 
     @contextmanager
     def logging(self, name: str) -> Iterator[None]:
-        """Write the messages of a logger to the terminal, as the logging of a run does."""
-        root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
-        handler.addFilter(lambda record: record.name.startswith(name))
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
+        """Write the messages of a logger to the terminal, through a handler of its own."""
+        logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
         try:
             yield
         finally:
-            root.removeHandler(handler)
-            root.setLevel(level)
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     def _read(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fulgurite.callbacks.progress import EpochBar, EpochLines, model_summary, progress_bar
 from fulgurite.callbacks.progress_text import ProgressText, progress_line
 from fulgurite.callbacks.step_log import StepLog
+from fulgurite.compat.idle_hooks import skip_idle_hooks
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.run_directory import RunDirectory
 from tests.support.cost import count_calls
@@ -112,22 +113,28 @@ def test_a_loop_without_a_known_end_has_a_count_and_no_bar() -> None:
     )
 
 
-def test_a_debugger_has_the_terminal_to_itself(tmp_path: Path) -> None:
-    """The bar is erased before the prompt, and not drawn while the user steps."""
+@pytest.mark.parametrize(
+    ("written", "is_traced"), [("-> loss = step()\n", True), ("name? ", False)], ids=["debugger", "input"]
+)
+def test_a_prompt_has_the_terminal_to_itself(written: str, is_traced: bool, tmp_path: Path) -> None:
+    """The bar is erased before a prompt, and not drawn while the user answers or steps."""
+    before_trace = sys.gettrace()
 
     class Stops(Callback):
         def on_train_batch_end(self, *args: Any) -> None:
             if args[-1] == 1:
-                sys.stdout.write("(Pdb) ")
-                sys.settrace(lambda *_: None)
-            if args[-1] == 4:
-                sys.settrace(None)
+                sys.stdout.write(written)
+                if is_traced:
+                    sys.settrace(lambda *_: None)
 
     with PseudoTerminal(80) as terminal:
         bar = EpochBar()
         bar._is_due = lambda: bar._line is not None  # type: ignore[method-assign]  # draw at every batch
-        fit([Stops(), bar], tmp_path, max_epochs=1, limit_val_batches=0)
-    before, after = terminal.written.split("(Pdb) ")
+        try:
+            fit([Stops(), bar], tmp_path, max_epochs=1, limit_val_batches=0)
+        finally:
+            sys.settrace(before_trace)
+    before, after = terminal.written.replace("\r\n", "\n").split(written)
     assert before.endswith("\r\x1b[2K"), "the bar is erased"
     assert "━" in before
     assert "━" not in after
@@ -154,6 +161,17 @@ def test_the_bar_costs_no_more_calls_a_batch_than_lightnings(tmp_path: Path) -> 
     with PseudoTerminal(80):
         ours, theirs = (cost(make, 20) - cost(make, 2) for make in (EpochBar, RichProgressBar))
     assert ours < theirs
+
+
+def test_the_step_log_costs_few_calls_a_batch(tmp_path: Path) -> None:
+    def cost(callbacks: list[Callback], epochs: int) -> int:
+        skip_idle_hooks(callbacks)  # as every run does
+        return count_calls(lambda: fit(callbacks, tmp_path, max_epochs=epochs, limit_val_batches=0))
+
+    batches = 5 * 18
+    kinds: tuple[list[type[Callback]], ...] = ([EpochLines], [EpochLines, StepLog])
+    without, given = (cost([kind() for kind in made], 20) - cost([kind() for kind in made], 2) for made in kinds)
+    assert given - without < 60 * batches
 
 
 def test_losses_and_learning_rates_are_logged_amid_an_epoch(tmp_path: Path) -> None:

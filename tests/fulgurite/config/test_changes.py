@@ -32,6 +32,7 @@ def test_a_job_of_a_sweep_has_one_line(tmp_path: Path) -> None:
     done = run_cli("train", "-m", "seed=1,2", *NOTHING, logs=tmp_path)
     [sweep] = (tmp_path / "train/multiruns").iterdir()
     lines = [line.partition("[INFO] ")[2] for line in done.stderr.splitlines() if "[INFO] job" in line]
+    assert "HYDRA" not in done.stdout + done.stderr, "one line a job"
     assert lines == [f"job {number} in {sweep}/{number}  seed={number + 1}" for number in (0, 1)]
 
 

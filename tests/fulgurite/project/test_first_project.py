@@ -15,23 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.first_project import blocks, files
 from tests.support.project import ROOT, readme
 
 if not readme():
     pytest.skip("the README is the project's own", allow_module_level=True)
-SECTION = readme().split("## Ten minutes with your own code")[1].split("\n## ")[0]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
-COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-
-
-def files() -> dict[str, str]:
-    """Return path to content of each file that the section shows."""
-    shown: dict[str, str] = {}
-    for kind, block in BLOCKS:
-        if kind != "bash":
-            parts = re.split(r"^# ((?:src|configs)/\S+)\n", block, flags=re.MULTILINE)[1:]
-            shown |= dict(zip(parts[::2], parts[1::2], strict=True))
-    return shown
+COMMANDS = [line for kind, block in blocks() if kind == "bash" for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from fulgurite.reporting.runs_cli import main
 from fulgurite.runs.run_directory import find_runs, read_runs
 from tests.support.fake_sweep import leave_run, leave_sweep
 from tests.support.project import ROOT
+from tests.support.pseudo_terminal import PseudoTerminal
 
 MANY = 10_000
 
@@ -97,6 +98,18 @@ def test_the_overrides_that_all_rows_share_are_named_once(tmp_path: Path, capsys
     printed = capsys.readouterr()
     assert "overrides" in printed.out.splitlines()[0].split()
     assert "overrides of every row: experiment=example seed=1\n" in printed.err
+
+
+def test_a_narrow_terminal_shows_every_column_on_two_lines(logs: Path) -> None:
+    with PseudoTerminal(80) as terminal:
+        assert main([str(logs / "train/runs"), "--sort=run"]) == 0
+    lines = terminal.written.replace("\r", "").splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])
+    heads, texts, first, below = lines[:4]
+    assert heads.split() == ["run", "status", "took", "test/acc", "test/loss"]
+    assert texts.split("  ")[2:] == ["task", "start (UTC)", "tags", "overrides", "reason"]
+    assert first.split() == ["a", "done", "90", "s", "0.9", "0.3"]
+    assert below.split("  ")[2:] == ["train", "2026-01-01 10:00", "baseline", "model.optimizer.lr=1e-3"]
 
 
 def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
