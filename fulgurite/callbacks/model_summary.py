@@ -44,10 +44,9 @@ class ParameterSummary(ModelSummary):
             if not summary.total_flops:
                 del columns["FLOPs"]
         rows = [row for row in zip(*columns.values(), strict=True) if row[2] != "0"]
-        log.info(
-            "model\n%s",
-            "\n".join([*_aligned([tuple(columns), *rows]), _total(pl_module)] if rows else [_total(pl_module)]),
-        )
+        widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+        lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in (columns, *rows)]
+        log.info("model\n%s", "\n".join([*(lines if rows else ()), _total(pl_module)]))
 
 
 def _count(module: nn.Module) -> str:
@@ -55,11 +54,6 @@ def _count(module: nn.Module) -> str:
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
         return "not initialised yet"
     return f"{sum(parameter.numel() for parameter in parameters):,}"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _total(model: nn.Module) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
-from torch import Tensor
 
 from fulgurite.callbacks.model_summary import ParameterSummary
 from fulgurite.callbacks.progress_text import ProgressText, progress_line
@@ -57,8 +56,7 @@ class EpochLines(ProgressBar):
     def enable(self) -> None:
         """Do nothing: the logger logs on rank 0 only."""
 
-    def disable(self) -> None:
-        """Do nothing: the logger logs on rank 0 only."""
+    disable = enable
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the start, also of a run that resumes amid an epoch."""
@@ -146,10 +144,9 @@ class EpochBar(EpochLines):
         if (loss := batch_loss(trainer, outputs)) is not None:
             value = float(loss)
             self._loss = value if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * value
-        batches = batch_idx - self._first_batch
+        batches, optimizers = batch_idx - self._first_batch, trainer.optimizers
         rate = batches / (now - self._batches_started) if batches else None
         epoch_left, run_left = self._seconds_left(trainer, batch_idx + 1, rate)
-        optimizers = trainer.optimizers
         self._draw(
             ProgressText(
                 epoch_of(trainer, trainer.current_epoch),
@@ -164,48 +161,23 @@ class EpochBar(EpochLines):
             )
         )
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **_: Any) -> None:
         """Draw the bar of the validation."""
-        if not batch_idx % self.refresh_rate and self._is_due():
-            self.has_dataloader_changed(dataloader_idx)
-            what = "sanity check" if trainer.sanity_checking else "validation"
-            self._draw(ProgressText(what, batch_idx + 1, self.total_val_batches_current_dataloader))
+        self._draw_loop("sanity check" if trainer.sanity_checking else "validation", "val", *args[3:])
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **_: Any) -> None:
         """Draw the bar of the test."""
-        if not batch_idx % self.refresh_rate and self._is_due():
-            self.has_dataloader_changed(dataloader_idx)
-            self._draw(ProgressText("test", batch_idx + 1, self.total_test_batches_current_dataloader))
+        self._draw_loop("test", "test", *args[3:])
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **_: Any) -> None:
         """Draw the bar of a prediction."""
+        self._draw_loop("prediction", "predict", *args[3:])
+
+    def _draw_loop(self, label: str, loop: str, batch_idx: int, dataloader_idx: int = 0) -> None:
         if not batch_idx % self.refresh_rate and self._is_due():
             self.has_dataloader_changed(dataloader_idx)
-            self._draw(ProgressText("prediction", batch_idx + 1, self.total_predict_batches_current_dataloader))
+            total = getattr(self, f"total_{loop}_batches_current_dataloader")
+            self._draw(ProgressText(label, batch_idx + 1, total))
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the values of the sanity check, which stay with the trainer."""

@@ -18,7 +18,6 @@ from fulgurite.core.formatting import short_path, show_config
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import mask_config, mask_override
 
-FULL: Literal["full"] = "full"  # value of `extras.print_config`
 COMMAND_LINE = "command line"
 # groups whose files set keys of any other group, in the order in which they win
 OVERLAYS = ("debug", "local", "hparams_search", "experiment")
@@ -41,7 +40,7 @@ def log_start(cfg: DictConfig, print_config: bool | Literal["full"]) -> None:
         log.info("run %s", folder)
         for source, lines in (changes(cfg) or [("config", ["the defaults"])]) if print_config else ():
             log.info("%s: %s", source, "  ".join(lines))
-    if print_config == FULL and rank() == 0:
+    if print_config == "full" and rank() == 0:
         show_config(cfg)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # config groups that hardly differ between runs
 HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sweep")
 
+Rows = Sequence[Sequence[str]]
 SPREAD = "mean ± half the 95 % interval"  # the meaning of ± in every table and report
 REPORT = "python -m fulgurite report"
 MAX_VALUES = 30  # characters of the values of a sweep before they are folded
@@ -127,12 +128,7 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
 
 
 def show_sweep(
-    rows: Sequence[Sequence[str]],
-    names: Sequence[str],
-    folder: Path,
-    unfinished: Sequence[str],
-    *,
-    has_best: bool = False,
+    rows: Rows, names: Sequence[str], folder: Path, unfinished: Sequence[str], *, has_best: bool = False
 ) -> None:
     """Print a row of cells for each set of values: values, jobs, each metric.
 
@@ -159,7 +155,7 @@ def show_sweep(
     print_table(None, *unfinished, f"sweep    {short_path(folder)}", f"report   {REPORT} {short_path(folder)}")
 
 
-def _columns_that_fit(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[list[int]]:
+def _columns_that_fit(rows: Rows, widths: Sequence[int]) -> Iterator[list[int]]:
     """Yield the numbers of the metrics in each table, at least one a table."""
     from rich.console import Console
 
@@ -178,7 +174,7 @@ def _columns_that_fit(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> I
 
 
 def show_plan(
-    rows: Sequence[Sequence[str]],
+    rows: Rows,
     shared: Sequence[str],
     columns: Sequence[str] = ("job", "values", "state"),
     title: str | None = None,

@@ -116,16 +116,14 @@ def _write_table(rows: Sequence[Row], out: TextIO) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     columns = shutil.get_terminal_size().columns
     if out.isatty() and sum(widths) + 2 * len(widths) - 2 > columns:
-        _write_narrow(names, lines, widths, columns, out)
+        _write_narrow(lines, widths, columns, out)
     else:
         out.writelines("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 
-def _write_narrow(
-    names: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int], columns: int, out: TextIO
-) -> None:
+def _write_narrow(lines: Sequence[Sequence[str]], widths: Sequence[int], columns: int, out: TextIO) -> None:
     """Write each row as a line of its numbers, and its texts below."""
-    is_text = [name in TEXTS for name in names]
+    is_text = [name in TEXTS for name in lines[0]]
     for line in lines:
         cells = [str.ljust(cell, width) for cell, width, text in zip(line, widths, is_text, strict=True) if not text]
         texts = "  ".join(cell for cell, text in zip(line, is_text, strict=True) if text and cell != "-")

@@ -59,9 +59,9 @@ class StatusLine:
         if not self._is_at_line_start or not self._replaced or is_debugging():
             return
         text.truncate(self.console.width - 1)
-        with self._locked(), self.console.capture() as captured:
-            self.console.print(text, end="", no_wrap=True, overflow="crop", highlight=False)
         with self._locked():
+            with self.console.capture() as captured:
+                self.console.print(text, end="", no_wrap=True, overflow="crop", highlight=False)
             self.stream.write(ERASE_LINE + captured.get())
             self.stream.flush()
             self._is_drawn = True
@@ -126,7 +126,6 @@ def is_debugging() -> bool:
     return monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None
 
 
-def shows_status_line(stream: TextIO | None = None) -> bool:
-    """Return whether a stream, by default standard error, is a terminal on which a status line can be redrawn."""
-    stream = stream or sys.stderr
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def shows_status_line() -> bool:
+    """Return whether standard error is a terminal on which a line can be redrawn."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

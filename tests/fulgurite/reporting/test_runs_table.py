@@ -144,7 +144,7 @@ def test_a_run_directory_that_is_broken_is_reported_and_the_others_are_shown(
     [
         (
             "--status=failedd",
-            "--status=failedd: choose from running, done, failed, killed, pruned. Did you mean 'failed' or 'killed'?",
+            "--status=failedd: choose from running, done, failed, killed, pruned. Did you mean 'failed'?",
         ),
         ("--sort=tset/acc", "Did you mean 'test/acc'?"),
         ("--metrics=tset/acc", "--metrics=tset/acc: no run here has it. Did you mean 'test/acc'?"),
