@@ -171,6 +171,8 @@ class ExactLoader(DataLoader[Any]):
     def _fetch(self) -> Iterator[Any]:
         """Return an iterator that fetches seeded batches; it keeps what the loader has while it is made."""
         own = vars(self)
+        if self.watch is not None and self.persistent_workers and own["_iterator"] is None:
+            self.watch.start_persistent()
         users = {"dataset": self.dataset, "collate_fn": self.collate_fn}
         own.update(dataset=self._seeded, collate_fn=identity_collate)
         try:

@@ -20,7 +20,7 @@ INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib",
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 CONTAINERS = (list, tuple, deque, Mapping)
 # a trainer reaches everything; a loader's generator is its own
-STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.dataloader", "logging", "threading")
+STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.dataloader.", "logging.", "threading.")
 OURS = ("fulgurite.exact_resume.", "fulgurite.core.")
 MAX_OBJECTS = 20_000
 SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
@@ -154,4 +154,4 @@ def _is_stop(value: Any) -> bool:
         return not is_users(value.__module__)
     if isinstance(value, (ModuleType, LightningModule)):
         return True
-    return f"{type(value).__module__}.".startswith((*STOPS, *OURS))
+    return f"{type(value).__module__}.".startswith(STOPS + OURS)

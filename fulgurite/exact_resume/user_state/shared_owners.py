@@ -29,7 +29,7 @@ SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is s
 class _Reached:
     roots: list[Any] = field(default_factory=list)
     modules: dict[str, set[str]] = field(default_factory=dict)  # names of variables by module
-    classes: list[type] = field(default_factory=list)
+    classes: dict[type, None] = field(default_factory=dict)
 
 
 _reached: WeakKeyDictionary[Trainer, tuple[_Reached, _Reached]] = WeakKeyDictionary()  # all, and of samplers
@@ -74,10 +74,9 @@ def _find(roots: list[Any]) -> _Reached:
         if isinstance(value, FunctionType):
             for namespace, name in variables(value):
                 found.modules.setdefault(namespace["__name__"], set()).add(name)
-        elif isinstance(value, type):
-            kinds = [kind for kind in value.__mro__ if is_users(kind.__module__) and kind not in found.classes]
-            found.classes += kinds
-            for kind in kinds:
+        for kind in value.__mro__ if isinstance(value, type) else ():
+            if is_users(kind.__module__):
+                found.classes[kind] = None
                 found.modules.setdefault(kind.__module__, set())
     return found
 
@@ -88,14 +87,11 @@ class _Variables(dict[str, Any]):
     def __init__(self, holder: Any, without: Collection[str]) -> None:
         super().__init__()
         for name, value in vars(holder).items():
-            if not name.startswith("__") and name not in without and value is not None and _is_data(value):
+            is_object = is_users(type(value).__module__) and not isinstance(value, type)
+            if not name.startswith("__") and name not in without and (isinstance(value, DATA) or is_object):
                 super().__setitem__(name, value)
         self._holder = holder
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, value)
         setattr(self._holder, name, value)
-
-
-def _is_data(value: Any) -> bool:
-    return isinstance(value, DATA) or (is_users(type(value).__module__) and not isinstance(value, (type, FunctionType)))

@@ -27,7 +27,7 @@ CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticm
 GENERATOR = "generator"  # the fingerprint of any
 SLOT_BYTES = 2048  # of the names that one worker reports
 REASON = (
-    "it changes in DataLoader workers, whose copies a resumed run does not have. "
+    "its copies in DataLoader workers are not those that a resumed run gives them. "
     "Make it a function of the index and the epoch, or set data.num_workers=0."
 )
 
@@ -47,6 +47,11 @@ class WorkerWatch:
         self._num_batches = 0
         self._seeded: list[Any] = []
         self._first: dict[str, list[Any]] = {}
+        self._started: dict[str, list[Any]] | None = None
+
+    def start_persistent(self) -> None:
+        """Take the state that workers start with which live longer than a pass."""
+        self._started = _fingerprints(self._roots, [])
 
     def before_batch(self, seeded: list[Any]) -> None:
         """Take the state before the first batch; called in a worker."""
@@ -66,19 +71,19 @@ class WorkerWatch:
                 self._write(info.id, names)
 
     def names(self) -> list[str]:
-        """Return what workers changed so far; called in the training process."""
-        if not self._slots[:, 0].any():
-            return []
-        lines = [bytes(slot.tolist()).rstrip(b"\0") for slot in self._slots if slot[0]]
-        return list(dict.fromkeys(name for line in lines for name in json.loads(line)))
+        """Return what workers changed so far, or what persistent ones did not; called in the training process."""
+        now = {} if self._started is None else _fingerprints(self._roots, [])
+        names = {name: None for name in now if now[name] != (self._started or {}).get(name)}
+        for slot in self._slots if self._slots[:, 0].any() else ():
+            names |= dict.fromkeys(json.loads(bytes(slot.tolist()).rstrip(b"\0") or b"[]"))
+        return list(names)
 
     def _write(self, worker: int, names: list[str]) -> None:
         while len(line := json.dumps(names).encode()) > SLOT_BYTES:
             names = names[: len(names) // 2]
-        content = torch.frombuffer(bytearray(line), dtype=torch.uint8)
         slot = self._slots[worker].zero_()
-        slot[1 : len(line)] = content[1:]
-        slot[0] = content[0]
+        slot[1 : len(line)] = torch.frombuffer(bytearray(line[1:]), dtype=torch.uint8)
+        slot[0] = line[0]
 
 
 def make_watch(loader: Any) -> WorkerWatch | None:
@@ -127,9 +132,8 @@ def _values_of(value: Any) -> Iterator[tuple[str, Any]]:
 def name_worker_changes(trainer: Trainer) -> None:
     """Name what workers reported since their start."""
     for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
-        if (watch := getattr(loader, "watch", None)) is not None:
-            for name in watch.names():
-                name_inexact(name, REASON)
+        for name in loader.watch.names() if getattr(loader, "watch", None) is not None else ():
+            name_inexact(name, REASON)
 
 
 def name_worker_copies(trainer: Trainer) -> None:

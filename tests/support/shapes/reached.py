@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
 from tests.support.shapes import helpers
@@ -60,6 +63,7 @@ class Changing(Points):
         self.transform = Calls()
         self.rng = np.random.default_rng(1)
         self.level = 0
+        self.file: Any = None
 
     def __getitem__(self, i: int) -> Any:
         return getattr(self, f"_{self.change}")(self.x[i], i), self.y[i], i
@@ -86,6 +90,12 @@ class Changing(Points):
 
     def _rng(self, x: torch.Tensor, i: int) -> torch.Tensor:
         return x + float(self.rng.normal())
+
+    def _opened(self, x: torch.Tensor, i: int) -> torch.Tensor:
+        if self.file is None:
+            self.file = Path(__file__).open("rb")  # noqa: SIM115 - as users write it
+        self.file.seek(i)
+        return x * float(self.file.read(1)[0])
 
     def _level(self, x: torch.Tensor, i: int) -> torch.Tensor:
         return x * (1 + self.level)
@@ -132,6 +142,21 @@ class ReachedData(Data):
         for number, part in enumerate(parts):
             part.x, part.y, part.rng = part.x[:1], part.y[:1], np.random.default_rng(number)
         return self.load(ConcatDataset(parts), shuffle=True)
+
+
+class SetLevel(Callback):
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _train_set(trainer).level = trainer.current_epoch
+
+
+class AddLevel(Callback):
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        _train_set(trainer).level += 1
+
+
+def _train_set(trainer: Trainer) -> Any:
+    loader: Any = trainer.train_dataloader
+    return loader.dataset
 
 
 class Mixes(Net):

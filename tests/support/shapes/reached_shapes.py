@@ -18,6 +18,7 @@ def _in_workers(kind: str, text: str, line: str) -> Shape:
     return _data(kind, f"{text}, in workers", workers=1, expect="named", line=line)
 
 
+ADD = {"level": use("reached.AddLevel")}
 REACHED = [
     _data("collate object", "collate_fn: a counter"),
     _data("collate closure", "collate_fn: a counter in a closure"),
@@ -28,6 +29,21 @@ REACHED = [
     _data("set variable", "data set: a variable of a helper module"),
     _data("sampler", "sampler: a counter of its class", expect="named", line="Numbered.passes"),
     _data("init", "worker_init_fn that gives the data set a generator", workers=2),
+    Shape(
+        "dataset.level = current_epoch, with persistent workers",
+        ATTRIBUTES,
+        data=use("reached.ReachedData", kind="set level", num_workers=1, persistent=True),
+        callbacks={"level": use("reached.SetLevel")},
+        expect="named",
+        line="Changing.level",
+    ),
+    _data(
+        "set level",
+        "dataset.level += 1 after each batch, in workers",
+        workers=1,
+        callbacks={"level": use("reached.AddLevel")},
+    ),
+    _data("set opened", "data set: a file that each worker opens", workers=1),
     _data("many", "data set: 80 generators in a ConcatDataset, in workers", workers=2, kill_after=15),
     Shape("model: a generator of a helper module", ATTRIBUTES, model=use("reached.Mixes")),
     _in_workers("set history", "data set: a list", "Changing.history"),
