@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fulgurite.compat import hydra as compat
 from fulgurite.config.left_out import take_messages
+from fulgurite.config.tags import replace_tags, tag_names
 from tests.support.cli import only_run, run_cli
 from tests.support.compose import compose_raw, findings, with_file
 from tests.support.own_code import own_package
@@ -209,3 +210,30 @@ def test_each_job_of_a_sweep_over_targets_gets_its_own_keys(tmp_path: Path) -> N
     assert ["fused" in OmegaConf.load(path).model.optimizer for path in configs] == [True, False]
     log = (configs[1].parents[1] / "train.log").read_text().replace("\n", " ")
     assert "RMSprop (command line) replaces Adam; left out fused" in log
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("tags: [mnist, small]", (), ["mnist", "small"]),
+        ("tags: [mnist]", ("+tags.ablation=true",), ["mnist", "ablation"]),
+        ("tags: [mnist]", ("tags.mnist=false", "+tags.b=true"), ["b"]),
+        ("tags: {mnist: true}", (), ["dev", "mnist"]),
+        ("tags: {mnist: true}", tuple(replace_tags(["tags=[a,b]"])), ["a", "b"]),
+    ],
+)
+def test_tags_are_a_list_or_a_dictionary_in_files_and_on_the_command_line(
+    text: str, overrides: tuple[str, ...], expected: list[str], tmp_path: Path
+) -> None:
+    cfg, _ = composed(tmp_path, text, *overrides)
+    assert tag_names(OmegaConf.create({"tags": cfg["tags"]})) == expected
+
+
+def test_settings_of_a_logger_that_is_off_are_left_out_of_the_config(tmp_path: Path) -> None:
+    cfg, messages = composed(tmp_path, "logger: {wandb: {project: x}}\ncallbacks: {rich_bar: {theme: a}}")
+    assert cfg["logger"] == {}
+    assert "rich_bar" not in cfg["callbacks"]
+    assert messages == [
+        "callbacks.rich_bar: has no _target_ and is left out",
+        "logger.wandb: has no _target_ and is left out. To use it, choose it with logger=wandb",
+    ]

@@ -129,6 +129,19 @@ def test_nothing_but_the_objects_of_allowed_packages_is_called_whatever_the_name
         check_targets(cfg)
 
 
+def test_targets_of_hydra_itself_are_not_those_of_a_run() -> None:
+    check_targets(compose_raw())
+
+
+@pytest.mark.parametrize(
+    "target", ["torch.nn.functional.gelu", "numpy.linspace", "datetime.timedelta", "builtins.dict"]
+)
+def test_what_is_installed_and_plain_types_may_be_named(target: str, small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.net = {"_target_": target}
+    check_targets(cfg)
+
+
 @pytest.mark.parametrize(
     "entry",
     [

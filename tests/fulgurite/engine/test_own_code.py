@@ -43,3 +43,17 @@ def test_a_value_that_only_a_replaced_class_had_is_asked_for(tmp_path: Path) -> 
     place = "configs/model/classifier.yaml:3: model.num_classes=${data.num_classes}"
     assert line.startswith(place.partition("=")[0])
     assert line.endswith("refers to a key that does not exist: Points does not take it. Set model.num_classes=<value>")
+
+
+def test_a_value_that_an_annotation_excludes_is_a_warning_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "model: {_target_: owncode.lit.Plain, width: 0.5, dropout: x, steps: a}\ndata: {num_workers: 0}\n"
+    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}")
+    cfg = compose([*search, "experiment=mine"], output_dir=tmp_path / "run")
+    with caplog.at_level("WARNING"):
+        validate(cfg)
+    # the defaults of dropout and steps break their annotations, which are not believed
+    assert [record.getMessage().rpartition("model.")[2] for record in caplog.records] == [
+        "width=0.5: Plain wants a whole number. The value is passed as it is"
+    ]

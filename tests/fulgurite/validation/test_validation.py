@@ -158,6 +158,12 @@ def test_a_tracker_that_is_not_installed_names_its_extra(
     assert line.startswith(f"configs/logger/{logger}.yaml:")
 
 
+def test_a_logger_by_the_module_that_defines_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "is_installed", lambda package: False)
+    (line,) = findings("+logger.w._target_=lightning.pytorch.loggers.wandb.WandbLogger")
+    assert 'WandbLogger needs the package wandb, which is not installed; pip install -e ".[wandb]"' in line
+
+
 def test_a_folder_named_like_a_tracker_is_no_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fulgurite_tracker").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
