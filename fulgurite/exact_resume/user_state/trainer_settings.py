@@ -8,7 +8,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.user_state.callback_settings import callback_settings, set_callback_settings
+from fulgurite.exact_resume.user_state.callback_settings import (
+    callback_settings,
+    callbacks_by_key,
+    set_callback_settings,
+)
 
 # settings of a trainer's parts; those of the trainer itself are its public attributes
 OF_PARTS = (
@@ -36,8 +40,10 @@ def read_settings(trainer: Trainer) -> dict[str, Any]:
 
 def changed_settings(trainer: Trainer, start: dict[str, Any]) -> Changes:
     """Return the settings that are not those of the start, and name those that cannot be saved."""
-    present = read_settings(trainer)
+    present, callbacks = read_settings(trainer), dict(callbacks_by_key(trainer))
     for name in start.keys() - present.keys():
+        if " " in name and name.rpartition(".")[0] not in callbacks:
+            continue  # Lightning's tuners train without callbacks
         name_inexact(
             name if " " in name else f"trainer.{name}",
             "it changed while the run trained, and only numbers and text are saved. Set it to a number.",
