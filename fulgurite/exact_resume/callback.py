@@ -110,7 +110,7 @@ class ExactResume(Callback):
             "logged": logged_values(trainer),
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
-            "user": self._user_state.state_dict(trainer),
+            "user": self._user_state.state_dict(trainer, thorough=self._position != "step"),
             "loaders": self._loaders.states.state_dict(trainer),
             "monitors": monitor_states(trainer),
         }
@@ -155,7 +155,7 @@ class ExactResume(Callback):
         if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
             self._state = {key: value for key, value in self._state.items() if key not in ("generators", "monitors")}
         self._user_state.load_state_dict(trainer, self._state.get("user", {}), self._weights)
-        attributes = self._state.get("user", {}).get("attributes", {})
+        attributes = self._state.get("user", {}).get("objects", {})
         self._loaders.states.load_state_dict(self._state.get("loaders", {}), attributes)
 
     def restore(self) -> None:
@@ -202,8 +202,10 @@ class ExactResume(Callback):
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore a run that resumes at the start of an epoch."""
+        """Restore a run that resumes at the start of an epoch; note the objects that the hooks of a start made."""
         self.restore()
+        if not self._position:
+            self._user_state.start(trainer)
         self._position = "epoch start"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -22,7 +22,7 @@ from fulgurite.exact_resume.user_state.attributes import Attributes, State
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, TRAINING, VALIDATION, Owner, owners_of
 
 SHARED = (Dataset, torch.nn.Module, LightningModule, LightningDataModule, Trainer, *KINDS)  # never copied
-DATA_KEYS = ("data", "model hparams")  # keys of what a data module makes its loaders from
+DATA_KEYS = ("data", "data hparams", "model hparams")  # keys of what a data module makes its loaders from
 
 
 class LoaderStates:
@@ -57,11 +57,11 @@ class LoaderStates:
         saved, before = self._loaded.get("calls", {}).pop(kind, None), rng_states()
         if saved is not None:
             if self._attributes is not None:
-                self._attributes.load_state_dict(trainer, saved["attributes"])
+                self._attributes.load_state_dict(trainer, saved["objects"])
             restore_rng_states({**before, **saved["generators"]})
-        call: dict[str, Any] = {"attributes": {}, "generators": {}}
+        call: dict[str, Any] = {"objects": {}, "generators": {}}
         if self._attributes is not None:
-            call["attributes"] = self._attributes.state_dict(trainer, DATA_KEYS, names=False)
+            call["objects"] = self._attributes.state_dict(trainer, DATA_KEYS, names=False)
         states, position = rng_states(), _rng_position()
         yield
         if position != _rng_position():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import sys
-import sysconfig
 from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 
-LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+from fulgurite.exact_resume.objects.kinds import is_users
+
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 CONTAINERS = (list, tuple, deque, Mapping)
 # a trainer reaches everything; a loader's generator is its own
@@ -24,15 +23,6 @@ STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.d
 OURS = ("fulgurite.exact_resume.", "fulgurite.core.")
 MAX_OBJECTS = 20_000
 SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
-
-
-@cache
-def is_users(module: str | None) -> bool:
-    """Return whether a module, by its name, is the user's: no library, and not installed."""
-    if module == "__main__":
-        return True
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return bool(file) and str(module).partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
 
 
 def reach(*roots: Any) -> list[Any]:

@@ -1,110 +1,113 @@
-"""Save and restore state that user code keeps in plain attributes, and name what cannot be saved."""
+"""Save and restore state that user code keeps in attributes, and name what cannot be saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from types import FunctionType
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import Dataset
+from lightning.pytorch import Trainer
 
 from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
+from fulgurite.exact_resume.objects.restoring import MISSING, Restorer
+from fulgurite.exact_resume.objects.walk import Walk, scan
 from fulgurite.exact_resume.user_state.loader_owners import Owner
-from fulgurite.exact_resume.user_state.owners import known_ids, owners
-from fulgurite.exact_resume.user_state.plain_values import (
-    NotPlainError,
-    fingerprint,
-    from_plain,
-    is_constant,
-    is_iterator,
-    set_in_place,
-    size_of,
-    to_plain,
-)
-
-MAX_BYTES = 8 * 2**20  # of all attributes of a rank
+from fulgurite.exact_resume.user_state.owners import known_objects, owners
 
 State = dict[str, dict[str, Any]]  # converted values by owner and name
 
 
 class Attributes:
-    """The attributes of a run's model, data and callbacks that changed since the start of `fit`."""
+    """What changed in the attributes of a run's model, data and callbacks since the start of `fit`."""
 
     def __init__(self) -> None:
-        self._start: dict[str, dict[str, Any]] = {}  # fingerprints by owner and name
-        self._changed: dict[str, set[str]] = {}
+        self._start: dict[str, Any] = {}  # signs at the start, by path
+        self._existing: dict[str, Any] = {}  # signs of objects that the hooks of each start make, by path
+        self._owners: set[str] = set()  # keys of the owners whose signs are taken
+        self._changed: set[str] = set()
 
     def remember(self, trainer: Trainer) -> None:
-        """Take the present values of new owners as those of the start."""
-        known = known_ids(trainer)
-        for owner in owners(trainer):
-            if owner.key not in self._start:
-                self._start[owner.key] = {name: fingerprint(value, known) for name, value in _attributes(owner)}
+        """Take the present values of new owners as those of the start, and new objects as made by each start."""
+        walk = Walk(known_objects(trainer))
+        new = {owner.key for owner in owners(trainer)} - self._owners
+        prefixes = tuple(f"{key}." for key in new)
+        for owner, name, value in _attributes(trainer):
+            is_new = owner.key in new
+            for path, _, node in scan(walk, value, f"{owner.key}.{name}", signed=is_new):
+                if is_new:
+                    self._start.setdefault(path, node.sign)
+                elif node.form == "same" and path in self._start and node.sign.startswith(prefixes):
+                    self._start[path] = node.sign  # an owner that comes first has it too now: a loader
+                if node.form in ("object", "opaque", "constant"):
+                    self._existing.setdefault(path, node.sign)
+        self._owners |= new
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget the values of owners whose objects were replaced."""
-        for key in keys:
-            self._start.pop(key, None)
-            self._changed.pop(key, None)
+        prefixes = tuple(f"{key}." for key in keys)
+        self._owners -= set(keys)
+        for paths in (self._start, self._existing):
+            for path in [path for path in paths if path.startswith(prefixes)]:
+                del paths[path]
+        self._changed -= {path for path in self._changed if path.startswith(prefixes)}
 
-    def state_dict(self, trainer: Trainer, keys: tuple[str, ...] = (), *, names: bool = True) -> State:
+    def state_dict(
+        self, trainer: Trainer, keys: tuple[str, ...] = (), *, names: bool = True, thorough: bool = False
+    ) -> State:
         """Return what changed, of the owners with these keys; name what cannot be saved.
 
         Args:
             trainer: The trainer of the run.
             keys: Keys of the owners; none: all.
             names: Whether to name what cannot be saved.
+            thorough: Whether large tensors and lists are read as a whole, to name their changes.
         """
-        known, num_bytes, state = known_ids(trainer), 0, State()
-        for owner in owners(trainer):
-            if keys and owner.key not in keys:
+        state = State()
+        walk = Walk(known_objects(trainer), thorough=thorough)
+        report = partial(_report, {owner.key: owner for owner in owners(trainer)} if names else {})
+        encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
+        for owner, name, value in _attributes(trainer):
+            if owner.key not in self._owners or (keys and owner.key not in keys):
                 continue
-            start, changed = self._start.get(owner.key), self._changed.setdefault(owner.key, set())
-            if start is None:
-                continue
-            for name, value in _attributes(owner):
-                if name not in changed and start.get(name) == fingerprint(value, known):
-                    continue
-                changed.add(name)
-                plain, reason = _plain(owner, value, MAX_BYTES - num_bytes)
-                if not reason:
-                    num_bytes += size_of(plain)
-                    state.setdefault(owner.key, {})[name] = plain
-                elif names and not owner.is_saved:
-                    name_inexact(f"{owner.name}.{name}", f"this attribute {reason}. {owner.remedy}.")
+            path = f"{owner.key}.{name}"
+            plain, changed = encoder.encode_part(value, path)
+            if changed and not owner.restores:
+                report(path, "changed, and a resumed run does not have the change")
+            elif changed and plain != KEPT:
+                state.setdefault(owner.key, {})[name] = plain
         return state
 
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
         """Restore what `state_dict` returned."""
-        device = trainer.strategy.root_device
+        walk, objects = Walk(known_objects(trainer)), dict[str, Any]()
+        for owner, name, value in _attributes(trainer):
+            for path, found, node in scan(walk, value, f"{owner.key}.{name}", signed=False):
+                objects[path] = found
+                if node.form in ("object", "opaque", "constant"):
+                    self._existing.setdefault(path, node.sign)
+        restorer = Restorer(walk, objects, trainer.strategy.root_device, self._changed)
         for owner in owners(trainer):
             for name, plain in state.get(owner.key, {}).items():
                 if name in owner.excluded:
                     continue
-                self._changed.setdefault(owner.key, set()).add(name)
-                restored = from_plain(plain, device)
-                if not set_in_place(owner.values.get(name), restored):
+                current = owner.values.get(name, MISSING)
+                restored = restorer.restore(plain, current, f"{owner.key}.{name}")
+                if restored is not current:
                     owner.values[name] = restored
 
 
-def _attributes(owner: Owner) -> Iterator[tuple[str, Any]]:
-    for name, value in list(owner.values.items()):
-        ignored = name in owner.excluded or name.startswith("_hparams") or isinstance(value, FunctionType)
-        if is_iterator(value) or not (ignored or is_constant(value) or isinstance(value, (LightningModule, Dataset))):
-            yield name, value
+def _attributes(trainer: Trainer) -> Iterator[tuple[Owner, str, Any]]:
+    """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
+    for owner in owners(trainer):
+        for name, value in sorted(owner.values.items(), key=lambda item: str(item[0])):
+            if name not in owner.excluded and not str(name).startswith("_hparams"):
+                yield owner, name, value
 
 
-def _plain(owner: Owner, value: Any, max_bytes: int) -> tuple[Any, str]:
-    """Return the converted value, or why it cannot be saved."""
-    if is_iterator(value):
-        return None, "is an iterator, whose position cannot be saved"
-    if not owner.restores:
-        return None, "changed, and a resumed run does not have the change"
-    try:
-        plain = to_plain(value)
-    except NotPlainError as error:
-        return None, f"changed and holds an object of class {error}, which cannot be saved"
-    if size_of(plain) > max_bytes:
-        return None, f"changed, and the saved attributes take {MAX_BYTES // 2**20} MB at most"
-    return plain, ""
+def _report(owned: Mapping[str, Owner], path: str, reason: str) -> None:
+    """Name an attribute that cannot be saved."""
+    key = max((key for key in owned if path.startswith(f"{key}.")), key=len, default="")
+    if key and not owned[key].is_saved:
+        subject = f"{owned[key].name}{path[len(key) :].partition('[')[0]}"
+        name_inexact(subject, f"this attribute {reason}. {owned[key].remedy}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import UserDict
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.order.reachable import closure, is_users
+from fulgurite.exact_resume.objects.kinds import is_users
+from fulgurite.exact_resume.order.reachable import closure
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
@@ -45,7 +47,7 @@ class Owner:
 
 def loader_owners(trainer: Trainer) -> Iterator[Owner]:
     """Yield the data sets and samplers of a trainer's loaders."""
-    for kind, loaders in vars(trainer).get(LOADERS, {}).items():
+    for kind, loaders in sorted(vars(trainer).get(LOADERS, {}).items()):
         for number, loader in enumerate(loaders):
             yield from owners_of(loader, f"{kind} {number}")
 
@@ -172,3 +174,9 @@ def seeded_generators(trainer: Trainer) -> Iterator[Any]:
     for loader in vars(trainer).get(LOADERS, {}).get(TRAINING, []):
         if (find := getattr(loader, "seeded_generators", None)) is not None:
             yield from find()
+
+
+def all_loaders(trainer: Trainer) -> Iterator[Any]:
+    """Yield the loaders that a trainer reads, and the user's loaders that they stand for."""
+    for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
+        yield from (loader, vars(loader).get("_wrapped") if hasattr(loader, "__dict__") else None)

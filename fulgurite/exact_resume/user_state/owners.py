@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -11,14 +11,16 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
 from torchmetrics import Metric, MetricCollection
 
-from fulgurite.exact_resume.user_state.loader_owners import Owner, loader_owners, seeded_generators
+from fulgurite.exact_resume.objects.walk import Known
+from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners, seeded_generators
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 
 SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
 
 
 def owners(trainer: Trainer) -> Iterator[Owner]:
-    """Yield the objects of a trainer whose attributes user code may change."""
+    """Yield the objects of a trainer whose attributes user code may change; first those that passes restore."""
+    yield from loader_owners(trainer)
     model: LightningModule = trainer.lightning_module
     yield from _of_model(model)
     datamodule = getattr(trainer, "datamodule", None)
@@ -27,6 +29,7 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
         remedy = "Save it in state_dict and load_state_dict of the data module"
         base = frozenset(vars(LightningDataModule()))
         yield Owner("data", type(datamodule).__name__, vars(datamodule), base, remedy, saves)
+        yield Owner("data hparams", type(datamodule).__name__, datamodule.hparams, frozenset(), remedy, is_saved=True)
     counts: dict[str, int] = {}
     for callback in vars(trainer)["callbacks"]:
         kind = type(callback).__qualname__
@@ -43,7 +46,6 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
             saves = _overrides(optimizer, torch.optim.Optimizer, ("state_dict",))
             yield Owner(f"optimizer {number}", type(optimizer).__name__, vars(optimizer), base, remedy, saves)
     yield from shared_owners(trainer)
-    yield from loader_owners(trainer)
 
 
 def _of_model(model: LightningModule) -> Iterator[Owner]:
@@ -60,8 +62,24 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         yield Owner(key, name, vars(module), base | computed, remedy, saves)
         if buffers := {n: b for n, b in module.named_buffers(recurse=False) if n not in module.state_dict()}:
             yield Owner(f"{key} buffers", name, _Buffers(module, buffers), frozenset(), "Let register_buffer save it")
+        if hooks := _hooks_of(module):
+            yield Owner(
+                f"{key} hooks", name, hooks, frozenset(), "Keep it in an attribute of the model, which is saved"
+            )
     if (hparams := getattr(model, "hparams", None)) is not None:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
+
+
+def _hooks_of(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the functions that are called with a module, its parameters or their gradients."""
+    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    own = {name: part for name, part in vars(module).items() if name.endswith("_hooks")}
+    weights = {
+        f"{name}.{kind}": getattr(weight, kind, None)
+        for name, weight in module.named_parameters(recurse=False)
+        for kind in names
+    }
+    return {name: tuple(part.values()) for name, part in {**own, **weights}.items() if isinstance(part, dict) and part}
 
 
 class _Buffers(dict[str, Any]):
@@ -75,12 +93,19 @@ class _Buffers(dict[str, Any]):
         setattr(self._module, name, value)
 
 
-def known_ids(trainer: Trainer) -> set[int]:
-    """Return the ids of the objects that a checkpoint saves, or that hold no state."""
+def known_objects(trainer: Trainer) -> Known:
+    """Return the objects that a checkpoint saves, and their names; an empty name: it holds no state."""
     model: LightningModule = trainer.lightning_module
-    saved: Iterable[Any] = [*model.modules(), *model.parameters(), *model.buffers()]
-    parts = [trainer, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"], *trainer.optimizers]
-    return {id(each) for each in [*saved, *parts, *seeded_generators(trainer)] if each is not None}
+    found: list[tuple[Any, str]] = [(trainer, "trainer"), (getattr(trainer, "datamodule", None), "data")]
+    found += [(module, f"model.{path}") for path, module in model.named_modules()]
+    found += [(weight, f"parameter {path}") for path, weight in model.named_parameters()]
+    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers()]
+    found += [(each, f"callback {number}") for number, each in enumerate(vars(trainer)["callbacks"])]
+    found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
+    found += [(each.scheduler, f"scheduler {number}") for number, each in enumerate(trainer.lr_scheduler_configs)]
+    found += [(getattr(part, "hparams", None), "") for part in (model, getattr(trainer, "datamodule", None))]
+    found += [(each, "") for each in (*seeded_generators(trainer), *all_loaders(trainer))]
+    return Known((value, name) for value, name in found if value is not None)
 
 
 def _overrides(value: Any, base: type, names: tuple[str, ...]) -> bool:

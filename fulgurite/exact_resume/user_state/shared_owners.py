@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from fulgurite.exact_resume.objects.kinds import ATOMS, is_users
 from fulgurite.exact_resume.order.generators import KINDS
-from fulgurite.exact_resume.order.reachable import is_users, reach, variables
+from fulgurite.exact_resume.order.reachable import reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Owner, collate_of, datasets_of, samplers_of
-from fulgurite.exact_resume.user_state.plain_values import ATOMS
 
 DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"

@@ -61,8 +61,8 @@ class UserState:
             restore_settings(trainer, settings, self._start_settings)
         self._settings_at_loaders = changed_settings(trainer, self._start_settings)
 
-    def state_dict(self, trainer: Trainer) -> dict[str, Any]:
-        """Return the state of this rank."""
+    def state_dict(self, trainer: Trainer, *, thorough: bool = True) -> dict[str, Any]:
+        """Return the state of this rank; thorough: read large tensors as a whole, to name their changes."""
         model: LightningModule = trainer.lightning_module
         state: dict[str, Any] = {
             "frozen": [name for name, weight in model.named_parameters() if not weight.requires_grad],
@@ -73,7 +73,7 @@ class UserState:
         }
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
-            state["attributes"] = self.attributes.state_dict(trainer)
+            state["objects"] = self.attributes.state_dict(trainer, thorough=thorough)
         return state
 
     def load_state_dict(self, trainer: Trainer, state: dict[str, Any], weights: Iterable[str] | None) -> None:
@@ -84,6 +84,12 @@ class UserState:
             state: What `state_dict` returned.
             weights: Names of the weights in the checkpoint; None where each rank loads its own shards.
         """
+        if state.get("attributes"):
+            name_inexact(
+                "attributes",
+                "this checkpoint is of an earlier version, whose attributes cannot be read. The first checkpoint of "
+                "this run has them.",
+            )
         self._loaded = dict(state)
         self._restored.keep_weights(trainer, weights)
 
@@ -112,7 +118,7 @@ class UserState:
         restore_settings(trainer, state.get("settings", {}), self._start_settings)
         _restore_modes(trainer.lightning_module, state)
         if self.attributes is not None:
-            self.attributes.load_state_dict(trainer, state.get("attributes", {}))
+            self.attributes.load_state_dict(trainer, state.get("objects", {}))
 
 
 def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:

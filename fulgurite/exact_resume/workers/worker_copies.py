@@ -18,10 +18,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.objects.kinds import is_infrastructure, is_users
+from fulgurite.exact_resume.objects.walk import Known, fingerprint
 from fulgurite.exact_resume.order.generators import KINDS
-from fulgurite.exact_resume.order.reachable import attributes, closure, is_users, reach, variables
+from fulgurite.exact_resume.order.reachable import attributes, closure, reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
-from fulgurite.exact_resume.user_state.plain_values import fingerprint, is_constant
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)
 GENERATOR = "generator"  # the fingerprint of any
@@ -95,9 +96,9 @@ def make_watch(loader: Any) -> WorkerWatch | None:
 def _fingerprints(roots: tuple[Any, ...], seeded: list[Any]) -> dict[str, list[Any]]:
     """Return fingerprints of what roots reach, by name: one for each object of a class."""
     state, reached = _reached_state(*roots)
-    known = {id(value) for value in [*reached, *seeded]}
+    known = Known((value, "") for value in [*reached, *seeded])
     return {
-        name: [GENERATOR if isinstance(value, KINDS) else fingerprint(value, known) for value in values]
+        name: [GENERATOR if isinstance(value, KINDS) else fingerprint(value, known, thorough=False) for value in values]
         for name, values in state.items()
     }
 
@@ -108,9 +109,9 @@ def _reached_state(*roots: Any) -> tuple[dict[str, list[Any]], list[Any]]:
     reached = reach(*roots)
     for value in reached:
         for name, part in _values_of(value):
-            if not (part is None or isinstance(part, CODE) or is_constant(part)) and not name.rpartition(".")[
-                2
-            ].startswith("__"):
+            kind: Any = type(part)
+            is_code = part is None or isinstance(part, CODE) or is_infrastructure(kind)
+            if not is_code and not name.rpartition(".")[2].startswith("__"):
                 found[name].append(part)
     return found, reached
 

@@ -31,7 +31,7 @@ STATES = [
     _keeps("deque", "a deque", "recent"),
     _keeps("dict", "a dict of tensors", "by_class"),
     _keeps("set", "a set", "seen"),
-    _keeps("own_class", "an object of your own class", "", expect="named", line="bank"),
+    _keeps("own_class", "an object of your own class", "bank.rows"),
     _keeps("too_large", "a tensor of 12 MB that is no buffer", "", expect="named", line="large"),
     Shape("model: outputs of the epoch in a list", ATTRIBUTES, model=use("attributes.EpochLosses")),
     _noisy("numpy", "a NumPy generator"),

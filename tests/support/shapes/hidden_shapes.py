@@ -20,8 +20,8 @@ def _data(kind: str, text: str, group: str = LOADERS, *, workers: int = 0, **mor
 
 HIDDEN = [
     _model("submodule", "a temperature in a submodule"),
-    _model("dataclass", "a dataclass", expect="named", line="statistics"),
-    _model("loss_object", "a loss that is no module", expect="named", line="loss_function"),
+    _model("dataclass", "a dataclass"),
+    _model("loss_object", "a loss that is no module"),
     _model("counter", "a collections.Counter", watch=["model.classes"]),
     _model("arrays", "a defaultdict of arrays", watch=["model.by_name"]),
     _model("legacy_numpy", "a NumPy RandomState", watch=["model.random_state"]),

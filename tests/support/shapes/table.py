@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tests.support.shapes.attribute_shapes import STATES
+from tests.support.shapes.held import HELD
 from tests.support.shapes.hidden_shapes import HIDDEN, MOMENTS
 from tests.support.shapes.hook_shapes import HOOK_SHAPES
 from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.loader_shapes import LOADERS
+from tests.support.shapes.object_shapes import OBJECT_SHAPES
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
 from tests.support.shapes.reached_shapes import REACHED
 from tests.support.shapes.saving import SAVING
@@ -26,6 +28,8 @@ SHAPES = [
     *SAVING,
     *REACHED,
     *HIDDEN,
+    *HELD,
+    *OBJECT_SHAPES,
     *HOOK_SHAPES,
     *MOMENTS,
     *KEEPING,

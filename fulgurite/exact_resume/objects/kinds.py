@@ -1,0 +1,173 @@
+"""Classify objects of user code: code, infrastructure, and objects whose attributes hold state."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from functools import cache, partial
+from io import IOBase
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, cast
+
+import torch
+from lightning.fabric.utilities import AttributeDict
+
+ATOMS = (type(None), bool, int, float, complex, str, bytes)
+CONTAINERS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (list, tuple, set, frozenset, torch.Size, deque, Counter, dict, OrderedDict, defaultdict, AttributeDict)
+}
+CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+# objects of these hold no state of a training, or Lightning saves it
+INFRASTRUCTURE = (
+    *("lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "fulgurite"),
+    *("logging", "threading", "_thread", "weakref", "subprocess", "concurrent", "asyncio", "queue", "_queue", "socket"),
+    *("multiprocessing.context", "multiprocessing.synchronize", "multiprocessing.pool", "multiprocessing.queues"),
+    *(
+        "torch.cuda",
+        "torch.distributed",
+        "torch.fx",
+        "torch.jit",
+        "torch.profiler",
+        "torch._dynamo",
+        "torch._ops",
+        "torch._C",
+    ),
+    *("torch.utils.tensorboard", "tensorboard", "tensorboardX", "wandb", "mlflow", "neptune", "comet_ml", "aim"),
+    *("_io", "h5py", "zipfile", "tarfile", "lmdb", "sqlite3", "tqdm", "rich", "tempfile"),
+)
+LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+@cache
+def is_users(module: str | None) -> bool:
+    """Return whether a module, by its name, is the user's: no library, and not installed."""
+    if module == "__main__":
+        return True
+    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    return bool(file) and str(module).partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
+
+
+@cache
+def is_infrastructure(kind: Any) -> bool:
+    """Return whether objects of a class hold no state of a training."""
+    return issubclass(kind, IOBase) or f"{kind.__module__}.".startswith(tuple(f"{name}." for name in INFRASTRUCTURE))
+
+
+@cache
+def has_position(kind: Any) -> bool:
+    """Return whether objects of a class are iterators whose position cannot be set."""
+    return issubclass(kind, Iterator) and not (is_users(kind.__module__) and kind is not GeneratorType)
+
+
+@cache
+def can_make(kind: Any) -> bool:
+    """Return whether an object can be made from its attributes: its class is the user's and has no `__new__`."""
+    if not is_users(kind.__module__) or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
+        return False
+    return kind.__new__ is object.__new__ or is_named_tuple(kind)
+
+
+@cache
+def is_named_tuple(kind: Any) -> bool:
+    """Return whether a class is a NamedTuple."""
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__bases__ == (tuple,)
+
+
+def class_name(kind: type) -> str:
+    """Return the name by which `find_class` finds a class."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def find_class(name: str) -> Any:
+    """Return a class of a module that is imported, or None."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def label_of(value: Any) -> str:
+    """Return a text that differs between two functions, and between objects of two classes."""
+    if isinstance(value, FunctionType):
+        return f"function {value.__module__}:{value.__qualname__}:{value.__code__.co_firstlineno}"
+    if isinstance(value, (MethodType, BuiltinFunctionType)):
+        return f"function {value.__module__}:{value.__qualname__}"
+    if isinstance(value, type):
+        return f"class {class_name(value)}"
+    return f"module {value.__name__}" if isinstance(value, ModuleType) else class_name(type(value))
+
+
+def describe(value: Any) -> str:
+    """Return what a value is, for a message."""
+    return label_of(value).rpartition(":")[0] if isinstance(value, FunctionType) else label_of(value).replace(":", ".")
+
+
+def parts_of(value: Any) -> dict[str, Any]:
+    """Return what an object holds, by name: its attributes, or what a function closes over."""
+    if isinstance(value, FunctionType):
+        return _parts_of_function(value) if is_users(value.__globals__.get("__name__", "")) else {}
+    if isinstance(value, MethodType):
+        return {"__self__": value.__self__, "__func__": value.__func__}
+    if isinstance(value, CODE):
+        return {}
+    if isinstance(value, partial):
+        return {"func": value.func, "args": value.args, "keywords": value.keywords, **vars(value)}
+    parts = {
+        name: member.__get__(value)
+        for name, member in _slots(cast("Any", type(value))).items()
+        if _is_set(member, value)
+    }
+    for name, part in getattr(value, "__dict__", {}).items():
+        # torch numbers hooks by a global count, which differs in a resumed run
+        is_hooks = name.endswith("_hooks") and isinstance(part, dict)
+        parts[name] = tuple(part.values()) if is_hooks else part
+    return parts
+
+
+def set_part(value: Any, name: str, part: Any) -> None:
+    """Set what `parts_of` returned, without calling code of the user."""
+    if isinstance(value, FunctionType):
+        if name in value.__code__.co_freevars:
+            (value.__closure__ or ())[value.__code__.co_freevars.index(name)].cell_contents = part
+        return
+    if isinstance(value, (MethodType, partial)) or name.endswith("_hooks"):
+        return  # what they hold was restored in place
+    if (slot := _slots(cast("Any", type(value))).get(name)) is not None:
+        slot.__set__(value, part)
+    else:
+        vars(value)[name] = part
+
+
+def _parts_of_function(function: FunctionType) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it is empty
+            parts[name] = cell.cell_contents
+    defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
+    return {**parts, **{name: held for name, held in defaults.items() if held}, **vars(function)}
+
+
+@cache
+def _slots(kind: Any) -> dict[str, Any]:
+    members = [vars(base).items() for base in reversed(kind.__mro__) if "__slots__" in vars(base)]
+    return {name: each for items in members for name, each in items if isinstance(each, MemberDescriptorType)}
+
+
+def _is_set(member: Any, value: Any) -> bool:
+    try:
+        member.__get__(value)
+    except AttributeError:
+        return False
+    return True
+
+
+def is_enum(kind: type) -> bool:
+    """Return whether objects of a class are members of an enumeration, which are constant."""
+    return issubclass(kind, Enum)

@@ -1,0 +1,200 @@
+"""Save and restore single values: tensors, arrays, generators, buffers, dates."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import torch
+
+from fulgurite.exact_resume.objects.generator_states import (
+    GENERATORS,
+    generator_kind,
+    generator_state,
+    plain_state,
+    restore_generator,
+)
+from fulgurite.exact_resume.objects.kinds import class_name, find_class, is_enum
+
+TENSORS = (torch.Tensor, torch.nn.Parameter)
+BUFFERS = (array, bytearray)
+TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text describes, and what reads the text
+    "path": (PurePath, Path),
+    "dtype": (torch.dtype, lambda text: getattr(torch, text.rpartition(".")[2])),
+    "device": (torch.device, torch.device),
+    "datetime": (datetime, datetime.fromisoformat),
+    "date": (date, date.fromisoformat),
+    "time": (time, time.fromisoformat),
+    "timedelta": (timedelta, lambda text: timedelta(microseconds=int(text))),
+    "decimal": (Decimal, Decimal),
+    "fraction": (Fraction, Fraction),
+    "uuid": (UUID, UUID),
+}
+
+
+@cache
+def is_leaf(kind: Any) -> bool:
+    """Return whether objects of a class are saved as a whole."""
+    if kind in TENSORS or kind in BUFFERS or kind is np.ndarray or kind in GENERATORS:
+        return True
+    ctypes_data = ctypes.c_int.__mro__[-2]
+    return issubclass(kind, (np.generic, ctypes_data)) or is_enum(kind) or _text_name(kind) is not None
+
+
+@cache
+def is_shared(kind: Any) -> bool:
+    """Return whether two holders of such a leaf see each other's changes."""
+    return not issubclass(kind, np.generic) and not is_enum(kind) and _text_name(kind) is None
+
+
+@cache
+def _text_name(kind: Any) -> str | None:
+    for name, (base, _) in TEXTS.items():
+        if kind is base or (name == "path" and issubclass(kind, PurePath)):
+            return name
+    return None
+
+
+# conversion to atoms, tensors, and lists of these: [kind, content]
+
+
+def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return a kind
+    """Return a leaf as what `torch.load(weights_only=True)` reads, or None."""
+    kind: Any = type(value)
+    if isinstance(value, torch.Tensor):
+        return _tensor_to_plain(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biufcmMSU":
+            return None
+        content = torch.from_numpy(np.frombuffer(value.tobytes(), dtype=np.uint8).copy())
+        return ["array", [value.dtype.str, list(value.shape), content]]
+    if isinstance(value, np.generic):
+        known = value.dtype.kind in "biufcmMSU"
+        return ["scalar", [value.dtype.str, np.asarray(value).tobytes()]] if known else None
+    if isinstance(value, GENERATORS):
+        return ["generator", [generator_kind(value), plain_state(generator_state(value))]]
+    if is_enum(kind):
+        return ["enum", [class_name(kind), value.name]]
+    if isinstance(value, BUFFERS):
+        return ["buffer", [getattr(value, "typecode", ""), bytes(value)]]
+    if (name := _text_name(kind)) is not None:
+        return [name, _text_of(value)]
+    return ["ctypes", [kind.__name__, bytes(value)]]
+
+
+def size_of(plain: list[Any]) -> int:
+    """Return about how many bytes a converted leaf takes."""
+    parts = plain[1] if isinstance(plain[1], list) else plain[1:]
+    return 8 + sum(part.nbytes if isinstance(part, torch.Tensor) else len(str(part)) for part in parts)
+
+
+def leaf_size(value: Any) -> int:
+    """Return about how many bytes a leaf takes, before it is converted."""
+    return value.nbytes if isinstance(value, (torch.Tensor, np.ndarray)) and not _is_sparse(value) else 64
+
+
+def _is_sparse(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is not torch.strided
+
+
+def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any:  # noqa: PLR0911 - one a kind
+    """Return what `leaf_to_plain` converted, in `current` where this is possible.
+
+    Args:
+        plain: The converted leaf.
+        current: The object that gets the content, since others may refer to it too, or None.
+        device: The device of tensors of an accelerator.
+    """
+    kind, content = plain
+    if kind == "tensor":
+        return _restore_tensor(content, current, device)
+    if kind == "sparse":
+        indices, values = (part.to("cpu" if content[4] == "cpu" else device) for part in content[:2])
+        return torch.sparse_coo_tensor(indices, values, content[2], is_coalesced=content[3], check_invariants=True)
+    if kind == "array":
+        restored = np.frombuffer(content[2].cpu().numpy().tobytes(), dtype=content[0]).reshape(content[1])
+        return _fill_array(current, restored)
+    if kind == "scalar":
+        return np.frombuffer(content[1], dtype=content[0])[0]
+    if kind == "generator":
+        return restore_generator(content, current, device)
+    if kind == "enum":
+        found: Any = find_class(content[0])
+        return found[content[1]] if found is not None and is_enum(found) else current
+    if kind == "buffer":
+        return _fill_buffer(content, current)
+    if kind == "ctypes":
+        if type(current).__name__ == content[0] and ctypes.sizeof(current) == len(content[1]):
+            ctypes.memmove(ctypes.addressof(current), content[1], len(content[1]))
+        return current
+    return TEXTS[kind][1](content)
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    return str(value // timedelta(microseconds=1)) if isinstance(value, timedelta) else str(value)
+
+
+def _tensor_to_plain(value: torch.Tensor) -> list[Any] | None:
+    if value.layout is torch.sparse_coo:
+        parts = [value._indices().detach().clone(), value._values().detach().clone()]
+        return ["sparse", [*parts, list(value.shape), value.is_coalesced(), value.device.type]]
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+        return None
+    requires_grad = value.is_leaf and value.requires_grad
+    grad = value.grad.detach().clone() if requires_grad and value.grad is not None else None
+    content = value.detach().clone(memory_format=torch.contiguous_format)
+    return ["tensor", [content, value.device.type, requires_grad, isinstance(value, torch.nn.Parameter), grad]]
+
+
+def _restore_tensor(content: list[Any], current: Any, device: torch.device) -> torch.Tensor:
+    saved, device_type, requires_grad, is_parameter, grad = content
+    target = device if device_type != "cpu" else torch.device("cpu")
+    if _is_writable(current, saved, device_type, is_parameter=is_parameter):
+        with torch.no_grad():
+            current.copy_(saved)
+        restored: torch.Tensor = current
+    else:
+        # a loaded checkpoint may be read again, and tensors of one file may share memory
+        restored = saved.to(target, copy=True)
+        restored = torch.nn.Parameter(restored, requires_grad) if is_parameter else restored
+    if restored.is_leaf and restored.requires_grad != requires_grad:
+        restored.requires_grad_(requires_grad)
+    if restored.is_leaf and requires_grad:
+        restored.grad = None if grad is None else grad.to(target, copy=True)
+    return restored
+
+
+def _is_writable(current: Any, saved: torch.Tensor, device_type: str, *, is_parameter: bool) -> bool:
+    """Return whether a tensor can take the saved values; one that was expanded has elements that share memory."""
+    if not isinstance(current, torch.nn.Parameter if is_parameter else torch.Tensor) or current.is_inference():
+        return False
+    alike = (current.shape, current.dtype, current.device.type) == (saved.shape, saved.dtype, device_type)
+    return alike and current.layout is torch.strided and 0 not in current.stride()
+
+
+def _fill_array(current: Any, restored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    filled: np.ndarray[Any, Any] = restored.copy()
+    alike = isinstance(current, np.ndarray) and (current.shape, current.dtype) == (restored.shape, restored.dtype)
+    if alike and current.flags.writeable and 0 not in current.strides:
+        filled = current
+        filled[...] = restored
+    return filled
+
+
+def _fill_buffer(content: list[Any], current: Any) -> Any:
+    code, saved = content
+    restored: Any = array(code, saved) if code else bytearray(saved)
+    if type(current) is not type(restored) or getattr(current, "typecode", "") != code:
+        return restored
+    current[:] = restored
+    return current

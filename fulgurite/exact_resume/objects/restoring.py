@@ -1,0 +1,173 @@
+"""Restore what `Encoder` converted, in the objects of a resumed run where this is possible."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fulgurite.exact_resume.objects.encoding import FACTORIES, KEPT
+from fulgurite.exact_resume.objects.kinds import (
+    ATOMS,
+    CONTAINERS,
+    can_make,
+    find_class,
+    is_named_tuple,
+    is_users,
+    label_of,
+    parts_of,
+    set_part,
+)
+from fulgurite.exact_resume.objects.leaves import leaf_from_plain
+from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk
+
+MISSING: Any = object()  # there is nothing at a path
+
+
+class Restorer:
+    """Restores values in place, so that others who hold an object see what was restored.
+
+    Args:
+        walk: A walk that visited the objects of the resumed run.
+        objects: What it found, by path.
+        device: The device of tensors of an accelerator.
+        changed: Gets the paths of what is restored.
+    """
+
+    def __init__(self, walk: Walk, objects: Mapping[str, Any], device: torch.device, changed: set[str]) -> None:
+        self._walk, self._objects, self._device, self._changed = walk, objects, device, changed
+        self._known = walk.known.objects
+        self._restored: dict[str, Any] = {}
+
+    def restore(self, plain: Any, current: Any, path: str) -> Any:
+        """Return the value that was converted.
+
+        Args:
+            plain: What `Encoder.encode` returned.
+            current: What is at the path now, or `MISSING`.
+            path: The path.
+        """
+        if plain == KEPT:
+            return current
+        self._changed.add(path)
+        if not isinstance(plain, list):
+            return plain
+        kind, content = plain
+        if kind == "known":
+            return self._known.get(content, current)
+        if kind == "same":
+            return self._restored.get(content, self._objects.get(content, current))
+        if kind == "object":
+            restored = self._restore_object(content, current, path)
+        elif kind in CONTAINERS:
+            restored = self._restore_items(kind, content, current, path)
+        else:
+            restored = self._restore_leaf(kind, content, current, path)
+        self._restored[path] = restored
+        return restored
+
+    def _is_own(self, current: Any, path: str) -> bool:
+        """Return whether no other path leads to an object; a path that no longer does gets an object of its own."""
+        return self._walk.first.setdefault(id(current), (path, current))[0] == path
+
+    def _restore_leaf(self, kind: str, content: Any, current: Any, path: str) -> Any:
+        shared = ""
+        if kind in ("tensor", "array"):
+            *content, shared = content
+        is_own = self._is_own(current, path) and self._is_own_memory(current, path, shared)
+        device = self._device
+        return leaf_from_plain([kind, content], current if is_own else None, device)
+
+    def _is_own_memory(self, current: Any, path: str, shared: str) -> bool:
+        """Return whether a tensor or an array shares its memory with what it shared it with when it was saved."""
+        if not isinstance(current, (torch.Tensor, np.ndarray)):
+            return True
+        return self._walk.first_in_memory(current, path) == (shared or path)
+
+    def _restore_items(self, kind: str, content: Any, current: Any, path: str) -> Any:
+        factory, maxlen = "", None
+        if kind == "defaultdict":
+            factory, content = content
+        elif kind == "deque":
+            maxlen, content = content
+        container = CONTAINERS[kind]
+        if type(current) is not container or not self._is_own(current, path):
+            current = MISSING
+        if kind == "deque" and current is not MISSING and current.maxlen != maxlen:
+            current = MISSING
+        if kind in ("tuple", "frozenset", "Size"):
+            held = [] if current is MISSING else list(current)
+            return container(self._items(content, held, path))
+        target = current
+        if target is MISSING:
+            target = deque(maxlen=maxlen) if kind == "deque" else container()
+            if kind == "defaultdict":
+                target = defaultdict(FACTORIES.get(factory))
+        self._restored[path] = target
+        if isinstance(target, dict):
+            _fill(target, self._pairs(content, target, path))
+        else:
+            _fill(target, self._items(content, list(target), path))
+        return target
+
+    def _items(self, content: list[Any], held: list[Any], path: str) -> list[Any]:
+        if all(type(plain) in ATOMS for plain in content):
+            return content
+        held = held + [MISSING] * (len(content) - len(held))
+        found = (self.restore(plain, held[number], f"{path}[{number}]") for number, plain in enumerate(content))
+        return [item for item in found if item is not MISSING]
+
+    def _pairs(self, content: list[Any], target: dict[Any, Any], path: str) -> dict[Any, Any]:
+        keys, pairs = list(target), {}
+        for number, (plain_key, plain) in enumerate(content):
+            key, name = plain_key, f"[{plain_key!r}]"
+            if isinstance(plain_key, list):
+                held = keys[number] if number < len(keys) else MISSING
+                key, name = self.restore(plain_key, held, f"{path}[key {number}]"), f"[item {number}]"
+            if key is not MISSING:
+                item = self.restore(plain, target.get(key, MISSING), path + name)
+                pairs.update({} if item is MISSING else {key: item})
+        return pairs
+
+    def _restore_object(self, content: Any, current: Any, path: str) -> Any:
+        label, parts = content
+        if current is MISSING or label_of(current) != label or not self._is_own(current, path):
+            kind: Any = find_class(label)
+            if not isinstance(kind, type) or not can_make(kind):
+                return current
+            if is_named_tuple(kind):
+                return tuple.__new__(kind, self.restore(parts[CONTENT], MISSING, path + CONTENT))
+            current = object.__new__(kind)
+        if isinstance(current, type):
+            return current
+        self._restored[path] = current
+        held = parts_of(current)
+        for name, plain in parts.items():
+            if name == CONTENT:
+                self._restore_content(plain, current, path)
+                continue
+            part = self.restore(plain, held.get(name, MISSING), f"{path}.{name}")
+            if part is not held.get(name, MISSING):
+                set_part(current, name, part)
+        if is_users(type(current).__module__):
+            for name in held.keys() - parts.keys() & getattr(current, "__dict__", {}).keys():
+                del vars(current)[name]
+        return current
+
+    def _restore_content(self, plain: Any, current: Any, path: str) -> None:
+        if plain == KEPT:
+            return
+        if isinstance(current, dict):
+            _fill(current, self._pairs(plain[1], current, path + CONTENT))
+        elif not isinstance(current, (tuple, frozenset)):
+            _fill(current, self._items(plain[1], list(current), path + CONTENT))
+
+
+def _fill(target: Any, items: Any) -> None:
+    """Give a container other items, without calling code of the user."""
+    base: Any = next(kind for kind in BASES if isinstance(target, kind))
+    base.clear(target)
+    (base.update if issubclass(base, (dict, set)) else base.extend)(target, items)

@@ -1,0 +1,88 @@
+"""Hash single values, so that a save finds what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+
+from fulgurite.exact_resume.objects.generator_states import GENERATORS, generator_state, state_bytes
+from fulgurite.exact_resume.objects.leaves import leaf_to_plain
+
+MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
+NUM_SAMPLED = 4096  # elements of a larger tensor or array that are read at each save
+
+
+@dataclass(frozen=True, eq=False)
+class LargeSign:
+    """The sign of a large tensor: of a sample, and of all of it where it was read as a whole."""
+
+    sample: Any
+    total: int | None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LargeSign):
+            return False
+        return self.sample == other.sample and (None in (self.total, other.total) or self.total == other.total)
+
+    def __hash__(self) -> int:
+        return hash(self.sample)
+
+
+def leaf_sign(value: Any, *, thorough: bool) -> Any:
+    """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
+    if isinstance(value, torch.Tensor):
+        return (*_tensor_sign(value.detach(), thorough=thorough), value.is_leaf and value.requires_grad)
+    if isinstance(value, np.ndarray):
+        return _array_sign(value, thorough=thorough)
+    if isinstance(value, GENERATORS):
+        return digest(state_bytes(generator_state(value)))
+    return type(value).__name__, repr(leaf_to_plain(value))
+
+
+def digest(content: Any) -> bytes:
+    """Return a hash of bytes."""
+    return blake2b(content, digest_size=16).digest()
+
+
+def _tensor_sign(value: torch.Tensor, *, thorough: bool) -> tuple[Any, ...]:
+    head = (str(value.dtype), tuple(value.shape), value.device.type)
+    if value.layout is torch.sparse_coo:
+        return *head, *(_tensor_sign(part, thorough=thorough) for part in (value._indices(), value._values()))
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+        return head
+    if value.nbytes <= MAX_HASHED_BYTES:
+        return *head, digest(_bytes_of(value))
+    positions = torch.linspace(0, value.numel() - 1, NUM_SAMPLED, dtype=torch.float64).long().to(value.device)
+    sample = digest(_bytes_of(value.reshape(-1)[positions])), 0 if value.is_inference() else value._version
+    return *head, LargeSign(sample, _sum_of_words(value.reshape(-1)) if thorough else None)
+
+
+def _bytes_of(value: torch.Tensor) -> Any:
+    value = value.cpu().resolve_conj().resolve_neg().contiguous()
+    return value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b""
+
+
+def _sum_of_words(flat: torch.Tensor) -> int:
+    flat = flat.contiguous().view(torch.uint8)
+    end = len(flat) // 8 * 8
+    return hash((int(flat[:end].view(torch.int64).sum()), int(flat[end:].sum())))
+
+
+def _array_sign(value: np.ndarray[Any, Any], *, thorough: bool) -> tuple[Any, ...]:
+    head = (value.dtype.str, value.shape)
+    if value.dtype.hasobject:
+        return *head, digest(repr(value.flat[:NUM_SAMPLED]).encode())
+    if value.nbytes <= MAX_HASHED_BYTES:
+        return *head, digest(np.ascontiguousarray(value).reshape(-1).view(np.uint8)) if value.size else b""
+    sample = digest(np.ascontiguousarray(value.flat[:: value.size // NUM_SAMPLED]).view(np.uint8))
+    whole = thorough and value.flags.c_contiguous and value.base.__class__.__name__ != "mmap"
+    return *head, LargeSign(sample, _sum_of_words(torch.from_numpy(_words(value))) if whole else None)
+
+
+def _words(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    flat = value.reshape(-1).view(np.uint8)
+    return flat if flat.flags.writeable else flat.copy()

@@ -1,0 +1,263 @@
+"""Walk over what objects hold, visiting each object once, so that what several share stays shared."""
+
+from __future__ import annotations
+
+import marshal
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from operator import length_hint
+from os import urandom
+from types import GeneratorType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import AttributeDict
+
+from fulgurite.exact_resume.objects.kinds import (
+    ATOMS,
+    CODE,
+    CONTAINERS,
+    has_position,
+    is_infrastructure,
+    label_of,
+    parts_of,
+)
+from fulgurite.exact_resume.objects.leaves import is_leaf, is_shared
+from fulgurite.exact_resume.objects.signs import digest, leaf_sign
+
+MAX_ITEMS = 1000  # of a container whose items are compared one by one
+MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save
+NUM_SAMPLED_ITEMS = MAX_ITEMS // 2
+CONTENT = "/content"  # the items of an object whose class inherits from a container
+
+
+BASES = (AttributeDict, OrderedDict, Counter, defaultdict, dict, deque, list, set, frozenset, tuple)
+
+
+class Same(str):
+    """Sign of an object that was visited before, at this path."""
+
+    __slots__ = ()
+
+
+class Node(NamedTuple):
+    """What a walk found at a path.
+
+    Args:
+        form: "atom", "leaf", "items", "bulk" (items that are compared as a whole), "object", "known" (saved by others),
+            "same" (visited before at the path `sign`), "opaque" or "constant".
+        sign: Differs after the node itself changed, without its children.
+        children: What it holds, by what their paths add to its own.
+    """
+
+    form: str
+    sign: Any
+    children: tuple[tuple[str, Any], ...] = ()
+
+
+class Known:
+    """Objects that a checkpoint saves otherwise.
+
+    Args:
+        pairs: Each object and its name; an empty name: it holds no state. The first name of an object counts.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Any, str]] = ()) -> None:
+        self._pairs = list(pairs)
+        self.names = {id(value): name for value, name in reversed(self._pairs)}
+
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The objects by name."""
+        return {name: value for value, name in self._pairs if name}
+
+    @cached_property
+    def memory(self) -> dict[int, str]:
+        """Names of tensors by the address of their memory."""
+        return {address: name for value, name in reversed(self._pairs) if (address := memory_of(value))}
+
+
+class Walk:
+    """One walk over the objects of a run.
+
+    Args:
+        known: Objects that a checkpoint saves otherwise.
+        thorough: Whether what is too large to be saved is read as a whole.
+    """
+
+    def __init__(self, known: Known, *, thorough: bool = True) -> None:
+        self.known = known
+        self.thorough = thorough
+        self.first: dict[int, tuple[str, Any]] = {}  # path of the first visit, and the object, so that its id stays
+        self.memory: dict[int, str] = {}  # path of the first tensor or array in a block of memory
+
+    def visit(self, value: Any, path: str, *, signed: bool = True, weights: bool = False) -> Node:
+        """Return what is at a path.
+
+        Args:
+            value: The object there.
+            path: How it is reached.
+            signed: Whether the signs of leaves and bulks are needed.
+            weights: Whether it is part of a module or an optimizer, and read as a whole.
+        """
+        kind: Any = type(value)
+        if kind in ATOMS:
+            return Node("atom", _atom_sign(value))
+        if (name := self.known.names.get(id(value))) is not None:
+            return Node("known" if name else "constant", name)
+        if is_leaf(kind):
+            if is_shared(kind) and (earlier := self._seen(value, path)):
+                return Node("same", Same(earlier))
+            thorough = self.thorough or weights
+            sign = (leaf_sign(value, thorough=thorough), self._block(value, path)) if signed else None
+            return Node("leaf", sign)
+        is_container = CONTAINERS.get(kind.__name__) is kind
+        if not is_container and is_infrastructure(kind):
+            return Node("constant", None)
+        if kind not in (tuple, frozenset, torch.Size) and (earlier := self._seen(value, path)):
+            return Node("same", Same(earlier))
+        if is_container:
+            return self._visit_items(value, signed=signed)
+        return self._visit_object(value)
+
+    def shared_with(self, value: Any, path: str) -> str:
+        """Return the path of the first tensor or array in the same memory; empty: this one."""
+        return self._block(value, path)
+
+    def _seen(self, value: Any, path: str) -> str:
+        earlier = self.first.setdefault(id(value), (path, value))[0]
+        return earlier if earlier != path else ""
+
+    def _block(self, value: Any, path: str) -> str:
+        first = self.first_in_memory(value, path)
+        return first if first != path else ""
+
+    def first_in_memory(self, value: Any, path: str) -> str:
+        """Return the name or the path of the first tensor or array in the memory of one."""
+        if not (address := memory_of(value)):
+            return path
+        return self.known.memory.get(address) or self.memory.setdefault(address, path)
+
+    def _visit_items(self, value: Any, *, signed: bool) -> Node:
+        keys = _keys_sign(value)
+        if len(value) <= MAX_HASHED_ITEMS or self.thorough:
+            try:  # far faster than item by item; fails for what is not plain
+                sign = digest(marshal.dumps(value, 2))
+                return Node("bulk", (type(value).__name__, len(value), sign), children_of(value))
+            except ValueError:
+                pass
+        if len(value) <= MAX_ITEMS:
+            return Node("items", (type(value).__name__, len(value), keys), children_of(value))
+        sample = self._sample_sign(list(value.items() if isinstance(value, Mapping) else value)) if signed else None
+        return Node("bulk", (type(value).__name__, len(value), sample), children_of(value))
+
+    def _sample_sign(self, items: list[Any]) -> bytes:
+        sampled = [*items[:: -(-len(items) // NUM_SAMPLED_ITEMS)], *items[-NUM_SAMPLED_ITEMS:]]
+        return fingerprint(tuple(sampled), self.known, thorough=self.thorough)
+
+    def _visit_object(self, value: Any) -> Node:
+        kind: Any = type(value)
+        label = label_of(value)
+        if has_position(kind):
+            return Node("opaque", (label, _position_of(value)))
+        parts = parts_of(value)
+        children = tuple((f".{name}", part) for name, part in parts.items())
+        if isinstance(value, CODE) or parts or isinstance(value, BASES):
+            items = base_container(value)
+            inner = () if items is None else ((CONTENT, items),)
+            return Node("object", (label, tuple(parts)), (*inner, *children))
+        return Node("object", (label, ())) if hasattr(value, "__dict__") else Node("opaque", (label, _reduced(value)))
+
+
+def children_of(container: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the items of a container, by what their paths add; keys that are objects come before their values."""
+    if not isinstance(container, Mapping):
+        return tuple((f"[{number}]", item) for number, item in enumerate(container))
+    found: list[tuple[str, Any]] = []
+    for number, (key, item) in enumerate(container.items()):
+        if type(key) in ATOMS:
+            found.append((f"[{key!r}]", item))
+        else:
+            found += [(f"[key {number}]", key), (f"[item {number}]", item)]
+    return tuple(found)
+
+
+def base_container(value: Any) -> Any:
+    """Return the content of an object whose class inherits from a container, as a plain container."""
+    base: Any = next((kind for kind in BASES if isinstance(value, kind)), None)
+    if base is None:
+        return None
+    if issubclass(base, dict):
+        return dict(base.items(value))
+    return {set: set, tuple: tuple}.get(base, list)(base.__iter__(value))
+
+
+def memory_of(value: Any) -> int:
+    """Return the address of the memory of a tensor or an array, or 0."""
+    if isinstance(value, torch.Tensor):
+        return value.untyped_storage().data_ptr() if value.layout is torch.strided and not value.is_meta else 0
+    if not isinstance(value, np.ndarray):
+        return 0
+    while isinstance(value.base, np.ndarray):
+        value = value.base
+    return int(value.__array_interface__["data"][0]) if value.size else 0
+
+
+def fingerprint(value: Any, known: Known, *, thorough: bool = True) -> bytes:
+    """Return a hash that differs after something in a value changed.
+
+    Args:
+        value: Any object.
+        known: Objects that count as constant.
+        thorough: Whether large tensors and containers are read as a whole.
+    """
+    signs = (repr((path, node.sign)).encode() for path, _, node in scan(Walk(known, thorough=thorough), value, ""))
+    return digest(b"|".join(signs))
+
+
+def scan(walk: Walk, value: Any, path: str, *, signed: bool = True) -> Iterator[tuple[str, Any, Node]]:
+    """Yield the path, the object and the node of each thing in a value, without the items of a bulk."""
+    pending = [(path, value, False)]
+    while pending:
+        path, value, weights = pending.pop()
+        node = walk.visit(value, path, signed=signed, weights=weights)
+        yield path, value, node
+        if node.form in ("items", "object"):
+            weights = weights or holds_weights(value)
+            pending += [(path + name, child, weights) for name, child in reversed(node.children)]
+
+
+def holds_weights(value: Any) -> bool:
+    """Return whether what an object holds is weights, of any size."""
+    return isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
+
+
+def _atom_sign(value: Any) -> Any:
+    if isinstance(value, (str, bytes)) and len(value) > 64:
+        return type(value).__name__, digest(value.encode(errors="replace") if isinstance(value, str) else value)
+    return type(value).__name__, repr(value)
+
+
+def _keys_sign(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(repr(key) if type(key) in ATOMS else "" for key in value) if len(value) <= MAX_ITEMS else None
+    return getattr(value, "maxlen", None)
+
+
+def _position_of(iterator: Any) -> Any:
+    """Return what differs after an iterator moved; something new each time where nothing can be read."""
+    if isinstance(iterator, GeneratorType):
+        return iterator.gi_frame and iterator.gi_frame.f_lasti
+    position = getattr(iterator, "_num_yielded", None)  # of a DataLoader
+    hint = length_hint(iterator, -1) if position is None else position
+    return hint if hint >= 0 else urandom(8)
+
+
+def _reduced(value: Any) -> Any:
+    """Return what pickle reads of an object without attributes, such as a C type; None where it reads nothing."""
+    try:
+        return repr(value.__reduce_ex__(4)[1:])
+    except Exception:  # noqa: BLE001 - any class may refuse in a way of its own
+        return None
