@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fulgurite.core.errors import UserError
+
 LAST, AUTO = "last", "auto"
 # Keys of a single start, which a resumed run does not inherit.
 NOT_INHERITED = ("resume", "ckpt_path", "ckpt_sha256")
@@ -25,6 +27,12 @@ _WITH_VALUE = frozenset(
      "--experimental-rerun")
 )  # fmt: skip
 
+_OPTIONS = (
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
+    "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+    "--dry-run",
+)  # fmt: skip
+
 
 def options_first(arguments: Sequence[str]) -> list[str]:
     """Return a command line with its options before its overrides: argparse cannot read an override on each side."""
@@ -35,6 +43,23 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         is_value = last in _WITH_VALUE or (last in {"--info", "-i"} and "=" not in argument)
         (options if argument.startswith("-") or is_value else overrides).append(argument)
     return [*options, *overrides]
+
+
+def refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Refuse an override that is written like an option; argparse would read `--experiment` as `--experimental-rerun`.
+
+    Raises:
+        UserError: All of them, one line each.
+    """
+    lines = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        is_option = any(option.startswith(name) for option in _OPTIONS) and name != "--experiment"
+        if len(name) > 2 and name.startswith("--") and not is_option:
+            given = value if equals else "<value>"
+            lines.append(f"{argument}: there is no such option. Values are set without dashes: {name[2:]}={given}")
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def as_grammar(override: str) -> str:

@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import MutableMapping
 from contextlib import suppress
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import rank
@@ -75,9 +77,12 @@ def _started_script() -> Path | None:
 
 
 def prepare_environment() -> None:
-    """Export the root as `PROJECT_ROOT`, which configs read, and load its `.env`.
+    """Export the root as `PROJECT_ROOT`, which configs read, load its `.env` and import its `src/resolvers.py`.
 
     Variables that are set already win over `.env`.
+
+    Raises:
+        UserError: There is no project, or its `src/resolvers.py` raises an error.
     """
     root = project_root()
     os.environ[VARIABLE] = str(root)
@@ -85,6 +90,31 @@ def prepare_environment() -> None:
         from dotenv import load_dotenv
 
         load_dotenv(root / ".env")
+    _import_resolvers(root / "src" / "resolvers.py")
+
+
+def _import_resolvers(file: Path) -> None:
+    """Import the file in which a project registers resolvers of its own, once.
+
+    Raises:
+        UserError: The file raises an error.
+    """
+    name = "src.resolvers"
+    if not file.is_file() or getattr(sys.modules.get(name), "__file__", None) == str(file):
+        return
+    if str(file.parents[1]) not in sys.path:  # python -m fulgurite in another folder: the file may import from src
+        sys.path.insert(0, str(file.parents[1]))
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 1
+        raise UserError(f"{file}:{line}: {type(error).__name__}: {error}. Correct the file.") from error
 
 
 def use_writable_caches(env: MutableMapping[str, str]) -> None:

@@ -46,6 +46,8 @@ def plan_resume(config: DictConfig) -> None:
         run = RunDirectory.read(Path(name), argument=f"resume={name}")
     elif mode == CONTINUE:
         run = _find_matching_run(config, task, torchrun=None if name else torchrun)
+        if run is None and name and rank() == 0:
+            sys.stderr.write(f"resume={AUTO}: no unfinished run has this config. This starts a new run\n")
     elif name:
         raise UserError(
             f"resume={AUTO}: resume.mode={mode} starts a new run. Name the run that holds the weights: "

@@ -25,6 +25,7 @@ from fulgurite.config.override_text import (
     options_first,
     override_key,
     quoted,
+    refuse_unknown_options,
 )
 from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
@@ -40,8 +41,10 @@ def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
         config_name: `train` or `eval`.
 
     Raises:
-        UserError: The named run does not exist or cannot be resumed, or `resume=` is combined with `-m`.
+        UserError: The named run does not exist or cannot be resumed, `resume=` is combined with `-m`, or an option is
+            unknown.
     """
+    refuse_unknown_options(overrides)
     return options_first(_expand(overrides, config_name))
 
 

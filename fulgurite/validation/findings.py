@@ -11,6 +11,8 @@ from fulgurite.core.redact import MASK, is_secret_key, mask_override
 
 _LONGEST = 80  # characters of a value that are shown
 
+PACKAGE = "# @package _global_"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -43,3 +45,8 @@ def shown(key: str, value: Any) -> str:
         return MASK
     text = " ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def lacks_package(group: str) -> str:
+    """Return the rule about a file of a group whose keys are to stand at the top of the config."""
+    return f"without its first line '{PACKAGE}' the keys of the file stand below {group!r}. Add that line"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.left_out import CONFLICT
 from fulgurite.config.origins import file_of, shown_path
 from fulgurite.core.errors import did_you_mean, suggest_or_list
+from fulgurite.validation.findings import PACKAGE, lacks_package
 from fulgurite.validation.overrides import describe_override, groups_of, options_of, single
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILE = re.compile(r"In '([^']+)'")
+_DEFAULT = re.compile(r"\s*-\s+(override\s+)?(/)?([\w/]+)(?:@\S+)?:\s*([^\s#]+)")  # an entry of a defaults list
+_WANTS_OVERRIDE = re.compile(r"Could not override '|No match in the defaults list|Invalid Defaults List override")
 _OPTION = re.compile(
     r"Could not (?:find|load) '([^']+)'|Could not override '([^']+)'|Invalid Defaults List override '([^':]+)"
 )  # the last form is that of Hydra 1.4
@@ -76,6 +79,8 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
         place = f"{shown_path(Path(mark.name))}:{mark.line + 1}: " if mark else ""
         return place, f"not valid YAML: {error.problem}. Correct the line"
     message = str(error)
+    if written := next(_explain_defaults(message, repository, groups), None):
+        return written
     wanted = next(((found[1] or found[2] or found[3]).lstrip("/") for found in _OPTION.finditer(message)), None)
     place = _place(wanted, message, repository, groups)
     if isinstance(error, MissingConfigException) and wanted:
@@ -86,6 +91,33 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
         near = suggest_or_list(wanted, groups_of(repository), "There is")
         return place, f"overrides a group that does not exist: {wanted!r}{near}"
     return place, one_line(error)
+
+
+def _explain_defaults(
+    message: str, repository: IConfigRepository, groups: Sequence[Override]
+) -> Iterator[tuple[str, str]]:
+    """Yield place and rule of an entry of a defaults list that lacks `override`, a slash or the package of its file."""
+    blamed = _FILE.search(message)
+    named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
+    several = re.search(r"Multiple values for ([^\s.]+)\. To override a value use 'override [^:]+: (.*)'", message)
+    for config in dict.fromkeys([*([blamed[1]] if blamed else []), *reversed(named)]):
+        if (file := file_of(config, repository.get_sources())) is None:
+            continue
+        text = file.read_text(encoding="utf-8")
+        has_package = re.search(r"^#\s*@package", text, re.MULTILINE) is not None
+        for number, line in enumerate(text.splitlines(), start=1):
+            if (entry := _DEFAULT.match(line)) is None:
+                continue
+            override, slash, group, option = entry.groups()
+            place, right = f"{shown_path(file)}:{number}: ", f"Write '- override /{group}: {option}'"
+            if several and not override and (group, option) == (several[1].partition("@")[0], several[2]):
+                yield place, f"/{group} has a value already. {right}"
+            elif not several and _WANTS_OVERRIDE.search(message) and override and group in groups_of(repository):
+                if not slash:
+                    header = "" if has_package else f", and '{PACKAGE}' as the first line"
+                    yield place, f"a group of another folder needs a slash. {right}{header}"
+                elif not has_package:
+                    yield f"{shown_path(file)}:1: ", lacks_package(config.partition("/")[0])
 
 
 def _place(word: str | None, message: str, repository: IConfigRepository, groups: Sequence[Override]) -> str:

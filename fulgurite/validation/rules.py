@@ -17,7 +17,8 @@ from fulgurite.config.schema import TOP_LEVEL, describe_move, field_types
 from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation, join, leaves, paths_of
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import did_you_mean, suggest_path
-from fulgurite.validation.findings import Finding, shown
+from fulgurite.core.project import project_root
+from fulgurite.validation.findings import Finding, lacks_package, shown
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
@@ -45,6 +46,9 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
             yield Finding(key, moved, value)
         elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
+            if not group and isinstance(value, dict) and (project_root() / "configs" / key).is_dir():
+                yield Finding(key, lacks_package(key))
+                continue
             near = suggest_path(key, [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)])
             remedy = ". Remove it" if group else f". Remove it, or put values of your own below vars: vars.{name}"
             yield Finding(key, f"nothing reads this key{near or remedy}", value)

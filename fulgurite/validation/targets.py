@@ -100,7 +100,7 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
     signature = read_signature(target)
     if isinstance(signature, NotFound):
         moved = next((new for old, new in MOVED.items() if is_below(target, [old])), None)
-        rule = f"moved. Use {moved}" if moved else _explain_not_found(signature)
+        rule = f"moved. Use {moved}" if moved else _explain_not_found(signature, target)
         yield Finding(f"{key}._target_", rule, target)
     elif isinstance(signature, Signature):
         yield from _check_names(written, key, signature, closed=closed)
@@ -137,7 +137,9 @@ def is_installed(package: str) -> bool:
     return module is not None and (module.file is not None or module.opaque)
 
 
-def _explain_not_found(found: NotFound) -> str:
+def _explain_not_found(found: NotFound, target: str) -> str:
+    if isinstance(read_signature(f"src.{target}"), Signature):
+        return f"a class of the project is named from its root. Write src.{target}"
     if not found.holder:
         import pkgutil
 
