@@ -68,6 +68,15 @@ class ShardSpec:
         return derive_seed("loader", self.seed, *map(repr, self.place)) if self.place else self.seed
 
 
+# what a position amid an epoch depends on, by its key in checkpoints, as messages name it
+SETTING_NAMES = {
+    "seed": "seed",
+    "processes": "trainer.devices",
+    "examples": "examples of the data set",
+    "batch_size": "data.batch_size",
+}
+
+
 class ExactLoader(DataLoader[Any]):
     """A DataLoader whose order is a function of seed and epoch, and which can resume amid an epoch.
 
@@ -193,10 +202,10 @@ class ExactLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`."""
         for name, value in self._settings.items():
-            if state[name] != value:
+            if (saved := state.get(name, value)) != value:
                 raise UserError(
-                    f"data: the checkpoint was saved amid an epoch with {name.replace('_', ' ')} {state[name]}, "
-                    f"now {value}. Pass the same value, or set resilience.exact_resume=false."
+                    f"{SETTING_NAMES[name]}={value}: the checkpoint was saved amid an epoch with {saved}. "
+                    f"Pass {saved}, or set resilience.exact_resume=false."
                 )
         self._restored = {"pass": 0, **state}
 
@@ -204,8 +213,12 @@ class ExactLoader(DataLoader[Any]):
         """Return what a position depends on; the length is that of the data set when the loader was made."""
         order = self.order
         if isinstance(order, OwnOrder):
-            sized = isinstance(self.dataset, Sized)
-            return {"seed": order.seed, "examples": len(cast("Sized", self.dataset)) if sized else 0}
+            sized, streams = isinstance(self.dataset, Sized), self._spec.streams
+            return {
+                "seed": order.seed,
+                "processes": 1 if streams is None else streams.trainer.world_size,
+                "examples": len(cast("Sized", self.dataset)) if sized else 0,
+            }
         return {
             "seed": order.seed,
             "processes": order.num_replicas,

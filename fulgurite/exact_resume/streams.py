@@ -15,7 +15,10 @@ from torch.utils.data import IterableDataset
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
+from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.stream_cursor import StreamCursor, StreamSpec
+
+log = RankedLogger(__name__)
 
 CURSOR = "_fulgurite_cursor"  # attribute of a followed loader
 
@@ -39,6 +42,13 @@ def follow(loader: Any, spec: StreamSpec, place: str = "") -> bool:
         loader.__class__ = _followed_class(cast("Hashable", type(loader)))
     except TypeError:  # a built-in or a compiled class
         return False
+    if (world_size := spec.trainer.world_size) > 1:
+        log.info(
+            "%s: a stream is not split among processes: each of the %d reads all that its data set yields. Unless its "
+            "__iter__ takes only the examples of its rank (torch.distributed.get_rank()), all train on the same ones.",
+            cursor.name,
+            world_size,
+        )
     if source is None:
         name_inexact(cursor.name, _reason(loader, spec))
         # Lightning warns of loaders without state_dict(), which is no longer true and names nothing
@@ -76,8 +86,8 @@ def load_stream_states(trainer: Trainer, ranks: Sequence[list[dict[str, Any] | N
     """
     if ranks and len(ranks) != trainer.world_size:
         raise UserError(
-            f"data: a stream was saved with processes {len(ranks)}, now {trainer.world_size}. "
-            "Pass the same value, or set resilience.exact_resume=false."
+            f"trainer.devices={trainer.num_devices}: the checkpoint has the positions of a stream in {len(ranks)} "
+            f"processes, and this run has {trainer.world_size}. Use {len(ranks)}, or set resilience.exact_resume=false."
         )
     loaders = train_loaders(trainer)
     for loader, saved in zip(loaders, ranks[trainer.global_rank] if ranks else [], strict=False):

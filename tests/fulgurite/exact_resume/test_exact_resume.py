@@ -156,7 +156,7 @@ def test_another_number_of_processes_amid_an_epoch_is_refused_in_one_line(tmp_pa
     checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
     said = tmp_path / "other.log"
     assert start_process([*words, checkpoint, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/other"], said) == 2
-    assert "processes 1, now 2" in said.read_text()
+    assert "trainer.devices=2: the checkpoint was saved amid an epoch with 1." in said.read_text()
 
 
 @pytest.mark.slow
@@ -242,8 +242,14 @@ def test_an_epoch_has_every_example_once_and_the_rest_follows_a_restored_place()
 
 def test_another_batch_size_amid_an_epoch_is_refused_in_one_line() -> None:
     state = {**_loader().state_dict(), "batch_size": 16}
-    with pytest.raises(UserError, match=r"batch size 16, now 8.*exact_resume=false"):
+    with pytest.raises(UserError, match=r"data.batch_size=8: .* amid an epoch with 16.*exact_resume=false"):
         _loader().load_state_dict(state)
+
+
+def test_another_number_of_processes_is_refused_for_a_sampler_of_the_user_too() -> None:
+    state = {**_loader(sampler=[3, 1, 2]).state_dict(), "processes": 2}
+    with pytest.raises(UserError, match=r"trainer.devices=1: .* amid an epoch with 2\."):
+        _loader(sampler=[3, 1, 2]).load_state_dict(state)
 
 
 class Stream(IterableDataset[int]):

@@ -343,7 +343,7 @@ def test_another_number_of_processes_is_refused_in_one_line(tmp_path: Path) -> N
     torch.save(checkpoint, path)
     manifest = next(tmp_path.glob("last.ckpt*.json"))
     manifest.unlink()
-    with pytest.raises(UserError, match="a stream was saved with processes 2, now 1"):
+    with pytest.raises(UserError, match="positions of a stream in 2 processes, and this run has 1"):
         _fit(tmp_path, STREAMS["a stream with a state"])
 
 
