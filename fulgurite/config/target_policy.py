@@ -51,7 +51,7 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
         if names["_target_"] in LOOKUPS:
             names = {"path": block.get("path")}
         for name, target in names.items():
-            if isinstance(target, str) and target != MISSING and (problem := _problem(target, more, name)):
+            if isinstance(target, str) and target != MISSING and (problem := problem_of(target, more, name)):
                 findings.append(f"{path}.{name}: {target!r} {problem}")
     if findings:
         raise ConfigError(findings)
@@ -69,7 +69,7 @@ def _blocks(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _blocks(child, join(key, position))
 
 
-def _problem(target: str, more: Sequence[str], name: str) -> str:
+def problem_of(target: str, more: Sequence[str], name: str) -> str:
     """Return why a config may not name a target, or an empty string."""
     try:
         found = locate(target)
@@ -119,6 +119,16 @@ def _rejection(found: Any, more: Sequence[str]) -> str:
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
     if isinstance(found, ModuleType):
         name = found.__name__
+    return rejection_of(name, more)
+
+
+def rejection_of(name: str, more: Sequence[str]) -> str:
+    """Return why configs may not call the object of a dotted name, or an empty string.
+
+    Args:
+        name: The module that defines the object, and its name there.
+        more: Names that the project allows.
+    """
     is_refused = is_within(name, REFUSED) and not is_within(name, ALLOWED)
     if name.partition(".")[0] in sys.stdlib_module_names:
         is_refused = name not in STDLIB and not is_within(name, STDLIB_MODULES)

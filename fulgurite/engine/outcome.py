@@ -29,6 +29,7 @@ from fulgurite.core.errors import (
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
+from fulgurite.engine.components.causes import explain_usage
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 from fulgurite.terminal.color_handler import colored, wrapped
 
@@ -69,7 +70,7 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", missing or reason, EXIT_USER)
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
-    if explained := explain_file_error(error, cfg):
+    if explained := explain_usage(error, cfg) or explain_file_error(error, cfg):
         return Outcome("failed", explained, EXIT_USER)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH

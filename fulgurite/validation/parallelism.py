@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fulgurite.config.view import UNKNOWN, ConfigView
+from fulgurite.core.errors import suggest_or_list
+from fulgurite.core.project import project_root
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.resolve import ancestry, locate
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 NOT_FUSED = (".SGD", ".Adagrad")  # of torch.optim: fused, but not for DTensor parameters
 
 
@@ -29,6 +33,20 @@ class Processes:
 
     def __str__(self) -> str:
         return f"{self.number} processes" + (f" ({self.nodes} nodes of {self.devices})" if self.nodes > 1 else "")
+
+
+def check_accelerator(view: ConfigView) -> Iterator[Finding]:
+    """Yield the name of an accelerator that Lightning lacks; installed packages and the project may register others."""
+    trainer = view.written.get("trainer")
+    if not isinstance(trainer, dict) or trainer.get("_target_") != "lightning.pytorch.Trainer":
+        return
+    name = view.resolve(trainer.get("accelerator"), "trainer.accelerator")
+    if not isinstance(name, str) or name in ACCELERATORS or re.fullmatch(r"[a-z]pu|\$.*", name):
+        return
+    sources = (file.read_text(encoding="utf-8", errors="replace") for file in (project_root() / "src").rglob("*.py"))
+    if not any("accelerators" in text for text in sources):
+        near = suggest_or_list(name, ACCELERATORS, "There is")
+        yield Finding("trainer.accelerator", f"there is no such accelerator{near}", trainer["accelerator"])
 
 
 def check_batch_size(view: ConfigView) -> Iterator[Finding]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from fulgurite.config.origins import shown_path
 from fulgurite.config.override_text import is_below
+from fulgurite.config.target_policy import LOOKUPS, problem_of, rejection_of
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
+from fulgurite.validation.signatures.resolve import locate
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound, find_module
 
@@ -98,7 +103,9 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
         yield Finding(key, rule)
         return
     signature = read_signature(target)
-    if isinstance(signature, NotFound):
+    if rule := _syntax_error(target) or _refused(view, target):
+        yield Finding(f"{key}._target_", rule, target)
+    elif isinstance(signature, NotFound):
         moved = next((new for old, new in MOVED.items() if is_below(target, [old])), None)
         rule = f"moved. Use {moved}" if moved else _explain_not_found(signature, target)
         yield Finding(f"{key}._target_", rule, target)
@@ -108,6 +115,31 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
             path = join(key, name)
             if name in written and not parameter.positional_only:
                 yield from _check_value(view.resolve(written[name], path), written[name], path, parameter, target)
+
+
+def _syntax_error(target: str) -> str | None:
+    """Return the place of a syntax error in the file of a target, which its import would raise."""
+    parts = target.split(".")
+    modules = (find_module(".".join(parts[:end])) for end in range(len(parts), 0, -1))
+    module = next((found for found in modules if found is not None), None)
+    if module is None or module.error is None or module.file is None:
+        return None
+    return f"{shown_path(module.file)}:{module.error.lineno}: SyntaxError: {module.error.msg}. Correct the line"
+
+
+def _refused(view: ConfigView, target: str) -> str | None:
+    """Return why configs may not call a target, as far as its source and the standard library show it."""
+    extras = view.written.get("extras")
+    more = view.resolve(extras.get("allowed_targets"), "extras.allowed_targets") if isinstance(extras, dict) else None
+    allowed = [str(name) for name in more] if isinstance(more, list) else []
+    if target in LOOKUPS:
+        return None
+    if target.partition(".")[0] in sys.stdlib_module_names:
+        return problem_of(target, allowed, "_target_") or None
+    found = locate(target)
+    if not isinstance(found, tuple) or isinstance(found[0].node, ast.expr):
+        return None
+    return rejection_of(f"{found[0].module.name}.{found[0].node.name}", allowed) or None
 
 
 def _unusable(target: str) -> str | None:
@@ -184,8 +216,19 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
         elif not contradicts_default(parameter.annotation, parameter.module, parameter.default):
             rule = f"{_explain_value(value, written, name, parameter)}. The value is passed as it is"
             yield Finding(key, rule, written, is_warning=True)
+    elif isinstance(value, dict) and _wants_target(value, parameter, is_strict=is_strict):
+        rule = _explain_value(value, written, name, parameter)
+        yield Finding(key, rule if is_strict else f"{rule}, if the class does not", is_warning=not is_strict)
     elif is_strict:
         yield from check_range(value, written, key)
+
+
+def _wants_target(value: dict[str, Any], parameter: Parameter, *, is_strict: bool) -> bool:
+    """Return whether a dictionary stands for an object; other classes than those of a component may read it."""
+    if match(value, parameter.annotation, parameter.module) is not Match.OBJECT:
+        return False
+    wanted = describe(parameter.annotation, parameter.module)
+    return is_strict or any(f"({kind})" in wanted for kind in ("Optimizer", "LRScheduler", "Module"))
 
 
 def _is_strict(parameter: Parameter) -> bool:
@@ -208,6 +251,8 @@ def _explain_value(value: Any, written: Any, name: str, parameter: Parameter) ->
             return f"{name} wants {wanted}, and an environment variable is text. Write ${{oc.decode:{written}}}"
         if value == "None":
             return f"{name} wants {wanted}, and None is text in YAML. Write null"
+    if isinstance(value, dict):
+        return f"{name} wants {wanted}, and this block has no _target_. Add one"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     quotes = ". Put it in quotes" if is_number and "text" in wanted and "number" not in wanted else ""
     return f"{name} wants {wanted}{quotes or ('. Set its _target_' if wanted.startswith('an object') else '')}"

@@ -15,7 +15,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.missing_values import check_missing_values
-from fulgurite.validation.parallelism import check_batch_size, check_fused, check_mesh_sizes
+from fulgurite.validation.parallelism import check_accelerator, check_batch_size, check_fused, check_mesh_sizes
 from fulgurite.validation.process_group import check_processes
 from fulgurite.validation.rules import (
     check_checkpoint,
@@ -33,7 +33,8 @@ log = RankedLogger(__name__)
 
 CHECKS = (
     check_keys, check_types, check_tags, check_checkpoint, check_resume, check_parts, check_groups, check_epochs,
-    check_folds, check_batch_size, check_mesh_sizes, check_fused, check_processes, check_missing_values, check_targets,
+    check_folds, check_accelerator, check_batch_size, check_mesh_sizes, check_fused, check_processes,
+    check_missing_values, check_targets,
 )  # fmt: skip
 
 

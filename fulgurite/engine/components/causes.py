@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 from traceback import walk_tb
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from fulgurite.config.target_policy import locate
 from fulgurite.config.view import leaves
 from fulgurite.core.errors import ConfigError, suggest_or_list
+
+UNUSED_BY_NAME = "trainer.strategy=ddp_find_unused_parameters_true"
+# Errors of torch and Lightning, and what the user does about them.
+USAGE = {
+    "Expected to have finished reduction|parameters that were not used in producing the loss": (
+        "the loss does not depend on all parameters, whose gradients DDP waits for. Set {unused}"
+    ),
+    r"can't inject a \(distributed\) sampler|Trying to inject a modified sampler": (
+        "trainer.use_distributed_sampler: Lightning cannot divide the batches of your batch sampler over the "
+        "processes. Let it yield those of its rank only, and set +trainer.use_distributed_sampler=false"
+    ),
+    r"multiple `\w+`, but no `dataloader_idx` argument in `([^`]+)\(\)`": (
+        "{0}: there are several loaders. Add the argument dataloader_idx=0 to it"
+    ),
+}
 
 
 def first_cause(error: Exception, key: str, node: Any) -> Exception:
@@ -22,10 +39,57 @@ def first_cause(error: Exception, key: str, node: Any) -> Exception:
         node: Its config.
     """
     cause = error.__cause__
-    if type(error).__name__ == "InstantiationException" and isinstance(cause, (TypeError, ValueError)):
+    is_rejection = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
+    if type(error).__name__ == "InstantiationException" and cause is not None and is_rejection:
         found = next(_enum_findings(cause, key, node), None)
-        return ConfigError([found or f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}"])
+        return ConfigError([found or _rejected(cause, key, node)])
     return cause if isinstance(cause, Exception) else error
+
+
+def _rejected(cause: BaseException, key: str, node: Any) -> str:
+    """Return one line about rejected arguments, with the key of the one that the message names."""
+    message = (str(cause).splitlines() or [""])[0]
+    for path, value in leaves(OmegaConf.to_container(node, resolve=False), key):
+        name = path.rpartition(".")[2]
+        is_quoted = re.search(rf"[`'\"]{re.escape(name)}[`'\"]", message) is not None
+        if message.lower().startswith(f"{name.lower()} ") or (is_quoted and str(value) in message):
+            return f"{path}={value}: {message}"
+    return f"{key}: {type(cause).__name__}: {message}"
+
+
+def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
+    """Return one line about an error that a setting or an argument of the user's code prevents; None for others.
+
+    Args:
+        error: What ended a run.
+        cfg: The run's config; None without one.
+    """
+    message = str(error)
+    for pattern, rule in USAGE.items():
+        if (found := re.search(pattern, message)) is not None:
+            strategy = OmegaConf.select(cfg, "trainer.strategy") if cfg is not None else None
+            is_block = isinstance(strategy, DictConfig)
+            setting = "+trainer.strategy.find_unused_parameters=true" if is_block else UNUSED_BY_NAME
+            return rule.format(*found.groups(), unused=setting)
+    if cfg is None or not isinstance(error, (TypeError, ValueError)):
+        return None
+    return next(_rejected_later(error, cfg), None)
+
+
+def _rejected_later(error: TypeError | ValueError, cfg: DictConfig) -> Iterator[str]:
+    """Yield the optimizer or scheduler of torch that rejects its arguments when the model makes it."""
+    last = [frame for frame, _ in walk_tb(error.__traceback__)][-1:]
+    kinds = {type(frame.f_locals["self"]) for frame in last if "self" in frame.f_locals}
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if kind.__module__.startswith("torch.optim.")}
+    lacking = re.match(r"(?:__new__|(\w+)\.__init__)\(\) missing \d+ required", str(error))
+    for path, target in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        key, _, name = path.rpartition(".")
+        if name != "_target_" or not str(target).startswith("torch.optim."):
+            continue
+        kind = locate(str(target))
+        is_it = f"{kind.__module__}.{kind.__qualname__}" in names
+        if is_it or (lacking is not None and lacking[1] == kind.__name__):
+            yield _rejected(error, key, OmegaConf.select(cfg, key))
 
 
 def _enum_findings(cause: BaseException, key: str, node: Any) -> Iterator[str]:

@@ -68,6 +68,7 @@ class Module:
     folders: Sequence[str] = ()  # of a package's submodules; empty for a plain module
     opaque: bool = False  # no readable Python source: any name may exist
     stars: list[str] = field(default_factory=list)  # modules of `from module import *`
+    error: SyntaxError | None = None  # of the source, known once `names` is
 
     @cached_property
     def text(self) -> str:
@@ -85,8 +86,9 @@ class Module:
         """The statements at module level that bind each name."""
         try:
             tree = ast.parse(self.text)
-        except (SyntaxError, ValueError):  # the import of the module reports it with its line
+        except (SyntaxError, ValueError) as error:
             self.opaque = True
+            self.error = error if isinstance(error, SyntaxError) else None
             return {}
         found: dict[str, list[Binding]] = {}
         self._index(tree.body, found, is_fallback=False)

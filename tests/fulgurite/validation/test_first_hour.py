@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fulgurite.config.compose import compose
 from fulgurite.core.errors import UserError
 from fulgurite.resume.shorthand import expand_shorthands
+from fulgurite.validation.validate import validate
 from tests.support.compose import compose_raw, findings, with_file
+from tests.support.own_code import forget_sources
 
 HEADER = "# @package _global_\n"
 # text of an experiment file, line that is named, what is said
@@ -81,3 +85,70 @@ def test_resume_auto_says_that_it_starts_a_new_run(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err == "resume=auto: no unfinished run has this config. This starts a new run\n"
     plan_resume(compose_raw(f"paths.log_dir={tmp_path}"))
     assert capsys.readouterr().err == ""
+
+
+# key and value of an override, what is said
+VALUES = {
+    "accelerator": ("trainer.accelerator=gpuu", "there is no such accelerator. Did you mean 'gpu'?"),
+    "function of the standard library": (
+        "+callbacks.mine={_target_: os.system, command: ls}",
+        "callbacks.mine._target_=os.system: is posix.system, which configs may not call",
+    ),
+    "function that loads a pickle": (
+        "+data.augment={_target_: torch.hub.load, repo_or_dir: x, model: y}",
+        "data.augment._target_=torch.hub.load: is torch.hub.load, which configs may not call",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_needs_no_torch_is_refused_before_it_is_imported(name: str) -> None:
+    override, said = VALUES[name]
+    (line,) = findings(override)
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.accelerator=npu"],  # a package may register it
+        ["+callbacks.mine={_target_: yaml.safe_load, stream: x}", "extras.allowed_targets=[yaml]"],
+        ["+model.net.extra={_target_: collections.OrderedDict}", "model.net._target_=torch.nn.Identity"],
+    ],
+)
+def test_accelerators_and_targets_that_may_be_right_pass(overrides: list[str]) -> None:
+    assert findings(*overrides) == []
+
+
+@pytest.fixture
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a module of the user's own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    forget_sources()
+    yield tmp_path / "owncode_first_hour.py"
+    forget_sources()
+
+
+def test_a_syntax_error_is_named_with_its_file_and_line(own_file: Path) -> None:
+    own_file.write_text("class Net:\n    def forward(self, x)\n        return x\n")
+    (line,) = findings("model.net._target_=owncode_first_hour.Net")
+    assert f"{own_file}:2: SyntaxError: expected ':'. Correct the line" in line
+
+
+def test_an_optimizer_without_target_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, own_file: Path) -> None:
+    text = "_target_: {}\nnet: {{_target_: torch.nn.Identity}}\nnum_classes: 10\noptimizer: {{lr: 0.1}}\n"
+    search = with_file(tmp_path, "model/mine.yaml", text.format("src.models.classifier.Classifier"))
+    (line,) = findings(*search, "model=mine")
+    assert (
+        "mine.yaml:4: model.optimizer: Classifier wants an object (Callable), and this block has no _target_." in line
+    )
+    # a class of the user's own may read the block itself
+    own_file.write_text(
+        "import torch\nclass Lit:\n"
+        "    def __init__(self, net, num_classes, optimizer: torch.optim.Optimizer, scheduler: dict = None): ...\n"
+    )
+    with_file(tmp_path, "model/mine.yaml", text.format("owncode_first_hour.Lit"))
+    with caplog.at_level("WARNING"):
+        validate(compose([*search, "model=mine"], output_dir=tmp_path))
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "model.optimizer: Lit wants an object (Optimizer), and this block has no _target_. Add one" in warning
