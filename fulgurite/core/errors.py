@@ -33,6 +33,7 @@ EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+LONGEST_NAME = 255  # bytes
 OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -147,16 +148,27 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def explain_file_error(error: BaseException, cfg: DictConfig | None = None) -> str:
-    """Return one line about a full disk or a folder of the run that was removed; empty for other errors."""
+    """Return one line about a full disk, a long name or a removed folder of the run; empty for other errors."""
     file = getattr(error, "filename", None)
     if is_disk_full(error):
         what = f"{file}: " if file else ""
         return f"{what}{error.args[-1]}. Free space, or set paths.log_dir=<folder on another disk>."
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG and file is not None:
+        return explain_long_name(Path(str(file))) or f"{file}: {error.args[-1]}. Shorten the path."
     if not isinstance(error, FileNotFoundError) or cfg is None or file is None:
         return ""
     folder = Path(str(file)).parent
     is_removed = folder.is_relative_to(str(cfg.paths.output_dir)) and not folder.is_dir()
     return f"{folder}: was removed while the run writes to it. Keep it, and resume." if is_removed else ""
+
+
+def explain_long_name(path: Path) -> str:
+    """Return one line about a folder's name that no common file system takes; empty for other paths."""
+    for part in path.parts:
+        if (size := len(part.encode())) > LONGEST_NAME:
+            rule = f"the name has {size} bytes, and file systems take {LONGEST_NAME}"
+            return f"{part[:40]}...: {rule}. Shorten the run's folder: hydra.run.dir, or hydra.sweep.subdir of a sweep."
+    return ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
-from fulgurite.config.override_text import quoted
-from fulgurite.core.errors import ConfigError, FulguriteError, UserError
+from fulgurite.config.override_text import quoted, set_config_value
+from fulgurite.core.errors import ConfigError, FulguriteError, UserError, explain_long_name
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.sweep_ledger import job_key
 from fulgurite.validation.composition import explain_composition
@@ -102,6 +104,10 @@ def check_jobs(
             composition_errors += [line for line in explained.findings if line not in composition_errors]
             continue
         lines = [finding.line for finding in find_problems(cfg)]
+        for key in ("num", "id"):  # Hydra sets them when the job starts; the folder may be named after them
+            set_config_value(cfg, f"hydra.job.{key}", job.number)
+        with suppress(OmegaConfBaseException):
+            lines += filter(None, [explain_long_name(Path(str(cfg.hydra.sweep.subdir)))])
         for line in lines or find_more(job, cfg):
             affected.setdefault(line, []).append(job)
     errors = [line for line in composition_errors if line not in affected]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import VERSION_BASE
 from fulgurite.config.yaml_limits import guard_configs
-from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.errors import ConfigError, UserError, explain_file_error
 from fulgurite.core.project import prepare_environment
 from fulgurite.runs.sweep_ledger import LEDGER, append_event, job_key, read_events
 from fulgurite.sweeps.code_state import CodeState
@@ -218,3 +218,17 @@ def test_a_dry_run_shows_the_jobs_and_makes_no_folder(tmp_path: Path) -> None:
     assert len(rows) == 4
     assert "all      test=False" in end.stdout
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_folder_whose_name_is_too_long_is_refused_before_the_first_job() -> None:
+    subdir = "hydra.sweep.subdir=${hydra.job.num}-${hydra.job.override_dirname}"
+    [line] = findings(f"task_name={'a' * 200},{'b' * 260}", subdir)
+    assert line.startswith("job 1 (task_name=bbb")
+    assert "1-task_name=bbb" in line
+    assert "...: the name has 272 bytes, and file systems take 255. Shorten the run's folder: hydra.run.dir" in line
+
+
+def test_a_folder_of_a_single_run_whose_name_is_too_long_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("a" * 256)).mkdir()
+    assert explain_file_error(caught.value).startswith(f"{'a' * 40}...: the name has 256 bytes, and file systems take")

@@ -152,3 +152,30 @@ def test_an_optimizer_without_target_is_named(tmp_path: Path, caplog: pytest.Log
         validate(compose([*search, "model=mine"], output_dir=tmp_path))
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "model.optimizer: Lit wants an object (Optimizer), and this block has no _target_. Add one" in warning
+
+
+def test_findings_of_all_stages_without_torch_come_together(tmp_path: Path) -> None:
+    search = with_file(tmp_path, "experiment/mine.yaml", f"{HEADER}sed: 3\nmodel: {{net: {{_target_: models.a.B}}}}\n")
+    lines = findings(*search, "experiment=mine", "trainer.max_epoch=3", "data.batch_size=0", "trainer.accelerator=gpuu")
+    said = ("max_epoch=3: there is no such key", "sed=3: nothing reads", "no package 'models'", "gpuu", "batch_size=0")
+    assert len(lines) == 5, lines
+    assert all(any(part in line for line in lines) for part in said), lines
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model._target_=torch.nn.Identity"], "is not a LightningModule"),
+        (["trainer.accelerator=tpu"], "torch_xla finds no TPU here"),
+    ],
+)
+def test_what_needs_torch_is_refused_before_the_config_is_printed(
+    overrides: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fulgurite.engine import build
+
+    printed: list[object] = []
+    monkeypatch.setattr(build, "log_start", lambda *arguments: printed.append(arguments))
+    with pytest.raises(UserError, match=said):
+        build.build(compose(overrides, output_dir=tmp_path))
+    assert printed == []
