@@ -14,9 +14,9 @@ from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_e
 from fulgurite.compat.lightning_results import restore_logged_results
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
-from fulgurite.exact_resume.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
+from fulgurite.exact_resume.objects.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.stream_cursor import StreamResume
 from fulgurite.exact_resume.streams import load_stream_states, stream_states

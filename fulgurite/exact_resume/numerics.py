@@ -20,6 +20,7 @@ def numerics_settings(trainer: Trainer) -> dict[str, str | int | bool]:
         "threads": torch.get_num_threads(),
         "device": device.type,
         "device name": _device_name(device),
+        "default dtype": str(torch.get_default_dtype()),
         "precision": str(trainer.precision),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "float32 matmul precision": torch.get_float32_matmul_precision(),

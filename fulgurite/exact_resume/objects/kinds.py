@@ -12,6 +12,7 @@ from functools import cache, partial
 from io import IOBase
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, cast
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from lightning.fabric.utilities import AttributeDict
@@ -25,7 +26,7 @@ CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 # objects of these hold no state of a training, or Lightning saves it
 INFRASTRUCTURE = (
     *("lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "fulgurite"),
-    *("logging", "threading", "_thread", "weakref", "subprocess", "concurrent", "asyncio", "queue", "_queue", "socket"),
+    *("logging", "threading", "_thread", "weakref", "subprocess", "concurrent", "asyncio", "_queue", "socket"),
     *("multiprocessing.context", "multiprocessing.synchronize", "multiprocessing.pool", "multiprocessing.queues"),
     *(
         "torch.cuda",
@@ -56,6 +57,8 @@ def is_users(module: str | None) -> bool:
 @cache
 def is_infrastructure(kind: Any) -> bool:
     """Return whether objects of a class hold no state of a training."""
+    if kind in (WeakKeyDictionary, WeakValueDictionary):
+        return False
     return issubclass(kind, IOBase) or f"{kind.__module__}.".startswith(tuple(f"{name}." for name in INFRASTRUCTURE))
 
 

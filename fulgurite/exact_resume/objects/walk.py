@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.fabric.utilities import AttributeDict
+from torch.nn.parameter import is_lazy
 
 from fulgurite.exact_resume.objects.kinds import (
     ATOMS,
@@ -197,7 +198,8 @@ def base_container(value: Any) -> Any:
 def memory_of(value: Any) -> int:
     """Return the address of the memory of a tensor or an array, or 0."""
     if isinstance(value, torch.Tensor):
-        return value.untyped_storage().data_ptr() if value.layout is torch.strided and not value.is_meta else 0
+        has_memory = value.layout is torch.strided and not value.is_meta and not is_lazy(value)
+        return value.untyped_storage().data_ptr() if has_memory else 0
     if not isinstance(value, np.ndarray):
         return 0
     while isinstance(value.base, np.ndarray):

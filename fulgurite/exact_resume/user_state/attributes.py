@@ -15,6 +15,8 @@ from fulgurite.exact_resume.objects.walk import Walk, scan
 from fulgurite.exact_resume.user_state.loader_owners import Owner
 from fulgurite.exact_resume.user_state.owners import known_objects, owners
 
+REMOVED = ["removed", None]  # in place of an attribute that was there at the start
+
 State = dict[str, dict[str, Any]]  # converted values by owner and name
 
 
@@ -26,6 +28,7 @@ class Attributes:
         self._existing: dict[str, Any] = {}  # signs of objects that the hooks of each start make, by path
         self._owners: set[str] = set()  # keys of the owners whose signs are taken
         self._changed: set[str] = set()
+        self._names: dict[str, tuple[str, set[str]]] = {}  # class and attributes at the start, by owner
 
     def remember(self, trainer: Trainer) -> None:
         """Take the present values of new owners as those of the start, and new objects as made by each start."""
@@ -41,12 +44,16 @@ class Attributes:
                     self._start[path] = node.sign  # an owner that comes first has it too now: a loader
                 if node.form in ("object", "opaque", "constant"):
                     self._existing.setdefault(path, node.sign)
+        for owner in owners(trainer):
+            if owner.key in new and type(owner.values) is dict and owner.restores:
+                self._names[owner.key] = owner.name, set(owner.values) - owner.excluded
         self._owners |= new
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget the values of owners whose objects were replaced."""
         prefixes = tuple(f"{key}." for key in keys)
         self._owners -= set(keys)
+        self._names = {key: names for key, names in self._names.items() if key in self._owners}
         for paths in (self._start, self._existing):
             for path in [path for path in paths if path.startswith(prefixes)]:
                 del paths[path]
@@ -76,6 +83,11 @@ class Attributes:
                 report(path, "changed, and a resumed run does not have the change")
             elif changed and plain != KEPT:
                 state.setdefault(owner.key, {})[name] = plain
+        for owner in owners(trainer):
+            kind, start = self._names.get(owner.key, ("", set()))
+            if kind == owner.name and (not keys or owner.key in keys):
+                for name in start - owner.values.keys():
+                    state.setdefault(owner.key, {})[name] = REMOVED
         return state
 
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
@@ -90,6 +102,9 @@ class Attributes:
         for owner in owners(trainer):
             for name, plain in state.get(owner.key, {}).items():
                 if name in owner.excluded:
+                    continue
+                if plain == REMOVED:
+                    owner.values.pop(name, None)
                     continue
                 current = owner.values.get(name, MISSING)
                 restored = restorer.restore(plain, current, f"{owner.key}.{name}")

@@ -13,6 +13,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
+from fulgurite.exact_resume.user_state.model_structure import model_structure, name_changed_structure
 from fulgurite.exact_resume.user_state.optimizer_layout import (
     Layout,
     align_groups,
@@ -43,6 +44,7 @@ class UserState:
         self._restored = Restored()
         self._start_settings: dict[str, Any] = {}
         self._start_layout: Layout = []
+        self._start_structure: dict[str, str] = {}
         self._settings_at_loaders: dict[str, list[Any]] = {}
         self._kept_settings: dict[str, Any] = {}  # before the hooks of a resumed run
 
@@ -52,6 +54,7 @@ class UserState:
 
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
+        self._start_structure = self._start_structure or model_structure(trainer.lightning_module)
         if self.attributes is not None:
             self.attributes.remember(trainer)
 
@@ -70,7 +73,9 @@ class UserState:
             "optimizers": optimizer_layout(trainer),
             "settings": changed_settings(trainer, self._start_settings),
             "settings_at_loaders": self._settings_at_loaders,
+            "structure": model_structure(model),
         }
+        name_changed_structure(self._start_structure, state["structure"])
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
             state["objects"] = self.attributes.state_dict(trainer, thorough=thorough)
@@ -117,6 +122,7 @@ class UserState:
         set_settings(trainer, kept)
         restore_settings(trainer, state.get("settings", {}), self._start_settings)
         _restore_modes(trainer.lightning_module, state)
+        name_changed_structure(model_structure(trainer.lightning_module), state.get("structure", {}))
         if self.attributes is not None:
             self.attributes.load_state_dict(trainer, state.get("objects", {}))
 

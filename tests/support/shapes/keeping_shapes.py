@@ -54,8 +54,6 @@ KEEPING = [
         "a data set that shrinks, reload_dataloaders_every_n_epochs",
         "resized",
         group=RESIZED,
-        expect="refused",
-        line="examples 44, now 56",
         callbacks=SMALLER,
         overrides=["+trainer.reload_dataloaders_every_n_epochs=1"],
     ),

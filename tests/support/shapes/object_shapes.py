@@ -17,6 +17,10 @@ def _holds(text: str, kind: str, **more: Any) -> Shape:
     return Shape(text, OBJECTS, model=use("objects.Holds", kind=kind), **more)
 
 
+def _changes(text: str, kind: str, *, line: str) -> Shape:
+    return Shape(text, OBJECTS, model=use("objects.Restructures", kind=kind), expect="named", line=line)
+
+
 OBJECT_SHAPES = [
     _model("model: a teacher in a list", "ListedTeacher"),
     _model("model: a teacher behind object.__setattr__", "HiddenTeacher"),
@@ -27,6 +31,8 @@ OBJECT_SHAPES = [
     _holds("model: a list of 20,000 numbers", "long list"),
     _holds("model: an object with __slots__", "slots"),
     _holds("model: an object that holds objects and a generator", "environment"),
+    _holds("model: a queue.Queue", "queue"),
+    _holds("model: a weakref.WeakKeyDictionary", "weak dict"),
     _holds("model: an array.array", "array"),
     _holds("model: a bytearray", "bytearray"),
     _holds("model: a multiprocessing.Value", "shared value"),
@@ -38,5 +44,10 @@ OBJECT_SHAPES = [
     _holds("model: a class attribute of a submodule", "class of a submodule"),
     _holds("model: a tensor in two attributes, and a view of it", "alias"),
     _holds("model: a tensor of 6 MB of which a few elements change", "large"),
+    _model("model: an attribute that is deleted", "DropsAttribute"),
+    _changes("on_train_epoch_end that replaces an activation", "activation", line="model.net.2"),
+    _changes("on_train_epoch_end that registers a forward hook", "hook", line="model.net.0 hooks"),
+    _changes("on_train_epoch_end that registers a hook of a weight", "weight hook", line="model.net.0 hooks"),
+    _changes("on_train_epoch_end that ties two weights", "tie", line="twin.weight"),
     Shape("data module: a counter in hparams", OBJECTS, callbacks={"reads": use("objects.ReadsHparams")}),
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import copy
 import multiprocessing
+import queue
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -196,6 +198,8 @@ class Holds(Net):
                 "long list": lambda: [0.0] * 20_000,
                 "slots": Slots,
                 "environment": Environment,
+                "queue": lambda: queue.Queue(4),
+                "weak dict": lambda: weakref.WeakKeyDictionary({self.net: 1.0}),
                 "array": lambda: array.array("d"),
                 "bytearray": lambda: bytearray(64),
                 "shared value": lambda: multiprocessing.Value("d", 1.0),
@@ -216,7 +220,7 @@ class Holds(Net):
         weight: torch.Tensor = loss * self.weight(loss.item(), out.detach())
         return weight
 
-    def weight(self, loss: float, out: torch.Tensor) -> Any:
+    def weight(self, loss: float, out: torch.Tensor) -> Any:  # noqa: C901, PLR0912 - one case for each kind
         held, step = self.holder, self.trainer.global_step
         match self.kind:
             case "long list":
@@ -226,6 +230,14 @@ class Holds(Net):
                 weight = held.update(loss)
             case "environment":
                 weight = held.weight(loss)
+            case "queue":
+                if held.full():
+                    held.get()
+                held.put(loss)
+                weight = sum(held.queue)
+            case "weak dict":
+                held[self.net] *= 1.03
+                weight = held[self.net]
             case "array":
                 held.append(loss)
                 weight = sum(held)
@@ -259,3 +271,50 @@ class ReadsHparams(Callback):
         held: Any = trainer.datamodule.hparams  # type: ignore[attr-defined]
         held["seen"] = held.get("seen", 0) + 1
         trainer.optimizers[0].param_groups[0]["lr"] = 0.05 / held["seen"]
+
+
+class DropsAttribute(Net):
+    """Deletes an attribute after the first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bonus = 5.0
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        weighted: torch.Tensor = self.loss(batch) * getattr(self, "bonus", 1.0)
+        return weighted
+
+    def on_train_epoch_end(self) -> None:
+        vars(self).pop("bonus", None)
+
+
+class Restructures(Net):
+    """Changes its structure after the first epoch.
+
+    Args:
+        kind: What changes.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.twin = nn.Linear(16, 8)
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        total: torch.Tensor = super().loss(batch) + self.twin(batch[0]).square().mean()
+        return total
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch == 0:
+            if self.kind == "activation":
+                self.net[2] = nn.GELU()
+            elif self.kind == "hook":
+                self.net[0].register_forward_hook(_halve)
+            elif self.kind == "weight hook":
+                next(self.net.parameters()).register_hook(lambda gradient: gradient * 0.5)  # type: ignore[no-untyped-call]
+            else:
+                self.twin.weight = self.net[0].weight  # type: ignore[assignment]
+
+
+def _halve(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+    return out * 0.5

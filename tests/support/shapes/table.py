@@ -48,4 +48,6 @@ FAST = {
 }
 
 # Shapes that are not yet what they declare, and why. A mend removes its lines: the tests fail where a line is untrue.
-PENDING: dict[str, str] = {}
+PENDING: dict[str, str] = {
+    "a data set that shrinks, reload_dataloaders_every_n_epochs": "trainer.val_check_batch of the start differs",
+}
