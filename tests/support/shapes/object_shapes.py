@@ -26,7 +26,7 @@ OBJECT_SHAPES = [
     _model("model: a teacher behind object.__setattr__", "HiddenTeacher"),
     _model("model: an optimizer in an attribute", "OwnOptimizer"),
     _model("model: a scheduler in an attribute", "OwnScheduler"),
-    _model("model: a DataLoader in an attribute", "OwnLoader"),
+    _model("model: a DataLoader in an attribute", "KeepsLoader"),
     _model("model: a data set that it fills", "Replay"),
     _holds("model: a list of 20,000 numbers", "long list"),
     _holds("model: an object with __slots__", "slots"),

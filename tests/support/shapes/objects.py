@@ -83,7 +83,7 @@ class OwnScheduler(Net):
         self.scheduler.step()
 
 
-class OwnLoader(Net):
+class KeepsLoader(Net):
     """Reads batches of a loader of its own."""
 
     def __init__(self) -> None:
