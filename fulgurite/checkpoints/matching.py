@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
@@ -45,6 +46,9 @@ def matching_state(
     Raises:
         UserError: The parameters differ, or a name of `skip` is unknown.
     """
+    if is_overridden("configure_model", model):
+        with torch.random.fork_rng(devices=[]):
+            model.configure_model()  # Lightning calls it again, and asks that a second call changes nothing
     fit_buffers(model, checkpoint)
     ours = model.state_dict()
     _require_known(skip, {**ours, **checkpoint["state_dict"]})

@@ -99,7 +99,8 @@ def known_objects(trainer: Trainer) -> Known:
     found: list[tuple[Any, str]] = [(trainer, "trainer"), (getattr(trainer, "datamodule", None), "data")]
     found += [(module, f"model.{path}") for path, module in model.named_modules()]
     found += [(weight, f"parameter {path}") for path, weight in model.named_parameters()]
-    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers()]
+    saved = model.state_dict()  # the other buffers have owners
+    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers() if path in saved]
     found += [(each, f"callback {number}") for number, each in enumerate(vars(trainer)["callbacks"])]
     found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
     found += [(each.scheduler, f"scheduler {number}") for number, each in enumerate(trainer.lr_scheduler_configs)]

@@ -9,8 +9,8 @@ from tests.support.shapes.shape import Shape, use
 OBJECTS = "objects in attributes"
 
 
-def _model(text: str, name: str, **more: Any) -> Shape:
-    return Shape(text, OBJECTS, model=use(f"objects.{name}"), **more)
+def _model(text: str, name: str, **arguments: Any) -> Shape:
+    return Shape(text, OBJECTS, model=use(f"objects.{name}", **arguments))
 
 
 def _holds(text: str, kind: str, **more: Any) -> Shape:
@@ -44,6 +44,9 @@ OBJECT_SHAPES = [
     _holds("model: a class attribute of a submodule", "class of a submodule"),
     _holds("model: a tensor in two attributes, and a view of it", "alias"),
     _holds("model: a tensor of 6 MB of which a few elements change", "large"),
+    _model("model: a buffer with persistent=False, in place", "UnsavedBuffer", in_place=True),
+    _model("model: a buffer with persistent=False, made anew", "UnsavedBuffer", in_place=False),
+    _model("model: a layer made in configure_model", "LateLayer"),
     _model("model: an attribute that is deleted", "DropsAttribute"),
     _changes("on_train_epoch_end that replaces an activation", "activation", line="model.net.2"),
     _changes("on_train_epoch_end that registers a forward hook", "hook", line="model.net.0 hooks"),

@@ -90,10 +90,10 @@ class KeepsLoader(Net):
         super().__init__()
         draws = torch.Generator().manual_seed(4)
         examples = TensorDataset(torch.randn(32, 16, generator=draws), torch.arange(32) % 2)
-        self.extra = DataLoader(examples, 8, shuffle=True, generator=draws)
+        self.late = DataLoader(examples, 8, shuffle=True, generator=draws)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return self.loss(batch) + self.loss(next(iter(self.extra)))
+        return self.loss(batch) + self.loss(next(iter(self.late)))
 
 
 class Buffer(Dataset[Any]):
@@ -271,6 +271,45 @@ class ReadsHparams(Callback):
         held: Any = trainer.datamodule.hparams  # type: ignore[attr-defined]
         held["seen"] = held.get("seen", 0) + 1
         trainer.optimizers[0].param_groups[0]["lr"] = 0.05 / held["seen"]
+
+
+class UnsavedBuffer(Net):
+    """Counts in a buffer that is no part of its state_dict, in place or by a new tensor.
+
+    Args:
+        in_place: Whether the buffer stays the same tensor.
+    """
+
+    seen: torch.Tensor
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.in_place = in_place
+        self.register_buffer("seen", torch.tensor(0.0), persistent=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.in_place:
+            self.seen.add_(1)
+        else:
+            self.seen = self.seen + 1
+        weighted: torch.Tensor = self.loss(batch) * (1 + 0.1 * self.seen)
+        return weighted
+
+
+class LateLayer(Net):
+    """Makes a layer in `configure_model`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: nn.Module | None = None
+
+    def configure_model(self) -> None:
+        if self.late is None:
+            self.late = nn.Linear(2, 2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        assert self.late is not None
+        return cross_entropy(self.late(self.net(batch[0])), batch[1])
 
 
 class DropsAttribute(Net):
