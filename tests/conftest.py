@@ -57,6 +57,16 @@ def small(tmp_path: Path) -> ComposeSmall:
 
 
 @pytest.fixture(autouse=True)
+def _leave_the_environment_as_it_was() -> Iterator[None]:
+    """Take back variables that a test's training set: Lightning leaves the address and the rank of a DDP run."""
+    before = dict(os.environ)
+    yield
+    for name in [name for name in os.environ if name not in before]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
+@pytest.fixture(autouse=True)
 def _leave_logging_as_it_was() -> Iterator[None]:
     """Undo what a run changes: it captures warnings and filters handlers."""
     root = logging.getLogger()

@@ -28,16 +28,7 @@ INFRASTRUCTURE = (
     *("lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities", "fulgurite"),
     *("logging", "threading", "_thread", "weakref", "subprocess", "concurrent", "asyncio", "_queue", "socket"),
     *("multiprocessing.context", "multiprocessing.synchronize", "multiprocessing.pool", "multiprocessing.queues"),
-    *(
-        "torch.cuda",
-        "torch.distributed",
-        "torch.fx",
-        "torch.jit",
-        "torch.profiler",
-        "torch._dynamo",
-        "torch._ops",
-        "torch._C",
-    ),
+    *(f"torch.{name}" for name in ("cuda", "distributed", "fx", "jit", "profiler", "_dynamo", "_ops", "_C")),
     *("torch.utils.tensorboard", "tensorboard", "tensorboardX", "wandb", "mlflow", "neptune", "comet_ml", "aim"),
     *("_io", "h5py", "zipfile", "tarfile", "lmdb", "sqlite3", "tqdm", "rich", "tempfile"),
 )

@@ -126,7 +126,7 @@ def test_a_threshold_holds_from_its_size_up_to_the_next_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("all_reduc: {1MiB: 1}", "all_reduc: not a collective. Did you mean 'all_reduce' or 'reduce'?"),
+        ("all_reduc: {1MiB: 1}", "all_reduc: not a collective. Did you mean 'all_reduce'?"),
         ("all_reduce: 3", "all_reduce=3: not a mapping. Give GB/s by size, e.g. {1MiB: 0.5}."),
         ("all_reduce: {big: 3}", "all_reduce=big: not a size. Give a number of bytes, e.g. 65536, 64KiB or 16MiB."),
         ("all_reduce: {8: -1}", "all_reduce: 8=-1: not a rate. Give GB/s above 0."),
