@@ -154,7 +154,7 @@ class Walk:
         sample = self._sample_sign(list(value.items() if isinstance(value, Mapping) else value)) if signed else None
         return Node("bulk", (type(value).__name__, len(value), sample), children_of(value))
 
-    def _sample_sign(self, items: list[Any]) -> bytes:
+    def _sample_sign(self, items: list[Any]) -> int:
         sampled = [*items[:: -(-len(items) // NUM_SAMPLED_ITEMS)], *items[-NUM_SAMPLED_ITEMS:]]
         return fingerprint(tuple(sampled), self.known, thorough=self.thorough)
 
@@ -207,7 +207,7 @@ def memory_of(value: Any) -> int:
     return int(value.__array_interface__["data"][0]) if value.size else 0
 
 
-def fingerprint(value: Any, known: Known, *, thorough: bool = True) -> bytes:
+def fingerprint(value: Any, known: Known, *, thorough: bool = True) -> int:
     """Return a hash that differs after something in a value changed.
 
     Args:

@@ -33,9 +33,10 @@ class Attributes:
     def remember(self, trainer: Trainer) -> None:
         """Take the present values of new owners as those of the start, and new objects as made by each start."""
         walk = Walk(known_objects(trainer))
-        new = {owner.key for owner in owners(trainer)} - self._owners
+        found = list(owners(trainer))
+        new = {owner.key for owner in found} - self._owners
         prefixes = tuple(f"{key}." for key in new)
-        for owner, name, value in _attributes(trainer):
+        for owner, name, value in _attributes(found):
             is_new = owner.key in new
             for path, _, node in scan(walk, value, f"{owner.key}.{name}", signed=is_new):
                 if is_new:
@@ -72,11 +73,10 @@ class Attributes:
         """
         state = State()
         walk = Walk(known_objects(trainer), thorough=thorough)
-        report = partial(_report, {owner.key: owner for owner in owners(trainer)} if names else {})
+        found = [owner for owner in owners(trainer) if owner.key in self._owners and (not keys or owner.key in keys)]
+        report = partial(_report, {owner.key: owner for owner in found} if names else {})
         encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
-        for owner, name, value in _attributes(trainer):
-            if owner.key not in self._owners or (keys and owner.key not in keys):
-                continue
+        for owner, name, value in _attributes(found):
             path = f"{owner.key}.{name}"
             plain, changed = encoder.encode_part(value, path)
             if changed and not owner.restores:
@@ -92,14 +92,14 @@ class Attributes:
 
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
         """Restore what `state_dict` returned."""
-        walk, objects = Walk(known_objects(trainer)), dict[str, Any]()
-        for owner, name, value in _attributes(trainer):
+        walk, objects, present = Walk(known_objects(trainer)), dict[str, Any](), list(owners(trainer))
+        for owner, name, value in _attributes(present):
             for path, found, node in scan(walk, value, f"{owner.key}.{name}", signed=False):
                 objects[path] = found
                 if node.form in ("object", "opaque", "constant"):
                     self._existing.setdefault(path, node.sign)
         restorer = Restorer(walk, objects, trainer.strategy.root_device, self._changed)
-        for owner in owners(trainer):
+        for owner in present:
             for name, plain in state.get(owner.key, {}).items():
                 if name in owner.excluded:
                     continue
@@ -112,9 +112,9 @@ class Attributes:
                     owner.values[name] = restored
 
 
-def _attributes(trainer: Trainer) -> Iterator[tuple[Owner, str, Any]]:
+def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
-    for owner in owners(trainer):
+    for owner in found:
         for name, value in sorted(owner.values.items(), key=lambda item: str(item[0])):
             if name not in owner.excluded and not str(name).startswith("_hparams"):
                 yield owner, name, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -27,7 +28,7 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
     if datamodule is not None:
         saves = _overrides(datamodule, LightningDataModule, ("state_dict",))
         remedy = "Save it in state_dict and load_state_dict of the data module"
-        base = frozenset(vars(LightningDataModule()))
+        base = _attributes_of(LightningDataModule)
         yield Owner("data", type(datamodule).__name__, vars(datamodule), base, remedy, saves)
         yield Owner("data hparams", type(datamodule).__name__, datamodule.hparams, frozenset(), remedy, is_saved=True)
     counts: dict[str, int] = {}
@@ -49,7 +50,7 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
 
 
 def _of_model(model: LightningModule) -> Iterator[Owner]:
-    base = frozenset(vars(LightningModule())) | {"_results", "_fabric"}
+    base = _attributes_of(LightningModule) | {"_results", "_fabric"}
     saves = _overrides(model, LightningModule, ("on_save_checkpoint", "state_dict"))
     remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
     for path, module in model.named_modules():
@@ -107,6 +108,12 @@ def known_objects(trainer: Trainer) -> Known:
     found += [(getattr(part, "hparams", None), "") for part in (model, getattr(trainer, "datamodule", None))]
     found += [(each, "") for each in (*seeded_generators(trainer), *all_loaders(trainer))]
     return Known((value, name) for value, name in found if value is not None)
+
+
+@cache
+def _attributes_of(kind: Any) -> frozenset[str]:
+    """Return the attributes that the constructor of a class sets."""
+    return frozenset(vars(kind()))
 
 
 def _overrides(value: Any, base: type, names: tuple[str, ...]) -> bool:

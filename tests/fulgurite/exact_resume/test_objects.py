@@ -120,7 +120,7 @@ def resumed(make: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]
     return second
 
 
-def _hashes(process: Process) -> dict[str, bytes]:
+def _hashes(process: Process) -> dict[str, int]:
     return {name: fingerprint(value, Known()) for name, value in process.values.items()}
 
 
