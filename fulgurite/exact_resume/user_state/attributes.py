@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -116,8 +117,13 @@ def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
     for owner in found:
         for name, value in sorted(owner.values.items(), key=lambda item: str(item[0])):
-            if name not in owner.excluded and not str(name).startswith("_hparams"):
+            if name not in owner.excluded and not str(name).startswith("_hparams") and not _is_own_method(name, value):
                 yield owner, name, value
+
+
+def _is_own_method(name: str, value: Any) -> bool:
+    """Return whether an attribute is the method of its name, as Lightning sets `forward` under several processes."""
+    return isinstance(value, MethodType) and value.__func__ is getattr(type(value.__self__), name, None)
 
 
 def _report(owned: Mapping[str, Owner], path: str, reason: str) -> None:
