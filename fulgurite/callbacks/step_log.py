@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,9 +12,10 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fulgurite.compat.lightning import is_accumulating, steps_before_batch
+from fulgurite.compat.lightning import call_after_batch, is_accumulating, steps_before_batch
 
 LOSS = "train/loss_step"
+NO_HOOKS = dict.fromkeys(("on_train_batch_start", "on_train_batch_end"))
 
 
 class StepLog(Callback):
@@ -25,18 +27,26 @@ class StepLog(Callback):
     """
 
     def __init__(self) -> None:
-        self._rates: dict[str, float] | None = None  # of the batch whose values are logged; None for all others
+        self._rates: dict[str, float] | None = None  # of the batch whose values are logged
         self._has_monitor = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note whether another callback logs the learning rates."""
+        """Note whether another callback logs the learning rates, and whether the first step is logged."""
         self._has_monitor = any(isinstance(callback, LearningRateMonitor) for callback in vars(trainer)["callbacks"])
+        call_after_batch(trainer, self, partial(self._set_hooks, trainer))
+        self._set_hooks(trainer)
+
+    def _set_hooks(self, trainer: Trainer) -> None:
+        """Let Lightning call the hooks in logged steps only: it opens a profiler context at each call."""
+        if is_logged_step(trainer):
+            for name in NO_HOOKS:
+                vars(self).pop(name, None)
+        else:
+            vars(self).update(NO_HOOKS)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the learning rates before the schedulers step."""
-        self._rates = None
-        if is_logged_step(trainer):
-            self._rates = {} if self._has_monitor else learning_rates(trainer.optimizers)
+        self._rates = {} if self._has_monitor else learning_rates(trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -53,7 +63,7 @@ class StepLog(Callback):
 
 
 def is_logged_step(trainer: Trainer) -> bool:
-    """Return whether Lightning logs the values of the present step; a stop changes nothing, as a resumed run ends."""
+    """Return whether the values of the next batch are logged; a stop adds none, since a resumed run would lack them."""
     every: int = vars(trainer)["log_every_n_steps"]
     return every > 0 and (steps_before_batch(trainer) + 1) % every == 0
 
