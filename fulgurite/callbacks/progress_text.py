@@ -86,4 +86,5 @@ def _time_left(shown: ProgressText, *, short: bool = False) -> list[str]:
 
 def format_rate(rate: float) -> str:
     """Return batches per second, or seconds per batch for slow ones."""
-    return f"{rate:.3g} it/s" if 1 <= rate < 1000 else f"{rate:.0f} it/s" if rate >= 1000 else f"{1 / rate:.3g} s/it"
+    number, unit = (rate, "it/s") if rate >= 1 else (1 / rate, "s/it")
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"
