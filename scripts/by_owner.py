@@ -1,10 +1,11 @@
-"""Tell the files that the template ships from your own: its rules of style hold for the shipped ones only.
+"""Separate the files that the template ships from your own: its rules of style hold for the shipped ones only.
 
     python scripts/by_owner.py "COMMAND" "COMMAND" FILE...   run one over the shipped files, the other over your own
-    python scripts/by_owner.py --write                       write the list of shipped files, at a release
+    python scripts/by_owner.py --write                       write the list of shipped files, at a release only
 
 A file that the list lacks is yours, and so is one that you edited. FILE is a path or a pattern of git, e.g. 'src/*.py'.
-An empty COMMAND runs nothing. With HOUSE=1 every file that git tracks counts as shipped: for changes to the template.
+An empty COMMAND runs nothing. The list is that of the last release: a file that was added or changed since is held to
+less until the next one. With HOUSE=1 every file that git tracks counts as shipped: for changes to the template.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--write"]:
         LIST.write_text("".join(f"{line}\n" for line in tracked()), encoding="utf-8")
         return 0
+    if len(arguments) < 3:
+        sys.exit(__doc__)
     strict, lenient, *wanted = arguments
     known = _git("ls-files", "--cached", "--others", "--exclude-standard", "--", *wanted)
     files = [path for path in sorted(set(known)) if (ROOT / path).is_file()]

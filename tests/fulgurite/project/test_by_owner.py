@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.by_owner import LIST, shipped_paths, tracked
+from scripts.by_owner import LIST
 from tests.support.project import ROOT
 
 UNTYPED = '"""A module."""\n\n\ndef double(x):\n    return 2 * x\n'
@@ -73,9 +73,21 @@ def test_make_check_and_the_hooks_hold_your_files_to_the_same() -> None:
         assert options in hooks
 
 
-def test_the_list_names_the_files_of_git() -> None:
-    listed, known = ({line.partition(" ")[2] for line in lines} for lines in (LIST.read_text().splitlines(), tracked()))
-    assert "src/train.py" in listed
-    assert shipped_paths(house=False) <= listed
-    if os.environ.get("HOUSE"):
-        assert listed == known, "run python scripts/by_owner.py --write"
+def test_the_list_has_each_file_once_and_a_release_requires_it_to_be_that_of_its_commit(project: Path) -> None:
+    blobs, paths = zip(*(line.split(" ", 1) for line in LIST.read_text().splitlines()), strict=True)
+    assert {len(blob) for blob in blobs} == {40}
+    assert list(paths) == sorted(set(paths))
+    assert "src/train.py" in paths
+    (project / "src/shipped.py").write_text(UNTYPED)
+    subprocess.run(["git", "add", "src/shipped.py"], cwd=project, check=True)
+    before = (project / "scripts/shipped.txt").read_text()
+    assert by_owner(project, "--write").returncode == 0
+    assert (project / "scripts/shipped.txt").read_text() != before
+    command = "python3 scripts/by_owner.py --write && git diff --exit-code scripts/shipped.txt"
+    assert command in (ROOT / ".github/workflows/release.yaml").read_text()
+
+
+def test_too_few_arguments_are_answered_with_the_usage(project: Path) -> None:
+    done = by_owner(project, "echo")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Separate the files")
