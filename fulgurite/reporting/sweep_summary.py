@@ -52,7 +52,10 @@ class Row:
 
 def summarise(folder: Path) -> list[Row]:
     """Return one row for each set of values that a sweep tried, in its jobs' order."""
-    jobs = _jobs(folder)
+    return _rows_of(_jobs(folder))
+
+
+def _rows_of(jobs: Sequence[RunDirectory]) -> list[Row]:
     overrides = [_job_overrides(job) for job in jobs]
     shared = set.intersection(*map(set, overrides)) if overrides else set()
     rows: dict[tuple[str, ...], Row] = {}
@@ -102,16 +105,17 @@ def conclude_sweep(folder: Path) -> None:
     The table leads with the metric that was optimised, see `leading_metrics`. Then come the test metrics, else those of
     the validation; a cross-validation has those of the validation.
     """
-    rows = summarise(folder)
+    jobs = _jobs(folder)
+    rows = _rows_of(jobs)
     names = sorted({name for row in rows for name in row.metrics})
     _write(folder / SUMMARY, rows, names)
-    leading, mode = leading_metrics(folder, [run for row in rows for run in row.runs], names)
+    leading, mode = leading_metrics(folder, jobs, names)
     splits = ("val/", "test/") if any(row.in_folds for row in rows) else ("test/", "val/")
     others = next((of for split in splits if (of := [name for name in names if name.startswith(split)])), names)
     shown = list(dict.fromkeys([*leading, *others]))
     unfinished = [
         f"job {job.folder.name} {job.status}: {job.reason or 'no reason is recorded'}"
-        for job in _jobs(folder)
+        for job in jobs
         if job.status != "done"
     ]
     ranked = _ranked(rows, leading[0], mode) if leading else rows
