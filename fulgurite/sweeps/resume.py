@@ -63,8 +63,9 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     if numbers.keys() != {job.key for job in jobs}:
         _adopt_keys(jobs, plan["jobs"])
     if numbers.keys() != {job.key for job in jobs}:
-        now = {override for words in _words_of(jobs) for override in words}
-        before = {override for words in without_display([job["words"] for job in plan["jobs"]]) for override in words}
+        now = {override for overrides in _overrides_of(jobs) for override in overrides}
+        planned = without_display([job["words"] for job in plan["jobs"]])
+        before = {override for overrides in planned for override in overrides}
         counts = [f"{len(jobs)} jobs instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
         raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])
     last: dict[int, Mapping[str, Any]] = {}
@@ -81,17 +82,17 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def _adopt_keys(jobs: Sequence[Job], planned: Sequence[Mapping[str, Any]]) -> None:
-    """Give the jobs the keys of an earlier plan that differs in what changes no result only."""
+    """Give each job the key of the earlier job that has its overrides, those that change no result left out."""
     before = without_display([job["words"] for job in planned])
     keys: dict[str, list[str]] = {}
-    for event, words in zip(planned, before, strict=True):
-        keys.setdefault(job_key(words), []).append(event["key"])
-    for job, words in zip(jobs, _words_of(jobs), strict=True):
-        if found := keys.get(job_key(words)):
+    for event, overrides in zip(planned, before, strict=True):
+        keys.setdefault(job_key(overrides), []).append(event["key"])
+    for job, overrides in zip(jobs, _overrides_of(jobs), strict=True):
+        if found := keys.get(job_key(overrides)):
             job.key = found.pop(0)
 
 
-def _words_of(jobs: Sequence[Job]) -> list[list[str]]:
+def _overrides_of(jobs: Sequence[Job]) -> list[list[str]]:
     return without_display([[mask_override(override) for override in job.overrides] for job in jobs])
 
 

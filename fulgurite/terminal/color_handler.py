@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from typing import Any, TextIO
 
-# both have a contrast of at least 3.9 on black and on white
+# both have a contrast of at least 3.8 on black and on white
 COLORS = {logging.ERROR: "1;38;5;196", logging.WARNING: "38;5;166"}
 
 
