@@ -95,8 +95,9 @@ class MetricsCSVLogger(Logger):
             self._row, self._row_start = {"step": step}, self._size()
             self._num_rows += 1
         self._row.update(metrics)
-        if new := [name for name in self._row if name not in self._columns]:
-            self._columns += sorted(new)
+        new = [name for name in self._row if name not in self._columns]
+        self._columns += sorted(new)
+        if new or not self._size():  # the first row of a file may have no metric
             self._rewrite_header()
         with self._path.open("r+", newline="") as file:
             file.seek(self._row_start)

@@ -47,3 +47,8 @@ def test_a_checkpoint_without_a_row_count_cuts_by_the_step(step: int, left: int,
     _write(tmp_path, *FIRST)
     assert drop_rows_from(tmp_path, step) == 2 - left
     assert MetricsCSVLogger(tmp_path).num_rows == left
+
+
+def test_a_first_row_without_a_metric_begins_the_file(tmp_path: Path) -> None:
+    assert _write(tmp_path, (0, {"epoch": 0}), (1, {})).num_rows == 2
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,step\n0,0\n,1\n"
