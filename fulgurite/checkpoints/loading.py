@@ -24,17 +24,29 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__)
 
 
-def resolve_checkpoint(cfg: DictConfig, model: LightningModule, skip: Sequence[str] = ()) -> str | None:
+def resolve_checkpoint(
+    cfg: DictConfig, model: LightningModule, skip: Sequence[str] = (), trainer: Trainer | None = None
+) -> str | None:
     """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
 
-    `skip` names modules and parameters that the checkpoint need not fit.
+    Args:
+        cfg: The composed config.
+        model: The model that the checkpoint must fit.
+        skip: Names of modules and parameters that it need not fit.
+        trainer: The trainer that loads it; None for a model without one.
     """
     source = cfg.get("ckpt_path")
     if not source:
         return None
     path = _local_file(str(source), cfg.get("ckpt_sha256"), Path(cfg.paths.log_dir) / "downloads")
-    matching_state(load(path), model, path, skip, named=describe_source(cfg, path), report=True)
+    named = describe_source(cfg, path)
+    matching_state(load(path), model, path, skip, named=named, sharded=is_sharded(trainer), report=True)
     return str(path)
+
+
+def is_sharded(trainer: Trainer | None) -> bool:
+    """Return whether the strategy of a trainer shards models, and so loads checkpoints after `configure_model`."""
+    return trainer is not None and trainer.strategy.restore_checkpoint_after_setup
 
 
 def describe_source(cfg: DictConfig, path: Path) -> str:

@@ -28,6 +28,7 @@ def matching_state(
     skip: Sequence[str] = (),
     *,
     named: str = "",
+    sharded: bool = False,
     report: bool = False,
 ) -> dict[str, Any]:
     """Return the `state_dict` of a checkpoint for a model, after a comparison of names and shapes.
@@ -41,12 +42,14 @@ def matching_state(
         path: The file, for messages.
         skip: Names of modules or parameters whose values stay as built.
         named: How the user named the file, as returned by `describe_source`. Default: by `ckpt_path`.
+        sharded: Whether a strategy shards the model: only it can call `configure_model`, which needs its device mesh.
         report: Log the values of one side that the other lacks.
 
     Raises:
         UserError: The parameters differ, or a name of `skip` is unknown.
     """
-    if is_overridden("configure_model", model):
+    lacks = checkpoint["state_dict"].keys() - model.state_dict().keys()
+    if lacks and is_overridden("configure_model", model) and not sharded:
         with torch.random.fork_rng(devices=[]):
             model.configure_model()  # Lightning calls it again, and asks that a second call changes nothing
     fit_buffers(model, checkpoint)

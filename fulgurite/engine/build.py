@@ -76,7 +76,7 @@ class Run:
             UserError: The checkpoint is missing, damaged or for another model.
         """
         if "resume" not in self.cfg:
-            return resolve_checkpoint(self.cfg, self.model)
+            return resolve_checkpoint(self.cfg, self.model, trainer=self.trainer)
         return restore(self.cfg, self.model, self.trainer, self.resumed_from)
 
     def checkpoint_to_test(self, ckpt_path: str | None = None) -> str | None:

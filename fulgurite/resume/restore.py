@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.checkpoints.loading import describe_source, load, resolve_checkpoint
+from fulgurite.checkpoints.loading import describe_source, is_sharded, load, resolve_checkpoint
 from fulgurite.checkpoints.manifest import logged_before, manifest_of, manifest_step
 from fulgurite.checkpoints.matching import matching_state
 from fulgurite.core.errors import UserError
@@ -55,12 +55,12 @@ def restore(cfg: DictConfig, model: LightningModule, trainer: Trainer, resumed: 
         UserError: The checkpoint is missing, damaged or for another model.
     """
     skip = list(OmegaConf.select(cfg, "resume.skip", default=()))  # rejected with resume.mode=continue
-    path = resolve_checkpoint(cfg, model, skip)
+    path = resolve_checkpoint(cfg, model, skip, trainer)
     mode = str(OmegaConf.select(cfg, "resume.mode", default=CONTINUE))
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     if path is not None and mode != CONTINUE and cfg.get("train"):
         checkpoint = load(Path(path))
-        state = matching_state(checkpoint, model, Path(path), skip)
+        state = matching_state(checkpoint, model, Path(path), skip, sharded=is_sharded(trainer))
         model.load_state_dict(state, strict=model.strict_loading and not skip)
         if mode == HOTSTART:
             callbacks.append(LoadOptimizerState(checkpoint.get("optimizer_states") or [], path, skip))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -101,6 +102,28 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_argument_that_named_it(
     with pytest.raises(fulgurite.UserError) as caught:
         resolve_checkpoint(cfg, Two(width=3))
     assert str(caught.value).startswith(line.format(run=tmp_path))
+
+
+class Meshed(Two):
+    """Shards its layers over the device mesh of its strategy."""
+
+    def configure_model(self) -> None:
+        """Fail without a mesh."""
+        assert self.device_mesh is not None
+
+
+def test_a_model_that_its_strategy_shards_is_compared_before_it_is_sharded(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoint = saved()
+    torch.save(checkpoint, path)
+    cfg = OmegaConf.create({"ckpt_path": str(path), "paths": {"log_dir": str(tmp_path)}})
+    trainer = Trainer(strategy=ModelParallelStrategy(), accelerator="cpu", devices=1, logger=False)
+    assert resolve_checkpoint(cfg, Meshed(), trainer=trainer) == str(path)
+    assert resolve_checkpoint(cfg, Meshed()) == str(path)
+    checkpoint["state_dict"]["late.weight"] = torch.ones(1)
+    torch.save(checkpoint, path)
+    with pytest.raises(fulgurite.UserError, match=r"late.weight is \(1,\) in the file and missing in the model"):
+        resolve_checkpoint(cfg, Meshed(), trainer=trainer)
 
 
 def test_another_head_is_skipped_by_name(caplog: pytest.LogCaptureFixture) -> None:
