@@ -6,11 +6,18 @@ import sys
 import sysconfig
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import Enum
 from functools import cache, partial
 from io import IOBase
-from types import BuiltinFunctionType, FunctionType, GeneratorType, MemberDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FunctionType,
+    GeneratorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -100,7 +107,8 @@ def label_of(value: Any) -> str:
 
 def describe(value: Any) -> str:
     """Return what a value is, for a message."""
-    return label_of(value).rpartition(":")[0] if isinstance(value, FunctionType) else label_of(value).replace(":", ".")
+    label = label_of(value)
+    return (label.rpartition(":")[0] if isinstance(value, FunctionType) else label).replace(":", ".")
 
 
 def parts_of(value: Any) -> dict[str, Any]:
@@ -119,33 +127,44 @@ def parts_of(value: Any) -> dict[str, Any]:
         if _is_set(member, value)
     }
     for name, part in getattr(value, "__dict__", {}).items():
-        # torch numbers hooks by a global count, which differs in a resumed run
-        is_hooks = name.endswith("_hooks") and isinstance(part, dict)
-        parts[name] = tuple(part.values()) if is_hooks else part
+        parts[name] = tuple(part.values()) if _are_hooks(name, part) else part
     return parts
+
+
+def _are_hooks(name: str, part: Any) -> bool:
+    """Return whether a part is hooks of torch, which numbers them by a global count: a resumed run has other keys."""
+    return name.endswith("_hooks") and isinstance(part, OrderedDict)
 
 
 def set_part(value: Any, name: str, part: Any) -> None:
     """Set what `parts_of` returned, without calling code of the user."""
-    if isinstance(value, FunctionType):
-        if name in value.__code__.co_freevars:
-            (value.__closure__ or ())[value.__code__.co_freevars.index(name)].cell_contents = part
-        return
-    if isinstance(value, (MethodType, partial)) or name.endswith("_hooks"):
+    if name in _fixed_names(value) or _are_hooks(name, getattr(value, "__dict__", {}).get(name)):
         return  # what they hold was restored in place
+    if isinstance(value, FunctionType) and name in value.__code__.co_freevars:
+        (value.__closure__ or ())[value.__code__.co_freevars.index(name)].cell_contents = part
+        return
     if (slot := _slots(cast("Any", type(value))).get(name)) is not None:
         slot.__set__(value, part)
     else:
         vars(value)[name] = part
 
 
+def _fixed_names(value: Any) -> tuple[str, ...]:
+    """Return the names of the parts that an object keeps for good."""
+    if isinstance(value, partial):
+        return "func", "args", "keywords"
+    return {FunctionType: ("__defaults__", "__kwdefaults__"), MethodType: ("__self__", "__func__")}.get(type(value), ())
+
+
+def closure(function: FunctionType) -> dict[str, Any]:
+    """Return the variables that a function closes over, by name; without those that have no value yet."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+
+
 def _parts_of_function(function: FunctionType) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with suppress(ValueError):  # it is empty
-            parts[name] = cell.cell_contents
     defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
-    return {**parts, **{name: held for name, held in defaults.items() if held}, **vars(function)}
+    return {**closure(function), **{name: held for name, held in defaults.items() if held}, **vars(function)}
 
 
 @cache

@@ -7,14 +7,14 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 
-from fulgurite.exact_resume.objects.kinds import is_users
+from fulgurite.exact_resume.objects.kinds import closure, is_users
 
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 CONTAINERS = (list, tuple, deque, Mapping)
@@ -84,12 +84,6 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
                 modules.append(value)
             elif name in vars(module):
                 yield vars(module), name
-
-
-def closure(function: FunctionType) -> dict[str, Any]:
-    """Return the variables that a function closes over, by name; without those that have no value yet."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {name: cell.cell_contents for name, cell in cells if cell != CellType()}
 
 
 @cache

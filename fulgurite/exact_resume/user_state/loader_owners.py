@@ -13,8 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.objects.kinds import is_users
-from fulgurite.exact_resume.order.reachable import closure
+from fulgurite.exact_resume.objects.kinds import closure, is_users, set_part
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
@@ -96,11 +95,7 @@ class Closure(UserDict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.data[name] = value
-        function = self._function
-        if name in function.__code__.co_freevars and function.__closure__:
-            function.__closure__[function.__code__.co_freevars.index(name)].cell_contents = value
-        else:
-            setattr(function, name, value)
+        set_part(self._function, name, value)
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:

@@ -18,10 +18,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.kinds import is_infrastructure, is_users
+from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
 from fulgurite.exact_resume.order.generators import KINDS
-from fulgurite.exact_resume.order.reachable import attributes, closure, reach, variables
+from fulgurite.exact_resume.order.reachable import attributes, reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)

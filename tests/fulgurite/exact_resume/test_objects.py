@@ -60,6 +60,13 @@ class Bank(list[Any]):
     size = 0
 
 
+class Hooks:
+    """A class with a dict that is none of torch."""
+
+    def __init__(self) -> None:
+        self.my_hooks = {"a": 0}
+
+
 class Needs:
     """A class that makes its own objects."""
 
@@ -199,6 +206,12 @@ def _closure() -> Callable[[], int]:
     return call
 
 
+def _counted() -> Callable[[], int]:
+    function: Any = _closure()
+    function.calls = 0
+    return function  # type: ignore[no-any-return]
+
+
 def _hooked() -> nn.Module:
     net, means = nn.Linear(2, 2), {"mean": 0.0}
     net.weight.data.fill_(1.0)
@@ -229,6 +242,9 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "a shared array": (lambda: multiprocessing.Array("d", 3), lambda v: v.__setitem__(1, 2.0)),
     "a module in a list": (lambda: [_hooked().requires_grad_(False)], lambda v: v[0].weight.add_(1.0)),
     "a closure": (_closure, lambda v: v()),
+    "an attribute of a function": (_counted, lambda v: setattr(v, "calls", 1)),
+    "an attribute of a partial": (lambda: partial(print, 1), lambda v: setattr(v, "calls", 1)),
+    "numbers in an attribute named hooks": (Hooks, lambda v: v.my_hooks.update(a=1)),
     "the list of a partial": (lambda: partial(print, [0]), lambda v: v.args[0].append(1)),
     "a forward hook": (_hooked, lambda v: v(torch.ones(1, 2))),
     "a loader's generator": (_loader, list),
