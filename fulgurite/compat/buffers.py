@@ -1,6 +1,7 @@
 """Buffers whose shape changes while a model trains, such as a queue that grows or one that is None at the start.
 
-torch has no public name for buffers that are None. Nothing is imported before a function is called.
+torch has no public name for buffers that are None, nor for those that `state_dict` leaves out. Nothing is imported
+before a function is called.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ Shapes = dict[str, "list[int] | None"]
 def buffer_shapes(model: nn.Module) -> Shapes:
     """Return the shape of each buffer by name; None for a buffer that is None."""
     return {name: None if value is None else list(value.shape) for name, value in _named_buffers(model)}
+
+
+def unsaved_buffers(module: nn.Module) -> list[Tensor]:
+    """Return the buffers of a module itself that are registered with `persistent=False`."""
+    names = module._non_persistent_buffers_set
+    return [buffer for name, buffer in module.named_buffers(recurse=False) if name in names]
 
 
 def fit_buffers(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:

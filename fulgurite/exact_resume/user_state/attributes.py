@@ -46,7 +46,7 @@ class Attributes:
                     self._start[path] = node.sign  # an owner that comes first has it too now: a loader
                 if node.form in ("object", "opaque", "constant"):
                     self._existing.setdefault(path, node.sign)
-        for owner in owners(trainer):
+        for owner in found:
             if owner.key in new and type(owner.values) is dict and owner.restores:
                 self._names[owner.key] = owner.name, set(owner.values) - owner.excluded
         self._owners |= new
@@ -84,9 +84,9 @@ class Attributes:
                 report(path, "changed, and a resumed run does not have the change")
             elif changed and plain != KEPT:
                 state.setdefault(owner.key, {})[name] = plain
-        for owner in owners(trainer):
+        for owner in found:
             kind, start = self._names.get(owner.key, ("", set()))
-            if kind == owner.name and (not keys or owner.key in keys):
+            if kind == owner.name:
                 for name in start - owner.values.keys():
                     state.setdefault(owner.key, {})[name] = REMOVED
         return state

@@ -12,8 +12,11 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
 from torchmetrics import Metric, MetricCollection
 
+from fulgurite.compat.buffers import unsaved_buffers
 from fulgurite.exact_resume.objects.walk import Known
+from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
 from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners, seeded_generators
+from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 
 SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
@@ -31,15 +34,13 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
         base = _attributes_of(LightningDataModule)
         yield Owner("data", type(datamodule).__name__, vars(datamodule), base, remedy, saves)
         yield Owner("data hparams", type(datamodule).__name__, datamodule.hparams, frozenset(), remedy, is_saved=True)
-    counts: dict[str, int] = {}
-    for callback in vars(trainer)["callbacks"]:
-        kind = type(callback).__qualname__
-        counts[kind] = number = counts.get(kind, 0) + 1
+    for key, callback in callbacks_by_key(trainer):
         if _is_library(type(callback)) and not isinstance(callback, BaseFinetuning):
             continue
         saves = _overrides(callback, Callback, ("state_dict", "on_save_checkpoint"))
         remedy = "Save it in state_dict and load_state_dict of the callback"
-        yield Owner(f"callback {kind} {number}", kind, vars(callback), _library_names(type(callback)), remedy, saves)
+        name = type(callback).__qualname__
+        yield Owner(f"callback {key}", name, vars(callback), _library_names(type(callback)), remedy, saves)
     for number, optimizer in enumerate(trainer.optimizers):
         if not type(optimizer).__module__.startswith("torch."):
             base = frozenset(vars(torch.optim.SGD([torch.zeros(1)])))
@@ -53,6 +54,7 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
     base = _attributes_of(LightningModule) | {"_results", "_fabric"}
     saves = _overrides(model, LightningModule, ("on_save_checkpoint", "state_dict"))
     remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
+    unsaved = _unsaved_buffers(model)
     for path, module in model.named_modules():
         if isinstance(module, (Metric, MetricCollection)) or _is_in_metric(model, path):
             continue
@@ -61,7 +63,7 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         computed = {name.rpartition("_")[0] or name for name, _ in module.named_parameters(recurse=False)}
         computed |= {name for name, _ in module.named_parameters(recurse=False)}
         yield Owner(key, name, vars(module), base | computed, remedy, saves)
-        if buffers := {n: b for n, b in module.named_buffers(recurse=False) if n not in module.state_dict()}:
+        if buffers := {n: buffer for n, buffer in module.named_buffers(recurse=False) if id(buffer) in unsaved}:
             yield Owner(f"{key} buffers", name, _Buffers(module, buffers), frozenset(), "Let register_buffer save it")
         if hooks := _hooks_of(module):
             yield Owner(
@@ -71,14 +73,21 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
 
 
+def _unsaved_buffers(model: LightningModule) -> set[int]:
+    """Return the ids of the buffers that the state_dict of a model leaves out."""
+    if _overrides(model, LightningModule, ("state_dict",)):
+        saved = model.state_dict()
+        return {id(buffer) for path, buffer in model.named_buffers() if path not in saved}
+    return {id(buffer) for module in model.modules() for buffer in unsaved_buffers(module)}
+
+
 def _hooks_of(module: torch.nn.Module) -> dict[str, Any]:
     """Return the functions that are called with a module, its parameters or their gradients."""
-    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
     own = {name: part for name, part in vars(module).items() if name.endswith("_hooks")}
     weights = {
         f"{name}.{kind}": getattr(weight, kind, None)
         for name, weight in module.named_parameters(recurse=False)
-        for kind in names
+        for kind in WEIGHT_HOOKS
     }
     return {name: tuple(part.values()) for name, part in {**own, **weights}.items() if isinstance(part, dict) and part}
 
@@ -100,8 +109,8 @@ def known_objects(trainer: Trainer) -> Known:
     found: list[tuple[Any, str]] = [(trainer, "trainer"), (getattr(trainer, "datamodule", None), "data")]
     found += [(module, f"model.{path}") for path, module in model.named_modules()]
     found += [(weight, f"parameter {path}") for path, weight in model.named_parameters()]
-    saved = model.state_dict()  # the other buffers have owners
-    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers() if path in saved]
+    unsaved = _unsaved_buffers(model)
+    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers() if id(buffer) not in unsaved]
     found += [(each, f"callback {number}") for number, each in enumerate(vars(trainer)["callbacks"])]
     found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
     found += [(each.scheduler, f"scheduler {number}") for number, each in enumerate(trainer.lr_scheduler_configs)]
