@@ -7,13 +7,15 @@ from typing import Any
 from tests.support.shapes.shape import Shape, use
 
 RESIZED = "data sets that change their length"
-LARGER = {"resize": use("keeping.Resize", by=12)}
-SMALLER = {"resize": use("keeping.Resize", by=-12)}
 
 
 def _keeps(text: str, kind: str, *, workers: int = 0, used: int = 56, **more: Any) -> Shape:
     group = more.pop("group", "samplers and loaders")
     return Shape(text, group, data=use("keeping.KeepingData", kind=kind, num_workers=workers, used=used), **more)
+
+
+def _resized(text: str, *, by: int = -12, kind: str = "resized", **more: Any) -> Shape:
+    return _keeps(text, kind, group=RESIZED, callbacks={"resize": use("keeping.Resize", by=by)}, **more)
 
 
 def _evaluates(text: str, kind: str, *overrides: str, workers: int = 0, **more: Any) -> Shape:
@@ -31,40 +33,14 @@ KEEPING = [
     _keeps("a batch sampler without __len__, before the last batch", "unsized", kill_after=20, save_every=2),
     _keeps("a batch sampler without __len__ over a data set that counts", "unsized_counted"),
     _keeps("a batch sampler without __len__, in workers", "unsized", workers=2),
-    _keeps("a data set that shrinks", "resized", group=RESIZED, callbacks=SMALLER),
-    _keeps(
-        "a data set that shrinks, saved at the end of an epoch",
-        "resized",
-        group=RESIZED,
-        callbacks=SMALLER,
-        kill_after=14,
-        save_every=13,
-        amid_epoch=False,
-    ),
-    _keeps(
-        "a data set that grows",
-        "resized",
-        group=RESIZED,
-        callbacks={"resize": use("keeping.Resize", by=12)},
-        used=24,
-        kill_after=5,
-        save_every=2,
-    ),
-    _keeps(
+    _resized("a data set that shrinks"),
+    _resized("a data set that shrinks, saved at the end of an epoch", kill_after=14, save_every=13, amid_epoch=False),
+    _resized("a data set that grows", by=12, used=24, kill_after=5, save_every=2),
+    _resized(
         "a data set that shrinks, reload_dataloaders_every_n_epochs",
-        "resized",
-        group=RESIZED,
-        callbacks=SMALLER,
         overrides=["+trainer.reload_dataloaders_every_n_epochs=1"],
     ),
-    _keeps(
-        "a ConcatDataset whose part grows",
-        "resized_concat",
-        group=RESIZED,
-        callbacks={"resize": use("keeping.Resize", by=12)},
-        used=40,
-        kill_after=10,
-    ),
+    _resized("a ConcatDataset whose part grows", by=12, kind="resized_concat", used=40, kill_after=10),
     _keeps(
         "a random part of the data for each epoch",
         "drawn",

@@ -18,7 +18,6 @@ def _in_workers(kind: str, text: str, line: str) -> Shape:
     return _data(kind, f"{text}, in workers", workers=1, expect="named", line=line)
 
 
-ADD = {"level": use("reached.AddLevel")}
 REACHED = [
     _data("collate object", "collate_fn: a counter"),
     _data("collate closure", "collate_fn: a counter in a closure"),
