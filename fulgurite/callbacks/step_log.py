@@ -27,14 +27,15 @@ class StepLog(Callback):
     """
 
     def __init__(self) -> None:
-        self._rates: dict[str, float] | None = None  # of the batch whose values are logged
+        self._rates: dict[str, float] | None = None  # of the batch whose values are logged; None for all others
         self._has_monitor = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether another callback logs the learning rates, and whether the first step is logged."""
         self._has_monitor = any(isinstance(callback, LearningRateMonitor) for callback in vars(trainer)["callbacks"])
-        call_after_batch(trainer, self, partial(self._set_hooks, trainer))
-        self._set_hooks(trainer)
+        if type(self) is StepLog:  # the hooks of a subclass may do more
+            call_after_batch(trainer, self, partial(self._set_hooks, trainer))
+            self._set_hooks(trainer)
 
     def _set_hooks(self, trainer: Trainer) -> None:
         """Let Lightning call the hooks in logged steps only: it opens a profiler context at each call."""
@@ -46,7 +47,9 @@ class StepLog(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the learning rates before the schedulers step."""
-        self._rates = {} if self._has_monitor else learning_rates(trainer.optimizers)
+        self._rates = None
+        if is_logged_step(trainer):
+            self._rates = {} if self._has_monitor else learning_rates(trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -63,7 +66,7 @@ class StepLog(Callback):
 
 
 def is_logged_step(trainer: Trainer) -> bool:
-    """Return whether the values of the next batch are logged; a stop adds none, since a resumed run would lack them."""
+    """Return whether the values of the step to come are logged; a stop adds none: a resumed run would lack them."""
     every: int = vars(trainer)["log_every_n_steps"]
     return every > 0 and (steps_before_batch(trainer) + 1) % every == 0
 

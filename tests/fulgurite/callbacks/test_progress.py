@@ -190,6 +190,24 @@ def test_losses_and_learning_rates_are_logged_amid_an_epoch(tmp_path: Path) -> N
     assert rows[0]["train/loss_step"] > 0
 
 
+class CountingLog(StepLog):
+    """Counts the batches, as a subclass may."""
+
+    num_batches = 0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.num_batches += 1
+        super().on_train_batch_end(*args)
+
+
+def test_a_subclass_of_the_step_log_sees_each_batch(tmp_path: Path) -> None:
+    log = CountingLog()
+    fit([log], tmp_path, logger=MetricsCSVLogger(tmp_path), log_every_n_steps=4)
+    assert log.num_batches == 10
+    rows = [row for row in RunDirectory(tmp_path).metric_rows() if "lr-SGD/pg1" in row]
+    assert [row["step"] for row in rows] == [3, 7]
+
+
 class Quiet(Line):
     """Logs nothing, as a model in its first hour."""
 
