@@ -9,10 +9,10 @@ from itertools import chain
 from types import ModuleType
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.config.schema import Extras, read_settings
-from fulgurite.config.view import MISSING, join
+from fulgurite.config.view import MISSING, ConfigView, join
 from fulgurite.core.errors import ConfigError
 
 # A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
@@ -29,7 +29,10 @@ ALLOWED = ("fulgurite.callbacks", "fulgurite.exact_resume.proof.probe")  # below
 STDLIB = frozenset(
     f"builtins.{name}"
     for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str", "tuple")
-) | {"functools.partial", "pathlib.Path", "pathlib.PurePath", "random.Random", "types.SimpleNamespace"}
+) | {
+    "functools.partial", "pathlib.Path", "pathlib.PurePath", "random.Random", "types.SimpleNamespace",
+    "pathlib._local.Path", "pathlib._local.PurePath",  # the names of these in Python 3.13
+}  # fmt: skip
 STDLIB_MODULES = ("collections", "datetime", "decimal", "fractions", "math")
 # These return what their argument `path` names.
 LOOKUPS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
@@ -42,17 +45,18 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
         cfg: A composed config; its `hydra` part has an allow-list of its own.
         key: Only this top-level key; an older run may name classes elsewhere that have moved.
     """
-    more = read_settings(cfg, Extras).allowed_targets
+    more, view = read_settings(cfg, Extras).allowed_targets, ConfigView(cfg)
     findings = []
-    plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    parts = [key] if key else [name for name in plain if name != "hydra"]
-    for path, block in chain.from_iterable(_blocks(plain[name], name) for name in parts):
-        names = {"_target_": block["_target_"]}
-        if names["_target_"] in LOOKUPS:
-            names = {"path": block.get("path")}
-        for name, target in names.items():
-            if isinstance(target, str) and target != MISSING and (problem := problem_of(target, more, name)):
-                findings.append(f"{path}.{name}: {target!r} {problem}")
+    parts = [key] if key else list(view.written)
+    for path, block in chain.from_iterable(_blocks(view.written[part], part) for part in parts):
+        name = "path" if block["_target_"] in LOOKUPS else "_target_"
+        if (written := block.get(name)) == MISSING:  # reported by the checks
+            continue
+        target = view.resolve(written, join(path, name))  # Hydra resolves it, too
+        if not isinstance(target, str):
+            findings.append(f"{path}.{name}: must be the dotted path of a class or a function")
+        elif problem := problem_of(target, more, name):
+            findings.append(f"{path}.{name}: {target!r} {problem}")
     if findings:
         raise ConfigError(findings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -140,6 +141,31 @@ def test_what_is_installed_and_plain_types_may_be_named(target: str, small: Comp
     cfg = small()
     cfg.model.net = {"_target_": target}
     check_targets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "said"),
+    [
+        ({"path": "os.system"}, "is posix.system, which configs may not call"),
+        ({"path": "hydra.utils.get_method"}, "which configs may not call"),
+        ({"_args_": ["os.system"]}, "must be the dotted path of a class or a function"),
+        ({"path": {"_target_": "builtins.str", "_args_": ["os.system"]}}, "must be the dotted path"),
+    ],
+)
+def test_a_lookup_returns_only_what_may_be_named(lookup: dict[str, Any], said: str, small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.net = {"_target_": "hydra.utils.get_method", **lookup}
+    with pytest.raises(ConfigError, match=rf"^model\.net\.path: .*{said}"):
+        check_targets(cfg)
+
+
+def test_the_name_of_a_class_may_be_an_interpolation(small: ComposeSmall) -> None:
+    cfg = small("+vars.net=torch.nn.Identity")
+    cfg.model.net = {"_target_": "${vars.net}"}
+    check_targets(cfg)
+    cfg.vars.net = "os.system"
+    with pytest.raises(ConfigError, match=r"^model\.net\._target_: 'os\.system' is posix\.system, which"):
+        check_targets(cfg)
 
 
 @pytest.mark.parametrize(
