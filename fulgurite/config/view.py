@@ -16,6 +16,7 @@ RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr", "steps")
 STEP_COUNT = re.compile(r"\$\{\s*steps\s*:\s*(total|per_epoch)\s*\}")
 _RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
+_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")  # of a path: a name, or a position in a list
 
 
 class Unresolved:
@@ -70,14 +71,17 @@ class ConfigView:
             return True
         return any(self._is_runtime(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
 
-    def block_of(self, key: str) -> Any:
-        """Return the dictionary as written that has a dotted key; None below a list."""
-        return self._written_at(key.rpartition(".")[0])
+    def parent_of(self, key: str) -> Any:
+        """Return the dictionary or the list, as written, that holds a key; None for a missing one."""
+        return self._written_at(key[: max(key.rfind("."), key.rfind("["), 0)])
 
     def _written_at(self, key: str) -> Any:
         node: Any = self.written
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
+        for name, position in _PART.findall(key):
+            if isinstance(node, list):
+                node = node[int(position)] if position and int(position) < len(node) else None
+            else:
+                node = node.get(name or position) if isinstance(node, dict) else None
         return node
 
 

@@ -30,7 +30,7 @@ class ProcessContext:
         signals: The handler of signals, see `shutdown.signals.signal_handler`.
         inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
         left_out: One line for each replaced target, see `config.left_out.take_messages`.
-        trainer: The Trainer that runs, see `engine.components.steps`; None before.
+        trainer: The Trainer that runs, see `engine.components.steps`; None otherwise.
         record: The `RunRecord` of the present run; None outside a run.
     """
 

@@ -17,7 +17,7 @@ from fulgurite.validation.signatures.signature import Signature, read_signature
 
 _VARIABLE = re.compile(r"Environment variable '([^']*)' not found")
 _NO_KEY = re.compile(r"Interpolation key '([^']*)' not found")
-_STEPS = re.compile(r"\s*\$\{\s*steps\s*:")
+_STEPS = re.compile(r"\$\{\s*steps\s*:")
 _NO_RESOLVER = re.compile(r"Unsupported interpolation type (\S+)")
 
 
@@ -26,7 +26,7 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
     for key, written in leaves(view.written):
         if written == MISSING:
             yield Finding(key, f"missing. Add {key}=<value>")
-        elif is_interpolation(written) and (rule := _misplaced_steps(written, view.block_of(key))):
+        elif is_interpolation(written) and (rule := _misplaced_steps(written, view.parent_of(key))):
             yield Finding(key, rule)
         elif is_interpolation(written):
             error = view.resolve_interpolation(written, key)
@@ -37,13 +37,13 @@ def check_missing_values(view: ConfigView) -> Iterator[Finding]:
                     yield Finding(key, rule)
 
 
-def _misplaced_steps(written: str, block: Any) -> str | None:
-    """Return why a number of steps cannot be given where it is written; None if it can."""
-    if not _STEPS.match(written):
+def _misplaced_steps(written: str, parent: Any) -> str | None:
+    """Return why `${steps:...}` cannot be replaced where it is written; None if it can, and for other values."""
+    if not _STEPS.search(written):
         return None
     if not STEP_COUNT.fullmatch(written):
         return "names no number of steps. Write ${steps:total} or ${steps:per_epoch}"
-    if isinstance(block, dict) and "_target_" in block and block.get("_partial_"):
+    if isinstance(parent, dict) and "_target_" in parent and parent.get("_partial_"):
         return None
     return (
         "is known only when the model calls a block with _partial_: true, such as its scheduler. "

@@ -37,7 +37,7 @@ class StepCount:
         """Return the number.
 
         Raises:
-            UserError: The training has no end, or an epoch has none.
+            UserError: The training or an epoch has no end.
         """
         trainer.fit_loop.setup_data()
         per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
@@ -74,11 +74,15 @@ def call_with_steps(*args: Any, deferred_target: str, **kwargs: Any) -> Any:
 
 
 class ScheduleLength(Callback):
-    """Lends the trainer to step counts, and warns of a scheduler that ends before the training."""
+    """A callback that gives step counts the trainer, and warns of a scheduler that ends before the training."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note the trainer, in each process."""
         current_context().trainer = trainer
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Release the trainer, whose memory the next job of a sweep needs."""
+        current_context().trainer = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the length of each OneCycleLR, which fails after its last step, with that of the training."""

@@ -11,6 +11,7 @@ from fulgurite.validation.signatures.resolve import resolve
 from fulgurite.validation.signatures.source import Definition, Module
 
 Value = object  # null, bool, int, float, str, list or dict, as YAML gives them
+_OF_YAML = (type(None), bool, int, float, str, list, dict)
 
 
 class Match(Enum):
@@ -58,11 +59,11 @@ def match(value: Value, annotation: ast.expr | None, module: Module | None) -> M
     """Match a value against an annotation.
 
     Args:
-        value: As YAML gives it; dictionaries with `_target_` are skipped.
+        value: As YAML gives it; dictionaries with `_target_` and values that are not known yet are skipped.
         annotation: Syntax of the annotation.
         module: The module whose names it uses; None for annotations of plain names only.
     """
-    if isinstance(value, dict) and "_target_" in value:
+    if not isinstance(value, _OF_YAML) or (isinstance(value, dict) and "_target_" in value):
         return Match.UNKNOWN
     results = set()
     for member, home in _members(annotation, module):  # lazily: plain members of a union need no source

@@ -62,15 +62,28 @@ def test_a_scheduler_that_is_too_short_is_named_before_the_first_batch(
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("overrides", "said"),
     [
-        ("model.num_classes=${steps:total}", "is known only when the model calls a block with _partial_: true"),
-        ("model.scheduler.patience=${steps:totl}", "names no number of steps. Write ${steps:total}"),
+        (["model.num_classes=${steps:total}"], "is known only when the model calls a block with _partial_: true"),
+        (["model.scheduler.patience=${steps:totl}"], "names no number of steps. Write ${steps:total}"),
+        (["model.scheduler.patience='${oc.decode:${steps:total}}'"], "names no number of steps"),
+        (
+            [
+                "model.scheduler._target_=torch.optim.lr_scheduler.MultiStepLR",
+                "+model.scheduler.milestones=[${steps:total}]",
+            ],
+            "model.scheduler.milestones[0]: is known only when the model calls a block",
+        ),
     ],
 )
-def test_a_number_of_steps_elsewhere_is_refused(override: str, said: str) -> None:
-    (line,) = findings(override)
+def test_a_number_of_steps_elsewhere_is_refused(overrides: list[str], said: str) -> None:
+    (line,) = findings(*overrides)
     assert said in line
+
+
+def test_a_block_in_a_list_gets_a_number_of_steps() -> None:
+    block = "{_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 1, total_steps: ${steps:total}}"
+    assert findings(f"+vars.schedulers=[{block}]") == []
 
 
 def test_a_run_with_lazy_modules_and_steps_is_recorded(small: ComposeSmall, tmp_path: Path) -> None:
