@@ -119,7 +119,7 @@ def build(cfg: DictConfig) -> Run:
         callbacks.append(pruning)
     metrics = MetricsCSVLogger(cfg.paths.output_dir)
     callbacks += [RecordLogged(metrics), ScheduleLength()]
-    loggers = [*_build_loggers(cfg, resumed_from), metrics]  # self.logger is the first: the user's choice
+    loggers = [*_build_loggers(parts, resumed_from), metrics]  # self.logger is the first: the user's choice
     arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
     trainer: Trainer = _instantiate(parts.trainer, "trainer", **arguments)
     run_dir = Path(cfg.paths.output_dir)
@@ -171,9 +171,9 @@ def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:
 
 def _build_loggers(cfg: DictConfig, resumed_from: ResumedRun | None) -> list[Logger]:
     """Build the loggers, guarded so that a failing logger does not stop the run."""
-    group = with_attributes(cfg).get("logger")
+    group = cfg.get("logger")
     if resumed_from is not None:
-        group = resume_loggers(with_attributes(cfg), resumed_from.loggers, resumed_from.logged_step)
+        group = resume_loggers(cfg, resumed_from.loggers, resumed_from.logged_step)
     budget = WaitBudget(read_settings(cfg, Resilience).logger_timeout_seconds)
     built = [
         build_guarded(str(key), node, partial(_instantiate, node, f"logger.{key!s}"), cfg.paths.output_dir, budget)
