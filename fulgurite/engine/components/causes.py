@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.target_policy import locate
 from fulgurite.config.view import leaves
 from fulgurite.core.errors import ConfigError, suggest_or_list
+from fulgurite.validation.findings import Finding
 
 UNUSED_BY_NAME = "trainer.strategy=ddp_find_unused_parameters_true"
 # Errors of torch and Lightning, and what the user does about them.
@@ -53,7 +54,7 @@ def _rejected(cause: BaseException, key: str, node: Any) -> str:
         name = path.rpartition(".")[2]
         is_quoted = re.search(rf"[`'\"]{re.escape(name)}[`'\"]", message) is not None
         if message.lower().startswith(f"{name.lower()} ") or (is_quoted and str(value) in message):
-            return f"{path}={value}: {message}"
+            return Finding(path, message, value).line
     return f"{key}: {type(cause).__name__}: {message}"
 
 
@@ -81,7 +82,7 @@ def _rejected_later(error: TypeError | ValueError, cfg: DictConfig) -> Iterator[
     last = [frame for frame, _ in walk_tb(error.__traceback__)][-1:]
     kinds = {type(frame.f_locals["self"]) for frame in last if "self" in frame.f_locals}
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if kind.__module__.startswith("torch.optim.")}
-    lacking = re.match(r"(?:__new__|(\w+)\.__init__)\(\) missing \d+ required", str(error))
+    lacking = re.match(r"(\w+)\.__init__\(\) missing \d+ required", str(error))
     for path, target in leaves(OmegaConf.to_container(cfg, resolve=False)):
         key, _, name = path.rpartition(".")
         if name != "_target_" or not str(target).startswith("torch.optim."):
@@ -102,4 +103,4 @@ def _enum_findings(cause: BaseException, key: str, node: Any) -> Iterator[str]:
         for path, value in leaves(OmegaConf.to_container(node, resolve=True), key):
             if str(cause) == f"{value!r} is not a valid {kind.__qualname__}":
                 near = suggest_or_list(str(value), choices, "It has")
-                yield f"{path}={value}: is not a value of {kind.__name__}{near}"
+                yield Finding(path, f"is not a value of {kind.__name__}{near}", value).line

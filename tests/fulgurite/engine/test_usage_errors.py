@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.engine.build import build
+from fulgurite.engine.components.causes import first_cause
 from fulgurite.engine.outcome import Outcome, classify_error
 from tests.conftest import ComposeSmall
 from tests.support.quiet_trainer import quiet_trainer
@@ -130,3 +132,10 @@ def test_an_argument_that_a_callback_rejects(small: ComposeSmall) -> None:
 
 def test_an_error_of_the_users_own_code_keeps_its_traceback(small: ComposeSmall) -> None:
     assert classify_error(ValueError("Factor should be < 1.0."), small()).exit_code == 1
+
+
+def test_the_value_of_a_secret_is_masked() -> None:
+    node = OmegaConf.create({"_target_": "owncode.Logger", "api_key": "abc"})
+    error = InstantiationException("raised while instantiating")
+    error.__cause__ = ValueError("api_key has no account")
+    assert str(first_cause(error, "logger.mine", node)) == "logger.mine.api_key=***: api_key has no account"
