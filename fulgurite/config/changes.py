@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import is_sweep_job
+from fulgurite.config.origins import read_yaml, shown_path
 from fulgurite.config.override_text import is_below, override_key
 from fulgurite.config.view import join
 from fulgurite.core.context import current_context
@@ -64,28 +64,23 @@ def changes(cfg: DictConfig) -> list[tuple[str, list[str]]]:
     typed = [override for override in overrides if not is_below(override_key(override), NOT_SHOWN)]
     found = [(COMMAND_LINE, [mask_override(override) for override in typed])]
     seen = [override_key(override) for override in typed]
-    values, sources = mask_config(cfg), [str(source.path) for source in hydra.runtime.config_sources]
+    values = mask_config(cfg)
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     for group in OVERLAYS:
         chosen = hydra.runtime.choices.get(group)
         for name in [chosen] if chosen is None or isinstance(chosen, str) else chosen:
-            lines = _lines(group, str(name), sources, values)
-            new = [line for line in lines if not is_below(override_key(line), seen)]
+            file = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+            if file is None:
+                continue
+            new = [line for line in _lines(file, values) if not is_below(override_key(line), seen)]
             seen += [override_key(line) for line in new]
-            found.append((f"configs/{group}/{name}.yaml", new))
+            found.append((shown_path(file), new))
     return [(source, lines) for source, lines in found if lines]
 
 
-def _lines(group: str, name: str, sources: Sequence[str], values: dict[str, Any]) -> Iterator[str]:
+def _lines(file: Path, values: dict[str, Any]) -> Iterator[str]:
     """Yield the group choices and the keys that a file sets, with the values that the run has."""
-    file = next((path for source in sources if (path := Path(source) / group / f"{name}.yaml").is_file()), None)
-    if file is None:
-        return
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, yaml.YAMLError):
-        return  # Hydra has read it: it changed since
-    if not isinstance(content, dict):
-        return
+    content = read_yaml(file)
     for default in content.pop("defaults", None) or ():
         for key, choice in default.items() if isinstance(default, dict) else ():
             if str(key).startswith("override "):
@@ -100,7 +95,7 @@ def _lines(group: str, name: str, sources: Sequence[str], values: dict[str, Any]
 
 def _leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
-        key = join(prefix, str(name)) if prefix else str(name)
+        key = join(prefix, str(name))
         if isinstance(value, dict) and value:
             yield from _leaves(value, key)
         else:

@@ -12,14 +12,13 @@ from difflib import get_close_matches
 from functools import cache, wraps
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
-from fulgurite.config.origins import file_of, shown_path
+from fulgurite.config.origins import file_of, read_yaml, shown_path
 from fulgurite.config.tags import merge_tags, switch_tags
 from fulgurite.config.view import MISSING, is_interpolation, join
 from fulgurite.core.context import current_context
@@ -35,9 +34,8 @@ CONFLICT = "cannot be merged: "  # and the key that is a list in one file and a 
 OF_DEBUG = (("data", "num_workers"), ("data", "pin_memory"), ("model", "compile"))
 
 GROUPS = {"callbacks": "callback", "logger": "logger"}
-TYPO = (
-    0.85  # similarity from which on a name is a mistyped one: csvv and csv, but not progress_bar and rich_progress_bar
-)
+# Similarity from which on a name is a mistyped one: csvv and csv, but not progress_bar and rich_progress_bar.
+TYPO = 0.85
 
 
 def leave_out_replaced() -> None:
@@ -253,12 +251,7 @@ def mistyped(group: str, name: str, entries: Collection[str]) -> list[str]:
 @cache
 def group_keys(group: str) -> tuple[str, ...]:
     """Return the keys that the files of `configs/<group>` set, e.g. `early_stopping` of `callbacks`."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     names: dict[str, None] = {}
     for file in sorted((project_root() / "configs" / group).glob("*.yaml")) if group else ():
-        try:
-            content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
-        except yaml.YAMLError:
-            continue
-        names.update(dict.fromkeys(name for name in content or {} if name != "defaults"))
+        names.update(dict.fromkeys(name for name in read_yaml(file) if name != "defaults"))
     return tuple(names)

@@ -20,6 +20,7 @@ from fulgurite.config.view import join
 from fulgurite.core.project import project_root
 
 COMMAND_LINE = "command line: "
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is faster, and some builds of PyYAML lack it
 
 
 class Origins:
@@ -94,6 +95,15 @@ def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
     return None
 
 
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the dictionary in a YAML file; empty for a file that holds none or cannot be read."""
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER)  # noqa: S506 - a safe one
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def shown_path(file: Path) -> str:
     """Return a file's path for messages, relative to the project's root if it is inside."""
     return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
@@ -101,8 +111,7 @@ def shown_path(file: Path) -> str:
 
 def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:
     """Yield each key path of a YAML file with its line, from 1."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    yield from _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=loader), package)
+    yield from _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=YAML_LOADER), package)
 
 
 def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:

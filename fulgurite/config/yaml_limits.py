@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.config.left_out import leave_out_replaced
+from fulgurite.config.origins import YAML_LOADER
 from fulgurite.core.errors import UserError
 
 MAX_BYTES = 200_000  # composing takes 5 s
@@ -105,7 +106,7 @@ def _count_nodes(text: str) -> int:
     anchors: list[str] = [""]  # of the nodes around the event
     totals = [0]  # their sizes so far
     # events, not nodes: the parser's recursion on a deep document would crash the process
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=YAML_LOADER):
         anchor, size = getattr(event, "anchor", None) or "", 0
         if isinstance(event, yaml.CollectionStartEvent):
             anchors.append(anchor)

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.config.metric_names import as_names, is_minimized
+from fulgurite.config.origins import read_yaml
 from fulgurite.core.formatting import format_number, format_spread, show_sweep
 from fulgurite.reporting.statistics import Spread, spread
 from fulgurite.runs.layout import CONFIG
@@ -129,7 +128,7 @@ def leading_metrics(folder: Path, runs: Sequence[RunDirectory], logged: Sequence
     Those of `optimized_metric`, else the best of the monitored metric, the monitored metric, or the first of the
     validation, as far as a job has logged it.
     """
-    config, sweep = _yaml(runs[0].folder / CONFIG) if runs else {}, _yaml(folder / "multirun.yaml")
+    config, sweep = read_yaml(runs[0].folder / CONFIG) if runs else {}, read_yaml(folder / "multirun.yaml")
     optimised = [name for name in as_names(config.get("optimized_metric")) if name in logged]
     if optimised:
         direction = as_names(((sweep.get("hydra") or {}).get("sweeper") or {}).get("direction"))
@@ -157,15 +156,6 @@ def _ranked(rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
         return sign * found.mean if (found := row.spread(metric)) else math.inf
 
     return sorted(rows, key=rank)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    """Return the content of a config that Hydra wrote; empty without one."""
-    try:
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def shown_value(value: str) -> str:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fulgurite.core.formatting import show_config
 from tests.support.cli import only_run, run_cli
+from tests.support.compose import with_file
 
 NOTHING = ("train=false", "test=false")
 
@@ -26,6 +27,12 @@ def test_the_first_line_is_the_run_directory_and_the_next_are_what_differs(tmp_p
     assert "accelerator" not in done.stdout + done.stderr, "the whole config is in the run directory"
     assert "accelerator" in (folder / ".hydra/config.yaml").read_text()
     assert run in (folder / "train.log").read_text()
+
+
+def test_a_file_of_another_folder_is_named_by_its_path(tmp_path: Path) -> None:
+    with_file(tmp_path / "mine", "experiment/small.yaml", "# @package _global_\nseed: 5\n")
+    done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=small", *NOTHING, logs=tmp_path / "logs")
+    assert f"[INFO] {tmp_path}/mine/experiment/small.yaml: seed=5\n" in done.stderr
 
 
 def test_a_job_of_a_sweep_has_one_line(tmp_path: Path) -> None:
