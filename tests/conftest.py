@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -59,11 +60,8 @@ def small(tmp_path: Path) -> ComposeSmall:
 @pytest.fixture(autouse=True)
 def _leave_the_environment_as_it_was() -> Iterator[None]:
     """Take back variables that a test's training set: Lightning leaves the address and the rank of a DDP run."""
-    before = dict(os.environ)
-    yield
-    for name in [name for name in os.environ if name not in before]:
-        del os.environ[name]
-    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,26 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
 # what a program sends to a terminal: a control sequence, a control character or text
 TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n\t])|([^\x1b\r\n\t]+)|\x1b.")
+
+
+def _open(width: int) -> tuple[int, int]:
+    """Return both ends of a terminal of 50 lines: the one to read from, and that of the program."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    return ours, theirs
+
+
+def _chunks(ours: int) -> Iterator[bytes]:
+    """Yield what the program writes until it closes the terminal."""
+    with suppress(OSError):  # Linux, once it is closed
+        while chunk := os.read(ours, 1 << 16):
+            yield chunk
 
 
 def run_in_terminal(
@@ -33,18 +47,11 @@ def run_in_terminal(
         env: Variables of the command; None takes those of this process.
         interrupt_at: Text on whose appearance the command gets SIGINT, once.
     """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    ours, theirs = _open(width)
     process = subprocess.Popen(command, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     written = b""
-    while True:
-        try:
-            chunk = os.read(ours, 1 << 16)
-        except OSError:  # Linux, once the program has closed the terminal
-            break
-        if not chunk:
-            break
+    for chunk in _chunks(ours):
         written += chunk
         if interrupt_at and interrupt_at.encode() in written:
             interrupt_at = ""
@@ -104,10 +111,9 @@ class PseudoTerminal:
         self.written = ""
 
     def __enter__(self) -> PseudoTerminal:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, self.width, 0, 0))
+        self._ours, theirs = _open(self.width)
         self._parts: list[bytes] = []
-        self._reader = Thread(target=self._read)
+        self._reader = Thread(target=lambda: self._parts.extend(_chunks(self._ours)))
         self._reader.start()
         self._stream = os.fdopen(theirs, "w", encoding="utf-8", buffering=1)
         self._before = sys.stdout, sys.stderr, os.environ.get("COLUMNS"), os.environ.get("TERM")
@@ -138,13 +144,3 @@ class PseudoTerminal:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
-
-    def _read(self) -> None:
-        while True:
-            try:
-                part = os.read(self._ours, 1 << 16)
-            except OSError:  # Linux, once the other end is closed
-                return
-            if not part:
-                return
-            self._parts.append(part)

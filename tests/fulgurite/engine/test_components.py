@@ -62,7 +62,7 @@ def test_a_scheduler_makes_no_optimizer(small: ComposeSmall) -> None:
         build(cfg)
 
 
-def test_a_class_of_pytorch_lightning_is_told_where_to_import_from(small: ComposeSmall, own_code: Path) -> None:
+def test_a_class_of_pytorch_lightning_is_refused_with_the_right_import(small: ComposeSmall, own_code: Path) -> None:
     text = "from pytorch_lightning import LightningModule\nclass Old(LightningModule): ...\n"
     (own_code / PACKAGE / "old.py").write_text(text)
     cfg = small()
