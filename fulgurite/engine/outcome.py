@@ -29,9 +29,7 @@ from fulgurite.core.errors import (
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
-from fulgurite.engine.components.causes import explain_usage
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
-from fulgurite.terminal.color_handler import colored, wrapped
 
 log = RankedLogger(__name__)
 
@@ -70,6 +68,8 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", missing or reason, EXIT_USER)
     if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
+    from fulgurite.engine.components.causes import explain_usage  # only after an error
+
     if explained := explain_usage(error, cfg) or explain_file_error(error, cfg):
         return Outcome("failed", explained, EXIT_USER)
     if isinstance(error, SystemExit):
@@ -116,6 +116,8 @@ def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> Non
 
 def print_error(error: FulguriteError) -> None:
     """Write an error that occurred before the run to standard error, once per machine."""
+    from fulgurite.terminal.color_handler import colored, wrapped  # only after an error
+
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
         for line in str(error).splitlines():
