@@ -82,8 +82,10 @@ class Progress:
             how = "pruned" if pruned else f"done{self._format_metric(number, value)}"
         else:
             outcome = returned_value(returned).outcome
-            is_killed = outcome.status == "killed"
-            self.killed, self.failed = self.killed + is_killed, self.failed + (not is_killed)
+            if outcome.status == "killed":
+                self.killed += 1
+            else:
+                self.failed += 1
             how = f"{outcome.status}: {outcome.reason}"
         self._print(f"sweep: job {number} {how}{values}, {format_duration(seconds)}; {self.summary(jobs)}")
 
