@@ -4,8 +4,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 bin=$PWD/.venv/bin
 failed=()
-# your own files: ruff's default rules, and mypy without its option strict
-YOUR_RUFF="ruff check --isolated --line-length 120 --target-version py310"
+# your own files: ruff's default rules that the template follows, and mypy without its option strict
+# RUF100: a shipped file that you edited has noqa comments for rules that hold no longer
+YOUR_RUFF="ruff check --isolated --line-length 120 --target-version py310 --ignore PYI,RUF012,RUF100,TRY"
 YOUR_MYPY="mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10 --explicit-package-bases"
 YOUR_MYPY+=" --follow-imports silent --ignore-missing-imports"
 
