@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -16,12 +16,19 @@ from torch.utils.data import Dataset
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
 from fulgurite.compat.lightning_loaders import reload_epochs, set_reload_epochs, set_up_validation
 from fulgurite.dataloading.patch import each_loader
-from fulgurite.exact_resume.order.generators import KINDS
+from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.user_state.attributes import Attributes, State
-from fulgurite.exact_resume.user_state.loader_owners import LOADERS, TRAINING, VALIDATION, Owner, owners_of
+from fulgurite.exact_resume.user_state.loader_owners import (
+    LOADERS,
+    TRAINING,
+    VALIDATION,
+    Owner,
+    owners_of,
+    owners_of_kind,
+)
 
-SHARED = (Dataset, torch.nn.Module, LightningModule, LightningDataModule, Trainer, *KINDS)  # never copied
+SHARED = (Dataset, torch.nn.Module, LightningModule, LightningDataModule, Trainer, *GENERATORS)  # never copied
 DATA_KEYS = ("data", "data hparams", "model hparams")  # keys of what a data module makes its loaders from
 
 
@@ -73,11 +80,11 @@ class LoaderStates:
     def made(self, trainer: Trainer, kind: str, loaders: Any) -> None:
         """Take the values of new data sets and samplers as those of the start."""
         present = vars(trainer).setdefault(LOADERS, {})
-        former = {owner.key: owner.values for owner in _owners(present.get(kind, []), kind)}
+        former = {owner.key: owner.values for owner in owners_of_kind(present.get(kind, []), kind)}
         present[kind] = list(each_loader(loaders))
         if self._attributes is None:
             return
-        owners = list(_owners(present[kind], kind))
+        owners = list(owners_of_kind(present[kind], kind))
         self._attributes.forget({owner.key for owner in owners if former.get(owner.key) is not owner.values})
         self._attributes.remember(trainer)
         for owner in owners:
@@ -139,11 +146,6 @@ class LoaderStates:
             attributes: The attributes that the checkpoint restores.
         """
         self._loaded, self._restored = {**state, "calls": dict(state.get("calls", {}))}, attributes
-
-
-def _owners(loaders: Iterable[Any], kind: str) -> Iterator[Owner]:
-    for number, loader in enumerate(loaders):
-        yield from owners_of(loader, f"{kind} {number}")
 
 
 def _copy(value: Any) -> Any:

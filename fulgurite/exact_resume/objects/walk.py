@@ -32,8 +32,6 @@ MAX_ITEMS = 1000  # of a container whose items are compared one by one
 MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save
 NUM_SAMPLED_ITEMS = MAX_ITEMS // 2
 CONTENT = "/content"  # the items of an object whose class inherits from a container
-
-
 BASES = (AttributeDict, OrderedDict, Counter, defaultdict, dict, deque, list, set, frozenset, tuple)
 
 
@@ -112,7 +110,7 @@ class Walk:
             if is_shared(kind) and (earlier := self._seen(value, path)):
                 return Node("same", Same(earlier))
             thorough = self.thorough or weights
-            sign = (leaf_sign(value, thorough=thorough), self._block(value, path)) if signed else None
+            sign = (leaf_sign(value, thorough=thorough), self.shared_with(value, path)) if signed else None
             return Node("leaf", sign)
         is_container = CONTAINERS.get(kind.__name__) is kind
         if not is_container and is_infrastructure(kind):
@@ -123,15 +121,12 @@ class Walk:
             return self._visit_items(value, signed=signed)
         return self._visit_object(value)
 
-    def shared_with(self, value: Any, path: str) -> str:
-        """Return the path of the first tensor or array in the same memory; empty: this one."""
-        return self._block(value, path)
-
     def _seen(self, value: Any, path: str) -> str:
         earlier = self.first.setdefault(id(value), (path, value))[0]
         return earlier if earlier != path else ""
 
-    def _block(self, value: Any, path: str) -> str:
+    def shared_with(self, value: Any, path: str) -> str:
+        """Return the path of the first tensor or array in the same memory; empty: this one."""
         first = self.first_in_memory(value, path)
         return first if first != path else ""
 

@@ -114,9 +114,7 @@ class OwnOrder:
         states: Generators that samplers of the run keep; new ones are added.
     """
 
-    def __init__(
-        self, own: Any, seed: int, shared_seed: int, rank: int, states: dict[int, tuple[Any, str, int]]
-    ) -> None:
+    def __init__(self, own: Any, seed: int, shared_seed: int, rank: int, states: FoundGenerators) -> None:
         self.own, self.seed, self.rank = own, seed, rank
         self.sharding: BatchSharding | None = None
         self.epoch = self.passes = self.current_pass = 0

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.order.reachable import reach
-
-KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def find_generators(*roots: Any) -> list[Any]:
@@ -20,11 +19,11 @@ def find_generators(*roots: Any) -> list[Any]:
         roots: Data sets, samplers or functions. Their attributes count, and what their code uses: closures, classes,
             variables of the user's modules.
     """
-    return [value for value in reach(*roots) if isinstance(value, KINDS) and not _is_global(value)]
+    return [value for value in reach(*roots) if isinstance(value, GENERATORS) and not _is_global(value)]
 
 
 def seed_generator(generator: Any, seed: int) -> None:
-    """Seed a generator of one of `KINDS`; seed: 0 to 2**32 - 1."""
+    """Seed a generator of one of `GENERATORS`; seed: 0 to 2**32 - 1."""
     if isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
     elif isinstance(generator, np.random.Generator):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any
@@ -47,8 +48,13 @@ class Owner:
 def loader_owners(trainer: Trainer) -> Iterator[Owner]:
     """Yield the data sets and samplers of a trainer's loaders."""
     for kind, loaders in sorted(vars(trainer).get(LOADERS, {}).items()):
-        for number, loader in enumerate(loaders):
-            yield from owners_of(loader, f"{kind} {number}")
+        yield from owners_of_kind(loaders, kind)
+
+
+def owners_of_kind(loaders: Iterable[Any], kind: str) -> Iterator[Owner]:
+    """Yield the owners of the loaders of a kind, in their order."""
+    for number, loader in enumerate(loaders):
+        yield from owners_of(loader, f"{kind} {number}")
 
 
 def owners_of(loader: Any, place: str) -> Iterator[Owner]:
@@ -72,7 +78,9 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         }
         yield Owner(f"{place} {path}", type(sampler).__name__, vars(sampler), frozenset(excluded), remedy)
     collate = collate_of(loader)
-    held: Any = Closure(collate) if isinstance(collate, FunctionType) else getattr(collate, "__dict__", None)
+    held: Any = getattr(collate, "__dict__", None)
+    if isinstance(collate, FunctionType):
+        held = Linked({**vars(collate), **closure(collate)}, partial(set_part, collate))
     if held and not isinstance(collate, MethodType):  # the object of a method has a key of its own
         name = getattr(collate, "__qualname__", type(collate).__qualname__)
         yield Owner(f"{place} collate_fn", name, held, frozenset(), "Keep it in an attribute of the data module")
@@ -85,17 +93,22 @@ def collate_of(loader: Any) -> Any:
     return vars(dataset).get("_collate") if is_ours else getattr(loader, "collate_fn", None)
 
 
-class Closure(UserDict[str, Any]):
-    """The variables that a function closes over, and its attributes."""
+class Linked(UserDict[str, Any]):
+    """Values that are written to what holds them too.
 
-    def __init__(self, function: FunctionType) -> None:
+    Args:
+        values: The present values.
+        write: Gets the name and the value of each one that is set.
+    """
+
+    def __init__(self, values: Mapping[str, Any], write: Callable[[str, Any], None]) -> None:
         super().__init__()
-        self.data = {**vars(function), **closure(function)}
-        self._function = function
+        self.data = dict(values)
+        self._write = write
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.data[name] = value
-        set_part(self._function, name, value)
+        self._write(name, value)
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:

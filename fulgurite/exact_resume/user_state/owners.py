@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from fulgurite.compat.buffers import unsaved_buffers
 from fulgurite.exact_resume.objects.walk import Known
 from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
-from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners, seeded_generators
+from fulgurite.exact_resume.user_state.loader_owners import Linked, Owner, all_loaders, loader_owners, seeded_generators
 from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 
@@ -64,7 +64,8 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         computed |= {name for name, _ in module.named_parameters(recurse=False)}
         yield Owner(key, name, vars(module), base | computed, remedy, saves)
         if buffers := {n: buffer for n, buffer in module.named_buffers(recurse=False) if id(buffer) in unsaved}:
-            yield Owner(f"{key} buffers", name, _Buffers(module, buffers), frozenset(), "Let register_buffer save it")
+            linked = Linked(buffers, partial(setattr, module))
+            yield Owner(f"{key} buffers", name, linked, frozenset(), "Let register_buffer save it")
         if hooks := _hooks_of(module):
             yield Owner(
                 f"{key} hooks", name, hooks, frozenset(), "Keep it in an attribute of the model, which is saved"
@@ -90,17 +91,6 @@ def _hooks_of(module: torch.nn.Module) -> dict[str, Any]:
         for kind in WEIGHT_HOOKS
     }
     return {name: tuple(part.values()) for name, part in {**own, **weights}.items() if isinstance(part, dict) and part}
-
-
-class _Buffers(dict[str, Any]):
-    """The buffers of a module that its state_dict leaves out."""
-
-    def __init__(self, module: torch.nn.Module, buffers: dict[str, Any]) -> None:
-        super().__init__(buffers)
-        self._module = module
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self._module, name, value)
 
 
 def known_objects(trainer: Trainer) -> Known:

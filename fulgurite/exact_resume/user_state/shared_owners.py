@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from types import FunctionType
 from typing import Any
@@ -15,12 +16,12 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.objects.kinds import ATOMS, is_users
-from fulgurite.exact_resume.order.generators import KINDS
 from fulgurite.exact_resume.order.reachable import reach, variables
-from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Owner, collate_of, datasets_of, samplers_of
+from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Linked, Owner, collate_of, datasets_of, samplers_of
 
-DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *KINDS)
+DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *GENERATORS)
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
 SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is saved as of the start of its pass
 
@@ -42,14 +43,14 @@ def shared_owners(trainer: Trainer) -> Iterator[Owner]:
         name = f"{kind.__module__}.{kind.__qualname__}"
         is_samplers = kind in samplers.classes
         remedy = SAMPLER_REMEDY if is_samplers else REMEDY
-        values = _Variables(kind, frozenset())
+        values = _variables(kind, frozenset())
         yield Owner(f"class {name}", kind.__qualname__, values, frozenset(), remedy, restores=not is_samplers)
     for name in every.modules:
         if (module := sys.modules.get(name)) is not None and is_users(name):
             theirs = samplers.modules.get(name, set())
-            rest = _Variables(module, theirs)
+            rest = _variables(module, theirs)
             yield Owner(f"module {name}", name, rest, frozenset(), REMEDY)
-            own = _Variables(module, vars(module).keys() - theirs)
+            own = _variables(module, vars(module).keys() - theirs)
             yield Owner(f"module {name} of samplers", name, own, frozenset(), SAMPLER_REMEDY, restores=False)
 
 
@@ -81,17 +82,15 @@ def _find(roots: list[Any]) -> _Reached:
     return found
 
 
-class _Variables(dict[str, Any]):
-    """The numbers, text, tensors and containers of a class or a module, without imported objects."""
+def _variables(holder: Any, without: Collection[str]) -> Linked:
+    """Return the numbers, text, tensors and containers of a class or a module, without imported objects."""
+    found = {
+        name: value
+        for name, value in vars(holder).items()
+        if not name.startswith("__") and name not in without and (isinstance(value, DATA) or _is_object(value))
+    }
+    return Linked(found, partial(setattr, holder))
 
-    def __init__(self, holder: Any, without: Collection[str]) -> None:
-        super().__init__()
-        for name, value in vars(holder).items():
-            is_object = is_users(type(value).__module__) and not isinstance(value, type)
-            if not name.startswith("__") and name not in without and (isinstance(value, DATA) or is_object):
-                super().__setitem__(name, value)
-        self._holder = holder
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        super().__setitem__(name, value)
-        setattr(self._holder, name, value)
+def _is_object(value: Any) -> bool:
+    return is_users(type(value).__module__) and not isinstance(value, type)

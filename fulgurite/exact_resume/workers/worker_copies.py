@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
-from fulgurite.exact_resume.order.generators import KINDS
 from fulgurite.exact_resume.order.reachable import attributes, reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)
-GENERATOR = "generator"  # the fingerprint of any
+UNSEEDED = "generator"  # the fingerprint of any generator that is not known
 SLOT_BYTES = 2048  # of the names that one worker reports
 REASON = (
     "its copies in DataLoader workers are not those that a resumed run gives them. "
@@ -43,8 +42,9 @@ class WorkerWatch:
 
     def __init__(self, num_workers: int, roots: tuple[Any, ...]) -> None:
         self._roots = roots
-        # a line of JSON by worker, whose first byte is written last
+        # by worker: names on a line each, to which a worker only adds, and their bytes, which are set last
         self._slots = torch.zeros(num_workers, SLOT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self._ends = torch.zeros(num_workers, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._num_batches = 0
         self._seeded: list[Any] = []
         self._first: dict[str, list[Any]] = {}
@@ -65,7 +65,7 @@ class WorkerWatch:
         if self._num_batches & (self._num_batches - 1) == 0:
             now = _fingerprints(self._roots, self._seeded)
             # what was made or opened since: its later changes count; an unseeded generator is a change itself
-            late = {name: parts for name, parts in now.items() if name not in self._first and GENERATOR not in parts}
+            late = {name: parts for name, parts in now.items() if name not in self._first and UNSEEDED not in parts}
             self._first.update(late)
             names = [name for name in now if now[name] != self._first.get(name)]
             if names and (info := get_worker_info()) is not None:
@@ -75,16 +75,21 @@ class WorkerWatch:
         """Return what workers changed so far, or what persistent ones did not; called in the training process."""
         now = {} if self._started is None else _fingerprints(self._roots, [])
         names = {name: None for name in now if now[name] != (self._started or {}).get(name)}
-        for slot in self._slots if self._slots[:, 0].any() else ():
-            names |= dict.fromkeys(json.loads(bytes(slot.tolist()).rstrip(b"\0") or b"[]"))
+        for worker in self._ends.nonzero().flatten().tolist():
+            names |= dict.fromkeys(self._read(worker))
         return list(names)
 
+    def _read(self, worker: int) -> list[str]:
+        end = int(self._ends[worker])
+        return bytes(self._slots[worker, :end].tolist()).decode().splitlines()
+
     def _write(self, worker: int, names: list[str]) -> None:
-        while len(line := json.dumps(names).encode()) > SLOT_BYTES:
-            names = names[: len(names) // 2]
-        slot = self._slots[worker].zero_()
-        slot[1 : len(line)] = torch.frombuffer(bytearray(line[1:]), dtype=torch.uint8)
-        slot[0] = line[0]
+        end, present = int(self._ends[worker]), self._read(worker)
+        for line in (f"{name}\n".encode() for name in names if name not in present):
+            if end + len(line) <= SLOT_BYTES:
+                self._slots[worker, end : end + len(line)] = torch.frombuffer(bytearray(line), dtype=torch.uint8)
+                end += len(line)
+        self._ends[worker] = end
 
 
 def make_watch(loader: Any) -> WorkerWatch | None:
@@ -97,10 +102,11 @@ def _fingerprints(roots: tuple[Any, ...], seeded: list[Any]) -> dict[str, list[A
     """Return fingerprints of what roots reach, by name: one for each object of a class."""
     state, reached = _reached_state(*roots)
     known = Known((value, "") for value in [*reached, *seeded])
-    return {
-        name: [GENERATOR if isinstance(value, KINDS) else fingerprint(value, known, thorough=False) for value in values]
-        for name, values in state.items()
-    }
+    return {name: [_fingerprint(value, known) for value in values] for name, values in state.items()}
+
+
+def _fingerprint(value: Any, known: Known) -> Any:
+    return UNSEEDED if isinstance(value, GENERATORS) else fingerprint(value, known, thorough=False)
 
 
 def _reached_state(*roots: Any) -> tuple[dict[str, list[Any]], list[Any]]:
