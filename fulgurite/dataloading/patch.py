@@ -12,24 +12,49 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 Patch = Callable[[DataLoader[Any]], None]  # changes a loader in place
+Wrap = Callable[[Callable[[], Any]], Any]  # gets a loader method, and returns the loaders
 METHODS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 
 
-def patch_loaders(datamodule: LightningDataModule, patch: Patch, mark: str, methods: Iterable[str] = METHODS) -> None:
-    """Apply a function to every loader that a data module returns from now on.
+def wrap_method(datamodule: LightningDataModule, name: str, wrap: Wrap, mark: str) -> None:
+    """Call a function in place of a loader method of a data module from now on.
 
-    Replaces the methods of the object, not of its class. A method that was replaced under the same `mark`, for an
+    Replaces the method of the object, not of its class. A method that was replaced under the same `mark`, for an
     earlier trainer, is not replaced again: it calls the new function.
+
+    Args:
+        datamodule: Any data module.
+        name: Name of the method.
+        wrap: Gets the method, and returns the loaders.
+        mark: Name of an attribute of the new method.
     """
+    make = getattr(datamodule, name)
+    current: list[Wrap] = getattr(make, mark, [])
+    current[:] = [wrap]
+    if hasattr(make, mark):
+        return
+
+    @wraps(make)  # methods wrapped around this one get the attribute too
+    def make_wrapped() -> Any:
+        return current[0](make)
+
+    setattr(make_wrapped, mark, current)
+    vars(datamodule)[name] = make_wrapped
+
+
+def patch_loaders(datamodule: LightningDataModule, patch: Patch, mark: str, methods: Iterable[str] = METHODS) -> None:
+    """Apply a function to every loader that a data module returns from now on; see `wrap_method`."""
+
+    def make_patched(make: Callable[[], Any]) -> Any:
+        loaders = make()
+        for loader in each_loader(loaders):
+            patch(loader)
+        return loaders
+
     for name in methods:
         # Lightning uses a loader method only if it is overridden
-        if not is_overridden(name, datamodule, LightningDataModule):
-            continue
-        make = getattr(datamodule, name)
-        if hasattr(make, mark):
-            getattr(make, mark).patch = patch
-        else:
-            vars(datamodule)[name] = _wrap_method(make, patch, mark)
+        if is_overridden(name, datamodule, LightningDataModule):
+            wrap_method(datamodule, name, make_patched, mark)
 
 
 def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
@@ -43,24 +68,3 @@ def each_loader(loaders: Any) -> Iterator[DataLoader[Any]]:
     elif isinstance(loaders, (list, tuple)):
         for item in loaders:
             yield from each_loader(item)
-
-
-class _Current:
-    """The function of the trainer that fits the data module now."""
-
-    def __init__(self, patch: Patch) -> None:
-        self.patch = patch
-
-
-def _wrap_method(make: Callable[[], Any], patch: Patch, mark: str) -> Callable[[], Any]:
-    current = _Current(patch)
-
-    @wraps(make)  # methods wrapped around this one get the attribute too
-    def make_patched() -> Any:
-        loaders = make()
-        for loader in each_loader(loaders):
-            current.patch(loader)
-        return loaders
-
-    setattr(make_patched, mark, current)
-    return make_patched

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from fulgurite.compat.lightning import defer_first_fetch, train_loaders, uses_distributed_sampler
 from fulgurite.compat.lightning_loaders import fetch_without_lookahead, mark_last_batch, update_epoch_length
 from fulgurite.core.exactness import name_inexact
-from fulgurite.dataloading.patch import each_loader
+from fulgurite.dataloading.patch import each_loader, wrap_method
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.loader_states import LoaderStates
 from fulgurite.exact_resume.order.epoch import FoundGenerators
@@ -52,7 +52,8 @@ class DataLoaders:
 
     def wrap(self, datamodule: LightningDataModule) -> None:
         """Make the loaders of a data module exact where possible."""
-        self._wrap(datamodule, "train_dataloader", TRAINING, self._make_exact)
+        make_training = partial(self._make, TRAINING, self._make_exact, datamodule)
+        wrap_method(datamodule, "train_dataloader", make_training, MARK)
 
         def pass_seed() -> int:
             trainer = cast("Trainer", datamodule.trainer)
@@ -69,29 +70,16 @@ class DataLoaders:
             return loaders
 
         if is_overridden("val_dataloader", datamodule, LightningDataModule):  # else Lightning does not call it
-            self._wrap(datamodule, "val_dataloader", VALIDATION, seed_validation)
+            make_validation = partial(self._make, VALIDATION, seed_validation, datamodule)
+            wrap_method(datamodule, "val_dataloader", make_validation, MARK)
 
-    def _wrap(
-        self, datamodule: LightningDataModule, name: str, kind: str, change: Callable[[Any, Trainer], Any]
-    ) -> None:
-        """Replace a loader method of a data module by one that changes what it returns."""
-        make = getattr(datamodule, name)
-        current: list[Any] = getattr(make, MARK, [])
-        current[:] = [self, change]  # an earlier trainer may have wrapped the method
-        if hasattr(make, MARK):
-            return
-
-        @wraps(make)
-        def make_changed() -> Any:
-            trainer, (owner, change) = cast("Trainer", datamodule.trainer), current
-            if trainer.state.fn != TrainerFn.FITTING:
-                return change(make(), trainer)
-            return owner._make(make, kind, change, trainer)
-
-        setattr(make_changed, MARK, current)
-        vars(datamodule)[name] = make_changed
-
-    def _make(self, make: Callable[[], Any], kind: str, change: Callable[[Any, Trainer], Any], trainer: Trainer) -> Any:
+    def _make(
+        self, kind: str, change: Callable[[Any, Trainer], Any], datamodule: LightningDataModule, make: Callable[[], Any]
+    ) -> Any:
+        """Return the loaders of a kind that a method of the data module makes, changed."""
+        trainer = cast("Trainer", datamodule.trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return change(make(), trainer)
         if self.states.is_made(kind):
             self._restore()  # a reload in a resumed run
         if kind == TRAINING:
