@@ -124,11 +124,13 @@ def _write_table(rows: Sequence[Row], out: TextIO) -> None:
 def _write_narrow(lines: Sequence[Sequence[str]], widths: Sequence[int], columns: int, out: TextIO) -> None:
     """Write each row as a line of its numbers, and its texts below."""
     is_text = [name in TEXTS for name in lines[0]]
+    below = textwrap.TextWrapper(columns, initial_indent="    ", subsequent_indent="    ")
+    below.break_long_words = below.break_on_hyphens = False  # overrides are copied from here
     for line in lines:
         cells = [str.ljust(cell, width) for cell, width, text in zip(line, widths, is_text, strict=True) if not text]
         texts = "  ".join(cell for cell, text in zip(line, is_text, strict=True) if text and cell != "-")
         out.write("  ".join(cells).rstrip() + "\n")
-        out.write(textwrap.fill(texts, columns, initial_indent="    ", subsequent_indent="    ") + "\n" * bool(texts))
+        out.writelines(f"{part}\n" for part in below.wrap(texts))
 
 
 def shared_overrides(rows: Sequence[Row]) -> list[str]:

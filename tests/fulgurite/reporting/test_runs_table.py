@@ -112,6 +112,15 @@ def test_a_narrow_terminal_shows_every_column_on_two_lines(logs: Path) -> None:
     assert below.split("  ")[2:] == ["train", "2026-01-01 10:00", "baseline", "model.optimizer.lr=1e-3"]
 
 
+def test_a_narrow_terminal_keeps_each_override_whole(tmp_path: Path) -> None:
+    names = [f"name={'-'.join([word] * 12)}" for word in ("long", "wide")]
+    for number, name in enumerate(names):
+        leave_run(tmp_path / str(number), [name], {"test/acc": 0.5})
+    with PseudoTerminal(80) as terminal:
+        assert main([str(tmp_path)]) == 0
+    assert all(name in terminal.written for name in names)
+
+
 def test_a_sweep_is_one_row_with_its_best(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [row] = shown(capsys, str(logs), "--show=sweeps", "--metrics=val/loss,test/acc")
     assert (row["jobs"], row["states"]) == (20, "19 done, 1 failed")
