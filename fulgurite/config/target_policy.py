@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from types import ModuleType
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.config.schema import Extras, read_settings
-from fulgurite.config.view import MISSING, ConfigView, join
+from fulgurite.config.view import MISSING, RUNTIME, ConfigView, is_interpolation, join
 from fulgurite.core.errors import ConfigError
 
 # A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
@@ -48,7 +50,7 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
     more, view = read_settings(cfg, Extras).allowed_targets, ConfigView(cfg)
     findings = []
     parts = [key] if key else list(view.written)
-    for path, block in chain.from_iterable(_blocks(view.written[part], part) for part in parts):
+    for path, block in chain.from_iterable(_blocks(cfg, view.written[part], part) for part in parts):
         name = "path" if block["_target_"] in LOOKUPS else "_target_"
         if (written := block.get(name)) == MISSING:  # reported by the checks
             continue
@@ -61,16 +63,28 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
         raise ConfigError(findings)
 
 
-def _blocks(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each dictionary with a `_target_`, and its path."""
+def _blocks(cfg: DictConfig, node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each dictionary with a `_target_`, and its path, also one that a resolver such as `oc.create` makes."""
+    if is_interpolation(node):
+        node = _made(cfg, node, key)
     if isinstance(node, dict):
         if "_target_" in node:
             yield key, node
         for name, child in node.items():
-            yield from _blocks(child, join(key, str(name)))
+            yield from _blocks(cfg, child, join(key, str(name)))
     elif isinstance(node, list):
         for position, child in enumerate(node):
-            yield from _blocks(child, join(key, position))
+            yield from _blocks(cfg, child, join(key, position))
+
+
+def _made(cfg: DictConfig, written: str, key: str) -> Any:
+    """Return the dictionary or list that a resolver makes of its arguments; None for other values."""
+    if ":" not in written or RUNTIME.match(written):  # another key, which is checked at its place, or no container
+        return None
+    with suppress(OmegaConfBaseException, ValueError):  # whoever builds the component reports it
+        value = OmegaConf.select(cfg, key)
+        return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None
+    return None
 
 
 def problem_of(target: str, more: Sequence[str], name: str) -> str:

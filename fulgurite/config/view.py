@@ -14,7 +14,7 @@ MISSING = "???"
 RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr", "steps")
 # Numbers of optimizer steps, which a partial block gets when it is called.
 STEP_COUNT = re.compile(r"\$\{\s*steps\s*:\s*(total|per_epoch)\s*\}")
-_RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
+RUNTIME = re.compile(r"\$\{\s*(" + "|".join(RUNTIME_RESOLVERS) + r")\s*:")
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.\-\[\]]*)\s*\}")
 _PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")  # of a path: a name, or a position in a list
 
@@ -67,7 +67,7 @@ class ConfigView:
         """Return whether an interpolation, or one it refers to, needs a running job."""
         if not is_interpolation(written) or depth > 8:
             return False
-        if _RUNTIME.search(written):
+        if RUNTIME.search(written):
             return True
         return any(self._is_runtime(self._written_at(name), depth + 1) for name in REFERENCE.findall(written))
 

@@ -159,6 +159,22 @@ def test_a_lookup_returns_only_what_may_be_named(lookup: dict[str, Any], said: s
         check_targets(cfg)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "${oc.create:{_target_: os.system}}",
+        "${oc.create:{inner: [{_target_: os.system}]}}",
+        "${${vars.resolver}:{_target_: os.system}}",
+    ],
+)
+def test_what_a_resolver_makes_is_held_to_the_same(written: str, small: ComposeSmall) -> None:
+    cfg = small("+vars.resolver=oc.create")
+    cfg.model.net = written
+    with pytest.raises(ConfigError, match=r"^model\.net\S*\._target_: 'os\.system' is posix\.system, which"):
+        check_targets(cfg)
+    check_targets(small("+vars.list=${oc.create:[1]}", "+vars.broken=${nowhere:1}"))
+
+
 def test_the_name_of_a_class_may_be_an_interpolation(small: ComposeSmall) -> None:
     cfg = small("+vars.net=torch.nn.Identity")
     cfg.model.net = {"_target_": "${vars.net}"}

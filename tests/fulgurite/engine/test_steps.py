@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.engine.build import build
 from src.train import train
@@ -29,6 +30,7 @@ def test_a_scheduler_gets_the_steps_of_the_training(small: ComposeSmall) -> None
     run = build(cfg)
     run.trainer.fit(run.model, datamodule=run.datamodule)
     assert vars(run.trainer.lr_scheduler_configs[0].scheduler)["total_steps"] == run.trainer.global_step == 6
+    assert current_context().trainer is None, "its memory is free for the next job"
     assert cfg.model.scheduler._target_ == "torch.optim.lr_scheduler.OneCycleLR"
 
 
