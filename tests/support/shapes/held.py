@@ -1,37 +1,21 @@
-"""State in objects that a model keeps: modules, optimizers, loaders, closures, and what several attributes share."""
+"""State in objects that a model keeps: optimizers, loaders and functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from tests.support.shapes.models import Net
+from tests.support.shapes.objects import counting_loss
 from tests.support.shapes.shape import Shape, use
 
 ATTRIBUTES = "state in attributes"
-
-
-class Teacher(Net):
-    """A teacher in a list, which its state_dict leaves out, moves with the student."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.teachers = [deepcopy(self.net).requires_grad_(False)]
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return self.loss(batch) + mse_loss(self.net(batch[0]), self.teachers[0](batch[0]))
-
-    @torch.no_grad()
-    def on_train_batch_end(self, *args: Any) -> None:
-        for old, new in zip(self.teachers[0].parameters(), self.net.parameters(), strict=True):
-            old.lerp_(new, 0.1)
 
 
 class Temperature(Net):
@@ -56,42 +40,8 @@ class Temperature(Net):
         return torch.optim.Adam(self.net.parameters(), lr=0.05)
 
 
-class Shares(Net):
-    """A bank of outputs that two attributes share."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bank = torch.zeros(8, 2)
-        self.views = {"bank": self.bank}
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        self.bank[batch_idx % 8] += self.net(batch[0]).detach().mean(0)
-        return cross_entropy(self.net(batch[0]) + self.views["bank"].mean(0), batch[1])
-
-
-class Closes(Net):
-    """A loss that counts its calls in a closure."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weighted = _weighted()
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return self.weighted(self.net(batch[0]), batch[1])
-
-
-def _weighted() -> Callable[..., torch.Tensor]:
-    calls = [0]
-
-    def loss(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        calls[0] += 1
-        return cross_entropy(output, labels) * (1 + 0.1 * calls[0])
-
-    return loss
-
-
 class Reads(Net):
-    """Another loader, begun anew at each step, and a metric in a dict."""
+    """Another loader, iterated anew at each step, and a metric in a dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,15 +70,12 @@ class Replaces(Net):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.global_step == 2:
-            self.weighted = _weighted()
+            self.weighted = counting_loss()
         return self.weighted(self.net(batch[0]), batch[1])
 
 
 HELD = [
-    Shape("model: a module in a list", ATTRIBUTES, model=use("held.Teacher")),
     Shape("model: an optimizer and a scheduler of its own", ATTRIBUTES, model=use("held.Temperature")),
-    Shape("model: a tensor that two attributes share", ATTRIBUTES, model=use("held.Shares")),
-    Shape("model: a list in a closure", ATTRIBUTES, model=use("held.Closes")),
     Shape("model: another loader, and a metric in a dict", ATTRIBUTES, model=use("held.Reads")),
     Shape("model: another function", ATTRIBUTES, model=use("held.Replaces"), expect="named", line="weighted"),
 ]

@@ -132,8 +132,8 @@ class Transformed(Points):
 
 
 class Counting(Points):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.count = 0
 
     def __getitem__(self, i: int) -> Any:

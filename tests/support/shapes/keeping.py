@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, Subset
 
+from tests.support.shapes.hidden import Counting
 from tests.support.shapes.loaders import ROWS, Data, Points
 
 
@@ -78,16 +79,6 @@ class Unsized:
             yield self.indices[first : first + 8]
 
 
-class Counted(Points):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.count = 0
-
-    def __getitem__(self, i: int) -> Any:
-        self.count += 1
-        return self.x[i] * (1 + self.count / 100), self.y[i], i
-
-
 class Active(Points):
     """Examples of which a part is in use."""
 
@@ -145,7 +136,7 @@ class KeepingData(Data):
         return DataLoader(Points(), batch_sampler=Unsized(ROWS), **self.kw)
 
     def unsized_counted(self) -> Any:
-        return DataLoader(Counted(), batch_sampler=Unsized(ROWS), **self.kw)
+        return DataLoader(Counting(), batch_sampler=Unsized(ROWS), **self.kw)
 
     def resized(self) -> Any:
         return self.load(self.points, shuffle=True)
@@ -181,7 +172,7 @@ class EvaluatedData(Data):
         return [shuffled, DataLoader(ds, 8, sampler=part, **self.workers)]
 
     def _counted(self, ds: Any) -> Any:
-        return DataLoader(Counted(24, 1), 8)
+        return DataLoader(Counting(24, 1), 8)
 
     def _sampler(self, ds: Any) -> Any:
         shuffled = Shuffled(24, 8)

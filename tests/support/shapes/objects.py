@@ -145,7 +145,7 @@ class Environment:
         return mean + float(torch.rand(1, generator=self.policy["draws"]))
 
 
-def _counting_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def counting_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     seen = [0]
 
     def loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ class Holds(Net):
                 "bytearray": lambda: bytearray(64),
                 "shared value": lambda: multiprocessing.Value("d", 1.0),
                 "sparse": lambda: torch.eye(2).to_sparse(),
-                "closure": _counting_loss,
+                "closure": counting_loss,
                 "partial": lambda: partial(_scaled_loss, [0]),
                 "metrics": lambda: {"f1": [torchmetrics.MeanMetric()]},
                 "large": lambda: torch.randn(1_500_000, generator=draws),
