@@ -23,7 +23,7 @@ from fulgurite.runs.run_directory import resumed_run
 
 log = RankedLogger(__name__)
 
-NEWER_DIR = "ahead"  # holds the checkpoints that are newer than the one to resume from
+NEWER_DIR = "newer"  # holds the checkpoints that are newer than the one to resume from
 
 
 @dataclass(frozen=True)

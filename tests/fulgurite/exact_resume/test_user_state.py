@@ -1,4 +1,4 @@
-"""Values of attributes survive a checkpoint in their types, and a run without exact resume is recorded as inexact."""
+"""A run without exact resume is recorded as inexact, and the shipped model as exact."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_sigterm_on_make_train_and_the_same_command_again_is_the_run_that_was_no
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=240)
     assert only_run(tmp_path / "logs") == run
     other = only_run(tmp_path / "straight/logs")
-    assert [int(row["step"]) for row in rows_of(run)] == [*range(2, 300, 3), 300]
+    assert [int(row["step"]) for row in rows_of(run)] == sorted({*range(2, 300, 3), *range(49, 300, 50), 300})
     assert rows_of(run) == rows_of(other)
     assert read_json(run / "results.json") == read_json(other / "results.json")
     assert weights_at(run / "checkpoints/last.ckpt") == weights_at(other / "checkpoints/last.ckpt")

@@ -86,7 +86,7 @@ def _all_differences(straight: Path, killed: Path, folder: Path) -> Iterator[tup
             yield name, _first_line(*texts)
     # checkpoints of steps after the save are kept aside
     files = [
-        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "ahead" not in path.parts)
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "newer" not in path.parts)
         for run in (straight, killed)
     ]
     if files[0] != files[1]:
