@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
 from fulgurite.callbacks.model_summary import ParameterSummary
 from fulgurite.callbacks.progress_text import ProgressText, progress_line
 from fulgurite.callbacks.step_log import batch_loss
+from fulgurite.compat.lightning import is_amid_epoch
 from fulgurite.core.formatting import format_number
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.terminal.status_line import StatusLine, shows_status_line
@@ -50,7 +51,8 @@ class EpochLines(ProgressBar):
         super().__init__()
         self._epoch: int | None = None  # of the line to come; None outside of training
         self._started = 0.0
-        self.epoch_seconds: float | None = None  # of the last epoch
+        self._first_batch_seen: int | None = None  # of a run that resumes amid an epoch, until that epoch's line
+        self.epoch_seconds: float | None = None  # of the last whole epoch
         self.shown: dict[str, float] = {}  # the metrics of the last line
 
     def enable(self) -> None:
@@ -59,8 +61,11 @@ class EpochLines(ProgressBar):
     disable = enable
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the start, also of a run that resumes amid an epoch."""
-        self._epoch, self._started, self.epoch_seconds = None, time.monotonic(), None
+        """Note the start, also of a run that resumes amid an epoch, whose start Lightning does not announce."""
+        is_amid = is_amid_epoch(trainer)
+        self._epoch = trainer.current_epoch if is_amid else None
+        self._first_batch_seen = trainer.fit_loop.total_batch_idx if is_amid else None
+        self._started, self.epoch_seconds = time.monotonic(), None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the previous epoch: its means are logged only now."""
@@ -73,14 +78,16 @@ class EpochLines(ProgressBar):
         self._epoch = None
 
     def _log_epoch(self, trainer: Trainer) -> None:
-        if self._epoch is None:
+        first_batch, self._first_batch_seen = self._first_batch_seen, None
+        if self._epoch is None or first_batch == trainer.fit_loop.total_batch_idx:  # resumed with nothing left to do
             return
-        self.epoch_seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._started
+        self.epoch_seconds = seconds if first_batch is None else None
         values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         # self.log(on_step=True, on_epoch=True) logs a value under three names
         self.shown = {name: value for name, value in values.items() if not _is_copy(name, values)}
         metrics = "".join(f"  {name} {format_number(value)}" for name, value in self.shown.items())
-        log.info("%s%s  %.1f s", epoch_of(trainer, self._epoch), metrics, self.epoch_seconds)
+        log.info("%s%s  %.1f s", epoch_of(trainer, self._epoch), metrics, seconds)
 
 
 class EpochBar(EpochLines):

@@ -47,8 +47,8 @@ class Line(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halve, "interval": "step"}}
 
 
-def fit(callbacks: list[Callback], folder: Path, **settings: Any) -> Trainer:
-    """Train two epochs of five batches."""
+def fit(callbacks: list[Callback], folder: Path, ckpt_path: Path | None = None, **settings: Any) -> Trainer:
+    """Train two epochs of five batches, from a checkpoint if one is given."""
     loader = DataLoader(TensorDataset(torch.rand(40, 4, generator=torch.Generator().manual_seed(0))), batch_size=8)
     arguments = {"max_epochs": 2, "logger": False, "num_sanity_val_steps": 0, **settings}
     trainer = Trainer(
@@ -59,7 +59,7 @@ def fit(callbacks: list[Callback], folder: Path, **settings: Any) -> Trainer:
         callbacks=callbacks,
         **arguments,
     )
-    trainer.fit(Line(), loader, loader)
+    trainer.fit(Line(), loader, loader, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -73,6 +73,25 @@ def test_each_epoch_is_one_line_with_the_number_of_the_file_names(
         "epoch 0/1  train/N  val/error 1.7e-05  N",
         "epoch 1/1  train/N  val/error 1.7e-05  N",
     ], "each value under one name, four digits"
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.parametrize(
+    ("step", "shown"), [(3, ["epoch 0/1", "epoch 1/1"]), (8, ["epoch 1/1"]), (5, ["epoch 1/1"]), (10, [])]
+)
+def test_an_epoch_that_a_run_resumes_within_has_its_line(
+    step: int, shown: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Save(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step == step:
+                trainer.save_checkpoint(tmp_path / "amid.ckpt")
+
+    fit([Save()], tmp_path)
+    with caplog.at_level("INFO", "fulgurite"):
+        fit([EpochLines()], tmp_path, ckpt_path=tmp_path / "amid.ckpt")
+    assert [line.split("  ")[0] for line in caplog.messages if line.startswith("epoch ")] == shown
+    assert all("val/error 1.7e-05" in line for line in caplog.messages if line.startswith("epoch "))
 
 
 def test_a_terminal_keeps_the_lines_of_all_epochs_and_what_the_model_prints(tmp_path: Path) -> None:
