@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from posixpath import normpath
 from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
@@ -62,29 +63,60 @@ def changes(cfg: DictConfig) -> list[tuple[str, list[str]]]:
     hydra = HydraConfig.get()
     overrides = [str(override) for override in OmegaConf.to_container(hydra.overrides.task, resolve=False) or ()]
     typed = [override for override in overrides if not is_below(override_key(override), NOT_SHOWN)]
+    choices = hydra.runtime.choices
     found = [(COMMAND_LINE, [mask_override(override) for override in typed])]
     seen = [override_key(override) for override in typed]
     values = mask_config(cfg)
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     for group in OVERLAYS:
-        chosen = hydra.runtime.choices.get(group)
+        chosen = choices.get(group)
         for name in [chosen] if chosen is None or isinstance(chosen, str) else chosen:
-            file = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
-            if file is None:
-                continue
-            new = [line for line in _lines(file, values) if not is_below(override_key(line), seen)]
-            seen += [override_key(line) for line in new]
-            found.append((shown_path(file), new))
+            for file in _with_parents(f"{group}/{name}", folders):
+                # a chosen file is merged before the keys that experiments set in it
+                set_keys = [key for key in seen if key not in choices]
+                keys = [(line, override_key(line)) for line in _lines(file, values, choices)]
+                new = [(line, key) for line, key in keys if not is_below(key, seen if key in choices else set_keys)]
+                seen += [key for _, key in new]
+                found.append((shown_path(file), [line for line, _ in new]))
     return [(source, lines) for source, lines in found if lines]
 
 
-def _lines(file: Path, values: dict[str, Any]) -> Iterator[str]:
+def _with_parents(config: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield the file of a config such as `experiment/mine`, and those in its defaults list; the first one wins."""
+    file = next((path for folder in folders if (path := folder / f"{config}.yaml").is_file()), None)
+    if file is None:
+        return
+    parents = [*_parents(read_yaml(file).get("defaults"), config.rpartition("/")[0])]
+    for parent in reversed(parents if None in parents else [*parents, None]):
+        if parent is None:
+            yield file
+        elif parent.split("/")[0] in OVERLAYS:
+            yield from _with_parents(parent, folders)
+
+
+def _parents(defaults: Any, group: str) -> Iterator[str | None]:
+    """Yield the configs that a defaults list adds, and None for the file itself."""
+    for default in defaults or ():
+        for key, choice in default.items() if isinstance(default, dict) else [("", default)]:
+            if str(key).startswith("override "):
+                continue
+            for name in choice if isinstance(choice, list) else [choice]:
+                path = "/".join(filter(None, [_path(key), _path(name)]))
+                yield None if name == "_self_" else path[1:] if path.startswith("/") else normpath(f"{group}/{path}")
+
+
+def _path(text: Any) -> str:
+    return str(text).removeprefix("optional ").partition("@")[0].strip()
+
+
+def _lines(file: Path, values: dict[str, Any], choices: Mapping[str, Any]) -> Iterator[str]:
     """Yield the group choices and the keys that a file sets, with the values that the run has."""
     content = read_yaml(file)
     for default in content.pop("defaults", None) or ():
         for key, choice in default.items() if isinstance(default, dict) else ():
             if str(key).startswith("override "):
-                yield f"{str(key).removeprefix('override ').strip(' /')}={_text(choice)}"
+                group = str(key).removeprefix("override ").strip(" /")
+                yield f"{group}={_text(choices.get(group, choice))}"
     for key in _leaves(content):
         node: Any = values
         for part in key.split("."):
