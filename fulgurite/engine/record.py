@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.metric_names import as_names
 from fulgurite.config.tags import tag_names
 from fulgurite.core.context import current_context
+from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
 from fulgurite.core.project import project_root
@@ -27,7 +28,7 @@ from fulgurite.core.redact import mask_config, mask_override
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import CODE_PATCH, RECORD, RESULTS
 from fulgurite.runs.provenance import code_changes, code_patch, config_hash, git_state, imported_code, versions
-from fulgurite.runs.run_directory import resumed_run, utc_now
+from fulgurite.runs.run_directory import RunDirectory, best_checkpoint, resumed_run, utc_now
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
 
@@ -170,10 +171,16 @@ class RunRecord:
 
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:
-            show_results(metrics, self.results["weights"], self.folder)
+            show_results(metrics, self.results["weights"], self.folder, saved=self._saved())
         for name in as_names(optimized_metric):
             require_metric(name, metrics)
         return metrics
+
+    def _saved(self) -> str | None:
+        """Return the checkpoint that an evaluation of the run would use, relative to its directory."""
+        with suppress(UserError):
+            return best_checkpoint(RunDirectory(self.folder)).relative_to(self.folder).as_posix()
+        return None
 
     def close_loggers(self, *, failed: bool) -> None:
         """Close the run of every logger."""

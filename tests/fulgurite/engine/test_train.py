@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import csv
 import math
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_untrained_weights_are_never_tested(small: ComposeSmall, tmp_path: Path)
         train(small("train=false"))
     record = read_json(tmp_path / "run/run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shown"),
+    [(("test=false",), r"saved    checkpoints/best-00\d\.ckpt\n"), (("callbacks=none",), "weights  in memory\n")],
+)
+def test_the_last_lines_name_the_best_checkpoint_of_a_run_without_a_test(
+    overrides: tuple[str, ...], shown: str, small: ComposeSmall, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small("test=false", *overrides, "+trainer.enable_checkpointing=" + str("callbacks=none" not in overrides)))
+    assert re.search(f"^{shown}run ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_without_checkpoints_the_weights_in_memory_are_tested(small: ComposeSmall, tmp_path: Path) -> None:
