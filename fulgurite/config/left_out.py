@@ -20,10 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
 from fulgurite.config.origins import file_of, read_yaml, shown_path
 from fulgurite.config.tags import merge_tags, switch_tags
+from fulgurite.config.target_policy import TargetNotFound, rejection_of
+from fulgurite.config.target_policy import locate as locate_object
 from fulgurite.config.view import MISSING, is_interpolation, join
 from fulgurite.core.context import current_context
 from fulgurite.core.project import project_root
 from fulgurite.validation.signatures.annotations import Match, match, rejects
+from fulgurite.validation.signatures.imported import signature_of
 from fulgurite.validation.signatures.resolve import locate
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound
@@ -120,7 +123,7 @@ class _Targets:
         former = old.get("_target_")
         if not _is_plain(former) or _is_same(str(former), target):
             return
-        signature = read_signature(target)
+        signature = _signature(target)
         if isinstance(signature, NotFound):  # reported by the checks
             return
         left_out = [*_left_out(old, new, signature)]
@@ -134,23 +137,33 @@ class _Targets:
             current_context().left_out.append(line)
 
 
+def _signature(target: str) -> Signature | NotFound | None:
+    """Return the signature of a target from source, or else of the object, which a run imports anyway."""
+    signature = read_signature(target)
+    if signature is not None or rejection_of(target, ()):
+        return signature
+    try:
+        return signature_of(locate_object(target))
+    except TargetNotFound:  # reported by the checks
+        return None
+
+
 def _left_out(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signature | None) -> Iterator[str]:
     """Yield the keys of a replaced block that its new target does not take.
 
     A target takes the arguments that it names; those that its `**kwargs` would accept are of the replaced one. Without
-    a readable signature it takes none.
+    a known signature it may take all.
     """
-    parameters = signature.parameters if signature else {}
     for name, value in old.items():
         if name in {"_target_", "_partial_"}:
             continue
-        parameter = parameters.get(name)
-        if parameter is None or parameter.positional_only:
+        parameter = signature.parameters.get(name) if signature else None
+        if name in OF_HYDRA or (signature and (parameter is None or parameter.positional_only)):
             yield name
         elif name in new:
             if isinstance(value, (dict, list)) and type(value) is not type(new[name]):
                 yield name  # OmegaConf cannot merge a list and a dictionary
-        elif not parameter.required and _is_foreign(value, parameter):
+        elif parameter is not None and not parameter.required and _is_foreign(value, parameter):
             yield name
     if "_partial_" in old and not ("_partial_" in new or _lacks_argument(old, new, signature)):
         yield "_partial_"
@@ -179,7 +192,7 @@ def _limit_to_taken(cfg: DictConfig, debug: DictConfig) -> None:
         if block is None or given is None or name not in given or name in block:
             continue
         target = _plain(block).get("_target_")
-        signature = read_signature(str(target)) if _is_plain(target) else None
+        signature = _signature(str(target)) if _is_plain(target) else None
         if not isinstance(signature, Signature) or name not in signature.parameters:
             with open_dict(given):
                 del given[name]

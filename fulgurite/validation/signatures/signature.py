@@ -62,6 +62,11 @@ def read_signature(target: str) -> Signature | NotFound | None:
     return replace(signature, target=target) if signature else None
 
 
+def takes_nothing(name: str) -> bool:
+    """Return whether a class raises for each argument that its constructor declares."""
+    return name in _TAKE_NOTHING
+
+
 def _of_class(cls: Definition) -> Signature | None:
     own = _constructor(cls)
     # without **kwargs, the sources of the bases are not needed
@@ -75,7 +80,7 @@ def _along(order: Sequence[Definition | None]) -> Signature | None:
             return None
         if not _keep_signature(cls.node.decorator_list, cls.module):
             return None
-        if f"{cls.module.name}.{cls.node.name}" in _TAKE_NOTHING:
+        if takes_nothing(f"{cls.module.name}.{cls.node.name}"):
             return Signature("")
         constructor = _constructor(cls)
         if constructor is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,62 @@ def test_a_net_of_another_shape_takes_no_value_that_its_annotation_excludes(tmp_
         cfg, messages = composed(tmp_path, "model: {net: {_target_: owncode_late.Net}}", "model=mnist_convnet")
     assert cfg["model"]["net"] == {"_target_": "owncode_late.Net", "hidden_size": 64}
     assert "left out in_channels, channels, image_size, output_size" in messages[0]
+
+
+UNREADABLE = """
+import functools
+from typing import NamedTuple
+class Base:
+    def __init__(self, input_size=1, output_size=2): ...
+class Encoder:
+    def __init__(self, lin1_size=1, **kwargs): super().__init__(**kwargs)
+def deco(cls): return cls
+def mixin(base): return type("Mixed", (base,), {})
+@deco
+class Decorated(Base): pass
+@deco
+class Passing(Encoder, Base):
+    def __init__(self, **kwargs): super().__init__(**kwargs)
+if len("ab") == 2:
+    class Chosen(Base): pass
+else:
+    class Chosen: pass
+class Walrus(Other := Base): pass
+class Mixed(mixin(Base)): pass
+class Fields(NamedTuple):
+    input_size: int = 1
+    output_size: int = 2
+Partial = functools.partial(Base, output_size=2)
+def lost(function): return lambda *args, **kwargs: function(*args, **kwargs)
+@lost
+def wrapped(input_size=1, output_size=2): return Base(input_size, output_size)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        *((name, "") for name in ("Decorated", "Chosen", "Walrus", "Mixed", "Fields", "Partial")),
+        ("Passing", "lin1_size"),
+        ("wrapped", "lin1_size lin2_size lin3_size"),  # the object does not show what it takes
+    ],
+)
+def test_only_what_the_object_does_not_take_is_left_out_where_source_does_not_show_it(
+    name: str, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owncode_unreadable.py").write_text(UNREADABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg, _ = composed(tmp_path, f"model: {{net: {{_target_: owncode_unreadable.{name}}}}}")
+    sys.modules.pop("owncode_unreadable", None)
+    assert set(cfg["model"]["net"]) == {"_target_", "input_size", "output_size", *taken.split()}
+
+
+def test_keys_stay_where_the_object_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owncode_broken.py").write_text("class Net(make()):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg, messages = composed(tmp_path, "model: {net: {_target_: owncode_broken.Net}}")
+    assert {"input_size", "lin1_size"} <= set(cfg["model"]["net"])
+    assert messages == []
 
 
 def test_keys_of_the_file_that_replaces_are_held_to_the_new_class(tmp_path: Path) -> None:
