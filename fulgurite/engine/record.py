@@ -177,7 +177,9 @@ class RunRecord:
         return metrics
 
     def _saved(self) -> str | None:
-        """Return the checkpoint that an evaluation of the run would use, relative to its directory."""
+        """Return the best checkpoint in the run directory, relative to it; None if the results name theirs."""
+        if self.results["weights"] is not None:
+            return None
         with suppress(UserError):
             return best_checkpoint(RunDirectory(self.folder)).relative_to(self.folder).as_posix()
         return None
