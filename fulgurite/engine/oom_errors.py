@@ -25,7 +25,8 @@ def explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:
         half = f"data.batch_size={size // 2}" if size else "half the data.batch_size"
         remedies.append(f"{half} {plus}trainer.accumulate_grad_batches={accumulation * 2}")
     if "32" in str(trainer.get("precision", "32-true")):
-        remedies.append("+trainer.precision=bf16-mixed")
+        plus = "" if "precision" in trainer else "+"
+        remedies.append(f"{plus}trainer.precision=bf16-mixed")
     remedies.append("a smaller net")
     with_size = f" with data.batch_size={size}" if size else ""
     return f"out of memory{with_size}: try {', or '.join(remedies)} ({' '.join(reason.split())[:200]})"

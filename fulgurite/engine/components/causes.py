@@ -69,8 +69,10 @@ def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
     for pattern, rule in USAGE.items():
         if (found := re.search(pattern, message)) is not None:
             strategy = OmegaConf.select(cfg, "trainer.strategy") if cfg is not None else None
-            is_block = isinstance(strategy, DictConfig)
-            setting = "+trainer.strategy.find_unused_parameters=true" if is_block else UNUSED_BY_NAME
+            setting = UNUSED_BY_NAME
+            if isinstance(strategy, DictConfig):
+                plus = "" if "find_unused_parameters" in strategy else "+"
+                setting = f"{plus}trainer.strategy.find_unused_parameters=true"
             return rule.format(*found.groups(), unused=setting)
     if cfg is None or not isinstance(error, (TypeError, ValueError)):
         return None

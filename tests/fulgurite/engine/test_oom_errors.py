@@ -44,6 +44,7 @@ def test_a_device_that_is_full_is_told_with_the_batch_size_and_what_to_try(
             ("+trainer.precision=bf16-mixed",),
             "try data.batch_size=32 +trainer.accumulate_grad_batches=2, or a smaller net (",
         ),
+        (("data.batch_size=1", "+trainer.precision=32"), "try trainer.precision=bf16-mixed, or a smaller net ("),
     ],
 )
 def test_an_out_of_memory_message_omits_remedies_already_in_use(

@@ -87,6 +87,8 @@ def test_parameters_that_the_loss_does_not_use_under_ddp(small: ComposeSmall) ->
     OmegaConf.update(cfg, "trainer.strategy", strategy, force_add=True)
     error = RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.")
     assert classify_error(error, cfg).reason == f"{said}+trainer.strategy.find_unused_parameters=true"
+    shipped = small("trainer=ddp_sim")  # its strategy has the key
+    assert classify_error(error, shipped).reason == f"{said}trainer.strategy.find_unused_parameters=true"
 
 
 @pytest.mark.usefixtures("group")
