@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from fulgurite.config.origins import COMMAND_LINE
@@ -12,6 +14,7 @@ from fulgurite.core.redact import MASK, is_secret_key, mask_override
 _LONGEST = 80  # characters of a value that are shown
 
 PACKAGE = "# @package _global_"
+HEADER = re.compile(r"#\s*@package\s+(\S+)")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Finding:
     value: Any = ...  # as written, if the line shows it; a secret is never shown
     place: str | None = None  # file and line, or the override of the command line; None if unknown
     is_warning: bool = False  # logged and not refused: the value may be right
+    in_header: bool = False  # the line to correct is the first of the file, with its package
 
     @property
     def line(self) -> str:
@@ -50,3 +54,9 @@ def shown(key: str, value: Any) -> str:
 def lacks_package(group: str) -> str:
     """Return the rule about a file of a group whose keys are to stand at the top of the config."""
     return f"without its first line '{PACKAGE}' the keys of the file stand below {group!r}. Add that line"
+
+
+def is_global(package: str) -> bool:
+    """Return whether the name of a package is a mistyped `_global_`."""
+    name = package.strip("_").lower()
+    return package != "_global_" and bool(get_close_matches(name, ["global"], cutoff=0.8))

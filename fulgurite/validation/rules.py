@@ -18,7 +18,7 @@ from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.core.project import project_root
-from fulgurite.validation.findings import Finding, lacks_package, shown
+from fulgurite.validation.findings import PACKAGE, Finding, is_global, lacks_package, shown
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
@@ -46,6 +46,10 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
             yield Finding(key, moved, value)
         elif not any(word == key or word.startswith((f"{key}.", f"{key}[")) for word in referred):
             choices = [path for path in paths if path not in unread]
+            if not group and isinstance(value, dict) and is_global(key):
+                rule = f"nothing reads this key. For the package of the whole config, write '{PACKAGE}'"
+                yield Finding(key, rule, value, in_header=True)
+                continue
             if not group and isinstance(value, dict) and (project_root() / "configs" / key).is_dir():
                 yield Finding(key, lacks_package(key))
                 continue

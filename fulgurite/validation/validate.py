@@ -84,7 +84,13 @@ def _examine(cfg: DictConfig, trace: Callable[[], Origins] | None = None) -> lis
     origins = trace() if trace else Origins.of(cfg)
     order = list(view.written)
     findings.sort(key=lambda finding: _position(finding.key, order))
-    return [replace(finding, place=origins.find(finding.key)) for finding in findings]
+    return [replace(finding, place=_find_place(finding, origins)) for finding in findings]
+
+
+def _find_place(finding: Finding, origins: Origins) -> str | None:
+    """Return where a finding is to be corrected: where its key was set, or the first line of that file."""
+    place = origins.find(finding.key)
+    return re.sub(r":\d+$", ":1", place) if finding.in_header and place else place
 
 
 def _run_checks(view: ConfigView) -> Iterator[Finding]:

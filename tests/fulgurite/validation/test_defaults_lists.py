@@ -1,0 +1,65 @@
+"""Mistakes in defaults lists, and in overrides that choose groups, are named with their line and what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.compose import findings, with_file
+
+HEADER = "# @package _global_\n"
+UNLISTED = "optimizer is not in the defaults list. Write "
+ENTRY = f"{UNLISTED}'- /optimizer@model.optimizer: adamw', above the entries with override"
+DASH = "defaults is a list. Begin each entry with a dash, e.g. '- override /data: mnist'"
+SLASH = "a group of another folder needs a slash. Write "
+# text of an experiment, line that is named, what is said
+ENTRIES = [
+    (f"{HEADER}defaults:\n  - override /optimizer: adamw\n", 3, ENTRY),
+    (f"{HEADER}defaults:\n  - override optimizer: adamw\n", 3, ENTRY),
+    (f"{HEADER}defaults:\n  - override /optimizer@model.optimizer: adamw\n", 3, ENTRY),
+    (
+        f"{HEADER}defaults:\n  - override /data: mnist\n  - /optimizer@model.optimizer: adamw\n",
+        4,
+        "an entry without override stands below one with override. Put it above the overrides",
+    ),
+    (f"{HEADER}defaults:\n  - data: mnist\n", 3, f"{SLASH}'- override /data: mnist'"),
+    (f"{HEADER}defaults:\n  - optimizer: adamw\n", 3, f"{SLASH}'- /optimizer@model.optimizer: adamw'"),
+    (f"{HEADER}defaults:\n  override /data: mnist\n", 2, DASH),
+    (f"{HEADER}seed: 3\ndefaults:\n  data: mnist\n", 3, DASH),
+    ("# @package global\nseed: 3\n", 1, "write '# @package _global_'"),
+    ("# @package _globl_\nseed: 3\n", 1, "write '# @package _global_'"),
+    ("# @package global\ndefaults:\n  - override /data: mnist\n", 1, "Write '# @package _global_'"),
+]
+
+
+@pytest.fixture
+def optimizer(tmp_path: Path) -> list[str]:
+    """Return the override that makes a group `optimizer` known."""
+    return [*with_file(tmp_path, "optimizer/adamw.yaml", "_target_: torch.optim.AdamW\n_partial_: true\nlr: 0.01\n")]
+
+
+@pytest.mark.parametrize(("text", "number", "said"), ENTRIES)
+def test_an_entry_that_is_wrong(text: str, number: int, said: str, tmp_path: Path, optimizer: list[str]) -> None:
+    with_file(tmp_path, "experiment/mine.yaml", text)
+    (line,) = findings(*optimizer, "experiment=mine")
+    assert line.startswith(f"{tmp_path}/experiment/mine.yaml:{number}: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer=adamw", f"{UNLISTED}+optimizer@model.optimizer=adamw"),
+        ("+experiment=example", "experiment is in the defaults list already. Write experiment=example"),
+    ],
+)
+def test_a_group_chosen_in_the_wrong_way(override: str, said: str, optimizer: list[str]) -> None:
+    assert findings(*optimizer, override) == [f"command line: {override}: {said}"]
+
+
+def test_what_the_messages_say_to_write_composes(tmp_path: Path, optimizer: list[str]) -> None:
+    text = f"{HEADER}defaults:\n  - /optimizer@model.optimizer: adamw\n  - override /data: mnist\n"
+    with_file(tmp_path, "experiment/mine.yaml", text)
+    assert findings(*optimizer, "experiment=mine") == []
+    assert findings(*optimizer, "+optimizer@model.optimizer=adamw") == []
