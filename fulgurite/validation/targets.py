@@ -11,9 +11,10 @@ from typing import Any
 
 from fulgurite.config.origins import shown_path
 from fulgurite.config.override_text import is_below
-from fulgurite.config.target_policy import LOOKUPS, problem_of, rejection_of
+from fulgurite.config.target_policy import LOOKUPS, STDLIB, STDLIB_MODULES, problem_of, rejection_of
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
+from fulgurite.core.project import project_root
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
 from fulgurite.validation.signatures.resolve import locate
@@ -170,19 +171,29 @@ def is_installed(package: str) -> bool:
 
 
 def _explain_not_found(found: NotFound, target: str) -> str:
-    if isinstance(read_signature(f"src.{target}"), Signature):
-        return f"a class of the project is named from its root. Write src.{target}"
+    if (right := _in_project(target)) is not None:
+        return f"a class of the project is named from its root. Write {right}"
     if not found.holder:
         import pkgutil
 
         packages = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
-        near = did_you_mean(found.missing, sorted(packages))
+        nameable = {*STDLIB_MODULES, *(name.partition(".")[0] for name in STDLIB)}
+        near = did_you_mean(found.missing, sorted(packages - sys.stdlib_module_names | nameable))
         return f"there is no package {found.missing!r}{near or '. Install it or correct the name'}"
     if not found.missing:
         return f"{found.holder} is a module. Name a class or a function in it"
     kind = "module" if found.is_module else "class or function"
     near = suggest_or_list(found.missing, found.valid_names, "It has")
     return f"{found.holder} has no {kind} {found.missing!r}{near}"
+
+
+def _in_project(target: str) -> str | None:
+    """Return the full name of a class in `src` whose target lacks its first folders; None unless one is found."""
+    folders = sorted({file.parent for file in (project_root() / "src").rglob("*.py")})
+    prefixes = [folder.relative_to(project_root()).as_posix().replace("/", ".") for folder in folders]
+    names = [f"{prefix}.{target}" for prefix in prefixes]
+    found = [name for name in names if isinstance(read_signature(name), Signature)]
+    return found[0] if len(found) == 1 else None
 
 
 def _check_names(written: dict[str, Any], key: str, signature: Signature, *, closed: bool) -> Iterator[Finding]:

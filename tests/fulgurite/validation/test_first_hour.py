@@ -52,6 +52,16 @@ FILES = {
         3,
         "Write src.data.mnist.MNISTDataModule",
     ),
+    "target without src and the folder below it": (
+        f"{HEADER}model:\n  net:\n    _target_: nets.dense.SimpleDenseNet\n",
+        4,
+        "a class of the project is named from its root. Write src.models.nets.dense.SimpleDenseNet",
+    ),
+    "target in a package like one of Python itself, which configs may not name": (
+        f"{HEADER}model:\n  net:\n    _target_: components.mlp.TinyNet\n",
+        4,
+        "there is no package 'components'. Install it or correct the name",
+    ),
 }
 
 
