@@ -55,9 +55,12 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         is_option = any(option.startswith(name) for option in _OPTIONS) and name != "--experiment"
-        if len(name) > 2 and name.startswith("--") and not is_option:
+        # argparse reads -experiment=x as several options of one letter
+        is_short = re.match(r"-[A-Za-z]\w", name) is not None and bool(equals) and name not in _WITH_VALUE
+        if is_short or (len(name) > 2 and name.startswith("--") and not is_option):
             given = value if equals else "<value>"
-            lines.append(f"{argument}: there is no such option. Values are set without dashes: {name[2:]}={given}")
+            right = f"{name.lstrip('-')}={given}"
+            lines.append(f"{argument}: there is no such option. Values are set without dashes: {right}")
     if lines:
         raise UserError("\n".join(lines))
 

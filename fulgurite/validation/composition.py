@@ -104,8 +104,12 @@ def _usable(state: LoaderState | None) -> DictConfig | None:
     if state is None or state.cfg is None or state.override is None:
         return None
     holder = state.override.lstrip("+~").partition("=")[0].rpartition(".")[0]
-    node: Any = OmegaConf.select(state.cfg, holder, throw_on_missing=False) if holder else None
-    return None if isinstance(node, DictConfig) and len(node) == 0 else state.cfg
+    while holder:
+        node: Any = OmegaConf.select(state.cfg, holder, throw_on_missing=False)
+        if isinstance(node, DictConfig) and len(node) == 0:
+            return None
+        holder = holder.rpartition(".")[0]
+    return state.cfg
 
 
 def _is_consequence(key: str, texts: Sequence[str], findings: Sequence[str]) -> bool:

@@ -39,7 +39,7 @@ class Finding:
         if override == self.place:
             return f"{self.place}: {subject}: {self.rule}"
         # the override shows key and value, unless it sets a parent of the key
-        below = "" if override.partition("=")[0].lstrip("+~") == self.key else f"{subject}: "
+        below = "" if override.partition("=")[0].lstrip("+~").strip() == self.key else f"{subject}: "
         return f"{COMMAND_LINE}{mask_override(override)}: {below}{self.rule}"
 
 

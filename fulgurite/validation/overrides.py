@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from hydra.core.object_type import ObjectType
@@ -12,8 +12,8 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
-from fulgurite.config.left_out import leave_out_for_overrides
-from fulgurite.config.origins import COMMAND_LINE
+from fulgurite.config.left_out import GROUPS, leave_out_for_overrides
+from fulgurite.config.origins import COMMAND_LINE, file_of, read_yaml
 from fulgurite.config.schema import describe_move
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
@@ -23,7 +23,7 @@ from fulgurite.validation.signatures.signature import Signature, read_signature
 
 def describe_override(override: str, rule: str) -> str:
     """Return the finding about one override as a line, with secrets masked."""
-    key = override.partition("=")[0].lstrip("+~")
+    key = override.partition("=")[0].lstrip("+~").strip()
     return Finding(key, rule, place=COMMAND_LINE + override).line
 
 
@@ -32,7 +32,7 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     parser = OverridesParser.create()
     good: list[Override] = []
     bad: list[str] = []
-    for text in texts:
+    for text in _without_spaced(texts, bad):
         if not text or text.startswith("="):
             bad.append(describe_override(text, "has no key. Write <key>=<value>"))
             continue
@@ -43,6 +43,28 @@ def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         except HydraException as error:
             bad.append(describe_override(text, str(error).splitlines()[0]))
     return good, bad
+
+
+def _without_spaced(texts: Sequence[str], bad: list[str]) -> Iterator[str]:
+    """Yield the overrides, without those that a space around `=` divides, each of which is added to `bad`."""
+    waiting = list(texts)
+    while waiting:
+        parts = [waiting.pop(0)]
+        while waiting and _is_divided(parts[-1], waiting[0]):
+            parts.append(waiting.pop(0))
+        joined, first = "".join(parts), parts[0]
+        key, equals, _ = first.partition("=")
+        if len(parts) > 1 or (equals and key.endswith(" ")):
+            right = joined.replace(" =", "=", 1)
+            bad.append(describe_override(" ".join(parts), f"a space stands around =. Write {right}"))
+        else:
+            yield first
+
+
+def _is_divided(one: str, other: str) -> bool:
+    """Return whether two arguments are the parts of one override, `<key>` and `=<value>` or `<key>=` and `<value>`."""
+    is_key = "=" not in one and other.startswith("=")
+    return is_key or (one.endswith("=") and "=" not in other and not other.startswith("~"))
 
 
 def _explain_syntax(text: str, message: str) -> str:
@@ -132,7 +154,7 @@ def apply(
         if override.is_sweep_override() and not sweep:
             bad.append(describe_override(text, explain_several(override)))
             continue
-        if rule := describe_move(text) or _blocked(override, cfg):
+        if rule := describe_move(text) or _blocked(override, cfg, repository):
             bad.append(describe_override(text, rule))
             continue
         try:
@@ -147,7 +169,7 @@ def apply(
     return good, bad
 
 
-def _blocked(override: Override, cfg: DictConfig) -> str | None:
+def _blocked(override: Override, cfg: DictConfig, repository: IConfigRepository) -> str | None:
     """Return the plain parent value that blocks an override; applying it would replace that by a dictionary."""
     holder = override.key_or_group.rpartition(".")[0]
     while holder and not override.is_delete():
@@ -156,6 +178,9 @@ def _blocked(override: Override, cfg: DictConfig) -> str | None:
             return None
         if node is not ... and not (node is None and (override.is_add() or override.is_force_add())):
             kind, key = "null" if node is None else "a value", override.key_or_group[len(holder) + 1 :]
+            if isinstance(node, (bool, int, float)):
+                near = suggest_path(override.key_or_group, _known_paths(override.key_or_group, cfg, repository))
+                return f"{holder} is a value, so it has no {key!r}{near or '. Remove it'}"
             return f"{holder} is {kind}, so it has no {key!r}. Set all of it, '{holder}={{{key}: ...}}'"
         holder = holder.rpartition(".")[0]
     return None
@@ -191,16 +216,49 @@ def _explain_key(override: Override, cfg: DictConfig, repository: IConfigReposit
     takes = _parameters(cfg, holder)
     if name in takes and not override.is_delete():
         return f"not in the config yet. Add it with +{text}"
-    written = OmegaConf.to_container(cfg, resolve=False)
-    paths = [*paths_of(written), *(f"{holder}.{parameter}" for parameter in takes)]
-    if not holder:
-        paths += groups_of(repository)
+    if choice := _choice_of(override, cfg, repository):
+        return choice
+    paths = [*_known_paths(key, cfg, repository), *(f"{holder}.{parameter}" for parameter in takes)]
     near = suggest_path(key, paths)
+    if holder.partition(".")[0] == "vars" and not near and not override.is_delete():
+        return f"not in the config yet. Add it with +{text}"
     here = OmegaConf.to_container(node, resolve=False) if (node := _at(cfg, holder)) is not None else None
     if near or not isinstance(here, dict):
         return f"there is no such key{near or did_you_mean(holder, paths)}"
     new = {parameter for parameter in takes if parameter not in here}
     return f"there is no such key{suggest_or_list(name, [*here, *sorted(new)], f'{holder} has') if holder else ''}"
+
+
+def _known_paths(key: str, cfg: DictConfig, repository: IConfigRepository) -> list[str]:
+    """Return the keys that a key may be a mistyped form of: Hydra's own only for one of them."""
+    paths = paths_of(OmegaConf.to_container(cfg, resolve=False))
+    is_of_hydra = key.partition(".")[0] == "hydra"
+    known = [path for path in paths if is_of_hydra or not path.startswith("hydra.")]
+    return known if "." in key else [*known, *groups_of(repository)]
+
+
+def _choice_of(override: Override, cfg: DictConfig, repository: IConfigRepository) -> str:
+    """Return the rule about a key below a file of a group that is not chosen, such as callbacks.ema.decay."""
+    group, _, name = override.key_or_group.partition(".")
+    name = name.partition(".")[0]
+    options = repository.get_group_options(group) if name else []
+    if override.is_delete() or OmegaConf.select(cfg, f"{group}.{name}", throw_on_missing=False) is not None:
+        return ""
+    if name == "_target_" and group in GROUPS:
+        kind = str(override.value()).rpartition(".")[2]
+        files = ((option, file_of(f"{group}/{option}", repository.get_sources())) for option in options)
+        blocks = ((option, block) for option, file in files if file for block in read_yaml(file).values())
+        targets = {option: block.get("_target_") for option, block in blocks if isinstance(block, dict)}
+        same = [option for option, target in targets.items() if str(target).rpartition(".")[2] == kind]
+        remedy = (
+            f"Choose one with {_chosen_by(group, same[0])}" if same else f"Add one with +{group}.<name>._target_=..."
+        )
+        return f"{group} holds several {GROUPS[group]}s, each below its name. {remedy}"
+    return f"{name} is not chosen. Choose it with {_chosen_by(group, name)}" if name in options else ""
+
+
+def _chosen_by(group: str, option: str) -> str:
+    return f"{group}=[default,{option}]" if group == "callbacks" else f"{group}={option}"
 
 
 def _at(cfg: DictConfig, key: str) -> DictConfig | None:

@@ -81,11 +81,17 @@ def test_entries_that_are_right_compose(entry: str, tmp_path: Path) -> None:
 
 def test_an_override_written_as_an_option_is_named() -> None:
     # argparse reads --experiment as its own --experimental-rerun
-    said = r"^--experiment=x: .* dashes: experiment=x\n--seed: there is no such option\. .*: seed=<value>$"
-    with pytest.raises(UserError, match=said):
-        expand_shorthands(["--experiment=x", "--seed"], "train")
-    right = ["--config-dir=a", "--cfg", "job", "--multirun", "--help", "-m", "--config", "b"]
+    said = r"^-+experiment=x: .* dashes: experiment=x\n--seed: there is no such option\. .*: seed=<value>$"
+    for argument in ("--experiment=x", "-experiment=x"):
+        with pytest.raises(UserError, match=said):
+            expand_shorthands([argument, "--seed"], "train")
+    right = ["-cn=train", "--config-dir=a", "--cfg", "job", "--multirun", "--help", "-m", "--config", "b"]
     assert expand_shorthands(right, "train") == right
+
+
+@pytest.mark.parametrize("typed", [["seed=", "3"], ["seed", "=", "3"], ["seed", "=3"]])
+def test_spaces_around_an_equals_sign_are_named_once(typed: list[str]) -> None:
+    assert findings("test=false", *typed) == [f"command line: {' '.join(typed)}: a space stands around =. Write seed=3"]
 
 
 def test_resume_auto_says_that_it_starts_a_new_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
