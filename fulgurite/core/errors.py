@@ -37,6 +37,7 @@ LONGEST_NAME = 255  # bytes
 OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+ALIKE = 0.65  # least ratio of a typo and its name: `jbo` and `job` have 0.67, `depth` and `width` 0.6
 # torch's allocators and backends raise these messages without an error type of their own.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
@@ -185,7 +186,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 def _nearest(wrong: str, known: Iterable[str]) -> list[str]:
     """Return up to two names that `wrong` is probably a mistyped form of."""
-    near = get_close_matches(wrong, list(known), n=6, cutoff=0.6)
+    near = get_close_matches(wrong, list(known), n=6, cutoff=ALIKE)
     ratios = {name: SequenceMatcher(None, wrong, name).ratio() for name in near if _differ_little(wrong, name)}
     return [name for name, ratio in ratios.items() if ratio > max(ratios.values()) - 0.2][:2]
 
@@ -199,7 +200,7 @@ def _differ_little(wrong: str, name: str) -> bool:
         one, other = one[:-1], other[:-1]
     is_rest = len(one) < len(wrong.split("_"))  # they share a word
     rests = "_".join(one), "_".join(other)
-    return not is_rest or "" in rests or SequenceMatcher(None, *rests).ratio() >= 0.5
+    return not is_rest or "" in rests or SequenceMatcher(None, *rests).ratio() >= ALIKE
 
 
 def _question(names: Sequence[str]) -> str:
@@ -216,7 +217,7 @@ def suggest_or_list(wrong: str, known: Iterable[str], intro: str = "It takes") -
 
 
 def suggest_path(wrong: str, paths: Iterable[str]) -> str:
-    """Return `did_you_mean` for a dotted path: siblings, then its last part anywhere."""
+    """Return `did_you_mean` for a dotted path: siblings, then its last part anywhere, then a like one of its group."""
     known = list(dict.fromkeys(paths))
     parent, _, last = wrong.rpartition(".")
     siblings = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == parent]
@@ -226,8 +227,10 @@ def suggest_path(wrong: str, paths: Iterable[str]) -> str:
         return _question(get_close_matches(wrong, elsewhere, n=2, cutoff=0.0))
     near = [f"{parent}.{name}" if parent else name for name in names]
     if not near:
+        group = wrong.partition(".")[0]
+        in_group = [path for path in known if path.partition(".")[0] == group] if parent else []
         by_last: dict[str, list[str]] = {}
-        for path in known:
+        for path in in_group or known:  # a group that does not exist may be the typo
             by_last.setdefault(path.rpartition(".")[2], []).append(path)
         names = get_close_matches(last, list(by_last), n=1, cutoff=0.75)
         # one name under several parents: take the most similar full paths

@@ -225,8 +225,8 @@ def _explain_key(override: Override, cfg: DictConfig, repository: IConfigReposit
     here = OmegaConf.to_container(node, resolve=False) if (node := _at(cfg, holder)) is not None else None
     if near or not isinstance(here, dict):
         return f"there is no such key{near or did_you_mean(holder, paths)}"
-    new = {parameter for parameter in takes if parameter not in here}
-    return f"there is no such key{suggest_or_list(name, [*here, *sorted(new)], f'{holder} has') if holder else ''}"
+    names = [*(str(key) for key in here if not str(key).startswith("_")), *sorted({*takes} - {*here})]
+    return f"there is no such key{suggest_or_list(name, names, f'{holder} has') if holder else ''}"
 
 
 def _known_paths(key: str, cfg: DictConfig, repository: IConfigRepository) -> list[str]:

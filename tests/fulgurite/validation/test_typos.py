@@ -9,6 +9,7 @@ import yaml
 
 from fulgurite.config.left_out import group_keys
 from fulgurite.config.schema import TOP_LEVEL
+from fulgurite.core.errors import suggest_path
 from fulgurite.validation.rules import NESTED
 from fulgurite.validation.validate import find_problems
 from tests.support.compose import compose_raw, findings, with_file
@@ -25,6 +26,8 @@ TYPED = [
     ("trainr.max_epochs=1", "there is no such key. Did you mean 'trainer"),
     ("data.batchsize=32", "there is no such key. Did you mean 'data.batch_size'?"),
     ("model.net.lin1_sise=8", "there is no such key. Did you mean 'model.net.lin1_size'"),
+    ("model.net.depth=3", "there is no such key. model.net has input_size, lin1_size"),
+    ("data.depth=3", "there is no such key. data has name, data_dir"),
     ("hydra.jbo.name=x", "there is no such key. Did you mean 'hydra.job"),
     ("trainer.gradient_clip_val=0.5", "not in the config yet. Add it with +trainer.gradient_clip_val=0.5"),
     ("trainer.gradient_clip_vl=0.5", "there is no such key. Did you mean 'trainer.gradient_clip_val'"),
@@ -126,6 +129,23 @@ WRITTEN = [
     ("seed: 1\nseed: 2\n", 3, "not valid YAML: found duplicate key seed"),
     ("trainer: [a]\n", 2, "a list stands where the config has a dictionary"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suggested"),
+    [
+        ("data.num_folds", ""),
+        ("data.max_steps", ". Did you mean 'trainer.max_steps'?"),
+        ("data.max_stesp", ""),
+        ("max_stesp", ". Did you mean 'trainer.max_steps'?"),
+        ("trainr.max_stesp", ". Did you mean 'trainer.max_steps'?"),
+        ("model.widht", ". Did you mean 'model.net.width'?"),
+        ("model.net.depth", ""),
+    ],
+)
+def test_another_group_is_suggested_for_a_key_of_the_same_name_only(wrong: str, suggested: str) -> None:
+    paths = ["trainer", "trainer.num_nodes", "trainer.max_steps", "data", "data.batch_size", "model.net.width"]
+    assert suggest_path(wrong, paths) == suggested
 
 
 @pytest.mark.parametrize(("override", "said"), TYPED)
