@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.lightning import active_names
 from fulgurite.config.metric_names import describe_missing, optimized_metrics
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import ConfigError, UserError
 
 VALIDATION = {"val", "valid", "validation", "dev"}  # first part of the names of validation metrics
 NEVER = sys.maxsize  # frequency of a scheduler that must not step
@@ -65,12 +65,14 @@ class MonitoredMetrics(Callback):
             return
         limited = vars(trainer)["limit_val_batches"] == 0
         reason = "trainer.limit_val_batches=0" if limited else "no val_dataloader or no validation_step"
-        for key, name in self.names.items():
-            if _is_of_validation(name):
-                raise UserError(
-                    f"{key}={name}: the run has no validation ({reason}), so the metric is never logged. "
-                    "Monitor a metric of the training, or remove what monitors it."
-                )
+        lines = [
+            f"{key}={name}: the run has no validation ({reason}), so the metric is never logged. "
+            "Monitor a metric of the training, or remove what monitors it."
+            for key, name in self.names.items()
+            if _is_of_validation(name)
+        ]
+        if lines:
+            raise ConfigError(lines)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the names with what the sanity check logged."""
@@ -78,9 +80,9 @@ class MonitoredMetrics(Callback):
         self._validation_names.update(logged)
         if _logs_less_in_sanity_check(pl_module):
             return
-        for key, name in self.names.items():
-            if name not in logged and _is_of_validation(name):
-                raise UserError(describe_missing(key, name, logged, "the validation logs"))
+        wrong = [(key, name) for key, name in self.names.items() if name not in logged and _is_of_validation(name)]
+        if wrong:
+            raise ConfigError([describe_missing(key, name, logged, "the validation logs") for key, name in wrong])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the names of a validation, and that it happened."""
@@ -143,14 +145,17 @@ def require_steps(model: LightningModule, cfg: DictConfig) -> None:
     """Require the step methods that a run calls, before it trains.
 
     Raises:
-        UserError: The model lacks `training_step` or `test_step`.
+        ConfigError: The model lacks `training_step` or `test_step`, one line each.
     """
+    lines = []
     trains, tests = bool(cfg.get("train")), bool(cfg.get("test", True))
     for key, is_needed, step in (("train", trains, "training_step"), ("test", tests, "test_step")):
         if is_needed and not is_overridden(step, model):
             remedy = f"Add one, or set {key}=false" if key in cfg else "Add one"
             given = f"{key}=true" if key in cfg else "model"
-            raise UserError(f"{given}: {type(model).__name__} has no {step}. {remedy}.")
+            lines.append(f"{given}: {type(model).__name__} has no {step}. {remedy}.")
+    if lines:
+        raise ConfigError(lines)
 
 
 def _monitors(node: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fulgurite
 from fulgurite.config.metric_names import explain_missing_metric
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.engine.monitored import MonitoredMetrics, monitoring_callbacks, require_steps
 from fulgurite.engine.outcome import classify_error
 from src.train import train
@@ -105,6 +105,20 @@ def test_a_missing_step_is_reported_before_training(overrides: tuple[str, ...], 
             require_steps(Line(), cfg)
     else:
         require_steps(Line(), cfg)
+
+
+def test_all_missing_steps_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_steps(LightningModule(), fulgurite.compose(["train=true", "test=true"]))
+    assert [line.partition(":")[0] for line in caught.value.findings] == ["train=true", "test=true"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"limit_val_batches": 0}])
+def test_all_wrong_names_are_reported_together(settings: dict[str, Any]) -> None:
+    names = {"monitor": "val/los", "optimized_metric": "val/ac"}
+    with pytest.raises(ConfigError) as caught:
+        _trainer(names, max_epochs=1, **settings).fit(Line("train/loss"), _loader(), _loader())
+    assert [line.partition(":")[0] for line in caught.value.findings] == ["monitor=val/los", "optimized_metric=val/ac"]
 
 
 class Line(LightningModule):
