@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, SpikeDetection
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
+from fulgurite.compat.weight_averaging import average_in_fit_only
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.required_batches import RequireBatches
@@ -91,6 +92,7 @@ def harden(
     position = len(callbacks) - len(trainer.checkpoint_callbacks)
     callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
     _let_spike_detection_resume(callbacks)
+    average_in_fit_only()
     apply_exact_resume(
         trainer,
         seed,

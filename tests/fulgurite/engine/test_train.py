@@ -57,13 +57,20 @@ def test_checkpoints_hold_tensors_and_plain_values_only(small: ComposeSmall, tmp
     assert checkpoint["state_dict"]["net.layers.0.weight"].shape == (16, 1, 3, 3)
 
 
+SWA = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}"
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides:UserWarning")
+@pytest.mark.parametrize(
+    "override", ["callbacks=default", "callbacks=[default,ema]", SWA], ids=["default", "ema", "swa"]
+)
 def test_train_false_and_eval_of_a_checkpoint_give_the_number_of_its_own_run(
-    small: ComposeSmall, tmp_path: Path
+    small: ComposeSmall, tmp_path: Path, override: str
 ) -> None:
-    trained = train(small())
+    trained = train(small(override, "trainer.max_epochs=2"))
     weights = tmp_path / "run" / read_json(tmp_path / "run/results.json")["weights"]
-    again = train(small("train=false", f"ckpt_path={weights}", folder=tmp_path / "again"))
-    scored = evaluate(small(f"ckpt_path={weights}", config_name="eval", folder=tmp_path / "eval"))
+    again = train(small(override, "train=false", f"ckpt_path={weights}", folder=tmp_path / "again"))
+    scored = evaluate(small(f"ckpt_path={weights}", override, config_name="eval", folder=tmp_path / "eval"))
     assert again["test/acc"] == scored["test/acc"] == trained["test/acc"]
     assert again["test/loss"] == scored["test/loss"] == trained["test/loss"]
 
