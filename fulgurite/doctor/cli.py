@@ -94,16 +94,10 @@ def _validate(args: Options) -> None:
 
 def training_config_hash(overrides: Sequence[str]) -> str:
     """Return the hash of the config that training composes."""
-    from fulgurite.config.compose import compose
     from fulgurite.runs.provenance import config_hash
-    from fulgurite.validation.composition import explain_composition
+    from fulgurite.validation.composition import compose_explained
 
-    try:
-        return config_hash(compose(overrides))
-    except Exception as error:
-        if explained := explain_composition(error, overrides):
-            raise explained from error
-        raise
+    return config_hash(compose_explained(overrides))
 
 
 def run_checks(args: Options, placement: Placement) -> int:

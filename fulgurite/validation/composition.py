@@ -21,12 +21,13 @@ from fulgurite.compat.hydra import (
     get_args_parser,
     loader_state,
 )
+from fulgurite.config.compose import compose
 from fulgurite.config.origins import Origins
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS, chosen, compose_groups, one_line
 from fulgurite.validation.overrides import apply, check_groups, describe_override, explain_several, parse
-from fulgurite.validation.validate import find_problems
+from fulgurite.validation.validate import find_problems, require_valid
 
 
 def explain_composition(error: Exception, arguments: Sequence[str], config_name: str = "train") -> ConfigError | None:
@@ -53,6 +54,31 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
     if not findings:
         return ConfigError([one_line(error)]) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
     return ConfigError(findings)
+
+
+def compose_valid(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a training run, and refuse it as `src/train.py` does.
+
+    Raises:
+        ConfigError: All wrong overrides and keys together, one line each.
+    """
+    cfg = compose_explained(overrides)
+    require_valid(cfg)
+    return cfg
+
+
+def compose_explained(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a training run.
+
+    Raises:
+        ConfigError: Hydra refused overrides; all of them together, one line each.
+    """
+    try:
+        return compose(overrides)
+    except Exception as error:
+        if explained := explain_composition(error, overrides):
+            raise explained from error
+        raise
 
 
 @contextmanager

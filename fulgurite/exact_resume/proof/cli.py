@@ -129,14 +129,19 @@ def prove(
 ) -> list[Proof]:
     """Run a proof and return one comparison per kill point, then that of the examples seen and that of the control.
 
-    The folder must be empty; `kill_at` holds kill points or numbers of optimizer steps; `start` starts one run, and
-    None stands for `start_process`. Without a control the last two comparisons are missing.
-    """
-    from fulgurite.config.compose import compose
+    The folder must be empty or missing; `kill_at` holds kill points or numbers of optimizer steps; `start` starts one
+    run, and None stands for `start_process`. Without a control the last two comparisons are missing.
 
-    cfg = compose(list(overrides))
+    Raises:
+        UserError: The config is wrong, all findings together; or a kill point is not a step of the run.
+        FailedError: A run ended with an unexpected exit code.
+    """
+    from fulgurite.validation.composition import compose_valid
+
+    cfg = compose_valid(overrides)
     if (seed := cfg.get("seed")) is None:
         raise UserError("seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.")
+    folder.mkdir(parents=True, exist_ok=True)
     prover = Prover(overrides, folder, start or start_process, cfg.get("callbacks") or {})
     reference = prover.run_reference("reference")
     steps = find_steps(reference, kill_at)
@@ -258,7 +263,6 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
     """Run the command and return its exit code."""
     try:
         options = parse_args(argv)
-        options.folder.mkdir(parents=True, exist_ok=True)
         proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=options.control, start=start)
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")

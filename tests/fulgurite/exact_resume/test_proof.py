@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.proof.cli import find_steps, prove
+from fulgurite.exact_resume.proof.cli import find_steps, main, prove
 from fulgurite.exact_resume.proof.examples import diff_examples
 
 Batches = Sequence[Mapping[str, Sequence[str]]]
@@ -92,6 +92,28 @@ def test_a_run_is_killed_between_two_saves_with_a_row_in_between(tmp_path: Path)
 def test_an_unseeded_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.$"):
         prove(["seed=null"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (["data.workers=2"], ["data.workers=2: there is no such key. Did you mean 'data.num_workers'?"]),
+        (["model.net.hiden_size=8"], ["model.net.hiden_size=8: there is no such key. model.net has"]),
+        (["experiment=exmaple", "sed=1"], ["Did you mean 'example'?", "Did you mean 'seed'?"]),
+        (["data.batch_size=0"], ["data.batch_size=0: "]),
+    ],
+)
+def test_a_wrong_config_is_refused_as_in_training_before_a_folder_is_made(
+    overrides: list[str], lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(overrides: Sequence[str], output: Path) -> int:
+        pytest.fail(f"started {overrides}")
+
+    assert main([*overrides, f"--folder={tmp_path}/proof"], start) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == len(lines)
+    assert all(line in error for line in lines), error
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
