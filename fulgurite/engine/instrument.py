@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, SpikeDetection
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
 from fulgurite.compat.weight_averaging import average_in_fit_only
 from fulgurite.core.errors import UserError
-from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
@@ -91,7 +89,6 @@ def harden(
     # before the callbacks that save: Lightning has sorted them to the end
     position = len(callbacks) - len(trainer.checkpoint_callbacks)
     callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
-    _let_spike_detection_resume(callbacks)
     average_in_fit_only()
     apply_exact_resume(
         trainer,
@@ -115,12 +112,3 @@ def harden(
     if skip_idle_hooks:
         idle_hooks.skip_idle_hooks([*callbacks, trainer.strategy])
     return trainer
-
-
-def _let_spike_detection_resume(callbacks: Sequence[Callback]) -> None:
-    """Give SpikeDetection the attribute into which Lightning 2.6 loads its state: a resume raised an error."""
-    for callback in callbacks:
-        if isinstance(callback, SpikeDetection):
-            vars(callback).setdefault("running", callback.running_mean)
-            reason = "Lightning does not save its mean of the last losses. After a resume it begins with none."
-            name_inexact(f"callbacks.{type(callback).__name__}", reason)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 from fulgurite.core.exactness import note_inexact
 from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.exact_resume.stream_cursor import StreamResume
+from fulgurite.exact_resume.user_state.user_state import let_spike_detection_resume
 
 
 class KeepRestored(Callback):
@@ -42,6 +43,7 @@ def apply_exact_resume(
 ) -> None:
     """Make a run resume exactly; `enabled=False` leaves data order and state to Lightning."""
     callbacks: list[Callback] = vars(trainer)["callbacks"]
+    let_spike_detection_resume(trainer)
     if enabled:
         # Lightning has sorted its callbacks by now: those that save are last
         exact = ExactResume(seed, stream_resume, save_attributes=save_attributes)

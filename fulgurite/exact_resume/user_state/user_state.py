@@ -7,7 +7,13 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    LearningRateFinder,
+    SpikeDetection,
+    StochasticWeightAveraging,
+)
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
@@ -158,6 +164,15 @@ def skip_tuners(trainer: Trainer) -> None:
 def _tuners(trainer: Trainer) -> list[Callback]:
     kinds = (LearningRateFinder, BatchSizeFinder)
     return [callback for callback in vars(trainer)["callbacks"] if isinstance(callback, kinds)]
+
+
+def let_spike_detection_resume(trainer: Trainer) -> None:
+    """Give SpikeDetection the attribute into which Lightning 2.6 loads its state: a resume raised an error."""
+    for callback in vars(trainer)["callbacks"]:
+        if isinstance(callback, SpikeDetection):
+            vars(callback).setdefault("running", callback.running_mean)
+            reason = "Lightning does not save its mean of the last losses. After a resume it begins with none."
+            name_inexact(f"callbacks.{type(callback).__name__}", reason)
 
 
 def name_unproven(trainer: Trainer) -> None:
