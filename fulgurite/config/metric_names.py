@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import did_you_mean
 
+VALIDATION = {"val", "valid", "validation", "dev"}  # first part of the names of validation metrics
 _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
 
 # Lightning 2.6 on a monitored metric that was not logged: EarlyStopping, ReduceLROnPlateau, ModelCheckpoint
@@ -38,6 +40,12 @@ def as_names(given: Any) -> tuple[str, ...]:
 def is_list(given: Any) -> bool:
     """Return whether a config value is a list."""
     return isinstance(given, (list, tuple)) or OmegaConf.is_list(given)
+
+
+def is_of_validation(name: str) -> bool:
+    """Return whether the first part of a metric's name is one that validations use, or nearly."""
+    part = re.split(r"[^A-Za-z]", name, maxsplit=1)[0].lower()
+    return bool(get_close_matches(part, VALIDATION, cutoff=0.75))
 
 
 def describe_missing(key: str, name: str, logged: Collection[str], who: str = "the run logs") -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
@@ -15,10 +13,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.lightning import active_names
-from fulgurite.config.metric_names import describe_missing, optimized_metrics
+from fulgurite.config.metric_names import describe_missing, is_of_validation, optimized_metrics
 from fulgurite.core.errors import ConfigError, UserError
 
-VALIDATION = {"val", "valid", "validation", "dev"}  # first part of the names of validation metrics
 NEVER = sys.maxsize  # frequency of a scheduler that must not step
 
 
@@ -69,7 +66,7 @@ class MonitoredMetrics(Callback):
             f"{key}={name}: the run has no validation ({reason}), so the metric is never logged. "
             "Monitor a metric of the training, or remove what monitors it."
             for key, name in self.names.items()
-            if _is_of_validation(name)
+            if is_of_validation(name)
         ]
         if lines:
             raise ConfigError(lines)
@@ -80,7 +77,7 @@ class MonitoredMetrics(Callback):
         self._validation_names.update(logged)
         if _logs_less_in_sanity_check(pl_module):
             return
-        wrong = [(key, name) for key, name in self.names.items() if name not in logged and _is_of_validation(name)]
+        wrong = [(key, name) for key, name in self.names.items() if name not in logged and is_of_validation(name)]
         if wrong:
             raise ConfigError([describe_missing(key, name, logged, "the validation logs") for key, name in wrong])
 
@@ -95,10 +92,10 @@ class MonitoredMetrics(Callback):
         # StochasticWeightAveraging adds a scheduler while training
         for config, frequency in zip(trainer.lr_scheduler_configs, self._frequencies, strict=False):
             if config.reduce_on_plateau and config.interval == "epoch" and frequency == 1:
-                is_of_validation = config.monitor in self._validation_names or (
-                    not self._validation_names and _is_of_validation(str(config.monitor))
+                of_validation = config.monitor in self._validation_names or (
+                    not self._validation_names and is_of_validation(str(config.monitor))
                 )
-                config.frequency = NEVER if is_of_validation and not self._has_validated else frequency
+                config.frequency = NEVER if of_validation and not self._has_validated else frequency
         self._has_validated = False
 
 
@@ -170,12 +167,6 @@ def _monitors(node: Any, key: str) -> Iterator[tuple[str, str]]:
         elif str(name).endswith("monitor") and isinstance(value, str):
             is_shared = raw[name] == "${monitor}"
             yield "monitor" if is_shared else inner, value
-
-
-def _is_of_validation(name: str) -> bool:
-    """Return whether the first part of a metric's name is one that validations use, or nearly."""
-    part = re.split(r"[^A-Za-z]", name, maxsplit=1)[0].lower()
-    return bool(get_close_matches(part, VALIDATION, cutoff=0.75))
 
 
 def _logs_less_in_sanity_check(model: LightningModule) -> bool:
