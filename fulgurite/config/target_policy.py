@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.config.view import MISSING, RUNTIME, ConfigView, is_interpolation, join
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.project import project_root
 
 # A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
 REFUSED = (
@@ -119,7 +122,7 @@ def locate(target: str) -> Any:
                     raise TargetNotFound(f"cannot be imported: {path} imports pytorch_lightning. {hint}") from error
                 # the part itself is missing only if the import system names it
                 if not (isinstance(error, ModuleNotFoundError) and error.name == path):
-                    reason = f"{path} fails with {type(error).__name__}: {error}"
+                    reason = f"{_own_line(error)}{path} fails with {type(error).__name__}: {error}"
                     raise TargetNotFound(f"cannot be imported: {reason}") from error
         if found is None:
             raise TargetNotFound(f"does not exist: there is no package {path!r}. Install it or correct the name")
@@ -127,6 +130,18 @@ def locate(target: str) -> Any:
             raise TargetNotFound(f"does not exist: {parent} has no {part!r}")
         found = getattr(found, part)
     return found
+
+
+def _own_line(error: Exception) -> str:
+    """Return file and line of the user's code that raised an error, before a colon; empty for others."""
+    places = [(frame.filename, frame.lineno or 1) for frame in extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno or 1))
+    files = [(Path(file), line) for file, line in places if "site-packages" not in file]
+    root = project_root()
+    own = [(file.relative_to(root), line) for file, line in files if file.is_relative_to(root)]
+    shown = [f"{file}:{line}: " for file, line in own if file.parts[0] != "fulgurite"]
+    return shown[-1] if shown else ""
 
 
 def _rejection(found: Any, more: Sequence[str]) -> str:

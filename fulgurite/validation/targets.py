@@ -17,6 +17,7 @@ from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.core.project import project_root
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
+from fulgurite.validation.signatures.imports import find_broken_line
 from fulgurite.validation.signatures.resolve import locate
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound, find_module
@@ -104,7 +105,7 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
         yield Finding(key, rule)
         return
     signature = read_signature(target)
-    if rule := _syntax_error(target) or _refused(view, target):
+    if rule := _broken_import(target) or _refused(view, target):
         yield Finding(f"{key}._target_", rule, target)
     elif isinstance(signature, NotFound):
         moved = next((new for old, new in MOVED.items() if is_below(target, [old])), None)
@@ -118,14 +119,10 @@ def _check_target(view: ConfigView, written: dict[str, Any], key: str, *, closed
                 yield from _check_value(view.resolve(written[name], path), written[name], path, parameter, target)
 
 
-def _syntax_error(target: str) -> str | None:
-    """Return the place of a syntax error in the file of a target, which its import would raise."""
-    parts = target.split(".")
-    modules = (find_module(".".join(parts[:end])) for end in range(len(parts), 0, -1))
-    module = next((found for found in modules if found is not None), None)
-    if module is None or module.error is None or module.file is None:
-        return None
-    return f"{shown_path(module.file)}:{module.error.lineno}: SyntaxError: {module.error.msg}. Correct the line"
+def _broken_import(target: str) -> str | None:
+    """Return the line of the user's code that fails when a target is imported."""
+    found = find_broken_line(target)
+    return None if found is None else f"{shown_path(found.file)}:{found.number}: {found.reason}"
 
 
 def _refused(view: ConfigView, target: str) -> str | None:

@@ -34,6 +34,9 @@ def check_kinds(cfg: DictConfig) -> None:
     optimizer = OmegaConf.select(cfg, "model.optimizer", throw_on_missing=False)
     if isinstance(optimizer, DictConfig):
         findings += _wrong("model.optimizer", optimizer, Optimizer, others=(nn.Module, LRScheduler))
+    scheduler = OmegaConf.select(cfg, "model.scheduler", throw_on_missing=False)
+    if isinstance(scheduler, DictConfig):  # it may be another class than torch's, e.g. that of a diffusion model
+        findings += _wrong("model.scheduler", scheduler, LRScheduler, others=(Optimizer,))
     if findings:
         raise ConfigError(findings)
 
@@ -64,6 +67,7 @@ def _describe(key: str, found: type[Any], kind: type[Any]) -> str:
     name = f"{found.__module__}.{found.__qualname__}"
     if any(base.__module__.partition(".")[0] == "pytorch_lightning" for base in found.__mro__):
         return f"{key}: {name} is a class of pytorch_lightning. Import from lightning.pytorch in its file"
-    article, home = ("an", "torch.optim") if kind is Optimizer else ("a", "lightning.pytorch")
+    homes = {Optimizer: "torch.optim", LRScheduler: "torch.optim.lr_scheduler"}
+    article, home = "an" if kind in homes else "a", homes.get(kind, "lightning.pytorch")
     remedy = f"Name a class that inherits from {kind.__name__} of {home}"
     return f"{key}: {name} is not {article} {kind.__name__}. {remedy}"

@@ -62,6 +62,13 @@ def test_a_scheduler_makes_no_optimizer(small: ComposeSmall) -> None:
         build(cfg)
 
 
+def test_an_optimizer_is_no_scheduler(small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.scheduler = {"_target_": "torch.optim.AdamW", "_partial_": True}
+    with pytest.raises(ConfigError, match=r"^model\.scheduler\._target_: torch.*AdamW is not an LRScheduler"):
+        build(cfg)
+
+
 def test_a_class_of_pytorch_lightning_is_refused_with_the_right_import(small: ComposeSmall, own_code: Path) -> None:
     text = "from pytorch_lightning import LightningModule\nclass Old(LightningModule): ...\n"
     (own_code / PACKAGE / "old.py").write_text(text)

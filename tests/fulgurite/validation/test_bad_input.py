@@ -90,7 +90,7 @@ def test_a_module_that_fails_to_import_is_reported_with_its_own_error(tmp_path: 
     finally:
         broken.unlink()
     [finding] = caught.value.findings
-    assert "cannot be imported" in finding
+    assert "cannot be imported: src/models/nets/broken_for_a_test.py:1: " in finding
     assert "No module named 'a_package_nobody_has'" in finding
 
 

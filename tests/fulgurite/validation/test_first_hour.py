@@ -151,6 +151,34 @@ def test_a_syntax_error_is_named_with_its_file_and_line(own_file: Path) -> None:
     assert f"{own_file}:2: SyntaxError: expected ':'. Correct the line" in line
 
 
+# text of the file, line and reason that are named
+BROKEN = {
+    "package": ("import os\nimport nothere.part\n", 2, "ModuleNotFoundError: No module named 'nothere'. Install it"),
+    "own module": ("from owncode_helper import b\n", 1, "ImportError: owncode_helper has no 'b'. Correct the line"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_import_that_fails_is_named_with_its_file_and_line(name: str, own_file: Path) -> None:
+    text, number, said = BROKEN[name]
+    own_file.with_name("owncode_helper.py").write_text("a = 1\n")
+    own_file.write_text(f"{text}class Net: ...\n")
+    (line,) = findings("model.net._target_=owncode_first_hour.Net")
+    assert f"{own_file}:{number}: " in line
+    assert said in line
+    own_file.with_name("owncode_user.py").write_text("import owncode_first_hour\nclass Net: ...\n")
+    (line,) = findings("model.net._target_=owncode_user.Net")
+    assert f"{own_file}:{number}: " in line, "the file that the module imports"
+
+
+def test_imports_that_may_fail_pass(own_file: Path) -> None:
+    own_file.write_text(
+        "import os.path\nfrom pathlib import Path\nfrom collections import abc\nimport torch.nn.functional as F\n"
+        "try:\n    import nothere\nexcept ImportError:\n    nothere = None\nclass Net: ...\n"
+    )
+    assert findings("model.net._target_=owncode_first_hour.Net") == []
+
+
 def test_an_optimizer_without_target_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, own_file: Path) -> None:
     text = "_target_: {}\nnet: {{_target_: torch.nn.Identity}}\nnum_classes: 10\noptimizer: {{lr: 0.1}}\n"
     search = with_file(tmp_path, "model/mine.yaml", text.format("src.models.classifier.Classifier"))
