@@ -203,7 +203,7 @@ class EpochBar(EpochLines):
 
     def _draw(self, shown: ProgressText) -> None:
         assert self._line is not None
-        self._line.draw(progress_line(shown, self._line.console.width - 1))
+        self._line.draw(progress_line(shown, self._line.width))
 
     def _seconds_left(self, trainer: Trainer, done: int, rate: float | None) -> tuple[float | None, float | None]:
         """Estimate the seconds left of the epoch and of the run; None where the end is not known."""

@@ -27,6 +27,8 @@ from typing import Any
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
+from fulgurite.terminal.color_handler import wrapped
+from fulgurite.terminal.status_line import ERASE_LINE, shows_status_line
 
 # Windows has no SIGUSR1
 HANDLED = {int(number): number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGUSR1"}}
@@ -169,7 +171,10 @@ class SignalHandler:
         if rank() == 0:
             # os.write instead of logging: the signal may have interrupted a log call that holds the lock
             text = "stopping at the next step that can be saved. Send it again to stop at once."
-            os.write(2, f"{self.requested.name}: {text}\n".encode())
+            line = f"{self.requested.name}: {text}"
+            if shows_status_line():  # the bar may stand there, and the echo of Ctrl-C
+                line = f"{ERASE_LINE}{wrapped(line)}"
+            os.write(2, f"{line}\n".encode())
 
     def _leave_to_parent(self) -> None:
         if self.is_installed:

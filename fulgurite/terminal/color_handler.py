@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import textwrap
 from typing import Any, TextIO
 
 # both have a contrast of at least 3.8 on black and on white
 COLORS = {logging.ERROR: "1;38;5;196", logging.WARNING: "38;5;166"}
+
+
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|min|h|[KMG]i?B|B|it/s|s/it|%)(?!\w))")
 
 
 def has_colors(stream: TextIO) -> bool:
@@ -26,15 +30,18 @@ def colored(text: str, level: int, stream: TextIO) -> str:
 
 
 def wrapped(line: str, indent: int = 2) -> str:
-    """Return a line broken between words where the terminal would break it anywhere; paths stay whole.
+    """Return a line broken between words where the terminal would break it anywhere.
+
+    Paths stay whole, and numbers with their units.
 
     `indent` is the number of spaces before further lines.
     """
     width = shutil.get_terminal_size().columns
     if len(line) <= width:
         return line
-    parts = textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(parts)
+    joined = _BEFORE_UNIT.sub("\0", line)
+    parts = textwrap.wrap(joined, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(parts).replace("\0", " ")
 
 
 class ColorHandler(logging.StreamHandler[Any]):

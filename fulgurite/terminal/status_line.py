@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 ERASE_LINE = "\r\x1b[2K"
+ECHO = len("^C")  # what a terminal shows for Ctrl-C: it stays on the line, so that it is erased with it
 
 
 class StatusLine:
@@ -31,6 +32,11 @@ class StatusLine:
         self._is_drawn = False
         self._is_at_line_start = True
         self._lock, self._process = threading.RLock(), os.getpid()
+
+    @property
+    def width(self) -> int:
+        """Characters that fit the line."""
+        return self.console.width - 1 - ECHO
 
     def open(self) -> None:
         """Let everything that this process prints appear above the line."""
@@ -58,7 +64,7 @@ class StatusLine:
         """Draw the line, unless a print without a newline or a debugger has the terminal."""
         if not self._is_at_line_start or not self._replaced or is_debugging():
             return
-        text.truncate(self.console.width - 1)
+        text.truncate(self.width)
         with self._locked():
             with self.console.capture() as captured:
                 self.console.print(text, end="", no_wrap=True, overflow="crop", highlight=False)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from fulgurite.core.errors import UserError
 from fulgurite.engine.outcome import print_error
 from fulgurite.terminal.color_handler import ColorHandler, colored
-from tests.support.pseudo_terminal import PseudoTerminal
+from tests.support.project import ROOT
+from tests.support.pseudo_terminal import PseudoTerminal, run_in_terminal, screen
 
 RED, ORANGE = "\x1b[1;38;5;196m", "\x1b[38;5;166m"
 
@@ -42,6 +45,50 @@ def test_a_terminal_shows_errors_red_and_breaks_lines_between_words() -> None:
         f"           folder {path}\n"
         f"{RED}error: no such key\x1b[0m\n"
     )
+
+
+def test_a_number_and_its_unit_stay_on_one_line() -> None:
+    start = "epoch 12/99  train/loss 0.1234"
+    for filler in range(12):
+        line = f"{start}{'x' * filler}  1.5 s  7.25 MB"
+        with PseudoTerminal(41) as terminal:
+            _write(ColorHandler(sys.stderr), logging.INFO, line)
+        shown = terminal.written
+        assert "1.5 s" in shown
+        assert "7.25 MB" in shown
+        assert all(len(part) <= 41 for part in shown.splitlines())
+
+
+def test_the_answer_to_ctrl_c_takes_the_line_of_the_bar(tmp_path: Path) -> None:
+    script = tmp_path / "bar.py"
+    script.write_text(BAR)
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    code, written = run_in_terminal([sys.executable, str(script)], 80, cwd=ROOT, env=environment)
+    assert code == 0, written
+    assert [line for line in screen(written, 80) if line] == [
+        "SIGINT: stopping at the next step that can be saved. Send it again to stop at",
+        "  once.",
+    ]
+
+
+BAR = """
+import os, signal, sys
+
+from rich.text import Text
+
+from fulgurite.shutdown.signals import signal_handler
+from fulgurite.terminal.status_line import StatusLine
+
+handler, line = signal_handler(), StatusLine()
+handler.install()
+handler.training = True
+line.open()
+line.draw(Text("epoch 0/1 " + 100 * "-"))
+os.write(2, b"^C")  # as a terminal shows it
+os.kill(os.getpid(), signal.SIGINT)
+line.close()
+handler.restore()
+"""
 
 
 def test_a_pipe_gets_plain_lines() -> None:
