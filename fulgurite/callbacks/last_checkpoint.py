@@ -91,7 +91,7 @@ class LastCheckpoint(ModelCheckpoint):
         interval = trainer.val_check_batch if trainer.enable_validation else None
         # a remainder of 0: each batch that ends an accumulation is validated after
         is_never = interval is not None and trainer.accumulate_grad_batches % interval == 0
-        if self.every_n_train_steps is not None and is_never:
+        if self.every_n_train_steps is not None and is_never and not vars(trainer)["fast_dev_run"]:
             self._warn_never_saved()
         if self._resumed_between_epochs:
             # with max_steps Lightning 2.6 treats every resumed run as amid an epoch
@@ -109,7 +109,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _save_when_due(self, trainer: Trainer) -> None:
         every = self.every_n_train_steps
-        if every is None or trainer.global_step - self._saved_step < every:
+        if every is None or trainer.global_step - self._saved_step < every or vars(trainer)["fast_dev_run"]:
             return
         if self._is_resumable(trainer):
             self._save(trainer)

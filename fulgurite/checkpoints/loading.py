@@ -77,7 +77,8 @@ def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> st
         if path:
             require_intact(Path(path))
             return path
-    log.warning("no checkpoint was saved. The test uses the weights of the last step.")
+    if not vars(trainer).get("fast_dev_run"):  # which saves nothing
+        log.warning("no checkpoint was saved. The test uses the weights of the last step.")
     return None
 
 

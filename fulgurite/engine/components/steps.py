@@ -5,6 +5,7 @@ The length is known when the model configures its optimizers, once the data modu
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,14 @@ class ScheduleLength(Callback):
             length = config.scheduler.total_steps if isinstance(config.scheduler, OneCycleLR) else math.inf
             if needed > length:
                 end = int(needed) if math.isfinite(needed) else "no end"
-                remedy = "Set its total_steps to ${steps:total}, with model.scheduler_interval=step."
+                remedy = f"Set its total_steps to ${{steps:total}}, {_by_step(pl_module)}."
                 log.warning(
                     "OneCycleLR has %d steps and fails after them, the training has %s. %s", length, end, remedy
                 )
+
+
+def _by_step(model: LightningModule) -> str:
+    """Return how a scheduler steps after each batch: the shipped model has an argument for it."""
+    if "scheduler_interval" in inspect.signature(type(model).__init__).parameters:
+        return "with model.scheduler_interval=step"
+    return 'with "interval": "step" in what configure_optimizers returns'

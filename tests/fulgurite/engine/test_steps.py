@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.engine.build import build
+from fulgurite.engine.components.steps import ScheduleLength
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.support.cli import read_json
 from tests.support.compose import findings
+from tests.support.quiet_trainer import quiet_trainer
+
+
+class Own(LightningModule):
+    """A model that makes its scheduler itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Return a loss."""
+        loss: Tensor = self.layer(batch[0]).sum()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Make a scheduler that is too short."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=3)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
 
 CYCLE = (
     "model.scheduler._target_=torch.optim.lr_scheduler.OneCycleLR",
@@ -60,7 +87,29 @@ def test_a_scheduler_that_is_too_short_is_named_before_the_first_batch(
     run = build(small(*CYCLE, "+model.scheduler.total_steps=3"))
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="Tried to step 4 times"):
         run.trainer.fit(run.model, datamodule=run.datamodule)
-    assert "OneCycleLR has 3 steps and fails after them, the training has 4" in caplog.text
+    said = (
+        "OneCycleLR has 3 steps and fails after them, the training has 4. Set its total_steps to ${steps:total}, with "
+    )
+    assert f"{said}model.scheduler_interval=step." in caplog.text
+
+
+def test_a_model_without_that_argument_sets_the_interval_in_its_code(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = quiet_trainer(max_epochs=2, callbacks=[ScheduleLength()], enable_checkpointing=False)
+    loader = DataLoader(TensorDataset(torch.zeros(8, 2)), 2)
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="Tried to step"):
+        trainer.fit(Own(), loader)
+    assert '${steps:total}, with "interval": "step" in what configure_optimizers returns.' in caplog.text
+
+
+def test_a_run_of_one_step_for_debugging_warns_of_no_missing_checkpoint(
+    small: ComposeSmall, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = build(small("+trainer.fast_dev_run=true", "callbacks.last_checkpoint.every_n_train_steps=1"))
+    with caplog.at_level(logging.WARNING):
+        run.trainer.fit(run.model, datamodule=run.datamodule)
+        assert run.checkpoint_to_test() is None
+    assert "no checkpoint was saved" not in caplog.text
+    assert "no state can be saved" not in caplog.text
 
 
 @pytest.mark.parametrize(
