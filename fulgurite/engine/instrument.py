@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
-from fulgurite.compat.weight_averaging import average_in_fit_only
+from fulgurite.compat.weight_averaging import mend_weight_averaging
 from fulgurite.core.errors import UserError
 from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
@@ -89,7 +89,7 @@ def harden(
     # before the callbacks that save: Lightning has sorted them to the end
     position = len(callbacks) - len(trainer.checkpoint_callbacks)
     callbacks[position:position] = [WorkerTimeout(worker_timeout_seconds), RequireBatches()]
-    average_in_fit_only()
+    mend_weight_averaging()
     apply_exact_resume(
         trainer,
         seed,

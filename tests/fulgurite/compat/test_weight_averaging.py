@@ -1,4 +1,4 @@
-"""WeightAveraging changes weights in `Trainer.fit` only: what is tested is what the checkpoint has."""
+"""WeightAveraging as mended: what is tested is what the checkpoint has, and a resumed run has weights and average."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from lightning.pytorch.trainer.states import TrainerFn
 
+from fulgurite.callbacks import LastCheckpoint
 from tests.support.quiet_trainer import fit_hardened
 
 Weights = dict[str, torch.Tensor]
@@ -81,3 +82,20 @@ def test_a_resumed_run_restores_the_weights_and_their_average(tmp_path: Path) ->
     _fit(tmp_path / "resumed", watch, epochs=2, ckpt_path=first)
     assert _equal(watch.seen, saved["current_model_state"])
     assert _equal(watch.average, saved["state_dict"])
+
+
+def test_a_longer_training_resumes_from_the_weights_and_not_from_their_average(tmp_path: Path) -> None:
+    def fit(folder: Path, epochs: int, ckpt_path: Path | None = None) -> dict[str, Any]:
+        torch.manual_seed(1)  # of the weights and the data
+        model = BoringModel()
+        settings: dict[str, Any] = {"max_epochs": epochs, "limit_train_batches": 4, "limit_val_batches": 1}
+        callbacks = [EMAWeightAveraging(decay=0.9), LastCheckpoint(folder)]
+        fit_hardened(model, BoringDataModule(), folder, callbacks, ckpt_path=ckpt_path, **settings)
+        saved: dict[str, Any] = torch.load(folder / "last.ckpt", weights_only=True)
+        assert _equal(_copied(model), saved["state_dict"])  # training ends with the average
+        return saved
+
+    straight, first = fit(tmp_path / "straight", 3), fit(tmp_path / "longer", 2)
+    assert not _equal(first["state_dict"], first["current_model_state"])
+    longer = fit(tmp_path / "longer", 3, tmp_path / "longer" / "last.ckpt")
+    assert all(_equal(straight[part], longer[part]) for part in ("state_dict", "current_model_state"))
