@@ -35,7 +35,7 @@ TYPED = [
     ("trainer.max_epochs.x=3", "trainer.max_epochs is a value, so it has no 'x'. Remove it"),
     ("train.seed=3", "train is a value, so it has no 'seed'. Did you mean 'seed'?"),
     ("train.trainer.max_epochs=3", "it has no 'trainer.max_epochs'. Did you mean 'trainer.max_epochs'?"),
-    ("model.optimizer.wd=1", "there is no such key. model.optimizer has _target_, _partial_, lr, weight_decay,"),
+    ("model.optimizer.wd=1", "there is no such key. model.optimizer has lr, weight_decay,"),
     ("vars.a=3", "not in the config yet. Add it with +vars.a=3"),
     ("callbacks.ema=true", "ema is not chosen. Choose it with callbacks=[default,ema]"),
     ("callbacks.ema.decay=0.9", "ema is not chosen. Choose it with callbacks=[default,ema]"),
