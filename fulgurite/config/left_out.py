@@ -70,7 +70,10 @@ def leave_out_replaced() -> None:
     @wraps(apply)
     def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
         leave_out_for_overrides(overrides, cfg)
-        apply(overrides, cfg)
+        for override in overrides:
+            if override.key_or_group.startswith("tags.") or _is_mapping_of(override, "tags"):
+                switch_tags(cfg)
+            apply([override], cfg)
 
     setattr(ConfigLoaderImpl, COMPOSES, compose_files)
     setattr(ConfigLoaderImpl, APPLIES, staticmethod(apply_overrides))
@@ -78,8 +81,6 @@ def leave_out_replaced() -> None:
 
 def leave_out_for_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
     """Leave out the keys of targets that a command line replaces, whatever the order of its overrides."""
-    if any(override.key_or_group.startswith("tags.") for override in overrides):
-        switch_tags(cfg)
     if not any("_target_" in (override.input_line or "") for override in overrides):
         return
     new: dict[str, Any] = {}
@@ -92,6 +93,10 @@ def leave_out_for_overrides(overrides: Sequence[Override], cfg: DictConfig) -> N
             node = node.setdefault(name, {}) if isinstance(node.get(name, {}), dict) else {}
         node[last] = override.value()
     _Targets().merge(cfg, new, "command line")
+
+
+def _is_mapping_of(override: Override, key: str) -> bool:
+    return override.key_or_group == key and isinstance(override.value(), dict)
 
 
 def take_messages() -> list[str]:

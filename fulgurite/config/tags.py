@@ -30,14 +30,18 @@ def tag_names(cfg: DictConfig) -> list[str]:
 
 
 def replace_tags(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides as Hydra's grammar reads them, with every `tags=[...]` rewritten to replace the dictionary.
+    """Return the overrides as Hydra's grammar reads them, with those of all tags rewritten.
 
-    OmegaConf cannot merge a list into the dictionary of the configs.
+    `tags=[...]` replaces the dictionary of the configs, into which OmegaConf cannot merge a list. `tags={...}` adds to
+    it, as in a file.
     """
-    replaced = (
-        ["tags=null", f"++{text}"] if text.startswith("tags=[") else [text] for text in map(as_grammar, overrides)
-    )
-    return list(chain.from_iterable(replaced))
+    return list(chain.from_iterable(map(_rewritten, map(as_grammar, overrides))))
+
+
+def _rewritten(override: str) -> list[str]:
+    if override.startswith("tags=["):
+        return ["tags=null", f"++{override}"]
+    return [f"+{override}" if override.startswith("tags={") else override]
 
 
 def merge_tags(cfg: DictConfig, new: DictConfig) -> None:

@@ -277,6 +277,10 @@ def test_each_job_of_a_sweep_over_targets_gets_its_own_keys(tmp_path: Path) -> N
         ("tags: [mnist]", ("tags.mnist=false", "+tags.b=true"), ["b"]),
         ("tags: {mnist: true}", (), ["dev", "mnist"]),
         ("tags: {mnist: true}", tuple(replace_tags(["tags=[a,b]"])), ["a", "b"]),
+        ("tags: {mnist: true}", tuple(replace_tags(["tags={a:true,dev:false}"])), ["mnist", "a"]),
+        ("tags: [mnist]", tuple(replace_tags(["tags={a:true}"])), ["mnist", "a"]),
+        ("tags: [mnist]", ("+tags={a:true}",), ["mnist", "a"]),
+        ("tags: [mnist]", tuple(replace_tags(["tags=[x]", "+tags.y=true"])), ["x", "y"]),
     ],
 )
 def test_tags_are_a_list_or_a_dictionary_in_files_and_on_the_command_line(
