@@ -71,7 +71,7 @@ def leave_out_replaced() -> None:
     def apply_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
         leave_out_for_overrides(overrides, cfg)
         for override in overrides:
-            if override.key_or_group.startswith("tags.") or _is_mapping_of(override, "tags"):
+            if f"{override.key_or_group}.".startswith("tags.") and not isinstance(override.value(), list):
                 switch_tags(cfg)
             apply([override], cfg)
 
@@ -93,10 +93,6 @@ def leave_out_for_overrides(overrides: Sequence[Override], cfg: DictConfig) -> N
             node = node.setdefault(name, {}) if isinstance(node.get(name, {}), dict) else {}
         node[last] = override.value()
     _Targets().merge(cfg, new, "command line")
-
-
-def _is_mapping_of(override: Override, key: str) -> bool:
-    return override.key_or_group == key and isinstance(override.value(), dict)
 
 
 def take_messages() -> list[str]:

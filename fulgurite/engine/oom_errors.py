@@ -14,19 +14,18 @@ def explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:
         reason: The error's type and first line.
         cfg: The run's config; None without one.
     """
+    from fulgurite.engine.components.causes import addition  # only after an error
+
     cfg = cfg if cfg is not None else OmegaConf.create()
     size, accumulation = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
     size = size if isinstance(size, int) else None
     accumulation = accumulation if isinstance(accumulation, int) else 1
-    trainer = cfg.get("trainer") or {}
     remedies = []
     if size is None or size > 1:
-        plus = "" if "accumulate_grad_batches" in trainer else "+"  # Hydra refuses + for a key of the config
         half = f"data.batch_size={size // 2}" if size else "half the data.batch_size"
-        remedies.append(f"{half} {plus}trainer.accumulate_grad_batches={accumulation * 2}")
-    if "32" in str(trainer.get("precision", "32-true")):
-        plus = "" if "precision" in trainer else "+"
-        remedies.append(f"{plus}trainer.precision=bf16-mixed")
+        remedies.append(f"{half} {addition(cfg, 'trainer.accumulate_grad_batches')}={accumulation * 2}")
+    if "32" in str(OmegaConf.select(cfg, "trainer.precision", default="32-true")):
+        remedies.append(f"{addition(cfg, 'trainer.precision')}=bf16-mixed")
     remedies.append("a smaller net")
     with_size = f" with data.batch_size={size}" if size else ""
     return f"out of memory{with_size}: try {', or '.join(remedies)} ({' '.join(reason.split())[:200]})"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from fulgurite.config.left_out import take_messages
 from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import (
     EXIT_CRASH,
@@ -115,12 +116,12 @@ def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> Non
 
 
 def print_error(error: FulguriteError) -> None:
-    """Write an error that occurred before the run to standard error, once per machine."""
+    """Write an error before the run, and what composing left out, to standard error, once per machine."""
     from fulgurite.terminal.color_handler import colored, wrapped  # only after an error
 
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
-        for line in str(error).splitlines():
-            text = f"error: {line}"
-            shown = colored(wrapped(text) if sys.stderr.isatty() else text, logging.ERROR, sys.stderr)
+        said = [(f"error: {line}", logging.ERROR) for line in str(error).splitlines()]
+        for text, level in [*said, *((f"info: {line}", logging.INFO) for line in take_messages())]:
+            shown = colored(wrapped(text) if sys.stderr.isatty() else text, level, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

@@ -22,6 +22,7 @@ from fulgurite.compat.hydra import (
     loader_state,
 )
 from fulgurite.config.compose import compose
+from fulgurite.config.left_out import leave_out_without_target
 from fulgurite.config.origins import Origins
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
@@ -120,6 +121,7 @@ def _examine(
     findings += [describe_override(one.input_line or "", explain_several(one, is_group=True)) for one in several]
     applied, bad = apply(keys, cfg, repository, sweep=sweep)
     findings += bad
+    leave_out_without_target(cfg)  # as in a config without errors
     used = [*chosen(groups, repository), *good, *applied]
     problems = find_problems(cfg, lambda: Origins.traced(loader, name, used))
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]

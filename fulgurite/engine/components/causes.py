@@ -15,6 +15,7 @@ from fulgurite.config.view import leaves
 from fulgurite.core.errors import ConfigError, suggest_or_list
 from fulgurite.validation.findings import Finding
 
+UNUSED = "trainer.strategy.find_unused_parameters"
 UNUSED_BY_NAME = "trainer.strategy=ddp_find_unused_parameters_true"
 # Errors of torch and Lightning, and what the user does about them.
 USAGE = {
@@ -58,6 +59,13 @@ def _rejected(cause: BaseException, key: str, node: Any) -> str:
     return f"{key}: {type(cause).__name__}: {message}"
 
 
+def addition(cfg: DictConfig, key: str) -> str:
+    """Return a key as an override sets it: with a plus unless the config has it, since Hydra refuses a plus then."""
+    holder, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, holder)
+    return key if isinstance(node, DictConfig) and name in node else f"+{key}"
+
+
 def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
     """Return one line about an error that a setting or an argument of the user's code prevents; None for others.
 
@@ -68,11 +76,9 @@ def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
     message = str(error)
     for pattern, rule in USAGE.items():
         if (found := re.search(pattern, message)) is not None:
-            strategy = OmegaConf.select(cfg, "trainer.strategy") if cfg is not None else None
             setting = UNUSED_BY_NAME
-            if isinstance(strategy, DictConfig):
-                plus = "" if "find_unused_parameters" in strategy else "+"
-                setting = f"{plus}trainer.strategy.find_unused_parameters=true"
+            if cfg is not None and isinstance(OmegaConf.select(cfg, "trainer.strategy"), DictConfig):
+                setting = f"{addition(cfg, UNUSED)}=true"
             return rule.format(*found.groups(), unused=setting)
     if cfg is None or not isinstance(error, (TypeError, ValueError)):
         return None

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fulgurite.config.compose import compose
+from fulgurite.config.left_out import take_messages
 from fulgurite.core.errors import UserError
+from fulgurite.engine.outcome import print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.validation.validate import validate
 from tests.support.compose import compose_raw, findings, with_file
@@ -85,8 +87,31 @@ def test_an_override_written_as_an_option_is_named() -> None:
     for argument in ("--experiment=x", "-experiment=x"):
         with pytest.raises(UserError, match=said):
             expand_shorthands([argument, "--seed"], "train")
-    right = ["-cn=train", "--config-dir=a", "--cfg", "job", "--multirun", "--help", "-m", "--config", "b"]
-    assert expand_shorthands(right, "train") == right
+    shown = ["-cn=train", "--config-dir=a", "--cfg", "job", "--help", "--config", "b"]
+    for right in (shown, ["--multirun", "--help", "-m"]):
+        assert expand_shorthands(right, "train") == right
+
+
+@pytest.mark.parametrize(
+    "words", ["-m seed=1,2 --cfg job", "seed=1,2 --cfg=job --multirun", "-m --info", "-c job --run"]
+)
+def test_options_that_exclude_each_other_are_named(words: str) -> None:
+    said = r"^--cfg(=job)?: shows .* Remove (-m|--multirun), or .* --dry-run instead of --cfg(=job)?$"
+    if "seed" not in words:
+        said = r"^--(info|run): cannot be combined with -[mc]\. Remove one of them$"
+    with pytest.raises(UserError, match=said):
+        expand_shorthands(words.split(), "train")
+
+
+def test_a_block_without_target_is_no_error_beside_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["trainer.max_epoch=3", "+logger.wandb.project=x"]
+    take_messages()
+    (line,) = findings(*overrides)
+    assert line.startswith("command line: trainer.max_epoch=3: ")
+    print_error(UserError("wrong"))
+    assert capsys.readouterr().err == (
+        "error: wrong\ninfo: logger.wandb: has no _target_ and is left out. To use it, choose it with logger=wandb\n"
+    )
 
 
 @pytest.mark.parametrize("typed", [["seed=", "3"], ["seed", "=", "3"], ["seed", "=3"]])
