@@ -99,7 +99,7 @@ def test_an_unseeded_run_is_refused(tmp_path: Path) -> None:
     [
         (["data.workers=2"], ["data.workers=2: there is no such key. Did you mean 'data.num_workers'?"]),
         (["model.net.hiden_size=8"], ["model.net.hiden_size=8: there is no such key. model.net has"]),
-        (["experiment=exmaple", "sed=1"], ["Did you mean 'example'?", "Did you mean 'seed'?"]),
+        (["experiment=exmple", "sed=1"], ["Did you mean 'example'?", "Did you mean 'seed'?"]),
         (["data.batch_size=0"], ["data.batch_size=0: "]),
     ],
 )
