@@ -18,6 +18,8 @@ from fulgurite.compat.lightning import dump_checkpoint
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.trust.checkpoint_bounds import load_bounded
+from fulgurite.trust.ownership import require_own
 
 log = RankedLogger(__name__)
 
@@ -76,11 +78,16 @@ class PlainCheckpoints(Callback):
                 self._is_read_back = True
                 _read_back(strategy, Path(filepath))
 
-        def load_plain(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            return from_plain(load(*args, **kwargs))
+        def load_plain(path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            file = Path(path)
+            if file.is_dir():
+                require_own(file)  # torch unpickles the index of a folder of shards
+            if not file.is_file():  # remote, or shards
+                return from_plain(load(path, *args, **kwargs))
+            return from_plain(load_bounded(lambda: load(path, *args, **kwargs), file, str(path)))
 
         strategy.save_checkpoint = save_plain  # type: ignore[method-assign]
-        strategy.load_checkpoint = load_plain  # type: ignore[method-assign]
+        strategy.load_checkpoint = load_plain  # type: ignore[method-assign, assignment]
 
     def _plain(self, checkpoint: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
         """Return a checkpoint without objects.

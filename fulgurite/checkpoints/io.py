@@ -22,10 +22,15 @@ from fulgurite.checkpoints.disk_space import explain_disk_full
 from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
+from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.runs.layout import LOGGED
+from fulgurite.trust.checkpoint_paths import has_scheme
+
+log = RankedLogger(__name__)
 
 BLOCK_BYTES = 1 << 18  # hashed at a time; fits the CPU cache
 LARGE_BYTES = 16 << 20  # deleting a larger file takes longer than starting a thread
+_written_addresses: set[str] = set()  # by this process
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
@@ -52,8 +57,9 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         Raises:
             DiskFull: The disk, a quota or a limit is full; existing checkpoints are intact.
         """
-        if storage_options is not None or "://" in str(path):
+        if storage_options is not None or has_scheme(str(path)):
             super().save_checkpoint(checkpoint, path, storage_options)
+            _written_addresses.add(str(path))
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +85,13 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             raise
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint and its manifest."""
-        if "://" not in str(path):
+        """Remove a checkpoint and its manifest; at an address, only what this process wrote there."""
+        if has_scheme(str(path)):
+            if str(path) not in _written_addresses:
+                log.warning("%s is not removed: another process wrote it. Remove it by hand.", path)
+                return
+            _written_addresses.remove(str(path))
+        else:
             manifest_of(Path(path)).unlink(missing_ok=True)
             if Path(path).is_file():
                 _remove(Path(path))

@@ -20,6 +20,7 @@ from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import sha256_of
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.trust.checkpoint_bounds import load_bounded
 
 log = RankedLogger(__name__)
 
@@ -85,7 +86,9 @@ def checkpoint_to_test(trainer: Trainer, trained: bool, given: str | None) -> st
 def load(path: Path) -> dict[str, Any]:
     """Load a checkpoint of tensors and plain values; it cannot run code."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = load_bounded(
+            lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True), path, f"ckpt_path={path}"
+        )
     except pickle.UnpicklingError as error:
         raise UserError(
             f"ckpt_path={path}: contains objects that could run code when loaded. "
@@ -100,7 +103,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"ckpt_path={path}: has no state_dict. Pass a checkpoint written by Lightning.")
     try:
         return from_plain(checkpoint)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise UserError(f"ckpt_path={path}: its entry {TYPES} does not fit. Pass an unchanged checkpoint.") from error
 
 

@@ -25,13 +25,14 @@ TYPES = "fulgurite_types"  # entry of a checkpoint: [key path, type, details] of
 HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 HYPERPARAMETERS_TYPES = ("hparams_type", "datamodule_hparams_type")  # DictConfig, which the file does not hold
 MAX_DEPTH = 100
+MAX_TEXT_BYTES = 1 << 30  # of an array of texts
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, bytearray)
 _LOADABLE = {*_ATOMS, torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device, torch.layout, Counter}
 _FACTORIES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, set, tuple)}
 _LEFT_OUT = object()
 
 _RESTORE: dict[str, Callable[[Any, Any], Any]] = {
-    "numpy scalar": lambda value, dtype: np.dtype(dtype).type(value),
+    "numpy scalar": lambda value, dtype: _dtype(dtype, value).type(value),
     "numpy array": lambda value, details: _to_array(value, *details),
     "path": lambda value, _: Path(value),
     "datetime": lambda value, _: datetime.fromisoformat(value),
@@ -254,8 +255,18 @@ def _of_array(array: np.ndarray[Any, Any]) -> Any:
         return native.tobytes()
 
 
+def _dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return a dtype that a file names; of text only for text: `np.bytes_` of a number has that many bytes."""
+    kind = np.dtype(name)
+    if kind.kind not in "biufcSUmM" or (kind.kind in "SU" and not isinstance(value, (str, bytes, list))):
+        raise ValueError(f"{name} for {type_name(value)}")
+    return kind
+
+
 def _to_array(value: Any, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
-    kind = np.dtype(dtype)
+    kind = _dtype(dtype, value)
+    if isinstance(value, list) and len(value) * kind.itemsize > MAX_TEXT_BYTES:
+        raise ValueError(f"{len(value)} texts of {kind.itemsize} bytes")
     if isinstance(value, bytes):
         return np.frombuffer(value, dtype=kind.newbyteorder("=")).reshape(shape).astype(kind)
     if isinstance(value, torch.Tensor):

@@ -12,11 +12,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.trust.checkpoint_paths import PATHS, has_scheme, is_below, state_problem
 
 log = RankedLogger(__name__)
 
-PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
 States = list[tuple[ModelCheckpoint, dict[str, Any]]]
 
 
@@ -30,21 +31,27 @@ class RelocateCheckpoints(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adapt the states before Lightning loads them."""
         source = str(trainer.ckpt_path)
-        if "://" in source:
-            return
         saved = checkpoint.get("callbacks") or {}
         callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
         states = [(each, saved[each.state_key]) for each in callbacks if each.state_key in saved and each.dirpath]
-        folder = Path(source).resolve().parent
-        move = _find_move(states, folder)
         for callback, state in states:
-            if "://" not in str(callback.dirpath):
-                dropped = _adapt(callback, state, folder, move)
-                if dropped and trainer.state.fn == "fit":
-                    log.warning("checkpoints outside %s are not restored: %s", callback.dirpath, ", ".join(dropped))
+            if problem := state_problem(state, str(callback.dirpath)):
+                raise UserError(f"{source}: its state of ModelCheckpoint {problem}. Pass an unchanged checkpoint.")
+        for callback, state in states:
+            if has_scheme(str(callback.dirpath)):
+                _drop_elsewhere(state, str(callback.dirpath))
+        local = [(callback, state) for callback, state in states if not has_scheme(str(callback.dirpath))]
+        folder = None if has_scheme(source) else Path(source).resolve().parent
+        move = _find_move(local, folder) if folder is not None else None
+        for callback, state in local:
+            dropped = _adapt(callback, state, folder, move)
+            if dropped and trainer.state.fn == "fit":
+                log.warning("checkpoints outside %s are not restored: %s", callback.dirpath, ", ".join(dropped))
 
 
-def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move: tuple[Path, Path] | None) -> list[str]:
+def _adapt(
+    callback: ModelCheckpoint, state: dict[str, Any], folder: Path | None, move: tuple[Path, Path] | None
+) -> list[str]:
     """Adapt a state in place, and return the files that it must not name."""
     old, new = _folders(callback, state)
     if old != new and move is not None and _moved(old, *move) == new:
@@ -53,7 +60,7 @@ def _adapt(callback: ModelCheckpoint, state: dict[str, Any], folder: Path, move:
     elif old != new:
         kept: dict[str, Any] = {name: state[name] for name in ("best_model_path", "current_score") if name in state}
         state.update({**callback.state_dict(), **kept})
-    dropped = list(_drop_outside(state, new.resolve(), folder))
+    dropped = list(_drop_outside(state, new.resolve(), folder, callback.FILE_EXTENSION))
     models = state.get("best_k_models") or {}
     if models and state.get("kth_best_model_path") not in models:
         worst = (max if callback.mode == "min" else min)(models, key=models.__getitem__)
@@ -96,22 +103,35 @@ def _rewrite(state: dict[str, Any], rewrite: Callable[[str], str]) -> None:
     state["best_k_models"] = models
 
 
-def _drop_outside(state: dict[str, Any], own: Path, source: Path) -> Iterable[str]:
-    """Remove and yield the paths that are not, resolved, in the callback's own folder.
+def _drop_outside(state: dict[str, Any], own: Path, source: Path | None, extension: str) -> Iterable[str]:
+    """Remove and yield the paths that are not, resolved, checkpoints in the callback's own folder.
 
-    The best file may also be in the folder of the loaded checkpoint: it is read only.
+    The callback removes the files that it knows, folders of shards with all they hold. The best file may also be in the
+    folder of the loaded checkpoint: it is read only.
     """
     best = state.get("best_model_path") or ""
     dropped: list[str] = []
 
     def inside(path: str) -> str:
-        if not path or Path(path).resolve().is_relative_to(own):
+        if not path or _is_checkpoint(path, own, extension):
             return path
         dropped.append(path)
         return ""
 
     _rewrite(state, inside)
-    if best and Path(best).resolve().is_relative_to(source):
+    if best and source is not None and Path(best).is_file() and _is_checkpoint(best, source, extension):
         state["best_model_path"] = best
         dropped = [path for path in dropped if path != best]
     return dict.fromkeys(dropped)
+
+
+def _is_checkpoint(path: str, folder: Path, extension: str) -> bool:
+    resolved = Path(path).resolve()
+    return not has_scheme(path) and folder in resolved.parents and resolved.name.endswith(extension)
+
+
+def _drop_elsewhere(state: dict[str, Any], address: str) -> None:
+    """Remove the paths that are not below the callback's address, except the best file, which is read only."""
+    best = state.get("best_model_path") or ""
+    _rewrite(state, lambda path: path if is_below(path, address) else "")
+    state["best_model_path"] = best if ".." not in Path(best).parts else ""

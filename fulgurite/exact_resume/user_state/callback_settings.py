@@ -42,6 +42,13 @@ def set_callback_settings(trainer: Trainer, values: dict[str, Any]) -> None:
             vars(by_key[owner])[name] = value
 
 
+def is_callback_setting(trainer: Trainer, name: str) -> bool:
+    """Return whether a name is one that `callback_settings` may return."""
+    owner, _, attribute = name.rpartition(".")
+    callback = dict(callbacks_by_key(trainer)).get(owner)
+    return callback is not None and attribute in _setting_names(cast("Hashable", type(callback)))
+
+
 @cache
 def _setting_names(kind: Any) -> frozenset[str]:
     """Return the attributes that Lightning's classes assign in `__init__` only: they change the others themselves."""

@@ -11,6 +11,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.user_state.callback_settings import (
     callback_settings,
     callbacks_by_key,
+    is_callback_setting,
     set_callback_settings,
 )
 
@@ -58,8 +59,21 @@ def changed_settings(trainer: Trainer, start: dict[str, Any]) -> Changes:
 def restore_settings(trainer: Trainer, changes: Changes, start: dict[str, Any]) -> None:
     """Set what was changed before the save, unless the config of the resumed run has another value."""
     for name, (*before, value) in changes.items():
-        if (name in start) == bool(before) and (not before or _is_same(start[name], before[0])):
+        if not _is_saved(trainer, name, value):
+            name_inexact(name, "runs do not save this setting, so the checkpoint may not set it. It keeps its value.")
+        elif (name in start) == bool(before) and (not before or _is_same(start[name], before[0])):
             set_settings(trainer, {name: value})
+
+
+def _is_saved(trainer: Trainer, name: str, value: Any) -> bool:
+    """Return whether `read_settings` may return a setting; a file could name a path to which a callback writes."""
+    if not isinstance(value, PLAIN):
+        return False
+    if " " in name:
+        return is_callback_setting(trainer, name)
+    is_own = "." not in name and not name.startswith("_") and name not in NO_SETTINGS
+    is_plain = isinstance(vars(trainer).get(name), PLAIN) and not hasattr(type(trainer), name)
+    return name in OF_PARTS or (is_own and is_plain)
 
 
 def set_settings(trainer: Trainer, values: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""What input from elsewhere may do: checkpoints, studies, pickles."""

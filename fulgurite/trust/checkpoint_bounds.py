@@ -1,0 +1,128 @@
+"""Bound the memory that a checkpoint file can take by the size of the file.
+
+`torch.load(weights_only=True)` runs no code of a file, but trusts the sizes in it. torch stores each part of the zip
+archive uncompressed; a compressed one could grow a thousandfold. A tensor may repeat one number a trillion times.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fulgurite.compat.torch_loading import refuse_empty_buffers
+from fulgurite.core.errors import UserError
+
+FREE_BYTES = 1 << 30  # that tensors may take beyond FACTOR times the file
+FREE_VALUES = 1_000_000  # the same for values inside lists and dictionaries
+ZIP = b"PK\x03\x04"  # first bytes of an archive
+FACTOR = 8  # a file holds what several names share once
+_ATOMS = {type(None), bool, int, float, complex, str, bytes}
+
+
+def load_bounded(load: Callable[[], Any], path: Path, named: str) -> Any:
+    """Return what a function loads from a local file.
+
+    Args:
+        load: Calls `torch.load(weights_only=True)` for the file.
+        path: The file.
+        named: How the user named it; begins a message.
+
+    Raises:
+        UserError: The content takes more memory than a file of this size can hold.
+    """
+    problem, content = archive_problem(path), None
+    if not problem:
+        try:
+            content = load()
+        except MemoryError:
+            problem = "its content takes more memory than there is"
+        else:
+            problem = content_problem(content, path.stat().st_size)
+    if problem:
+        raise UserError(f"{named}: {problem}. Pass a file as torch.save wrote it.")
+    return content
+
+
+def archive_problem(path: Path) -> str:
+    """Return why a checkpoint file may not be loaded, or an empty string.
+
+    Args:
+        path: A local file, of which only the directory of the archive is read.
+    """
+    refuse_empty_buffers()
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return ""  # an older format, or another file: torch decides
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members, comment = archive.infolist(), archive.comment
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        return f"its archive is damaged ({error})"
+    if comment:
+        return "its archive has a comment, which torch.save never writes"
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        return "it has compressed or encrypted parts, which torch.save never writes"
+    if len({member.filename for member in members}) != len(members):
+        return "it has two parts of one name"
+    if (claimed := sum(member.file_size for member in members)) > (size := path.stat().st_size):
+        return f"its parts claim {claimed:,} bytes, the file has {size:,}"
+    return ""
+
+
+def content_problem(content: Any, num_bytes: int) -> str:
+    """Return why the loaded content of a checkpoint may not be used, or an empty string.
+
+    Args:
+        content: What `torch.load` returned.
+        num_bytes: Size of the file.
+    """
+    found = _Sizes()
+    found.visit(content)
+    if found.tensor_bytes > (limit := FREE_BYTES + FACTOR * num_bytes):
+        return f"its tensors claim {found.tensor_bytes:,} bytes, more than the {limit:,} that its size allows"
+    if found.total > FREE_VALUES + FACTOR * found.num_values:
+        return "its lists and dictionaries contain each other so often that they never end"
+    return ""
+
+
+class _Sizes:
+    """The sizes of nested values: as stored, and with each reference replaced by what it refers to."""
+
+    def __init__(self) -> None:
+        self.tensor_bytes = self.num_values = self.total = 0
+        self._sizes: dict[int, int] = {}  # of containers with all references replaced, by id; 0 while open
+
+    def visit(self, root: Any) -> None:
+        """Add up a value; iterative, because nesting may be deep."""
+        stack: list[tuple[Any, list[Any], bool]] = [(root, _parts(root), False)]
+        while stack:
+            value, parts, is_done = stack.pop()
+            if is_done:
+                self._sizes[id(value)] = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
+                continue
+            if id(value) in self._sizes:
+                continue
+            self._sizes[id(value)] = 0 if parts else 1
+            self.num_values += len(parts)
+            if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
+                self.tensor_bytes += value.numel() * value.element_size()
+            if parts:
+                stack.append((value, parts, True))
+                stack.extend((part, _parts(part), False) for part in parts if id(part) not in self._sizes)
+        self.total = self._sizes[id(root)]
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return what a container holds, without plain values where it holds nothing else."""
+    if isinstance(value, Mapping):
+        held: list[Any] = list(chain(value.keys(), value.values(), getattr(value, "__dict__", {}).values()))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        held = list(value)
+    else:
+        held = []
+    return [] if {*map(type, held)} <= _ATOMS else held
