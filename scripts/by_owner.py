@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "scripts/shipped.txt"
-KINDS = ("*.py", "*.yaml", "*.ipynb")
+KINDS = ("*.py", "*.yaml", "*.yml", "*.ipynb")
 
 
 def blob_of(content: bytes) -> str:

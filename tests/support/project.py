@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,3 +26,8 @@ def readme() -> str:
     """Return the text of the template's README; empty where a project has one of its own."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return text if text.startswith("# Fulgurite\n") else ""
+
+
+def check_options(name: str) -> str:
+    """Return the options of a tool for your files, as `scripts/check.sh` sets them."""
+    return "".join(re.findall(rf'^{name}\+?="(.*)"$', (ROOT / "scripts/check.sh").read_text(), re.MULTILINE))

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from scripts.by_owner import LIST, shipped_paths
-from tests.support.project import ROOT
+from tests.support.project import ROOT, check_options
 
 UNTYPED = '"""A module."""\n\n\ndef double(x):\n    return 2 * x\n'
-YOUR_RUFF = "ruff check --isolated --line-length 120 --target-version py310 --ignore PYI,RUF012,RUF100,TRY"
 
 
 @pytest.fixture
@@ -63,22 +62,38 @@ def test_your_file_is_held_to_ruffs_defaults(project: Path) -> None:
     assert (done.returncode, "ANN001" in done.stdout) == (1, True)
 
 
+def test_your_yaml_is_held_to_what_breaks_a_config(project: Path) -> None:
+    yours, words = project / "src/yours.yaml", ["yamllint --strict", "", "src/*.yaml"]
+    words[:2] = (f"'{sys.executable}' -m {command}" for command in (words[0], check_options("YOUR_YAMLLINT")))
+    yours.write_text("a:   {b:  1,c: 2 }   \nd:\n- 1\nlong: " + "x " * 200 + "\n\n\n")
+    assert by_owner(project, *words).returncode == 0
+    yours.write_text("a: 1\na: 2\n")
+    done = by_owner(project, *words)
+    assert (done.returncode, "duplication of key" in done.stdout) == (1, True)
+    yours.write_text("a:  1\n")
+    subprocess.run(["git", "add", "src/yours.yaml"], cwd=project, check=True)
+    assert by_owner(project, *words, house="1").returncode == 1
+
+
 def test_a_shipped_file_that_you_edit_meets_what_your_files_are_held_to() -> None:
     files = [path for path in shipped_paths() if path.endswith(".py")]
-    command = [sys.executable, "-m", *YOUR_RUFF.split(), "--no-cache", "--output-format=concise", *files]
+    options = check_options("YOUR_RUFF").split()
+    command = [sys.executable, "-m", *options, "--no-cache", "--output-format=concise", *files]
+        sys.executable,
+        "-m",
+        *check_options("YOUR_RUFF").split(),
+        "--no-cache",
+        "--output-format=concise",
+        *files,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_make_check_and_the_hooks_hold_your_files_to_the_same() -> None:
-    check, hooks = ((ROOT / name).read_text() for name in ("scripts/check.sh", ".pre-commit-config.yaml"))
-    for options in (
-        YOUR_RUFF,
-        "mypy --config-file= --cache-dir .mypy_cache/yours --python-version 3.10",
-        "--follow-imports silent --ignore-missing-imports",
-    ):
-        assert options in check
-        assert options in hooks
+    hooks = " ".join((ROOT / ".pre-commit-config.yaml").read_text().split())
+    for name in ("YOUR_RUFF", "YOUR_MYPY", "YOUR_YAMLLINT"):
+        assert check_options(name) in hooks
 
 
 def test_the_list_has_each_file_once_and_a_release_requires_it_to_be_that_of_its_commit(project: Path) -> None:

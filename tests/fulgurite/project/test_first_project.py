@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.first_project import blocks, files
-from tests.support.project import ROOT, readme
+from tests.support.project import ROOT, check_options, readme
 
 if not readme():
     pytest.skip("the README is the project's own", allow_module_level=True)
@@ -25,14 +25,10 @@ COMMANDS = [line for kind, block in blocks() if kind == "bash" for line in block
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the project and add the files of the section."""
+    """Return a copy of the project with the files of the section."""
     folder = tmp_path_factory.mktemp("first project") / "my project"
-    for name in ("src", "configs", "fulgurite"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / ".project-root", folder)
-    for path, content in files().items():
-        (folder / path).write_text(content)
-    return folder
+    folder.mkdir()
+    return copy(folder, ("src", "configs", "fulgurite", ".project-root"))
 
 
 def start(project: Path, command: str) -> subprocess.Popen[str]:
@@ -43,6 +39,18 @@ def start(project: Path, command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         words, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def copy(folder: Path, names: tuple[str, ...]) -> Path:
+    """Copy files and folders of the project into a folder, add the files of the section, and return the folder."""
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    for path, content in files().items():
+        (folder / path).write_text(content)
+    return folder
 
 
 def run(project: Path, command: str) -> tuple[int, str, str]:
@@ -93,3 +101,20 @@ def test_every_command_does_what_the_section_says(project: Path) -> None:
     code, out, err = run(project, table)
     assert code == 0, err
     assert len(re.findall(r"\bdone\b", out)) == 6
+
+
+@pytest.mark.slow
+def test_the_checks_and_the_tests_of_the_project_pass_beside_the_files(tmp_path: Path) -> None:
+    names = ("src", "configs", "fulgurite", "tests", "scripts", "data/mnist_sample", "pyproject.toml", ".project-root")
+    project = copy(tmp_path, names)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PROJECT_ROOT": str(project)}
+    python, configs = ([path for path in files() if path.endswith(suffix)] for suffix in (".py", ".yaml"))
+    commands = [[*shlex.split(check_options(name)), *python] for name in ("YOUR_RUFF", "YOUR_MYPY")]
+    commands.append([*shlex.split(check_options("YOUR_YAMLLINT")), *configs])
+    commands.append(["pytest", "-q", "tests/test_experiments.py", "tests/test_configs.py", "-k", "spirals or your"])
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=project, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
