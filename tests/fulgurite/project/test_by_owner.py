@@ -79,13 +79,6 @@ def test_a_shipped_file_that_you_edit_meets_what_your_files_are_held_to() -> Non
     files = [path for path in shipped_paths() if path.endswith(".py")]
     options = check_options("YOUR_RUFF").split()
     command = [sys.executable, "-m", *options, "--no-cache", "--output-format=concise", *files]
-        sys.executable,
-        "-m",
-        *check_options("YOUR_RUFF").split(),
-        "--no-cache",
-        "--output-format=concise",
-        *files,
-    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
