@@ -21,6 +21,8 @@ import torch
 from lightning.fabric.utilities import AttributeDict
 from omegaconf import OmegaConf
 
+from fulgurite.core.redact import without_secrets
+
 TYPES = "fulgurite_types"  # entry of a checkpoint: [key path, type, details] of each converted value
 HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 HYPERPARAMETERS_TYPES = ("hparams_type", "datamodule_hparams_type")  # DictConfig, which the file does not hold
@@ -101,7 +103,7 @@ def plain_hyperparameters(parameters: Any) -> tuple[dict[str, Any], dict[str, st
         if converter.rejected:
             left_out[str(name)] = type_name(value)
         else:
-            plain[name] = converted
+            plain[name] = without_secrets(converted, str(name))
     return plain, left_out
 
 

@@ -58,6 +58,8 @@ LOADS = "load_configuration" if IS_1_3 else "_load_configuration"
 # The methods that merge the chosen files, and then the overrides of keys.
 COMPOSES, APPLIES = "_compose_config_from_defaults_list", "_apply_overrides_to_config"
 _APPLY_CODE = ConfigLoaderImpl._apply_overrides_to_config.__code__  # before config.left_out wraps the method
+# The function of `hydra.core.utils` that writes the files of `.hydra`.
+SAVES = "_save_config"
 # Targets that Hydra 1.4 may instantiate itself: sweepers, launchers, callbacks and log handlers.
 HYDRA_TARGETS = ("hydra.*", "hydra_plugins.*", "optuna.*", "logging.*", "fulgurite.*")
 # Arguments of `@hydra.main` besides config_path and config_name.

@@ -1,30 +1,203 @@
-"""Mask secrets in configs and command lines: values from the environment and of secret-like keys."""
+"""Keep secrets out of everything that a process writes: known values, values of secret keys, passwords in URLs.
+
+A value is known once the config holds it under a secret key, or once `oc.env` or `secret` returned it. A value that
+`oc.env` returned from a variable with an ordinary name may be a word such as `cifar10`: it stays in the files that a
+resume reads, and is hidden everywhere else.
+"""
 
 from __future__ import annotations
 
 import copy
+import html
+import json
+import os
 import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 MASK = "***"
-ENVIRONMENT = "oc.env:"
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.env|secret)\s*:\s*(?!PROJECT_ROOT\b)([^,}\s]*)")
+MIN_LENGTH = 6  # characters of a value that is hidden wherever it appears; a shorter one would hide ordinary words
 _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
 )
-_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")  # in a URL
+# names that hold nothing but a secret: a sort_key and a pad_token are ordinary values
+_CERTAIN_NAME = re.compile(
+    r"(^|[_-])(secret|password|passwd|passphrase|credential"
+    r"|(api|access|secret|private|auth|service|account|storage|encryption|signing|license)[_-]?key"
+    r"|(api|access|auth|bearer|refresh|session|bot|secret|hf|hub|wandb|github|gitlab|slack|neptune|comet)[_-]?token)s?$",
+    re.IGNORECASE,
+)
+_RANDOM = re.compile(
+    r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[\w+/=-]{16,}|[0-9a-f]{32,}|(hf_|sk-|gh[pousr]_|glpat-|xox[a-z]-|AKIA)[\w-]{8,}"
+)
+_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):([^\s/@]+)@")  # in a URL
 # a quoted value anywhere, or a bare one of at least eight characters that ends its line
 _SECRET_VALUE = re.compile(
     r"""((?:key|token|secret|password|passwd|credential|auth)s?["']?[ \t]*[:=][ \t]*)"""
     r"""("[^"\n]+"|'[^'\n]+'|[^\s"'$({\[][^\s"'$(){\[]{7,}(?=[ \t]*$))""",
     re.IGNORECASE | re.MULTILINE,
 )
-ROOT_VARIABLE = "oc.env:PROJECT_ROOT"  # set by this library, not secret
+# variables that say where and on what a process runs
+_PUBLIC_VARIABLE = re.compile(
+    r"PROJECT_ROOT|HOME|USER|LOGNAME|PWD|PATH|SHELL|LANG|TERM|TMPDIR|HOSTNAME|SCRATCH|WORK|RANK|WORLD_SIZE"
+    r"|(LOCAL|GROUP|MASTER|SLURM|PBS|SGE|LSB|OMPI|PMI|CUDA|NVIDIA|OMP|MKL|NCCL|GLOO|XDG)_\w+"
+)
+
+
+class _KnownSecrets:
+    """The values that this process hides; `pattern` finds all, `certain` those that no ordinary word equals."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bool] = {}
+        self.pattern: re.Pattern[str] | None = None
+        self.certain: re.Pattern[str] | None = None
+        self.on_new: list[Callable[[], None]] = []
+
+    def add(self, value: str, *, certain: bool) -> None:
+        parts = {part.strip() for part in (value, *value.splitlines()) if len(part.strip()) >= MIN_LENGTH}
+        new = [part for part in parts if certain > self.values.get(part, -1)]
+        if not new or MASK in value:
+            return
+        self.values.update(dict.fromkeys(new, certain))
+        self.pattern, self.certain = _compiled(self.values), _compiled([v for v, sure in self.values.items() if sure])
+        for notify in self.on_new:
+            notify()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _learn, (self.values, self.on_new)  # a spawned rank composes no config
+
+
+known = _KnownSecrets()
+
+
+def _learn(values: Mapping[str, bool], on_new: list[Callable[[], None]]) -> _KnownSecrets:
+    known.on_new += [notify for notify in on_new if notify not in known.on_new]
+    for value, certain in values.items():
+        known.add(value, certain=certain)
+    return known
+
+
+def _compiled(values: Any) -> re.Pattern[str] | None:
+    forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
+    # a space may be where a terminal or YAML breaks the line
+    return re.compile("|".join(re.sub(r"(\\ )+", r"\\s+", re.escape(form)) for form in forms)) if forms else None
+
+
+def _forms(value: str) -> set[str]:
+    """Return a value as JSON, Python, URLs, HTML and Hydra's command line write it."""
+    written = {json.dumps(value)[1:-1], repr(value)[1:-1], value.replace("\\", "\\\\").replace("'", "\\'")}
+    return {value, *written, quote(value), quote(value, safe=""), html.escape(value)}
+
+
+def register_secret(value: object, *, certain: bool = True) -> None:
+    """Hide a value from now on in everything that this process writes, unless it is short.
+
+    Args:
+        value: The secret; its lines are hidden too.
+        certain: Whether to hide it in the files that a resume reads as well.
+
+    Example:
+        >>> register_secret(requests.get(vault).text)
+    """
+    known.add(str(value), certain=certain)
+
+
+def register_variable(name: str, value: str) -> None:
+    """Hide the value of an environment variable, unless it names an existing path or only describes the process."""
+    certain = is_secret_key(name)
+    is_number = re.fullmatch(r"[-+.\deE]+", value) is not None
+    is_path = os.sep in value and os.path.exists(value)  # noqa: PTH110 - never fails on odd text
+    if certain or not (_PUBLIC_VARIABLE.fullmatch(name) or is_number or is_path):
+        register_secret(value, certain=certain)
+
+
+def hide_secrets(text: str, *, certain: bool = False) -> str:
+    """Return a text with `***` for known values; with `certain` only for those that no ordinary word equals."""
+    pattern = known.certain if certain else known.pattern
+    return text if pattern is None else pattern.sub(MASK, text)
+
+
+def without_secrets(value: Any, key: str = "", *, certain: bool = False) -> Any:
+    """Return nested plain values with `***` for known values, for those of secret keys and passwords in URLs.
+
+    Interpolations stay. What holds no secret is returned itself.
+    """
+    if isinstance(value, Mapping):
+        masked = {name: without_secrets(part, str(name), certain=certain) for name, part in value.items()}
+        is_same = all(masked[name] is part for name, part in value.items())
+        return value if is_same else masked
+    if isinstance(value, (list, tuple)):
+        items = [without_secrets(part, key, certain=certain) for part in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return items if isinstance(value, list) or hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, str):
+        if holds_secret(key, value):
+            return MASK
+        masked_text = hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", value), certain=certain)
+        return value if masked_text == value else masked_text
+    return MASK if _is_number(value) and _CERTAIN_NAME.search(_snake(key)) else value
+
+
+def holds_secret(key: str, value: object) -> bool:
+    """Return whether a literal value is a secret by the last part of its dotted key.
+
+    `api_key` and `password` hold nothing else. A `key` or a `token` is one if it looks random.
+    """
+    if not isinstance(value, str) or not value or "${" in value or value in {MASK, "???"}:
+        return False
+    name = _snake(key.rpartition(".")[2])
+    return _CERTAIN_NAME.search(name) is not None or (
+        _SECRET_NAME.search(name) is not None and _RANDOM.fullmatch(value) is not None
+    )
+
+
+def register_config(node: Any, key: str = "") -> None:
+    """Register the secrets in the plain, unresolved content of a config.
+
+    These are literal values of secret keys, passwords in URLs, and the variables that its interpolations name.
+    """
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            if key == "params" and isinstance(child, str):  # of a sweeper: several values, as on the command line
+                register_override(f"{name}={child}")
+            register_config(child, str(name))
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            register_config(child, key)
+    elif isinstance(node, str):
+        _register_text(node, key)
+    elif _is_number(node) and _CERTAIN_NAME.search(_snake(key)):
+        register_secret(node)
+
+
+def _register_text(text: str, key: str) -> None:
+    for resolver, name in _FROM_ENVIRONMENT.findall(text):
+        if (value := os.environ.get(name)) is not None:
+            register_secret(value) if resolver == "secret" else register_variable(name, value)
+    if holds_secret(key, text):
+        register_secret(text)
+    for _, password in _PASSWORD.findall(text):
+        if "${" not in password:
+            register_secret(password)
+
+
+def register_override(override: str) -> None:
+    """Register the values that an override of the command line gives a secret key, each one of a sweep too."""
+    key, equals, value = override.partition("=")
+    if equals and _CERTAIN_NAME.search(_snake(key.rpartition(".")[2])) and "${" not in value:
+        for part in (value, *re.split(r"[,\[\](){}]|\w+(?=\()", value)):
+            register_secret(part.strip().strip("'\""))
+    for _, password in _PASSWORD.findall(override):
+        register_secret(password)
 
 
 def mask_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the config as plain resolved values, with `***` for values from the environment.
+    """Return the config as plain resolved values, with `***` for values from the environment and other secrets.
 
     The interpolation is replaced before anything is resolved, so a reference to it is masked too.
     """
@@ -33,23 +206,55 @@ def mask_config(cfg: DictConfig) -> dict[str, Any]:
     _mask(shown)
     plain = OmegaConf.to_container(shown, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in without_secrets(plain).items()}
 
 
 def is_secret_key(key: str) -> bool:
     """Return whether the last part of a dotted key names a secret: `api_key`, `token`, ..."""
-    return _SECRET_NAME.search(key.rpartition(".")[2]) is not None
+    name = _snake(key.rpartition(".")[2])
+    return _SECRET_NAME.search(name) is not None or _CERTAIN_NAME.search(name) is not None
 
 
-def mask_override(override: str) -> str:
-    """Return an override with `***` for the value of a secret key, or for the password in a URL."""
+def mask_override(override: str, *, certain: bool = False) -> str:
+    """Return an override with `***` for the value of a secret key, for known secrets and the password in a URL.
+
+    With `certain` the value of a `sort_key` stays, and so do values that may be ordinary words.
+    """
     key, equals, value = override.partition("=")
-    return f"{key}={MASK}" if equals and value and is_secret_key(key) else _PASSWORD.sub(rf"\1:{MASK}@", override)
+    is_secret = holds_secret(key, value.strip("'\"")) if certain else bool(value) and is_secret_key(key)
+    if equals and is_secret:
+        return f"{key}={MASK}"
+    return hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", override), certain=certain)
+
+
+def saved_config(cfg: DictConfig | ListConfig) -> str:
+    """Return a config as Hydra saves it: YAML with its interpolations, and `***` for certain secrets."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    masked: Any = _masked_overrides(plain) if isinstance(plain, list) else without_secrets(plain, certain=True)
+    hydra = masked.get("hydra") if isinstance(masked, dict) else None
+    if isinstance(hydra, dict) and isinstance(hydra.get("overrides"), dict):
+        overrides = {part: _masked_overrides(texts or ()) for part, texts in hydra["overrides"].items()}
+        job = hydra.get("job") or {}
+        name = ",".join(_masked_overrides(str(job.get("override_dirname", "")).split(",")))
+        masked = {**masked, "hydra": {**hydra, "overrides": overrides, "job": {**job, "override_dirname": name}}}
+    return OmegaConf.to_yaml(cfg if masked == plain else OmegaConf.create(masked))
+
+
+def _masked_overrides(overrides: Iterable[Any]) -> list[str]:
+    return [mask_override(str(override), certain=True) for override in overrides]
 
 
 def mask_text(text: str) -> str:
-    """Return text of code or configs with `***` for values of secret-like names and for passwords in URLs."""
-    return _PASSWORD.sub(rf"\1:{MASK}@", _SECRET_VALUE.sub(rf"\1{MASK}", text))
+    """Return text of code or configs with `***` for secrets, values of secret-like names and passwords in URLs."""
+    return hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", _SECRET_VALUE.sub(rf"\1{MASK}", text)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
 
 
 def _mask(node: DictConfig | ListConfig) -> None:
@@ -61,5 +266,5 @@ def _mask(node: DictConfig | ListConfig) -> None:
                 _mask(child)
             continue
         text = getattr(child, "_value", lambda: None)()
-        if isinstance(text, str) and ENVIRONMENT in text.replace(ROOT_VARIABLE, ""):
+        if isinstance(text, str) and _FROM_ENVIRONMENT.search(text):
             node[key] = MASK

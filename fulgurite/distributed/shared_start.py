@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.config.override_text import set_config_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.core.redact import mask_override
+from fulgurite.core.redact import mask_override, without_secrets
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.rendezvous import broadcast_decision
 
@@ -63,7 +63,7 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
         hosts = [payload["host"] for payload in payloads]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
-    payload = {"config": _flatten(_to_plain(config)), "host": socket.gethostname()}
+    payload = {"config": _flatten(without_secrets(_to_plain(config), certain=True)), "host": socket.gethostname()}
     decision = broadcast_decision(config, name, payload, decide_with_hosts)
     _complete_launch(decision["hosts"], decision["master"])
     return decision["decided"]

@@ -28,6 +28,7 @@ from fulgurite.core.errors import (
     is_out_of_memory,
 )
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import hide_secrets
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
@@ -42,6 +43,9 @@ class Outcome:
     status: str
     reason: str
     exit_code: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", hide_secrets(self.reason))
 
 
 class JobFailed(FulguriteError):
@@ -121,7 +125,7 @@ def print_error(error: FulguriteError) -> None:
 
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
-        said = [(f"error: {line}", logging.ERROR) for line in str(error).splitlines()]
+        said = [(f"error: {line}", logging.ERROR) for line in hide_secrets(str(error)).splitlines()]
         for text, level in [*said, *((f"info: {line}", logging.INFO) for line in take_messages())]:
             shown = colored(wrapped(text) if sys.stderr.isatty() else text, level, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

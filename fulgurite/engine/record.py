@@ -24,7 +24,7 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.core.redact import mask_config, mask_override
+from fulgurite.core.redact import mask_config, mask_override, without_secrets
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import CODE_PATCH, RECORD, RESULTS
 from fulgurite.runs.provenance import code_changes, code_patch, config_hash, git_state, imported_code, versions
@@ -43,6 +43,7 @@ log = RankedLogger(__name__)
 
 # A resumed run replaces these fields at its start, and those of PROVENANCE once it trains.
 OF_START = ("status", "reason", "exit_code", "end", "host", "pid", "ranks", "torchrun", "command", "oom_backoff")
+FREE_TEXT = ("task_name", "reason", "command", "tags", "inexact", "resumed")  # fields that may quote a secret
 PROVENANCE = ("seed", "tags", "git", "code", "versions", "config_hash")
 
 
@@ -108,7 +109,8 @@ class RunRecord:
         inexact = list(dict.fromkeys([*self.fields.get("inexact", []), *current_context().inexact]))
         self.fields |= {"exact": not inexact, "inexact": inexact, **fields}
         if rank() == 0:
-            write_atomic(self.folder / RECORD, json.dumps(self.fields, indent=2) + "\n")
+            texts = without_secrets({name: self.fields.get(name) for name in FREE_TEXT})
+            write_atomic(self.folder / RECORD, json.dumps({**self.fields, **texts}, indent=2) + "\n")
 
     def log_hyperparameters(self, run: Run) -> None:
         """Record what was built, and log the hyperparameters to every logger."""

@@ -28,6 +28,7 @@ from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.core.errors import Interrupted, UserError
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
+from fulgurite.core.redact import register_config
 from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import JobFailed, Outcome, classify_error
 from fulgurite.runs.sweep_ledger import record_event
@@ -90,6 +91,7 @@ class RemoteJob:
         A failed job returns a picklable `JobFailed`, whose outcome is `killed` after a signal.
         """
         self._enter()
+        register_config(self.plain)
         config = to_hydra_config(self.plain) if self.config is None else self.config
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))

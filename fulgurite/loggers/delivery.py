@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import hide_secrets
 
 MAX_TRIES = 3  # of a call that the service rejects; an unreachable service is tried until the run ends
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0  # between two tries; each pause is twice the one before
@@ -253,7 +254,7 @@ def causes_of(error: BaseException | None) -> list[BaseException]:
 def one_line(error: BaseException) -> str:
     """Return type and message of an error, or of the network error that caused it, in one short line."""
     error = _network_error(error) or error
-    text = " ".join(str(error).split())
+    text = " ".join(hide_secrets(str(error)).split())
     return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
 
 

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from fulgurite.compat.lightning import DummyExperiment
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import without_secrets
 from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, causes_of, error_of, one_line
 
 SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"})
@@ -121,6 +122,7 @@ class _GuardedLogger(Logger):
         self._call(partial(super().log_metrics, numbers, step), content)  # type: ignore[safe-super]
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        params = without_secrets(vars(params) if isinstance(params, Namespace) else params)
         content = {"call": "log_hyperparams", "params": params}
         self._call(partial(super().log_hyperparams, params, *args, **kwargs), content)  # type: ignore[safe-super]
 

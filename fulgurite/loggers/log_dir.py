@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fulgurite.core.redact import known
+
 
 def set_log_dir(trainer: Trainer, folder: str | Path) -> None:
     """Make `trainer.log_dir` a folder; Lightning asks the first logger, and most services have none.
@@ -31,7 +33,7 @@ class _InRunDirectory(Trainer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle finds no module for a class that is made at run time: a spawned process makes it again
-        return _restore, (self.original_class, vars(self).copy())
+        return _restore, (self.original_class, vars(self).copy(), known)
 
 
 def _class_in_run_directory(original: type[Trainer]) -> type[Trainer]:
@@ -39,7 +41,7 @@ def _class_in_run_directory(original: type[Trainer]) -> type[Trainer]:
     return type(original.__name__, (_InRunDirectory, original), attributes)
 
 
-def _restore(original: type[Trainer], state: dict[str, Any]) -> Trainer:
+def _restore(original: type[Trainer], state: dict[str, Any], _: object) -> Trainer:
     trainer: Trainer = object.__new__(_class_in_run_directory(original))
     vars(trainer).update(state)
     return trainer

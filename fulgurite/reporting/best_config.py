@@ -9,7 +9,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fulgurite.core.project import project_root
-from fulgurite.core.redact import is_secret_key
+from fulgurite.core.redact import MASK, is_secret_key
 from fulgurite.reporting.sweep_summary import REPEAT_KEYS
 from fulgurite.runs.provenance import IRRELEVANT
 
@@ -24,7 +24,8 @@ def experiment_text(overrides: Sequence[str], header: Sequence[str]) -> str:
     bases: list[str] = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key.split("/")[0].split(".")[0] in LEFT_OUT or key in LEFT_OUT or is_secret_key(key):
+        is_secret = is_secret_key(key) or MASK in str(override.value())
+        if key.split("/")[0].split(".")[0] in LEFT_OUT or key in LEFT_OUT or is_secret:
             continue
         value: Any = None if override.is_delete() else override.value()
         if key == "experiment":

@@ -204,4 +204,4 @@ def _jobs(folder: Path) -> list[RunDirectory]:
 
 def _job_overrides(job: RunDirectory) -> list[str]:
     # a resumed job has the overrides of its resume behind its values
-    return list(takewhile(lambda override: not override.startswith("resume.run="), job.overrides))
+    return list(takewhile(lambda override: not override.startswith("resume.run="), job.shown_overrides))

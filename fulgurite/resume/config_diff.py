@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.core.redact import MASK, is_secret_key
+from fulgurite.core.redact import MASK, is_secret_key, without_secrets
 
 OF_ONE_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
 # These change how batches are loaded, not their content
@@ -118,7 +118,8 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 def _differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
-        if before != after:
+        # the run's file has *** in place of secrets
+        if before not in (after, without_secrets(after, key, certain=True)):
             yield key, before, after
         return
     for name in dict.fromkeys((*before, *after)):
@@ -131,4 +132,4 @@ def _format_value(key: str, value: Any) -> str:
         return "(missing)"
     if is_secret_key(key):
         return MASK
-    return str(value.get("_target_", "{...}") if isinstance(value, Mapping) else value)
+    return str(value.get("_target_", "{...}") if isinstance(value, Mapping) else without_secrets(value))

@@ -30,6 +30,7 @@ from fulgurite.config.override_text import (
 from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
 from fulgurite.core.errors import UserError
+from fulgurite.core.redact import MASK
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 
 # Options of which Hydra takes one only, and their short forms.
@@ -131,8 +132,20 @@ def _merge_overrides(run: RunDirectory, given: Sequence[str], not_inherited: Seq
     inherited = [override for override in _overrides_of(run) if not is_below(override_key(override), not_inherited)]
     added = {override_key(override) for override in inherited if override.startswith("+")}
     kept = [override for override in inherited if override_key(override) not in given_keys]
+    _refuse_masked(run, kept)
     bare = {text for text in given if override_key(text) in added and not text.startswith(("+", "~"))}
     return [*kept, *(f"++{override}" if override in bare else override for override in given)]
+
+
+def _refuse_masked(run: RunDirectory, overrides: Sequence[str]) -> None:
+    """Refuse to resume with `***` where the run was started with a secret, which no file of a run holds."""
+    if lines := [
+        f"{override}: {run.folder} does not hold this secret. Pass {override_key(override)}=<value> again, "
+        f"or set it from the environment: {override_key(override)}=\\${{secret:<variable>}}."
+        for override in overrides
+        if MASK in override.partition("=")[2]
+    ]:
+        raise UserError("\n".join(lines))
 
 
 def _overrides_of(run: RunDirectory) -> list[str]:

@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.core.redact import mask_override
+from fulgurite.core.redact import hide_secrets, mask_override
 
 LEDGER = "sweep.jsonl"
 GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
@@ -46,6 +46,8 @@ def append_event(folder: Path, event: str, /, **fields: Any) -> None:
     if rank() != 0:
         return
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    if isinstance(reason := fields.get("reason"), str):
+        fields["reason"] = hide_secrets(reason)
     line = json.dumps({"event": event, "time": now, **fields}) + "\n"
     handle = os.open(folder / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.core.context import current_context
-from fulgurite.core.redact import mask_override
+from fulgurite.core.redact import mask_override, saved_config
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_events
@@ -64,7 +64,7 @@ def _record_plan(
     folder: Path, config: DictConfig, settings: SearchSettings, space: SearchSpace, code: CodeState
 ) -> None:
     """Write the plan into the ledger."""
-    OmegaConf.save(config, folder / "multirun.yaml")
+    (folder / "multirun.yaml").write_text(saved_config(config), encoding="utf-8")
     code.warn_if_changed_since(first_plan(read_events(folder), SEARCH))
     append_event(
         folder,

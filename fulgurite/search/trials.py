@@ -20,7 +20,7 @@ from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import format_number
-from fulgurite.core.redact import mask_override
+from fulgurite.core.redact import hide_secrets, mask_override
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, mark_ended
 from fulgurite.runs.sweep_ledger import append_event, job_key, read_events, record_failure
@@ -179,7 +179,7 @@ class Trials:
         from optuna.trial import TrialState
 
         if reason is not None:
-            self.stored.trial(number).set_user_attr(REASON, reason)
+            self.stored.trial(number).set_user_attr(REASON, hide_secrets(reason))
         tell_result(self.stored.load(), number, TrialState[outcome.value], values)
         self._cached = None
         key = self.keys[number]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.rank_logging import rank
-from fulgurite.core.redact import mask_override
+from fulgurite.core.redact import mask_override, saved_config
 from fulgurite.distributed.rendezvous import barrier
 from fulgurite.distributed.supervision.failures import clear_failures
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
@@ -105,7 +105,7 @@ def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: Co
     """Write the plan into the ledger, and the jobs whose end it lacks."""
     if rank() != 0:
         return
-    OmegaConf.save(config, folder / "multirun.yaml")
+    (folder / "multirun.yaml").write_text(saved_config(config), encoding="utf-8")
     events = read_events(folder)
     code.warn_if_changed_since(first_plan(events))
     last = {event["job"]: event["event"] for event in events if "job" in event}

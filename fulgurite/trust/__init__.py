@@ -1,1 +1,1 @@
-"""What input from elsewhere may do: checkpoints, studies, pickles."""
+"""What input from elsewhere may do, and what may leave the process: checkpoints, studies, pickles, secrets."""

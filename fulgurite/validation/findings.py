@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from fulgurite.config.origins import COMMAND_LINE
-from fulgurite.core.redact import MASK, is_secret_key, mask_override
+from fulgurite.core.redact import MASK, hide_secrets, is_secret_key, mask_override
 
 _LONGEST = 80  # characters of a value that are shown
 
@@ -47,7 +47,7 @@ def shown(key: str, value: Any) -> str:
     """Return a value as YAML writes it, shortened; `***` under a key that sounds like a secret."""
     if is_secret_key(key) and value is not None:
         return MASK
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split())
+    text = hide_secrets(" ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split()))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from fulgurite.core.redact import hide_secrets, without_secrets
 from fulgurite.exact_resume.objects.kinds import ATOMS, can_make, class_name, describe
 from fulgurite.exact_resume.objects.leaves import leaf_size, leaf_to_plain, size_of
 from fulgurite.exact_resume.objects.walk import Node, Same, Walk, holds_weights
@@ -55,6 +56,10 @@ class Encoder:
         changed = sticky or not self._is_as_at_start(path, node)
         if node.form in ("items", "object"):
             plain, changed = self._encode_children(value, path, node, whole=whole, weights=weights, changed=changed)
+        elif node.form == "atom" and isinstance(value, str) and hide_secrets(value) != value:
+            plain = KEPT  # the resumed run has its own
+            if changed:
+                self._report(path, "changed and holds a secret, which is not saved")
         elif node.form == "atom":
             self._count(len(value) if isinstance(value, (str, bytes)) else 8, weights=weights)
             plain = value
@@ -138,7 +143,7 @@ class Encoder:
         kind, changed = type(value), False
         if kind in (list, tuple) and all(type(item) in ATOMS for item in value):
             self._count(sum(len(item) if isinstance(item, (str, bytes)) else 8 for item in value), weights=weights)
-            if node.form == "bulk":
+            if node.form == "bulk" and without_secrets(value) is value:
                 return [kind.__name__, list(value)], True
         plain: dict[str, Any] = {}
         for name, child in node.children:
