@@ -231,7 +231,7 @@ def test_a_masked_value_of_the_run_is_no_change() -> None:
     assert isinstance(saved, DictConfig)
     assert isinstance(current, DictConfig)
     assert diff_configs(saved, current).rejected == []
-    current.data.url = "http://me:CANARY-2@other"
+    current.data.url = "http://me:CANARY-2@other"  # pragma: allowlist secret
     (line,) = diff_configs(saved, current).rejected
     assert line.startswith("data.url http://me:***@host -> http://me:***@other: ")
 
@@ -264,7 +264,7 @@ LEAKY = [
     "trainer.max_epochs=1",
     "test=false",
     "+model.header='Bearer ${oc.env:CANARY_TOKEN}'",
-    "+model.others=[{password:CANARY-listed-5},'${secret:CANARY_SECRET}','${oc.env:CANARY_PLAIN}','http://a:CANARY-url-7@db']",
+    "+model.others=[{password:CANARY-listed-5},'${secret:CANARY_SECRET}','${oc.env:CANARY_PLAIN}','http://a:CANARY-url-7@db']",  # pragma: allowlist secret
     "+model.note=${model.api_key}",
 ]
 SLOTS = ["-m", "hydra/launcher=local", "hydra.launcher.slots=2"]
