@@ -252,6 +252,7 @@ def test_the_best_config_leaves_secrets_out() -> None:
     assert text.endswith("a:\n  b: 1\n")
 
 
+URL = "'http://me:CANARY-url-7@db'"  # pragma: allowlist secret
 LEAKY = [
     "model._target_=tests.support.leaky.LeakyModel",
     "data._target_=tests.support.toy_task.OrdinaryData",
@@ -264,7 +265,7 @@ LEAKY = [
     "trainer.max_epochs=1",
     "test=false",
     "+model.header='Bearer ${oc.env:CANARY_TOKEN}'",
-    "+model.others=[{password:CANARY-listed-5},'${secret:CANARY_SECRET}','${oc.env:CANARY_PLAIN}','http://a:CANARY-url-7@db']",  # pragma: allowlist secret
+    f"+model.others=[{{password:CANARY-listed-5}},'${{secret:CANARY_SECRET}}','${{oc.env:CANARY_PLAIN}}',{URL}]",
     "+model.note=${model.api_key}",
 ]
 SLOTS = ["-m", "hydra/launcher=local", "hydra.launcher.slots=2"]
