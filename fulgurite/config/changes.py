@@ -86,7 +86,7 @@ def _with_parents(config: str, folders: Sequence[Path]) -> Iterator[Path]:
     file = next((path for folder in folders if (path := folder / f"{config}.yaml").is_file()), None)
     if file is None:
         return
-    parents = [*_parents(read_yaml(file).get("defaults"), config.rpartition("/")[0])]
+    parents = [*parents_of(read_yaml(file).get("defaults"), config.rpartition("/")[0])]
     for parent in reversed(parents if None in parents else [*parents, None]):
         if parent is None:
             yield file
@@ -94,7 +94,7 @@ def _with_parents(config: str, folders: Sequence[Path]) -> Iterator[Path]:
             yield from _with_parents(parent, folders)
 
 
-def _parents(defaults: Any, group: str) -> Iterator[str | None]:
+def parents_of(defaults: Any, group: str) -> Iterator[str | None]:
     """Yield the configs that a defaults list adds, and None for the file itself."""
     for default in defaults or ():
         for key, choice in default.items() if isinstance(default, dict) else [("", default)]:

@@ -73,7 +73,7 @@ def as_grammar(override: str) -> str:
     key, equals, value = override.partition("=")
     if found := re.fullmatch(r"choice\((.*)\)", value):
         return f"{key}={found[1]}" if re.search(r"(^|,)\s*null\s*(,|$)", found[1]) else override
-    if not equals or "=" not in value or re.search(r"""["'()\[\]{}]""", value):
+    if not equals or "=" not in value.lstrip("=") or re.search(r"""^=|["'()\[\]{}]""", value):
         return override
     return f"{key}={','.join(quoted(part) if '=' in part else part for part in value.split(','))}"
 

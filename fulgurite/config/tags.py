@@ -39,7 +39,7 @@ def replace_tags(overrides: Sequence[str]) -> list[str]:
 
 
 def _rewritten(override: str) -> list[str]:
-    if override.startswith("tags=["):
+    if override.startswith("tags=[") and override.endswith("]"):
         return ["tags=null", f"++{override}"]
     return [f"+{override}" if override.startswith("tags={") else override]
 

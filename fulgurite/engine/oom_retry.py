@@ -26,6 +26,7 @@ from fulgurite.core.context import current_context
 from fulgurite.core.errors import OUT_OF_MEMORY_NOTE, FulguriteError
 from fulgurite.core.proc import read_stat
 from fulgurite.core.rank_logging import RankedLogger, rank
+from fulgurite.runs.provenance import config_hash, halved_from
 
 log = RankedLogger(__name__)
 
@@ -92,7 +93,8 @@ def plan_retry(cfg: DictConfig) -> RetryWithSmallerBatch | None:
 
 
 def _is_enabled(cfg: DictConfig) -> bool:
-    return OmegaConf.select(cfg, NODE) is not None and not OmegaConf.select(cfg, f"{NODE}.halved_from")
+    is_group = isinstance(cfg.get("callbacks"), DictConfig)
+    return is_group and OmegaConf.select(cfg, NODE) is not None and not halved_from(cfg)
 
 
 def _find_obstacle(cfg: DictConfig, note: dict[str, Any]) -> str:
@@ -112,7 +114,6 @@ def _find_obstacle(cfg: DictConfig, note: dict[str, Any]) -> str:
 
 def _halve_batch(cfg: DictConfig, *, restart: bool) -> RetryWithSmallerBatch:
     from fulgurite.checkpoints.manifest import manifest_step, newest_intact
-    from fulgurite.runs.provenance import config_hash
 
     folder, size, trainer = Path(cfg.paths.output_dir), cfg.data.batch_size, cfg.trainer
     accumulation = 2 * (trainer.get("accumulate_grad_batches") or 1)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.config.metric_names import as_names
 from fulgurite.config.tags import tag_names
@@ -27,7 +27,15 @@ from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import mask_config, mask_override, without_secrets
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import CODE_PATCH, RECORD, RESULTS
-from fulgurite.runs.provenance import code_changes, code_patch, config_hash, git_state, imported_code, versions
+from fulgurite.runs.provenance import (
+    code_changes,
+    code_patch,
+    config_hash,
+    git_state,
+    halved_from,
+    imported_code,
+    versions,
+)
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint, resumed_run, utc_now
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
@@ -66,7 +74,7 @@ class RunRecord:
         self.results: dict[str, Any] = {"metrics": {}, "weights": None}
         context = current_context()
         argv = context.argv
-        full_size = OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.batch_size")
+        full_size = halved_from(cfg).get("batch_size")
         self.fields: dict[str, Any] = {
             "task_name": cfg.get("task_name"),
             "status": "running",  # or done, failed, killed, pruned

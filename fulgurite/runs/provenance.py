@@ -29,12 +29,19 @@ IRRELEVANT = (
 )
 
 
+def halved_from(cfg: DictConfig) -> DictConfig:
+    """Return what a run whose batch size was halved keeps of the original config; empty for others."""
+    group = cfg.get("callbacks")  # a list in a wrong config, which the checks refuse later
+    found = OmegaConf.select(group, "oom_backoff.halved_from") if isinstance(group, DictConfig) else None
+    return found or DictConfig({})
+
+
 def config_hash(cfg: DictConfig) -> str:
     """Return the sha256 of the part of the config that determines the results, interpolations unresolved.
 
     A run whose batch size was halved after running out of memory keeps the hash of the original config.
     """
-    if original := OmegaConf.select(cfg, "callbacks.oom_backoff.halved_from.config_hash"):
+    if original := halved_from(cfg).get("config_hash"):
         return str(original)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException, SearchPathException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, SearchPathException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,8 +25,9 @@ from fulgurite.compat.hydra import (
 from fulgurite.config.compose import compose
 from fulgurite.config.left_out import leave_out_without_target
 from fulgurite.config.origins import Origins
-from fulgurite.core.errors import ConfigError
+from fulgurite.core.errors import ConfigError, suggest_or_list
 from fulgurite.core.project import project_root
+from fulgurite.validation.explanations.defaults_lists import explain_cycle
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS, chosen, compose_groups, one_line
 from fulgurite.validation.overrides import apply, check_groups, describe_override, explain_several, parse
 from fulgurite.validation.validate import find_problems, require_valid
@@ -39,10 +41,17 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
         arguments: The command line without the program, including flags such as `-m`.
         config_name: The primary config without `--config-name`.
     """
-    if not isinstance(error, HYDRA_ERRORS) or isinstance(error, InstantiationException):
+    # TypeError: Hydra joins the name of a group and an option that is no text
+    if not isinstance(error, (*HYDRA_ERRORS, TypeError)) or isinstance(error, InstantiationException):
         return None
     if isinstance(error, SearchPathException):
         return ConfigError([one_line(error)])
+    if isinstance(error, MissingConfigException) and (
+        wanted := re.match("Cannot find primary config '(.+?)'", str(error))
+    ):
+        names = [file.stem for file in sorted((project_root() / "configs").glob("*.yaml"))]
+        near = suggest_or_list(wanted[1], names, "There is")
+        return ConfigError([f"--config-name={wanted[1]}: there is no configs/{wanted[1]}.yaml{near}"])
     try:
         flags, _ = get_args_parser().parse_known_args([text for text in arguments if text not in {"-h", "--help"}])
     except SystemExit:
@@ -103,6 +112,8 @@ def _examine(
     repository = (state.repository if state else None) or config_repository(loader, name, readable)
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
+    if cycle := explain_cycle(repository, groups):
+        return [*findings, cycle]
     lines = [override.input_line or "" for override in keys]
     partial = None if sweep or findings else _usable(state)
     if partial is not None and state is not None and state.override in lines:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from fulgurite.config.origins import COMMAND_LINE
+from fulgurite.config.tags import replace_tags
+from fulgurite.core.context import current_context
 from fulgurite.core.redact import MASK, hide_secrets, is_secret_key, mask_override
 
 _LONGEST = 80  # characters of a value that are shown
-
-PACKAGE = "# @package _global_"
-HEADER = re.compile(r"#\s*@package\s+(\S+)")
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,15 @@ class Finding:
         override = self.place.removeprefix(COMMAND_LINE)
         if override == self.place:
             return f"{self.place}: {subject}: {self.rule}"
+        override = _as_typed(override)
         # the override shows key and value, unless it sets a parent of the key
         below = "" if override.partition("=")[0].lstrip("+~").strip() == self.key else f"{subject}: "
         return f"{COMMAND_LINE}{mask_override(override)}: {below}{self.rule}"
+
+
+def _as_typed(override: str) -> str:
+    """Return an override as the user typed it, before it was rewritten for Hydra's grammar."""
+    return next((text for text in current_context().argv if override in replace_tags([text])), override)
 
 
 def shown(key: str, value: Any) -> str:
@@ -49,14 +52,3 @@ def shown(key: str, value: Any) -> str:
         return MASK
     text = hide_secrets(" ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split()))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def lacks_package(group: str) -> str:
-    """Return the rule about a file of a group whose keys are to stand at the top of the config."""
-    return f"without its first line '{PACKAGE}' the keys of the file stand below {group!r}. Add that line"
-
-
-def is_global(package: str) -> bool:
-    """Return whether the name of a package is a mistyped `_global_`."""
-    name = package.strip("_").lower()
-    return package != "_global_" and bool(get_close_matches(name, ["global"], cutoff=0.8))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
@@ -17,6 +15,9 @@ from fulgurite.config.origins import COMMAND_LINE, file_of, read_yaml
 from fulgurite.config.schema import describe_move
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
+from fulgurite.validation.explanations.group_options import explain_option, groups_of, options_of, single
+from fulgurite.validation.explanations.other_names import suggest_other_name
+from fulgurite.validation.explanations.override_syntax import join_divided, read_override
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.signature import Signature, read_signature
 
@@ -29,62 +30,15 @@ def describe_override(override: str, rule: str) -> str:
 
 def parse(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     """Return the overrides that Hydra can parse, and a finding for each of the others."""
-    parser = OverridesParser.create()
     good: list[Override] = []
     bad: list[str] = []
-    for text in _without_spaced(texts, bad):
-        if not text or text.startswith("="):
-            bad.append(describe_override(text, "has no key. Write <key>=<value>"))
-            continue
-        try:
-            good += parser.parse_overrides([text])
-        except OverrideParseException as error:
-            bad.append(describe_override(text, _explain_syntax(text, str(error))))
-        except HydraException as error:
-            bad.append(describe_override(text, str(error).splitlines()[0]))
-    return good, bad
-
-
-def _without_spaced(texts: Sequence[str], bad: list[str]) -> Iterator[str]:
-    """Yield the overrides, without those that a space around `=` divides, each of which is added to `bad`."""
-    waiting = list(texts)
-    while waiting:
-        parts = [waiting.pop(0)]
-        while waiting and _is_divided(parts[-1], waiting[0]):
-            parts.append(waiting.pop(0))
-        joined, first = "".join(parts), parts[0]
-        key, equals, _ = first.partition("=")
-        if len(parts) > 1 or (equals and key.endswith(" ")):
-            right = joined.replace(" =", "=", 1)
-            bad.append(describe_override(" ".join(parts), f"a space stands around =. Write {right}"))
+    for text, divided in join_divided(texts):
+        read = divided or read_override(text)
+        if isinstance(read, Override):
+            good.append(read)
         else:
-            yield first
-
-
-def _is_divided(one: str, other: str) -> bool:
-    """Return whether two arguments are the parts of one override, `<key>` and `=<value>` or `<key>=` and `<value>`."""
-    is_key = "=" not in one and other.startswith("=")
-    return is_key or (one.endswith("=") and "=" not in other and not other.startswith("~"))
-
-
-def _explain_syntax(text: str, message: str) -> str:
-    if "=" not in text:
-        return f"has no value. Write {text}=<value>, or ~{text} to remove it"
-    reasons = [line for line in message.splitlines() if line and not line.startswith(("Error parsing", "See "))]
-    reason = f" ({reasons[0]})" if reasons else ""
-    return f"cannot be read{reason}. Put a value with special characters in quotes: 'key=\"value\"'"
-
-
-def options_of(override: Override) -> list[str] | None:
-    """Return the options of a group that an override names; None if it names none, e.g. `glob(*)`."""
-    value: Any = override.value()
-    if override.is_delete() or isinstance(value, Glob):
-        return None
-    if override.is_sweep_override():
-        if not (override.is_choice_sweep() or override.is_range_sweep()):
-            return None
-        return [str(option).strip("'\"") for option in override.sweep_string_iterator()]
-    return [str(option) for option in (value if isinstance(value, list) else [value])]
+            bad.append(describe_override(text, read))
+    return good, bad
 
 
 def check_groups(
@@ -96,7 +50,7 @@ def check_groups(
     bad: list[str] = []
     for override in overrides:
         group = override.key_or_group
-        if not repository.group_exists(group):
+        if isinstance(override.value(), dict) or not repository.group_exists(group):
             keys.append(override)
             continue
         if rule := _missing_option(override, repository.get_group_options(group)):
@@ -111,28 +65,11 @@ def _missing_option(override: Override, options: Sequence[str]) -> str | None:
     group, value = override.key_or_group, cast(Any, override.value())
     if isinstance(value, Glob) and not value.filter(list(options)):
         return f"no {group} matches{suggest_or_list('', options, 'There is')}"
+    if wrong := explain_option(group, value):
+        return wrong
     named = options_of(override) if value is not None else None  # group=null composes none of its files
     missing = [option for option in named or () if option not in {*options, "null"} and "/" not in option]
     return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
-
-
-def groups_of(repository: IConfigRepository) -> list[str]:
-    """Return the top-level groups of all config sources."""
-    return repository.get_group_options("", results_filter=ObjectType.GROUP)
-
-
-def single(override: Override, options: Sequence[str] = ()) -> Override:
-    """Return the override itself, or with the first value of a sweep."""
-    if not override.is_sweep_override():
-        return override
-    glob: Any = override.value()
-    try:
-        values = glob.filter(list(options)) if isinstance(glob, Glob) else override.sweep_string_iterator()
-        value = next(iter(values))
-    except (HydraException, ValueError, StopIteration):
-        return override
-    key = (override.input_line or "").partition("=")[0]
-    return OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
 
 
 def apply(
@@ -213,13 +150,15 @@ def _explain(override: Override, error: Exception, cfg: DictConfig, repository: 
 def _explain_key(override: Override, cfg: DictConfig, repository: IConfigRepository) -> str:
     key, text = override.key_or_group, (override.input_line or "").lstrip("+~")
     holder, _, name = key.rpartition(".")
+    if repository.group_exists(key):
+        return f"{key} chooses a file of configs/{key} by name. Write {key}=<name>"
     takes = _parameters(cfg, holder)
     if name in takes and not override.is_delete():
         return f"not in the config yet. Add it with +{text}"
     if choice := _choice_of(override, cfg, repository):
         return choice
     paths = [*_known_paths(key, cfg, repository), *(f"{holder}.{parameter}" for parameter in takes)]
-    near = suggest_path(key, paths)
+    near = suggest_other_name(key, paths) or suggest_path(key, paths)
     if holder.partition(".")[0] == "vars" and not near and not override.is_delete():
         return f"not in the config yet. Add it with +{text}"
     here = OmegaConf.to_container(node, resolve=False) if (node := _at(cfg, holder)) is not None else None

@@ -18,7 +18,10 @@ from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.core.project import project_root
-from fulgurite.validation.findings import PACKAGE, Finding, is_global, lacks_package, shown
+from fulgurite.validation.explanations.defaults_lists import PACKAGE, is_global, lacks_package
+from fulgurite.validation.explanations.group_options import explain_list
+from fulgurite.validation.explanations.other_names import suggest_other_name
+from fulgurite.validation.findings import Finding, shown
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
@@ -53,7 +56,8 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
             if not group and isinstance(value, dict) and (project_root() / "configs" / key).is_dir():
                 yield Finding(key, lacks_package(key))
                 continue
-            near = suggest_path(key, [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)])
+            known = [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)]
+            near = suggest_other_name(key, known) or suggest_path(key, known)
             remedy = ". Remove it" if group else f". Remove it, or put values of your own below vars: vars.{name}"
             yield Finding(key, f"nothing reads this key{near or remedy}", value)
 
@@ -92,7 +96,9 @@ def check_types(view: ConfigView) -> Iterator[Finding]:
         value = written if isinstance(written, dict) else view.resolve(written, key)
         syntax = ast.parse(annotation, mode="eval").body
         if value is not UNKNOWN and not (isinstance(written, str) and isinstance(value, dict)):
-            if match(value, syntax, None) is Match.NO or (value is None and "None" not in annotation):
+            if key in GROUPS and isinstance(value, list):
+                yield Finding(key, explain_list(key, value))
+            elif match(value, syntax, None) is Match.NO or (value is None and "None" not in annotation):
                 yield Finding(key, f"must be {describe(syntax, None)}", written)
             elif key == "seed" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
                 yield Finding(key, f"must be between 0 and {LARGEST_SEED}", written)
@@ -105,7 +111,9 @@ def check_tags(view: ConfigView) -> Iterator[Finding]:
     if isinstance(tags, dict):
         for name, wanted in tags.items():
             if not isinstance(wanted, bool) and wanted is not None and wanted is not UNKNOWN:
-                yield Finding(f"tags.{name}", "a tag is switched on with true and off with false", raw["tags"][name])
+                remedy = f"Write tags.{name}=true, or the text '{name}={wanted}' in a list"
+                rule = f"a tag is switched on with true and off with false. {remedy}"
+                yield Finding(f"tags.{name}", rule, raw["tags"][name])
     elif isinstance(tags, list):
         for position, tag in enumerate(tags):
             if not isinstance(tag, str) and tag is not UNKNOWN:

@@ -155,9 +155,9 @@ def _unusable(target: str) -> str | None:
 
 def _short_path(target: str) -> str:
     """Return the public path of one of Lightning's loggers: without the module that defines it."""
-    *package, _, name = target.split(".")
-    is_logger = package == ["lightning", "pytorch", "loggers"]
-    return ".".join([*package, name]) if is_logger else target
+    package, _, name = target.rpartition(".")
+    is_logger = package.startswith("lightning.pytorch.loggers.") and package.count(".") == 3
+    return f"lightning.pytorch.loggers.{name}" if is_logger else target
 
 
 @cache

@@ -31,7 +31,7 @@ def findings(*overrides: str, config_name: str = "train") -> list[str]:
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         try:
             cfg = compose(config_name, overrides=list(overrides), return_hydra_config=True)
-        except HYDRA_ERRORS as error:
+        except (*HYDRA_ERRORS, TypeError) as error:
             explained = explain_composition(error, overrides, config_name)
             assert explained is not None
             return explained.findings

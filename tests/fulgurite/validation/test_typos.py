@@ -56,7 +56,7 @@ TYPED = [
     ("hydra/launcher=basc", "there is no hydra/launcher 'basc'. Did you mean 'basic'?"),
     ("data.batch_size=1,2", "Add -m to run one job each, or write 'data.batch_size=[1,2]' for a list"),
     ("trainer.max_epochs", "has no value. Write trainer.max_epochs=<value>"),
-    ("seed=[1,", "cannot be read"),
+    ("seed=[1,", "no value follows the comma"),
     ("hydra.job.num=abc", "value 'abc' of type 'str' could not be converted to Integer"),
     ("+model.new_param=owo", "Classifier takes no argument 'new_param'. It takes net, num_classes"),
     ("+model.optimiser=1", "Classifier takes no argument 'optimiser'. Did you mean 'optimizer'?"),
