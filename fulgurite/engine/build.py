@@ -27,10 +27,10 @@ from fulgurite.distributed.process_group import cluster_environment_plugin, conf
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.components.arguments import with_attributes
 from fulgurite.engine.components.causes import first_cause
-from fulgurite.engine.components.kinds import check_kinds, require_kind
+from fulgurite.engine.components.kinds import check_kinds, require_kind, require_steps
 from fulgurite.engine.components.steps import ScheduleLength
 from fulgurite.engine.instrument import harden
-from fulgurite.engine.monitored import monitoring_callbacks, require_steps
+from fulgurite.engine.monitored import monitoring_callbacks
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import build_guarded

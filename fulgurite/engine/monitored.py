@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.lightning import active_names
@@ -136,23 +135,6 @@ def require_metric(name: str, metrics: Mapping[str, float]) -> float:
     if name not in metrics:
         raise UserError(describe_missing("optimized_metric", name, list(metrics), "the run logs"))
     return metrics[name]
-
-
-def require_steps(model: LightningModule, cfg: DictConfig) -> None:
-    """Require the step methods that a run calls, before it trains.
-
-    Raises:
-        ConfigError: The model lacks `training_step` or `test_step`, one line each.
-    """
-    lines = []
-    trains, tests = bool(cfg.get("train")), bool(cfg.get("test", True))
-    for key, is_needed, step in (("train", trains, "training_step"), ("test", tests, "test_step")):
-        if is_needed and not is_overridden(step, model):
-            remedy = f"Add one, or set {key}=false" if key in cfg else "Add one"
-            given = f"{key}=true" if key in cfg else "model"
-            lines.append(f"{given}: {type(model).__name__} has no {step}. {remedy}.")
-    if lines:
-        raise ConfigError(lines)
 
 
 def _monitors(node: Any, key: str) -> Iterator[tuple[str, str]]:

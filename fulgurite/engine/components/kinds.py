@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
@@ -61,6 +62,23 @@ def require_kind(built: Any, key: str) -> None:
     kind = KINDS.get(key) or GROUPS.get(key.partition(".")[0])
     if kind is not None and not isinstance(built, kind):
         raise ConfigError([_describe(key, type(built), kind)])
+
+
+def require_steps(model: LightningModule, cfg: DictConfig) -> None:
+    """Require the step methods that a run calls, before it trains.
+
+    Raises:
+        ConfigError: The model lacks `training_step` or `test_step`, one line each.
+    """
+    lines = []
+    trains, tests = bool(cfg.get("train")), bool(cfg.get("test", True))
+    for key, is_needed, step in (("train", trains, "training_step"), ("test", tests, "test_step")):
+        if is_needed and not is_overridden(step, model):
+            remedy = f"Add one, or set {key}=false" if key in cfg else "Add one"
+            given = f"{key}=true" if key in cfg else "model"
+            lines.append(f"{given}: {type(model).__name__} has no {step}. {remedy}.")
+    if lines:
+        raise ConfigError(lines)
 
 
 def _describe(key: str, found: type[Any], kind: type[Any]) -> str:

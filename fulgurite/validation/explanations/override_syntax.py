@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 
 from fulgurite.core.errors import suggest_or_list
+from fulgurite.core.redact import is_secret_key
 
 _CLOSES = {"[": "]", "{": "}", "(": ")"}
 _KEY = re.compile(r"(~|\+{0,2})[A-Za-z_$][\w$./@-]*", re.ASCII)  # or a group with the package that it goes to
@@ -17,6 +18,7 @@ _NO_PAIR = re.compile(r"\{\s*[^{}:]+\}|\{[^{}:]+,|,[^{}\[\]:,]+\}|:\s*[},]")
 _SPECIAL = re.compile(r"[^\w\s/\\+.$%*@?|:,\[\]{}()'\"-]|[^\x00-\x7f]")  # Hydra's grammar reads these in quotes only
 _EVALUATION = re.compile(r"while evaluating '.*?': (.*)")  # Hydra's error about a function
 _UNKNOWN = re.compile(r"Unknown function '(.*?)'\s+Available: (.*)")
+_IN_QUOTES = "cannot be read. Put a value with special characters in quotes"
 _NEXT = 12  # characters that show a place
 
 
@@ -63,6 +65,8 @@ def _explain(text: str, message: str) -> str:
     if name is None or name.end() < len(key):
         wrong = key[name.end() :] if name else key
         return f"a key cannot contain {wrong[0]!r}. Write <key>=<value>, with dots between the names of the key"
+    if is_secret_key(key):
+        return _IN_QUOTES
     if value.startswith("="):
         return f"has two equals signs. Write {key}={value.lstrip('=')}"
     return _explain_call(message) or _explain_value(value) or _ask_for_quotes(key, value)
@@ -81,8 +85,8 @@ def _ask_for_quotes(key: str, value: str) -> str:
         return "a dictionary has pairs: {<name>: <value>}. Write them"
     example = "" if re.search(r"""["'\[{]""", value) else f": '{key}=\"{value}\"'"
     found = _SPECIAL.search(value)
-    reason = f"cannot contain {found[0]!r}{_after(value, found.start())}" if found else "cannot be read"
-    return f"{reason}. Put a value with special characters in quotes{example}"
+    rule = _IN_QUOTES.replace("be read", f"contain {found[0]!r}{_after(value, found.start())}") if found else _IN_QUOTES
+    return f"{rule}{example}"
 
 
 def _explain_value(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def test_overrides_that_cannot_be_read() -> None:
         assert JARGON.search(line) is None
 
 
+def test_the_value_of_a_secret_is_not_shown() -> None:
+    for line in findings("+logger.x.api_key=={abc", "+vars.password=[abc", "token='abc"):
+        assert "abc" not in line
+        assert line.endswith("***: cannot be read. Put a value with special characters in quotes")
+
+
 def test_an_override_is_shown_as_it_was_typed() -> None:
     typed = "tags={b: c}"
     set_context(ProcessContext(argv=["train.py", typed]))
@@ -79,9 +86,9 @@ CIRCLES = {
 @pytest.mark.parametrize("name", CIRCLES)
 def test_a_config_that_includes_itself(name: str, tmp_path: Path) -> None:
     files, guilty, circle = CIRCLES[name]
-    search = [*(with_file(tmp_path, f"experiment/{file}.yaml", f"{HEADER}defaults:\n{files[file]}") for file in files)][
-        0
-    ]
+    search: Sequence[str] = ()
+    for file, entries in files.items():
+        search = with_file(tmp_path, f"experiment/{file}.yaml", f"{HEADER}defaults:\n{entries}")
     number = 4 if "_self_" in files[guilty] else 3
     place = f"{tmp_path}/experiment/{guilty}.yaml:{number}"
     said = f"{place}: a config cannot include itself: {circle}. Remove the entry"
