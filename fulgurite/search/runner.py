@@ -22,6 +22,7 @@ from fulgurite.search.preflight import add_resume_overrides, check_search, print
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace, read_space
 from fulgurite.search.trials import TrialOutcome, Trials
+from fulgurite.study.sampler_state import refuse_unpickling_sampler
 from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_storage, study_name
 from fulgurite.sweeps.code_state import CodeState, print_status
 from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
@@ -44,6 +45,7 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, ov
         require_same_search(space, settings, resumed)
     check_search(space, settings, config, loader)
     sampler, pruner, num_points = make_sampler_and_pruner(sweeper, space.grid)
+    refuse_unpickling_sampler(sampler, is_own_storage=not sweeper.get("storage") and resumed is None)
     if num_points is not None:
         settings = replace(settings, n_trials=min(settings.n_trials, num_points))
     if options.get("dry_run"):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.hydra_targets import make_part
 from fulgurite.core.errors import UserError
+from fulgurite.study.sampler_state import PrivateSamplerState, State, pickled_state, refuse_unpickling_storage
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -51,6 +52,7 @@ def open_storage(sweeper: DictConfig, folder: Path) -> Any:
     optuna.logging.set_verbosity(logging.WARNING)
     storage = sweeper.get("storage")
     if OmegaConf.is_config(storage):
+        refuse_unpickling_storage(storage)
         return make_part(storage, "hydra.sweeper.storage")
     if not storage:
         _require_intact(folder.absolute() / STUDY_FILE)
@@ -100,15 +102,15 @@ class StoredStudy:
         self.storage, self.name = storage, name
         self.sampler = sampler or optuna.samplers.RandomSampler(seed=0)
         self.pruner = pruner or optuna.pruners.NopPruner()
+        self._sampler_state: State = {}
 
     def load(self) -> Study:
         """Load the study."""
         import optuna
 
+        storage: Any = PrivateSamplerState(optuna.storages.get_storage(self.storage), self._sampler_state)
         try:
-            return optuna.load_study(
-                study_name=self.name, storage=self.storage, sampler=self.sampler, pruner=self.pruner
-            )
+            return optuna.load_study(study_name=self.name, storage=storage, sampler=self.sampler, pruner=self.pruner)
         except KeyError as error:
             rule = "Set the hydra.sweeper.storage that the search was started with."
             raise UserError(f"hydra.sweeper.storage: does not contain the study {self.name!r}. {rule}") from error
@@ -162,6 +164,7 @@ class StoredStudy:
             copy = propose(replay)
             for step, value in trial.intermediate_values.items():
                 copy.report(value, step)
+        self._sampler_state.update(pickled_state(replay.get_trials(deepcopy=False)))
 
     def _create(self, storage: Any, directions: list[Any]) -> Study:
         import optuna
