@@ -17,6 +17,14 @@ def update_epoch_length(trainer: Trainer) -> None:
         fetcher.length = sized_len(fetcher.combined_loader)
 
 
+def default_val_check_batch(trainer: Trainer) -> float:
+    """Return the batches between two validations that Lightning computed when it made the training loaders."""
+    interval, batches = trainer.val_check_interval, trainer.fit_loop.max_batches
+    if isinstance(interval, int) or batches == float("inf"):
+        return interval if isinstance(interval, int) else batches
+    return max(1, int(batches * interval))
+
+
 def fetch_without_lookahead(trainer: Trainer) -> None:
     """Keep Lightning from fetching a batch ahead, which it does to find the last one of loaders without a length."""
     if trainer.fit_loop._data_fetcher is not None:

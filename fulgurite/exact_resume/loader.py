@@ -39,7 +39,7 @@ class PassStates(Protocol):
     def enter(self, loader: Any, state: dict[str, Any]) -> None:
         """Give the samplers the state that they had when the interrupted pass began."""
 
-    def settle(self) -> None:
+    def settle(self, loader: Any) -> None:
         """Give the samplers the state that they had when the run was saved."""
 
     def num_ahead(self) -> int:
@@ -165,7 +165,7 @@ class ExactLoader(DataLoader[Any]):
         # what was fetched ahead changed the samplers and the data set before they were saved
         ahead = list(islice(batches, saved.get("ahead", 0)))
         if states is not None:
-            states.settle()
+            states.settle(self)
         return chain(ahead, batches)
 
     def seeded_generators(self) -> list[Any]:

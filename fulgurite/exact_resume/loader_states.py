@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch.utils.data import Dataset
+from lightning.pytorch import Trainer
 
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
 from fulgurite.compat.lightning_loaders import reload_epochs, set_reload_epochs, set_up_validation
 from fulgurite.dataloading.patch import each_loader
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
+from fulgurite.exact_resume.objects.paths import is_same
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.user_state.attributes import Attributes, State
 from fulgurite.exact_resume.user_state.loader_owners import (
@@ -28,7 +26,6 @@ from fulgurite.exact_resume.user_state.loader_owners import (
     owners_of_kind,
 )
 
-SHARED = (Dataset, torch.nn.Module, LightningModule, LightningDataModule, Trainer, *GENERATORS)  # never copied
 DATA_KEYS = ("data", "data hparams", "model hparams")  # keys of what a data module makes its loaders from
 
 
@@ -48,8 +45,8 @@ class LoaderStates:
         self._calls: dict[str, dict[str, Any]] = {}  # what the loaders of a kind were made from
         self._loaded: dict[str, Any] = {}
         self._restored: State = {}  # attributes that the checkpoint restores
-        self._made: State = {}  # values of these attributes when a resumed run made its loaders
-        self._kept: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = []  # values of the position, in a replay
+        self._restored_with: dict[int, Any] = {}  # loader that an object of several was restored with
+        self._made: State = {}  # what these attributes were when a resumed run made its loaders
 
     # loader methods of the data module
 
@@ -80,16 +77,15 @@ class LoaderStates:
     def made(self, trainer: Trainer, kind: str, loaders: Any) -> None:
         """Take the values of new data sets and samplers as those of the start."""
         present = vars(trainer).setdefault(LOADERS, {})
-        former = {owner.key: owner.values for owner in owners_of_kind(present.get(kind, []), kind)}
+        former = {owner.key: owner.holder for owner in owners_of_kind(present.get(kind, []), kind)}
         present[kind] = list(each_loader(loaders))
         if self._attributes is None:
             return
         owners = list(owners_of_kind(present[kind], kind))
-        self._attributes.forget({owner.key for owner in owners if former.get(owner.key) is not owner.values})
+        self._attributes.forget({owner.key for owner in owners if former.get(owner.key) is not owner.holder})
         self._attributes.remember(trainer)
-        for owner in owners:
-            names = self._restored.get(owner.key, {}).keys() & owner.values.keys()
-            self._made[owner.key] = {name: _copy(owner.values[name]) for name in names}
+        if keys := tuple(owner.key for owner in owners if owner.key in self._restored):
+            self._made |= self._attributes.state_of(trainer, keys, self._restored)
 
     def start(self, trainer: Trainer) -> None:
         """Make the validation loaders that the interrupted run had, and count reloads as it did."""
@@ -113,19 +109,22 @@ class LoaderStates:
 
     def enter(self, loader: Any, state: State) -> None:
         """Give a loader's samplers and data sets the state that they had when the interrupted pass began."""
-        if self._attributes is None or self._trainer is None:
-            return
-        for owner in self._owners_of(loader):
-            made = self._made.pop(owner.key, {})
-            self._kept.append((owner.values, {name: owner.values[name] for name in made if name in owner.values}))
-            owner.values.update(made)
-        self._attributes.load_state_dict(self._trainer, state)
+        self._restore(loader, self._made)
+        self._restore(loader, state)
 
-    def settle(self) -> None:
+    def settle(self, loader: Any) -> None:
         """Give the samplers and data sets the state that they had when the run was saved."""
-        for values, kept in self._kept:
-            values.update(kept)
-        self._kept = []
+        self._restore(loader, self._restored)
+
+    def _restore(self, loader: Any, state: State) -> None:
+        """Restore what is not so already: the iterator of a container fails where the container is filled again."""
+        if self._attributes is not None and self._trainer is not None:
+            owners = [owner for owner in self._owners_of(loader) if owner.key in state]
+            # what several loaders share is restored with the first one, which fetched a batch by then
+            keys = tuple(o.key for o in owners if self._restored_with.setdefault(id(o.holder), loader) is loader)
+            present = self._attributes.state_of(self._trainer, keys, state)
+            changed = {key: _differing(state[key], present.get(key, {})) for key in keys}
+            self._attributes.load_state_dict(self._trainer, changed)
 
     def _owners_of(self, loader: Any) -> list[Owner]:
         loaders = [] if self._trainer is None else train_loaders(self._trainer)
@@ -148,14 +147,8 @@ class LoaderStates:
         self._loaded, self._restored = {**state, "calls": dict(state.get("calls", {}))}, attributes
 
 
-def _copy(value: Any) -> Any:
-    """Return a copy that shares data sets, modules and generators; the value itself if it has no copy."""
-    if isinstance(value, SHARED):
-        return value
-    try:
-        return deepcopy(value)
-    except Exception:  # noqa: BLE001 - a lock, a file: classes of users raise anything
-        return value
+def _differing(state: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain for name, plain in state.items() if not is_same(plain, present.get(name))}
 
 
 def _rng_position() -> tuple[Any, ...]:

@@ -68,8 +68,12 @@ def has_position(kind: Any) -> bool:
 
 @cache
 def can_make(kind: Any) -> bool:
-    """Return whether an object can be made from its attributes: its class is the user's and has no `__new__`."""
-    if not is_users(kind.__module__) or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
+    """Return whether an object can be made from its attributes: its class is the user's and has no `__new__`.
+
+    Data sets of torch, such as a Subset, hold nothing but their attributes.
+    """
+    is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset"
+    if not is_plain or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
         return False
     return kind.__new__ is object.__new__ or is_named_tuple(kind)
 

@@ -25,6 +25,7 @@ from fulgurite.exact_resume.objects.generator_states import (
 from fulgurite.exact_resume.objects.kinds import class_name, find_class, is_enum
 
 TENSORS = (torch.Tensor, torch.nn.Parameter)
+ARRAYS = (np.ndarray, np.memmap)
 BUFFERS = (array, bytearray)
 TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text describes, and what reads the text
     "path": (PurePath, Path),
@@ -43,7 +44,7 @@ TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text 
 @cache
 def is_leaf(kind: Any) -> bool:
     """Return whether objects of a class are saved as a whole."""
-    if kind in TENSORS or kind in BUFFERS or kind is np.ndarray or kind in GENERATORS:
+    if kind in TENSORS or kind in BUFFERS or kind in ARRAYS or kind in GENERATORS:
         return True
     ctypes_data = ctypes.c_int.__mro__[-2]
     return issubclass(kind, (np.generic, ctypes_data)) or is_enum(kind) or _text_name(kind) is not None

@@ -52,14 +52,16 @@ class Restorer:
         """
         if plain == KEPT:
             return current
+        kind, content = plain if isinstance(plain, list) else ("", "")
+        if kind in ("known", "same"):
+            found = self._known.get(content, current) if kind == "known" else self._objects.get(content, current)
+            restored = self._restored.get(content, found) if kind == "same" else found
+            if restored is not current:
+                self._changed.add(path)
+            return restored
         self._changed.add(path)
         if not isinstance(plain, list):
             return plain
-        kind, content = plain
-        if kind == "known":
-            return self._known.get(content, current)
-        if kind == "same":
-            return self._restored.get(content, self._objects.get(content, current))
         if kind == "object":
             restored = self._restore_object(content, current, path)
         elif kind in CONTAINERS:

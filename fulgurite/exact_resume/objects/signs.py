@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,32 @@ def _sum_of_words(flat: torch.Tensor) -> int:
 
 def _array_sign(value: np.ndarray[Any, Any], *, thorough: bool) -> tuple[Any, ...]:
     head = (value.dtype.str, value.shape)
+    mapped = _mapped(value)
+    if mapped is not None and not mapped.flags.writeable:
+        return head  # a file that is only read
     if value.dtype.hasobject:
         return *head, digest(repr(value.flat[:NUM_SAMPLED]).encode())
     if value.nbytes <= MAX_HASHED_BYTES:
         return *head, digest(np.ascontiguousarray(value).reshape(-1).view(np.uint8)) if value.size else b""
     sample = digest(np.ascontiguousarray(value.flat[:: value.size // NUM_SAMPLED]).view(np.uint8))
-    whole = thorough and value.flags.c_contiguous and value.base.__class__.__name__ != "mmap"
+    if mapped is not None:  # the time of its file shows a write without reading all of it
+        return *head, LargeSign(sample, None), _modified(mapped)
+    whole = thorough and value.flags.c_contiguous
     return *head, LargeSign(sample, _sum_of_words(torch.from_numpy(_words(value))) if whole else None)
+
+
+def _mapped(value: Any) -> np.memmap[Any, Any] | None:
+    """Return the array of a file in whose memory an array is."""
+    while isinstance(value, np.ndarray) and not isinstance(value, np.memmap):
+        value = value.base
+    return value if isinstance(value, np.memmap) else None
+
+
+def _modified(mapped: np.memmap[Any, Any]) -> int:
+    try:
+        return Path(mapped.filename).stat().st_mtime_ns if mapped.filename else 0
+    except OSError:
+        return 0
 
 
 def _words(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -177,6 +177,7 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
         self._is_sized = _is_sized(order.own)
         self._draw: Callable[[int], Any] = _nothing  # of the pass that began last
         self._to_skip = 0
+        self._following: Any = None  # the batch that was drawn ahead to find the last one
 
     def __len__(self) -> int:
         return len(self._wrapped)
@@ -186,19 +187,24 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
         rng = ScopedRng()  # one a pass: it finds the same when the skipped batches are drawn again
         batches = rng.run(derive_seed("order", *key), iter, self._wrapped)
         self._draw = lambda batch: rng.run(derive_seed("order", *key, batch), _next, batches)
-        self._to_skip = self.num_skipped
+        self._to_skip, self._following = self.num_skipped, None
         return self._next_batches()
 
     def skip(self) -> None:
-        """Draw the batches that the run trained on; DataLoader makes two iterators where it has workers."""
+        """Draw the batches that the run trained on, and the one drawn ahead of them where there is no length.
+
+        DataLoader makes two iterators where it has workers.
+        """
         for batch in range(self._to_skip):
             self._draw(batch)
+        if self._to_skip and not self._is_sized:
+            self._following = self._draw(self._to_skip)
         self._to_skip = 0
 
     def _next_batches(self) -> Iterator[SeededIndices]:
         self.skip()
         key, first, draw = batch_key(self.sampler), self.num_skipped, self._draw
-        following = None if self._is_sized else draw(first)
+        following = self._following if first or self._is_sized else draw(first)
         for batch in count(first):
             indices = draw(batch) if self._is_sized else following
             if indices is None:

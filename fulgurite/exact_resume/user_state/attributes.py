@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -11,12 +11,17 @@ from lightning.pytorch import Trainer
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
+from fulgurite.exact_resume.objects.paths import changed_paths
 from fulgurite.exact_resume.objects.restoring import MISSING, Restorer
 from fulgurite.exact_resume.objects.walk import Walk, scan
 from fulgurite.exact_resume.user_state.loader_owners import Owner
 from fulgurite.exact_resume.user_state.owners import known_objects, owners
 
 REMOVED = ["removed", None]  # in place of an attribute that was there at the start
+REPLACED = (
+    "this attribute was replaced, and its loader still has the former object, as a resumed run has not. Change the "
+    "object in place, or make the loaders again (trainer.reload_dataloaders_every_n_epochs=1)."
+)
 
 State = dict[str, dict[str, Any]]  # converted values by owner and name
 
@@ -30,15 +35,20 @@ class Attributes:
         self._owners: set[str] = set()  # keys of the owners whose signs are taken
         self._changed: set[str] = set()
         self._names: dict[str, tuple[str, set[str]]] = {}  # class and attributes at the start, by owner
+        self._in_loaders: dict[str, tuple[str, Any]] = {}  # owner and object of attributes that loaders read, by path
 
     def remember(self, trainer: Trainer) -> None:
         """Take the present values of new owners as those of the start, and new objects as made by each start."""
         walk = Walk(known_objects(trainer))
         found = list(owners(trainer))
         new = {owner.key for owner in found} - self._owners
+        held = {id(owner.holder): owner.key for owner in found if owner.holder is not None}
         prefixes = tuple(f"{key}." for key in new)
         for owner, name, value in _attributes(found):
-            is_new = owner.key in new
+            # the code of samplers that are made later uses more variables of a module
+            is_new = owner.key in new or not (owner.restores or f"{owner.key}.{name}" in self._start)
+            if id(value) in held:
+                self._in_loaders[f"{owner.key}.{name}"] = held[id(value)], value
             for path, _, node in scan(walk, value, f"{owner.key}.{name}", signed=is_new):
                 if is_new:
                     self._start.setdefault(path, node.sign)
@@ -55,6 +65,7 @@ class Attributes:
         """Forget the values of owners whose objects were replaced."""
         prefixes = tuple(f"{key}." for key in keys)
         self._owners -= set(keys)
+        self._in_loaders = {path: held for path, held in self._in_loaders.items() if held[0] in self._owners}
         self._names = {key: names for key, names in self._names.items() if key in self._owners}
         for paths in (self._start, self._existing):
             for path in [path for path in paths if path.startswith(prefixes)]:
@@ -72,24 +83,30 @@ class Attributes:
             names: Whether to name what cannot be saved.
             thorough: Whether large tensors and lists are read as a whole, to name their changes.
         """
-        state = State()
-        walk = Walk(known_objects(trainer), thorough=thorough)
         found = [owner for owner in owners(trainer) if owner.key in self._owners and (not keys or owner.key in keys)]
         report = partial(_report, {owner.key: owner for owner in found} if names else {})
+        walk = Walk(known_objects(trainer), thorough=thorough)
         encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
-        for owner, name, value in _attributes(found):
-            path = f"{owner.key}.{name}"
-            plain, changed = encoder.encode_part(value, path)
-            if changed and not owner.restores:
-                report(path, "changed, and a resumed run does not have the change")
-            elif changed and plain != KEPT:
-                state.setdefault(owner.key, {})[name] = plain
+        state = _encode(encoder, found, report)
+        # a reload at the start of the next epoch makes the loaders again
+        is_final = names and not (thorough and vars(trainer)["reload_dataloaders_every_n_epochs"])
+        for owner, name, value in _attributes(found if is_final else ()):
+            if value is not self._in_loaders.get(f"{owner.key}.{name}", ("", value))[1]:
+                name_inexact(f"{owner.name}.{name}", REPLACED)
         for owner in found:
             kind, start = self._names.get(owner.key, ("", set()))
             if kind == owner.name:
                 for name in start - owner.values.keys():
                     state.setdefault(owner.key, {})[name] = REMOVED
         return state
+
+    def state_of(self, trainer: Trainer, keys: tuple[str, ...], like: State) -> State:
+        """Return the present values of what changed in another state, of the owners with these keys."""
+        parts = [(f"{key}.{name}", plain) for key in keys for name, plain in like.get(key, {}).items()]
+        paths = {path for start, plain in parts for path in changed_paths(plain, start)}
+        found = [owner for owner in owners(trainer) if owner.key in self._owners and owner.key in keys]
+        encoder = Encoder(Walk(known_objects(trainer)), self._start, self._existing, paths, _ignore, is_part=True)
+        return _encode(encoder, found, _ignore, weights=True)
 
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
         """Restore what `state_dict` returned."""
@@ -113,6 +130,21 @@ class Attributes:
                     owner.values[name] = restored
 
 
+def _encode(
+    encoder: Encoder, found: Iterable[Owner], report: Callable[[str, str], None], *, weights: bool = False
+) -> State:
+    """Return the converted attributes of owners that changed; weights: of any size."""
+    state = State()
+    for owner, name, value in _attributes(found):
+        path = f"{owner.key}.{name}"
+        plain, changed = encoder.encode_part(value, path, weights=weights)
+        if changed and not owner.restores:
+            report(path, "changed, and a resumed run does not have the change")
+        elif changed and plain != KEPT:
+            state.setdefault(owner.key, {})[name] = plain
+    return state
+
+
 def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
     for owner in found:
@@ -124,6 +156,10 @@ def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
 def _is_own_method(name: str, value: Any) -> bool:
     """Return whether an attribute is the method of its name, as Lightning sets `forward` under several processes."""
     return isinstance(value, MethodType) and value.__func__ is getattr(type(value.__self__), name, None)
+
+
+def _ignore(path: str, reason: str) -> None:
+    """Name nothing."""
 
 
 def _report(owned: Mapping[str, Owner], path: str, reason: str) -> None:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.objects.kinds import closure, is_users, set_part
+from fulgurite.exact_resume.objects.kinds import is_users, parts_of, set_part
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
@@ -34,6 +35,7 @@ class Owner:
         remedy: What to write so that an object in an attribute is saved.
         is_saved: Whether a hook of the user saves what this module cannot.
         restores: Whether values can be restored; otherwise every change is named.
+        holder: The object itself, of a loader's.
     """
 
     key: str
@@ -43,6 +45,7 @@ class Owner:
     remedy: str
     is_saved: bool = False
     restores: bool = True
+    holder: Any = None
 
 
 def loader_owners(trainer: Trainer) -> Iterator[Owner]:
@@ -65,25 +68,39 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         place: Its kind and number.
     """
     remedy = "Make it a function of the index and the epoch, or set it from the data module"
-    for position, dataset in enumerate(datasets_of(loader)):
-        # those of a Subset or a ConcatDataset have keys of their own
-        inner = frozenset({"dataset", "datasets"} if next(_inside(dataset), None) is not None else ())
-        yield Owner(f"{place} data set {position}", type(dataset).__name__, vars(dataset), inner, remedy)
+    if (dataset := next(datasets_of(loader), None)) is not None:
+        values = _values_of(dataset)
+        yield Owner(f"{place} data set", type(dataset).__name__, values, frozenset(), remedy, holder=dataset)
     remedy = "Make it a function of the epoch that set_epoch sets"
     for path, sampler in samplers_of(loader):
         # data sets and samplers have keys of their own, and Lightning sets the epoch
         excluded = {"data_source", "dataset", *(["epoch"] if hasattr(sampler, "set_epoch") else [])}
         excluded |= {
-            name for name, value in vars(sampler).items() if name.startswith(LIGHTNING) or _holds_samplers(value)
+            attribute
+            for attribute, value in vars(sampler).items()
+            if attribute.startswith(LIGHTNING) or _holds_samplers(value)
         }
-        yield Owner(f"{place} {path}", type(sampler).__name__, vars(sampler), frozenset(excluded), remedy)
+        name = type(sampler).__name__
+        yield Owner(f"{place} {path}", name, vars(sampler), frozenset(excluded), remedy, holder=sampler)
     collate = collate_of(loader)
-    held: Any = getattr(collate, "__dict__", None)
-    if isinstance(collate, FunctionType):
-        held = Linked({**vars(collate), **closure(collate)}, partial(set_part, collate))
-    if held and not isinstance(collate, MethodType):  # the object of a method has a key of its own
-        name = getattr(collate, "__qualname__", type(collate).__qualname__)
-        yield Owner(f"{place} collate_fn", name, held, frozenset(), "Keep it in an attribute of the data module")
+    holder = collate.__self__ if isinstance(collate, MethodType) else collate
+    # data sets and what Lightning calls have keys of their own
+    if not isinstance(holder, (LightningDataModule, LightningModule, Dataset, type)) and (held := _values_of(holder)):
+        name = getattr(holder, "__qualname__", type(holder).__qualname__)
+        remedy = "Keep it in an attribute of the data module"
+        yield Owner(f"{place} collate_fn", name, held, frozenset(), remedy, holder=holder)
+
+
+def _values_of(holder: Any) -> MutableMapping[str, Any]:
+    """Return what an object holds: its attributes, also those in slots, or the items of a container."""
+    if isinstance(holder, (list, dict, torch.Tensor, np.ndarray)):
+        return Linked({"items": holder}, _keep)
+    values, parts = getattr(holder, "__dict__", {}), parts_of(holder)
+    return values if values.keys() >= parts.keys() else Linked(parts, partial(set_part, holder))
+
+
+def _keep(name: str, value: Any) -> None:
+    """Do nothing: a container is restored in place."""
 
 
 def collate_of(loader: Any) -> Any:
@@ -118,7 +135,7 @@ def datasets_of(loader: Any) -> Iterator[Any]:
 
 def _nested(dataset: Any, depth: int = 5) -> Iterator[Any]:
     """Yield the data set of the user, and those inside it."""
-    if dataset is None or depth == 0 or not hasattr(dataset, "__dict__"):
+    if dataset is None or depth == 0:
         return
     if type(dataset).__module__.startswith("fulgurite."):
         yield from _nested(vars(dataset).get("_wrapped"), depth)
@@ -129,7 +146,8 @@ def _nested(dataset: Any, depth: int = 5) -> Iterator[Any]:
 
 
 def _inside(dataset: Any) -> Iterator[Any]:
-    inner = vars(dataset).get("dataset", vars(dataset).get("datasets"))
+    values = getattr(dataset, "__dict__", {})
+    inner = values.get("dataset", values.get("datasets"))
     for each in inner if isinstance(inner, (list, tuple)) else [inner]:
         if isinstance(each, Dataset):
             yield each

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fulgurite.compat.lightning_loaders import default_val_check_batch
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.user_state.callback_settings import (
     callback_settings,
@@ -33,7 +34,7 @@ Changes = dict[str, list[Any]]  # by setting, the value at the start, where ther
 def read_settings(trainer: Trainer) -> dict[str, Any]:
     """Return the present settings that are numbers, text or None, also attributes that user code gave the trainer."""
     own = {name: value for name, value in vars(trainer).items() if not name.startswith("_") and name not in NO_SETTINGS}
-    if own["val_check_batch"] is None:  # there are no loaders yet
+    if own["val_check_batch"] in (None, default_val_check_batch(trainer)):  # Lightning computes it with the loaders
         del own["val_check_batch"]
     values = own | {name: attrgetter(name)(trainer) for name in OF_PARTS} | callback_settings(trainer)
     return {name: value for name, value in values.items() if isinstance(value, PLAIN)}

@@ -111,7 +111,6 @@ class UserState:
 
     def keep_restored(self, trainer: Trainer) -> None:
         """Keep the restored optimizers, schedulers and settings until `restore`, once, before hooks change them."""
-        self._start_settings.setdefault("val_check_batch", vars(trainer)["val_check_batch"])
         if self._loaded and not self._kept_settings:
             self._restored.keep_optimizers(trainer)
             self._kept_settings = read_settings(trainer)

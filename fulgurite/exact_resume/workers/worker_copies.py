@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users
+from fulgurite.exact_resume.objects.leaves import is_leaf
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
 from fulgurite.exact_resume.order.reachable import attributes, reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
@@ -27,7 +30,7 @@ CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticm
 UNSEEDED = "generator"  # the fingerprint of any generator that is not known
 SLOT_BYTES = 2048  # of the names that one worker reports
 REASON = (
-    "its copies in DataLoader workers are not those that a resumed run gives them. "
+    "DataLoader workers change it, and a resumed run does not give them what they had. "
     "Make it a function of the index and the epoch, or set data.num_workers=0."
 )
 
@@ -101,7 +104,7 @@ def make_watch(loader: Any) -> WorkerWatch | None:
 def _fingerprints(roots: tuple[Any, ...], seeded: list[Any]) -> dict[str, list[Any]]:
     """Return fingerprints of what roots reach, by name: one for each object of a class."""
     state, reached = _reached_state(*roots)
-    known = Known((value, "") for value in [*reached, *seeded])
+    known = Known((value, "") for value in [*filter(_is_apart, reached), *seeded])
     return {name: [_fingerprint(value, known) for value in values] for name, values in state.items()}
 
 
@@ -122,18 +125,41 @@ def _reached_state(*roots: Any) -> tuple[dict[str, list[Any]], list[Any]]:
     return found, reached
 
 
+def _is_apart(value: Any) -> bool:
+    """Return whether what an object holds is no part of the fingerprint of its holder.
+
+    What code and objects of the user hold has names of its own. What objects of libraries keep between two calls, such
+    as the parameters of the last augmentation, is no state; of those of Python it is: a `multiprocessing.Value`.
+    """
+    kind: Any = type(value)
+    if isinstance(value, (*CODE, partial, *GENERATORS)):
+        return True
+    return not (is_leaf(kind) or kind.__module__.partition(".")[0] in sys.stdlib_module_names)
+
+
 def _values_of(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, FunctionType):
-        for name, part in {**vars(value), **closure(value)}.items():
+        for name, part in {**vars(value), **closure(value), **_defaults(value)}.items():
             yield f"{value.__qualname__}.{name}", part
         for namespace, name in variables(value):
             yield f"{namespace.get('__name__')}.{name}", namespace[name]
+    elif isinstance(value, partial):
+        function = getattr(value.func, "__qualname__", type(value.func).__qualname__)
+        yield from ((f"partial({function}) argument {number}", part) for number, part in enumerate(value.args, 1))
+        yield from ((f"partial({function}) {name}", part) for name, part in value.keywords.items())
     elif isinstance(value, type):
         for kind in value.__mro__:
             if is_users(kind.__module__):
                 yield from ((f"{kind.__qualname__}.{name}", part) for name, part in vars(kind).items())
     elif is_users(type(value).__module__):
         yield from ((f"{type(value).__qualname__}.{name}", part) for name, part in attributes(value).items())
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    """Return the default values of a function by argument."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    return {**dict(zip(names, values, strict=True)), **(function.__kwdefaults__ or {})}
 
 
 def name_worker_changes(trainer: Trainer) -> None:
@@ -151,7 +177,7 @@ def name_worker_copies(trainer: Trainer) -> None:
                 continue  # a stream is named where it has no state
             for name in _assigned_in(type(dataset), ("__getitem__", "__getitems__")):
                 # what starts as None is a file that a worker opens, or found by the worker's watch
-                if vars(dataset).get(name) is not None:
+                if getattr(dataset, "__dict__", {}).get(name) is not None:
                     name_inexact(f"{type(dataset).__qualname__}.{name}", REASON)
 
 

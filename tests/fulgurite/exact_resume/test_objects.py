@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -228,6 +229,11 @@ def _loader() -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.arange(9.0)), shuffle=True, generator=torch.Generator().manual_seed(2))
 
 
+def _file(size: int) -> np.memmap[Any, Any]:
+    with NamedTemporaryFile() as file:
+        return np.memmap(file.name, dtype="f8", mode="w+", shape=(size,))
+
+
 def _enlarge(bank: Bank) -> None:
     bank.append(torch.ones(1))
     bank.size = 1
@@ -240,6 +246,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "a class with __new__": (Needs, lambda v: setattr(v, "count", 1)),
     "a shared number": (lambda: multiprocessing.Value("i", 0), lambda v: setattr(v, "value", 2)),
     "a shared array": (lambda: multiprocessing.Array("d", 3), lambda v: v.__setitem__(1, 2.0)),
+    "a file": (lambda: _file(3), lambda v: v.__setitem__(1, 2.0)),
     "a module in a list": (lambda: [_hooked().requires_grad_(False)], lambda v: v[0].weight.add_(1.0)),
     "a closure": (_closure, lambda v: v()),
     "an attribute of a function": (_counted, lambda v: setattr(v, "calls", 1)),
@@ -363,6 +370,7 @@ def test_a_reference_to_what_a_checkpoint_saves_is_one_after_a_resume() -> None:
         (Average, lambda v: v.rows.append(torch.zeros(3_000_000)), "a.rows"),
         (Average, lambda v: v.rows.extend([float(number) for number in range(1_200_000)]), "a.rows"),
         (lambda: np.zeros(2_000_000), lambda v: v.__setitem__(1_234_567, 1.0), "a"),
+        (lambda: _file(2_000_000), lambda v: v.__setitem__(0, 1.0), "a"),
         (lambda: torch.zeros(4_000_000), lambda v: v.__setitem__(1_234_567, 1.0), "a"),
         (lambda: list(range(2_000_000)), lambda v: v.__setitem__(1_234_567, -1), "a"),
     ],
