@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+import time
 from pathlib import Path
 
 from fulgurite.core.errors import UserError
@@ -30,15 +32,17 @@ def require_own(path: Path) -> None:
 
 
 def make_private_folder(folder: Path) -> Path:
-    """Return a folder for pickles, which is created with its parents if it does not exist.
+    """Return a new folder below one for pickles, which is created with its parents if it does not exist.
+
+    Files that somebody put there before, under the name of a job to come, are not in the new one.
 
     Raises:
-        UserError: It exists, and other users own it or may write to it.
+        UserError: The folder exists, and other users own it or may write to it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     require_own(folder)
-    return folder
+    return Path(tempfile.mkdtemp(dir=folder, prefix=time.strftime("%m%d-%H%M%S-")))
 
 
 def _is_private_group(group: int) -> bool:

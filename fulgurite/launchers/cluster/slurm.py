@@ -28,6 +28,7 @@ from fulgurite.launchers.cluster.scheduler import (
 from fulgurite.launchers.job import RemoteJob
 from fulgurite.runs.sweep_ledger import ledger_state, record_event
 from fulgurite.sweeps.dispatch import NumberedJob
+from fulgurite.trust.ownership import make_private_folder, require_own
 
 SUBMITIT_DIR = ".submitit"  # in the sweep directory: submissions, logs and results
 NUMBER, TEXT, NONE = (int,), (str,), type(None)
@@ -99,7 +100,7 @@ def make_executor(settings: dict[str, Any], folder: Path) -> Any:
     """Return submitit's executor for the jobs of a sweep."""
     submitit = import_package("submitit", "slurm")
     executor = submitit.AutoExecutor(
-        folder=folder / SUBMITIT_DIR / "%j",
+        folder=make_private_folder(folder / SUBMITIT_DIR) / "%j",
         cluster=settings["cluster"],
         slurm_max_num_timeout=settings["max_num_timeout"],
         local_max_num_timeout=settings["max_num_timeout"],
@@ -169,6 +170,7 @@ class SlurmScheduler(Scheduler):
             time.sleep(0.5)
         if not handle.paths.result_pickle.exists():
             raise JobLost(self._describe_lost(handle))
+        require_own(handle.paths.folder.parent)  # submitit unpickles the result
         first = handle.task(0)  # the other tasks end with it
         if (error := first.exception()) is not None:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(("---", "You can check"))]
