@@ -56,8 +56,6 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
         name, equals, value = argument.partition("=")
         is_option = any(option.startswith(name) for option in _OPTIONS) and name != "--experiment"
         # argparse reads -experiment=x as several options of one letter
-        if len(name) > 2 and name != "--experiment" and "--experimental-rerun".startswith(name):
-            lines.append(f"{argument}: unpickles a config, which could run code. Pass resume=<run directory> instead")
         is_short = re.match(r"-[A-Za-z]\w", name) is not None and bool(equals) and name not in _WITH_VALUE
         if is_short or (len(name) > 2 and name.startswith("--") and not is_option):
             given = value if equals else "<value>"

@@ -49,8 +49,18 @@ def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
             unknown or excludes another.
     """
     refuse_unknown_options(overrides)
+    _refuse_pickled_config(overrides)
     _refuse_several_modes(overrides)
     return options_first(_expand(overrides, config_name))
+
+
+def _refuse_pickled_config(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if len(name) > len("--") and "--experimental-rerun".startswith(name) and name != "--experiment":
+            raise UserError(
+                f"{argument}: unpickles a config, which could run code. Pass resume=<run directory> instead"
+            )
 
 
 def _refuse_several_modes(arguments: Sequence[str]) -> None:
