@@ -15,6 +15,7 @@ from fulgurite.config.target_policy import LOOKUPS, STDLIB, STDLIB_MODULES, prob
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.core.project import project_root
+from fulgurite.validation.explanations.known_values import explain_known
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
 from fulgurite.validation.signatures.imports import find_broken_line
@@ -54,6 +55,7 @@ SHIPPED = {
     "src.data.augment": ("pixels",),
 }  # fmt: skip
 
+_FEW = 6  # choices that a line lists
 # Well-known numbers of these classes: (smallest meaningful value, in words).
 RANGES: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("lr", "weight_decay", "momentum", "min_delta", "dropout"), (0, "0 or more")),
@@ -222,11 +224,13 @@ def _check_value(value: Any, written: Any, key: str, parameter: Parameter, targe
         if is_strict and not _is_whole(value, parameter):
             yield Finding(key, _explain_value(value, written, name, parameter), written)
         elif not contradicts_default(parameter.annotation, parameter.module, parameter.default):
-            rule = f"{_explain_value(value, written, name, parameter)}. The value is passed as it is"
+            rule = f"{_explain_value(value, written, name, parameter)}. The value is passed as it is".replace("?.", "?")
             yield Finding(key, rule, written, is_warning=True)
     elif isinstance(value, dict) and _wants_target(value, parameter, is_strict=is_strict):
         rule = _explain_value(value, written, name, parameter)
         yield Finding(key, rule if is_strict else f"{rule}, if the class does not", is_warning=not is_strict)
+    elif is_strict and (rule := explain_known(target, parameter.name, value)):
+        yield Finding(key, rule, written)
     elif is_strict:
         yield from check_range(value, written, key)
 
@@ -253,8 +257,9 @@ def _is_whole(value: Any, parameter: Parameter) -> bool:
 def _explain_value(value: Any, written: Any, name: str, parameter: Parameter) -> str:
     wanted = describe(parameter.annotation, parameter.module)
     if isinstance(value, str):
-        if near := did_you_mean(value, choices(parameter.annotation, parameter.module)):
-            return f"not a value of {name}{near}"
+        options = choices(parameter.annotation, parameter.module)
+        if near := did_you_mean(value, options):
+            return f"{f'{name} wants {wanted}' if len(options) <= _FEW else f'not a value of {name}'}{near}"
         if isinstance(written, str) and written.startswith("${oc.env:"):
             return f"{name} wants {wanted}, and an environment variable is text. Write ${{oc.decode:{written}}}"
         if value == "None":

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 
+from fulgurite.validation.signatures.enums import accepts, choices_of, enum_members
 from fulgurite.validation.signatures.resolve import resolve
 from fulgurite.validation.signatures.source import Definition, Module
 
@@ -88,6 +89,8 @@ def _match_member(value: Value, member: ast.expr, module: Module | None) -> Matc
     if name in _PLAIN:
         return Match.YES
     found = _definition(member, module) if name not in _ANYTHING else None
+    if found is not None and (members := enum_members(found)):
+        return {True: Match.YES, False: Match.NO, None: Match.UNKNOWN}[accepts(members, value)]
     return Match.OBJECT if found is not None and found.is_class and not _may_be_plain(found) else Match.UNKNOWN
 
 
@@ -144,9 +147,14 @@ def _as_yaml(value: Value) -> Value:
 
 
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:
-    """Return all values that a `Literal` in an annotation allows."""
-    found = [member.value for member, _ in _members(annotation, module) if isinstance(member, ast.Constant)]
-    return list(dict.fromkeys(str(item) for item in found if item is not None))
+    """Return all values that each `Literal` and each Enum in an annotation allows."""
+    found: list[str] = []
+    for member, home in _members(annotation, module):
+        if isinstance(member, ast.Constant):
+            found += [str(member.value)] if member.value is not None else []
+        elif (definition := _definition(member, home)) is not None:
+            found += choices_of(enum_members(definition))
+    return list(dict.fromkeys(found))
 
 
 def describe(annotation: ast.expr | None, module: Module | None) -> str:
@@ -164,9 +172,13 @@ def _describe_member(member: ast.expr, module: Module | None) -> str:
         size = len(member.slice.elts)
         return "a list" if ast.unparse(member.slice.elts[-1]) == "..." else f"a list of {size}"
     if isinstance(member, ast.Subscript) and name in {"list", "List", "Sequence", "Iterable"}:
-        item = ast.unparse(member.slice)
-        return f"a list ({describe(member.slice, module) if item.startswith('Literal[') else f'{item} each'})"
-    return _PLAIN[name][1] if name in _PLAIN else f"an object ({name})"
+        inner = f"{ast.unparse(member.slice)} each"
+        return f"a list ({describe(member.slice, module) if choices(member.slice, module) else inner})"
+    if name in _PLAIN:
+        return _PLAIN[name][1]
+    definition = _definition(member, module)
+    listed = ", ".join(map(repr, choices_of(enum_members(definition)))) if definition is not None else ""
+    return f"one of {listed} ({name})" if listed else f"an object ({name})"
 
 
 def _members(

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from fulgurite.config.compose import compose
+from fulgurite.config.view import ConfigView
 from fulgurite.engine.build import build
+from fulgurite.validation.targets import check_targets
 from fulgurite.validation.validate import validate
 from tests.support.compose import findings, with_file
 from tests.support.own_code import own_package
@@ -16,9 +20,10 @@ from tests.support.own_configs import CONFIGS, SMALL
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_package(tmp_path_factory.mktemp("own")):
-        yield
+def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("own")
+    with own_package(folder):
+        yield folder
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -56,3 +61,58 @@ def test_a_value_that_an_annotation_excludes_is_a_warning_once(
     assert [record.getMessage().rpartition("model.")[2] for record in caplog.records] == [
         "width=0.5: Plain wants a whole number. The value is passed as it is"
     ]
+
+
+MODES = """
+from enum import Enum, auto
+from typing import List, Literal, Optional
+
+
+class Mode(Enum):
+    LOW = 1
+    HIGH = 2
+
+
+class Size(str, Enum):
+    SMALL = "s"
+    BIG = "b"
+
+
+class Step(Enum):
+    ONE = auto()
+    TWO = auto()
+
+
+class Open(Enum):
+    A = "a"
+
+    @classmethod
+    def _missing_(cls, value):
+        return cls.A
+
+
+class Net:
+    def __init__(self, mode: Mode = Mode.LOW, size: Optional[Size] = None, step: "Step" = Step.ONE,
+                 act: Literal["relu", "tanh"] = "relu", modes: List[Mode] = (), any_: Open = Open.A):
+        pass
+"""
+# arguments, what is said of each
+CHOICES = {
+    "{mode: medium}": "mode=medium: Net wants one of 'LOW', 'HIGH' (Mode)",
+    "{mode: 3}": "mode=3: Net wants one of 'LOW', 'HIGH' (Mode)",
+    "{size: xl}": "size=xl: Net wants one of 's', 'b' (Size) or null",
+    "{step: three}": "step=three: Net wants one of 'ONE', 'TWO' (Step)",
+    "{act: gelu}": "act=gelu: Net wants 'relu' or 'tanh'. Did you mean 'relu'?",
+    "{modes: [LOW, medium]}": "modes: Net wants a list (one of 'LOW', 'HIGH' (Mode))",
+    "{mode: LOW, size: s, step: ONE, act: tanh, modes: [low, 2], any_: x}": "",  # by name or by value
+    "{mode: 2, size: BIG, step: 2, any_: b}": "",
+}
+
+
+@pytest.mark.parametrize("given", CHOICES)
+def test_a_value_that_an_enum_or_a_literal_lacks_is_named_with_the_choices(given: str, own_code: Path) -> None:
+    (own_code / "owncode/modes.py").write_text(MODES)
+    cfg = OmegaConf.create({"vars": {"net": {"_target_": "owncode.modes.Net", **yaml.safe_load(given)}}})
+    found = [finding for finding in check_targets(ConfigView(cfg)) if finding.is_warning]
+    said = [f"vars.net.{CHOICES[given]}"] if CHOICES[given] else []
+    assert [finding.line.removesuffix(" The value is passed as it is").removesuffix(".") for finding in found] == said
