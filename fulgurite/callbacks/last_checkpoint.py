@@ -16,8 +16,8 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__)
 
 NEVER_SAVED = (
-    "%s: a validation follows every optimizer step (trainer.val_check_interval), and no state can be saved right "
-    "after one. A killed run resumes from the start of its epoch."
+    "%s: a validation follows every optimizer step (trainer.val_check_interval)%s, and no state can be saved right "
+    "after one. A run that is killed there resumes from the start of its epoch."
 )
 
 
@@ -92,7 +92,7 @@ class LastCheckpoint(ModelCheckpoint):
         # a remainder of 0: each batch that ends an accumulation is validated after
         is_never = interval is not None and trainer.accumulate_grad_batches % interval == 0
         if self.every_n_train_steps is not None and is_never and not vars(trainer)["fast_dev_run"]:
-            self._warn_never_saved()
+            self._warn_never_saved(trainer)
         if self._resumed_between_epochs:
             # with max_steps Lightning 2.6 treats every resumed run as amid an epoch
             trainer.fit_loop.epoch_loop.restarting = False
@@ -116,11 +116,13 @@ class LastCheckpoint(ModelCheckpoint):
         elif self._has_validated and self._has_stepped:
             self._num_blocked += 1
             if self._num_blocked == 2:  # of manual optimization: its steps are not known before
-                self._warn_never_saved()
+                self._warn_never_saved(trainer)
 
-    def _warn_never_saved(self) -> None:
+    def _warn_never_saved(self, trainer: Trainer) -> None:
+        every = trainer.check_val_every_n_epoch or 1
+        epochs = f" in the epochs that validate (trainer.check_val_every_n_epoch={every})" if every > 1 else ""
         if not self._has_warned:
-            log.warning(NEVER_SAVED, type(self).__name__)
+            log.warning(NEVER_SAVED, type(self).__name__, epochs)
         self._has_warned = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from fulgurite.compat.buffers import CHANGED_BUFFERS, Shapes, buffer_shapes, load_changed_buffers
 from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_epoch
 from fulgurite.compat.lightning_results import restore_logged_results
+from fulgurite.compat.optimizer_states import keep_types_of_states
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
@@ -28,6 +29,7 @@ from fulgurite.exact_resume.user_state.metrics import (
     restore_logged_values,
     restore_metric_states,
 )
+from fulgurite.exact_resume.user_state.model_structure import evaluate_scripts_without_inference_mode
 from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
 from fulgurite.exact_resume.workers.worker_copies import name_worker_changes, name_worker_copies
 
@@ -73,6 +75,8 @@ class ExactResume(Callback):
         if stage != "fit":
             return
         self._trainer = trainer
+        keep_types_of_states(trainer)
+        evaluate_scripts_without_inference_mode(trainer)
         self._buffers = buffer_shapes(pl_module)
         name_unproven(trainer)
         self._user_state.begin(trainer)
@@ -186,6 +190,7 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes of the data sets, before hooks of the model change them."""
+        self._position = ""  # the sanity check is over
         self._user_state.start(trainer)
         name_worker_copies(trainer)
         self.keep_restored(trainer)

@@ -8,8 +8,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch.optim import Optimizer
 
 from fulgurite.checkpoints.matching import is_below
+from fulgurite.compat.optimizer_states import RESET, load_optimizer_state
 from fulgurite.core.errors import UserError
 
 # Keys of a parameter group that are not settings of the optimizer: its parameters, and what schedulers add.
@@ -30,30 +32,40 @@ class OverrideRestoredSettings(Callback):
         self.reset = set(reset)
         self.apply = [key.rpartition(".")[2] for key in apply]
         self._optimizers: list[dict[str, Any]] = []
+        self._positions: list[dict[int, int]] = []  # by optimizer, of the weights as built, by id
         self._schedulers: list[dict[str, Any]] = []
         self._patience: list[int] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy `patience` before Lightning restores it."""
+        vars(trainer)[RESET] = sorted(self.reset)
         self._patience = [callback.patience for callback in _early_stopping(trainer)]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the states as built."""
         self._optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers]
+        self._positions = [
+            {id(weight): position for position, weight in enumerate(_weights(optimizer))}
+            for optimizer in trainer.optimizers
+        ]
         self._schedulers = [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the restored values by the copies."""
-        for optimizer, built in zip(trainer.optimizers, self._optimizers, strict=True):
+        for optimizer, built, positions in zip(trainer.optimizers, self._optimizers, self._positions, strict=True):
             if "optimizer" in self.reset:
-                optimizer.load_state_dict(built)
-            for group, built_group in zip(optimizer.param_groups, built["param_groups"], strict=True):
+                _reset(optimizer, built, positions)
+            # a hook of the interrupted run may have added groups, of which the config says nothing
+            for group, built_group in zip(optimizer.param_groups, built.get("param_groups", ()), strict=False):
                 group.update(self._select(built_group, "initial_lr"))
         for config, built in zip(trainer.lr_scheduler_configs, self._schedulers, strict=True):
             if "scheduler" in self.reset:
                 config.scheduler.load_state_dict(built)
             else:
-                vars(config.scheduler).update(self._select(built, "base_lrs"))
+                selected = self._select(built, "base_lrs")
+                if "base_lrs" in selected:
+                    selected["base_lrs"] = [*selected["base_lrs"], *config.scheduler.base_lrs[len(built["base_lrs"]) :]]
+                vars(config.scheduler).update(selected)
         if "patience" in self.apply:
             for callback, patience in zip(_early_stopping(trainer), self._patience, strict=True):
                 callback.patience = patience
@@ -107,7 +119,7 @@ class LoadOptimizerState(Callback):
             }
             try:
                 # the checkpoint's own param_groups would restore its learning rate
-                optimizer.load_state_dict({"state": kept, "param_groups": settings})
+                load_optimizer_state(optimizer, {"state": kept, "param_groups": settings})
             except (ValueError, KeyError) as error:
                 raise UserError(
                     f"resume.mode=hotstart: the optimizer state in {self.source} does not fit ({error}). {remedy}"
@@ -124,7 +136,8 @@ class RequireSameOptimizer(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collect the names of the saved settings."""
         states = checkpoint.get("optimizer_states") or []
-        self._saved = [set().union(*(group.keys() for group in state["param_groups"])) for state in states]
+        # without configure_optimizers Lightning saves an empty state
+        self._saved = [set().union(*(group.keys() for group in state.get("param_groups", ()))) for state in states]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare them with the settings of the optimizers.
@@ -141,6 +154,21 @@ class RequireSameOptimizer(Callback):
                     f"which {type(optimizer).__name__} needs. Set the model.optimizer of that run, or load only the "
                     "weights with resume.mode=weights."
                 )
+
+
+def _reset(optimizer: Optimizer, built: Mapping[str, Any], positions: Mapping[int, int]) -> None:
+    """Give an optimizer its state as built; groups that a hook added keep their settings, and have no state."""
+    present = optimizer.state_dict()
+    for group, built_group in zip(present.get("param_groups", ()), built.get("param_groups", ()), strict=False):
+        group |= {name: value for name, value in built_group.items() if name not in ("params", "param_names")}
+    as_built = [positions.get(id(weight)) for weight in _weights(optimizer)]
+    states = built.get("state", {})
+    present["state"] = {number: states[old] for number, old in enumerate(as_built) if old in states}
+    load_optimizer_state(optimizer, present)
+
+
+def _weights(optimizer: Optimizer) -> list[Any]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MethodType
 from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fulgurite.compat.optimizer_states import RESET
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
 from fulgurite.exact_resume.objects.paths import changed_paths
 from fulgurite.exact_resume.objects.restoring import MISSING, Restorer
 from fulgurite.exact_resume.objects.walk import Walk, scan
-from fulgurite.exact_resume.user_state.loader_owners import Owner
+from fulgurite.exact_resume.user_state.loader_owners import Linked, Owner
 from fulgurite.exact_resume.user_state.owners import known_objects, owners
 
 REMOVED = ["removed", None]  # in place of an attribute that was there at the start
@@ -37,8 +39,13 @@ class Attributes:
         self._names: dict[str, tuple[str, set[str]]] = {}  # class and attributes at the start, by owner
         self._in_loaders: dict[str, tuple[str, Any]] = {}  # owner and object of attributes that loaders read, by path
 
-    def remember(self, trainer: Trainer) -> None:
-        """Take the present values of new owners as those of the start, and new objects as made by each start."""
+    def remember(self, trainer: Trainer, *, is_start: bool = False) -> None:
+        """Take the present values of new owners as those of the start, and new objects as made by each start.
+
+        Args:
+            trainer: The trainer of the run.
+            is_start: Whether hooks of the start made the objects of owners that are not new, too.
+        """
         walk = Walk(known_objects(trainer))
         found = list(owners(trainer))
         new = {owner.key for owner in found} - self._owners
@@ -54,8 +61,8 @@ class Attributes:
                     self._start.setdefault(path, node.sign)
                 elif node.form == "same" and path in self._start and node.sign.startswith(prefixes):
                     self._start[path] = node.sign  # an owner that comes first has it too now: a loader
-                if node.form in ("object", "opaque", "constant"):
-                    self._existing.setdefault(path, node.sign)
+                if node.form in ("object", "opaque", "constant") and (is_start or path not in self._existing):
+                    self._existing[path] = node.sign
         for owner in found:
             if owner.key in new and type(owner.values) is dict and owner.restores:
                 self._names[owner.key] = owner.name, set(owner.values) - owner.excluded
@@ -83,7 +90,8 @@ class Attributes:
             names: Whether to name what cannot be saved.
             thorough: Whether large tensors and lists are read as a whole, to name their changes.
         """
-        found = [owner for owner in owners(trainer) if owner.key in self._owners and (not keys or owner.key in keys)]
+        present = [owner for owner in owners(trainer) if owner.key in self._owners and (not keys or owner.key in keys)]
+        found = [self._at_start(owner) for owner in present]
         report = partial(_report, {owner.key: owner for owner in found} if names else {})
         walk = Walk(known_objects(trainer), thorough=thorough)
         encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
@@ -108,6 +116,16 @@ class Attributes:
         encoder = Encoder(Walk(known_objects(trainer)), self._start, self._existing, paths, _ignore, is_part=True)
         return _encode(encoder, found, _ignore, weights=True)
 
+    def _at_start(self, owner: Owner) -> Owner:
+        """Return an owner without items that came after the start: they are named as a change of the structure."""
+        if not owner.has_fixed_items:
+            return owner
+        values = {
+            name: tuple(item for number, item in enumerate(items) if f"{owner.key}.{name}[{number}]" in self._existing)
+            for name, items in owner.values.items()
+        }
+        return replace(owner, values=values)
+
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
         """Restore what `state_dict` returned."""
         walk, objects, present = Walk(known_objects(trainer)), dict[str, Any](), list(owners(trainer))
@@ -115,18 +133,19 @@ class Attributes:
             for path, found, node in scan(walk, value, f"{owner.key}.{name}", signed=False):
                 objects[path] = found
                 if node.form in ("object", "opaque", "constant"):
-                    self._existing.setdefault(path, node.sign)
+                    self._existing[path] = node.sign
         restorer = Restorer(walk, objects, trainer.strategy.root_device, self._changed)
+        reset = tuple(vars(trainer).get(RESET, ()))
         for owner in present:
             for name, plain in state.get(owner.key, {}).items():
-                if name in owner.excluded:
+                if name in owner.excluded or owner.key.startswith(reset):
                     continue
                 if plain == REMOVED:
                     owner.values.pop(name, None)
                     continue
                 current = owner.values.get(name, MISSING)
                 restored = restorer.restore(plain, current, f"{owner.key}.{name}")
-                if restored is not current:
+                if restored is not current or isinstance(owner.values, Linked):  # which may hold a copy
                     owner.values[name] = restored
 
 

@@ -29,7 +29,7 @@ def callback_settings(trainer: Trainer) -> dict[str, Any]:
         f"{key}.{name}": value
         for key, callback in callbacks_by_key(trainer)
         for name in _setting_names(cast("Hashable", type(callback)))
-        if isinstance(value := vars(callback).get(name), (bool, int, float, str, type(None)))
+        if isinstance(value := vars(callback).get(name, callback), (bool, int, float, str, type(None)))
     }
 
 

@@ -36,6 +36,7 @@ class Owner:
         is_saved: Whether a hook of the user saves what this module cannot.
         restores: Whether values can be restored; otherwise every change is named.
         holder: The object itself, of a loader's.
+        has_fixed_items: Whether values are tuples of which only items that were there at the start are saved.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Owner:
     is_saved: bool = False
     restores: bool = True
     holder: Any = None
+    has_fixed_items: bool = False
 
 
 def loader_owners(trainer: Trainer) -> Iterator[Owner]:

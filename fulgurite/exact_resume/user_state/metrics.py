@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricTracker
 
 from fulgurite.compat.lightning import set_state
 from fulgurite.compat.lightning_results import logged_results
@@ -18,13 +18,17 @@ LOGGED = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # of th
 
 def metric_states(model: LightningModule) -> dict[str, Any]:
     """Return the state of each torchmetrics module of a model, by its name."""
-    return {
+    states: dict[str, Any] = {
         name: {"state": metric.metric_state, "updates": metric.update_count} for name, metric in _named_metrics(model)
     }
+    return states | {name: {"steps": tracker.n_steps} for name, tracker in _named_trackers(model)}
 
 
 def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> None:
     """Restore what `metric_states` returned."""
+    for name, tracker in _named_trackers(model):
+        if (saved := states.get(name)) is not None:
+            _set_steps(tracker, saved["steps"])
     for name, metric in _named_metrics(model):
         if (saved := states.get(name)) is not None:
             set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
@@ -56,3 +60,13 @@ def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
 
 def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
+
+
+def _named_trackers(module: LightningModule) -> list[tuple[str, MetricTracker]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, MetricTracker)]
+
+
+def _set_steps(tracker: MetricTracker, num_steps: int) -> None:
+    """Give a tracker its number of metrics, of which a new one has none."""
+    for _ in range(num_steps - tracker.n_steps):
+        tracker.increment()

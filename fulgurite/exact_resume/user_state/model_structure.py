@@ -1,16 +1,22 @@
-"""Name what hooks change of a model's structure while it trains: its config makes the model of a resumed run."""
+"""Name what hooks change of a run's structure while it trains: its config makes the objects of a resumed run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from fulgurite.core.exactness import name_inexact
+from fulgurite.core.rank_logging import RankedLogger
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+log = RankedLogger(__name__)
 
 
 def model_structure(model: torch.nn.Module) -> dict[str, str]:
@@ -19,25 +25,62 @@ def model_structure(model: torch.nn.Module) -> dict[str, str]:
     for path, module in model.named_modules():
         if path:
             # a lazy module changes its class in the first batch
-            structure[path] = (getattr(type(module), "cls_to_become", None) or type(module)).__qualname__
+            structure[f"model.{path}"] = (getattr(type(module), "cls_to_become", None) or type(module)).__qualname__
         weights = module.parameters(recurse=False)
         hooks = chain(
             (getattr(module, name, None) for name in MODULE_HOOKS),
             (getattr(weight, name, None) for weight in weights for name in WEIGHT_HOOKS),
         )
-        structure[f"{path} hooks".strip()] = f"{sum(len(each or ()) for each in hooks)} hooks"
+        structure[f"model.{path} hooks" if path else "model hooks"] = f"{sum(len(each or ()) for each in hooks)} hooks"
     first: dict[int, str] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         shared = first.setdefault(id(weight), name)
-        structure[name] = f"weight of {shared}" if shared != name else "weight of its own"
+        structure[f"model.{name}"] = f"weight of {shared}" if shared != name else "weight of its own"
     return structure
+
+
+def run_structure(trainer: Trainer) -> dict[str, str]:
+    """Return what the config may change between two starts of a run: classes of its parts, and hooks of optimizers."""
+    callbacks = vars(trainer)["callbacks"]
+    theirs = [callback for callback in callbacks if not type(callback).__module__.startswith("fulgurite.")]
+    parts: dict[str, list[Any]] = {"model": [trainer.lightning_module], "callbacks": theirs}
+    parts["data"] = [getattr(trainer, "datamodule", None)]
+    if not any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):  # it replaces them itself
+        parts["lr_schedulers"] = [config.scheduler for config in trainer.lr_scheduler_configs]
+    structure = {name: ", ".join(type(part).__qualname__ for part in each) for name, each in parts.items()}
+    for number, optimizer in enumerate(trainer.optimizers):
+        structure[f"optimizer {number} hooks"] = f"{sum(len(hooks) for _, hooks in hooks_of(optimizer))} hooks"
+    return structure
+
+
+def hooks_of(holder: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the functions that are called with a module or an optimizer, by the name of what they follow."""
+    for name, part in vars(holder).items():
+        if name.endswith("_hooks") and isinstance(part, dict) and part:
+            yield name, tuple(part.values())
 
 
 def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Name each part that both have and that differs."""
     for name in [name for name in before if now.get(name, before[name]) != before[name]]:
         name_inexact(
-            f"model.{name}",
-            f"code changed it from {before[name]} to {now[name]} while the run trained, and a resumed run makes the "
-            "model of the config. Set it in __init__ or in configure_model, or let the run finish without a stop.",
+            name,
+            f"code changed it from {before[name] or 'none'} to {now[name] or 'none'} while the run trained, and a "
+            "resumed run makes it as its config says. Set it up in __init__, configure_model or on_train_start, or let "
+            "the run finish without a stop.",
         )
+
+
+def evaluate_scripts_without_inference_mode(trainer: Trainer) -> None:
+    """Evaluate a model with TorchScript modules under `no_grad`.
+
+    A script that ran in training first raises "Inference tensors cannot be saved for backward" under `inference_mode`
+    (torch 2.13). A new run evaluates first, in its sanity check, and a resumed one trains first.
+    """
+    if not any(isinstance(module, torch.jit.ScriptModule) for module in trainer.lightning_module.modules()):
+        return
+    loops = (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
+    if any(loop.inference_mode for loop in loops):
+        log.info("the model has TorchScript modules: it is evaluated as with trainer.inference_mode=false.")
+    for loop in loops:
+        loop.inference_mode = False

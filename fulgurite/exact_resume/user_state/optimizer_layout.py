@@ -1,16 +1,47 @@
-"""Save which weights each parameter group of an optimizer has, since code of the user may change it while it trains."""
+"""Find what code of the user changes of optimizers and schedulers while they train, beside their states."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
 from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.user_state.loader_owners import Owner
+from fulgurite.exact_resume.user_state.model_structure import hooks_of
 
 Layout = list[dict[str, Any]]  # by optimizer
+
+
+def optimizer_owners(trainer: Trainer) -> Iterator[Owner]:
+    """Yield the optimizers, with the attributes that are no part of their state, their hooks, and the schedulers."""
+    remedy = "Save it in state_dict and load_state_dict of the {}"
+    for number, optimizer in enumerate(trainer.optimizers):
+        kind: type = type(optimizer)
+        is_torchs = kind.__module__.startswith("torch.")
+        base = _optimizer_attributes() | {name for name in vars(optimizer) if is_torchs and name.startswith("_")}
+        saves = not is_torchs and getattr(kind, "state_dict", None) is not torch.optim.Optimizer.state_dict
+        values, key = vars(optimizer), f"optimizer {number}"
+        yield Owner(key, kind.__name__, values, base, remedy.format("optimizer"), saves)
+        hooks = dict(hooks_of(optimizer))
+        yield Owner(f"{key} hooks", kind.__name__, hooks, frozenset(), remedy.format("optimizer"), has_fixed_items=True)
+    for number, config in enumerate(trainer.lr_scheduler_configs):
+        scheduler: Any = config.scheduler
+        if hasattr(scheduler, "__dict__"):
+            values, kind = vars(scheduler), type(scheduler)
+            state: Any = scheduler.state_dict()
+            # a function, such as that of LambdaLR, is in no state
+            saved = {name for name, value in state.items() if value is values.get(name)} | {"optimizer"}
+            key = f"scheduler {number} {kind.__qualname__}"
+            yield Owner(key, kind.__name__, values, frozenset(saved), remedy.format("scheduler"))
+
+
+@cache
+def _optimizer_attributes() -> frozenset[str]:
+    return frozenset(vars(torch.optim.SGD([torch.zeros(1)]))) | {"step"}  # a scheduler wraps the method
 
 
 def optimizer_layout(trainer: Trainer) -> Layout:

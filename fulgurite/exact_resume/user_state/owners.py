@@ -7,19 +7,25 @@ from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning, Callback
+from lightning.pytorch.callbacks import BaseFinetuning, Callback, SpikeDetection
 from torchmetrics import Metric, MetricCollection
 
 from fulgurite.compat.buffers import unsaved_buffers
+from fulgurite.compat.script_modules import script_attributes
 from fulgurite.exact_resume.objects.walk import Known
 from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
 from fulgurite.exact_resume.user_state.loader_owners import Linked, Owner, all_loaders, loader_owners, seeded_generators
-from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS
+from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS, hooks_of
+from fulgurite.exact_resume.user_state.optimizer_layout import optimizer_owners
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 
-SAVED_BY_OWNER = {"_internal_optimizer_metadata", "_restarting"}  # BaseFinetuning's state_dict
+# callbacks of Lightning with state that it does not save, and what their state_dict has
+WITH_STATE: dict[type, frozenset[str]] = {
+    BaseFinetuning: frozenset({"_internal_optimizer_metadata", "_restarting"}),
+    SpikeDetection: frozenset({"mode", "warmup", "atol", "rtol", "bad_batches", "exclude_batches_path"}),
+}
+OF_TORCH = ("_dynamo", "_fsdp")  # how names begin that torch sets on weights
 
 
 def owners(trainer: Trainer) -> Iterator[Owner]:
@@ -35,18 +41,13 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
         yield Owner("data", type(datamodule).__name__, vars(datamodule), base, remedy, saves)
         yield Owner("data hparams", type(datamodule).__name__, datamodule.hparams, frozenset(), remedy, is_saved=True)
     for key, callback in callbacks_by_key(trainer):
-        if _is_library(type(callback)) and not isinstance(callback, BaseFinetuning):
+        if _is_library(type(callback)) and not isinstance(callback, tuple(WITH_STATE)):
             continue
         saves = _overrides(callback, Callback, ("state_dict", "on_save_checkpoint"))
         remedy = "Save it in state_dict and load_state_dict of the callback"
         name = type(callback).__qualname__
         yield Owner(f"callback {key}", name, vars(callback), _library_names(type(callback)), remedy, saves)
-    for number, optimizer in enumerate(trainer.optimizers):
-        if not type(optimizer).__module__.startswith("torch."):
-            base = frozenset(vars(torch.optim.SGD([torch.zeros(1)])))
-            remedy = "Save it in state_dict and load_state_dict of the optimizer"
-            saves = _overrides(optimizer, torch.optim.Optimizer, ("state_dict",))
-            yield Owner(f"optimizer {number}", type(optimizer).__name__, vars(optimizer), base, remedy, saves)
+    yield from optimizer_owners(trainer)
     yield from shared_owners(trainer)
 
 
@@ -56,9 +57,15 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
     remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
     unsaved = _unsaved_buffers(model)
     for path, module in model.named_modules():
+        key, name = f"model.{path}" if path else "model", type(module).__name__
+        if isinstance(module, Metric):
+            saved = frozenset(module.metric_state) | _attributes_of(_BareMetric)
+            yield Owner(key, name, vars(module), saved, "Make it a state with add_state")
         if isinstance(module, (Metric, MetricCollection)) or _is_in_metric(model, path):
             continue
-        key, name = f"model.{path}" if path else "model", type(module).__name__
+        if attributes := script_attributes(module):
+            linked = Linked(attributes, partial(setattr, module))
+            yield Owner(f"{key} script", name, linked, frozenset(), "Let register_buffer save it")
         # pruning and weight_norm compute `weight` from parameters `weight_orig`, `weight_g`
         computed = {name.rpartition("_")[0] or name for name, _ in module.named_parameters(recurse=False)}
         computed |= {name for name, _ in module.named_parameters(recurse=False)}
@@ -66,10 +73,10 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
         if buffers := {n: buffer for n, buffer in module.named_buffers(recurse=False) if id(buffer) in unsaved}:
             linked = Linked(buffers, partial(setattr, module))
             yield Owner(f"{key} buffers", name, linked, frozenset(), "Let register_buffer save it")
-        if hooks := _hooks_of(module):
-            yield Owner(
-                f"{key} hooks", name, hooks, frozenset(), "Keep it in an attribute of the model, which is saved"
-            )
+    remedy_of_hooks = "Keep it in an attribute of the model, which is saved"
+    hooks = _hooks_in(model)
+    yield Owner("model hooks", type(model).__name__, hooks, frozenset(), remedy_of_hooks, has_fixed_items=True)
+    yield Owner("model weights", type(model).__name__, _attributes_of_weights(model), frozenset(), remedy, saves)
     if (hparams := getattr(model, "hparams", None)) is not None:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
 
@@ -82,15 +89,42 @@ def _unsaved_buffers(model: LightningModule) -> set[int]:
     return {id(buffer) for module in model.modules() for buffer in unsaved_buffers(module)}
 
 
-def _hooks_of(module: torch.nn.Module) -> dict[str, Any]:
-    """Return the functions that are called with a module, its parameters or their gradients."""
-    own = {name: part for name, part in vars(module).items() if name.endswith("_hooks")}
-    weights = {
-        f"{name}.{kind}": getattr(weight, kind, None)
-        for name, weight in module.named_parameters(recurse=False)
-        for kind in WEIGHT_HOOKS
+def _hooks_in(model: LightningModule) -> dict[str, Any]:
+    """Return the functions that are called with modules, parameters or their gradients."""
+    found = {f"{path}.{name}": hooks for path, module in model.named_modules() for name, hooks in hooks_of(module)}
+    for name, weight in model.named_parameters():
+        for kind in WEIGHT_HOOKS:
+            if hooks := getattr(weight, kind, None):
+                found[f"{name}.{kind}"] = tuple(hooks.values())
+    return found
+
+
+def _attributes_of_weights(model: LightningModule) -> Linked:
+    """Return what code set on parameters and buffers themselves, by the name of the weight and of the attribute."""
+
+    def write(path: str, value: Any) -> None:
+        name, _, attribute = path.rpartition(".")
+        weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        if name in weights:
+            vars(weights[name])[attribute] = value
+
+    found = {
+        f"{name}.{attribute}": value
+        for name, weight in (*model.named_parameters(), *model.named_buffers())
+        for attribute, value in vars(weight).items()
+        if not attribute.startswith(OF_TORCH)
     }
-    return {name: tuple(part.values()) for name, part in {**own, **weights}.items() if isinstance(part, dict) and part}
+    return Linked(found, write)
+
+
+class _BareMetric(Metric):
+    """A metric without a state."""
+
+    def update(self) -> None:
+        """Do nothing."""
+
+    def compute(self) -> None:
+        """Do nothing."""
 
 
 def known_objects(trainer: Trainer) -> Known:
@@ -131,8 +165,8 @@ def _is_in_metric(model: LightningModule, path: str) -> bool:
 
 def _library_names(kind: type) -> frozenset[str]:
     """Return the attributes that a callback inherits from the library's or Lightning's classes."""
-    if issubclass(kind, BaseFinetuning):
-        return frozenset(SAVED_BY_OWNER)
+    if of_lightning := next((names for base, names in WITH_STATE.items() if issubclass(kind, base)), None):
+        return of_lightning
     names: set[str] = set()
     for base in kind.__mro__:
         if _is_library(base) and base is not Callback:

@@ -19,7 +19,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
-from fulgurite.exact_resume.user_state.model_structure import model_structure, name_changed_structure
+from fulgurite.exact_resume.user_state.model_structure import model_structure, name_changed_structure, run_structure
 from fulgurite.exact_resume.user_state.optimizer_layout import (
     Layout,
     align_groups,
@@ -60,9 +60,9 @@ class UserState:
 
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
-        self._start_structure = self._start_structure or model_structure(trainer.lightning_module)
+        self._start_structure = _structure(trainer)  # the last call counts: each start calls the hooks before it
         if self.attributes is not None:
-            self.attributes.remember(trainer)
+            self.attributes.remember(trainer, is_start=True)
 
     def before_loaders(self, trainer: Trainer) -> None:
         """Restore the settings that the trainer had when the loaders of the interrupted epoch were made."""
@@ -81,7 +81,7 @@ class UserState:
             "settings_at_loaders": self._settings_at_loaders,
             "structure": model_structure(model),
         }
-        name_changed_structure(self._start_structure, state["structure"])
+        name_changed_structure(self._start_structure, state["structure"] | run_structure(trainer))
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
             state["objects"] = self.attributes.state_dict(trainer, thorough=thorough)
@@ -120,6 +120,7 @@ class UserState:
         state, self._loaded = self._loaded, {}
         if amid_epoch:
             repeat_epoch_start(trainer)
+            self._start_structure = _structure(trainer)
         if not state:
             return
         self._restored.put_back(trainer)
@@ -130,6 +131,10 @@ class UserState:
         name_changed_structure(model_structure(trainer.lightning_module), state.get("structure", {}))
         if self.attributes is not None:
             self.attributes.load_state_dict(trainer, state.get("objects", {}))
+
+
+def _structure(trainer: Trainer) -> dict[str, str]:
+    return model_structure(trainer.lightning_module) | run_structure(trainer)
 
 
 def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:
@@ -170,8 +175,6 @@ def let_spike_detection_resume(trainer: Trainer) -> None:
     for callback in vars(trainer)["callbacks"]:
         if isinstance(callback, SpikeDetection):
             vars(callback).setdefault("running", callback.running_mean)
-            reason = "Lightning does not save its mean of the last losses. After a resume it begins with none."
-            name_inexact(f"callbacks.{type(callback).__name__}", reason)
 
 
 def name_unproven(trainer: Trainer) -> None:
@@ -189,7 +192,6 @@ UNPROVEN = {
     "again until the next pruning. Let it finish without a stop.",
     "StochasticWeightAveraging": "it adds an epoch for the model's batch norm, whose resume is not proven. Use "
     "EMAWeightAveraging, which resumes exactly.",
-    "SpikeDetection": "Lightning saves none of its running means. Let it finish without a stop.",
 }
 
 

@@ -45,7 +45,7 @@ CALLBACKS = [
         "ModelCheckpoint",
         arguments={"dirpath": "${paths.output_dir}/more", "every_n_train_steps": 2, "save_top_k": -1},
     ),
-    _callback("SpikeDetection", "callbacks.Spikes", expect="named", line="callbacks.Spikes"),
+    _callback("SpikeDetection", "callbacks.Spikes", watch=["Spikes.running_mean.mean_value_0"]),
 ]
 
 

@@ -1,0 +1,76 @@
+"""Load the state of an optimizer in the types in which it was saved.
+
+`torch.optim.Optimizer.load_state_dict` (torch 2.13) casts the state of a floating-point weight to the weight's dtype: a
+momentum in float64 is rounded, a mask or a counter becomes a float, and a deque loses its maximum length. torch has no
+argument against it. Nothing is imported before a function is called.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from copy import copy
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from torch import device
+    from torch.optim import Optimizer
+
+RESET = "_fulgurite_reset"  # attribute of a trainer: `optimizer` and `scheduler`, where the user resets their state
+MARK = "keeps_types"  # attribute of a wrapped method
+
+
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load what `state_dict` of an optimizer returned, without a cast."""
+    optimizer.load_state_dict(dict(state))
+    restore_types(optimizer, state)
+
+
+def restore_types(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Replace what `load_state_dict` cast by what was saved, on the device of what it made."""
+    positions = [position for group in state.get("param_groups", ()) for position in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for position, weight in zip(positions, weights, strict=False):
+        if position in state["state"] and weight in optimizer.state:
+            saved = state["state"][position]
+            optimizer.state[weight] = _in_saved_type(optimizer.state[weight], saved, weight.device)
+
+
+def keep_types_of_states(trainer: Trainer) -> None:
+    """Make a trainer restore the optimizer states of a checkpoint without a cast."""
+    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+    load = trainer.strategy.load_optimizer_state_dict
+    # the others shard the states, and have checkpoints of their own form
+    if hasattr(load, MARK) or not isinstance(trainer.strategy, (DDPStrategy, SingleDeviceStrategy)):
+        return
+
+    @wraps(load)
+    def load_optimizer_state_dict(checkpoint: Mapping[str, Any]) -> None:
+        load(checkpoint)
+        for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=False):
+            restore_types(optimizer, state)
+
+    setattr(load_optimizer_state_dict, MARK, True)
+    vars(trainer.strategy)["load_optimizer_state_dict"] = load_optimizer_state_dict
+
+
+def _in_saved_type(loaded: Any, saved: Any, target: device) -> Any:
+    import torch
+
+    if isinstance(saved, torch.Tensor):
+        if not isinstance(loaded, torch.Tensor):
+            return saved.to(target, copy=True)
+        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
+    if isinstance(saved, dict):
+        parts = loaded if isinstance(loaded, dict) else {}
+        restored = copy(saved)
+        restored.update({key: _in_saved_type(parts.get(key), part, target) for key, part in saved.items()})
+        return restored
+    if isinstance(saved, (list, tuple, deque)):
+        present = list(loaded) if isinstance(loaded, type(saved)) and len(loaded) == len(saved) else [None] * len(saved)
+        items = [_in_saved_type(item, part, target) for item, part in zip(present, saved, strict=True)]
+        return deque(items, saved.maxlen) if isinstance(saved, deque) else type(saved)(items)
+    return saved
