@@ -67,6 +67,6 @@ def _named_trackers(module: LightningModule) -> list[tuple[str, MetricTracker]]:
 
 
 def _set_steps(tracker: MetricTracker, num_steps: int) -> None:
-    """Give a tracker its number of metrics, of which a new one has none."""
+    """Give a MetricTracker its number of metrics, of which a new one has none."""
     for _ in range(num_steps - tracker.n_steps):
         tracker.increment()
