@@ -21,16 +21,20 @@ from fulgurite.compat.idle_hooks import skip_idle_hooks
 from fulgurite.config.changes import log_start
 from fulgurite.config.schema import Distributed, Extras, Resilience, read_settings
 from fulgurite.config.target_policy import check_targets
+from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
 from fulgurite.engine.components.arguments import with_attributes
 from fulgurite.engine.components.causes import first_cause
+from fulgurite.engine.components.held_logs import hold_logs, release_logs
 from fulgurite.engine.components.kinds import check_kinds, require_kind, require_steps
+from fulgurite.engine.components.monitored import monitoring_callbacks
+from fulgurite.engine.components.places import places_added, rejections_added
 from fulgurite.engine.components.steps import ScheduleLength
+from fulgurite.engine.components.trials import rejected_optimizers
 from fulgurite.engine.instrument import harden
-from fulgurite.engine.monitored import monitoring_callbacks
 from fulgurite.loggers.adapters import resume_loggers
 from fulgurite.loggers.delivery import WaitBudget
 from fulgurite.loggers.guarded import build_guarded
@@ -103,30 +107,26 @@ def build(cfg: DictConfig) -> Run:
     """
     extras, resilience = read_settings(cfg, Extras), read_settings(cfg, Resilience)
     filter_library_logs(ignore_warnings=extras.ignore_warnings)
-    check_targets(cfg)
-    check_kinds(cfg)
+    with places_added(cfg):
+        check_targets(cfg)
+        check_kinds(cfg)
     require_hardware(cfg.trainer)
-    log_start(cfg, extras.print_config)
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
-    log.debug("building trainer, data and model")
+    parts, metrics = with_attributes(cfg), MetricsCSVLogger(cfg.paths.output_dir)
+    with places_added(cfg), hold_logs() as held:
+        trainer = _build_trainer(cfg, parts, metrics)
+    log_start(cfg, extras.print_config)
+    release_logs(held)
+    log.debug("building loggers, data and model")
     resumed_from = find_resumed_run(cfg)
-    parts = with_attributes(cfg)
-    nodes = {key: node for key, node in (parts.get("callbacks") or {}).items() if node is not None}
-    callbacks: list[Callback] = [_instantiate(node, f"callbacks.{key!s}") for key, node in nodes.items()]
-    callbacks = [*monitoring_callbacks(cfg), *callbacks, BatchSizes()]
-    if (pruning := pruning_callback(cfg)) is not None:
-        callbacks.append(pruning)
-    metrics = MetricsCSVLogger(cfg.paths.output_dir)
-    callbacks += [RecordLogged(metrics), ScheduleLength()]
-    loggers = [*_build_loggers(parts, resumed_from), metrics]  # self.logger is the first: the user's choice
-    arguments = {"callbacks": callbacks, "logger": loggers, **cluster_environment_plugin(cfg)}
-    trainer: Trainer = _instantiate(parts.trainer, "trainer", **arguments)
+    trainer.loggers = [*_build_loggers(parts, resumed_from), metrics]  # self.logger is the first: the user's choice
     run_dir = Path(cfg.paths.output_dir)
     set_log_dir(trainer, run_dir)
     timeout = install_supervision(trainer, run_dir, read_settings(cfg, Distributed).rank_timeout_seconds)
     configure_process_group(trainer, cfg, timeout)
-    datamodule: LightningDataModule = _instantiate(parts.data, "data")
+    with places_added(cfg):
+        datamodule: LightningDataModule = _instantiate(parts.data, "data")
     harden(
         trainer,
         datamodule,
@@ -144,8 +144,9 @@ def build(cfg: DictConfig) -> Run:
         supervise_ranks=False,  # install_supervision above: the process group needs its timeout
     )
     let_partials_pickle()
-    model: LightningModule = _instantiate(parts.model, "model")
-    require_steps(model, cfg)
+    with places_added(cfg):
+        model: LightningModule = _instantiate(parts.model, "model")
+        require_steps(model, cfg)
     skip_idle_hooks([model])
     if cfg.get("train"):
         warn_if_disk_is_small(trainer, model, run_dir)
@@ -156,6 +157,28 @@ def build_component(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
     """Build only the data module or only the model of a run; raise ConfigError as `build` does."""
     check_targets(cfg, key)
     return _instantiate(with_attributes(cfg)[key], key)
+
+
+def _build_trainer(cfg: DictConfig, parts: DictConfig, metrics: MetricsCSVLogger) -> Trainer:
+    """Build the callbacks and the trainer.
+
+    Raises:
+        ConfigError: They, or the optimizers of torch, reject arguments; all of them, one line each.
+    """
+    findings: list[str] = []
+    callbacks: list[Callback] = monitoring_callbacks(cfg)
+    for key, node in (parts.get("callbacks") or {}).items():
+        if node is not None:
+            with rejections_added(findings):
+                callbacks.append(_instantiate(node, f"callbacks.{key!s}"))
+    callbacks += [BatchSizes(), *filter(None, [pruning_callback(cfg)]), RecordLogged(metrics), ScheduleLength()]
+    findings += rejected_optimizers(cfg)
+    arguments = {"callbacks": callbacks, "logger": [metrics], **cluster_environment_plugin(cfg)}
+    with rejections_added(findings):
+        trainer: Trainer = _instantiate(parts.trainer, "trainer", **arguments)
+    if findings:
+        raise ConfigError(findings)
+    return trainer
 
 
 def _instantiate(node: DictConfig, key: str, **extra: Any) -> Any:

@@ -177,7 +177,7 @@ class RunRecord:
         Raises:
             UserError: The run did not log one of them.
         """
-        from fulgurite.engine.monitored import require_metric
+        from fulgurite.engine.components.monitored import require_metric
 
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:

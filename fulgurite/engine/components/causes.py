@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.target_policy import locate
 from fulgurite.config.view import leaves
 from fulgurite.core.errors import ConfigError, suggest_or_list
+from fulgurite.engine.components.places import with_places
 from fulgurite.validation.findings import Finding
 
 UNUSED = "trainer.strategy.find_unused_parameters"
@@ -32,6 +33,10 @@ USAGE = {
 }
 
 
+# How a message names an argument, the surest first.
+_NAMES_IT = (r"^(?i:{name}) ", r"[`'\"]{name}[`'\"]|\b{name}=", r"\b{name}\b", r"(?<![\w.]){value}(?![\w.]\w)")
+
+
 def first_cause(error: Exception, key: str, node: Any) -> Exception:
     """Return the error that Hydra's InstantiationException wraps; as a ConfigError for rejected arguments.
 
@@ -44,19 +49,33 @@ def first_cause(error: Exception, key: str, node: Any) -> Exception:
     is_rejection = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
     if type(error).__name__ == "InstantiationException" and cause is not None and is_rejection:
         found = next(_enum_findings(cause, key, node), None)
-        return ConfigError([found or _rejected(cause, key, node)])
+        return ConfigError([found or rejection(cause, key, node)])
     return cause if isinstance(cause, Exception) else error
 
 
-def _rejected(cause: BaseException, key: str, node: Any) -> str:
-    """Return one line about rejected arguments, with the key of the one that the message names."""
+def rejection(cause: BaseException, key: str, node: Any) -> str:
+    """Return one line about rejected arguments, with the key of the one that the message names.
+
+    Args:
+        cause: What the component raised.
+        key: The dotted key of the component.
+        node: Its config, or the plain arguments.
+    """
     message = (str(cause).splitlines() or [""])[0]
-    for path, value in leaves(OmegaConf.to_container(node, resolve=False), key):
-        name = path.rpartition(".")[2]
-        is_quoted = re.search(rf"[`'\"]{re.escape(name)}[`'\"]", message) is not None
-        if message.lower().startswith(f"{name.lower()} ") or (is_quoted and str(value) in message):
-            return Finding(path, message, value).line
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    values = dict(leaves(plain, key))
+    for pattern in _NAMES_IT:
+        found = [
+            path for path, value in values.items() if re.search(_filled(pattern, path, value), message, re.IGNORECASE)
+        ]
+        if len(found) == 1:
+            return Finding(found[0], message, values[found[0]]).line
     return f"{key}: {type(cause).__name__}: {message}"
+
+
+def _filled(pattern: str, path: str, value: Any) -> str:
+    name, text = path.rpartition(".")[2].partition("[")[0], str(value)
+    return pattern.format(name=re.escape(name), value=re.escape(text) if len(text) > 1 else "(?!)")
 
 
 def addition(cfg: DictConfig, key: str) -> str:
@@ -98,7 +117,7 @@ def _rejected_later(error: TypeError | ValueError, cfg: DictConfig) -> Iterator[
         kind = locate(str(target))
         is_it = f"{kind.__module__}.{kind.__qualname__}" in names
         if is_it or (lacking is not None and lacking[1] == kind.__name__):
-            yield _rejected(error, key, OmegaConf.select(cfg, key))
+            yield from with_places([rejection(error, key, OmegaConf.select(cfg, key))], cfg)
 
 
 def _enum_findings(cause: BaseException, key: str, node: Any) -> Iterator[str]:

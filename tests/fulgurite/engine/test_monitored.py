@@ -13,7 +13,7 @@ import fulgurite
 from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.engine.components.kinds import require_steps
-from fulgurite.engine.monitored import MonitoredMetrics, monitoring_callbacks
+from fulgurite.engine.components.monitored import MonitoredMetrics, monitoring_callbacks
 from fulgurite.engine.outcome import classify_error
 from src.train import train
 from tests.conftest import ComposeSmall

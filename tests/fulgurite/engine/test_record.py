@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import DiskFull, UserError
 from fulgurite.core.redact import mask_config
-from fulgurite.engine.monitored import require_metric
+from fulgurite.engine.components.monitored import require_metric
 from fulgurite.engine.record import RunRecord
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.provenance import config_hash, git_state

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from lightning.pytorch import LightningModule
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.project import prepare_environment
 from fulgurite.engine.build import build
 from fulgurite.engine.components.causes import first_cause
+from fulgurite.engine.components.trials import rejected_optimizers
 from fulgurite.engine.outcome import Outcome, classify_error
 from tests.conftest import ComposeSmall
+from tests.support.compose import with_file
+from tests.support.project import ROOT
 from tests.support.quiet_trainer import quiet_trainer
+
+
+@contextmanager
+def composed(*overrides: str, folder: Path) -> Iterator[DictConfig]:
+    """Yield a config as an entry point has it: Hydra is still initialized, and knows where each key was set."""
+    prepare_environment()
+    guard_configs()
+    with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+        with open_dict(cfg):
+            cfg.paths.output_dir = cfg.paths.work_dir = str(folder)
+        yield cfg
+
 
 DATA = TensorDataset(torch.zeros(8, 2))
 
@@ -106,7 +127,7 @@ def test_two_validation_loaders_and_a_step_without_dataloader_idx() -> None:
 
 
 REJECTED: dict[str, tuple[dict[str, Any], str]] = {
-    "range": ({"factor": 3.0}, "model.scheduler.factor=3.0: Factor should be < 1.0."),
+    "range": ({"min_lr": [0.1, 0.2]}, "model.scheduler: ValueError: expected 1 min_lrs, got 2"),
     "missing": (
         {"_target_": "torch.optim.lr_scheduler.StepLR"},
         "model.scheduler: TypeError: StepLR.__init__() missing 1 required positional argument: 'step_size'",
@@ -121,7 +142,7 @@ def test_an_argument_that_a_scheduler_rejects_when_the_model_makes_it(name: str,
     if "_target_" in changed:
         cfg.model.scheduler = {**changed, "_partial_": True}
     else:
-        cfg.model.scheduler.update(changed)
+        cfg.model.scheduler = {**cfg.model.scheduler, **changed}
     run = build(cfg)
     assert outcome(lambda: run.trainer.fit(run.model, datamodule=run.datamodule), cfg).reason == said
 
@@ -141,3 +162,76 @@ def test_the_value_of_a_secret_is_masked() -> None:
     error = InstantiationException("raised while instantiating")
     error.__cause__ = ValueError("api_key has no account")
     assert str(first_cause(error, "logger.mine", node)) == "logger.mine.api_key=***: api_key has no account"
+
+
+REJECTIONS = """
+callbacks:
+  early_stopping: {patience: 3}
+  model_checkpoint:
+    every_n_train_steps: -3
+  timer:
+    _target_: lightning.pytorch.callbacks.Timer
+    duration: 3 days
+model:
+  optimizer:
+    betas: [1.5, 0.9]
+  scheduler:
+    _target_: torch.optim.lr_scheduler.ConstantLR
+    factor: 3
+trainer:
+  devices: -3
+"""
+# key and line of the value, what the class says of it
+SAID = {
+    ("callbacks.model_checkpoint.every_n_train_steps=-3", 5): "Invalid value for every_n_train_steps=-3. Must be >= 0",
+    ("callbacks.timer.duration=3 days", 8): "`Timer(duration='3 days')` is not a valid duration",
+    ("model.optimizer.betas[0]=1.5", 11): "Invalid beta parameter at index 0: 1.5",
+    ("model.scheduler.factor=3", 14): "Constant multiplicative factor expected to be between 0 and 1.",
+    ("trainer.devices=-3", 16): "`devices` selected with `CPUAccelerator` should be an int > 0.",
+}
+
+
+def test_what_constructors_reject_comes_together_with_file_and_line_before_the_config(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_{REJECTIONS}")
+    with composed(*search, "experiment=mine", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
+        build(cfg)
+    expected = [f"{tmp_path}/experiment/mine.yaml:{line}: {key}: {said}" for (key, line), said in SAID.items()]
+    assert len(caught.value.findings) == len(expected)
+    for finding, start in zip(caught.value.findings, expected, strict=True):
+        assert finding.startswith(start)
+    assert not [record for record in caplog.records if record.getMessage().startswith("run ")]
+
+
+def test_a_list_for_parameter_groups_and_arguments_that_the_model_passes_are_not_tried(small: ComposeSmall) -> None:
+    cfg, one_cycle = small(), {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True, "pct_start": 3.0}
+    for more in ({"max_lr": 0.1}, {"max_lr": [0.1, 0.2], "total_steps": 3}):
+        cfg.model.scheduler = {**one_cycle, **more}
+        assert not list(rejected_optimizers(cfg))
+    cfg.model.scheduler = {**one_cycle, "max_lr": 0.1, "total_steps": 3}
+    (line,) = rejected_optimizers(cfg)
+    assert line.startswith("model.scheduler.pct_start=3.0: ")
+
+
+def test_a_class_of_the_wrong_kind_has_the_file_and_line_of_its_target(tmp_path: Path) -> None:
+    text = "# @package _global_\ncallbacks:\n  mine:\n    _target_: torch.nn.ReLU\n"
+    search = with_file(tmp_path, "experiment/mine.yaml", text)
+    with composed(*search, "experiment=mine", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
+        build(cfg)
+    (line,) = caught.value.findings
+    assert line.startswith(
+        f"{tmp_path}/experiment/mine.yaml:4: callbacks.mine._target_: torch.nn.modules.activation.ReLU is"
+    )
+    given = "+callbacks.mine={_target_: torch.nn.ReLU}"
+    with composed(given, folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
+        build(cfg)
+    assert caught.value.findings[0].startswith(f"command line: {given}: callbacks.mine._target_: torch.nn.modules.")
+
+
+def test_the_first_line_of_a_run_names_its_directory(small: ComposeSmall, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        build(small())
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("run ")
+    assert any(line.startswith("GPU available") for line in lines[1:])
