@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,6 +136,21 @@ def raw_node(cfg: DictConfig | ListConfig, key: str | int) -> Any:
     """Return a node of a config without resolving it; None for a missing key."""
     node: Any = cfg
     return node._get_node(key, validate_access=False)
+
+
+def observe_resolver(name: str, see: Callable[[Any], None]) -> None:
+    """Call `see` with each value that a registered OmegaConf resolver returns."""
+    plain = BaseContainer._resolvers[name]
+    if hasattr(plain, "__wrapped__"):
+        return
+
+    @wraps(plain)
+    def resolve(*args: Any) -> Any:
+        value = plain(*args)
+        see(value)
+        return value
+
+    BaseContainer._resolvers[name] = resolve
 
 
 def resolver_names() -> list[str]:

@@ -20,7 +20,7 @@ from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.target_policy import TargetNotFound, is_within, locate
 from fulgurite.config.view import MISSING, leaves
 from fulgurite.core.errors import ConfigError, did_you_mean
-from fulgurite.trust.secrets import register_secrets, watch_secrets
+from fulgurite.trust import composed, secrets
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
 CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
@@ -29,7 +29,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 def guard_hydra_part() -> None:
     """Check the `hydra` node of every config that Hydra composes, and leave out the blocks without a target."""
-    watch_secrets()
+    secrets.watch_secrets()
     plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return
@@ -40,7 +40,7 @@ def guard_hydra_part() -> None:
     ) -> DictConfig:
         texts = without_null_groups(overrides, self.repository.group_exists)
         cfg = plain(self, config_name, texts, *args, **kwargs)
-        register_secrets(cfg, texts)
+        composed.check_composed(cfg, texts)
         check_hydra_part(cfg)
         leave_out_without_target(cfg)
         return cfg

@@ -37,6 +37,7 @@ LONGEST_NAME = 255  # bytes
 OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS})
 ALIKE = 0.65  # least ratio of a typo and its name: `jbo` and `job` have 0.67, `depth` and `width` 0.6
 # torch's allocators and backends raise these messages without an error type of their own.
 _NO_MEMORY = re.compile(
@@ -156,6 +157,8 @@ def explain_file_error(error: BaseException, cfg: DictConfig | None = None) -> s
         return f"{what}{error.args[-1]}. Free space, or set paths.log_dir=<folder on another disk>."
     if getattr(error, "errno", None) == errno.ENAMETOOLONG and file is not None:
         return explain_long_name(Path(str(file))) or f"{file}: {error.args[-1]}. Shorten the path."
+    if cfg is None and file is not None and getattr(error, "errno", None) in _NO_FOLDER:
+        return f"{file}: {error.args[-1]}. Set hydra.run.dir or paths.log_dir to a folder that you may write to."
     if not isinstance(error, FileNotFoundError) or cfg is None or file is None:
         return ""
     folder = Path(str(file)).parent

@@ -17,7 +17,7 @@ from typing import Any
 import hydra.core.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fulgurite.compat.hydra import SAVES
+from fulgurite.compat.hydra import SAVES, observe_resolver
 from fulgurite.core.redact import (
     hide_secrets,
     known,
@@ -34,7 +34,10 @@ def watch_secrets() -> None:
     if guard_output not in known.on_new:
         known.on_new.append(guard_output)
     OmegaConf.register_new_resolver("oc.env", _environment_value, replace=True)
-    OmegaConf.register_new_resolver("secret", _secret, replace=True)
+    if OmegaConf.has_resolver("secret"):  # the user's own, or ours
+        observe_resolver("secret", register_secret)
+    else:
+        OmegaConf.register_new_resolver("secret", _secret)
     plain: Callable[..., None] = getattr(hydra.core.utils, SAVES)
     if not hasattr(plain, "__wrapped__"):
         setattr(hydra.core.utils, SAVES, wraps(plain)(_save_config))

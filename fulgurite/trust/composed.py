@@ -1,0 +1,140 @@
+"""Refuse names, folders and numbers of a composed config that no run can have, before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+from string import Formatter
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fulgurite.core.errors import LONGEST_NAME, ConfigError
+from fulgurite.trust.secrets import register_secrets
+
+LONGEST_TASK = 200  # bytes; its log of a rank has a longer name
+LONGEST_CHECKPOINT = 220  # bytes; its temporary file has a longer name
+MOST_SECONDS = 10**8  # three years; torch's timeouts hold no more than 10^10
+FOLDERS = ("paths.log_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHOWN = 40
+
+
+def check_composed(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Hide the secrets of a composed config, and refuse names that would lead files elsewhere.
+
+    Values that only a run can resolve are not checked.
+
+    Args:
+        cfg: The config with its `hydra` part; nothing in it is changed.
+        overrides: The overrides that it was composed from.
+
+    Raises:
+        ConfigError: All findings, one line each.
+    """
+    register_secrets(cfg, overrides)
+    if findings := [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]:
+        raise ConfigError(findings)
+
+
+def _of_names(cfg: DictConfig) -> Iterator[str]:
+    task = _value(cfg, "task_name")
+    if isinstance(task, str) and (fault := _task_fault(task)):
+        yield f"task_name={_shown(task)}: {fault}. Name one folder, e.g. task_name=train."
+        return  # the folders have it in their paths
+    for key in FOLDERS:
+        folder = _value(cfg, key)
+        if isinstance(folder, str) and (fault := _folder_fault(key, folder)):
+            yield f"{key}={_shown(folder)}: {fault}."
+            return
+    if _value(cfg, "monitor") == "":
+        yield "monitor=: is empty. Name a metric that the model logs, e.g. monitor=val/loss."
+
+
+def _task_fault(task: str) -> str:
+    if task in {"", ".", ".."} or "/" in task or "\\" in task or _CONTROL.search(task):
+        return "is not the name of a folder"
+    size = len(task.encode())
+    return f"has {size} bytes, and the name of a task may have {LONGEST_TASK}" if size > LONGEST_TASK else ""
+
+
+def _folder_fault(key: str, folder: str) -> str:
+    path = PurePath(folder)
+    if not folder:
+        return "is empty. Name a folder"
+    if _CONTROL.search(folder):
+        return "holds a control character. Remove it"
+    if size := next((size for part in path.parts if (size := len(part.encode())) > LONGEST_NAME), 0):
+        return f"a name in it has {size} bytes, and file systems take {LONGEST_NAME}. Shorten it"
+    if key == "hydra.sweep.subdir" and (path.is_absolute() or ".." in path.parts or not path.parts):
+        return "leads out of the folder of the sweep. Name a folder in it, e.g. ${hydra.job.num}"
+    return ""
+
+
+def _of_numbers(cfg: DictConfig) -> Iterator[str]:
+    for group in ("resilience", "distributed"):
+        names = [str(name) for name in _node(cfg, group) if str(name).endswith("_seconds")]
+        for key in (f"{group}.{name}" for name in names):
+            value = _value(cfg, key)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if is_number and not 0 <= value <= MOST_SECONDS:
+                yield f"{key}={value}: is not a number of seconds from 0 to {MOST_SECONDS:,}. Set e.g. {key}=60."
+    devices = _value(cfg, "trainer.devices")
+    is_number = isinstance(devices, int) and not isinstance(devices, bool)
+    if devices in ("", []) or (is_number and (devices == 0 or devices < -1)):
+        yield f"trainer.devices={devices}: is no number of devices. Set 1 or more, or auto."
+
+
+def _of_checkpoints(cfg: DictConfig) -> Iterator[str]:
+    """Yield the file names of checkpoints that would stop a run at its first save."""
+    for name in _node(cfg, "callbacks"):
+        key = f"callbacks.{name}.filename"
+        pattern = _value(cfg, key)
+        if isinstance(pattern, str) and (fault := _pattern_fault(pattern)):
+            yield f"{key}={_shown(pattern)}: {fault}. Write e.g. 'best-{{epoch:03d}}'."
+
+
+def _pattern_fault(pattern: str) -> str:
+    if _CONTROL.search(pattern):
+        return "holds a control character"
+    try:
+        fields = [*Formatter().parse(pattern)]
+    except ValueError as error:
+        return f"has braces that do not fit ({error})"
+    for text, field, spec, _ in fields:
+        if size := next((size for part in text.split("/") if (size := len(part.encode())) > LONGEST_CHECKPOINT), 0):
+            return f"has {size} bytes, and the name of a checkpoint may have {LONGEST_CHECKPOINT}"
+        if field is not None and (not field or field.isdigit()):
+            return f"{{{field}}} names no metric"
+        if spec and not (_can_format(1, spec) or _can_format(1.0, spec)):
+            return f"{spec!r} is no format of a number"
+    return ""
+
+
+def _can_format(value: float, spec: str) -> bool:
+    try:
+        format(value, spec)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """Return a resolved value; None for one that is missing, or that only a run can resolve."""
+    try:
+        value = OmegaConf.select(cfg, key)
+    except (OmegaConfBaseException, ValueError, AttributeError):
+        return None
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+
+
+def _node(cfg: DictConfig, key: str) -> Any:
+    value = _value(cfg, key)
+    return value if isinstance(value, dict) else {}
+
+
+def _shown(text: str) -> str:
+    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}..."

@@ -1,0 +1,110 @@
+"""Names, folders and numbers that no run can have are refused in one line before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from fulgurite.config.yaml_limits import guard_configs
+from fulgurite.core.errors import ConfigError, explain_file_error
+from fulgurite.core.project import prepare_environment
+from tests.support.cli import run_cli
+from tests.support.project import CONFIGS
+
+LONG = "a" * 256
+
+
+def composed(*overrides: str) -> None:
+    prepare_environment()
+    guard_configs()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        compose("train", overrides=list(overrides), return_hydra_config=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("task_name=a/b", "task_name=a/b: is not the name of a folder. Name one folder, e.g. task_name=train."),
+        ("task_name=..", "task_name=..: is not the name of a folder."),
+        ("task_name=../../x", "task_name=../../x: is not the name of a folder."),
+        ("task_name=/tmp/x", "task_name=/tmp/x: is not the name of a folder."),
+        ("task_name=''", "task_name=: is not the name of a folder."),
+        ("task_name=${monitor}", "task_name=val/acc: is not the name of a folder."),
+        ('task_name="a\nb"', r"task_name=a\x0ab: is not the name of a folder."),
+        (f"task_name={LONG}", f"task_name={'a' * 40}...: has 256 bytes, and the name of a task may have 200."),
+        (f"hydra.run.dir=/tmp/{LONG}/x", f"hydra.run.dir=/tmp/{'a' * 35}...: a name in it has 256 bytes"),
+        (f"paths.log_dir=/tmp/{LONG}", f"paths.log_dir=/tmp/{'a' * 35}...: a name in it has 256 bytes"),
+        ("paths.log_dir=''", "paths.log_dir=: is empty. Name a folder."),
+        ("hydra.run.dir=''", "hydra.run.dir=: is empty. Name a folder."),
+        ("hydra.sweep.dir=''", "hydra.sweep.dir=: is empty. Name a folder."),
+        ("hydra.sweep.subdir=..", "hydra.sweep.subdir=..: leads out of the folder of the sweep."),
+        ("hydra.sweep.subdir=/tmp/x", "hydra.sweep.subdir=/tmp/x: leads out of the folder of the sweep."),
+        ("monitor=''", "monitor=: is empty."),
+        ("trainer.devices=0", "trainer.devices=0: is no number of devices. Set 1 or more, or auto."),
+        ("trainer.devices=-3", "trainer.devices=-3: is no number of devices."),
+        ("trainer.devices=[]", "trainer.devices=[]: is no number of devices."),
+        ("trainer.devices=''", "trainer.devices=: is no number of devices."),
+        ("resilience.grace_seconds=-5", "resilience.grace_seconds=-5: is not a number of seconds from 0 to "),
+        ("resilience.worker_timeout_seconds=-0.5", "resilience.worker_timeout_seconds=-0.5: is not a number of"),
+        ("resilience.logger_timeout_seconds=nan", "resilience.logger_timeout_seconds=nan: is not a number of"),
+        ("distributed.rank_timeout_seconds=1e300", "distributed.rank_timeout_seconds=1e+300: is not a number of"),
+        (f"callbacks.model_checkpoint.filename={LONG}", f"callbacks.model_checkpoint.filename={'a' * 40}...: has 256"),
+        ("callbacks.model_checkpoint.filename='{epoch'", "callbacks.model_checkpoint.filename={epoch: has braces"),
+        ("callbacks.model_checkpoint.filename='{epoch:zz}'", "callbacks.model_checkpoint.filename={epoch:zz}: 'zz' is"),
+        ("callbacks.model_checkpoint.filename='{0}'", "callbacks.model_checkpoint.filename={0}: {0} names no metric."),
+        ('callbacks.last_checkpoint.filename="a\nb"', r"callbacks.last_checkpoint.filename=a\x0ab: holds a control"),
+    ],
+)
+def test_an_odd_value_is_refused_with_its_key(override: str, line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        composed(override)
+    (found,) = raised.value.findings
+    assert found.startswith(line)
+    assert found.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task_name='my task, 2nd try (é)'",
+        "hydra.run.dir=/tmp/x/../y",
+        "hydra.sweep.subdir=${hydra.job.num}_${hydra.job.override_dirname}",
+        "hydra.sweep.subdir=a/b",
+        "trainer.devices=auto",
+        "trainer.devices=-1",
+        "trainer.devices='0,1'",
+        "trainer.devices=[0,1]",
+        "resilience.worker_timeout_seconds=0",
+        "callbacks.model_checkpoint.filename='{epoch:03d}-{val/acc:.2f}-{step}'",
+        "callbacks.model_checkpoint.filename=a/b",
+        "callbacks.model_checkpoint.filename=null",
+        "callbacks.model_checkpoint.filename=${now:%Y}",
+    ],
+)
+def test_what_runs_is_not_refused(override: str) -> None:
+    composed(override)
+
+
+def test_all_findings_come_together() -> None:
+    with pytest.raises(ConfigError) as raised:
+        composed("task_name=a/b", "trainer.devices=0", "resilience.grace_seconds=-1")
+    assert [line.partition("=")[0] for line in raised.value.findings] == [
+        "task_name",
+        "resilience.grace_seconds",
+        "trainer.devices",
+    ]
+
+
+def test_nothing_is_written_for_a_refused_name(tmp_path: Path) -> None:
+    done = run_cli("train", "task_name=../x", logs=tmp_path / "logs")
+    assert done.returncode == 2
+    assert done.stderr == "error: task_name=../x: is not the name of a folder. Name one folder, e.g. task_name=train.\n"
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line() -> None:
+    with pytest.raises(OSError, match="Not a directory") as raised:
+        Path("/dev/null/x").mkdir()
+    assert explain_file_error(raised.value).startswith("/dev/null/x: Not a directory. Set hydra.run.dir")
