@@ -14,7 +14,7 @@ from tests.support.project import CONFIGS, shipped, shipped_options
 
 GROUPS = [
     *("callbacks", "data", "extras", "resilience", "distributed", "logger", "model", "paths", "trainer"),
-    *("debug", "experiment", "hparams_search"),
+    *("debug", "experiment", "hparams_search", "optimizer", "scheduler"),
 ]
 SHIPPED = [(group, option) for group in GROUPS for option in shipped_options(group)]
 IN_GROUPS = [
@@ -38,14 +38,23 @@ NEEDS = {"mlflow": "mlflow", "wandb": "wandb", "comet": "comet_ml", "aim": "aim"
 def test_each_of_your_configs_composes(tmp_path: Path) -> None:
     refused: dict[str, str] = {}
     for path in YOURS:
-        # a group that the template does not have is added; a file may refer to keys of another one
-        group = path.parent.relative_to(CONFIGS).as_posix()
-        word = f"{'' if group in GROUPS else '+'}{group}={path.stem}"
-        try:
-            assert OmegaConf.to_container(compose([word], output_dir=tmp_path), resolve=False)
-        except Exception as error:  # noqa: BLE001  # Hydra and OmegaConf raise many kinds
-            refused[word] = str(error)
+        # a folder in a group is a group of its own, or part of the file's name; a group that the template does not have
+        # is added; a file may refer to keys of another one
+        group, name = path.parent.relative_to(CONFIGS).as_posix(), path.relative_to(CONFIGS).with_suffix("").as_posix()
+        forms = {f"{group}={path.stem}": group, "{}={}".format(*name.split("/", 1)): name.split("/")[0]}
+        words = [f"{'' if first in GROUPS else '+'}{word}" for word, first in forms.items()]
+        errors = [_error_of(word, tmp_path) for word in words]
+        if all(errors):
+            refused[words[0]] = errors[0]
     assert refused == {}
+
+
+def _error_of(word: str, folder: Path) -> str:
+    try:
+        assert OmegaConf.to_container(compose([word], output_dir=folder), resolve=False)
+    except Exception as error:  # noqa: BLE001  # Hydra and OmegaConf raise many kinds
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(("group", "option"), SHIPPED)
