@@ -62,6 +62,7 @@ class ExactResume(Callback):
         self._position = ""
         self._stream_states: list[Any] = []  # by rank
         self._state: dict[str, Any] | None = None
+        self._saved_settings: dict[str, Any] = {}  # numerics settings in the checkpoint that is loaded
         self._buffers: Shapes = {}  # of the model as built
         self._changed_buffers: set[str] = set()  # in the checkpoint that is loaded
         self._weights: list[str] | None = None  # names in the checkpoint that is loaded
@@ -141,7 +142,7 @@ class ExactResume(Callback):
                 callback.current_score = state["current_score"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state for `restore`, and warn of changed numerics settings."""
+        """Keep the state for `restore`, which warns of changed numerics settings."""
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
             return
@@ -152,8 +153,7 @@ class ExactResume(Callback):
         if ranks is None:
             log.warning("this checkpoint cannot be resumed exactly. checkpoints/last.ckpt always can.")
             return
-        for line in describe_changes(state_dict["switches"], numerics_settings(trainer)):
-            log.warning("exact resume: %s", line)
+        self._saved_settings = state_dict["switches"]
         own = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
         self._state = {**own, "gradients": state_dict.get("gradients", {})}
         if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
@@ -172,6 +172,8 @@ class ExactResume(Callback):
             return
         amid_epoch = is_amid_epoch(self._trainer)
         self._user_state.restore(self._trainer, amid_epoch=amid_epoch)
+        for line in describe_changes(self._saved_settings, numerics_settings(self._trainer)):
+            log.warning("exact resume: %s", line)
         restore_metric_states(self._trainer.lightning_module, state["metrics"])
         restore_gradients(self._trainer.lightning_module, state["gradients"])
         if amid_epoch:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fulgurite.core.redact import hide_secrets, without_secrets
-from fulgurite.exact_resume.objects.kinds import ATOMS, can_make, class_name, describe
+from fulgurite.exact_resume.objects.kinds import ATOMS, can_make, class_name, describe, has_position
 from fulgurite.exact_resume.objects.leaves import leaf_size, leaf_to_plain, size_of
+from fulgurite.exact_resume.objects.memory import layout_of
 from fulgurite.exact_resume.objects.walk import Node, Same, Walk, holds_weights
 
 MAX_BYTES = 8 * 2**20  # of all plain values of a rank
@@ -117,7 +118,7 @@ class Encoder:
             return KEPT
         self._count(size_of(plain) - leaf_size(value), weights=weights)
         if plain[0] in ("tensor", "array"):
-            plain[1].append(self._walk.shared_with(value, path))
+            plain[1].append(layout_of(value, self._walk.shared_with(value, path)))
         return plain
 
     def _encode_children(
@@ -173,6 +174,6 @@ class Encoder:
     def _encode_opaque(self, value: Any, path: str, node: Node) -> tuple[Any, bool]:
         if self._existing.get(path) == node.sign:
             return KEPT, False
-        what = "is an iterator, whose position" if node.sign[1] is not None else "changed, and its state"
+        what = "is an iterator, whose position" if has_position(cast("Any", type(value))) else "changed, and its state"
         self._report(path, f"{what} cannot be saved ({class_name(type(value)).replace(':', '.')})")
         return KEPT, True

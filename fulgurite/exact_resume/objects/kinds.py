@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
+from contextvars import ContextVar, copy_context
 from enum import Enum
 from functools import cache, partial
 from io import IOBase
+from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -19,7 +22,7 @@ from types import (
     ModuleType,
 )
 from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import ReferenceType, WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from lightning.fabric.utilities import AttributeDict
@@ -29,6 +32,7 @@ CONTAINERS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (list, tuple, set, frozenset, torch.Size, deque, Counter, dict, OrderedDict, defaultdict, AttributeDict)
 }
+DEFAULTS = ("__defaults__", "__kwdefaults__")
 CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 # objects of these hold no state of a training, or Lightning saves it
 INFRASTRUCTURE = (
@@ -40,6 +44,7 @@ INFRASTRUCTURE = (
     *("_io", "h5py", "zipfile", "tarfile", "lmdb", "sqlite3", "tqdm", "rich", "tempfile"),
 )
 LIBRARIES = {"lightning", "pytorch_lightning", "fulgurite", "torch", "torchmetrics", "builtins", "abc", "typing"}
+INSTALL_FOLDERS = {"site-packages", "dist-packages"}
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -49,21 +54,31 @@ def is_users(module: str | None) -> bool:
     if module == "__main__":
         return True
     file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return bool(file) and str(module).partition(".")[0] not in LIBRARIES and not file.startswith(INSTALLED)
+    # packages of `pip install --user` or of the system are outside the folders of this environment
+    is_installed = file.startswith(INSTALLED) or not INSTALL_FOLDERS.isdisjoint(Path(file).parts)
+    return bool(file) and str(module).partition(".")[0] not in LIBRARIES and not is_installed
 
 
 @cache
 def is_infrastructure(kind: Any) -> bool:
     """Return whether objects of a class hold no state of a training."""
-    if kind in (WeakKeyDictionary, WeakValueDictionary):
+    if issubclass(kind, (WeakKeyDictionary, WeakValueDictionary, ReferenceType, threading.local)) or is_database(kind):
         return False
     return issubclass(kind, IOBase) or f"{kind.__module__}.".startswith(tuple(f"{name}." for name in INFRASTRUCTURE))
 
 
 @cache
+def is_database(kind: Any) -> bool:
+    """Return whether objects of a class are connections to a database, or their cursors."""
+    return any(base.__module__ == "sqlite3" and base.__name__ in ("Connection", "Cursor") for base in kind.__mro__)
+
+
+@cache
 def has_position(kind: Any) -> bool:
     """Return whether objects of a class are iterators whose position cannot be set."""
-    return issubclass(kind, Iterator) and not (is_users(kind.__module__) and kind is not GeneratorType)
+    if not issubclass(kind, Iterator) or is_database(kind):
+        return False
+    return kind is GeneratorType or not is_users(kind.__module__)
 
 
 @cache
@@ -75,13 +90,7 @@ def can_make(kind: Any) -> bool:
     is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset"
     if not is_plain or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
         return False
-    return kind.__new__ is object.__new__ or is_named_tuple(kind)
-
-
-@cache
-def is_named_tuple(kind: Any) -> bool:
-    """Return whether a class is a NamedTuple."""
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__bases__ == (tuple,)
+    return kind.__new__ is object.__new__ or issubclass(kind, tuple)
 
 
 def class_name(kind: type) -> str:
@@ -125,6 +134,10 @@ def parts_of(value: Any) -> dict[str, Any]:
         return {}
     if isinstance(value, partial):
         return {"func": value.func, "args": value.args, "keywords": value.keywords, **vars(value)}
+    if isinstance(value, ContextVar):
+        return {"value": value.get()} if value in copy_context() else {}
+    if isinstance(value, ReferenceType):
+        return {} if value() is None else {"target": value()}
     parts = {
         name: member.__get__(value)
         for name, member in _slots(cast("Any", type(value))).items()
@@ -144,6 +157,12 @@ def set_part(value: Any, name: str, part: Any) -> None:
     """Set what `parts_of` returned, without calling code of the user."""
     if name in _fixed_names(value) or _are_hooks(name, getattr(value, "__dict__", {}).get(name)):
         return  # what they hold was restored in place
+    if isinstance(value, ContextVar):
+        value.set(part)
+        return
+    if isinstance(value, FunctionType) and name in DEFAULTS:
+        setattr(value, name, part)
+        return
     if isinstance(value, FunctionType) and name in value.__code__.co_freevars:
         (value.__closure__ or ())[value.__code__.co_freevars.index(name)].cell_contents = part
         return
@@ -157,7 +176,9 @@ def _fixed_names(value: Any) -> tuple[str, ...]:
     """Return the names of the parts that an object keeps for good."""
     if isinstance(value, partial):
         return "func", "args", "keywords"
-    return {FunctionType: ("__defaults__", "__kwdefaults__"), MethodType: ("__self__", "__func__")}.get(type(value), ())
+    if isinstance(value, ReferenceType):
+        return ("target",)
+    return ("__self__", "__func__") if isinstance(value, MethodType) else ()
 
 
 def closure(function: FunctionType) -> dict[str, Any]:
@@ -167,7 +188,7 @@ def closure(function: FunctionType) -> dict[str, Any]:
 
 
 def _parts_of_function(function: FunctionType) -> dict[str, Any]:
-    defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
+    defaults = {name: getattr(function, name) for name in DEFAULTS}
     return {**closure(function), **{name: held for name, held in defaults.items() if held}, **vars(function)}
 
 

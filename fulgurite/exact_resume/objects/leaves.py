@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from array import array
+from ast import literal_eval
+from collections import deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
+from io import BytesIO, StringIO
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
@@ -16,7 +20,7 @@ import numpy as np
 import torch
 
 from fulgurite.exact_resume.objects.generator_states import (
-    GENERATORS,
+    SOURCES,
     generator_kind,
     generator_state,
     plain_state,
@@ -27,6 +31,7 @@ from fulgurite.exact_resume.objects.kinds import class_name, find_class, is_enum
 TENSORS = (torch.Tensor, torch.nn.Parameter)
 ARRAYS = (np.ndarray, np.memmap)
 BUFFERS = (array, bytearray)
+STREAMS = (BytesIO, StringIO)
 TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text describes, and what reads the text
     "path": (PurePath, Path),
     "dtype": (torch.dtype, lambda text: getattr(torch, text.rpartition(".")[2])),
@@ -38,22 +43,25 @@ TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text 
     "decimal": (Decimal, Decimal),
     "fraction": (Fraction, Fraction),
     "uuid": (UUID, UUID),
+    "count": (itertools.count, lambda text: itertools.count(*(_counted(text) or ()))),
 }
 
 
 @cache
 def is_leaf(kind: Any) -> bool:
     """Return whether objects of a class are saved as a whole."""
-    if kind in TENSORS or kind in BUFFERS or kind in ARRAYS or kind in GENERATORS:
+    if kind in (*TENSORS, *BUFFERS, *SOURCES, *ARRAYS):
         return True
     ctypes_data = ctypes.c_int.__mro__[-2]
-    return issubclass(kind, (np.generic, ctypes_data)) or is_enum(kind) or _text_name(kind) is not None
+    wholes = (np.generic, np.random.BitGenerator, *STREAMS, ctypes_data)
+    return issubclass(kind, wholes) or is_enum(kind) or _text_name(kind) is not None
 
 
 @cache
 def is_shared(kind: Any) -> bool:
     """Return whether two holders of such a leaf see each other's changes."""
-    return not issubclass(kind, np.generic) and not is_enum(kind) and _text_name(kind) is None
+    is_text = _text_name(kind) is not None and kind is not itertools.count
+    return not (issubclass(kind, np.generic) or is_enum(kind) or is_text)
 
 
 @cache
@@ -63,6 +71,8 @@ def _text_name(kind: Any) -> str | None:
             return name
     return None
 
+
+MAX_STEPS = 10_000_000  # by which a counter is moved; a new one takes its place beyond
 
 # conversion to atoms, tensors, and lists of these: [kind, content]
 
@@ -80,12 +90,16 @@ def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return
     if isinstance(value, np.generic):
         known = value.dtype.kind in "biufcmMSU"
         return ["scalar", [value.dtype.str, np.asarray(value).tobytes()]] if known else None
-    if isinstance(value, GENERATORS):
+    if isinstance(value, SOURCES):
         return ["generator", [generator_kind(value), plain_state(generator_state(value))]]
     if is_enum(kind):
         return ["enum", [class_name(kind), value.name]]
     if isinstance(value, BUFFERS):
         return ["buffer", [getattr(value, "typecode", ""), bytes(value)]]
+    if isinstance(value, STREAMS):
+        return ["stream", [kind.__name__, *stream_state(value)]] if kind in STREAMS else None
+    if kind is itertools.count and _counted(repr(value)) is None:
+        return None
     if (name := _text_name(kind)) is not None:
         return [name, _text_of(value)]
     return ["ctypes", [kind.__name__, bytes(value)]]
@@ -94,12 +108,22 @@ def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return
 def size_of(plain: list[Any]) -> int:
     """Return about how many bytes a converted leaf takes."""
     parts = plain[1] if isinstance(plain[1], list) else plain[1:]
-    return 8 + sum(part.nbytes if isinstance(part, torch.Tensor) else len(str(part)) for part in parts)
+    return 8 + sum(
+        part.nbytes if isinstance(part, torch.Tensor) else len(part if isinstance(part, (str, bytes)) else str(part))
+        for part in parts
+    )
 
 
 def leaf_size(value: Any) -> int:
     """Return about how many bytes a leaf takes, before it is converted."""
+    if isinstance(value, STREAMS):
+        return len(stream_state(value)[0] or "")
     return value.nbytes if isinstance(value, (torch.Tensor, np.ndarray)) and not _is_sparse(value) else 64
+
+
+def stream_state(value: BytesIO | StringIO) -> tuple[Any, int]:
+    """Return the content and the position of a stream in memory; None: it is closed."""
+    return (None, 0) if value.closed else (value.getvalue(), value.tell())
 
 
 def _is_sparse(value: Any) -> bool:
@@ -132,6 +156,10 @@ def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any
         return found[content[1]] if found is not None and is_enum(found) else current
     if kind == "buffer":
         return _fill_buffer(content, current)
+    if kind == "stream":
+        return _fill_stream(content, current)
+    if kind == "count" and type(current) is itertools.count and _advance(current, content):
+        return current
     if kind == "ctypes":
         if type(current).__name__ == content[0] and ctypes.sizeof(current) == len(content[1]):
             ctypes.memmove(ctypes.addressof(current), content[1], len(content[1]))
@@ -190,6 +218,40 @@ def _fill_array(current: Any, restored: np.ndarray[Any, Any]) -> np.ndarray[Any,
         filled = current
         filled[...] = restored
     return filled
+
+
+def _fill_stream(content: list[Any], current: Any) -> Any:
+    name, saved, position = content
+    is_there = type(current).__name__ == name and not current.closed
+    if saved is None:
+        if is_there:
+            current.close()
+        return current
+    stream: Any = current if is_there else BytesIO() if isinstance(saved, bytes) else StringIO()
+    stream.seek(0)
+    stream.truncate()
+    stream.write(saved)
+    stream.seek(position)
+    return stream
+
+
+def _counted(text: str) -> tuple[Any, ...] | None:
+    """Return start and step of `count(3, 2)`, where they are numbers."""
+    try:
+        found = literal_eval(text.removeprefix("count"))
+    except (ValueError, SyntaxError):
+        return None
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _advance(current: Any, text: str) -> bool:
+    """Move an `itertools.count` to a saved position, since others may hold it too; return whether it is there."""
+    (start, step), (saved, saved_step) = ((*(_counted(each) or (0,)), 1)[:2] for each in (repr(current), text))
+    steps = (saved - start) / step if step else 0
+    if step != saved_step or steps != int(steps) or not 0 <= steps <= MAX_STEPS:
+        return False
+    deque(itertools.islice(current, int(steps)), maxlen=0)
+    return repr(current) == text
 
 
 def _fill_buffer(content: list[Any], current: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +16,16 @@ from fulgurite.exact_resume.objects.kinds import (
     CONTAINERS,
     can_make,
     find_class,
-    is_named_tuple,
     is_users,
     label_of,
     parts_of,
     set_part,
 )
 from fulgurite.exact_resume.objects.leaves import leaf_from_plain
-from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk
+from fulgurite.exact_resume.objects.memory import view_of
+from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk, base_container
 
+FIXED = (tuple, frozenset)  # what they hold cannot be replaced
 MISSING: Any = object()  # there is nothing at a path
 
 
@@ -76,12 +78,20 @@ class Restorer:
         return self._walk.first.setdefault(id(current), (path, current))[0] == path
 
     def _restore_leaf(self, kind: str, content: Any, current: Any, path: str) -> Any:
-        shared = ""
+        layout: list[Any] = [""]
         if kind in ("tensor", "array"):
-            *content, shared = content
-        is_own = self._is_own(current, path) and self._is_own_memory(current, path, shared)
-        device = self._device
-        return leaf_from_plain([kind, content], current if is_own else None, device)
+            *content, found = content
+            layout = found if isinstance(found, list) else [found]
+        plain, shared = [kind, content], layout[0]
+        is_alike = len(layout) == 1 or _shape_of(current) == tuple(content[1] if kind == "array" else content[0].shape)
+        if not (is_alike and self._is_own(current, path) and self._is_own_memory(current, path, shared)):
+            holders = (self._restored.get(shared), self._objects.get(shared), self._known.get(shared))
+            holder = next((each for each in holders if each is not None), None)
+            can_view = len(layout) > 1 and (holder is not None or not shared)
+            current = view_of(holder, layout, plain, self._device) if can_view else None
+            if isinstance(current, torch.Tensor) and 0 in current.stride():
+                return current  # an expanded view has its elements now, and cannot be written as a whole
+        return leaf_from_plain(plain, current, self._device)
 
     def _is_own_memory(self, current: Any, path: str, shared: str) -> bool:
         """Return whether a tensor or an array shares its memory with what it shared it with when it was saved."""
@@ -136,13 +146,21 @@ class Restorer:
 
     def _restore_object(self, content: Any, current: Any, path: str) -> Any:
         label, parts = content
-        if current is MISSING or label_of(current) != label or not self._is_own(current, path):
-            kind: Any = find_class(label)
-            if not isinstance(kind, type) or not can_make(kind):
+        is_alike = current is not MISSING and label_of(current) == label
+        if not is_alike or isinstance(current, FIXED) or not self._is_own(current, path):
+            kind: Any = type(current) if is_alike else find_class(label)
+            if not isinstance(kind, type) or not (can_make(kind) or issubclass(kind, FIXED)):
                 return current
-            if is_named_tuple(kind):
-                return tuple.__new__(kind, self.restore(parts[CONTENT], MISSING, path + CONTENT))
-            current = object.__new__(kind)
+            if issubclass(kind, FIXED):
+                held = base_container(current) if is_alike else MISSING
+                items = self.restore(parts.get(CONTENT, KEPT), held, path + CONTENT)
+                if items is MISSING:
+                    return current
+                made, attributes = _make_fixed(kind, items), vars(current) if hasattr(current, "__dict__") else {}
+                getattr(made, "__dict__", {}).update(attributes)
+                current = made
+            else:
+                current = object.__new__(kind)
         if isinstance(current, type):
             return current
         self._restored[path] = current
@@ -162,10 +180,24 @@ class Restorer:
     def _restore_content(self, plain: Any, current: Any, path: str) -> None:
         if plain == KEPT:
             return
-        if isinstance(current, dict):
+        if isinstance(current, random.Random):
+            current.setstate(self.restore(plain, MISSING, path + CONTENT))
+        elif isinstance(current, dict):
             _fill(current, self._pairs(plain[1], current, path + CONTENT))
-        elif not isinstance(current, (tuple, frozenset)):
+        elif not isinstance(current, FIXED):
             _fill(current, self._items(plain[1], list(current), path + CONTENT))
+
+
+def _shape_of(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, (torch.Tensor, np.ndarray)) else None
+
+
+def _make_fixed(kind: Any, items: Any) -> Any:
+    base: Any = tuple if issubclass(kind, tuple) else frozenset
+    try:
+        return base.__new__(kind, items)
+    except TypeError:  # of C, such as torch.return_types.max
+        return kind(items)
 
 
 def _fill(target: Any, items: Any) -> None:

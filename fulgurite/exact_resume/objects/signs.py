@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.objects.generator_states import GENERATORS, generator_state, state_bytes
-from fulgurite.exact_resume.objects.leaves import leaf_to_plain
+from fulgurite.exact_resume.objects.generator_states import SOURCES, generator_state, state_bytes
+from fulgurite.exact_resume.objects.leaves import STREAMS, leaf_to_plain, stream_state
 
 MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
+NUM_COLUMNS = 512  # of the table in which their words are summed
 NUM_SAMPLED = 4096  # elements of a larger tensor or array that are read at each save
 
 
@@ -38,7 +39,9 @@ def leaf_sign(value: Any, *, thorough: bool) -> Any:
         return (*_tensor_sign(value.detach(), thorough=thorough), value.is_leaf and value.requires_grad)
     if isinstance(value, np.ndarray):
         return _array_sign(value, thorough=thorough)
-    if isinstance(value, GENERATORS):
+    if isinstance(value, STREAMS):
+        return type(value).__name__, hash(stream_state(value))
+    if isinstance(value, SOURCES):
         return digest(state_bytes(generator_state(value)))
     return type(value).__name__, repr(leaf_to_plain(value))
 
@@ -58,7 +61,7 @@ def _tensor_sign(value: torch.Tensor, *, thorough: bool) -> tuple[Any, ...]:
         return *head, digest(_bytes_of(value))
     positions = torch.linspace(0, value.numel() - 1, NUM_SAMPLED, dtype=torch.float64).long().to(value.device)
     sample = digest(_bytes_of(value.reshape(-1)[positions])), 0 if value.is_inference() else value._version
-    return *head, LargeSign(sample, _sum_of_words(value.reshape(-1)) if thorough else None)
+    return *head, LargeSign(sample, _sums_of_words(value.reshape(-1)) if thorough else None)
 
 
 def _bytes_of(value: torch.Tensor) -> Any:
@@ -66,10 +69,12 @@ def _bytes_of(value: torch.Tensor) -> Any:
     return value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b""
 
 
-def _sum_of_words(flat: torch.Tensor) -> int:
+def _sums_of_words(flat: torch.Tensor) -> int:
+    """Return a hash of sums along the rows and the columns of a table, which differs after two words swapped."""
     flat = flat.contiguous().view(torch.uint8)
-    end = len(flat) // 8 * 8
-    return hash((int(flat[:end].view(torch.int64).sum()), int(flat[end:].sum())))
+    end = len(flat) // (8 * NUM_COLUMNS) * (8 * NUM_COLUMNS)
+    words = flat[:end].view(torch.int64).view(-1, NUM_COLUMNS)
+    return hash(tuple(digest(_bytes_of(part)) for part in (words.sum(0), words.sum(1), flat[end:])))
 
 
 def _array_sign(value: np.ndarray[Any, Any], *, thorough: bool) -> tuple[Any, ...]:
@@ -85,7 +90,7 @@ def _array_sign(value: np.ndarray[Any, Any], *, thorough: bool) -> tuple[Any, ..
     if mapped is not None:  # the time of its file shows a write without reading all of it
         return *head, LargeSign(sample, None), _modified(mapped)
     whole = thorough and value.flags.c_contiguous
-    return *head, LargeSign(sample, _sum_of_words(torch.from_numpy(_words(value))) if whole else None)
+    return *head, LargeSign(sample, _sums_of_words(torch.from_numpy(_words(value))) if whole else None)
 
 
 def _mapped(value: Any) -> np.memmap[Any, Any] | None:

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import marshal
+import random
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from operator import length_hint
 from os import urandom
 from types import GeneratorType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from lightning.fabric.utilities import AttributeDict
-from torch.nn.parameter import is_lazy
 
 from fulgurite.exact_resume.objects.kinds import (
     ATOMS,
     CODE,
     CONTAINERS,
     has_position,
+    is_database,
     is_infrastructure,
     label_of,
     parts_of,
 )
 from fulgurite.exact_resume.objects.leaves import is_leaf, is_shared
-from fulgurite.exact_resume.objects.signs import digest, leaf_sign
+from fulgurite.exact_resume.objects.memory import memory_of
+from fulgurite.exact_resume.objects.signs import LargeSign, digest, leaf_sign
 
 MAX_ITEMS = 1000  # of a container whose items are compared one by one
 MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save
 NUM_SAMPLED_ITEMS = MAX_ITEMS // 2
+NUM_BRIEF = 64
 CONTENT = "/content"  # the items of an object whose class inherits from a container
 BASES = (AttributeDict, OrderedDict, Counter, defaultdict, dict, deque, list, set, frozenset, tuple)
 
@@ -137,21 +140,21 @@ class Walk:
         return self.known.memory.get(address) or self.memory.setdefault(address, path)
 
     def _visit_items(self, value: Any, *, signed: bool) -> Node:
-        keys = _keys_sign(value)
-        if len(value) <= MAX_HASHED_ITEMS or self.thorough:
-            try:  # far faster than item by item; fails for what is not plain
-                sign = digest(marshal.dumps(value, 2))
-                return Node("bulk", (type(value).__name__, len(value), sign), children_of(value))
-            except ValueError:
-                pass
-        if len(value) <= MAX_ITEMS:
-            return Node("items", (type(value).__name__, len(value), keys), children_of(value))
-        sample = self._sample_sign(list(value.items() if isinstance(value, Mapping) else value)) if signed else None
-        return Node("bulk", (type(value).__name__, len(value), sample), children_of(value))
+        name, size = type(value).__name__, len(value)
+        if size <= MAX_HASHED_ITEMS and (sign := _bulk_sign(value)) is not None:
+            return Node("bulk", (name, size, sign), children_of(value))
+        if size <= MAX_ITEMS:
+            return Node("items", (name, size, _keys_sign(value)), children_of(value))
+        return Node("bulk", (name, size, self._large_sign(value) if signed else None), children_of(value))
 
-    def _sample_sign(self, items: list[Any]) -> int:
+    def _large_sign(self, value: Any) -> LargeSign:
+        items = list(value.items() if isinstance(value, Mapping) else value)
         sampled = [*items[:: -(-len(items) // NUM_SAMPLED_ITEMS)], *items[-NUM_SAMPLED_ITEMS:]]
-        return fingerprint(tuple(sampled), self.known, thorough=self.thorough)
+        total = _bulk_sign(value) if self.thorough else None
+        if self.thorough and total is None and len(items) <= MAX_HASHED_ITEMS:
+            parts = (tuple(items[start : start + MAX_ITEMS]) for start in range(0, len(items), MAX_ITEMS))
+            total = hash(tuple(fingerprint(part, self.known) for part in parts))
+        return LargeSign(fingerprint(tuple(sampled), self.known, thorough=False), total)
 
     def _visit_object(self, value: Any) -> Node:
         kind: Any = type(value)
@@ -160,7 +163,7 @@ class Walk:
             return Node("opaque", (label, _position_of(value)))
         parts = parts_of(value)
         children = tuple((f".{name}", part) for name, part in parts.items())
-        if isinstance(value, CODE) or parts or isinstance(value, BASES):
+        if isinstance(value, CODE) or parts or isinstance(value, (*BASES, random.Random)):
             items = base_container(value)
             inner = () if items is None else ((CONTENT, items),)
             return Node("object", (label, tuple(parts)), (*inner, *children))
@@ -182,24 +185,14 @@ def children_of(container: Any) -> tuple[tuple[str, Any], ...]:
 
 def base_container(value: Any) -> Any:
     """Return the content of an object whose class inherits from a container, as a plain container."""
+    if isinstance(value, random.Random):
+        return value.getstate()
     base: Any = next((kind for kind in BASES if isinstance(value, kind)), None)
     if base is None:
         return None
     if issubclass(base, dict):
         return dict(base.items(value))
     return {set: set, tuple: tuple}.get(base, list)(base.__iter__(value))
-
-
-def memory_of(value: Any) -> int:
-    """Return the address of the memory of a tensor or an array, or 0."""
-    if isinstance(value, torch.Tensor):
-        has_memory = value.layout is torch.strided and not value.is_meta and not is_lazy(value)
-        return value.untyped_storage().data_ptr() if has_memory else 0
-    if not isinstance(value, np.ndarray):
-        return 0
-    while isinstance(value.base, np.ndarray):
-        value = value.base
-    return int(value.__array_interface__["data"][0]) if value.size else 0
 
 
 def fingerprint(value: Any, known: Known, *, thorough: bool = True) -> int:
@@ -231,6 +224,14 @@ def holds_weights(value: Any) -> bool:
     return isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
 
 
+def _bulk_sign(value: Any) -> int | None:
+    """Return a hash of a container of plain values, far faster than item by item; None for any other."""
+    try:
+        return digest(marshal.dumps(value, 2))
+    except ValueError:
+        return None
+
+
 def _atom_sign(value: Any) -> Any:
     if isinstance(value, (str, bytes)) and len(value) > 64:
         return type(value).__name__, digest(value.encode(errors="replace") if isinstance(value, str) else value)
@@ -246,15 +247,35 @@ def _keys_sign(value: Any) -> Any:
 def _position_of(iterator: Any) -> Any:
     """Return what differs after an iterator moved; something new each time where nothing can be read."""
     if isinstance(iterator, GeneratorType):
-        return iterator.gi_frame and iterator.gi_frame.f_lasti
+        frame = iterator.gi_frame
+        return frame and (frame.f_lasti, _brief([*frame.f_locals.values()]))
     position = getattr(iterator, "_num_yielded", None)  # of a DataLoader
     hint = length_hint(iterator, -1) if position is None else position
-    return hint if hint >= 0 else urandom(8)
+    if hint >= 0:
+        return hint
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 3.12 and 3.13 deprecate it for itertools
+            kind, *content = iterator.__reduce__()
+    except Exception:  # noqa: BLE001 - any class may refuse in a way of its own
+        return urandom(8)
+    return _brief(content) if kind is type(iterator) else urandom(8)
+
+
+def _brief(value: Any, depth: int = 3) -> Any:
+    """Return what differs, in this process, after plain values or iterators in lists and tuples changed."""
+    if type(value) in ATOMS:
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return len(value), *(_brief(part, depth - 1) for part in value[: NUM_BRIEF if depth else 0])
+    return _position_of(value) if has_position(cast("Any", type(value))) else id(value)
 
 
 def _reduced(value: Any) -> Any:
     """Return what pickle reads of an object without attributes, such as a C type; None where it reads nothing."""
     try:
+        if is_database(cast("Any", type(value))):
+            return getattr(value, "connection", value).total_changes
         return repr(value.__reduce_ex__(4)[1:])
     except Exception:  # noqa: BLE001 - any class may refuse in a way of its own
         return None

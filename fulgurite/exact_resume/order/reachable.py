@@ -20,6 +20,7 @@ LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex,
 CONTAINERS = (list, tuple, deque, Mapping)
 # a trainer reaches everything; a loader's generator is its own
 STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.dataloader.", "logging.", "threading.")
+OF_ENVIRONMENT = {"environ", "putenv", "setenv"}  # what code names that changes environment variables
 OURS = ("fulgurite.exact_resume.", "fulgurite.core.")
 MAX_OBJECTS = 20_000
 SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
@@ -61,7 +62,7 @@ def attributes(value: Any) -> dict[str, Any]:
 
 def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any], str]]:
     """Yield the variables of the user's modules that a function uses, each as namespace and name."""
-    global_names, imported, attribute_names = _names_in(function.__code__)
+    global_names, imported, attribute_names, _ = _names_in(function.__code__)
     modules: list[ModuleType] = []
     for name in global_names:
         value = function.__globals__.get(name)
@@ -86,21 +87,49 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
                 yield vars(module), name
 
 
+def assigned_globals(function: FunctionType) -> tuple[str, ...]:
+    """Return the variables of its module that a function assigns."""
+    return _names_in(function.__code__)[3]
+
+
+def names_of(function: FunctionType) -> tuple[str, ...]:
+    """Return the global variables and the attributes that a function names."""
+    global_names, _, attribute_names, _ = _names_in(function.__code__)
+    return global_names + attribute_names
+
+
+def variable_names(function: FunctionType) -> Iterator[str]:
+    """Yield the texts of a function that may be names of environment variables, where it uses those."""
+    if not OF_ENVIRONMENT.isdisjoint(names_of(function)):
+        texts = [*_constants(function.__code__), *(namespace[name] for namespace, name in variables(function))]
+        yield from (text for text in texts if isinstance(text, str) and len(text) > 1)
+
+
+def _constants(code: CodeType) -> Iterator[Any]:
+    for value in code.co_consts:
+        yield from _constants(value) if isinstance(value, CodeType) else (value,)
+
+
 @cache
-def _names_in(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the global variables, the imported modules and the attributes that code and its inner functions name."""
+def _names_in(code: CodeType) -> tuple[tuple[str, ...], ...]:
+    """Return the global variables, the imported modules and the attributes that code and its inner functions name.
+
+    The last ones are the global variables that they assign.
+    """
     names: dict[str, None] = {}
     imported: dict[str, None] = {}
     attribute_names: dict[str, None] = dict.fromkeys(code.co_names)
+    assigned: dict[str, None] = {}
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME"):
             names[step.argval] = None
+            assigned.update({step.argval: None} if step.opname == "STORE_GLOBAL" else {})
         elif step.opname == "IMPORT_NAME" and step.argval:
             imported[step.argval] = None
     for inner in filter(CodeType.__instancecheck__, code.co_consts):
-        for mine, theirs in zip((names, imported, attribute_names), _names_in(inner), strict=True):
+        for mine, theirs in zip((names, imported, attribute_names, assigned), _names_in(inner), strict=True):
             mine.update(dict.fromkeys(theirs))
-    return tuple(names), tuple(imported), tuple(attribute_names)
+    return tuple(names), tuple(imported), tuple(attribute_names), tuple(assigned)
 
 
 def _parts(value: Any) -> list[Any]:

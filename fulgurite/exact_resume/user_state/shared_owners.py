@@ -1,12 +1,12 @@
-"""Find state that is in no attribute of an object of the run: of classes and of modules."""
+"""Find state that is in no attribute of an object of the run: of classes, enumerations, modules and functions."""
 
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from types import FunctionType
 from typing import Any
@@ -17,12 +17,26 @@ import torch
 from lightning.pytorch import Trainer
 
 from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import ATOMS, is_users
-from fulgurite.exact_resume.order.reachable import reach, variables
+from fulgurite.exact_resume.objects.kinds import (
+    ATOMS,
+    CODE,
+    DEFAULTS,
+    is_enum,
+    is_infrastructure,
+    is_users,
+    parts_of,
+    set_part,
+)
+from fulgurite.exact_resume.order.generators import draws_random_numbers
+from fulgurite.exact_resume.order.reachable import assigned_globals, reach, variable_names, variables
+from fulgurite.exact_resume.process.process_state import process_state, set_process_state
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Linked, Owner, collate_of, datasets_of, samplers_of
 
 DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *GENERATORS)
+CACHE = type(lru_cache(len))
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
+NAMED = frozenset[str](), REMEDY
+OF_MEMBERS = ("_name_", "_sort_order_", "__objclass__")  # attributes that each member of an enumeration has
 SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is saved as of the start of its pass
 
 
@@ -30,28 +44,47 @@ SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is s
 class _Reached:
     roots: list[Any] = field(default_factory=list)
     modules: dict[str, set[str]] = field(default_factory=dict)  # names of variables by module
+    assigned: set[tuple[str, str]] = field(default_factory=set)  # modules and variables that functions assign
+    texts: set[str] = field(default_factory=set)  # that may be names of environment variables
     classes: dict[type, None] = field(default_factory=dict)
+    caches: dict[str, dict[str, Any]] = field(default_factory=dict)  # of random numbers, by module and name
+    functions: dict[str, dict[str, FunctionType]] = field(default_factory=dict)  # by module and name
 
 
 _reached: WeakKeyDictionary[Trainer, tuple[_Reached, _Reached]] = WeakKeyDictionary()  # all, and of samplers
 
 
 def shared_owners(trainer: Trainer) -> Iterator[Owner]:
-    """Yield the user's classes and modules that the code of a run uses."""
+    """Yield the user's classes, enumerations, modules and functions that the code of a run uses, and the process."""
     every, samplers = _reach(trainer)
+    yield Owner("process", "process", Linked(process_state(trainer, every.texts), set_process_state), *NAMED)
     for kind in every.classes:
         name = f"{kind.__module__}.{kind.__qualname__}"
         is_samplers = kind in samplers.classes
         remedy = SAMPLER_REMEDY if is_samplers else REMEDY
         values = _variables(kind, frozenset())
         yield Owner(f"class {name}", kind.__qualname__, values, frozenset(), remedy, restores=not is_samplers)
+        for member in getattr(kind, "__members__", {}).values() if is_enum(kind) else ():
+            held = {key: part for key, part in vars(member).items() if key not in OF_MEMBERS}
+            yield Owner(f"member {name}.{member.name}", str(member), Linked(held, partial(setattr, member)), *NAMED)
     for name in every.modules:
         if (module := sys.modules.get(name)) is not None and is_users(name):
             theirs = samplers.modules.get(name, set())
-            rest = _variables(module, theirs)
-            yield Owner(f"module {name}", name, rest, frozenset(), REMEDY)
-            own = _variables(module, vars(module).keys() - theirs)
+            used = every.modules[name]
+            any_kind = {variable for home, variable in every.assigned if home == name}
+            rest = _variables(module, theirs, used, any_kind)
+            yield Owner(f"module {name}", name, rest, *NAMED)
+            own = _variables(module, vars(module).keys() - theirs, used, any_kind)
             yield Owner(f"module {name} of samplers", name, own, frozenset(), SAMPLER_REMEDY, restores=False)
+            caches = {f"{key}.cache": cache.cache_info().misses for key, cache in every.caches.get(name, {}).items()}
+            remedy = "Draw it in __init__, or keep it in an attribute"
+            yield Owner(f"caches {name}", name, caches, frozenset(), remedy, restores=False)
+            functions = every.functions.get(name, {})
+            of_samplers = samplers.functions.get(name, {}).keys()
+            values = _held_by({name: functions[name] for name in functions.keys() - of_samplers})
+            yield Owner(f"functions {name}", name, values, *NAMED)
+            values = _held_by({name: functions[name] for name in functions.keys() & of_samplers})
+            yield Owner(f"functions {name} of samplers", name, values, frozenset(), SAMPLER_REMEDY, restores=False)
 
 
 def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
@@ -71,10 +104,22 @@ def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
 
 def _find(roots: list[Any]) -> _Reached:
     found = _Reached(roots)
+    numbers: Counter[tuple[str, str]] = Counter()
     for value in reach(*roots):
         if isinstance(value, FunctionType):
             for namespace, name in variables(value):
                 found.modules.setdefault(namespace["__name__"], set()).add(name)
+            found.assigned |= {(value.__globals__["__name__"], name) for name in assigned_globals(value)}
+            name, home = value.__qualname__, value.__globals__["__name__"]
+            if not any(value is root for root in roots):  # a collate function has a key of its own
+                unique = f"{name} {numbers[home, name]}" if numbers[home, name] else name
+                found.modules.setdefault(home, set())
+                found.functions.setdefault(home, {})[unique] = value
+            numbers[home, name] += 1
+            found.texts |= set(variable_names(value))
+        if isinstance(value, CACHE) and draws_random_numbers(value):
+            found.modules.setdefault(value.__module__, set())
+            found.caches.setdefault(value.__module__, {})[value.__qualname__] = value
         for kind in value.__mro__ if isinstance(value, type) else ():
             if is_users(kind.__module__):
                 found.classes[kind] = None
@@ -82,15 +127,50 @@ def _find(roots: list[Any]) -> _Reached:
     return found
 
 
-def _variables(holder: Any, without: Collection[str]) -> Linked:
-    """Return the numbers, text, tensors and containers of a class or a module, without imported objects."""
+def _held_by(functions: Mapping[str, FunctionType]) -> Linked:
+    """Return what functions keep between calls, by name: attributes, closure, and defaults that may change."""
+    found: dict[str, Any] = {}
+    for function_name, function in sorted(functions.items()):
+        for name, part in parts_of(function).items():
+            values = part.values() if isinstance(part, dict) else part
+            is_fixed = name in DEFAULTS and all(type(each) in ATOMS for each in values)
+            if not is_fixed and not isinstance(part, CODE):
+                found[f"{function_name}.{name}"] = part
+    return Linked(found, partial(_set_held, functions))
+
+
+def _set_held(functions: Mapping[str, FunctionType], path: str, part: Any) -> None:
+    function_name, _, name = path.rpartition(".")
+    if function_name in functions:  # code that changed may not have it
+        set_part(functions[function_name], name, part)
+
+
+def _variables(
+    holder: Any, without: Collection[str], used: Collection[str] = (), assigned: Collection[str] = ()
+) -> Linked:
+    """Return the data of a class or a module, without imported objects.
+
+    Args:
+        holder: The class or module.
+        without: Names to leave out.
+        used: Names that code uses: objects of libraries count too.
+        assigned: Names that code assigns: what is no data counts too.
+    """
     found = {
         name: value
         for name, value in vars(holder).items()
-        if not name.startswith("__") and name not in without and (isinstance(value, DATA) or _is_object(value))
+        if not name.startswith("__")
+        and name not in without
+        and (isinstance(value, DATA) or _is_object(value) or (name in used and _is_state(value)) or name in assigned)
     }
     return Linked(found, partial(setattr, holder))
 
 
 def _is_object(value: Any) -> bool:
     return is_users(type(value).__module__) and not isinstance(value, type)
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether a value of a library is an object that may change."""
+    kind: Any = type(value)
+    return not isinstance(value, CODE) and kind.__module__ != "typing" and not is_infrastructure(kind)

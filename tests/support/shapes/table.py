@@ -11,6 +11,7 @@ from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.loader_shapes import LOADERS
 from tests.support.shapes.object_shapes import OBJECT_SHAPES
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
+from tests.support.shapes.python_state import PYTHON_STATE
 from tests.support.shapes.reached_shapes import REACHED
 from tests.support.shapes.saving import SAVING
 from tests.support.shapes.schedules import SCHEDULERS
@@ -35,6 +36,7 @@ SHAPES = [
     *MOMENTS,
     *KEEPING,
     *INNER,
+    *PYTHON_STATE,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.

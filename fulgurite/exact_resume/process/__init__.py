@@ -1,0 +1,1 @@
+"""What user code changes of the process: environment variables, and settings of torch and NumPy."""
