@@ -23,6 +23,7 @@ from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, shared_overrides, write
 from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, read_runs
 
+PROOF = "callbacks.probe._target_"  # an override of the runs of prove-resume
 STATUSES = ("running", "done", "failed", "killed", "pruned")
 FIELDS: dict[str, Callable[[RunDirectory], float | str | None]] = {
     "start": lambda run: run.record.get("start"),
@@ -113,7 +114,9 @@ def main(argv: Sequence[str]) -> int:
     """Print the table and return the exit code."""
     try:
         query = parse_args(argv)
-        all_runs = read_runs(find_runs(query.folder))
+        found = read_runs(find_runs(query.folder))
+        # those of a proof are listed only where nothing else is, as in its own folder
+        all_runs = [run for run in found if PROOF not in run.values] or found
         _check_sort_key(query.sort, all_runs)
         runs = sort_runs(filter_runs(all_runs, query), query.sort, query.order)
         metrics = metric_columns(all_runs, runs, query.metrics, query.sort)
@@ -129,5 +132,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if query.format == "table" and (shared := shared_overrides(shown)):
         sys.stderr.write(f"overrides of every row: {' '.join(shared)}\n")
-    sys.stderr.write(f"{len(shown)} of {len(rows)} {query.show} shown, {len(all_runs)} runs below {query.folder}\n")
+    proofs = f", without {len(found) - len(all_runs)} of prove-resume" if len(found) > len(all_runs) else ""
+    sys.stderr.write(
+        f"{len(shown)} of {len(rows)} {query.show} shown, {len(all_runs)} runs below {query.folder}{proofs}\n"
+    )
     return 0

@@ -6,13 +6,14 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from fulgurite.config.metric_names import is_minimized
+from fulgurite.config.metric_names import is_minimized, is_of_validation
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.formatting import format_duration_short, format_number, markdown_lines
 from fulgurite.runs.run_directory import RunDirectory
@@ -35,8 +36,11 @@ def metric_columns(
         if all_runs and name not in known:
             raise UserError(f"--metrics={name}: no run here has it{did_you_mean(name, known)}")
     names = sorted({name for run in shown for name in run.metrics})
-    splits = ([name for name in names if name.startswith(split)] for split in ("test/", "val/"))
-    columns = list(wanted) or next(filter(None, splits), names)
+    tests = [name for name in names if re.match(r"test([^a-z]|$)", name, re.IGNORECASE)]
+    columns = list(wanted) or tests or [name for name in names if is_of_validation(name)] or names
+    for run in () if wanted else shown:  # one that logs none of them, under names of its own
+        if run.metrics and run.metrics.keys().isdisjoint(columns):
+            columns += [name for name in sorted(run.metrics) if is_of_validation(name)]
     return [sorted_by, *columns] if sorted_by in known and sorted_by not in columns else columns
 
 

@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from typing import Any
 from fulgurite.config.override_text import quoted
 from fulgurite.core.cli_parser import CommandParser
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
+from fulgurite.core.formatting import format_duration
 from fulgurite.core.project import project_root
 
 KILL_POINTS = ("first", "middle", "last", "next", "between")
@@ -37,6 +39,7 @@ SAVE_INTERVAL = "callbacks.last_checkpoint.every_n_train_steps"
 STEPS_BETWEEN = 3  # optimizer steps between two saves of the kill point "between"
 LOG_INTERVAL = "trainer.log_every_n_steps"
 STEPS_PER_ROW = 2  # so that metrics.csv has rows between two saves
+NUM_CONTROLS = 3
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 CONTROL_EQUAL = "equal: this run has no shuffling and no randomness, so exact resume makes no difference to it"
 
@@ -143,7 +146,14 @@ def prove(
         raise UserError("seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.")
     folder.mkdir(parents=True, exist_ok=True)
     prover = Prover(overrides, folder, start or start_process, cfg.get("callbacks") or {})
+    later = len(kill_at) + (NUM_CONTROLS if control else 0)
+    controls = f", and {NUM_CONTROLS} controls without exact resume" if control else ""
+    print(f"{1 + later} trainings: a reference, {len(kill_at)} that are killed and resumed{controls}", flush=True)
+    start_time = time.monotonic()
     reference = prover.run_reference("reference")
+    seconds = time.monotonic() - start_time
+    estimate = f"the other {later} take about {format_duration(later * seconds)}"
+    print(f"reference: took {format_duration(seconds)}; {estimate}", flush=True)
     steps = find_steps(reference, kill_at)
     proofs = [prover.run_killed(point, step, reference) for point, step in steps.items()]
     return [*proofs, *_run_controls(prover, reference, int(seed))] if control else proofs

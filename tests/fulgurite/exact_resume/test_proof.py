@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,16 +119,22 @@ def test_a_wrong_config_is_refused_as_in_training_before_a_folder_is_made(
 
 def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     started: list[list[str]] = []
+    printed: list[list[str]] = []
 
     def start(overrides: Sequence[str], output: Path) -> int:
         started.append(list(overrides))
         output.touch()
         if len(started) == 1:
             _run(tmp_path / "reference", _batches(*"abcdefgh"))
-        assert len(capsys.readouterr().out.splitlines()) == 1
+        printed.append(capsys.readouterr().out.splitlines())
         return -signal.SIGKILL if any("kill_at=6" in item for item in overrides) else 0
 
     (proof,) = prove([], tmp_path, kill_at=["between"], control=False, start=start)
     assert (proof.kill_point, proof.killed_step) == ("between", 6)
+    first, second, third = printed
+    assert first[0] == "2 trainings: a reference, 1 that are killed and resumed"
+    assert re.fullmatch(r"reference: took \d\.\d s; the other 1 take about \d\.\d s", second[0])
+    assert [len(lines) for lines in printed] == [2, 2, 1]
+    assert third == ["reference-killed-between: resuming"]
     assert "callbacks.last_checkpoint.every_n_train_steps=3" in started[1]
     assert all("++trainer.log_every_n_steps=2" in item for item in (started[0], started[1]))

@@ -55,6 +55,20 @@ def test_runs_are_filtered_by_tag_task_status_and_override(logs: Path, capsys: p
     assert names(shown(capsys, str(logs), *wanted)) == ["16", "18"]
 
 
+def test_runs_of_a_proof_are_left_out_beside_others(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(logs / "prove/today/reference", ["++callbacks.probe._target_=fulgurite.Probe"], {"test/acc": 0.9})
+    assert main([str(logs), "--top=1"]) == 0
+    assert capsys.readouterr().err.endswith(f"23 runs below {logs}, without 1 of prove-resume\n")
+    assert names(shown(capsys, str(logs / "prove"))) == ["reference"]
+
+
+def test_columns_suit_names_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(tmp_path / "a", [], {"train_mae": 1.0, "test_mae": 0.3, "val_mae": 0.2})
+    assert {"test_mae", "val_mae", "train_mae"} & shown(capsys, str(tmp_path))[0].keys() == {"test_mae"}
+    leave_run(tmp_path / "b", [], {"train/x": 1.0, "valid/x": 0.3})
+    assert shown(capsys, str(tmp_path))[0].keys() & {"test_mae", "valid/x", "train/x"} == {"test_mae", "valid/x"}
+
+
 def test_runs_are_sorted_best_first_and_those_without_a_number_last(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
