@@ -4,7 +4,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv .venv train eval test test-full check format bench sync clean clean-logs lock update-hooks test-next
+.PHONY: help venv .venv train eval test test-full check format bench gallery gallery-run sync clean clean-logs lock update-hooks test-next
 
 PY := .venv/bin/python
 ARGS ?=
@@ -41,6 +41,13 @@ format: venv ## mend what tools can mend: format, imports, notebooks' outputs
 
 bench: venv ## measure speed against a plain loop: logs/bench/
 	$(PY) scripts/bench/run.py $(ARGS)
+
+gallery: venv ## write docs/gallery.md from the recorded results
+	$(PY) scripts/gallery.py page
+
+gallery-run: venv ## train what of the gallery fits 2 CPU cores, and record the results
+	$(PY) scripts/gallery.py run $(ARGS)
+	$(PY) scripts/gallery.py page
 
 sync: ## take the newest main, if it can be had without a merge
 	git pull --ff-only origin main

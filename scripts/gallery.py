@@ -1,0 +1,300 @@
+"""Run the gallery and write its page from the records of the runs.
+
+    python scripts/gallery.py run [NAME ...]   train entries, each with its seeds, and record what they measured
+    python scripts/gallery.py page             write docs/gallery.md and the heads of the experiments from docs/gallery.json
+    python scripts/gallery.py schedules        draw configs/scheduler in logs/gallery/schedules.png
+
+The runs lie in logs/gallery/. Each entry states the band of the book's results that it has to meet.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+LOGS = ROOT / "logs/gallery"
+RECORD = ROOT / "docs/gallery.json"
+PAGE = ROOT / "docs/gallery.md"
+START, END = "<!-- made by scripts/gallery.py -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Band:
+    """What a metric has to be.
+
+    Args:
+        metric: Column of metrics.csv.
+        least: Smallest value. None has no bound.
+        most: Largest value. None has no bound.
+        pick: `last` takes the last epoch, `max` and `min` the best one, `first` the first one.
+    """
+
+    metric: str
+    least: float | None = None
+    most: float | None = None
+    pick: str = "last"
+
+    def value(self, rows: list[dict[str, str]]) -> float:
+        """Return the metric of a run from the rows of its metrics.csv."""
+        values = [float(row[self.metric]) for row in rows if row.get(self.metric)]
+        return {"last": values[-1], "first": values[0], "max": max(values), "min": min(values)}[self.pick]
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value lies within the bounds."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    @property
+    def title(self) -> str:
+        """The metric, and which epoch's value counts if that is not the last."""
+        return self.metric if self.pick == "last" else f"{'best' if self.pick == 'max' else self.pick} {self.metric}"
+
+    def __str__(self) -> str:
+        name = self.title
+        if self.least is not None and self.most is not None:
+            return f"{name} {self.least:g} to {self.most:g}"
+        return f"{name} >= {self.least:g}" if self.least is not None else f"{name} <= {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the page.
+
+    Args:
+        name: Unique; also the folder of its runs.
+        title: What is trained.
+        section: Of the book.
+        overrides: Of the command, after `python src/train.py`.
+        book: The number that the book prints.
+        bands: What the measured numbers have to be. Empty: not run on 2 cores.
+        seeds: One run each.
+        picture: File of the run directory that the page shows.
+    """
+
+    name: str
+    title: str
+    section: str
+    overrides: str
+    book: str
+    bands: tuple[Band, ...] = ()
+    seeds: int = 3
+    picture: str = ""
+
+
+def _image(name: str, title: str, section: str, book: str, *bands: Band, more: str = "", seeds: int = 3) -> Entry:
+    overrides = f"experiment=gallery/{name.partition(':')[0]}{more and ' ' + more}"
+    return Entry(name.replace(":", "_"), title, section, overrides, book, bands, seeds)
+
+
+def _classifier(
+    loss: float, train: float, test: float, *, best: bool = False, least_loss: float | None = None
+) -> list[Band]:
+    return [
+        Band("train/loss", least_loss, loss),
+        Band("train/acc", train),
+        Band("val/acc", test, pick="max" if best else "last"),
+    ]
+
+
+PERPLEXITY = Band("train/perplexity", most=1.3)
+ENTRIES = [
+    Entry("linear_regression", "linear regression", "3.3", "experiment=gallery/linear_regression", "loss 0.000103",
+          (Band("train/loss", most=1.2e-4),)),
+    _image("softmax_regression", "softmax regression", "3.7", "0.448 / 0.848 / 0.828",
+           *_classifier(0.450, 0.846, 0.80, least_loss=0.445)),
+    _image("mlp", "multilayer perceptron", "4.3", "0.382 / 0.865 / 0.838", *_classifier(0.395, 0.860, 0.82, best=True)),
+    Entry("polynomial_4", "polynomial, 4 terms", "4.4", "experiment=gallery/polynomial data.source.num_terms=4",
+          "val 0.0106", (Band("val/loss", most=0.05),)),
+    Entry("polynomial_2", "polynomial, 2 terms: underfits", "4.4",
+          "experiment=gallery/polynomial data.source.num_terms=2", "val 15.6", (Band("val/loss", least=2),)),
+    Entry("polynomial_20", "polynomial, 20 terms: overfits", "4.4",
+          "experiment=gallery/polynomial data.source.num_terms=20 trainer.max_epochs=1500", "val 0.0178",
+          (Band("val/loss", most=0.1),)),
+    Entry("weight_decay_0", "no weight decay", "4.5", "experiment=gallery/weight_decay model.optimizer.weight_decay=0",
+          "norm 13.7, val 209", (Band("train/weight_norm", 12, 15),)),
+    Entry("weight_decay_3", "weight decay", "4.5", "experiment=gallery/weight_decay", "norm 0.389, val 0.185",
+          (Band("train/weight_norm", 0.33, 0.53),)),
+    _image("mlp_dropout", "perceptron with dropout", "4.6", "0.344 / 0.875 / 0.844",
+           *_classifier(0.365, 0.868, 0.835, best=True)),
+    _image("lenet", "LeNet", "6.6", "0.469 / 0.823 / 0.779", *_classifier(0.53, 0.80, 0.75)),
+    _image("lenet_batch_norm", "LeNet, batch norm", "7.5", "0.267 / 0.902 / 0.708",
+           *_classifier(0.285, 0.895, 0.85, best=True)),
+    _image("resnet18:cpu", "ResNet-18, two epochs at 32 pixels", "7.6", "96 pixels, GPU: 0.012 / 0.997 / 0.893",
+           Band("val/acc", 0.80), more="+slice=cpu", seeds=1),
+    _image("densenet:cpu", "DenseNet, two epochs at 32 pixels", "7.7", "96 pixels, GPU: 0.140 / 0.948 / 0.885",
+           Band("val/acc", 0.80), more="+slice=cpu", seeds=1),
+    _image("vgg11:cpu", "VGG-11, two epochs at 32 pixels", "7.2", "224 pixels, GPU: 0.178 / 0.935 / 0.920", seeds=1,
+           more="+slice=cpu"),
+    _image("googlenet", "GoogLeNet", "7.4", "0.262 / 0.900 / 0.886"),
+    _image("nin", "Network in Network", "7.3", "0.563 / 0.786 / 0.790"),
+    _image("alexnet", "AlexNet", "7.1", "0.331 / 0.878 / 0.883"),
+    Entry("sine_mlp", "next value of a noisy sine", "8.1", "experiment=gallery/sine_mlp", "0.0517",
+          (Band("train/loss", most=0.08),), picture="pictures/fitted_curve.png"),
+    Entry("rnn", "RNN", "8.6", "experiment=gallery/rnn", "1.3", (Band("train/perplexity", most=1.4),)),
+    Entry("gru", "GRU", "9.1", "experiment=gallery/gru", "1.0", (PERPLEXITY,), picture="generated.txt"),
+    Entry("lstm", "LSTM", "9.2", "experiment=gallery/lstm", "1.1", (PERPLEXITY,)),
+    Entry("deep_lstm", "LSTM of two layers", "9.3", "experiment=gallery/deep_lstm", "1.0", (PERPLEXITY,), 1),
+    Entry("seq2seq", "GRU encoder-decoder", "9.7", "experiment=gallery/seq2seq", "0.019",
+          (Band("train/loss_book", most=0.021),), picture="translations.txt"),
+    Entry("nadaraya_watson", "kernel regression", "10.2", "experiment=gallery/nadaraya_watson", "12.4 / 49",
+          (Band("train/loss", most=0.76),), picture="pictures/fitted_curve.png"),
+    Entry("bahdanau", "encoder-decoder with attention", "10.4", "experiment=gallery/bahdanau", "0.021",
+          (Band("train/loss_book", most=0.023),), picture="pictures/attention.png"),
+    Entry("transformer", "Transformer", "10.7", "experiment=gallery/transformer", "0.030",
+          (Band("train/loss_book", most=0.035),), picture="pictures/attention.png"),
+    *(
+        Entry(f"airfoil_{name}", f"optimizer {name}", section, f"experiment=gallery/airfoil optimizer={name}", book,
+              (Band("val/loss", most=0.261),))
+        for name, section, book in [
+            ("sgd", "11.5", "0.243"), ("momentum", "11.6", "0.247"), ("adagrad", "11.7", "0.242"),
+            ("rmsprop", "11.8", "0.244"), ("adadelta", "11.9", "0.243"), ("adam", "11.10", "0.254"),
+            ("yogi", "11.10", "0.245"),
+        ]
+    ),
+    *(
+        _image(f"lenet_modern:{name}", f"schedule {name}", "11.11", book, Band("train/acc", 0.89),
+               Band("val/acc", 0.86), more=f"scheduler={name}{more}", seeds=1)
+        for name, book, more in [
+            ("constant", "0.128 / 0.951 / 0.885", ""),
+            ("square_root", "0.270 / 0.901 / 0.876", " model.optimizer.lr=0.1"),
+            ("multistep", "0.191 / 0.928 / 0.889, in truth constant 0.125", " model.optimizer.lr=0.5"),
+            ("cosine", "0.207 / 0.923 / 0.892", ""),
+            ("warmup_cosine", "0.261 / 0.904 / 0.878", ""),
+        ]
+    ),
+    _image("lenet_parallel", "wide LeNet, one process", "12.5", "0.84", Band("val/acc", 0.75), seeds=1),
+    _image("lenet_parallel:ddp", "wide LeNet, two processes", "12.5", "0.83", Band("val/acc", 0.75),
+           more="trainer=ddp_sim", seeds=1),
+]  # fmt: skip
+
+
+def run(entry: Entry) -> dict[str, object]:
+    """Train an entry with each seed; return the measured values and the minutes of one run."""
+    values: dict[str, list[float]] = {str(band): [] for band in entry.bands}
+    minutes = []
+    for seed in range(entry.seeds):
+        folder = LOGS / entry.name / str(seed)
+        if not (folder / "results.json").is_file():
+            command = [
+                sys.executable,
+                "src/train.py",
+                *entry.overrides.split(),
+                f"seed={seed}",
+                f"hydra.run.dir={folder}",
+            ]
+            extra = os.environ.get("GALLERY_OVERRIDES", "").split()  # e.g. folders of files that are not downloaded
+            subprocess.run([*command, *extra], cwd=ROOT, check=True)
+        record = json.loads((folder / "run.json").read_text())
+        begin, end = (datetime.fromisoformat(record[key]) for key in ("start", "end"))
+        minutes.append((end - begin).total_seconds() / 60)
+        with (folder / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        for band in entry.bands:
+            values[str(band)].append(band.value(rows))
+    missed = [str(band) for band in entry.bands if not all(map(band.holds, values[str(band)]))]
+    return {"values": values, "minutes": round(median(minutes), 1), "missed": missed}
+
+
+def shown(values: list[float]) -> str:
+    """Return the least and the largest of some values, to three digits."""
+    least, most = (f"{value:.3g}" for value in (min(values), max(values)))
+    return least if least == most else f"{least} to {most}"
+
+
+def page() -> str:
+    """Return the table of the page."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    lines = [
+        "| book | system | `python src/train.py ...` | the book's result | has to be | measured | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in ENTRIES:
+        found = record.get(entry.name)
+        bands = "<br>".join(map(str, entry.bands)) or "-"
+        measured = "<br>".join(map(shown, found["values"].values())) if found and found["values"] else "not run"
+        minutes = str(found["minutes"]) if found else "-"
+        cells = [entry.section, entry.title, f"`{entry.overrides}`", entry.book, bands, measured, minutes]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_heads() -> None:
+    """Write the measured results into the line `measured` of each experiment's head."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    for path in sorted((ROOT / "configs/experiment/gallery").glob("*.yaml")):
+        found = []
+        for entry in ENTRIES:
+            own, *more = entry.overrides.split()
+            if own == f"experiment=gallery/{path.stem}" and record.get(entry.name, {}).get("values"):
+                metrics = zip((band.title for band in entry.bands), record[entry.name]["values"].values(), strict=True)
+                text = ", ".join(f"{metric} {shown(values)}" for metric, values in metrics)
+                seeds = f"{entry.seeds} seeds" if entry.seeds > 1 else "1 seed"
+                found.append(f"{text} ({' '.join([*more, seeds])}, {record[entry.name]['minutes']} min)")
+        lines = path.read_text().splitlines()
+        first, *_ = [number for number, line in enumerate(lines) if line.startswith("#   measured")]
+        head = [f"#   measured  {text}" for text in found or ["not yet"]]
+        rest = [line for line in lines[first:] if not line.startswith("#   measured")]
+        path.write_text("\n".join([*lines[:first], *head, *rest]) + "\n")
+
+
+def draw_schedules(path: Path, epochs: int = 30, lr: float = 0.3) -> Path:
+    """Draw the learning rate of each epoch under each file of `configs/scheduler`; return the path of the picture."""
+    import torch
+    from hydra.utils import instantiate
+    from matplotlib.figure import Figure
+    from omegaconf import OmegaConf
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="learning rate")
+    for file in sorted((ROOT / "configs/scheduler").glob("*.yaml")):
+        files = [file.with_name("cosine.yaml"), file] if file.stem == "warmup_cosine" else [file]
+        settings = OmegaConf.merge(*map(OmegaConf.load, files)).scheduler
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+        scheduler = instantiate(settings)(optimizer=optimizer) if settings else None
+        rates = []
+        for _ in range(epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+        axes.plot(rates, label=file.stem)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit code."""
+    if arguments[:1] == ["run"]:
+        chosen = [entry for entry in ENTRIES if entry.bands and (not arguments[1:] or entry.name in arguments[1:])]
+        missed = False
+        for entry in chosen:
+            record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+            record[entry.name] = found = run(entry)
+            RECORD.write_text(json.dumps(record, indent=2) + "\n")
+            missed |= bool(found["missed"])
+            print(f"{entry.name}: {found}")
+        return int(missed)
+    if arguments == ["schedules"]:
+        print(draw_schedules(LOGS / "schedules.png"))
+        return 0
+    if arguments == ["page"]:
+        head, _, rest = PAGE.read_text().partition(START)
+        PAGE.write_text(f"{head}{START}\n{page()}\n{END}{rest.partition(END)[2]}")
+        write_heads()
+        return 0
+    print(__doc__)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Callbacks of the gallery: pictures and texts in the run directory."""

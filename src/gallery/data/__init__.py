@@ -1,0 +1,1 @@
+"""Data modules of the gallery, one family per file."""

@@ -1,0 +1,1 @@
+"""LightningModules of the gallery, one per kind of task."""
