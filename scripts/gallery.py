@@ -213,7 +213,7 @@ def page() -> str:
     """Return the table of the page."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     lines = [
-        "| book | system | `python src/train.py ...` | the book's result | has to be | measured | minutes |",
+        "| book | system | overrides | the book's result | has to be | measured | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in ENTRIES:

@@ -21,6 +21,8 @@ TARGETS = [
     "check",
     "format",
     "bench",
+    "gallery",
+    "gallery-run",
     "sync",
     "clean",
     "clean-logs",
