@@ -1,7 +1,7 @@
 """Run the gallery and write its page from the records of the runs.
 
     python scripts/gallery.py run [NAME ...]   train entries, each with its seeds, and record what they measured
-    python scripts/gallery.py page             write docs/gallery.md and the heads of the experiments from docs/gallery.json
+    python scripts/gallery.py page             write docs/gallery.md and the heads of configs from docs/gallery.json
     python scripts/gallery.py schedules        draw configs/scheduler in logs/gallery/schedules.png
 
 The runs lie in logs/gallery/. Each entry states the band of the book's results that it has to meet.
