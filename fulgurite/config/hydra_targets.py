@@ -17,10 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import LOADS, ConfigLoaderImpl, raw_node, unchecked
 from fulgurite.config.left_out import leave_out_without_target
 from fulgurite.config.override_text import without_null_groups
-from fulgurite.config.target_policy import TargetNotFound, is_within, locate
-from fulgurite.config.view import MISSING, leaves
+from fulgurite.config.target_policy import TargetNotFound, locate
+from fulgurite.config.view import MISSING
 from fulgurite.core.errors import ConfigError, did_you_mean
 from fulgurite.trust import composed, secrets
+from fulgurite.trust.sources import begin_composition
+from fulgurite.trust.targets import is_within
+from fulgurite.trust.walk import leaves
 
 PARTS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
 CALLED = ("_target_", "()", "class")  # Hydra's key, and the two of logging.config
@@ -39,7 +42,9 @@ def guard_hydra_part() -> None:
         self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
         texts = without_null_groups(overrides, self.repository.group_exists)
+        sources = begin_composition(texts)
         cfg = plain(self, config_name, texts, *args, **kwargs)
+        sources.check_composed(cfg)  # the others resolve values
         composed.check_composed(cfg, texts)
         check_hydra_part(cfg)
         leave_out_without_target(cfg)

@@ -20,11 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
 from fulgurite.config.origins import file_of, read_yaml, shown_path
 from fulgurite.config.tags import merge_tags, switch_tags
-from fulgurite.config.target_policy import TargetNotFound, rejection_of
+from fulgurite.config.target_policy import TargetNotFound
 from fulgurite.config.target_policy import locate as locate_object
-from fulgurite.config.view import MISSING, is_interpolation, join
+from fulgurite.config.view import MISSING, is_interpolation
 from fulgurite.core.context import current_context
 from fulgurite.core.project import project_root
+from fulgurite.trust.sources import current_sources
+from fulgurite.trust.targets import rejection_of
+from fulgurite.trust.walk import join
 from fulgurite.validation.signatures.annotations import Match, match, rejects
 from fulgurite.validation.signatures.imported import signature_of
 from fulgurite.validation.signatures.resolve import locate
@@ -50,10 +53,11 @@ def leave_out_replaced() -> None:
 
     @wraps(compose)
     def compose_files(self: ConfigLoaderImpl, defaults: Sequence[Any], repo: Any) -> DictConfig:
-        cfg, targets = OmegaConf.create(), _Targets()
+        cfg, targets, sources = OmegaConf.create(), _Targets(), current_sources()
         with flag_override(cfg, "no_deepcopy_set_nodes", True):
             for default in defaults:
                 loaded = compose(self, [default], repo)
+                sources.add(default, loaded, repo)  # before a target of it is imported
                 if not (default.package or "").startswith("hydra"):
                     if (default.config_path or "").startswith("debug/"):
                         _limit_to_taken(cfg, loaded)
@@ -74,6 +78,7 @@ def leave_out_replaced() -> None:
             if f"{override.key_or_group}.".startswith("tags.") and not isinstance(override.value(), list):
                 switch_tags(cfg)
             apply([override], cfg)
+            current_sources().override(override)
 
     setattr(ConfigLoaderImpl, COMPOSES, compose_files)
     setattr(ConfigLoaderImpl, APPLIES, staticmethod(apply_overrides))

@@ -95,6 +95,8 @@ TOP_LEVEL = {
     "ckpt_sha256": "str | None",
     "optimized_metric": "str | list[str] | None",
     "run": "str | None",
+    "trust": "list[str] | None",  # read by trust.sources before the config is composed
+    "trust_env": "list[str] | None",
     **dict.fromkeys(("data", "model", "trainer"), "dict"),
     **dict.fromkeys(("callbacks", "logger"), "dict | None"),
     "vars": "dict | None",  # values of the user's own

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -16,42 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.config.schema import Extras, read_settings
-from fulgurite.config.view import MISSING, RUNTIME, ConfigView, is_interpolation, join
+from fulgurite.config.view import MISSING, RUNTIME, ConfigView, is_interpolation
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
-
-# A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
-REFUSED = (
-    "torch.hub", "torch.serialization", "torch.package", "torch.utils.cpp_extension", "torch.utils.model_zoo",
-    "torch.utils._", "torch.jit._serialization", "numpy.load", "numpy.ctypeslib", "numpy.f2py", "pandas.read_pickle",
-    "pandas.io.pickle", "psutil.Popen", "hydra", "fulgurite", "IPython", "ipykernel", "nbclient", "nbconvert", "pip",
-    "setuptools", "pkg_resources", "pytest", "_pytest", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "fabric",
-    "paramiko", "execnet", "cloudpickle", "dill", "joblib", "submitit", "ray", "dask", "numba", "cffi", "yaml", "sympy",
-    "numexpr", "torch._dynamo", "torch._inductor",
-)  # fmt: skip
-ALLOWED = ("fulgurite.callbacks", "fulgurite.exact_resume.proof.probe")  # below what REFUSED names
-# Of the standard library, a config may name these and what is below the modules.
-STDLIB = frozenset(
-    f"builtins.{name}"
-    for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str", "tuple")
-) | {
-    "functools.partial", "pathlib.Path", "pathlib.PurePath", "random.Random", "types.SimpleNamespace",
-    "pathlib._local.Path", "pathlib._local.PurePath",  # the names of these in Python 3.13
-}  # fmt: skip
-STDLIB_MODULES = ("collections", "datetime", "decimal", "fractions", "math")
-# These return what their argument `path` names.
-LOOKUPS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
+from fulgurite.trust.sources import noted
+from fulgurite.trust.targets import LOOKUPS, is_within, object_problem, rejection_of
+from fulgurite.trust.walk import join
 
 
-def check_targets(cfg: DictConfig, key: str = "") -> None:
+def check_targets(cfg: DictConfig, key: str = "", foreign: Mapping[str, str] | None = None) -> None:
     """Import every `_target_` of the config and classify the object found, not the string that names it.
 
     Args:
         cfg: A composed config; its `hydra` part has an allow-list of its own.
         key: Only this top-level key; an older run may name classes elsewhere that have moved.
+        foreign: Path of each target that is not of this project, and its file; None: as composed.
     """
     more, view = read_settings(cfg, Extras).allowed_targets, ConfigView(cfg)
-    findings = []
+    findings, foreign = [], noted()["targets"] if foreign is None else foreign
     parts = [key] if key else list(view.written)
     for path, block in chain.from_iterable(_blocks(cfg, view.written[part], part) for part in parts):
         name = "path" if block["_target_"] in LOOKUPS else "_target_"
@@ -62,6 +43,8 @@ def check_targets(cfg: DictConfig, key: str = "") -> None:
             findings.append(f"{path}.{name}: must be the dotted path of a class or a function")
         elif problem := problem_of(target, more, name):
             findings.append(f"{path}.{name}: {target!r} {problem}")
+        elif (file := foreign.get(join(path, name))) and (problem := object_problem(target, locate(target), path)):
+            findings.append(f"{path}.{name}: {target!r} of {file}, which is not of this project, {problem}")
     if findings:
         raise ConfigError(findings)
 
@@ -153,26 +136,3 @@ def _rejection(found: Any, more: Sequence[str]) -> str:
     if isinstance(found, ModuleType):
         name = found.__name__
     return rejection_of(name, more)
-
-
-def rejection_of(name: str, more: Sequence[str]) -> str:
-    """Return why configs may not call the object of a dotted name, or an empty string.
-
-    Args:
-        name: The module that defines the object, and its name there.
-        more: Names that the project allows.
-    """
-    is_refused = is_within(name, REFUSED) and not is_within(name, ALLOWED)
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        is_refused = name not in STDLIB and not is_within(name, STDLIB_MODULES)
-    if is_refused and not is_within(name, more):
-        return (
-            f"is {name}, which configs may not call: it could run code that is not installed. "
-            "Name a class of src or of an installed package, or call it from a function in src"
-        )
-    return ""
-
-
-def is_within(name: str, roots: Sequence[str]) -> bool:
-    """Return whether a dotted name is one of `roots` or below one; a root that ends with `_` is a prefix."""
-    return any(name == root or name.startswith(root if root.endswith("_") else f"{root}.") for root in roots)

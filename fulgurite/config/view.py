@@ -9,7 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fulgurite.trust import walk
+
 MISSING = "???"
+join, leaves = walk.join, walk.leaves
 # resolvers that work only during a run, or must not run before a value is used
 RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr", "steps")
 # Numbers of optimizer steps, which a partial block gets when it is called.
@@ -85,26 +88,9 @@ class ConfigView:
         return node
 
 
-def join(key: str, part: str | int) -> str:
-    """Return the path of a child: `a.b` or `a[0]`."""
-    return f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}" if key else str(part)
-
-
 def is_interpolation(written: Any) -> bool:
     """Return whether a written value is, or contains, an interpolation."""
     return isinstance(written, str) and "${" in written
-
-
-def leaves(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each plain value of a config with its path; empty dictionaries and lists have none."""
-    if isinstance(written, dict):
-        for name, child in written.items():
-            yield from leaves(child, join(key, str(name)))
-    elif isinstance(written, list):
-        for position, child in enumerate(written):
-            yield from leaves(child, join(key, position))
-    else:
-        yield key, written
 
 
 def paths_of(written: Any, key: str = "") -> Iterator[str]:

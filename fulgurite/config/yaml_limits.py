@@ -18,6 +18,7 @@ from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.config.left_out import leave_out_replaced
 from fulgurite.config.origins import YAML_LOADER
 from fulgurite.core.errors import UserError
+from fulgurite.trust.sources import current_sources
 
 MAX_BYTES = 200_000  # composing takes 5 s
 MAX_DEPTH = 100
@@ -37,26 +38,28 @@ def guard_configs() -> None:
         sys.path.insert(0, str(plugins))
     Plugins.instance()  # later, it would replace our source by Hydra's
     types = SourcesRegistry.instance().types
-    plain = types["file"]
-    if not hasattr(plain, "is_guarded"):
-        types["file"] = _guarded(plain)
+    for scheme in ("file", "pkg"):
+        if not hasattr(types[scheme], "is_guarded"):
+            types[scheme] = _guarded(types[scheme])
 
 
 def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
-    class GuardedFiles(plain):  # type: ignore[valid-type,misc]  # Hydra loads its source classes at run time
+    class Guarded(plain):  # type: ignore[valid-type,misc]  # Hydra loads its source classes at run time
         is_guarded = True
 
         def load_config(self, config_path: str) -> ConfigResult:
             path = Path(self.path) / self._normalize_file_name(config_path)
-            check_config_file(path)
+            if self.scheme() == "file":
+                check_config_file(path)
             try:
                 result: ConfigResult = super().load_config(config_path)
             except RecursionError as error:
                 raise _too_deep(path) from error
+            current_sources().check_loaded(result, config_path)
             return result
 
-    GuardedFiles.__name__ = plain.__name__  # the registry rejects a second class of another name
-    return GuardedFiles
+    Guarded.__name__ = plain.__name__  # the registry rejects a second class of another name
+    return Guarded
 
 
 def check_config_file(path: Path) -> None:

@@ -30,6 +30,8 @@ class ProcessContext:
         signals: The handler of signals, see `shutdown.signals.signal_handler`.
         inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
         left_out: One line for each replaced target, see `config.left_out.take_messages`.
+        sources: The `trust.sources.Sources` of the config that was composed last; None before.
+        inherited: Overrides that a run directory of another user adds to the command line, and their file.
         trainer: The Trainer that runs, see `engine.components.steps`; None otherwise.
         record: The `RunRecord` of the present run; None outside a run.
     """
@@ -49,6 +51,8 @@ class ProcessContext:
     signals: Any = None
     inexact: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    sources: Any = None
+    inherited: dict[str, str] = field(default_factory=dict)
     trainer: Any = None
     record: Any = None
 

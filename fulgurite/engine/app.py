@@ -27,6 +27,7 @@ from fulgurite.engine.oom_retry import run_with_backoff
 from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
+from fulgurite.trust.sources import noted
 
 log = RankedLogger(__name__)
 Task = Callable[[DictConfig], dict[str, float]]
@@ -68,6 +69,8 @@ class EntryPoint:
         """
         gc.enable()
         guard_log_files()
+        if folders := noted()["folders"]:
+            log.info("reads configs that are not of this project: %s", ", ".join(folders))
         for line in take_messages():
             log.info(line)
         try:

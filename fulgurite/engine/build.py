@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,9 +154,9 @@ def build(cfg: DictConfig) -> Run:
     return Run(cfg=cfg, datamodule=datamodule, model=model, trainer=trainer, resumed_from=resumed_from)
 
 
-def build_component(cfg: DictConfig, key: Literal["data", "model"]) -> Any:
-    """Build only the data module or only the model of a run; raise ConfigError as `build` does."""
-    check_targets(cfg, key)
+def build_component(cfg: DictConfig, key: Literal["data", "model"], foreign: Mapping[str, str]) -> Any:
+    """Build only the data module or the model of a run, whose `foreign` targets are limited; raise as `build` does."""
+    check_targets(cfg, key, foreign)
     return _instantiate(with_attributes(cfg)[key], key)
 
 

@@ -15,6 +15,7 @@ from fulgurite.core.formatting import format_number, short_path
 from fulgurite.core.project import prepare_environment
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory
+from fulgurite.trust.run_directories import check_saved
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
@@ -66,7 +67,8 @@ class SavedRun:
         cfg = self.cfg.copy()
         with open_dict(cfg):
             cfg.ckpt_path, cfg.ckpt_sha256 = str(self.folder / path), None
-        model = cast("LightningModule", build_component(cfg, "model"))
+        foreign = check_saved(self.cfg, self.folder)
+        model = cast("LightningModule", build_component(cfg, "model", foreign))
         file = Path(str(resolve_checkpoint(cfg, model)))
         model.load_state_dict(matching_state(load(file), model, file), strict=model.strict_loading)
         return model.eval()
@@ -75,7 +77,8 @@ class SavedRun:
         """Return the run's data module, prepared and set up."""
         from fulgurite.engine.build import build_component
 
-        data = cast("LightningDataModule", build_component(self.cfg, "data"))
+        foreign = check_saved(self.cfg, self.folder)
+        data = cast("LightningDataModule", build_component(self.cfg, "data", foreign))
         data.prepare_data()
         data.setup("fit")
         data.setup("test")

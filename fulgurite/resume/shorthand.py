@@ -32,6 +32,7 @@ from fulgurite.config.tags import replace_tags
 from fulgurite.core.errors import UserError
 from fulgurite.core.redact import MASK
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
+from fulgurite.trust.run_directories import check_inherited
 
 # Options of which Hydra takes one only, and their short forms.
 _MODES = {"-m": "--multirun", "-c": "--cfg", "-r": "--run", "-i": "--info", "-sc": "--shell-completion"}
@@ -140,6 +141,7 @@ def _merge_overrides(run: RunDirectory, given: Sequence[str], not_inherited: Seq
     """
     given_keys = {override_key(override) for override in given}
     inherited = [override for override in _overrides_of(run) if not is_below(override_key(override), not_inherited)]
+    check_inherited(run.folder, inherited, given)
     added = {override_key(override) for override in inherited if override.startswith("+")}
     kept = [override for override in inherited if override_key(override) not in given_keys]
     _refuse_masked(run, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,12 @@ MAX_PATCH_BYTES = 1_000_000
 MAX_SHOWN = 5  # changed files in a warning
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
+# The checkout's own settings may name a program for each of these.
+GIT_OPTIONS = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
 # Keys that change where a run writes and how it reports, not its results.
 IRRELEVANT = (
     *("paths", "extras", "resilience", "distributed", "logger", "tags", "task_name"),
-    *("ckpt_path", "ckpt_sha256", "resume", "sweep", "hydra"),
+    *("ckpt_path", "ckpt_sha256", "resume", "sweep", "trust", "trust_env", "hydra"),
 )
 
 
@@ -59,14 +62,20 @@ def versions() -> dict[str, str]:
 
 def git_state(root: Path) -> dict[str, Any] | None:
     """Return commit and dirty flag of the checkout at `root`; None without git or without a commit."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    calls = (("rev-parse", "HEAD"), ("status", "--porcelain"))
-    done = [subprocess.run([git, *call], cwd=root, capture_output=True, text=True, check=False) for call in calls]
+    done = [_git(root, *call) for call in (("rev-parse", "HEAD"), ("status", "--porcelain"))]
     if any(call.returncode for call in done):
         return None
-    return {"commit": done[0].stdout.strip(), "dirty": bool(done[1].stdout.strip())}
+    return {"commit": done[0].stdout.decode().strip(), "dirty": bool(done[1].stdout.strip())}
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run git without what the environment or the checkout's settings would have it start; code 127 without git."""
+    git = shutil.which("git")
+    if git is None:
+        return subprocess.CompletedProcess(["git"], 127, b"", b"")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = [git, *GIT_OPTIONS, *arguments]
+    return subprocess.run(command, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def code_patch(root: Path) -> str:
@@ -74,11 +83,7 @@ def code_patch(root: Path) -> str:
 
     A long patch is cut at `MAX_PATCH_BYTES`.
     """
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    call = [git, "diff", "--no-ext-diff", "--no-color", "HEAD"]
-    patch = subprocess.run(call, cwd=root, capture_output=True, check=False).stdout
+    patch = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD").stdout
     text = mask_text(patch[:MAX_PATCH_BYTES].decode(errors="replace"))
     return text if len(patch) <= MAX_PATCH_BYTES else f"{text}\n... cut at {MAX_PATCH_BYTES} of {len(patch)} bytes\n"
 

@@ -1,1 +1,1 @@
-"""What input from elsewhere may do, and what may leave the process: checkpoints, studies, pickles, secrets."""
+"""What input from elsewhere may do, and what may leave the process: configs, checkpoints, studies, pickles, secrets."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from fulgurite.config.origins import shown_path
 from fulgurite.config.override_text import is_below
-from fulgurite.config.target_policy import LOOKUPS, STDLIB, STDLIB_MODULES, problem_of, rejection_of
+from fulgurite.config.target_policy import problem_of
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.core.project import project_root
+from fulgurite.trust.targets import LOOKUPS, STDLIB, STDLIB_MODULES, rejection_of
 from fulgurite.validation.explanations.known_values import explain_known
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects

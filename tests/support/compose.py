@@ -49,4 +49,4 @@ def with_file(folder: Path, name: str, text: str) -> Sequence[str]:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    return (f"hydra.searchpath=[{folder}]",)
+    return (f"hydra.searchpath=[{folder}]", f"trust=[{folder}]")

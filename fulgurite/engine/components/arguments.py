@@ -11,9 +11,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import raw_node
-from fulgurite.config.target_policy import is_within
 from fulgurite.config.view import is_interpolation
 from fulgurite.engine.components.steps import defer_step_counts
+from fulgurite.trust.targets import is_within
 
 PARTS = ("model", "data", "trainer", "callbacks", "logger")
 # Classes of these packages take plain dictionaries.

@@ -61,8 +61,8 @@ def test_what_a_parent_experiment_sets_is_shown(defaults: str, sources: list[str
     base = "# @package _global_\ndefaults: [{override /model: mnist_convnet}]\nseed: 5\ntrainer: {max_epochs: 3}\n"
     with_file(tmp_path, "experiment/base.yaml", f"{base}data: {{batch_size: 8}}\n")
     child = f"# @package _global_\ndefaults: {defaults}\ndata: {{batch_size: 16}}\n"
-    [search] = with_file(tmp_path, "experiment/child.yaml", child)
-    found = shown_changes("experiment=child", search)
+    search = with_file(tmp_path, "experiment/child.yaml", child)
+    found = shown_changes("experiment=child", *search)
     files = [(Path(source).stem, "  ".join(lines)) for source, lines in found.items()][1:]
     assert len(files) == len(sources)
     for (name, lines), shown in zip(files, sources, strict=True):

@@ -21,7 +21,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("name", ["train", "eval"])
 def test_an_experiment_overrides_every_key(name: str, tmp_path: Path) -> None:
     defaults = OmegaConf.to_container(compose([], config_name=name), resolve=False)
-    keys = [key for key in _leaves(defaults) if not key.startswith("paths.")]  # the run sets these
+    keys = [key for key in _leaves(defaults) if not key.startswith(("paths.", "trust"))]  # not of files
     assert {"seed", "tags.dev", "sweep.on_error", "task_name", "data.batch_size"} <= set(keys)
     experiment = OmegaConf.create()
     for number, key in enumerate(keys):
@@ -29,7 +29,8 @@ def test_an_experiment_overrides_every_key(name: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\n" + OmegaConf.to_yaml(experiment)
     (tmp_path / "experiment" / "everything.yaml").write_text(text)
-    cfg = compose([f"hydra.searchpath=[file://{tmp_path}]", "experiment=everything"], config_name=name)
+    search = (f"hydra.searchpath=[file://{tmp_path}]", f"trust=[{tmp_path}]")
+    cfg = compose([*search, "experiment=everything"], config_name=name)
     assert _differing(cfg, keys) == []
 
 

@@ -213,7 +213,14 @@ def test_a_hostile_hydra_callback_is_refused_before_it_is_made(tmp_path: Path) -
     (tmp_path / "mine" / "experiment" / "evil.yaml").write_text(
         f"# @package hydra.callbacks.evil\n_target_: shutil.copy\nsrc: {tmp_path}/file\ndst: {tmp_path}/taken\n"
     )
-    done = run_cli("train", f"--config-dir={tmp_path}/mine", "experiment=evil", logs=tmp_path / "logs", timeout=60)
+    done = run_cli(
+        "train",
+        f"--config-dir={tmp_path}/mine",
+        "experiment=evil",
+        f"trust=[{tmp_path}]",
+        logs=tmp_path / "logs",
+        timeout=60,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: hydra.callbacks.evil._target_: 'shutil.copy' is not a class of ")
     assert not (tmp_path / "taken").exists()

@@ -71,7 +71,7 @@ def test_a_mistake_in_an_experiment_file_is_reported_with_its_file_and_line(
 ) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "typo.yaml").write_text(f"# @package _global_\n{text}\n")
-    errors = refused(tmp_path, f"--config-dir={tmp_path}/mine", "experiment=typo")
+    errors = refused(tmp_path, f"--config-dir={tmp_path}/mine", f"trust=[{tmp_path}/mine]", "experiment=typo")
     assert re.search(line, errors), errors
 
 

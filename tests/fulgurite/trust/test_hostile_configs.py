@@ -1,0 +1,335 @@
+"""Configs from outside of the project that would run a program, steer Hydra, or read and write elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from fulgurite.config.compose import compose
+from fulgurite.config.target_policy import check_targets
+from fulgurite.core.context import current_context
+from fulgurite.core.errors import ConfigError
+
+EXPERIMENT = "# @package _global_\n"
+# Each would create the file CANARY, or does what a foreign config may not.
+TARGETS = [
+    "os.system",
+    "subprocess.run",
+    "subprocess.Popen",
+    "builtins.eval",
+    "builtins.open",
+    "importlib.import_module",
+    "shutil.copy",
+    "pickle.loads",
+    "ctypes.CDLL",
+    "webbrowser.open",
+    "torch.hub.load",
+    "torch.package.PackageImporter",
+    "torch.load",
+    "torch.utils.collect_env.run",
+    "torch.distributed.run.main",
+    "torch.utils.benchmark.Timer.timeit",
+    "torch.distributed.checkpoint.FileSystemReader.read_metadata",
+    "torch.utils.data.datapipes.iter.FileOpener",
+    "torch.jit.load",
+    "torch.nn.functional.torch.hub.load",
+    "lightning.fabric.utilities.cloud_io._load",
+    "lightning.pytorch.LightningModule.load_from_checkpoint",
+    "src.models.classifier.Classifier.load_from_checkpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.os.system",
+    "lightning.pytorch.loggers.WandbLogger",
+    "lightning.pytorch.plugins.TorchCheckpointIO",
+    "src.data.mnist.Path",
+    "fulgurite.core.files.load_pickle",
+    "fulgurite.main",
+    "hydra.utils.instantiate",
+    "tests.support.own_code.Lit",
+    "logs.planted.module.Class",
+    "numpy.fromfile",
+    "optuna.create_study",
+    "functools.partial",
+    "src.models.classifier._private",
+]
+FORMS: dict[str, str] = {
+    "plain": "model: {{net: {{_target_: {0}, _args_: [touch CANARY]}}}}",
+    "partial": "model: {{net: {{_target_: {0}, _partial_: true}}}}",
+    "listed": "callbacks: {{x: {{_target_: src.callbacks.X, inner: [[{{_target_: {0}}}]]}}}}",
+    "alias": "vars: {{a: &a {{_target_: {0}}}}}\nmodel: {{net: *a}}",
+    "merged": "vars: {{a: &a {{_target_: {0}}}}}\nmodel: {{net: {{<<: *a, x: 1}}}}",
+    "referred": "vars: {{name: {0}}}\nmodel: {{net: {{_target_: '${{vars.name}}'}}}}",
+    "pieced": "vars: {{end: '{0}'}}\nmodel: {{net: {{_target_: '${{vars.end}}${{vars.none}}'}}}}",
+    "looked_up": "model: {{net: {{_target_: hydra.utils.get_method, path: {0}}}}}",
+}
+VALUES = [
+    # Hydra's own part
+    "hydra: {job: {env_set: {LD_PRELOAD: x.so}}}",
+    "hydra: {job: {env_copy: [AWS_SECRET_ACCESS_KEY]}}",
+    "hydra: {job: {chdir: true}}",
+    "hydra: {run: {dir: /tmp/elsewhere}}",
+    "hydra: {run: {dir: '${paths.log_dir}/../../elsewhere'}}",
+    "hydra: {sweep: {dir: '${paths.root_dir}/src'}}",
+    "hydra: {output_subdir: ../x}",
+    "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
+    "hydra: {sweeper: {params: {model.net._target_: os.system}}}",
+    "hydra: {launcher: {_target_: hydra_plugins.fulgurite.slurm.SlurmLauncher}}",
+    "hydra: {searchpath: ['pkg://planted']}",
+    "hydra: {job_logging: {handlers: {x: {class: logging.handlers.SocketHandler, host: h, port: 1}}}}",
+    "hydra: {job_logging: {handlers: {x: {class: logging.handlers.HTTPHandler, host: h, url: /}}}}",
+    "hydra: {job_logging: {handlers: {x: {class: logging.handlers.SMTPHandler, mailhost: h}}}}",
+    "hydra: {job_logging: {handlers: {x: {(): 'ext://os.system', command: touch CANARY}}}}",
+    "hydra: {job_logging: {handlers: {x: {class: logging.StreamHandler, stream: 'ext://os.environ'}}}}",
+    "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: /tmp/elsewhere.log}}}}",
+    "hydra: {hydra_logging: {filters: {x: {(): subprocess.Popen, args: [touch, CANARY]}}}}",
+    "defaults: [override /hydra/launcher: slurm]",
+    "defaults: [override /hydra/sweeper: search]",
+    "defaults: [{/callbacks@hydra.callbacks: default}]",
+    "defaults: ['/model@hydra.job.env_set: mnist']",
+    # resolvers
+    "vars: {x: '${eval:1}'}",
+    "vars: {x: '${oc.env:AWS_SECRET_ACCESS_KEY}'}",
+    "vars: {x: '${oc.env:HOME,${oc.env:PATH}}'}",
+    "vars: {x: '${oc.decode:\"{_target_: os.system}\"}'}",
+    "model: {net: '${oc.create:{_target_: os.system}}'}",
+    "vars: {name: eval, x: '${${vars.name}:1}'}",
+    "vars: {x: '${ eval :1}'}",
+    "vars: {x: ['a${hydra:job.name}b${secret:x}']}",
+    "defaults: [{model: '${eval:1}'}]",
+    # what is trusted, the environment and the network
+    "trust: [/]",
+    "trust_env: [HOME]",
+    "extras: {allowed_targets: [os]}",
+    "paths: {log_dir: /tmp/elsewhere}",
+    "distributed: {comm_env: {LD_PRELOAD: x.so}}",
+    "distributed: {init_method: 'tcp://evil:1'}",
+    "resume: {run: /tmp/elsewhere}",
+    "ckpt_path: https://evil.example/x.ckpt",
+    "ckpt_path: /etc/passwd",
+    "logger: {mlflow: {tracking_uri: evil.example}}",
+    "logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dir: 's3://bucket/x'}}",
+    "vars: {scheme: 's3:/', url: '${vars.scheme}/bucket'}",
+    # files
+    "callbacks: {model_checkpoint: {dirpath: '${paths.root_dir}/src'}}",
+    "callbacks: {model_checkpoint: {dirpath: src}}",
+    "callbacks: {model_checkpoint: {filename: ../../x}}",
+    "callbacks: {model_checkpoint: {filename: '${vars.up}/x'}}\nvars: {dot: ., up: '${vars.dot}.'}",
+    "trainer: {default_root_dir: ~/x}",
+    "data: {data_dir: /etc}",
+    "data: {local_dirs: ['${paths.data_dir}', /root]}",
+    "task_name: ../../elsewhere",
+    "model: {weights_only: false}",
+    "model: {inner: {weights_only: null}}",
+]
+
+
+def refused(folder: Path, text: str, *, is_chosen: bool = True, name: str = "experiment/x") -> list[str]:
+    """Write a config outside of the project, compose with it, and return the lines that refuse it."""
+    file = folder / "foreign" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canary = folder / "canary"
+    file.write_text(EXPERIMENT + text.replace("CANARY", str(canary)))
+    chosen = ["experiment=x"] if is_chosen else []
+    with pytest.raises(ConfigError) as caught:
+        compose([f"hydra.searchpath=[{folder}/foreign]", f"paths.log_dir={folder}/logs", *chosen])
+    assert not canary.exists()
+    assert caught.value.exit_code == 2
+    for line in caught.value.findings:
+        assert f"{folder}/foreign/" in line
+        assert f"trust=[{folder}/foreign]." in line
+        assert "\n" not in line
+    return caught.value.findings
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_foreign_config_names_no_function_that_does_something(target: str, tmp_path: Path) -> None:
+    text = FORMS["plain"].format(target)
+    try:
+        lines = refused(tmp_path, text)
+    except pytest.fail.Exception:  # the name alone may be allowed: then the object is judged before it is called
+        with pytest.raises(ConfigError) as caught:
+            check_targets(_composed(tmp_path, text))
+        lines = caught.value.findings
+    assert all(line.startswith("model.net._target_") for line in lines)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "fulgurite.core.files.load_pickle"])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_hides_a_target(form: str, target: str, tmp_path: Path) -> None:
+    assert any("_target_=" in line or ".path=" in line for line in refused(tmp_path, FORMS[form].format(target)))
+
+
+@pytest.mark.parametrize("text", VALUES)
+def test_a_foreign_config_steers_nothing_beside_the_training(text: str, tmp_path: Path) -> None:
+    refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", [VALUES[0], FORMS["plain"].format("os.system")])
+def test_a_file_that_another_foreign_one_includes_is_held_to_the_same(text: str, tmp_path: Path) -> None:
+    (tmp_path / "foreign" / "parts").mkdir(parents=True)
+    (tmp_path / "foreign" / "parts" / "inner.yaml").write_text(EXPERIMENT + text)
+    lines = refused(tmp_path, "defaults: [{/parts: inner}]\n")
+    assert any("parts/inner.yaml" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["local/default", "hydra/job_logging/planted"])
+def test_a_file_that_is_found_without_being_chosen_is_foreign(name: str, tmp_path: Path) -> None:
+    text = "trainer: {plugins: {_target_: os.system}}\n"
+    if name.startswith("local"):
+        refused(tmp_path, text, is_chosen=False, name=name)
+        return
+    (tmp_path / "foreign").mkdir()
+    folder = tmp_path / "foreign" / "hydra" / "job_logging"
+    folder.mkdir(parents=True)
+    (folder / "planted.yaml").write_text("handlers: {x: {class: subprocess.Popen, args: [ls]}}\n")
+    with pytest.raises(ConfigError, match=r"planted\.yaml is not of this project"):
+        compose([f"hydra.searchpath=[{tmp_path}/foreign]", "hydra/job_logging=planted"])
+
+
+@pytest.mark.parametrize("way", ["../..{}/foreign/x", "link"])
+def test_a_path_that_leaves_the_own_configs_leads_to_a_foreign_file(way: str, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "x.yaml").write_text(EXPERIMENT + FORMS["plain"].format("os.system"))
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "x.yaml").symlink_to(tmp_path / "foreign" / "x.yaml")
+    choice = way.format("/.." * 12 + str(tmp_path)) if way != "link" else "x"
+    search = [f"hydra.searchpath=[{tmp_path}/configs]"] if way == "link" else []
+    with pytest.raises(ConfigError, match=r"is not of this project"):
+        compose([*search, f"experiment={choice}"])
+
+
+# --- objects, whose kinds are known once they are imported
+
+
+def _composed(folder: Path, text: str, *more: str) -> DictConfig:
+    file = folder / "foreign" / "experiment" / "x.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(EXPERIMENT + text)
+    return compose([f"hydra.searchpath=[{folder}/foreign]", "experiment=x", *more], output_dir=folder / "run")
+
+
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [
+        ("callbacks.x", "torch.nn.Linear"),
+        ("callbacks.x", "lightning.pytorch.loggers.CSVLogger"),
+        ("logger.x", "lightning.pytorch.callbacks.Timer"),
+        ("logger.x", "lightning.pytorch.loggers.MLFlowLogger"),
+        ("trainer.strategy", "lightning.pytorch.callbacks.Timer"),
+        ("trainer.plugins", "lightning.pytorch.plugins.environments.LightningEnvironment"),
+        ("trainer.plugins", "lightning.pytorch.plugins.io.TorchCheckpointIO"),
+        ("model.optimizer", "torch.nn.Linear"),
+        ("model.scheduler", "torch.optim.Adam"),
+        ("model", "lightning.pytorch.LightningDataModule"),
+        ("data", "src.models.classifier.Classifier"),
+        ("model.net", "torch.nn.Module.load_state_dict"),
+        ("model.net", "lightning.pytorch.callbacks.timer.Callback"),
+        ("model.net", "src.models.classifier.nn.Linear"),
+        ("model.net", "torch.nn.utils.clip_grad_norm_"),
+        ("vars.any", "src.models.classifier.accuracy"),
+        ("vars.any", "lightning.pytorch.Trainer.fit"),
+    ],
+)
+def test_an_object_must_be_a_class_of_the_kind_of_its_place(place: str, target: str, tmp_path: Path) -> None:
+    nested: Any = {"_target_": target}
+    for part in reversed(place.split(".")):
+        nested = {part: nested}
+    cfg = _composed(tmp_path, yaml.safe_dump(nested))
+    with pytest.raises(ConfigError) as caught:
+        check_targets(cfg)
+    assert any(line.startswith(f"{place}._target_: {target!r}") for line in caught.value.findings)
+
+
+HARMLESS = """\
+defaults: [override /model: mnist, override /trainer: cpu]
+tags: {shared: true}
+seed: 3
+monitor: val/loss
+model:
+  net: {_target_: src.models.nets.dense.SimpleDenseNet, lin1_size: 8}
+  optimizer: {_target_: torch.optim.AdamW, lr: 0.01}
+  scheduler: {_target_: torch.optim.lr_scheduler.StepLR, step_size: 2}
+callbacks:
+  timer: {_target_: lightning.pytorch.callbacks.Timer, duration: {hours: 1}}
+  model_checkpoint: {dirpath: "${paths.output_dir}/checkpoints", filename: "epoch_{epoch:03d}"}
+logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dir: "${paths.output_dir}", name: csv}}
+trainer: {strategy: {_target_: lightning.pytorch.strategies.SingleDeviceStrategy, device: cpu}}
+data: {data_dir: "${paths.data_dir}/mnist", augment: {_target_: src.data.augment.RandomShift}}
+vars: {x: "${model.optimizer.lr}", activation: {_target_: torch.nn.functional.gelu, _partial_: true}}
+hydra:
+  run: {dir: "${paths.log_dir}/${task_name}/shared/${now:%H-%M}"}
+  job_logging: {handlers: {file: {class: logging.FileHandler, filename: "${hydra.runtime.output_dir}/x.log"}}}
+"""
+
+
+def test_a_shared_experiment_that_only_trains_needs_no_trust(tmp_path: Path) -> None:
+    cfg = _composed(tmp_path, HARMLESS)
+    check_targets(cfg)
+    assert current_context().sources.noted["folders"] == [f"{tmp_path}/foreign"]
+    assert set(current_context().sources.noted["targets"]) >= {"model.net._target_", "data.augment._target_"}
+
+
+@pytest.mark.parametrize("text", [VALUES[0], "vars: {x: '${oc.create:{a: 1}}'}", "data: {data_dir: /etc}"])
+def test_trust_makes_a_folder_one_of_the_project(text: str, tmp_path: Path) -> None:
+    _composed(tmp_path, text, f"trust=[{tmp_path}/foreign]")
+    assert current_context().sources.noted == {"folders": [], "targets": {}}
+    with pytest.raises(ConfigError):
+        _composed(tmp_path, text, f"trust=[{tmp_path}/foreig]")
+
+
+def test_only_the_variables_of_trust_env_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARED", "7")
+    text = "seed: ${oc.decode:${vars.x}}\nvars: {x: '${oc.env:SHARED}'}"
+    assert _composed(tmp_path, "vars: {x: '${oc.env:SHARED}'}", "trust_env=[SHARED]").vars.x == "7"
+    with pytest.raises(ConfigError, match=r"^seed=.* calls the resolver 'oc\.decode'"):
+        _composed(tmp_path, text, "trust_env=[SHARED]")
+
+
+@pytest.mark.parametrize("trust", ["trust=/x", "trust=[1]", "trust={a: 1}", "trust_env=x"])
+def test_trust_is_a_list(trust: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{trust[:6]}.*: is not a list of "):
+        _composed(tmp_path, "seed: 1", trust)
+
+
+def test_the_command_line_replaces_a_foreign_value(tmp_path: Path) -> None:
+    cfg = _composed(tmp_path, "model: {net: {_target_: torch.nn.Linear}}", "model.net._target_=torch.nn.Flatten")
+    assert "model.net._target_" not in current_context().sources.noted["targets"]
+    check_targets(cfg)
+
+
+def test_foreign_text_reaches_no_resolver_of_the_own_configs(tmp_path: Path) -> None:
+    OmegaConf.register_new_resolver("eval_for_a_test", lambda text: eval(str(text)), replace=True)  # noqa: S307 - as users do
+    canary = tmp_path / "canary"
+    own = "+vars.doubled='${eval_for_a_test:${vars.size}}'"
+    assert _composed(tmp_path, "vars: {size: 2}", own).vars.doubled == 2
+    with pytest.raises(ConfigError, match=r"^vars\.size=open.*would be passed to a resolver of vars\.doubled"):
+        _composed(tmp_path, f"vars: {{size: \"open('{canary}', 'w')\"}}", own)
+    assert not canary.exists()
+
+
+def test_a_run_directory_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fulgurite.trust.run_directories import check_inherited, check_saved
+
+    hostile = ["model.net._target_=os.system", "+hydra.job.env_set.A=b", "hydra/launcher=slurm", "trust=[/]"]
+    harmless = ["experiment=example", "seed=3", "~callbacks.early_stopping"]
+    cfg = OmegaConf.create({"model": {"_target_": "os.system"}, "data": None, "vars": {"x": "${eval:1}"}})
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("")
+    check_inherited(tmp_path, hostile, [])
+    assert check_saved(cfg, tmp_path) == {}
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    for override in hostile:
+        with pytest.raises(ConfigError, match=rf"overrides\.yaml is not of this project.*trust=\[{tmp_path}\]"):
+            check_inherited(tmp_path, [override], [])
+    with pytest.raises(ConfigError) as caught:
+        check_saved(cfg, tmp_path)
+    assert {line.partition("=")[0] for line in caught.value.findings} == {"model._target_", "vars.x"}
+    check_inherited(tmp_path, hostile, [f"trust=[{tmp_path}]"])
+    check_inherited(tmp_path, harmless, [])
+    assert current_context().inherited.keys() >= set(harmless)
+    compose(harmless[1:2])
+    assert current_context().sources.noted["folders"] == [str(tmp_path)]
