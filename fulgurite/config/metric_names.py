@@ -14,13 +14,6 @@ from fulgurite.core.errors import did_you_mean
 VALIDATION = {"val", "valid", "validation", "dev"}  # first part of the names of validation metrics
 _LESS_IS_BETTER = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer)(_best)?$", re.IGNORECASE)
 
-# Lightning 2.6 on a monitored metric that was not logged: EarlyStopping, ReduceLROnPlateau, ModelCheckpoint
-_NOT_LOGGED = re.compile(
-    r"(?:conditioned on metric `?([^`\s]+)`? which is not|ModelCheckpoint\(monitor='([^']+)'\)` could not find)"
-    r".*?(?:following: (.*)|\[(.*?)\])",
-    re.DOTALL,
-)
-
 
 def is_minimized(metric: str) -> bool:
     """Return whether a metric is a loss or an error by its name: `val/loss`, `test/mae`."""
@@ -59,10 +52,3 @@ def describe_missing(key: str, name: str, logged: Collection[str], who: str = "t
     """
     question, listed = did_you_mean(name, logged), ", ".join(sorted(logged)) or "none"
     return f"{key}={name}: {who} no such metric{question or '. Name one that it logs'} (logged: {listed})"
-
-
-def explain_missing_metric(error: BaseException) -> str | None:
-    """Return one line for Lightning's error about a monitored metric that was not logged; None for another error."""
-    if (found := _NOT_LOGGED.search(str(error))) is None:
-        return None
-    return describe_missing("monitor", found[1] or found[2], re.findall(r"[`'](.+?)[`']", found[3] or found[4] or ""))

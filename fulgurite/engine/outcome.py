@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from fulgurite.config.left_out import take_messages
-from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import (
     EXIT_CRASH,
     EXIT_DONE,
@@ -31,6 +30,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import hide_secrets
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
+from fulgurite.engine.components.missing_metric import explain_missing_metric
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 
 log = RankedLogger(__name__)

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
 import fulgurite
-from fulgurite.config.metric_names import explain_missing_metric
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.engine.components.kinds import require_steps
+from fulgurite.engine.components.missing_metric import explain_missing_metric
 from fulgurite.engine.components.monitored import MonitoredMetrics, monitoring_callbacks
 from fulgurite.engine.outcome import classify_error
 from src.train import train
@@ -90,6 +90,15 @@ def test_lightnings_error_about_a_metric_becomes_one_line() -> None:
         assert outcome.reason.startswith("monitor=acc: the run logs no such metric")
         assert outcome.reason.endswith("(logged: train/loss, val/acc)")
     assert explain_missing_metric(RuntimeError("something else")) is None
+
+
+def test_a_metric_of_the_training_epoch_is_named_with_its_remedy(small: ComposeSmall) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        train(small("monitor=train/loss", "monitor_mode=min"))
+    line = classify_error(caught.value).reason
+    assert line.startswith("monitor=train/loss: ")
+    assert line.endswith("logged after this check: set callbacks.early_stopping.check_on_train_epoch_end=true")
+    train(small("monitor=train/loss", "monitor_mode=min", "callbacks.early_stopping.check_on_train_epoch_end=true"))
 
 
 @pytest.mark.parametrize(
