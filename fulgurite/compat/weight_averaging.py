@@ -7,12 +7,14 @@ before the last checkpoint of a training is saved, from which a longer training 
 
 from __future__ import annotations
 
+import warnings
 from functools import wraps
 from typing import Any
 from weakref import WeakSet
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 # these load, save or swap the average
@@ -32,7 +34,10 @@ def mend_weight_averaging() -> None:
     def begin(self: WeightAveraging, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             _ended.discard(self)
-        setup(self, trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            if not isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):  # nothing is sharded
+                warnings.filterwarnings("ignore", message=".*overrides the configure_model callback")
+            setup(self, trainer, pl_module, stage)
 
     def swap_at_end(self: WeightAveraging, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_validation_epoch_start(trainer, pl_module)

@@ -65,6 +65,8 @@ REPEATED = (
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Return whether a record is neither a tip in which a library advertises products nor one of `REPEATED`."""
+    if record.name == "py.warnings":  # Python ends them with an empty line
+        record.msg, record.args = record.getMessage().rstrip(), ()
     message = record.getMessage()
     return "💡" not in message and not message.startswith(REPEATED)
 
@@ -95,6 +97,7 @@ UNACTIONABLE = (
     ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is the run's own
     ".*Trainer already configured with model summary callbacks.*",
     ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
+    ".*is an instance of `nn.Module` and is already saved during checkpointing.*",  # one line names all of them
     ".*isinstance.treespec, LeafSpec.*is deprecated.*",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ class Watch(Callback):
         self.seen = _copied(model)
         (ema,) = (each for each in vars(trainer)["callbacks"] if isinstance(each, EMAWeightAveraging))
         self.average = _copied(vars(ema)["_average_model"].module)
+
+
+class Configures(BoringModel):
+    """A model that has the hook of sharded strategies, which trains without one."""
+
+    def configure_model(self) -> None:
+        """Do nothing."""
+
+
+def test_nothing_is_said_of_sharding_where_nothing_is_sharded(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_hardened(Configures(), BoringDataModule(), tmp_path, [EMAWeightAveraging()], max_steps=1)
+    assert not [warning for warning in caught if "configure_model" in str(warning.message)]
 
 
 def _copied(module: torch.nn.Module) -> Weights:
