@@ -281,3 +281,8 @@ def premultiplied_sum(factor: float) -> Any:
     import torch.distributed as dist
 
     return dist._make_nccl_premul_sum(factor)  # type: ignore[attr-defined]
+
+
+def is_lazy_hook(hook: Any) -> bool:
+    """Return whether a hook is the one that a lazy module of torch removes in its first batch (torch 2.13)."""
+    return getattr(hook, "__name__", "") == "_infer_parameters"

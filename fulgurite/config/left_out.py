@@ -30,10 +30,12 @@ from fulgurite.trust.targets import rejection_of
 from fulgurite.trust.walk import join
 from fulgurite.validation.signatures.annotations import Match, match, rejects
 from fulgurite.validation.signatures.imported import signature_of
+from fulgurite.validation.signatures.replaced import lacks_argument, replaces_container
 from fulgurite.validation.signatures.resolve import locate
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.signatures.source import NotFound
 
+Block = Mapping[str, Any]
 OF_HYDRA = ("_partial_", "_convert_", "_recursive_", "_args_")  # keys beside _target_ that Hydra itself reads
 CONFLICT = "cannot be merged: "  # and the key that is a list in one file and a dictionary in another
 # Keys that the files of configs/debug set only where the class takes them: (part, key).
@@ -113,26 +115,27 @@ class _Targets:
     def __init__(self) -> None:
         self.places: dict[str, str] = {}  # key of a block -> the file that set its target
 
-    def merge(self, cfg: DictConfig | None, new: Mapping[str, Any], place: str, key: str = "") -> None:
+    def merge(self, cfg: DictConfig | None, new: Block, place: str, key: str = "", *, recursive: bool = True) -> None:
         """Prepare `cfg` for a file whose plain content is `new`: remove keys of the targets that it replaces."""
         target = new.get("_target_")
         if _is_plain(target):
             if cfg is not None:
-                self._replace(cfg, new, place, key)
+                self._replace(cfg, new, place, key, recursive=recursive)
             self.places[key] = place
+        recursive = recursive and new.get("_recursive_") is not False
         for name, child in new.items():
             if isinstance(child, Mapping):
-                self.merge(_block(cfg, str(name)), child, place, join(key, str(name)))
+                self.merge(_block(cfg, str(name)), child, place, join(key, str(name)), recursive=recursive)
 
-    def _replace(self, cfg: DictConfig, new: Mapping[str, Any], place: str, key: str) -> None:
+    def _replace(self, cfg: DictConfig, new: Block, place: str, key: str, *, recursive: bool) -> None:
         old, target = _plain(cfg), str(new["_target_"])
         former = old.get("_target_")
-        if not _is_plain(former) or _is_same(str(former), target):
+        if not _is_plain(former) or (recursive and _is_same(str(former), target)):
             return
         signature = _signature(target)
         if isinstance(signature, NotFound):  # reported by the checks
             return
-        left_out = [*_left_out(old, new, signature)]
+        left_out = [*_left_out(old, new, signature, recursive=recursive)]
         with open_dict(cfg):
             for name in left_out:
                 del cfg[name]
@@ -154,11 +157,11 @@ def _signature(target: str) -> Signature | NotFound | None:
         return None
 
 
-def _left_out(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signature | None) -> Iterator[str]:
+def _left_out(old: Block, new: Block, signature: Signature | None, *, recursive: bool) -> Iterator[str]:
     """Yield the keys of a replaced block that its new target does not take.
 
     A target takes the arguments that it names; those that its `**kwargs` would accept are of the replaced one. Without
-    a known signature it may take all.
+    a known signature it may take all. A class with `_recursive_: false` calls its blocks itself, with all arguments.
     """
     for name, value in old.items():
         if name in {"_target_", "_partial_"}:
@@ -167,18 +170,12 @@ def _left_out(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signatu
         if name in OF_HYDRA or (signature and (parameter is None or parameter.positional_only)):
             yield name
         elif name in new:
-            if isinstance(value, (dict, list)) and type(value) is not type(new[name]):
-                yield name  # OmegaConf cannot merge a list and a dictionary
+            if replaces_container(value, new[name], parameter):
+                yield name
         elif parameter is not None and not parameter.required and _is_foreign(value, parameter):
             yield name
-    if "_partial_" in old and not ("_partial_" in new or _lacks_argument(old, new, signature)):
+    if "_partial_" in old and not ("_partial_" in new or (recursive and lacks_argument(old, new, signature))):
         yield "_partial_"
-
-
-def _lacks_argument(old: Mapping[str, Any], new: Mapping[str, Any], signature: Signature | None) -> bool:
-    """Return whether only a partial call is possible, as of an optimizer whose parameters the model passes."""
-    required = [p.name for p in signature.parameters.values() if p.required] if signature else ["unknown"]
-    return "_args_" not in new and any(name not in old and name not in new for name in required)
 
 
 def _is_foreign(value: Any, parameter: Parameter) -> bool:

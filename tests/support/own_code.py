@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fulgurite.validation.signatures import resolve, signature, source
+from tests.support.own_idioms import IDIOM_FILES
 
 PACKAGE = "owncode"
 NETS = '''
@@ -375,7 +376,7 @@ class Quiet(Logger):
 def make_callback(kind: str = "print", **kwargs):
     return Print(**kwargs)
 """
-FILES = {"__init__.py": "", "nets.py": NETS, "data.py": DATA, "lit.py": LIT, "callbacks.py": CALLBACKS}
+FILES = {"__init__.py": "", "nets.py": NETS, "data.py": DATA, "lit.py": LIT, "callbacks.py": CALLBACKS, **IDIOM_FILES}
 
 
 def forget_sources() -> None:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
+from fulgurite.compat.lightning import is_lazy_hook
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 
@@ -31,7 +32,8 @@ def model_structure(model: torch.nn.Module) -> dict[str, str]:
             (getattr(module, name, None) for name in MODULE_HOOKS),
             (getattr(weight, name, None) for weight in weights for name in WEIGHT_HOOKS),
         )
-        structure[f"model.{path} hooks" if path else "model hooks"] = f"{sum(len(each or ()) for each in hooks)} hooks"
+        number = sum(not is_lazy_hook(hook) for each in hooks for hook in (each or {}).values())
+        structure[f"model.{path} hooks" if path else "model hooks"] = f"{number} hooks"
     first: dict[int, str] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         shared = first.setdefault(id(weight), name)

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from fulgurite.validation.signatures.decorators import keep_signature
 from fulgurite.validation.signatures.kwargs import trace_kwargs
-from fulgurite.validation.signatures.resolve import ancestry, locate, resolve, statements
+from fulgurite.validation.signatures.resolve import ancestry, locate, statements
 from fulgurite.validation.signatures.source import Definition, Module, NotFound, is_overload
 
-# decorators that keep the signature of the source
-_TRANSPARENT = {
-    "abstractmethod", "cache", "classmethod", "contextmanager", "dataclass", "deprecated", "final", "inference_mode",
-    "lru_cache", "no_grad", "override", "runtime_checkable", "staticmethod", "total_ordering", "typechecked", "wraps",
-}  # fmt: skip
 # nn.Module.__init__ has **kwargs and raises for each of them
 _TAKE_NOTHING = {"torch.nn.modules.module.Module"}
 
@@ -68,6 +64,9 @@ def takes_nothing(name: str) -> bool:
 
 
 def _of_class(cls: Definition) -> Signature | None:
+    # the `__call__` of a metaclass may take other arguments
+    if "metaclass=" in cls.module.text and None in ancestry(cls):
+        return None
     own = _constructor(cls)
     # without **kwargs, the sources of the bases are not needed
     return _from(own, [], cls) if own is not None and own.args.kwarg is None else _along(ancestry(cls))
@@ -78,7 +77,7 @@ def _along(order: Sequence[Definition | None]) -> Signature | None:
     for position, cls in enumerate(order):
         if cls is None or not isinstance(cls.node, ast.ClassDef):
             return None
-        if not _keep_signature(cls.node.decorator_list, cls.module):
+        if not keep_signature(cls.node.decorator_list, cls.module):
             return None
         if takes_nothing(f"{cls.module.name}.{cls.node.name}"):
             return Signature("")
@@ -99,7 +98,7 @@ def _constructor(cls: Definition) -> ast.FunctionDef | None:
 
 
 def _from(node: ast.FunctionDef, bases: Sequence[Definition | None], cls: Definition) -> Signature | None:
-    if not _keep_signature(node.decorator_list, cls.module):
+    if not keep_signature(node.decorator_list, cls.module):
         return None
     signature = _of_function(Definition(node, cls.module), skip_first=True)
     if signature is None or not signature.takes_any:
@@ -121,7 +120,7 @@ def _from(node: ast.FunctionDef, bases: Sequence[Definition | None], cls: Defini
 def _of_function(definition: Definition, *, skip_first: bool) -> Signature | None:
     node, module = definition.node, definition.module
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    if not _keep_signature(node.decorator_list, module):
+    if not keep_signature(node.decorator_list, module):
         return None
     args = node.args
     positional = [*args.posonlyargs, *args.args]
@@ -139,20 +138,6 @@ def _of_function(definition: Definition, *, skip_first: bool) -> Signature | Non
         for arg, default in [*plain, *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
     }
     return Signature("", parameters, takes_any=args.kwarg is not None)
-
-
-def _keep_signature(decorators: Sequence[ast.expr], module: Module) -> bool:
-    for decorator in decorators:
-        written = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if ast.unparse(written).rpartition(".")[2] in _TRANSPARENT:
-            continue
-        found = resolve(module, written)
-        nodes = ast.walk(found.node) if isinstance(found, Definition) else ()
-        # a wrapper made with functools.wraps has the signature of the wrapped function, as in inspect.signature
-        inner = [d for node in nodes if isinstance(node, ast.FunctionDef) for d in node.decorator_list]
-        if not any("wraps" in ast.unparse(wrapper) for wrapper in inner):
-            return False
-    return True
 
 
 def _is_dataclass(cls: Definition) -> bool:

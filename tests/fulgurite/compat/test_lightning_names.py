@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -160,6 +161,13 @@ def test_launcher_and_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compat.flatten_params({"a": {"b": 1}}) == {"a/b": 1}
     assert compat.DummyExperiment.__name__ in inspect.getsource(rank_zero_experiment)
     assert hasattr(dist, "_make_nccl_premul_sum") or not dist.is_nccl_available()
+
+
+def test_hook_of_a_lazy_module() -> None:
+    lazy = torch.nn.LazyLinear(2)
+    lazy.register_forward_pre_hook(print)
+    found = [compat.is_lazy_hook(hook) for hook in lazy._forward_pre_hooks.values()]
+    assert found == [True, False]
 
 
 def test_unknown_name() -> None:

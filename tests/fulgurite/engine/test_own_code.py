@@ -17,6 +17,9 @@ from fulgurite.validation.validate import validate
 from tests.support.compose import findings, with_file
 from tests.support.own_code import own_package
 from tests.support.own_configs import CONFIGS, SMALL
+from tests.support.own_idioms import IDIOMS
+
+ALL = CONFIGS | IDIOMS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,19 +29,22 @@ def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_of_a_public_project_is_not_refused_and_trains(name: str, tmp_path: Path) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{CONFIGS[name]}\n")
+@pytest.mark.parametrize("name", ALL)
+def test_a_config_of_a_public_project_is_not_refused_and_trains(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{ALL[name]}\n")
     cfg = compose([*search, "experiment=mine", *SMALL], output_dir=tmp_path / "run")
     (tmp_path / "run").mkdir()
     validate(cfg)
     run = build(cfg)
     run.trainer.fit(run.model, datamodule=run.datamodule)
     assert run.trainer.global_step == 1
+    assert "not exact after a resume" not in caplog.text
 
 
-def test_there_are_sixty() -> None:
-    assert len(CONFIGS) >= 60
+def test_there_are_ninety() -> None:
+    assert len(ALL) == len(CONFIGS) + len(IDIOMS) >= 90
 
 
 def test_a_value_that_only_a_replaced_class_had_is_asked_for(tmp_path: Path) -> None:
