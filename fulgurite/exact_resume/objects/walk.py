@@ -161,6 +161,8 @@ class Walk:
         label = label_of(value)
         if has_position(kind):
             return Node("opaque", (label, _position_of(value)))
+        if kind.__module__ == "multiprocessing.managers":  # its attributes are addresses in the manager's process
+            return Node("opaque", (label, _content_of(value)))
         parts = parts_of(value)
         children = tuple((f".{name}", part) for name, part in parts.items())
         if isinstance(value, CODE) or parts or isinstance(value, (*BASES, random.Random)):
@@ -269,6 +271,14 @@ def _brief(value: Any, depth: int = 3) -> Any:
     if isinstance(value, (list, tuple)):
         return len(value), *(_brief(part, depth - 1) for part in value[: NUM_BRIEF if depth else 0])
     return _position_of(value) if has_position(cast("Any", type(value))) else id(value)
+
+
+def _content_of(proxy: Any) -> Any:
+    """Return what a proxy of a `multiprocessing.Manager` stands for; None for the manager, or where it has ended."""
+    try:
+        return repr(proxy._getvalue())
+    except (AttributeError, OSError, EOFError):
+        return None
 
 
 def _reduced(value: Any) -> Any:

@@ -366,6 +366,7 @@ def test_a_reference_to_what_a_checkpoint_saves_is_one_after_a_resume() -> None:
         (Average, lambda v: setattr(v, "mean", _closure()), "a.mean"),
         (Average, lambda v: setattr(v, "mean", nn.Linear(1, 1)), "a.mean"),
         (Average, lambda v: setattr(v, "mean", Needs()), "a.mean"),
+        (lambda: multiprocessing.Manager().list([0]), lambda v: v.append(1), "a"),
         (Average, lambda v: setattr(v, "mean", Needs), "a.mean"),
         (Average, lambda v: v.rows.append(torch.zeros(3_000_000)), "a.rows"),
         (Average, lambda v: v.rows.extend([float(number) for number in range(1_200_000)]), "a.rows"),
