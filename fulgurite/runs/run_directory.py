@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,11 +23,10 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
 from fulgurite.runs.lock import is_locked
+from fulgurite.runs.run_files import read_object, read_overrides, read_record
 
 # Folders of a run or a project that hold no runs.
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
-# Hydra's YAML list of overrides without quotes or escapes: read without a YAML parser, which is slow.
-_PLAIN_OVERRIDES = re.compile(r"""(?:- [A-Za-z+~][^\n:#'"\\]*\n)*\Z""")
 
 
 class RunDirectory:
@@ -88,13 +87,13 @@ class RunDirectory:
     @cached_property
     def record(self) -> dict[str, Any]:
         """The content of `run.json`."""
-        return _read_object(f"{self.folder}/{RECORD}")
+        return read_record(f"{self.folder}/{RECORD}")
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """The content of `results.json`; empty when the run has none, or, with a warning, none that is readable."""
         try:
-            return _read_object(f"{self.folder}/{RESULTS}")
+            return read_object(f"{self.folder}/{RESULTS}")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -104,12 +103,14 @@ class RunDirectory:
     @property
     def metrics(self) -> dict[str, float]:
         """The final metrics in `results.json`: name to number."""
-        return self.results.get("metrics") or {}
+        metrics = self.results.get("metrics")
+        numbers = metrics.items() if isinstance(metrics, dict) else ()
+        return {name: value for name, value in numbers if isinstance(value, (int, float))}
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
         """The overrides that the run was started with, secrets included."""
-        return tuple(_read_overrides(f"{self.folder}/{OVERRIDES}"))
+        return tuple(read_overrides(f"{self.folder}/{OVERRIDES}"))
 
     @cached_property
     def shown_overrides(self) -> tuple[str, ...]:
@@ -140,7 +141,10 @@ class RunDirectory:
         start, end = self.record.get("start"), self.record.get("end")
         if not (start and end):
             return None
-        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+        try:
+            return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+        except (TypeError, ValueError):  # not as this library writes it
+            return None
 
     def is_resumable(self) -> bool:
         """Return whether the run stopped early for a reason that may be gone, and no process has it locked."""
@@ -157,12 +161,13 @@ class RunDirectory:
         A metric that was not logged at a step is not in its row.
         """
         try:
-            file = (self.folder / METRICS).open(newline="")
+            file = (self.folder / METRICS).open(newline="", encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
-        with file:
-            for row in csv.DictReader(file):
-                yield {name: float(row[name]) for name in names or row if row.get(name)}
+        with file, suppress(csv.Error):  # a field that is larger than any number
+            for row in csv.DictReader(line.replace("\0", "") for line in file):
+                found = {name: as_number(text) for name in names or row if isinstance(text := row.get(name), str)}
+                yield {name: number for name, number in found.items() if number is not None}
 
     def curves(self, names: Sequence[str], max_points: int = 200) -> dict[str, list[tuple[float, float]]]:
         """Return `(step, value)` pairs of each logged metric, thinned to `max_points`."""
@@ -265,28 +270,3 @@ def _thinned(pairs: list[tuple[float, float]], max_points: int) -> list[tuple[fl
 @cache
 def _warn_unreadable(folder: str, what: str) -> None:
     sys.stderr.write(f"warning: {folder}: {what}\n")
-
-
-def _read_object(path: str) -> dict[str, Any]:
-    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the read
-        content = json.loads(file.read())
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    return content
-
-
-def _read_overrides(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            text = file.read()
-    except OSError:
-        return []
-    if _PLAIN_OVERRIDES.match(text):
-        return [line[2:] for line in text.splitlines()]
-    import yaml
-
-    try:
-        overrides = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return []
-    return [str(override) for override in overrides] if isinstance(overrides, list) else []

@@ -161,9 +161,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the event of a line; None for an incomplete line of a killed process or a full disk."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) else None
+    return event if isinstance(event, dict) and _has_fields(event) else None
+
+
+def _has_fields(event: Mapping[str, Any]) -> bool:
+    """Return whether an event has the fields that readers use, as this library writes them."""
+    jobs = event.get("jobs") if event.get("event") == GRID else [event] if "job" in event else []
+    has_jobs = isinstance(jobs, list) and all(isinstance(job, dict) and isinstance(job.get("job"), int) for job in jobs)
+    return isinstance(event.get("event"), str) and has_jobs and all(isinstance(job.get("key"), str) for job in jobs)
 
 
 def _lock(handle: int) -> None:
