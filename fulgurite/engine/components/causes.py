@@ -30,6 +30,9 @@ USAGE = {
     r"multiple `\w+`, but no `dataloader_idx` argument in `([^`]+)\(\)`": (
         "{0}: there are several loaders. Add the argument dataloader_idx=0 to it"
     ),
+    r"only a single `\w+`, but have included `dataloader_idx` in `([^`]+)\(\)`": (
+        "{0}: there is one loader only. Give its argument dataloader_idx the default 0"
+    ),
 }
 
 
@@ -107,16 +110,17 @@ def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
 def _rejected_later(error: TypeError | ValueError, cfg: DictConfig) -> Iterator[str]:
     """Yield the optimizer or scheduler of torch that rejects its arguments when the model makes it."""
     last = [frame for frame, _ in walk_tb(error.__traceback__)][-1:]
-    kinds = {type(frame.f_locals["self"]) for frame in last if "self" in frame.f_locals}
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if kind.__module__.startswith("torch.optim.")}
+    of_torch = [frame for frame in last if str(frame.f_globals.get("__name__")).startswith("torch.optim.")]
+    kinds = {type(frame.f_locals["self"]) for frame in of_torch if "self" in frame.f_locals}  # also of the user's own
+    names = {kind.__name__ for kind in kinds}
     lacking = re.match(r"(\w+)\.__init__\(\) missing \d+ required", str(error))
     for path, target in leaves(OmegaConf.to_container(cfg, resolve=False)):
         key, _, name = path.rpartition(".")
-        if name != "_target_" or not str(target).startswith("torch.optim."):
+        last_name = str(target).rpartition(".")[2]
+        if name != "_target_" or not (last_name in names or str(target).startswith("torch.optim.")):
             continue
         kind = locate(str(target))
-        is_it = f"{kind.__module__}.{kind.__qualname__}" in names
-        if is_it or (lacking is not None and lacking[1] == kind.__name__):
+        if kind in kinds or (lacking is not None and lacking[1] == kind.__name__):
             yield from with_places([rejection(error, key, OmegaConf.select(cfg, key))], cfg)
 
 

@@ -126,6 +126,31 @@ def test_two_validation_loaders_and_a_step_without_dataloader_idx() -> None:
     assert found.reason == said
 
 
+class Indexed(Lit):
+    """A model whose step wants the number of the loader."""
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int) -> None:  # type: ignore[override]
+        """Do nothing."""
+
+
+def test_one_validation_loader_and_a_step_that_wants_its_number() -> None:
+    trainer = quiet_trainer(max_epochs=1, enable_checkpointing=False)
+    found = outcome(lambda: trainer.fit(Indexed(), DataLoader(DATA, 2), DataLoader(DATA, 2)))
+    said = "there is one loader only. Give its argument dataloader_idx the default 0"
+    assert found.reason == f"Indexed.validation_step: {said}"
+
+
+class OwnSGD(torch.optim.SGD):
+    """An optimizer of the user's own, whose base checks the arguments."""
+
+
+def test_an_optimizer_of_ones_own_is_named_by_its_key(small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.optimizer = {"_target_": f"{__name__}.OwnSGD", "_partial_": True, "lr": 0.1, "momentum": -3.0}
+    said = "model.optimizer.momentum=-3.0: Invalid momentum value: -3.0"
+    assert outcome(lambda: OwnSGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=-3.0), cfg).reason == said
+
+
 REJECTED: dict[str, tuple[dict[str, Any], str]] = {
     "range": ({"min_lr": [0.1, 0.2]}, "model.scheduler: ValueError: expected 1 min_lrs, got 2"),
     "missing": (
@@ -179,7 +204,7 @@ model:
     _target_: torch.optim.lr_scheduler.ConstantLR
     factor: 3
 trainer:
-  devices: -3
+  gradient_clip_algorithm: foo
 """
 # key and line of the value, what the class says of it
 SAID = {
@@ -187,7 +212,7 @@ SAID = {
     ("callbacks.timer.duration=3 days", 8): "`Timer(duration='3 days')` is not a valid duration",
     ("model.optimizer.betas[0]=1.5", 11): "Invalid beta parameter at index 0: 1.5",
     ("model.scheduler.factor=3", 14): "Constant multiplicative factor expected to be between 0 and 1.",
-    ("trainer.devices=-3", 16): "`devices` selected with `CPUAccelerator` should be an int > 0.",
+    ("trainer.gradient_clip_algorithm=foo", 16): "`gradient_clip_algorithm` foo is invalid.",
 }
 
 
