@@ -54,11 +54,7 @@ def guard_hydra_part() -> None:
 
 
 def check_hydra_part(cfg: DictConfig) -> None:
-    """Refuse targets in the `hydra` node that are not on the allow-list.
-
-    Args:
-        cfg: A composed config with its `hydra` part; nothing in it is changed.
-    """
+    """Refuse targets in the `hydra` node of a composed config that are not on the allow-list."""
     hydra = raw_node(cfg, "hydra")
     if not isinstance(hydra, DictConfig):
         return

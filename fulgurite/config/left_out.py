@@ -25,6 +25,7 @@ from fulgurite.config.target_policy import locate as locate_object
 from fulgurite.config.view import MISSING, is_interpolation
 from fulgurite.core.context import current_context
 from fulgurite.core.project import project_root
+from fulgurite.trust.expansion import check_expansion
 from fulgurite.trust.sources import current_sources
 from fulgurite.trust.targets import rejection_of
 from fulgurite.trust.walk import join
@@ -71,6 +72,7 @@ def leave_out_replaced() -> None:
                     key = next(_conflicts(_plain(cfg), _plain(loaded)), "")
                     raised = f"{type(error).__name__} raised while composing config:\n{error}\n{CONFLICT}{key}"
                     raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from None
+        check_expansion(cfg)
         return cfg
 
     @wraps(apply)
