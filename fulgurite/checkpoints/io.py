@@ -20,11 +20,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from fulgurite.checkpoints.disk_space import explain_disk_full
 from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
+from fulgurite.checkpoints.state_paths import has_scheme
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.runs.layout import LOGGED
-from fulgurite.trust.checkpoint_paths import has_scheme
 
 log = RankedLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from fulgurite.checkpoints.state_paths import PATHS, has_scheme, is_below, state_problem
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.trust.checkpoint_paths import PATHS, has_scheme, is_below, state_problem
 
 log = RankedLogger(__name__)
 

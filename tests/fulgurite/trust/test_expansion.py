@@ -49,7 +49,7 @@ HOSTILE = {
 def composed(path: Path, *more: str) -> Any:
     """Compose the training config with an experiment of a folder."""
     guard_configs()
-    overrides = [f"hydra.searchpath=[{path}]", "experiment=hostile", *more]
+    overrides = [f"hydra.searchpath=[{path}]", f"trust=[{path}]", "experiment=hostile", *more]
     with initialize_config_dir(**VERSION_BASE, config_dir=str(ROOT / "configs")):
         return compose("train", overrides=overrides)
 
