@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from fulgurite.checkpoints.manifest import LAST, previous_of
 from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.tags import require_tags, tag_names
-from fulgurite.core.errors import find_interrupt, is_disk_full
+from fulgurite.core.errors import EXIT_CRASH, find_interrupt, is_disk_full
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import is_peer_loss, root_cause, wait_for_rank_zero, write_failure
@@ -23,6 +24,7 @@ from fulgurite.engine.oom_retry import plan_retry
 from fulgurite.engine.outcome import classify_error, log_outcome
 from fulgurite.engine.record import RunRecord
 from fulgurite.runs.lock import run_lock
+from fulgurite.shutdown.process_exit import reported_exit
 from fulgurite.shutdown.signals import signal_handler
 
 log = RankedLogger(__name__)
@@ -48,7 +50,9 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     record = RunRecord(cfg, sweep=_current_job())
     try:
         signals.check()
-        with warnings.catch_warnings():
+        # rank 0 names an exit of another rank
+        is_reported = reported_exit(partial(_report_exit, record)) if rank() == 0 else nullcontext()
+        with warnings.catch_warnings(), is_reported:
             require_tags(cfg)
             record.write(tags=tag_names(cfg))
             yield record
@@ -76,6 +80,13 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     with signals.deferred():
         record.close("done", None, 0)
     record.close_loggers(failed=False)
+
+
+def _report_exit(record: RunRecord, code: int) -> None:
+    """Log and record that `os._exit` ended the run."""
+    reason, exit_code = f"the program called os._exit with code {code}", code or EXIT_CRASH
+    log.error("%s", reason)
+    record.close("failed", reason, exit_code)
 
 
 def _current_job() -> dict[str, Any] | None:

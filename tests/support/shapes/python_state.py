@@ -129,6 +129,9 @@ class Keeps(Net):
         self.view: Any = None
         self.table: Any = None if kind != "swap" else np.arange(2_000_000, dtype=np.float64)
 
+    def loss(self, batch: Any) -> torch.Tensor:
+        return super().loss([batch[0].float(), *batch[1:]])
+
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = self.loss(batch) * (1 + 0.02 * getattr(self, f"_{self.kind}")(batch_idx))
         self.log("train/loss", loss)
