@@ -115,3 +115,33 @@ def _train(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in env.items() if name != "PROJECT_ROOT"}
     command = [sys.executable, "src/train.py", *words]
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_git_starts_no_program_of_the_checkout_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, canary = tmp_path / "checkout", tmp_path / "canary"
+    folder.mkdir()
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {canary}\n")
+    program.chmod(0o755)
+    (folder / "a.py").write_text("x = 1\n")
+    (folder / ".gitattributes").write_text("*.py diff=shown\n")
+    _git(folder, "init", "-q")
+    _git(folder, "add", ".")
+    _git(folder, "commit", "-qm", "a")
+    for name in ("core.fsmonitor", "diff.external", "diff.shown.textconv", "diff.shown.command"):
+        _git(folder, "config", name, str(program))
+    (folder / "hooks").mkdir()
+    (folder / "hooks" / "post-index-change").symlink_to(program)
+    _git(folder, "config", "core.hooksPath", str(folder / "hooks"))
+    for name in ("GIT_EXTERNAL_DIFF", "GIT_PAGER"):
+        monkeypatch.setenv(name, str(program))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    canary.unlink(missing_ok=True)
+    (folder / "a.py").write_text("x = 2\n")
+    state = provenance.git_state(folder)
+    assert state is not None
+    assert state["dirty"]
+    assert "-x = 1\n+x = 2\n" in provenance.code_patch(folder)
+    assert not canary.exists()

@@ -14,6 +14,7 @@ from fulgurite.config.compose import compose
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError
+from tests.support.cli import run_cli
 
 EXPERIMENT = "# @package _global_\n"
 # Each would create the file CANARY, or does what a foreign config may not.
@@ -206,9 +207,7 @@ def test_a_path_that_leaves_the_own_configs_leads_to_a_foreign_file(way: str, tm
 
 
 def _composed(folder: Path, text: str, *more: str) -> DictConfig:
-    file = folder / "foreign" / "experiment" / "x.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(EXPERIMENT + text)
+    _write(folder, text)
     return compose([f"hydra.searchpath=[{folder}/foreign]", "experiment=x", *more], output_dir=folder / "run")
 
 
@@ -333,3 +332,45 @@ def test_a_run_directory_of_another_user_is_foreign(tmp_path: Path, monkeypatch:
     assert current_context().inherited.keys() >= set(harmless)
     compose(harmless[1:2])
     assert current_context().sources.noted["folders"] == [str(tmp_path)]
+
+
+# --- the commands
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [[], ["-m", "seed=1,2"], ["-m", "seed=1,2", "hydra/launcher=local"]])
+def test_the_first_line_of_a_run_names_the_foreign_folders(command: list[str], tmp_path: Path) -> None:
+    _write(tmp_path, "tags: {shared: true}\nmodel: {optimizer: {_target_: torch.optim.SGD, lr: 0.1}}")
+    foreign = (f"--config-dir={tmp_path}/foreign", "experiment=x", "+trainer.fast_dev_run=true", "test=false")
+    done = run_cli("train", *command, *foreign, logs=tmp_path / "logs")
+    assert done.returncode == 0, done.stderr
+    logs = sorted((tmp_path / "logs").rglob("train.log"))
+    assert len(logs) == (2 if command else 1)
+    for log in logs:
+        first = " ".join(log.read_text().splitlines()[:2])
+        assert f"reads configs that are not of this project: {tmp_path}/foreign" in first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [[], ["-m", "seed=1,2"], ["-m", "seed=1,2", "hydra/launcher=local"]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {net: {_target_: subprocess.run, args: [touch, CANARY]}}",
+        "callbacks: {x: {_target_: torch.utils.collect_env.run, command: touch CANARY}}",
+        "trainer: {plugins: {_target_: lightning.pytorch.plugins.io.TorchCheckpointIO}}",
+    ],
+)
+def test_the_commands_refuse_in_one_line(command: list[str], text: str, tmp_path: Path) -> None:
+    _write(tmp_path, text.replace("CANARY", f"{tmp_path}/canary"))
+    done = run_cli("train", *command, f"--config-dir={tmp_path}/foreign", "experiment=x", logs=tmp_path / "logs")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path}/foreign/experiment/x.yaml" in done.stderr
+    assert not (tmp_path / "canary").exists()
+
+
+def _write(folder: Path, text: str) -> None:
+    file = folder / "foreign" / "experiment" / "x.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(EXPERIMENT + text)
