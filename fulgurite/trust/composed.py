@@ -81,10 +81,6 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if is_number and not 0 <= value <= MOST_SECONDS:
                 yield f"{key}={value}: is not a number of seconds from 0 to {MOST_SECONDS:,}. Set e.g. {key}=60."
-    devices = _value(cfg, "trainer.devices")
-    is_number = isinstance(devices, int) and not isinstance(devices, bool)
-    if devices in ("", []) or (is_number and (devices == 0 or devices < -1)):
-        yield f"trainer.devices={devices}: is no number of devices. Set 1 or more, or auto."
 
 
 def _of_checkpoints(cfg: DictConfig) -> Iterator[str]:

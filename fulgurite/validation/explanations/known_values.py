@@ -20,6 +20,8 @@ def explain_known(target: str, name: str, value: Any) -> str:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if (kind, name) == ("ReduceLROnPlateau", "factor") and is_number and value >= 1:
         return "must be below 1: it multiplies the learning rate"
-    if (kind, name) == ("Trainer", "devices") and value in (0, "0", []) and not isinstance(value, bool):
+    if (kind, name) == ("Trainer", "devices") and (
+        value in ("0", "", []) or (is_number and (value == 0 or value < -1))
+    ):
         return "must be 1 or more, a list of devices, or auto"
     return ""

@@ -42,10 +42,6 @@ def composed(*overrides: str) -> None:
         ("hydra.sweep.subdir=..", "hydra.sweep.subdir=..: leads out of the folder of the sweep."),
         ("hydra.sweep.subdir=/tmp/x", "hydra.sweep.subdir=/tmp/x: leads out of the folder of the sweep."),
         ("monitor=''", "monitor=: is empty."),
-        ("trainer.devices=0", "trainer.devices=0: is no number of devices. Set 1 or more, or auto."),
-        ("trainer.devices=-3", "trainer.devices=-3: is no number of devices."),
-        ("trainer.devices=[]", "trainer.devices=[]: is no number of devices."),
-        ("trainer.devices=''", "trainer.devices=: is no number of devices."),
         ("resilience.grace_seconds=-5", "resilience.grace_seconds=-5: is not a number of seconds from 0 to "),
         ("resilience.worker_timeout_seconds=-0.5", "resilience.worker_timeout_seconds=-0.5: is not a number of"),
         ("resilience.logger_timeout_seconds=nan", "resilience.logger_timeout_seconds=nan: is not a number of"),
@@ -89,11 +85,11 @@ def test_what_runs_is_not_refused(override: str) -> None:
 
 def test_all_findings_come_together() -> None:
     with pytest.raises(ConfigError) as raised:
-        composed("task_name=a/b", "trainer.devices=0", "resilience.grace_seconds=-1")
+        composed("task_name=a/b", "resilience.grace_seconds=-1", "callbacks.model_checkpoint.filename='{0}'")
     assert [line.partition("=")[0] for line in raised.value.findings] == [
         "task_name",
         "resilience.grace_seconds",
-        "trainer.devices",
+        "callbacks.model_checkpoint.filename",
     ]
 
 
