@@ -6,7 +6,7 @@
      |                                                                          v   v
      +--- signal outside training ---------------------------------------> raise Interrupted
      |                                                                            ^
-     +--- signal inside `deferred()` ---> pending --- end of the block -----------+
+     +--- signal inside `deferred()` ---> pending --- end of the block, or second -+
 
 A rank that rank 0 started forwards each signal to rank 0, except the first one while training: rank 0 decides.
 Signals within `DEBOUNCE_SECONDS` count as one.
@@ -111,7 +111,7 @@ class SignalHandler:
             wait()
 
     def defer(self) -> None:
-        """Defer all signals, and the end of the grace period, until `check`."""
+        """Defer a signal, and the end of the grace period, until `check`; a second one raises `Interrupted` at once."""
         self._set_timer(0)
         self._deferring, self.pending = True, False
 
@@ -123,7 +123,7 @@ class SignalHandler:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals to the end of the block, which then raises `Interrupted`."""
+        """Defer a signal to the end of the block, which then raises `Interrupted`."""
         self.defer()
         try:
             yield
@@ -140,7 +140,7 @@ class SignalHandler:
         if self.parent is not None and not (first and self.training):
             os.kill(self.parent, number)
             return
-        if self._deferring:
+        if self._deferring and not self.pending:
             self.pending = True
             return
         if first:
