@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,9 @@ from src.gallery.data.synthetic import kernel_regression, linear, noisy_sine, po
 from src.gallery.data.tables import HousePrices, features_of
 from src.gallery.data.tensors import TensorDataModule
 from src.gallery.data.text_files import TextFile, read_text
+from tests.conftest import ComposeSmall
 from tests.gallery.files import write_files
+from tests.gallery.test_experiments import fitted
 from tests.support.project import ROOT
 
 
@@ -164,3 +167,17 @@ def test_an_archive_is_read_and_a_wrong_file_is_refused(tmp_path: Path, monkeypa
     assert not (tmp_path / "b/pairs.zip").exists()
     with pytest.raises(UserError, match="the file is missing, and no address publishes it"):
         read_text(tmp_path / "c", TextFile("own.tsv"))
+
+
+def test_a_submission_has_a_price_for_each_house_without_one(small: ComposeSmall, tmp_path: Path) -> None:
+    write_files("house_prices", tmp_path)
+    rows = (tmp_path / "houses.csv").read_text().splitlines()
+    (tmp_path / "kaggle_house_pred_train.csv").write_text("\n".join(rows[:31]))
+    (tmp_path / "kaggle_house_pred_test.csv").write_text(
+        "\n".join(row.rpartition(",")[0] for row in [rows[0], *rows[31:]])
+    )
+    run = fitted(small("experiment=gallery/house_prices", f"data.data_dir={tmp_path}", "data.num_features=4"))
+    lines = (Path(run.trainer.default_root_dir) / "submission.csv").read_text().splitlines()
+    assert lines[0] == "Id,SalePrice"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(number) for number in range(30, 40)]
+    assert all(math.isfinite(float(line.split(",")[1])) for line in lines[1:])
