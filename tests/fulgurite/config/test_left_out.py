@@ -28,10 +28,10 @@ def _own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def composed(folder: Path, text: str, *overrides: str) -> tuple[dict[str, Any], list[str]]:
     """Return the config of an experiment file as written, and the messages about it; it must have no findings."""
-    search = with_file(folder, "experiment/mine.yaml", f"# @package _global_\n{text}")
-    assert findings(*search, "experiment=mine", *overrides) == []
+    search = with_file(folder, "experiment/ours.yaml", f"# @package _global_\n{text}")
+    assert findings(*search, "experiment=ours", *overrides) == []
     take_messages()
-    cfg = compose_raw(*search, "experiment=mine", *overrides)
+    cfg = compose_raw(*search, "experiment=ours", *overrides)
     content = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}, take_messages()
@@ -40,7 +40,7 @@ def composed(folder: Path, text: str, *overrides: str) -> tuple[dict[str, Any], 
 def test_a_net_is_replaced_by_naming_another(tmp_path: Path) -> None:
     cfg, messages = composed(tmp_path, "model:\n  net:\n    _target_: owncode.nets.Small\n    width: 32\n")
     assert cfg["model"]["net"] == {"_target_": "owncode.nets.Small", "width": 32}
-    place = f"{tmp_path}/experiment/mine.yaml"
+    place = f"{tmp_path}/experiment/ours.yaml"
     left_out = "input_size, lin1_size, lin2_size, lin3_size, output_size"
     replaced = "replaces SimpleDenseNet (configs/model/mnist.yaml)"
     assert messages == [f"model.net: Small ({place}) {replaced}; left out {left_out}"]
@@ -173,9 +173,9 @@ def test_keys_stay_where_the_object_cannot_be_imported(tmp_path: Path, monkeypat
 
 def test_keys_of_the_file_that_replaces_are_held_to_the_new_class(tmp_path: Path) -> None:
     text = "# @package _global_\nmodel:\n  net:\n    _target_: owncode.nets.Small\n    widht: 3\n    lin1_size: 8\n"
-    search = with_file(tmp_path, "experiment/mine.yaml", text)
-    lines = findings(*search, "experiment=mine")
-    assert [line.partition("mine.yaml:")[2][:1] for line in lines] == ["5", "6"]
+    search = with_file(tmp_path, "experiment/ours.yaml", text)
+    lines = findings(*search, "experiment=ours")
+    assert [line.partition("ours.yaml:")[2][:1] for line in lines] == ["5", "6"]
     assert "Small takes no argument 'widht'. Did you mean 'width'?" in lines[0]
     assert "Small takes no argument 'lin1_size'" in lines[1]
 

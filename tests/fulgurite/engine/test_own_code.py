@@ -33,8 +33,8 @@ def own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_config_of_a_public_project_is_not_refused_and_trains(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{ALL[name]}\n")
-    cfg = compose([*search, "experiment=mine", *SMALL], output_dir=tmp_path / "run")
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{ALL[name]}\n")
+    cfg = compose([*search, "experiment=ours", *SMALL], output_dir=tmp_path / "run")
     (tmp_path / "run").mkdir()
     validate(cfg)
     run = build(cfg)
@@ -49,8 +49,8 @@ def test_there_are_ninety() -> None:
 
 def test_a_value_that_only_a_replaced_class_had_is_asked_for(tmp_path: Path) -> None:
     text = "data: {_target_: owncode.data.Points}\nmodel: {net: {_target_: owncode.nets.Small}}\n"
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}")
-    (line,) = findings(*search, "experiment=mine")
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{text}")
+    (line,) = findings(*search, "experiment=ours")
     assert line.startswith("configs/model/classifier.yaml:3: model.num_classes")
     assert line.endswith("refers to a key that does not exist: Points does not take it. Set model.num_classes=<value>")
 
@@ -59,8 +59,8 @@ def test_a_value_that_an_annotation_excludes_is_a_warning_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = "model: {_target_: owncode.lit.Plain, width: 0.5, dropout: x, steps: a}\ndata: {num_workers: 0}\n"
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}")
-    cfg = compose([*search, "experiment=mine"], output_dir=tmp_path / "run")
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{text}")
+    cfg = compose([*search, "experiment=ours"], output_dir=tmp_path / "run")
     with caplog.at_level("WARNING"):
         validate(cfg)
     # the defaults of dropout and steps break their annotations, which are not believed

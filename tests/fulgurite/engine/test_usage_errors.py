@@ -219,10 +219,10 @@ SAID = {
 def test_what_constructors_reject_comes_together_with_file_and_line_before_the_config(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_{REJECTIONS}")
-    with composed(*search, "experiment=mine", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_{REJECTIONS}")
+    with composed(*search, "experiment=ours", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
         build(cfg)
-    expected = [f"{tmp_path}/experiment/mine.yaml:{line}: {key}: {said}" for (key, line), said in SAID.items()]
+    expected = [f"{tmp_path}/experiment/ours.yaml:{line}: {key}: {said}" for (key, line), said in SAID.items()]
     assert len(caught.value.findings) == len(expected)
     for finding, start in zip(caught.value.findings, expected, strict=True):
         assert finding.startswith(start)
@@ -241,12 +241,12 @@ def test_a_list_for_parameter_groups_and_arguments_that_the_model_passes_are_not
 
 def test_a_class_of_the_wrong_kind_has_the_file_and_line_of_its_target(tmp_path: Path) -> None:
     text = "# @package _global_\ncallbacks:\n  mine:\n    _target_: torch.nn.ReLU\n"
-    search = with_file(tmp_path, "experiment/mine.yaml", text)
-    with composed(*search, "experiment=mine", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
+    search = with_file(tmp_path, "experiment/ours.yaml", text)
+    with composed(*search, "experiment=ours", folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:
         build(cfg)
     (line,) = caught.value.findings
     assert line.startswith(
-        f"{tmp_path}/experiment/mine.yaml:4: callbacks.mine._target_: torch.nn.modules.activation.ReLU is"
+        f"{tmp_path}/experiment/ours.yaml:4: callbacks.mine._target_: torch.nn.modules.activation.ReLU is"
     )
     given = "+callbacks.mine={_target_: torch.nn.ReLU}"
     with composed(given, folder=tmp_path) as cfg, pytest.raises(ConfigError) as caught:

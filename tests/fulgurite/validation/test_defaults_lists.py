@@ -41,9 +41,9 @@ def optimizer(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(("text", "number", "said"), ENTRIES)
 def test_an_entry_that_is_wrong(text: str, number: int, said: str, tmp_path: Path, optimizer: list[str]) -> None:
-    with_file(tmp_path, "experiment/mine.yaml", text)
-    (line,) = findings(*optimizer, "experiment=mine")
-    assert line.startswith(f"{tmp_path}/experiment/mine.yaml:{number}: ")
+    with_file(tmp_path, "experiment/ours.yaml", text)
+    (line,) = findings(*optimizer, "experiment=ours")
+    assert line.startswith(f"{tmp_path}/experiment/ours.yaml:{number}: ")
     assert said in line
 
 
@@ -60,6 +60,6 @@ def test_a_group_chosen_in_the_wrong_way(override: str, said: str, optimizer: li
 
 def test_what_the_messages_say_to_write_composes(tmp_path: Path, optimizer: list[str]) -> None:
     text = f"{HEADER}defaults:\n  - /optimizer@model.optimizer: adamw\n  - override /data: mnist\n"
-    with_file(tmp_path, "experiment/mine.yaml", text)
-    assert findings(*optimizer, "experiment=mine") == []
+    with_file(tmp_path, "experiment/ours.yaml", text)
+    assert findings(*optimizer, "experiment=ours") == []
     assert findings(*optimizer, "+optimizer@model.optimizer=adamw") == []

@@ -72,14 +72,14 @@ def test_a_primary_config_that_does_not_exist(name: str) -> None:
 
 # files of configs/experiment, line of which file, the circle
 CIRCLES = {
-    "itself": ({"mine": "  - /experiment: mine\n"}, "mine", "experiment/mine -> experiment/mine"),
-    "itself, by its name": ({"mine": "  - _self_\n  - mine\n"}, "mine", "experiment/mine -> experiment/mine"),
+    "itself": ({"ours": "  - /experiment: ours\n"}, "ours", "experiment/ours -> experiment/ours"),
+    "itself, by its name": ({"ours": "  - _self_\n  - ours\n"}, "ours", "experiment/ours -> experiment/ours"),
     "through another": (
-        {"mine": "  - base\n", "base": "  - /experiment: [mine]\n"},
+        {"ours": "  - base\n", "base": "  - /experiment: [ours]\n"},
         "base",
-        "experiment/mine -> experiment/base -> experiment/mine",
+        "experiment/ours -> experiment/base -> experiment/ours",
     ),
-    "below another": ({"mine": "  - base\n", "base": "  - base\n"}, "base", "experiment/base -> experiment/base"),
+    "below another": ({"ours": "  - base\n", "base": "  - base\n"}, "base", "experiment/base -> experiment/base"),
 }
 
 
@@ -92,8 +92,8 @@ def test_a_config_that_includes_itself(name: str, tmp_path: Path) -> None:
     number = 4 if "_self_" in files[guilty] else 3
     place = f"{tmp_path}/experiment/{guilty}.yaml:{number}"
     said = f"{place}: a config cannot include itself: {circle}. Remove the entry"
-    assert findings(*search, "experiment=mine") == [said]
-    assert findings(*search, "experiment=example,mine") == [said]  # as a job of a sweep is composed
+    assert findings(*search, "experiment=ours") == [said]
+    assert findings(*search, "experiment=example,ours") == [said]  # as a job of a sweep is composed
 
 
 STOPPING = "callbacks: {early_stopping: {_target_: lightning.pytorch.callbacks.EarlyStopping}}"
@@ -116,8 +116,8 @@ LISTS = {
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_in_place_of_callbacks_or_loggers_shows_the_form_to_write(name: str, tmp_path: Path) -> None:
     text, said = LISTS[name]
-    search = with_file(tmp_path, "experiment/mine.yaml", f"{HEADER}{text}")
-    assert findings(*search, "experiment=mine") == [f"{tmp_path}/experiment/mine.yaml:{said}"]
+    search = with_file(tmp_path, "experiment/ours.yaml", f"{HEADER}{text}")
+    assert findings(*search, "experiment=ours") == [f"{tmp_path}/experiment/ours.yaml:{said}"]
 
 
 def test_a_list_of_dictionaries_names_no_options() -> None:
@@ -146,9 +146,9 @@ PLACES = {
 
 def test_keys_that_other_templates_have_at_the_top(tmp_path: Path) -> None:
     text = "".join(f"{name}: {{a: 1}}\n" for name in PLACES)
-    lines = findings(*with_file(tmp_path, "experiment/mine.yaml", f"{HEADER}{text}"), "experiment=mine")
+    lines = findings(*with_file(tmp_path, "experiment/ours.yaml", f"{HEADER}{text}"), "experiment=ours")
     said = [f"{name}: nothing reads this key. Did you mean {place!r}?" for name, place in PLACES.items()]
-    assert lines == [f"{tmp_path}/experiment/mine.yaml:{number}: {line}" for number, line in enumerate(said, start=2)]
+    assert lines == [f"{tmp_path}/experiment/ours.yaml:{number}: {line}" for number, line in enumerate(said, start=2)]
     said = [f"{name}=3: there is no such key. Did you mean {place!r}?" for name, place in PLACES.items()]
     assert findings(*(f"{name}=3" for name in PLACES)) == [f"command line: {line}" for line in said]
 

@@ -70,15 +70,15 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_mistake_in_an_experiment_is_named_with_its_line_and_its_remedy(name: str, tmp_path: Path) -> None:
     text, number, said = FILES[name]
-    (line,) = findings(*with_file(tmp_path, "experiment/mine.yaml", text), "experiment=mine")
-    assert line.startswith(f"{tmp_path}/experiment/mine.yaml:{number}: ")
+    (line,) = findings(*with_file(tmp_path, "experiment/ours.yaml", text), "experiment=ours")
+    assert line.startswith(f"{tmp_path}/experiment/ours.yaml:{number}: ")
     assert said in line
 
 
 @pytest.mark.parametrize("entry", ["override /data: mnist", "override /logger: csv"])
 def test_entries_that_are_right_compose(entry: str, tmp_path: Path) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"{HEADER}defaults:\n  - {entry}\n")
-    assert findings(*search, "experiment=mine") == []
+    search = with_file(tmp_path, "experiment/ours.yaml", f"{HEADER}defaults:\n  - {entry}\n")
+    assert findings(*search, "experiment=ours") == []
 
 
 def test_an_override_written_as_an_option_is_named() -> None:
@@ -224,8 +224,8 @@ def test_an_optimizer_without_target_is_named(tmp_path: Path, caplog: pytest.Log
 
 
 def test_findings_of_all_stages_without_torch_come_together(tmp_path: Path) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"{HEADER}sed: 3\nmodel: {{net: {{_target_: models.a.B}}}}\n")
-    lines = findings(*search, "experiment=mine", "trainer.max_epoch=3", "data.batch_size=0", "trainer.accelerator=gpuu")
+    search = with_file(tmp_path, "experiment/ours.yaml", f"{HEADER}sed: 3\nmodel: {{net: {{_target_: models.a.B}}}}\n")
+    lines = findings(*search, "experiment=ours", "trainer.max_epoch=3", "data.batch_size=0", "trainer.accelerator=gpuu")
     said = ("max_epoch=3: there is no such key", "sed=3: nothing reads", "no package 'models'", "gpuu", "batch_size=0")
     assert len(lines) == 5, lines
     assert all(any(part in line for line in lines) for part in said), lines

@@ -21,6 +21,8 @@ DATA = "data:\n  _target_: owncode.data.PointsData\n"
 PLAIN = "model:\n  _target_: owncode.lit.Plain\n"
 LIT = "model:\n  _target_: owncode.lit.Lit\n  net:\n    _target_: owncode.nets.Small\n"
 
+CHAIN = f"{DATA}  transforms:\n    _target_: owncode.data.Compose\n    transforms:\n"
+
 # (text below the package line, line number, what the one line says)
 TYPOS = [
     # arguments of one's own classes
@@ -66,24 +68,61 @@ TYPOS = [
     (f"{PLAIN}  width: ${{oc.enf:WIDTH}}\n", 4, "${oc.enf:...} names no resolver. Did you mean 'oc.env'?"),
     ("defaults:\n  - override /data: mnist_smaple\n", 3, "no data 'mnist_smaple'. Did you mean 'mnist_sample'"),
     ("tag: [a]\n", 2, "nothing reads this key. Did you mean 'tags'?"),
+    # in nested lists
+    (f"{CHAIN}      - {{_target_: owncode.data.Noise}}\n      - _target_: owncode.data.Noise\n        sdt: 0.1\n",
+     9, "transforms[1].sdt=0.1: Noise takes no argument 'sdt'. Did you mean 'std'?"),
+    (f"{CHAIN}      - _target_: owncode.data.Noize\n", 7, "has no class or function 'Noize'. Did you mean 'Noise'?"),
+    # where a group is overridden
+    ("defaults:\n  - override /modle: mnist_convnet\n", 3, "does not exist: 'modle'. Did you mean 'model'?"),
+    ("defaults:\n  - override /logger: [csv, tensorbord]\n", 3, "no logger 'tensorbord'. Did you mean 'tensorboard'?"),
+    ("defaults:\n  - override /model: mnist_convnet\nmodel:\n  net:\n    channls: [8]\n", 6, "Did you mean 'channels'"),
+    ("defaults:\n  - override /trainer: ddp\ntrainer:\n  devises: 2\n", 5, "Did you mean 'devices'?"),
+    # in blocks with _partial_
+    (f"{LIT}  optimizer:\n    _target_: torch.optim.AdamW\n    _partial_: true\n    beta: [0.9, 0.99]\n", 9,
+     "AdamW takes no argument 'beta'. Did you mean 'betas'?"),
+    (f"{LIT}  scheduler:\n    _target_: owncode.lit.cosine\n    _partial_: true\n    warm_up: 3\n", 9,
+     "cosine takes no argument 'warm_up'. Did you mean 'warmup'?"),
+    (f"{LIT}  optimizer:\n    _target_: owncode.lit.MySGD\n    _partial_: true\n    nestrov: true\n", 9,
+     "MySGD takes no argument 'nestrov'. Did you mean 'nesterov'?"),
+    (f"{LIT}  optimizer:\n    _target_: torch.optim.AdamW\n    _partail_: true\n", 8, "Did you mean '_partial_'?"),
+    # arguments of a base
+    ("data:\n  _target_: owncode.data.FolderData\n  batchsize: 8\n", 4,
+     "FolderData takes no argument 'batchsize'. Did you mean 'batch_size'?"),
+    ("data:\n  _target_: owncode.data.FolderData\n  rot: .\n", 4, "no argument 'rot'. Did you mean 'root'"),
+    (f"{LIT}callbacks:\n  own:\n    _target_: owncode.callbacks.Best\n    save_topk: 3\n", 9,
+     "Did you mean 'save_top_k'?"),
+    # below a registry
+    ("model:\n  _target_: owncode.idioms.Registered\n  width: 3\n  los: null\n", 5, "Did you mean 'loss'"),
+    # in interpolations
+    (f"{DATA}  batch_size: ${{data.num_worker}}\n", 4, "does not exist. Did you mean 'data.num_workers'?"),
+    (f"{DATA}  num_workers: ${{trainer.max_epoch}}\n", 4, "does not exist. Did you mean 'trainer.max_epochs'?"),
+    (f"{DATA}  data_dir: ${{paths.data_dri}}points\n", 4, "does not exist. Did you mean 'paths.data_dir'?"),
+    (f"{LIT}callbacks:\n  early_stopping:\n    monitor: ${{monitorr}}\n", 8, "does not exist. Did you mean 'monitor'?"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "number", "said"), TYPOS)
 def test_a_typo_in_a_file_of_ones_own(text: str, number: int, said: str, tmp_path: Path) -> None:
-    search = with_file(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}")
-    (line,) = findings(*search, "experiment=mine")
-    assert line.startswith(f"{tmp_path / 'experiment/mine.yaml'}:{number}: ")
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{text}")
+    (line,) = findings(*search, "experiment=ours")
+    assert line.startswith(f"{tmp_path / 'experiment/ours.yaml'}:{number}: ")
     assert said in line
 
 
-def test_there_are_thirty() -> None:
-    assert len(TYPOS) >= 30
+def test_there_are_fifty() -> None:
+    assert len(TYPOS) >= 50
+
+
+def test_a_typo_in_a_search_of_ones_own(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults: [mnist_optuna, _self_]\noptimized_metrc: val/acc\n"
+    (line,) = findings(*with_file(tmp_path, "hparams_search/ours.yaml", text), "hparams_search=ours")
+    assert line.startswith(f"{tmp_path / 'hparams_search/ours.yaml'}:3: optimized_metrc=val/acc: ")
+    assert line.endswith("Did you mean 'optimized_metric'?")
 
 
 def test_a_missing_argument_and_a_missing_package_of_ones_own(tmp_path: Path) -> None:
     search = with_file(
-        tmp_path, "experiment/mine.yaml", f"# @package _global_\n{PLAIN}  net: {{_target_: owncode.nets.WithEncoder}}\n"
+        tmp_path, "experiment/ours.yaml", f"# @package _global_\n{PLAIN}  net: {{_target_: owncode.nets.WithEncoder}}\n"
     )
-    lines = findings(*search, "experiment=mine")
+    lines = findings(*search, "experiment=ours")
     assert any("WithEncoder needs 'encoder'. Add model.net.encoder" in line for line in lines)
