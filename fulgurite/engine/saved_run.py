@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fulgurite.config.compose import set_run_paths
+from fulgurite.config.view import leaves
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import UserError
 from fulgurite.core.formatting import format_number, short_path
 from fulgurite.core.project import prepare_environment
+from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import MASK
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.trust.run_directories import check_saved
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
+
+log = RankedLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,4 +107,7 @@ def load_run(folder: str | Path) -> SavedRun:
     check_config_file(folder / CONFIG)
     cfg = OmegaConf.load(folder / CONFIG)
     assert isinstance(cfg, DictConfig)
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if isinstance(value, str) and MASK in value:
+            log.warning("%s=%s: the run's files hold no secret. Set run.cfg.%s before you build.", key, value, key)
     return SavedRun(folder, set_run_paths(cfg, folder), run.record, run.results, list(run.metric_rows()))

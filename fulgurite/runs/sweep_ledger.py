@@ -168,7 +168,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _has_fields(event: Mapping[str, Any]) -> bool:
     """Return whether an event has the fields that readers use, as this library writes them."""
-    jobs = event.get("jobs") if event.get("event") == GRID else [event] if "job" in event else []
+    jobs: Any = event.get("jobs") if event.get("event") == GRID else [event] if "job" in event else []
     has_jobs = isinstance(jobs, list) and all(isinstance(job, dict) and isinstance(job.get("job"), int) for job in jobs)
     return isinstance(event.get("event"), str) and has_jobs and all(isinstance(job.get("key"), str) for job in jobs)
 

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.redact import holds_secret
 from fulgurite.search.distributions import from_node, from_override
 from fulgurite.sweeps.jobs import job_overrides
 from fulgurite.validation.overrides import describe_override, parse
@@ -79,6 +80,11 @@ def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
         except (ValueError, HydraException) as error:
             rule = f"{str(error).rstrip('.')}. Write interval(low,high), range(start,stop) or choice(a,b)."
             findings.append(describe_override(text, rule))
+    findings += [
+        f"{name}: a secret cannot be searched, because the study holds every value. Set one value."
+        for name in distributions
+        if holds_secret(name, "any value")
+    ]
     if findings:
         raise ConfigError(findings)
     return SearchSpace(distributions, tuple(texts.values()), tuple(fixed.values()))

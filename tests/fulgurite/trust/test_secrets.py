@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.checkpoints.plain import plain_hyperparameters
 from fulgurite.config.compose import compose
 from fulgurite.core import redact
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import (
     hide_secrets,
     holds_secret,
@@ -28,9 +28,11 @@ from fulgurite.core.redact import (
     without_secrets,
 )
 from fulgurite.engine.outcome import Outcome
+from fulgurite.engine.saved_run import load_run
 from fulgurite.reporting.best_config import experiment_text
 from fulgurite.resume.config_diff import diff_configs
 from fulgurite.resume.shorthand import expand_shorthands
+from fulgurite.search.space import read_space
 from fulgurite.trust.secrets import guard_output, watch_secrets
 from tests.support.cli import run_cli
 from tests.support.compose import with_file
@@ -250,6 +252,22 @@ def test_the_reason_of_a_failed_run_holds_no_secret() -> None:
 def test_the_best_config_leaves_secrets_out() -> None:
     text = experiment_text(["+a.api_key=***", "+a.url=http://me:***@host", "+a.b=1"], [])
     assert text.endswith("a:\n  b: 1\n")
+
+
+def test_a_secret_is_not_searched() -> None:
+    with pytest.raises(ConfigError, match=r"model\.api_key: a secret cannot be searched"):
+        read_space(["model.api_key=choice(a,b)", "seed=range(1,3)"], OmegaConf.create())
+
+
+def test_a_loaded_run_names_what_its_config_holds_in_place_of_a_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_of(tmp_path / "run", [])
+    cfg = compose(["+model.api_key=CANARY-typed-4"], output_dir=tmp_path / "run")
+    (run / ".hydra/config.yaml").write_text(saved_config(cfg))
+    assert load_run(run).cfg.model.api_key == "***"
+    (line,) = [record.getMessage() for record in caplog.records if "***" in record.getMessage()]
+    assert line.startswith("model.api_key=***: ")
 
 
 URL = "'http://me:CANARY-url-7@db'"  # pragma: allowlist secret
