@@ -9,16 +9,18 @@ from typing import Any
 
 from fulgurite.trust import targets
 from fulgurite.trust.contents import Problem
+from fulgurite.trust.hydra_part import STREAMS
 from fulgurite.trust.walk import HARMLESS, canonical, expand, last_part, leaves, look_up, resolvers
 
 # Last parts of keys that name a folder or a file, those that a run writes to, and those of a server.
 _FILES = re.compile(r"(^|_)(dir|dirs|path|paths|dirpath|file|files|folder|root|location|filename|repo)$|^ckpt_path$")
 _WRITTEN = re.compile(r"(^|_)(dirpath|save_dir|default_root_dir|log_dir|output_dir|artifact_location|repo)$")
 _NAMES = re.compile(r"(^|_)(filename|file|name|version|prefix)$")  # a plain name is no path
-_SERVER = re.compile(r"(^|_)(uri|url|urls|host|hosts|hostname|endpoint|address|server)$")
+_SERVER = re.compile(r"(^|_)(uri|urls?|hosts?|hostname|endpoint|address|server|mirrors?|proxy|entity|workspace)$")
 _ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[\\/]")
 
+WRITERS = ("callbacks.", "logger.", "trainer.")
 REPEATED = ("hydra.overrides", "hydra.job.override_dirname")  # the command line, whose keys are judged themselves
 
 
@@ -80,8 +82,15 @@ class Rules:
         if not isinstance(value, str) or not value:
             return ""
         text, last = self._expanded(value, key)[0], last_part(key)
+        if "${" in text:
+            return "has too many interpolations to be judged"
         if re.match(r"hydra\.(job|hydra)_logging\.", key):
-            return self._path_problem(text, file, written=True) if last == "filename" else ""
+            is_object = "://" in text and text not in STREAMS
+            outside = self._path_problem(text, file, written=True) if last == "filename" else ""
+            return "names an object or an address" if is_object else outside
+        return self._plain_problem(key, text, last, file)
+
+    def _plain_problem(self, key: str, text: str, last: str, file: str) -> str:
         if key in {"hydra.run.dir", "hydra.sweep.dir"}:
             is_inside = not _has_parent(text) and _inside(text, self.log_dir)
             return "" if is_inside else f"is not below {self.log_dir}"
@@ -90,8 +99,9 @@ class Rules:
         if _has_parent(text):
             return "leaves its folder with `..`"
         is_path = _FILES.search(last) and ("/" in text or not _NAMES.search(last))
-        if _ABSOLUTE.match(text) or is_path:
-            return self._path_problem(text, file, written=bool(_WRITTEN.search(last)))
+        is_first = last == "_args_" and key.startswith(WRITERS)  # of a class whose first argument is a folder
+        if _ABSOLUTE.match(text) or is_path or is_first:
+            return self._path_problem(text, file, written=is_first or bool(_WRITTEN.search(last)))
         return ""
 
     def _path_problem(self, text: str, file: str, *, written: bool) -> str:

@@ -68,7 +68,7 @@ def expand(config: Mapping[str, Any], text: str, key: str, run_dir: str = "run")
     """Return a text with its interpolations replaced, and the canonical paths of the values that it was made of.
 
     A reference gives the value that it names, the folder of the run gives `run_dir`, a variable of the environment its
-    value, and any other resolver the word `runtime`.
+    value, `now` its format, and other resolvers the word `runtime`. Interpolations beyond `MAX_EXPANSIONS` stay.
     """
     seen: set[str] = set()
     budget = [MAX_EXPANSIONS]
@@ -81,17 +81,17 @@ def expand(config: Mapping[str, Any], text: str, key: str, run_dir: str = "run")
 
     def value_of(inside: str, key: str) -> str:
         name, colon, argument = (part.strip() for part in inside.partition(":"))
-        first = argument.partition(",")[0].strip()
+        first, _, default = (part.strip(" \t'\"") for part in argument.partition(","))
         if f"{name}{colon}{argument}" in RUN_DIR:
             return run_dir
         if name == "oc.env":
-            return os.environ.get(first, "")
-        if colon and name != "oc.select":
-            return "runtime"
-        path = _absolute(first if colon else inside, key)
+            return os.environ.get(first, default)
+        if colon and name not in {"oc.select", "hydra"}:
+            return argument.strip("'\"") if name == "now" else "runtime"  # a format may be any text
+        path = f"hydra.{argument}" if name == "hydra" else _absolute(first if colon else inside, key)
         value = look_up(config, path)
         seen.update([canonical(path), *(canonical(below) for below, _ in leaves(value, path))])
-        return "runtime" if isinstance(value, (dict, list)) else "" if value is None else replace(str(value), path)
+        return "runtime" if isinstance(value, (dict, list)) else default if value is None else replace(str(value), path)
 
     return replace(text, key), seen
 
