@@ -81,9 +81,9 @@ def shared_owners(trainer: Trainer) -> Iterator[Owner]:
             yield Owner(f"caches {name}", name, caches, frozenset(), remedy, restores=False)
             functions = every.functions.get(name, {})
             of_samplers = samplers.functions.get(name, {}).keys()
-            values = _held_by({name: functions[name] for name in functions.keys() - of_samplers})
+            values = _held_by({name: each for name, each in functions.items() if name not in of_samplers})
             yield Owner(f"functions {name}", name, values, *NAMED)
-            values = _held_by({name: functions[name] for name in functions.keys() & of_samplers})
+            values = _held_by({name: each for name, each in functions.items() if name in of_samplers})
             yield Owner(f"functions {name} of samplers", name, values, frozenset(), SAMPLER_REMEDY, restores=False)
 
 
@@ -130,7 +130,9 @@ def _find(roots: list[Any]) -> _Reached:
 def _held_by(functions: Mapping[str, FunctionType]) -> Linked:
     """Return what functions keep between calls, by name: attributes, closure, and defaults that may change."""
     found: dict[str, Any] = {}
-    for function_name, function in sorted(functions.items()):
+    for function_name, function in functions.items():
+        if not (function.__closure__ or vars(function) or function.__defaults__ or function.__kwdefaults__):
+            continue  # as most
         for name, part in parts_of(function).items():
             values = part.values() if isinstance(part, dict) else part
             is_fixed = name in DEFAULTS and all(type(each) in ATOMS for each in values)
