@@ -59,8 +59,10 @@ class LoaderStates:
         """Restore what the interrupted run made its loaders from while loaders are made, and note it."""
         self._trainer = trainer
         saved, before = self._loaded.get("calls", {}).pop(kind, None), rng_states()
+        present = State()
         if saved is not None:
             if self._attributes is not None:
+                present = self._attributes.state_of(trainer, DATA_KEYS, saved["objects"])
                 self._attributes.load_state_dict(trainer, saved["objects"])
             restore_rng_states({**before, **saved["generators"]})
         call: dict[str, Any] = {"objects": {}, "generators": {}}
@@ -73,6 +75,8 @@ class LoaderStates:
         self._calls[kind] = call
         if saved is not None:
             restore_rng_states(before)
+            if self._attributes is not None and kind == VALIDATION:  # the training loaders may read the same objects
+                self._attributes.load_state_dict(trainer, present)
 
     def made(self, trainer: Trainer, kind: str, loaders: Any) -> None:
         """Take the values of new data sets and samplers as those of the start."""
