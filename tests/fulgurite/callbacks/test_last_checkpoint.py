@@ -109,6 +109,17 @@ def test_a_run_that_cannot_be_saved_within_an_epoch_warns_once(
     assert caplog.text.count("resumes from the start of its epoch") == num_lines
 
 
+@pytest.mark.parametrize(
+    ("epochs", "text"), [(1, "(trainer.val_check_interval), and"), (2, "check_val_every_n_epoch=2), and")]
+)
+def test_the_warning_says_in_which_epochs_nothing_is_saved(
+    epochs: int, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        fit(tmp_path, Net, val_check_interval=1, check_val_every_n_epoch=epochs)
+    assert text in caplog.text
+
+
 @pytest.mark.parametrize("save_last", [True, "link"])
 def test_save_last_of_another_callback_is_left_to_this_one(
     save_last: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture

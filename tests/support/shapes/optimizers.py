@@ -59,7 +59,7 @@ class Halves(LRScheduler):
     def get_lr(self) -> list[Any]:
         self.calls += 1
         self.factors.append(0.95**self.calls)
-        return [base * self.factors[-1] for base in self.base_lrs]
+        return [base * sum(self.factors) / len(self.factors) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in self.saved}
