@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.compat.hydra import IS_1_3, ConfigLoaderImpl, apply_overrides
 from fulgurite.core.files import load_pickle
+from fulgurite.trust.sources import LISTS
 
 
 class ConfigCache:
@@ -56,5 +57,7 @@ class ConfigCache:
     def _sets_value(self, override: Override) -> bool:
         """Return whether an override sets values only, and chooses no group option."""
         if override.is_hydra_override() or override.is_sweep_override() or override.package is not None:
+            return False
+        if override.key_or_group in LISTS:  # decide how the files are read
             return False
         return isinstance(override.value(), dict) or not self._loader.repository.group_exists(override.key_or_group)

@@ -23,6 +23,7 @@ from fulgurite.trust import contents
 from fulgurite.trust.values import Rules, is_below
 from fulgurite.trust.walk import canonical, join, leaves
 
+LISTS = ("trust", "trust_env")  # keys
 NODE = "foreign"  # of the composed `hydra` part: the folders of foreign files, and their targets, for other processes
 ENVIRONMENT = ("PROJECT_ROOT",)  # this library sets it
 # Folders of a search path that a command or a config chose; the others are those of installed packages.

@@ -380,6 +380,18 @@ def test_the_commands_refuse_in_one_line(command: list[str], text: str, tmp_path
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_sweep_trusts_what_its_command_trusts(launcher: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    _write(tmp_path, f"data: {{local_dirs: [{tmp_path}/elsewhere]}}")
+    command = ("-m", "seed=1,2", f"hydra/launcher={launcher}", f"--config-dir={tmp_path}/foreign", "experiment=x")
+    quick = ("+trainer.fast_dev_run=true", "test=false")
+    done = run_cli("train", *command, *quick, f"trust=[{tmp_path}/foreign]", logs=tmp_path / "logs")
+    assert done.returncode == 0, done.stderr
+    assert "not of this project" not in done.stderr
+
+
 def _write(folder: Path, text: str) -> None:
     file = folder / "foreign" / "experiment" / "x.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
