@@ -10,14 +10,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fulgurite.checkpoints.manifest import manifest_epoch, newest_intact, verify
 from fulgurite.config.override_text import AUTO, is_hydra_overridden, set_config_value
 from fulgurite.config.schema import move_keys
+from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.resume.config_diff import diff_configs
 from fulgurite.runs.layout import CONFIG, CONTINUE, HOTSTART, STAGED_CONFIG_DIR
-from fulgurite.runs.lock import is_locked
+from fulgurite.runs.lock import is_locked, refuse_links
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
+from fulgurite.trust.expansion import check_expansion
 from fulgurite.validation.validate import require_valid
 
 
@@ -82,8 +84,11 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
     if rank() == 0 and is_locked(run.folder):
         pid = run.record.get("pid")
         raise UserError(f"resume={run.folder}: this run is locked by process {pid}. Wait for it to finish, or stop it.")
+    refuse_links(run.folder)  # before a log file of the run is opened
+    check_config_file(run.folder / CONFIG)
     saved = OmegaConf.load(run.folder / CONFIG)
     assert isinstance(saved, DictConfig)
+    check_expansion(saved)
     diff = diff_configs(move_keys(saved), task)
     if diff.rejected:
         raise ConfigError([f"resume={run.folder}: {line}" for line in diff.rejected])

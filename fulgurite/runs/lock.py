@@ -20,11 +20,12 @@ def run_lock(folder: Path) -> Iterator[None]:
     Only rank 0 takes the lock: other ranks do not write there.
 
     Raises:
-        UserError: Another process holds the lock.
+        UserError: Another process holds the lock, or the folder has files that are elsewhere.
     """
     if rank() != 0:
         yield
         return
+    refuse_links(folder)
     handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _try_lock(handle):
@@ -36,6 +37,13 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run directory in which a file is a link to one elsewhere, which a resumed run would write to."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path}: is a link to {path.resolve()}, outside of the run directory. Remove it.")
 
 
 def is_locked(folder: Path) -> bool:

@@ -28,7 +28,7 @@ from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace
 from fulgurite.study.storage import PRUNED, REASON, REPEATS, StoredStudy, tell_result
 from fulgurite.sweeps.jobs import FAILED, KILLED, NEW, Job
-from fulgurite.sweeps.resume import KILLED_SILENTLY, WAIT_OR_STOP, summarize_states
+from fulgurite.sweeps.resume import KILLED_SILENTLY, WAIT_OR_STOP, job_folder, summarize_states
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -82,7 +82,7 @@ class Trials:
             if trial.state.name not in {"RUNNING", "WAITING"}:
                 continue
             job = self._job(trial.number, trial.params)
-            folder = self.folder / folders.get(trial.number, str(trial.number))
+            folder = job_folder(self.folder, str(folders.get(trial.number, trial.number)), trial.number)
             if (run := RunDirectory.of(folder)) is not None:
                 job.folder = folder
                 if self._tell_if_ended(job, run, trial):

@@ -77,8 +77,25 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         job.number = numbers[job.key]
         if job.number in last:
-            job.folder = folder / folders[job.number]
+            job.folder = job_folder(folder, folders[job.number], job.number)
             _set_state(job, last[job.number])
+
+
+def job_folder(sweep: Path, name: str, number: int) -> Path:
+    """Return the folder that the ledger of a sweep has for a job.
+
+    Raises:
+        UserError: It is not below the sweep, and holds no run of this job: a sweep of another origin could name any
+            folder, which a resume moves or writes to.
+    """
+    folder = sweep / name
+    if sweep.resolve() in folder.resolve().parents:
+        return folder
+    run = RunDirectory.of(folder)
+    record: Any = run.record.get("sweep") if run is not None else None
+    if isinstance(record, dict) and record.get("job") == number and Path(str(record.get("dir"))).absolute() == sweep:
+        return folder
+    raise UserError(f"sweep.resume={sweep}: {LEDGER} has {folder} for job {number}, outside of the sweep. Correct it.")
 
 
 def _adopt_keys(jobs: Sequence[Job], planned: Sequence[Mapping[str, Any]]) -> None:
