@@ -32,16 +32,17 @@ TENSORS = (torch.Tensor, torch.nn.Parameter)
 ARRAYS = (np.ndarray, np.memmap)
 BUFFERS = (array, bytearray)
 STREAMS = (BytesIO, StringIO)
+_DTYPES = {str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
 TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text describes, and what reads the text
     "path": (PurePath, Path),
-    "dtype": (torch.dtype, lambda text: getattr(torch, text.rpartition(".")[2])),
+    "dtype": (torch.dtype, lambda text: _DTYPES[text]),
     "device": (torch.device, torch.device),
     "datetime": (datetime, datetime.fromisoformat),
     "date": (date, date.fromisoformat),
     "time": (time, time.fromisoformat),
     "timedelta": (timedelta, lambda text: timedelta(microseconds=int(text))),
     "decimal": (Decimal, Decimal),
-    "fraction": (Fraction, Fraction),
+    "fraction": (Fraction, lambda text: Fraction(*map(int, text.split("/")))),  # 1e999999999 takes for ever
     "uuid": (UUID, UUID),
     "count": (itertools.count, lambda text: itertools.count(*(_counted(text) or ()))),
 }

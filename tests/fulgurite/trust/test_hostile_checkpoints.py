@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.checkpoints.loading import load
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
+from fulgurite.exact_resume.objects.leaves import leaf_from_plain, leaf_to_plain
 from fulgurite.trust.checkpoint_bounds import content_problem
 from tests.support.quiet_trainer import fit_hardened
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
@@ -242,3 +244,18 @@ def test_settings_that_runs_do_not_save_are_not_restored(
     assert any(line.startswith(f"{name}: ") for line in current_context().inexact)
     added = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert {path for path in added if "canary" in path or "elsewhere" in path} == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("dtype", "torch.load"), ("dtype", "load"), ("fraction", "1e999999999"), ("device", "os")]
+)
+def test_a_text_of_an_object_names_objects_of_its_kind_only(kind: str, text: str) -> None:
+    with pytest.raises((LookupError, ValueError, RuntimeError)):
+        leaf_from_plain([kind, text], None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("value", [torch.bfloat16, torch.float32, Fraction(-3, 7), Fraction(4)])
+def test_dtypes_and_fractions_are_restored(value: Any) -> None:
+    plain = leaf_to_plain(value)
+    assert plain is not None
+    assert leaf_from_plain(plain, None, torch.device("cpu")) == value
