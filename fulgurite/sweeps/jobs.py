@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +20,7 @@ from fulgurite.config.override_text import quoted, set_config_value
 from fulgurite.core.errors import ConfigError, FulguriteError, UserError, explain_long_name
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.sweep_ledger import job_key
+from fulgurite.trust.composed import name_faults
 from fulgurite.validation.composition import explain_composition
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 from fulgurite.validation.validate import find_problems
@@ -27,6 +30,9 @@ NEW, DONE, KILLED, FAILED = "new", "done", "killed", "failed"
 
 class JobsFailed(FulguriteError):
     """Jobs of a sweep failed, in this start or in an earlier one."""
+
+
+MAX_JOBS = 100_000  # of a grid
 
 
 @dataclass
@@ -66,6 +72,7 @@ def expand_grid(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]
     """Return the jobs of a grid in Hydra's order."""
     given = job_overrides(overrides)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
+    _require_countable(parsed)
     [points] = BasicSweeper.split_arguments(parsed, None)
     if not points:
         globs = " ".join(override for override in given if "glob(" in override)
@@ -77,6 +84,16 @@ def expand_grid(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Job]
         num_seen[key] += 1
         jobs.append(Job(number, key if num_seen[key] == 1 else f"{key}-{num_seen[key]}", tuple(point)))
     return jobs
+
+
+def _require_countable(parsed: Sequence[Override]) -> None:
+    """Refuse a grid that no machine can list, such as `seed=range(1,10000000000)`, without listing it."""
+    num_jobs = 1
+    for override in parsed:
+        if override.is_range_sweep() or override.is_choice_sweep():
+            num_jobs *= sum(1 for _ in islice(override.sweep_iterator(), MAX_JOBS + 1))
+        if num_jobs > MAX_JOBS:
+            raise UserError(f"{override.input_line}: the sweep has more than {MAX_JOBS:,} jobs. Pass fewer values.")
 
 
 def check_jobs(
@@ -103,7 +120,7 @@ def check_jobs(
                 raise
             composition_errors += [line for line in explained.findings if line not in composition_errors]
             continue
-        lines = [finding.line for finding in find_problems(cfg)]
+        lines = [*(finding.line for finding in find_problems(cfg)), *name_faults(cfg)]
         for key in ("num", "id"):  # Hydra sets them when the job starts; the folder may be named after them
             set_config_value(cfg, f"hydra.job.{key}", job.number)
         with suppress(OmegaConfBaseException):

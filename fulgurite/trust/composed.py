@@ -35,8 +35,13 @@ def check_composed(cfg: DictConfig, overrides: Iterable[str]) -> None:
         ConfigError: All findings, one line each.
     """
     register_secrets(cfg, overrides)
-    if findings := [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]:
+    if findings := name_faults(cfg):
         raise ConfigError(findings)
+
+
+def name_faults(cfg: DictConfig) -> list[str]:
+    """Return a line for each name, folder and number of a composed config that no run can have."""
+    return [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]
 
 
 def _of_names(cfg: DictConfig) -> Iterator[str]:

@@ -222,10 +222,10 @@ def test_a_dry_run_shows_the_jobs_and_makes_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_whose_name_is_too_long_is_refused_before_the_first_job() -> None:
     subdir = "hydra.sweep.subdir=${hydra.job.num}-${hydra.job.override_dirname}"
-    [line] = findings(f"task_name={'a' * 200},{'b' * 260}", subdir)
+    [line] = findings(f"task_name={'a' * 100},{'b' * 190}", f"+vars.x={'x' * 60}", subdir)
     assert line.startswith("job 1 (task_name=bbb")
-    assert "1-task_name=bbb" in line
-    assert "...: the name has 272 bytes, and file systems take 255. Shorten the run's folder: hydra.run.dir" in line
+    assert "1-+vars.x=xxx" in line
+    assert "...: the name has 271 bytes, and file systems take 255. Shorten the run's folder: hydra.run.dir" in line
 
 
 def test_a_folder_of_a_single_run_whose_name_is_too_long_is_named(tmp_path: Path) -> None:

@@ -104,3 +104,18 @@ def test_a_folder_that_cannot_be_made_is_one_line() -> None:
     with pytest.raises(OSError, match="Not a directory") as raised:
         Path("/dev/null/x").mkdir()
     assert explain_file_error(raised.value).startswith("/dev/null/x: Not a directory. Set hydra.run.dir")
+
+
+def test_a_job_of_a_sweep_is_checked_before_the_first_one_starts(tmp_path: Path) -> None:
+    done = run_cli("train", "-m", "task_name=a,b/c", logs=tmp_path / "logs")
+    assert done.returncode == 2
+    fault = "task_name=b/c: is not the name of a folder. Name one folder, e.g. task_name=train."
+    assert done.stderr == f"error: job 1 (task_name=b/c): {fault}\n"
+    assert [*tmp_path.rglob("run.json")] == []
+
+
+@pytest.mark.parametrize("values", [("seed=range(1,10000000000)",), ("seed=range(1,1000)", "+vars.x=range(1,1000)")])
+def test_a_grid_without_end_is_refused_before_it_is_listed(values: tuple[str, ...], tmp_path: Path) -> None:
+    done = run_cli("train", "-m", *values, logs=tmp_path / "logs")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {values[-1]}: the sweep has more than 100,000 jobs. Pass fewer values.\n"
