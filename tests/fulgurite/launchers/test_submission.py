@@ -255,4 +255,4 @@ def test_concurrent_ledger_writes_leave_complete_lines(tmp_path: Path) -> None:
 def write(folder: Path, job: int) -> None:
     """Write 4 lines of several kilobytes."""
     for line in range(4):
-        append_event(folder, "started", job=job, line=line, words=["x" * 5000])
+        append_event(folder, "started", job=job, key="a", line=line, words=["x" * 5000])
