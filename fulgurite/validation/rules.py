@@ -53,13 +53,19 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
                 rule = f"nothing reads this key. For the package of the whole config, write '{PACKAGE}'"
                 yield Finding(key, rule, value, in_header=True)
                 continue
-            if not group and isinstance(value, dict) and (project_root() / "configs" / key).is_dir():
+            if not group and isinstance(value, dict) and _is_chosen(key, view):
                 yield Finding(key, lacks_package(key))
                 continue
             known = [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)]
             near = suggest_other_name(key, known) or suggest_path(key, known)
             remedy = ". Remove it" if group else f". Remove it, or put values of your own below vars: vars.{name}"
             yield Finding(key, f"nothing reads this key{near or remedy}", value)
+
+
+def _is_chosen(group: str, view: ConfigView) -> bool:
+    """Return whether the project has a group of this name, and the defaults list does not have it with null."""
+    choices = (view.hydra or {}).get("runtime", {}).get("choices", {})
+    return (project_root() / "configs" / group).is_dir() and choices.get(group, "") not in {None, "null"}
 
 
 def _referred(view: ConfigView) -> set[str]:

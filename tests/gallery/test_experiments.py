@@ -16,6 +16,7 @@ from tests.support.project import CONFIGS
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment/gallery").glob("*.yaml"))
 LARGE = {"alexnet", "nin", "vgg11", "googlenet", "resnet18", "resnet18_small_stem", "densenet"}  # too slow here
 DATA = {"airfoil": "data.source.data_dir", "house_prices": "data.data_dir", "sentences": "data.data_dir"}
+FAST = {"linear_regression", "house_prices", "lenet", "gru", "seq2seq"}  # one of each task and kind of data
 SHORT = ("trainer.max_epochs=2", "++trainer.check_val_every_n_epoch=1", "++trainer.num_sanity_val_steps=0")
 
 
@@ -47,7 +48,10 @@ def test_every_experiment_composes_and_builds(experiment: str, small: ComposeSma
     assert sum(parameter.numel() for parameter in build(cfg).model.parameters()) > 0
 
 
-@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - LARGE))
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in sorted(set(EXPERIMENTS) - LARGE)],
+)
 def test_every_experiment_resumes_as_if_it_had_not_stopped(
     experiment: str, small: ComposeSmall, tmp_path: Path
 ) -> None:

@@ -24,8 +24,9 @@ _WANTS_OVERRIDE = re.compile(r"Could not override '|No match in the defaults lis
 
 
 def lacks_package(group: str) -> str:
-    """Return the rule about a file of a group whose keys are to stand at the top of the config."""
-    return f"without its first line '{PACKAGE}' the keys of the file stand below {group!r}. Add that line"
+    """Return the rule about a file of a group whose keys are to stand at the top of the config, or in the model."""
+    package = f"# @package model.{group}" if group in {"optimizer", "scheduler"} else PACKAGE
+    return f"without its first line '{package}' the keys of the file stand below {group!r}. Add that line"
 
 
 def is_global(package: str) -> bool:

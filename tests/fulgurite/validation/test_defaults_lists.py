@@ -9,22 +9,22 @@ import pytest
 from tests.support.compose import findings, with_file
 
 HEADER = "# @package _global_\n"
-UNLISTED = "optimizer is not in the defaults list. Write "
-ENTRY = f"{UNLISTED}'- /optimizer@model.optimizer: adamw', above the entries with override"
+UNLISTED = "net is not in the defaults list. Write "
+ENTRY = f"{UNLISTED}'- /net@model.net: small', above the entries with override"
 DASH = "defaults is a list. Begin each entry with a dash, e.g. '- override /data: mnist'"
 SLASH = "a group of another folder needs a slash. Write "
 # text of an experiment, line that is named, what is said
 ENTRIES = [
-    (f"{HEADER}defaults:\n  - override /optimizer: adamw\n", 3, ENTRY),
-    (f"{HEADER}defaults:\n  - override optimizer: adamw\n", 3, ENTRY),
-    (f"{HEADER}defaults:\n  - override /optimizer@model.optimizer: adamw\n", 3, ENTRY),
+    (f"{HEADER}defaults:\n  - override /net: small\n", 3, ENTRY),
+    (f"{HEADER}defaults:\n  - override net: small\n", 3, ENTRY),
+    (f"{HEADER}defaults:\n  - override /net@model.net: small\n", 3, ENTRY),
     (
-        f"{HEADER}defaults:\n  - override /data: mnist\n  - /optimizer@model.optimizer: adamw\n",
+        f"{HEADER}defaults:\n  - override /data: mnist\n  - /net@model.net: small\n",
         4,
         "an entry without override stands below one with override. Put it above the overrides",
     ),
     (f"{HEADER}defaults:\n  - data: mnist\n", 3, f"{SLASH}'- override /data: mnist'"),
-    (f"{HEADER}defaults:\n  - optimizer: adamw\n", 3, f"{SLASH}'- /optimizer@model.optimizer: adamw'"),
+    (f"{HEADER}defaults:\n  - net: small\n", 3, f"{SLASH}'- /net@model.net: small'"),
     (f"{HEADER}defaults:\n  override /data: mnist\n", 2, DASH),
     (f"{HEADER}seed: 3\ndefaults:\n  data: mnist\n", 3, DASH),
     ("# @package global\nseed: 3\n", 1, "write '# @package _global_'"),
@@ -34,15 +34,15 @@ ENTRIES = [
 
 
 @pytest.fixture
-def optimizer(tmp_path: Path) -> list[str]:
-    """Return the override that makes a group `optimizer` known."""
-    return [*with_file(tmp_path, "optimizer/adamw.yaml", "_target_: torch.optim.AdamW\n_partial_: true\nlr: 0.01\n")]
+def net(tmp_path: Path) -> list[str]:
+    """Return the override that makes a group `net` known."""
+    return [*with_file(tmp_path, "net/small.yaml", "_target_: src.models.nets.dense.SimpleDenseNet\nlin1_size: 8\n")]
 
 
 @pytest.mark.parametrize(("text", "number", "said"), ENTRIES)
-def test_an_entry_that_is_wrong(text: str, number: int, said: str, tmp_path: Path, optimizer: list[str]) -> None:
+def test_an_entry_that_is_wrong(text: str, number: int, said: str, tmp_path: Path, net: list[str]) -> None:
     with_file(tmp_path, "experiment/ours.yaml", text)
-    (line,) = findings(*optimizer, "experiment=ours")
+    (line,) = findings(*net, "experiment=ours")
     assert line.startswith(f"{tmp_path}/experiment/ours.yaml:{number}: ")
     assert said in line
 
@@ -50,16 +50,16 @@ def test_an_entry_that_is_wrong(text: str, number: int, said: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("optimizer=adamw", f"{UNLISTED}+optimizer@model.optimizer=adamw"),
+        ("net=small", f"{UNLISTED}+net@model.net=small"),
         ("+experiment=example", "experiment is in the defaults list already. Write experiment=example"),
     ],
 )
-def test_a_group_chosen_in_the_wrong_way(override: str, said: str, optimizer: list[str]) -> None:
-    assert findings(*optimizer, override) == [f"command line: {override}: {said}"]
+def test_a_group_chosen_in_the_wrong_way(override: str, said: str, net: list[str]) -> None:
+    assert findings(*net, override) == [f"command line: {override}: {said}"]
 
 
-def test_what_the_messages_say_to_write_composes(tmp_path: Path, optimizer: list[str]) -> None:
-    text = f"{HEADER}defaults:\n  - /optimizer@model.optimizer: adamw\n  - override /data: mnist\n"
+def test_what_the_messages_say_to_write_composes(tmp_path: Path, net: list[str]) -> None:
+    text = f"{HEADER}defaults:\n  - /net@model.net: small\n  - override /data: mnist\n"
     with_file(tmp_path, "experiment/ours.yaml", text)
-    assert findings(*optimizer, "experiment=ours") == []
-    assert findings(*optimizer, "+optimizer@model.optimizer=adamw") == []
+    assert findings(*net, "experiment=ours") == []
+    assert findings(*net, "+net@model.net=small") == []
