@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import is_sweep_job
+from fulgurite.config.left_out import log_left_out
 from fulgurite.config.origins import read_yaml, shown_path
 from fulgurite.config.override_text import is_below, override_key
 from fulgurite.config.view import join
@@ -28,18 +29,22 @@ log = RankedLogger(__name__)
 
 
 def log_start(cfg: DictConfig, print_config: bool | Literal["full"]) -> None:
-    """Log the run directory, and what the config changes; a job of a sweep logs one line.
+    """Log the run directory, what composing left out, and what the config changes.
+
+    A job of a sweep logs one line for the first and the last.
 
     Args:
         cfg: A composed config.
         print_config: True logs what differs from the defaults, `full` also prints the whole config.
     """
-    folder = short_path(cfg.paths.output_dir)
-    if is_sweep_job():
+    folder, is_job = short_path(cfg.paths.output_dir), is_sweep_job()
+    if is_job:
         log.info("job %s in %s  %s", HydraConfig.get().job.num, folder, " ".join(_values_of_job()))
     else:
         log.info("run %s", folder)
-        for source, lines in (changes(cfg) or [("config", ["the defaults"])]) if print_config else ():
+    log_left_out()
+    if print_config and not is_job:
+        for source, lines in changes(cfg) or [("config", ["the defaults"])]:
             log.info("%s: %s", source, "  ".join(lines))
     if print_config == "full" and rank() == 0:
         show_config(cfg)

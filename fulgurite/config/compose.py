@@ -10,13 +10,10 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from fulgurite.compat.hydra import VERSION_BASE
-from fulgurite.config.left_out import take_messages
+from fulgurite.config.left_out import log_left_out
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root
-from fulgurite.core.rank_logging import RankedLogger
-
-log = RankedLogger(__name__)
 
 
 def compose(
@@ -36,8 +33,7 @@ def compose(
     guard_configs()
     with initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
         cfg = hydra_compose(config_name, overrides=replace_tags(overrides))
-    for line in take_messages():
-        log.info(line)
+    log_left_out()
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"
     return set_run_paths(cfg, Path(folder))
 

@@ -25,6 +25,7 @@ from fulgurite.config.target_policy import locate as locate_object
 from fulgurite.config.view import MISSING, is_interpolation
 from fulgurite.core.context import current_context
 from fulgurite.core.project import project_root
+from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.trust.expansion import check_expansion
 from fulgurite.trust.sources import current_sources
 from fulgurite.trust.targets import rejection_of
@@ -45,6 +46,8 @@ OF_DEBUG = (("data", "num_workers"), ("data", "pin_memory"), ("model", "compile"
 GROUPS = {"callbacks": "callback", "logger": "logger"}
 # Similarity from which on a name is a mistyped one: csvv and csv, but not progress_bar and rich_progress_bar.
 TYPO = 0.85
+
+log = RankedLogger(__name__)
 
 
 def leave_out_replaced() -> None:
@@ -109,6 +112,12 @@ def take_messages() -> list[str]:
     messages = list(dict.fromkeys(current_context().left_out))
     current_context().left_out.clear()
     return messages
+
+
+def log_left_out() -> None:
+    """Log what `take_messages` returns."""
+    for line in take_messages():
+        log.info(line)
 
 
 class _Targets:

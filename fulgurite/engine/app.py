@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN, is_sweep_job
-from fulgurite.config.left_out import take_messages
+from fulgurite.config.left_out import log_left_out
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
@@ -71,8 +71,6 @@ class EntryPoint:
         guard_log_files()
         if folders := noted()["folders"]:
             log.info("reads configs that are not of this project: %s", ", ".join(folders))
-        for line in take_messages():
-            log.info(line)
         try:
             with isolated_job() if is_sweep_job() else nullcontext():
                 metrics = run_with_backoff(self.task, cfg)
@@ -88,6 +86,8 @@ class EntryPoint:
                 if isinstance(error, Exception) or (isinstance(error, SystemExit) and outcome.status == "failed"):
                     raise JobFailed(outcome) from error
             raise SystemExit(outcome.exit_code) from error
+        finally:
+            log_left_out()  # a run that was built has logged it under its directory
         values = [metrics[name] for name in optimized_metrics(cfg)]
         return values if len(values) > 1 else values[0] if values else None
 

@@ -29,11 +29,13 @@ def shown_changes(*overrides: str) -> dict[str, list[str]]:
 
 
 def test_the_first_line_is_the_run_directory_and_the_next_are_what_differs(tmp_path: Path) -> None:
-    done = run_cli("train", "experiment=example", "trainer.max_epochs=3", *NOTHING, logs=tmp_path)
+    overrides = ("experiment=example", "trainer.max_epochs=3", *NOTHING, "+logger.wandb.project=x")
+    done = run_cli("train", *overrides, logs=tmp_path)
     assert done.returncode == 0, done.stderr
-    run, typed, experiment = (line.partition("[INFO] ")[2] for line in done.stderr.splitlines()[:3])
+    run, left_out, typed, experiment = (line.partition("[INFO] ")[2] for line in done.stderr.splitlines()[:4])
     folder = only_run(tmp_path)
     assert run == f"run {folder}"
+    assert left_out.startswith("logger.wandb: has no _target_ and is left out")
     assert typed.startswith("command line: experiment=example  trainer.max_epochs=3  train=false")
     assert experiment.startswith("configs/experiment/example.yaml: ")
     assert "model.net.lin1_size=128" in experiment

@@ -268,6 +268,7 @@ def test_each_job_of_a_sweep_over_targets_gets_its_own_keys(tmp_path: Path) -> N
     assert ["fused" in OmegaConf.load(path).model.optimizer for path in configs] == [True, False]
     log = (configs[1].parents[1] / "train.log").read_text().replace("\n", " ")
     assert "RMSprop (command line) replaces Adam; left out fused" in log
+    assert log.index("job 1 in ") < log.index("RMSprop (command line)")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from fulgurite.config.compose import compose
 from fulgurite.config.left_out import take_messages
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
+from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.validation.validate import validate
+from tests.conftest import ComposeSmall
 from tests.support.compose import compose_raw, findings, with_file
 from tests.support.own_code import forget_sources
 
@@ -112,6 +116,20 @@ def test_a_block_without_target_is_no_error_beside_a_mistake(capsys: pytest.Capt
     assert capsys.readouterr().err == (
         "error: wrong\ninfo: logger.wandb: has no _target_ and is left out. To use it, choose it with logger=wandb\n"
     )
+
+
+def test_what_composing_left_out_follows_the_error_that_ends_a_run(
+    small: ComposeSmall, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_: DictConfig) -> dict[str, float]:
+        raise UserError("wrong")
+
+    caplog.set_level("INFO")
+    cfg = small()
+    current_context().left_out.append("logger.wandb: has no _target_ and is left out")
+    with pytest.raises(SystemExit):
+        EntryPoint(refused, "train").run_job(cfg)
+    assert caplog.messages[-2:] == ["wrong", "logger.wandb: has no _target_ and is left out"]
 
 
 @pytest.mark.parametrize("typed", [["seed=", "3"], ["seed", "=", "3"], ["seed", "=3"]])
