@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
 from fulgurite import Run, build, validate
+from src.models.schedules import WarmupCosineLR
 from tests.conftest import ComposeSmall
 from tests.gallery.files import SAMPLE, write_files
 from tests.support.project import CONFIGS
@@ -46,6 +48,15 @@ def test_every_experiment_composes_and_builds(experiment: str, small: ComposeSma
     cfg = small(f"experiment=gallery/{experiment}", *overrides_of(experiment, tmp_path))
     validate(cfg)
     assert sum(parameter.numel() for parameter in build(cfg).model.parameters()) > 0
+
+
+@pytest.mark.parametrize("experiment", ["lenet", "weight_decay", "gru", "transformer", "self_supervised"])
+def test_every_task_takes_a_schedule(experiment: str, small: ComposeSmall, tmp_path: Path) -> None:
+    cfg = small(f"experiment=gallery/{experiment}", *overrides_of(experiment, tmp_path), "scheduler=warmup_cosine")
+    validate(cfg)
+    built: Any = build(cfg).model.configure_optimizers()
+    assert type(built["lr_scheduler"]["scheduler"]) is WarmupCosineLR
+    assert built["optimizer"].param_groups[0]["lr"] == 0.0  # the first of the warmup
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class AdversarialTask(LightningModule):
     """Trains a generator against a critic with the non-saturating loss of Goodfellow et al. (2014).
 
-    Metrics: `train/loss_critic`, `train/loss_generator`, `val/loss_critic`, mean over images in nats, and `val/real`,
-        the
-    share of validation images that the critic takes for real.
+    Metrics: `train/loss_critic`, `train/loss_generator`, `val/loss_critic`, mean over images in nats; `val/real`, the
+    share of validation images that the critic takes for real; the last two also as `test/`.
 
     Args:
         generator: Makes images of noise.

@@ -26,8 +26,7 @@ class LanguageModel(Task):
     """Trains a recurrent net by truncated backpropagation through time.
 
     Metrics: `train/loss`, `val/loss`, `test/loss`, cross entropy per token in nats; `train/perplexity`,
-        `val/perplexity`,
-    `test/perplexity`, their exponentials.
+    `val/perplexity`, `test/perplexity`, their exponentials.
 
     Args:
         net: Maps tokens `[B, T]` and a state to scores `[B, T, V]` and the next state.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
@@ -47,8 +46,8 @@ class Regression(Task):
     """Trains a net to predict real values, and logs the loss once per epoch.
 
     Metrics: `train/loss`, `val/loss`, `test/loss`, mean over examples of the squared error; `train/<name>`,
-        `val/<name>`
-    and `test/<name>` for each of `metrics`; `train/weight_norm`, the L2 norm of all weights but the biases.
+    `val/<name>` and `test/<name>` for each of `metrics`; `train/weight_norm`, the L2 norm of all
+    weights but the biases.
 
     Args:
         net: Maps inputs to predictions `[B, ...]` of the targets' shape. A tuple of inputs is passed as arguments.
@@ -132,9 +131,9 @@ class Regression(Task):
     def _weights(self) -> list[nn.Parameter]:
         return [parameter for name, parameter in self.named_parameters() if not name.endswith("bias")]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, with the biases in a group without weight decay if `decay_bias` is false."""
+    def trained_parameters(self) -> Iterable[Any]:
+        """Return all parameters, with the biases in a group without weight decay if `decay_bias` is false."""
         if self.decay_bias:
-            return super().configure_optimizers()
+            return self.parameters()
         biases = [parameter for name, parameter in self.named_parameters() if name.endswith("bias")]
-        return self.make_optimizer(params=[{"params": self._weights()}, {"params": biases, "weight_decay": 0.0}])
+        return [{"params": self._weights()}, {"params": biases, "weight_decay": 0.0}]

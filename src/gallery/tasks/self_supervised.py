@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ class SelfSupervised(Task):
         view: Makes a random view of a batch of images, `[B, C, H, W]` to the same.
         optimizer: Called with the parameters of the student and the predictor.
         scheduler: Called with the optimizer. None keeps the learning rate constant.
+        scheduler_interval: The scheduler steps after each epoch or after each optimizer step.
         decay: Share of the teacher that stays at each step.
         bank_size: Training images whose features are kept, the newest ones.
     """
@@ -44,10 +45,11 @@ class SelfSupervised(Task):
         view: Callable[[torch.Tensor], torch.Tensor],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., Any] | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
         decay: float = 0.99,
         bank_size: int = 2048,
     ) -> None:
-        super().__init__(net, optimizer, scheduler)
+        super().__init__(net, optimizer, scheduler, scheduler_interval)
         self.view, self.decay = view, decay
         self.predictor = head(net.size, 2 * net.size, net.size)
         self.teacher = copy.deepcopy(net).requires_grad_(False)
@@ -112,7 +114,6 @@ class SelfSupervised(Task):
         """Log the test accuracy."""
         self.log("test/acc", self.test_acc)
 
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer of student and predictor; the teacher is no part of it."""
-        optimizer = self.make_optimizer(params=[*self.net.parameters(), *self.predictor.parameters()])
-        return optimizer if self.make_scheduler is None else ([optimizer], [self.make_scheduler(optimizer=optimizer)])
+    def trained_parameters(self) -> Iterable[Any]:
+        """Return the parameters of the student and the predictor; the teacher follows the student."""
+        return [*self.net.parameters(), *self.predictor.parameters()]

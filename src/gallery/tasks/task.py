@@ -1,8 +1,8 @@
-"""What all tasks of the gallery share: the optimizer, the scheduler, and metrics that are logged once per epoch."""
+"""The base class of the tasks with one optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
@@ -32,9 +32,13 @@ class Task(LightningModule):
         self.net = net
         self.make_optimizer, self.make_scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
 
+    def trained_parameters(self) -> Iterable[Any]:
+        """Return what the optimizer is called with: parameters, or groups of them."""
+        return self.parameters()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer of all weights, and the scheduler."""
-        optimizer = self.make_optimizer(params=self.parameters())
+        """Build the optimizer of `trained_parameters`, and the scheduler."""
+        optimizer = self.make_optimizer(params=self.trained_parameters())
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer=optimizer)
