@@ -27,7 +27,8 @@ def buffer_shapes(model: nn.Module) -> Shapes:
 
 def unsaved_buffers(module: nn.Module) -> list[Tensor]:
     """Return the buffers of a module itself that are registered with `persistent=False`."""
-    names = module._non_persistent_buffers_set
+    if not (names := module._non_persistent_buffers_set):
+        return []
     return [buffer for name, buffer in module.named_buffers(recurse=False) if name in names]
 
 

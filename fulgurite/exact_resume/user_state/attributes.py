@@ -167,8 +167,9 @@ def _encode(
 def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
     for owner in found:
-        for name, value in sorted(owner.values.items(), key=lambda item: str(item[0])):
-            if name not in owner.excluded and not str(name).startswith("_hparams") and not _is_own_method(name, value):
+        for name in sorted((name for name in owner.values if name not in owner.excluded), key=str):
+            value = owner.values[name]
+            if not str(name).startswith("_hparams") and not _is_own_method(name, value):
                 yield owner, name, value
 
 

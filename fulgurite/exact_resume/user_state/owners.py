@@ -67,10 +67,12 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
             linked = Linked(attributes, partial(setattr, module))
             yield Owner(f"{key} script", name, linked, frozenset(), "Let register_buffer save it")
         # pruning and weight_norm compute `weight` from parameters `weight_orig`, `weight_g`
-        computed = {name.rpartition("_")[0] or name for name, _ in module.named_parameters(recurse=False)}
-        computed |= {name for name, _ in module.named_parameters(recurse=False)}
+        parameters = {name for name, _ in module.named_parameters(recurse=False)}
+        computed = parameters | {name.rpartition("_")[0] for name in parameters}
         yield Owner(key, name, vars(module), base | computed, remedy, saves)
-        if buffers := {n: buffer for n, buffer in module.named_buffers(recurse=False) if id(buffer) in unsaved}:
+        if unsaved and (
+            buffers := {n: buffer for n, buffer in module.named_buffers(recurse=False) if id(buffer) in unsaved}
+        ):
             linked = Linked(buffers, partial(setattr, module))
             yield Owner(f"{key} buffers", name, linked, frozenset(), "Let register_buffer save it")
     remedy_of_hooks = "Keep it in an attribute of the model, which is saved"
