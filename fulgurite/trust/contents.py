@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fulgurite.trust import hydra_part, targets
-from fulgurite.trust.walk import HARMLESS, last_part, leaves, resolvers
+from fulgurite.trust.walk import FOREIGN, last_part, leaves, resolvers
 
 # Top-level keys, and keys below them, that steer what is trusted, the environment, or where the run reads and writes.
 NOT_FOREIGN = (
@@ -30,12 +30,14 @@ def file_problems(content: Any, config_path: str, env: tuple[str, ...]) -> list[
 
 def _resolver_problems(content: Any, env: tuple[str, ...]) -> Iterator[Problem]:
     for key, value in leaves(content):
+        if isinstance(value, str) and "\\${" in value:
+            yield key, value, "escapes an interpolation, which may be resolved later"
         for name, argument in resolvers(value) if isinstance(value, str) else ():
             variable = re.split(r"[,}]", argument, maxsplit=1)[0].strip()
             if name == "oc.env":
                 if variable not in env:
                     yield key, value, f"reads the environment variable {variable!r}, which trust_env does not list"
-            elif name not in HARMLESS:
+            elif name not in FOREIGN:
                 what = f"calls the resolver {name!r}" if name else "computes the name of a key or of a resolver"
                 yield key, value, f"{what}, which may run code"
 
@@ -57,12 +59,13 @@ def problems(content: Any) -> list[Problem]:
     if not isinstance(content, dict):
         return []
     plain = {key: value for key, value in content.items() if key != "hydra"}
-    found = [
-        (key, value, "decides what is trusted, or where a run reads and writes")
-        for key, value in leaves(plain)
-        if any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in NOT_FOREIGN)
-    ]
-    unpickles = "would unpickle objects from a checkpoint"
-    unsafe = [(key, value) for key, value in leaves(plain) if last_part(key) == "weights_only" and value is not True]
-    found += [(key, value, unpickles) for key, value in unsafe]
+    found = [(key, value, problem) for key, value in leaves(plain) if (problem := place_problem(key, value))]
     return [*found, *targets.problems(plain), *hydra_part.problems(content.get("hydra"))]
+
+
+def place_problem(key: str, value: Any) -> str:
+    """Return why a foreign file may not set a value at a key outside of Hydra's part, or an empty string."""
+    if any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in NOT_FOREIGN):
+        return "decides what is trusted, or where a run reads and writes"
+    is_unsafe = last_part(key) == "weights_only" and value is not True
+    return "would unpickle objects from a checkpoint" if is_unsafe else ""

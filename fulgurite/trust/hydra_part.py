@@ -20,13 +20,14 @@ def problems(hydra: Any) -> list[tuple[str, Any, str]]:
         return []
     if not isinstance(hydra, dict):
         return [("hydra", hydra, "replaces Hydra's own part")]
-    found: list[tuple[str, Any, str]] = []
-    for key, value in leaves(hydra):
-        if not re.fullmatch(ALLOWED, key):
-            found.append((f"hydra.{key}", value, "steers how Hydra starts programs, logs or finds configs"))
-        elif "_logging" in key.partition(".")[0] and (problem := _logging_problem(key, value)):
-            found.append((f"hydra.{key}", value, problem))
-    return found
+    return [(f"hydra.{key}", value, problem) for key, value in leaves(hydra) if (problem := place_problem(key, value))]
+
+
+def place_problem(key: str, value: Any) -> str:
+    """Return why a foreign file may not set a value at a key below `hydra`, or an empty string."""
+    if not re.fullmatch(ALLOWED, key):
+        return "steers how Hydra starts programs, logs or finds configs"
+    return _logging_problem(key, value) if "_logging" in key.partition(".")[0] else ""
 
 
 def _logging_problem(key: str, value: Any) -> str:

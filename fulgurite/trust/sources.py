@@ -41,6 +41,7 @@ class Sources:
     def __init__(self, overrides: Sequence[str] = ()) -> None:
         self._overrides = list(overrides)
         self._keys: dict[str, str] = {}  # canonical path of each value -> the foreign file that set it
+        self._references: set[str] = set()  # of these paths, those whose value is an interpolation
         self._folders: dict[str, str] = {}  # foreign file -> the folder of its source
         self.noted: dict[str, Any] = {"folders": [], "targets": {}}  # of the composed config
 
@@ -109,15 +110,21 @@ class Sources:
 
     def mark(self, content: Any, file: str | None, key: str = "") -> None:
         """Note that a file, or the command line, replaces the values at a key."""
-        if isinstance(content, Mapping) and content:
-            self._keys.pop(canonical(key), None)
+        if isinstance(content, Mapping):  # what an empty one is merged with stays
+            found = self._keys.pop(canonical(key), None)
+            if found is not None and canonical(key) in self._references:  # OmegaConf would copy what it refers to
+                problem = (key, "${...}", "is a reference, to which another config adds keys. Write the values instead")
+                refuse([(problem, found)], self._folders)
             for name, child in content.items():
                 self.mark(child, file, join(key, str(name)))
             return
         place = canonical(key)
         for other in [each for each in self._keys if each == place or each.startswith(f"{place}.")]:
             del self._keys[other]
+        self._references.discard(place)
         if file is not None:
+            if isinstance(content, str) and "${" in content:
+                self._references.add(place)
             for path, _ in leaves(content, key):
                 self._keys[canonical(path)] = file
 
@@ -127,7 +134,7 @@ class Sources:
         if file is not None:
             self._folders[file] = str(Path(file).parents[1])
         if file is not None or self._keys:
-            self.mark({} if override.is_delete() else override.value(), file, override.key_or_group)
+            self.mark(None if override.is_delete() else override.value(), file, override.key_or_group)
 
     def check_composed(self, cfg: DictConfig) -> None:
         """Refuse foreign values by what their interpolations lead to, and record the foreign targets in the config."""

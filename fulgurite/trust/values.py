@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fulgurite.trust import targets
-from fulgurite.trust.contents import Problem
+from fulgurite.trust import hydra_part, targets
+from fulgurite.trust.contents import Problem, place_problem
 from fulgurite.trust.hydra_part import STREAMS
-from fulgurite.trust.walk import HARMLESS, canonical, expand, last_part, leaves, look_up, resolvers
+from fulgurite.trust.walk import HARMLESS, canonical, expand, inlined, last_part, leaves, look_up, resolvers
 
 # Last parts of keys that name a folder or a file, those that a run writes to, and those of a server.
 _FILES = re.compile(r"(^|_)(dir|dirs|path|paths|dirpath|file|files|folder|root|location|filename|repo)$|^ckpt_path$")
-_WRITTEN = re.compile(r"(^|_)(dirpath|save_dir|default_root_dir|log_dir|output_dir|artifact_location|repo)$")
+_WRITTEN = re.compile(r"(^|_)(dirpath|save_dir|default_root_dir|log_dir|output_dir|sub_dir|artifact_location|repo)$")
 _NAMES = re.compile(r"(^|_)(filename|file|name|version|prefix)$")  # a plain name is no path
 _SERVER = re.compile(r"(^|_)(uri|urls?|hosts?|hostname|endpoint|address|server|mirrors?|proxy|entity|workspace)$")
 _ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[\\/]")
 
-WRITERS = ("callbacks.", "logger.", "trainer.")
+READERS = ("model.", "data.", "hydra.")  # the classes of the other parts write files
 REPEATED = ("hydra.overrides", "hydra.job.override_dirname")  # the command line, whose keys are judged themselves
 
 
@@ -46,6 +46,7 @@ class Rules:
             elif file is None and isinstance(value, str) and not key.startswith(REPEATED):
                 yield from self._argument_problems(key, value)
         yield from self._target_problems()
+        yield from self._inlined_problems()
 
     def foreign_targets(self) -> dict[str, str]:
         """Return the path of each target that a foreign file sets or decides by an interpolation, and that file."""
@@ -69,6 +70,20 @@ class Rules:
                 if problem:
                     yield (key, value, problem), file
 
+    def _inlined_problems(self) -> Iterator[tuple[Problem, str]]:
+        """Yield the problems of values at the places to which references bring them."""
+        for place, via, value in inlined(self.config):
+            file = next((self.keys[each] for each in map(canonical, via) if each in self.keys), None)
+            if file is None or last_part(place) == "_target_":
+                continue
+            if not place:
+                yield (via[0], look_up(self.config, via[0]), "refers to too many values"), file
+                continue
+            key, is_hydra = place.removeprefix("hydra."), place.startswith("hydra.")
+            problem = hydra_part.place_problem(key, value) if is_hydra else place_problem(key, value)
+            if problem := problem or self._value_problem(place, value, file):
+                yield (place, value, problem), file
+
     def _argument_problems(self, key: str, value: str) -> Iterator[tuple[Problem, str]]:
         """Yield the text of foreign files that the project's own configs pass to a resolver, e.g. to evaluate it."""
         if all(name in HARMLESS for name, _ in resolvers(value)):
@@ -83,7 +98,7 @@ class Rules:
             return ""
         text, last = self._expanded(value, key)[0], last_part(key)
         if "${" in text:
-            return "has too many interpolations to be judged"
+            return "has too many interpolations to be judged, or makes another one of pieces"
         if re.match(r"hydra\.(job|hydra)_logging\.", key):
             is_object = "://" in text and text not in STREAMS
             outside = self._path_problem(text, file, written=True) if last == "filename" else ""
@@ -99,9 +114,11 @@ class Rules:
         if _has_parent(text):
             return "leaves its folder with `..`"
         is_path = _FILES.search(last) and ("/" in text or not _NAMES.search(last))
-        is_first = last == "_args_" and key.startswith(WRITERS)  # of a class whose first argument is a folder
+        # of a class whose first argument is a folder, or that joins a name to its folder
+        is_first, is_name = ((last == "_args_" and not key.startswith(READERS)), bool(_NAMES.search(last)))
         if _ABSOLUTE.match(text) or is_path or is_first:
-            return self._path_problem(text, file, written=is_first or bool(_WRITTEN.search(last)))
+            is_written = is_first or _WRITTEN.search(last) or (is_name and not key.startswith(READERS))
+            return self._path_problem(text, file, written=bool(is_written))
         return ""
 
     def _path_problem(self, text: str, file: str, *, written: bool) -> str:

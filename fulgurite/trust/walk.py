@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Resolvers that neither read anything outside of the config nor make objects of text.
-HARMLESS = frozenset({"hydra", "now", "steps", "oc.select", "oc.dict.keys", "oc.dict.values"})
+# Resolvers that neither read anything outside of the config nor make objects of text. A foreign file may not call those
+# that make a list: of keys, which are not judged, or of values, which are judged at their own place only.
+FOREIGN = frozenset({"hydra", "now", "steps", "oc.select"})
+HARMLESS = FOREIGN | {"oc.dict.keys", "oc.dict.values"}
 RUN_DIR = ("hydra:runtime.output_dir", "hydra.runtime.output_dir", "paths.output_dir")
 MAX_EXPANSIONS = 200
 _NAME = re.compile(r"\$\{\s*([^:}]*)([:}]?)")
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+_REFERENCE = re.compile(r"\s*\$\{([^${}]*)\}\s*")  # a value that is one interpolation
+MAX_INLINED = 20_000  # values
 _PART = re.compile(r"[^.\[\]]+")
 
 
@@ -54,21 +58,70 @@ def canonical(path: str) -> str:
 
 
 def look_up(config: Any, path: str) -> Any:
-    """Return the value at a dotted path as written; None for a missing one."""
-    node = config
+    """Return the value at a dotted path as written; None for a missing one. References on the way are followed."""
+    return _find(config, path, MAX_EXPANSIONS)[1]
+
+
+def _find(config: Any, path: str, budget: int) -> tuple[str, Any]:
+    """Return where a path leads to, with the references on the way followed, and the value there as written."""
+    node, place = config, ""
     for part in _PART.findall(path):
+        while isinstance(node, str) and budget and (named := _reference(node, place)):
+            budget -= 1
+            place, node = _find(config, named, budget)
         if isinstance(node, Mapping):
             node = node.get(part)
         else:
             node = node[int(part)] if isinstance(node, list) and part.isdigit() and int(part) < len(node) else None
-    return node
+        place = join(place, part)
+    return place, node
+
+
+def _reference(text: str, key: str) -> str:
+    """Return the path that a value names which is one interpolation; empty for other values."""
+    found = _REFERENCE.fullmatch(text)
+    name, colon, argument = (part.strip() for part in found[1].partition(":")) if found else ("", "", "")
+    if colon and name not in {"oc.select", "hydra"}:
+        return ""
+    first = argument.partition(",")[0].strip(" \t'\"")
+    return f"hydra.{argument}" if name == "hydra" else _absolute(first if colon else name, key)
+
+
+def inlined(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Yield the values that references to dictionaries and lists bring to other places.
+
+    Each comes as its path there, the paths of what brings it (the value where it is written, and each reference), and
+    the value. Where they are too many, the last one is None and has a path that is empty.
+    """
+    budget = [MAX_INLINED]
+
+    def of(key: str, value: Any, place: str, via: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+        named, node = (_reference(value, key) if isinstance(value, str) else ""), None
+        for _ in range(MAX_EXPANSIONS if named else 0):
+            source, node = _find(config, named, MAX_EXPANSIONS)
+            via = (*via, source)
+            named = _reference(node, source) if isinstance(node, str) else ""
+            if not named:
+                break
+        for below, child in leaves(node, source) if isinstance(node, (dict, list)) else ():
+            budget[0] -= 1
+            if budget[0] < 0 or len(via) > MAX_EXPANSIONS:
+                yield "", (via[0],), None
+                return
+            moved = place + below[len(source) :]
+            yield moved, (below, *via), child
+            yield from of(below, child, moved, (*via, below))
+
+    for key, value in leaves(dict(config)):
+        yield from of(key, value, key, (key,))
 
 
 def expand(config: Mapping[str, Any], text: str, key: str, run_dir: str = "run") -> tuple[str, set[str]]:
     """Return a text with its interpolations replaced, and the canonical paths of the values that it was made of.
 
     A reference gives the value that it names, the folder of the run gives `run_dir`, a variable of the environment its
-    value, `now` its format, and other resolvers the word `runtime`. Interpolations beyond `MAX_EXPANSIONS` stay.
+    value, `now` its format, and other resolvers the word `runtime`. Interpolations beyond `MAX_EXPANSIONS` stay, and so
+    does one that values make.
     """
     seen: set[str] = set()
     budget = [MAX_EXPANSIONS]
@@ -76,7 +129,11 @@ def expand(config: Mapping[str, Any], text: str, key: str, run_dir: str = "run")
     def replace(text: str, key: str) -> str:
         while budget[0] and (found := _INNERMOST.search(text)):
             budget[0] -= 1
-            text = text[: found.start()] + value_of(found[1].strip(), key) + text[found.end() :]
+            before, value, after = text[: found.start()], value_of(found[1].strip(), key), text[found.end() :]
+            if (before.endswith("$") and value.startswith("{")) or (value.endswith("$") and after.startswith("{")):
+                budget[0] = 0  # it would be resolved once more where the text is put into another config
+                return f"{before}{value}{after}"
+            text = before + value + after
         return text
 
     def value_of(inside: str, key: str) -> str:

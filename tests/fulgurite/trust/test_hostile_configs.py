@@ -134,6 +134,26 @@ VALUES = [
     "task_name: ../../elsewhere",
     "model: {weights_only: false}",
     "model: {inner: {weights_only: null}}",
+    # a reference to a dictionary brings what is in it to another place
+    "vars: {l: {handlers: {x: {(): os.system, command: touch CANARY}}}}\nhydra: {job_logging: '${vars.l}'}",
+    "vars: {l: {(): os.system, command: touch CANARY}}\nhydra: {job_logging: {handlers: {x: '${vars.l}'}}}",
+    "vars: {d: {comm_env: {LD_PRELOAD: x.so}}}\ndistributed: '${vars.d}'",
+    "vars: {e: {allowed_targets: [os]}, f: '${.e}'}\nextras: '${vars.f}'",
+    "vars: {r: {s: {resume: runs}}, t: '${vars.r}'}\nsweep: '${vars.t.s}'",
+    "vars: {x: {_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [src]}}\ncallbacks: {x: '${vars.x}'}",
+    "vars: {a: '${vars.b}', b: {p: 's3:/', q: '/b'}}\ndata: {_args_: ['${vars.a.p}${vars.a.q}']}",
+    "vars: {a: '${vars.b}', b: {x: '${vars.a}'}}\nmodel: {x: '${vars.a}'}",
+    "defaults: [_self_, {/callbacks@model.net: default}]\nvars: {x: {lr: 1}}\nmodel: {net: '${vars.x}'}",
+    # text that is an interpolation once it is resolved
+    "vars: {a: $, b: '{eval:1}'}\nmodel: {extra: {x: '${vars.a}${vars.b}'}}",
+    "vars: {a: '{eval:1}'}\nmodel: {extra: {x: \"${now:'$'}${vars.a}\"}}",
+    "vars: {a: '\\${ev', b: 'al:1}'}\nmodel: {extra: {x: '${vars.a}${vars.b}'}}",
+    "vars: {x: {/etc: 1}}\ndata: {_args_: '${oc.dict.keys:vars.x}'}",
+    # names that replace the folder they are joined to
+    "callbacks: {model_checkpoint: {filename: '${paths.data_dir}/x'}}",
+    "callbacks: {model_checkpoint: {filename: '${paths.log_dir}/train/runs/other/checkpoints/last'}}",
+    "logger: {csv: {name: '${paths.data_dir}/x'}}",
+    "logger: {tensorboard: {sub_dir: '${paths.data_dir}/x'}}",
 ]
 
 
@@ -177,6 +197,15 @@ def test_no_form_hides_a_target(form: str, target: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", VALUES)
 def test_a_foreign_config_steers_nothing_beside_the_training(text: str, tmp_path: Path) -> None:
     refused(tmp_path, text)
+
+
+def test_an_empty_own_config_leaves_the_values_below_it_foreign(tmp_path: Path) -> None:
+    text = "defaults: [_self_, {/callbacks@model.net: none}]\nmodel: {net: {_target_: torch.utils.collect_env.run}}"
+    cfg = _composed(tmp_path, text)
+    with pytest.raises(
+        ConfigError, match=r"^model\.net\._target_: 'torch\.utils.* is not a class"
+    ):
+        check_targets(cfg)
 
 
 @pytest.mark.parametrize("text", [VALUES[0], FORMS["plain"].format("os.system")])
@@ -268,7 +297,11 @@ callbacks:
 logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dir: "${paths.output_dir}", name: csv}}
 trainer: {strategy: {_target_: lightning.pytorch.strategies.SingleDeviceStrategy, device: cpu}}
 data: {data_dir: "${paths.data_dir}/mnist", augment: {_target_: src.data.augment.RandomShift}}
-vars: {x: "${model.optimizer.lr}", activation: {_target_: torch.nn.functional.gelu, _partial_: true}}
+vars:
+  x: "${model.optimizer.lr}"
+  activation: {_target_: torch.nn.functional.gelu, _partial_: true}
+  settings: {pattern: 'weight$', price: '$5', nested: ["${vars.activation}", "${vars.x}"]}
+  again: "${vars.settings}"
 hydra:
   run: {dir: "${paths.log_dir}/${task_name}/shared/${now:%H-%M}"}
   job_logging: {handlers: {file: {class: logging.FileHandler, filename: "${hydra.runtime.output_dir}/x.log"}}}
