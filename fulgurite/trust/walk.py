@@ -96,7 +96,7 @@ def inlined(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], A
     budget = [MAX_INLINED]
 
     def of(key: str, value: Any, place: str, via: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-        named, node = (_reference(value, key) if isinstance(value, str) else ""), None
+        named, source, node = (_reference(value, key) if isinstance(value, str) else ""), "", None
         for _ in range(MAX_EXPANSIONS if named else 0):
             source, node = _find(config, named, MAX_EXPANSIONS)
             via = (*via, source)

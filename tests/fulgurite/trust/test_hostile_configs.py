@@ -202,9 +202,7 @@ def test_a_foreign_config_steers_nothing_beside_the_training(text: str, tmp_path
 def test_an_empty_own_config_leaves_the_values_below_it_foreign(tmp_path: Path) -> None:
     text = "defaults: [_self_, {/callbacks@model.net: none}]\nmodel: {net: {_target_: torch.utils.collect_env.run}}"
     cfg = _composed(tmp_path, text)
-    with pytest.raises(
-        ConfigError, match=r"^model\.net\._target_: 'torch\.utils.* is not a class"
-    ):
+    with pytest.raises(ConfigError, match=r"^model\.net\._target_: 'torch\.utils.* is not a class"):
         check_targets(cfg)
 
 
