@@ -24,6 +24,7 @@ MIN_LENGTH = 6  # characters of a value that is hidden wherever it appears; a sh
 _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE
 )
+_COUNT_NAME = re.compile(r"(^|[_-])(max|min|num|n|train|val|test)[_-]([a-z]+[_-])?(tokens|keys)$", re.IGNORECASE)
 # names that hold nothing but a secret: a sort_key and a pad_token are ordinary values
 _CERTAIN_NAME = re.compile(
     r"(^|[_-])(secret|password|passwd|passphrase|credential"
@@ -212,7 +213,8 @@ def mask_config(cfg: DictConfig) -> dict[str, Any]:
 def is_secret_key(key: str) -> bool:
     """Return whether the last part of a dotted key names a secret: `api_key`, `token`, ..."""
     name = _snake(key.rpartition(".")[2])
-    return _SECRET_NAME.search(name) is not None or _CERTAIN_NAME.search(name) is not None
+    is_likely = _SECRET_NAME.search(name) is not None and _COUNT_NAME.search(name) is None
+    return is_likely or _CERTAIN_NAME.search(name) is not None
 
 
 def mask_override(override: str, *, certain: bool = False) -> str:
@@ -221,7 +223,7 @@ def mask_override(override: str, *, certain: bool = False) -> str:
     With `certain` the value of a `sort_key` stays, and so do values that may be ordinary words.
     """
     key, equals, value = override.partition("=")
-    is_secret = holds_secret(key, value.strip("'\"")) if certain else bool(value) and is_secret_key(key)
+    is_secret = holds_secret(key, value.strip("'\"")) or (not certain and bool(value) and is_secret_key(key))
     if equals and is_secret:
         return f"{key}={MASK}"
     return hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", override), certain=certain)

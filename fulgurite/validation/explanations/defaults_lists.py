@@ -51,12 +51,32 @@ def explain_choice(message: str, wanted: str, choice: Override, repository: ICon
     return ""
 
 
-def _listed(repository: IConfigRepository) -> set[str]:
-    """Return the groups in the defaults lists of the primary configs."""
+def _lists(repository: IConfigRepository) -> list[list[str]]:
+    """Return the groups of each primary config in the order of its defaults list."""
     names = repository.get_group_options("", results_filter=ObjectType.CONFIG)
     files = [file for name in names if (file := file_of(name, repository.get_sources())) is not None]
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return {entry[3] for line in lines if (entry := _DEFAULT.match(line)) is not None}
+    matches = [map(_DEFAULT.match, file.read_text(encoding="utf-8").splitlines()) for file in files]
+    return [[entry[3] for entry in entries if entry is not None] for entries in matches]
+
+
+def _listed(repository: IConfigRepository) -> set[str]:
+    """Return the groups in the defaults lists of the primary configs."""
+    return {group for groups in _lists(repository) for group in groups}
+
+
+def _explain_later(folder: str, entry: re.Match[str], repository: IConfigRepository) -> str:
+    """Return the rule about an entry of a group that Hydra composes after its file; else nothing."""
+    override, slash, group, package, option = entry.groups()
+    own = folder.partition("/")[0]
+    is_later = any(group in groups and own in groups[: groups.index(group)] for groups in _lists(repository))
+    if not is_later or not (override or not slash or not package) or repository.group_exists(f"{folder}/{group}"):
+        return ""
+    for name in (option, *repository.get_group_options(group)):
+        file = file_of(f"{group}/{name}", repository.get_sources())
+        if file is not None and (header := HEADER.match(file.read_text(encoding="utf-8"))):
+            right = f"- /{group}{package or '@' + header[1]}: {option}"
+            return f"{group} comes after {own} in the defaults list. Write '{right}', above the entries with override"
+    return ""
 
 
 def _package_of(group: str, repository: IConfigRepository) -> str:
@@ -71,6 +91,8 @@ def _package_of(group: str, repository: IConfigRepository) -> str:
 
 def _explain_entry(message: str, folder: str, entry: re.Match[str], repository: IConfigRepository) -> str:
     """Return what is wrong with an entry of a defaults list that chooses a group of another folder; else nothing."""
+    if rule := _explain_later(folder, entry, repository):
+        return rule
     override, slash, group, package, option = entry.groups()
     low = _TOO_LOW.search(message)
     if low and not override and low[1] in {group, f"{folder}/{group}"} and low[2] == option:
@@ -109,6 +131,7 @@ def explain_defaults(
                 continue
             if rule := _explain_entry(message, config.rpartition("/")[0], entry, repository):
                 yield place, rule
+                continue
             override, slash, group, _, option = entry.groups()
             right = f"Write '- override /{group}: {option}'"
             if several and not override and (group, option) == (several[1].partition("@")[0], several[2]):

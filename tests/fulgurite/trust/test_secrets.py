@@ -98,6 +98,17 @@ def test_an_ordinary_value_is_no_secret(key: str, value: str) -> None:
     assert not holds_secret(key, value)
 
 
+@pytest.mark.parametrize("key", ["data.max_tokens", "val_tokens", "model.num_keys", "maxTokens", "max_new_tokens"])
+def test_a_count_of_tokens_is_shown(key: str) -> None:
+    assert redact.mask_override(f"{key}=1000,2000") == f"{key}=1000,2000"
+    assert redact.mask_override(f"{key}=hf_AbCdEfGhIjKlMnOp") == f"{key}=***"
+
+
+@pytest.mark.parametrize("key", ["tokens", "api_tokens", "maxApiTokens", "num_access_tokens", "key"])
+def test_a_value_of_a_key_that_may_be_secret_is_not_shown(key: str) -> None:
+    assert redact.mask_override(f"{key}=abc") == f"{key}=***"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fulgurite import compose
 from tests.support.compose import findings, with_file
 
 HEADER = "# @package _global_\n"
@@ -22,6 +23,17 @@ ENTRIES = [
         f"{HEADER}defaults:\n  - override /data: mnist\n  - /net@model.net: small\n",
         4,
         "an entry without override stands below one with override. Put it above the overrides",
+    ),
+    *(
+        (f"{HEADER}defaults:\n  - {entry}\n", 3, f"comes after experiment in the defaults list. Write '{right}', above")
+        for entry, right in [
+            ("override /optimizer: adam", "- /optimizer@model.optimizer: adam"),
+            ("/optimizer: adam", "- /optimizer@model.optimizer: adam"),
+            ("optimizer: adam", "- /optimizer@model.optimizer: adam"),
+            ("override /optimizer@model.optimizer: adam", "- /optimizer@model.optimizer: adam"),
+            ("override /scheduler: cosine", "- /scheduler@model: cosine"),
+            ("override /debug: fdr", "- /debug@_global_: fdr"),
+        ]
     ),
     (f"{HEADER}defaults:\n  - data: mnist\n", 3, f"{SLASH}'- override /data: mnist'"),
     (f"{HEADER}defaults:\n  - net: small\n", 3, f"{SLASH}'- /net@model.net: small'"),
@@ -63,3 +75,14 @@ def test_what_the_messages_say_to_write_composes(tmp_path: Path, net: list[str])
     with_file(tmp_path, "experiment/ours.yaml", text)
     assert findings(*net, "experiment=ours") == []
     assert findings(*net, "+net@model.net=small") == []
+
+
+def test_an_experiment_chooses_its_optimizer_and_schedule(tmp_path: Path) -> None:
+    entries = ["/optimizer@model.optimizer: yogi", "/scheduler@model: cosine", "override /data: mnist"]
+    text = f"{HEADER}defaults:\n" + "".join(f"  - {entry}\n" for entry in entries)
+    options = with_file(tmp_path, "experiment/ours.yaml", f"{text}model: {{optimizer: {{lr: 0.5}}}}\n")
+    optimizer = compose([*options, "experiment=ours"]).model.optimizer
+    assert (optimizer._target_, optimizer.lr) == ("src.models.optimizers.Yogi", 0.5)
+    optimizer = compose([*options, "experiment=ours", "optimizer=adam"]).model.optimizer
+    assert (optimizer._target_, optimizer.lr) == ("torch.optim.Adam", 0.01)
+    assert findings(*options, "experiment=ours", "optimizer=adam") == []
