@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -60,10 +61,10 @@ def check_hydra_part(cfg: DictConfig) -> None:
         return
     # a dictionary or a list below `class` or `()` is an ordinary argument
     findings = [
-        f"{key}: {target!r} is not a class of {', '.join(PACKAGES)}. Remove it, or put your class below src/"
+        f"{key}: {target!r} {problem}"
         for part in PARTS
         for key, target in leaves(_content(hydra, part), f"hydra.{part}")
-        if key.rpartition(".")[2] in CALLED and not _is_allowed(target)
+        if key.rpartition(".")[2] in CALLED and (problem := _problem(target))
     ]
     findings = findings or [*_unknown_arguments(hydra)]
     if findings:
@@ -92,16 +93,19 @@ def _unknown_arguments(hydra: DictConfig) -> Iterator[str]:
                 yield f"hydra.{part}.{key}: {name} takes no such argument{near}"
 
 
-def _is_allowed(target: Any) -> bool:
+def _problem(target: Any) -> str:
+    """Return why Hydra may not instantiate a target, or an empty string."""
+    refusal = f"is not a class of {', '.join(PACKAGES)}. Remove it, or put your class below src/"
     if target in (None, MISSING):
-        return True
+        return ""
     if not isinstance(target, str) or not is_within(target, PACKAGES):
-        return False  # nothing else is imported
+        return refusal  # nothing else is imported
     try:
         found = locate(target)
-    except TargetNotFound:
-        return False
-    return inspect.isclass(found) and is_within(found.__module__, PACKAGES)
+    except TargetNotFound as error:
+        module, _, name = target.rpartition(".")
+        return f"{error}{did_you_mean(name, vars(sys.modules[module])) if module in sys.modules else ''}"
+    return "" if inspect.isclass(found) and is_within(found.__module__, PACKAGES) else refusal
 
 
 def make_part(node: Any, key: str) -> Any:

@@ -73,8 +73,9 @@ def leave_out_replaced() -> None:
                     cfg.merge_with(loaded)
                 except OmegaConfBaseException as error:
                     key = next(_conflicts(_plain(cfg), _plain(loaded)), "")
-                    raised = f"{type(error).__name__} raised while composing config:\n{error}\n{CONFLICT}{key}"
-                    raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from None
+                    raised = f"{type(error).__name__} raised while composing config:\n{error}"
+                    raised += f"\n{CONFLICT}{key}" if key else ""
+                    raise ConfigCompositionException(f"In '{default.config_path}': {raised}") from error
         check_expansion(cfg)
         return cfg
 

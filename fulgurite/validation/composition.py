@@ -120,8 +120,8 @@ def _examine(
         position = lines.index(state.override)
         cfg, good, keys = partial, lines[:position], keys[position:]
     else:
-        # hydra.searchpath must be set before any group is loaded
-        fixed = [one.input_line or "" for one in keys if one.key_or_group == "hydra.searchpath"]
+        # these must be set before any group is loaded
+        fixed = [one.input_line or "" for one in keys if one.key_or_group in {"hydra.searchpath", "trust"}]
         fresh, groups, bad = compose_groups(loader, repository, name, groups, fixed)
         findings += bad
         if fresh is None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
-from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.left_out import CONFLICT, GROUPS
@@ -89,6 +89,8 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
         return written
     if CONFLICT in message:
         return _explain_conflict(message, repository)
+    if unknown_field(error.__cause__ or error):
+        return _place(vars(error.__cause__ or error)["key"], message, repository, groups), one_line(error)
     wanted = next(((found[1] or found[2] or found[3]).lstrip("/") for found in _OPTION.finditer(message)), None)
     place = _place(wanted, message, repository, groups)
     if isinstance(error, MissingConfigException) and wanted:
@@ -131,6 +133,16 @@ def _place(word: str | None, message: str, repository: IConfigRepository, groups
     return ""
 
 
+def unknown_field(error: BaseException) -> str:
+    """Return which key was meant by one that the schema of a part of Hydra lacks; empty for other errors."""
+    schema: Any = vars(error).get("object_type") if isinstance(error, ConfigKeyError) else None
+    if not is_dataclass(schema):
+        return ""
+    parent, _, name = str(vars(error).get("full_key")).rpartition(".")
+    known = [field.name for field in fields(schema)]
+    return did_you_mean(name, known) or f". {parent} has {', '.join(known)}"
+
+
 def one_line(error: Exception) -> str:
     """Return the first line of an error that states a reason, and that of its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -139,8 +151,8 @@ def one_line(error: Exception) -> str:
         message = lines[1]
     if "Could not" not in message:
         key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
-        if "'HydraConf'" in message:
-            message += did_you_mean(key, [f"hydra.{part.name}" for part in fields(HydraConf)])
+        if unknown := unknown_field(error.__cause__ or error):
+            return f"{key}: there is no such key{unknown}"
         message = f"{key}: {message}" if key else message
     if "Cannot merge DictConfig with ListConfig" in message or "Cannot merge incompatible container" in message:
         message = CONTAINERS

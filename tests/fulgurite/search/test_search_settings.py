@@ -10,7 +10,10 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
+from fulgurite.core.errors import ConfigError
 from tests.support.cli import run_cli
+from tests.support.compose import findings, with_file
+from tests.support.project import ROOT
 from tests.support.search import SPACE, only_sweep, search, start, trial_results, values_of
 
 RATES = ("model.optimizer.lr=interval(0.001,0.05)", "model.optimizer.weight_decay=interval(0.0,0.01)")
@@ -120,3 +123,35 @@ def test_the_sweeper_of_hydras_plugin_still_works_and_cannot_resume(tmp_path: Pa
     again = run_cli("train", *given, "sweep.resume=last", logs=tmp_path / "logs")
     rule = "needs a sweeper of this library. Set hydra/sweeper=grid or hydra/sweeper=search."
     assert (again.returncode, again.stderr) == (2, f"error: sweep.resume=last: {rule}\n")
+
+
+TAKES_NO = "SearchSweeper takes no such argument. Did you mean"
+NO_TARGET = "'optuna.samplers.TPESamplr' does not exist: optuna.samplers has no 'TPESamplr'. Did you mean 'TPESampler'"
+NO_KEY = "there is no such key. Did you mean"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("n_trials:", "n_trails:", f"hydra.sweeper.n_trails: {TAKES_NO} 'n_trials'?"),
+        ("direction:", "directions:", f"hydra.sweeper.directions: {TAKES_NO} 'direction'?"),
+        ("params:", "param:", f"hydra.sweeper.param: {TAKES_NO} 'params'?"),
+        ("samplers.TPESampler", "samplers.TPESamplr", f"hydra.sweeper.sampler._target_: {NO_TARGET}"),
+        (
+            "n_startup_trials:",
+            "n_startup_trails:",
+            f"{{file}}:16: hydra.sweeper.sampler.n_startup_trails: {NO_KEY} 'n_startup_trials'?",
+        ),
+        ("mode:", "mood:", f"{{file}}:9: hydra.mood: {NO_KEY} 'mode'?"),
+    ],
+)
+def test_a_typo_in_the_file_of_a_search_is_named(right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    text = (ROOT / "configs/hparams_search/mnist_optuna.yaml").read_text()
+    assert right in text
+    search = with_file(tmp_path, "hparams_search/ours.yaml", text.replace(right, wrong))
+    try:
+        lines = findings(*search, "hparams_search=ours")
+    except ConfigError as error:
+        lines = error.findings
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(said.format(file=tmp_path / "hparams_search/ours.yaml"))

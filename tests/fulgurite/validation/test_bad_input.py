@@ -28,7 +28,8 @@ def refused(tmp_path: Path, *overrides: str, entry_point: str = "train", recorde
         record = read_json(folder / "run.json")
         assert (record["status"], record["exit_code"]) == ("failed", 2)
         assert record["reason"] in errors[0]
-        assert {path.name for path in folder.iterdir()} == {".hydra", ".owner", "run.json", f"{entry_point}.log"}
+        written = {path.name for path in folder.iterdir()} - {"code.patch"}  # of a clone with changes
+        assert written == {".hydra", ".owner", "run.json", f"{entry_point}.log"}
     else:
         assert not (tmp_path / "logs").exists()
     return errors[0]

@@ -14,10 +14,23 @@ from omegaconf import DictConfig
 class SearchSweeper(Sweeper):
     """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`.
 
-    The arguments are unused: it reads the sweep's unresolved config.
+    The arguments are unused: it reads the sweep's unresolved config. They are listed so that others are refused.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self,
+        direction: Any = None,
+        n_trials: Any = None,
+        n_jobs: Any = None,
+        storage: Any = None,
+        study_name: Any = None,
+        sampler: Any = None,
+        pruner: Any = None,
+        max_failure_rate: Any = None,
+        params: Any = None,
+        search_space: Any = None,
+        custom_search_space: Any = None,
+    ) -> None:
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
 
