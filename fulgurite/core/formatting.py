@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,3 +197,31 @@ def show_plan(
     for row in rows:
         table.add_row(*map(Text, row))
     print_table(table, f"all      {' '.join(shared) or '(nothing else)'}")
+
+
+def pattern_as_written(value: str) -> str:
+    """Return the pattern of a value as JSON, YAML, Python, URLs, HTML, CSV and shells write it, also inside each other.
+
+    White space may be where a terminal or YAML breaks the line.
+    """
+    space = r"(?:[\s\\+]|(?<=\\)[nrt]|%20|%0[9AD])+"
+    pieces = re.findall(r"\s+|.", value, re.DOTALL)
+    return "".join(space if piece.isspace() else _character(piece) for piece in pieces)
+
+
+@cache
+def _character(one: str) -> str:
+    """Return the pattern of a character and of its escapes."""
+    if one.isascii() and (one.isalnum() or one in "_-"):
+        return one
+    code, units = ord(one), one.encode("utf-16-be", "surrogatepass").hex()
+    utf8 = one.encode("utf-8", "surrogatepass")
+    escapes = [
+        "".join(rf"\\+u{units[start : start + 4]}" for start in range(0, len(units), 4)),
+        "".join(rf"\\+x{byte:02x}" for byte in utf8),
+        "".join(f"%{byte:02x}" for byte in utf8),
+        rf"\\+U{code:08x}|&#{code};|&#x{code:x};|{re.escape(html.escape(one))}",
+        *([rf"\\+x{code:02x}"] if code < 256 else []),
+    ]
+    doubled = {"'": r"|'(?:'|\"'\"'|\\+'')", '"': '|""'}.get(one, "")  # of YAML and shells, and of CSV
+    return rf"(?:\\*(?:(?i:{'|'.join(escapes)}){doubled}|{re.escape(one)})(?:\\\n\s*)?)"

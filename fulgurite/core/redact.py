@@ -8,15 +8,14 @@ resume reads, and is hidden everywhere else.
 from __future__ import annotations
 
 import copy
-import html
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from fulgurite.core.formatting import pattern_as_written
 
 MASK = "***"
 _FROM_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.env|secret)\s*:\s*(?!PROJECT_ROOT\b)([^,}\s]*)")
@@ -27,7 +26,7 @@ _SECRET_NAME = re.compile(
 _COUNT_NAME = re.compile(r"(^|[_-])(max|min|num|n|train|val|test)[_-]([a-z]+[_-])?(tokens|keys)$", re.IGNORECASE)
 # names that hold nothing but a secret: a sort_key and a pad_token are ordinary values
 _CERTAIN_NAME = re.compile(
-    r"(^|[_-])(secret|password|passwd|passphrase|credential"
+    r"(^|[_-])(secret|password|passwd|passphrase|passcode|authorization|credential"
     r"|(api|access|secret|private|auth|service|account|storage|encryption|signing|license)[_-]?key"
     r"|(api|access|auth|bearer|refresh|session|bot|secret|hf|hub|wandb|github|gitlab|slack|neptune|comet)[_-]?token)s?$",
     re.IGNORECASE,
@@ -35,13 +34,20 @@ _CERTAIN_NAME = re.compile(
 _RANDOM = re.compile(
     r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[\w+/=-]{16,}|[0-9a-f]{32,}|(hf_|sk-|gh[pousr]_|glpat-|xox[a-z]-|AKIA)[\w-]{8,}"
 )
-_PASSWORD = re.compile(r"(?<=://)([^\s:/@]*):([^\s/@]+)@")  # in a URL
+# in a URL: the password, which may hold the signs that end it, a token in place of a user, and an argument
+_IN_URL = re.compile(
+    r"(?<=://)[^\s:/@]*:(?:(?P<password>[^\s/]+)|(?!\d{1,5}/)(?P<long_password>[^\s@]+))@"
+    rf"|(?<=://)(?P<user>(?:{_RANDOM.pattern})(?=@))"
+    r"|[?&;](?i:\w+[_-])?(?i:api_?key|token|secret|password|passwd|pwd|signature)=(?P<argument>[^\s&;#\"']+)",
+)
 # a quoted value anywhere, or a bare one of at least eight characters that ends its line
 _SECRET_VALUE = re.compile(
     r"""((?:key|token|secret|password|passwd|credential|auth)s?["']?[ \t]*[:=][ \t]*)"""
     r"""("[^"\n]+"|'[^'\n]+'|[^\s"'$({\[][^\s"'$(){\[]{7,}(?=[ \t]*$))""",
     re.IGNORECASE | re.MULTILINE,
 )
+# a value of a dictionary that is written on a command line
+_NESTED = re.compile(r"""([\w-]+)["']?\s*:\s*("[^"]*"|'[^']*'|[^\s"'$,{}\[\]][^,{}\[\]]*)""")
 # variables that say where and on what a process runs
 _PUBLIC_VARIABLE = re.compile(
     r"PROJECT_ROOT|HOME|USER|LOGNAME|PWD|PATH|SHELL|LANG|TERM|TMPDIR|HOSTNAME|SCRATCH|WORK|RANK|WORLD_SIZE"
@@ -82,16 +88,9 @@ def _learn(values: Mapping[str, bool], on_new: list[Callable[[], None]]) -> _Kno
     return known
 
 
-def _compiled(values: Any) -> re.Pattern[str] | None:
-    forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
-    # a space may be where a terminal or YAML breaks the line
-    return re.compile("|".join(re.sub(r"(\\ )+", r"\\s+", re.escape(form)) for form in forms)) if forms else None
-
-
-def _forms(value: str) -> set[str]:
-    """Return a value as JSON, Python, URLs, HTML and Hydra's command line write it."""
-    written = {json.dumps(value)[1:-1], repr(value)[1:-1], value.replace("\\", "\\\\").replace("'", "\\'")}
-    return {value, *written, quote(value), quote(value, safe=""), html.escape(value)}
+def _compiled(values: Iterable[str]) -> re.Pattern[str] | None:
+    forms = [pattern_as_written(value) for value in sorted(values, key=len, reverse=True)]
+    return re.compile("|".join(forms)) if forms else None
 
 
 def register_secret(value: object, *, certain: bool = True) -> None:
@@ -108,11 +107,13 @@ def register_secret(value: object, *, certain: bool = True) -> None:
 
 
 def register_variable(name: str, value: str) -> None:
-    """Hide the value of an environment variable, unless it names an existing path or only describes the process."""
+    """Hide the value of an environment variable, unless it is a path, a plain word or of the process."""
     certain = is_secret_key(name)
     is_number = re.fullmatch(r"[-+.\deE]+", value) is not None
-    is_path = os.sep in value and os.path.exists(value)  # noqa: PTH110 - never fails on odd text
-    if certain or not (_PUBLIC_VARIABLE.fullmatch(name) or is_number or is_path):
+    first = re.match(r"[/~]?[^/]+(?=/)", value)  # a folder in it may be made later
+    is_path = first is not None and os.path.exists(os.path.expanduser(first[0]))  # noqa: PTH110, PTH111 - odd text
+    is_word = re.fullmatch(r"[a-z]{1,12}|[A-Z]{1,12}", value) is not None  # it would hide parts of other words
+    if certain or not (_PUBLIC_VARIABLE.fullmatch(name) or is_number or is_path or is_word):
         register_secret(value, certain=certain)
 
 
@@ -139,9 +140,10 @@ def without_secrets(value: Any, key: str = "", *, certain: bool = False) -> Any:
     if isinstance(value, str):
         if holds_secret(key, value):
             return MASK
-        masked_text = hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", value), certain=certain)
+        masked_text = hide_secrets(_hide_in_urls(value), certain=certain)
         return value if masked_text == value else masked_text
-    return MASK if _is_number(value) and _CERTAIN_NAME.search(_snake(key)) else value
+    is_secret = _is_number(value) and (_CERTAIN_NAME.search(_snake(key)) or hide_secrets(str(value)) == MASK)
+    return MASK if is_secret else value
 
 
 def holds_secret(key: str, value: object) -> bool:
@@ -182,9 +184,8 @@ def _register_text(text: str, key: str) -> None:
             register_secret(value) if resolver == "secret" else register_variable(name, value)
     if holds_secret(key, text):
         register_secret(text)
-    for _, password in _PASSWORD.findall(text):
-        if "${" not in password:
-            register_secret(password)
+    for password in _of_urls(text):
+        register_secret(password)
 
 
 def register_override(override: str) -> None:
@@ -193,7 +194,10 @@ def register_override(override: str) -> None:
     if equals and _CERTAIN_NAME.search(_snake(key.rpartition(".")[2])) and "${" not in value:
         for part in (value, *re.split(r"[,\[\](){}]|\w+(?=\()", value)):
             register_secret(part.strip().strip("'\""))
-    for _, password in _PASSWORD.findall(override):
+    for name, part in _NESTED.findall(value):
+        if _CERTAIN_NAME.search(_snake(name)):
+            register_secret(part.strip("'\""))
+    for password in _of_urls(override):
         register_secret(password)
 
 
@@ -226,7 +230,10 @@ def mask_override(override: str, *, certain: bool = False) -> str:
     is_secret = holds_secret(key, value.strip("'\"")) or (not certain and bool(value) and is_secret_key(key))
     if equals and is_secret:
         return f"{key}={MASK}"
-    return hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", override), certain=certain)
+    for name, part in _NESTED.findall(value) if "{" in value else ():
+        if holds_secret(name, part.strip("'\"")):
+            override = re.sub(rf"\b({re.escape(name)}[\"']?\s*:\s*){re.escape(part)}", rf"\1{MASK}", override)
+    return hide_secrets(_hide_in_urls(override), certain=certain)
 
 
 def saved_config(cfg: DictConfig | ListConfig) -> str:
@@ -248,7 +255,22 @@ def _masked_overrides(overrides: Iterable[Any]) -> list[str]:
 
 def mask_text(text: str) -> str:
     """Return text of code or configs with `***` for secrets, values of secret-like names and passwords in URLs."""
-    return hide_secrets(_PASSWORD.sub(rf"\1:{MASK}@", _SECRET_VALUE.sub(rf"\1{MASK}", text)))
+    return hide_secrets(_hide_in_urls(_SECRET_VALUE.sub(rf"\1{MASK}", text)))
+
+
+def _of_urls(text: str) -> Iterator[str]:
+    """Yield the literal secrets in the URLs of a text."""
+    for found in _IN_URL.finditer(text):
+        secret = found[str(found.lastgroup)]
+        if "${" not in secret and secret != MASK:
+            yield secret
+
+
+def _hide_in_urls(text: str) -> str:
+    for secret in _of_urls(text):
+        text = text.replace(f":{secret}@", f":{MASK}@").replace(f"/{secret}@", f"/{MASK}@")
+        text = text.replace(f"={secret}", f"={MASK}")
+    return text
 
 
 def _is_number(value: object) -> bool:

@@ -6,6 +6,8 @@ archive uncompressed; a compressed one could grow a thousandfold. A tensor may r
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -21,6 +23,8 @@ FREE_BYTES = 1 << 30  # that tensors may take beyond FACTOR times the file
 FREE_VALUES = 1_000_000  # the same for values inside lists and dictionaries
 ZIP = b"PK\x03\x04"  # first bytes of an archive
 FACTOR = 8  # a file holds what several names share once
+_END, _LOCATOR = struct.Struct("<16xIxx"), struct.Struct("<8xQ4x")  # records at the end of an archive
+_IN_64_BITS, _START_64 = 0xFFFFFFFF, 48  # the start is in another record, at this position in it
 _ATOMS = {type(None), bool, int, float, complex, str, bytes}
 
 
@@ -60,11 +64,13 @@ def archive_problem(path: Path) -> str:
             return ""  # an older format, or another file: torch decides
     try:
         with zipfile.ZipFile(path) as archive:
-            members, comment = archive.infolist(), archive.comment
+            members, comment, start = archive.infolist(), archive.comment, archive.start_dir
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         return f"its archive is damaged ({error})"
     if comment:
         return "its archive has a comment, which torch.save never writes"
+    if start != _directory_start(path):
+        return "its archive has two directories, and torch would read the other one"
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
         return "it has compressed or encrypted parts, which torch.save never writes"
     if len({member.filename for member in members}) != len(members):
@@ -72,6 +78,17 @@ def archive_problem(path: Path) -> str:
     if (claimed := sum(member.file_size for member in members)) > (size := path.stat().st_size):
         return f"its parts claim {claimed:,} bytes, the file has {size:,}"
     return ""
+
+
+def _directory_start(path: Path) -> int:
+    """Return where an archive without a comment says that its directory starts; Python looks right before the end."""
+    with path.open("rb") as file:
+        file.seek(-_END.size, os.SEEK_END)
+        if (start := int(_END.unpack(file.read())[0])) < _IN_64_BITS:
+            return start
+        file.seek(-_END.size - _LOCATOR.size, os.SEEK_END)
+        file.seek(_LOCATOR.unpack(file.read(_LOCATOR.size))[0] + _START_64)
+        return int.from_bytes(file.read(8), "little")
 
 
 def content_problem(content: Any, num_bytes: int) -> str:

@@ -12,12 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.core.errors import LONGEST_NAME, ConfigError
+from fulgurite.core.redact import MASK, hide_secrets, holds_secret
 from fulgurite.trust.secrets import register_secrets
 
 LONGEST_TASK = 200  # bytes; its log of a rank has a longer name
 LONGEST_CHECKPOINT = 220  # bytes; its temporary file has a longer name
 MOST_SECONDS = 10**8  # three years; torch's timeouts hold no more than 10^10
 FOLDERS = ("paths.log_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+NAMING = {"callbacks": ("dirpath", "filename"), "logger": ("save_dir", "name", "version", "sub_dir")}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN = 40
 
@@ -41,7 +43,23 @@ def check_composed(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 def name_faults(cfg: DictConfig) -> list[str]:
     """Return a line for each name, folder and number of a composed config that no run can have."""
-    return [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]
+    return [*_with_secrets(cfg)] or [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]
+
+
+def _with_secrets(cfg: DictConfig) -> Iterator[str]:
+    """Yield the names of folders and files that would show a secret."""
+    parts = [(group, name, part) for group, names in NAMING.items() for name in _node(cfg, group) for part in names]
+    for key in ("task_name", *FOLDERS, *(".".join(map(str, part)) for part in parts)):
+        value = _value(cfg, key)
+        if isinstance(value, str) and (hide_secrets(value, certain=True) != value or _names_secret(key, value)):
+            yield f"{key}={MASK}: holds a secret, which the name of a folder or a file would show. Remove it."
+            return  # the others are below it
+
+
+def _names_secret(key: str, value: str) -> bool:
+    """Return whether a folder is named after overrides, one of which has a secret key."""
+    texts = (part.partition("=") for part in re.split(r"[,/]", value)) if key == "hydra.sweep.subdir" else ()
+    return any(holds_secret(name.lstrip("+"), text) for name, _, text in texts)
 
 
 def _of_names(cfg: DictConfig) -> Iterator[str]:

@@ -62,6 +62,27 @@ def test_an_odd_value_is_refused_with_its_key(override: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("hydra.run.dir", []),
+        ("task_name", []),
+        ("hydra.sweep.subdir", []),
+        ("callbacks.model_checkpoint.filename", []),
+        ("logger.csv.name", ["logger=csv"]),
+    ],
+)
+def test_no_folder_and_no_file_is_named_after_a_secret(
+    key: str, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "CANARY-in-a-name")
+    value = "'a${oc.env:A_TOKEN}'" if key != "hydra.sweep.subdir" else "'runs/x.api_key=abc,seed=3'"
+    with pytest.raises(ConfigError) as raised:
+        composed(*more, f"{key}={value}")
+    (line,) = raised.value.findings
+    assert line == f"{key}=***: holds a secret, which the name of a folder or a file would show. Remove it."
+
+
+@pytest.mark.parametrize(
     "override",
     [
         "task_name='my task, 2nd try (é)'",

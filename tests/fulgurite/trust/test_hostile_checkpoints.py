@@ -72,6 +72,20 @@ def twice(path: Path) -> None:
         archive.writestr(archive.infolist()[0].filename, b"another")
 
 
+def two_directories(path: Path) -> None:
+    """Compress the parts, which torch finds, and put a harmless directory of the same size where Python looks."""
+    rewritten(path, compression=zipfile.ZIP_DEFLATED)
+    data = path.read_bytes()
+    end = data.rindex(b"PK\5\6")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    directory, entry = bytearray(data[start:end]), 0
+    while entry < len(directory):
+        directory[entry + 10 : entry + 12] = bytes(2)  # the method: stored
+        directory[entry + 20 : entry + 28] = bytes(8)  # both sizes
+        entry += 46 + sum(directory[entry + 28 : entry + 34 : 2]) + 256 * sum(directory[entry + 29 : entry + 34 : 2])
+    path.write_bytes(data[:end] + bytes(directory) + data[end:])
+
+
 def with_types(*entries: list[Any]) -> dict[str, Any]:
     """Return a checkpoint that asks to convert values when it is loaded."""
     return {**PLAIN, "value": 1 << 40, "text": ["a"] * 9, "fulgurite_types": list(entries)}
@@ -88,9 +102,10 @@ HOSTILE: dict[str, tuple[Any, Callable[[Path], Any] | None, str]] = {
     "one number a trillion times": ({"state_dict": {"weight": torch.ones(1).expand(1 << 40)}}, None, CLAIMS),
     "lists of lists": ({**PLAIN, "x": nested_lists()}, None, "contain each other"),
     "compressed": (PLAIN, lambda path: rewritten(path, compression=zipfile.ZIP_DEFLATED), "compressed or encrypted"),
+    "two directories": (PLAIN, two_directories, "two directories"),
     "parts on one another": (PLAIN, claim, CLAIMS),
     "two parts of a name": (PLAIN, twice, "two parts of one name"),
-    "comment": (PLAIN, lambda path: rewritten(path, comment=b"PK\5\6" + bytes(18)), "comment|damaged"),
+    "comment": (PLAIN, lambda path: rewritten(path, comment=b"PK\5\6" + bytes(18)), "two directories"),
     "truncated": (PLAIN, lambda path: path.write_bytes(path.read_bytes()[:-30]), "is damaged"),
     "text of a number": (with_types([["value"], "numpy scalar", "S1"]), None, UNFIT),
     "void of a number": (with_types([["value"], "numpy scalar", "V1"]), None, UNFIT),

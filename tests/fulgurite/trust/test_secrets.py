@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.checkpoints.plain import plain_hyperparameters
@@ -81,6 +85,71 @@ def test_a_secret_is_hidden_in_all_text_from_the_composition_on(
     assert CANARY not in " ".join(map(mask_override, overrides)).replace("CANARY_", "")
 
 
+ODD = "CANARY-é'\" x & y\nCANARY-2"
+WRITTEN: list[Callable[[str], str]] = [
+    yaml.dump,
+    lambda text: yaml.dump({"a": {"b": text}}, allow_unicode=True, default_style="|"),
+    lambda text: yaml.dump([text], default_style="'"),
+    lambda text: yaml.dump([text], default_style='"', width=10),
+    json.dumps,
+    lambda text: json.dumps(json.dumps(text, ensure_ascii=False)),
+    lambda text: repr([repr(text)]),
+    ascii,
+    lambda text: repr(text.encode()),
+    lambda text: text.encode("ascii", "backslashreplace").decode(),
+    lambda text: text.encode("ascii", "xmlcharrefreplace").decode(),
+    lambda text: '"' + text.replace('"', '""') + '"',
+    shlex.quote,
+    html.escape,
+    quote,
+    quote_plus,
+]
+
+
+@pytest.mark.parametrize("write", WRITTEN)
+def test_a_secret_is_hidden_in_every_notation(write: Callable[[str], str]) -> None:
+    register_secret(ODD)
+    assert CANARY not in hide_secrets(write(ODD))
+    register_secret("ab12\ncd34")  # short lines
+    assert "cd34" not in hide_secrets(write("ab12\ncd34"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:CAN@RY-CANARY@db/x",  # pragma: allowlist secret
+        "postgresql://me:a/CANARY@db/x",  # pragma: allowlist secret
+        "https://ghp_CANARYabcdefgh123@github.com/x",
+        "https://h/x?v=1&access_token=CANARY",
+        "Server=h;Password=CANARY;x=1",  # pragma: allowlist secret
+    ],
+)
+def test_every_secret_in_a_url_is_hidden(url: str) -> None:
+    redact.register_config({"url": url})
+    assert CANARY not in str(without_secrets({"url": url}))
+    assert CANARY not in mask_override(f"+url={url}")
+
+
+@pytest.mark.parametrize("url", ["http://h:5000/v1@x", "https://me@github.com/x", "s3://bucket/a?key=3&n=2"])
+def test_a_url_without_a_secret_is_shown(url: str) -> None:
+    assert without_secrets({"url": url}) == {"url": url}
+
+
+@pytest.mark.parametrize("override", ["+a={password: abc, n: 1}", "+a=[{'password':'abc'}]", "+a={x:{api_key:abc}}"])
+def test_a_nested_override_is_masked_by_its_key(override: str) -> None:
+    assert mask_override(override, certain=True) == override.replace("'abc'", "abc").replace("abc", "***")
+
+
+def test_a_nested_override_is_known_before_it_is_parsed() -> None:
+    redact.register_override("+a={api_key: CANARY-typed, x: [")
+    assert hide_secrets("in CANARY-typed") == "in ***"
+
+
+def test_a_number_from_the_environment_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    redact.register_variable("PIN_TOKEN", "73518264")
+    assert without_secrets({"pin": 73518264, "n": 73518265}) == {"pin": "***", "n": 73518265}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -141,6 +210,10 @@ def test_a_short_value_is_masked_by_its_key_only() -> None:
         ("SIZE", "1000000"),
         ("DATA", "/tmp"),
         ("NAME", "short"),
+        ("MODE", "training"),
+        ("CACHE", "/tmp/not/yet/there"),
+        ("OUT", "~/results"),
+        ("OUT", "docs/of/mine"),
     ],
 )
 def test_a_variable_that_describes_the_process_is_shown(name: str, value: str) -> None:
