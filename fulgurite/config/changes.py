@@ -47,7 +47,7 @@ def log_start(cfg: DictConfig, print_config: bool | Literal["full"]) -> None:
         for source, lines in changes(cfg) or [("config", ["the defaults"])]:
             log.info("%s: %s", source, "  ".join(lines))
     if print_config == "full" and rank() == 0:
-        show_config(cfg)
+        show_config(mask_config(cfg))
 
 
 def _values_of_job() -> list[str]:

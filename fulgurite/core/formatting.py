@@ -7,10 +7,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.table import Table
     from rich.text import Text
 
@@ -103,15 +102,13 @@ def print_table(table: Table | None, *lines: str, above: Text | None = None) -> 
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_config(cfg: DictConfig) -> None:
-    """Print the config as resolved YAML, secrets as `***`."""
+def show_config(masked: Mapping[str, Any]) -> None:
+    """Print a resolved config, with `***` for its secrets, as YAML."""
     from omegaconf import OmegaConf
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from fulgurite.core.redact import mask_config
-
-    shown = {key: value for key, value in mask_config(cfg).items() if key not in HIDDEN and value is not None}
+    shown = {key: value for key, value in masked.items() if key not in HIDDEN and value is not None}
     text = OmegaConf.to_yaml(OmegaConf.create(shown)).rstrip()
     Console().print(Syntax(text, "yaml", theme="ansi_light", background_color="default", word_wrap=True))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 from fulgurite.config.changes import changes
 from fulgurite.core.formatting import show_config
@@ -97,6 +97,6 @@ def test_a_narrow_terminal_wraps_the_config(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     numbers = list(range(1000, 1040))
-    show_config(OmegaConf.create({"sizes": ",".join(map(str, numbers))}))
+    show_config({"sizes": ",".join(map(str, numbers))})
     shown = capsys.readouterr().out
     assert all(str(number) in "".join(shown.split()) for number in numbers)
