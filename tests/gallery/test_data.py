@@ -66,6 +66,18 @@ def test_the_text_has_28_tokens_and_decodes() -> None:
 def test_a_text_that_fills_no_batch_is_refused() -> None:
     with pytest.raises(UserError, match=r"^data.max_tokens=100: fills no batch. Use 1155 or more"):
         WindowBatches(100, 35, 32, "sequential", shift=True)
+    with pytest.raises(UserError, match=r"^data.val_tokens=100: fills no batch. Use 1155 or more"):
+        characters(val_tokens=100).val_dataloader()
+
+
+def test_another_text_is_read_and_may_not_be_too_short(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Ab, c!\n  42 de")
+    data = CharacterDataModule("shakespeare", str(tmp_path), "mine.txt", max_tokens=4, val_tokens=2)
+    data.setup()
+    assert data.vocab.decode(torch.cat([data.train_set.tokens, data.val_set.tokens])) == "ab cde"
+    data = CharacterDataModule("shakespeare", str(tmp_path), "mine.txt", max_tokens=5, val_tokens=2)
+    with pytest.raises(UserError, match=r"^data.max_tokens=5: with data.val_tokens=2 the text needs 7 .* and has 6"):
+        data.setup()
 
 
 def test_pixels_are_0_to_1_and_images_are_resized_in_batches() -> None:
@@ -121,6 +133,9 @@ def test_the_number_of_features_is_checked(tmp_path: Path) -> None:
     data = HousePrices(str(tmp_path), "houses.csv", num_features=331)
     with pytest.raises(UserError, match=r"^data.num_features=331: the table has 4. Use that number.$"):
         data.setup()
+    (tmp_path / "houses.csv").write_text("Id,SalePrice\n")
+    with pytest.raises(UserError, match=r"^data.file=houses.csv: the table has no rows."):
+        data.setup()
 
 
 def test_synthetic_examples_follow_their_rule() -> None:
@@ -167,6 +182,14 @@ def test_an_archive_is_read_and_a_wrong_file_is_refused(tmp_path: Path, monkeypa
     assert not (tmp_path / "b/pairs.zip").exists()
     with pytest.raises(UserError, match="the file is missing, and no address publishes it"):
         read_text(tmp_path / "c", TextFile("own.tsv"))
+
+
+def test_only_a_downloaded_file_is_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"cannot be read .* Replace it by a text in UTF-8\.$"):
+        read_text(tmp_path, TextFile("own.txt"))
+    with pytest.raises(UserError, match=r"cannot be read .* Delete it, the next run downloads it\.$"):
+        read_text(tmp_path, TextFile("own.txt", ("https://example.org/own.txt",)))
 
 
 def test_a_submission_has_a_price_for_each_house_without_one(small: ComposeSmall, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fulgurite.core.errors import UserError, suggest_or_list
-from src.gallery.data.tensors import as_is
+from src.data.batches import identity_collate
 from src.gallery.data.text_files import TextFile, read_text
 
 UNKNOWN = "<unk>"
@@ -45,7 +45,7 @@ class CharacterVocab:
 
     def encode(self, text: str) -> Tensor:
         """Return `[len(text)]`, int64."""
-        return torch.tensor([self.index.get(character, 0) for character in text])
+        return torch.tensor([self.index.get(character, 0) for character in text], dtype=torch.int64)
 
     def decode(self, tokens: Tensor) -> str:
         """Return the characters of `[T]`."""
@@ -83,6 +83,9 @@ class WindowBatches(Sampler[list[int]]):
         order: `sequential` batches continue each other: row i of a batch continues row i of the batch before. `random`
             batches are windows in any order.
         shift: Begin each pass at a random one of the first tokens.
+
+    Raises:
+        UserError: The sequence fills no batch.
     """
 
     def __init__(
@@ -93,9 +96,8 @@ class WindowBatches(Sampler[list[int]]):
         longest_shift = num_steps - 1 if shift else 0
         if self._rows(longest_shift) < num_steps:
             need = batch_size * num_steps + num_steps
-            raise UserError(
-                f"data.max_tokens={num_tokens}: fills no batch. Use {need} or more, or a smaller batch_size."
-            )
+            key = "data.max_tokens" if shift else "data.val_tokens"
+            raise UserError(f"{key}={num_tokens}: fills no batch. Use {need} or more, or a smaller data.batch_size.")
 
     def _rows(self, offset: int) -> int:
         """Return the tokens of one row."""
@@ -120,12 +122,14 @@ class WindowBatches(Sampler[list[int]]):
 class CharacterDataModule(LightningDataModule):
     """Windows of one text. The first `max_tokens` characters are trained on, the next `val_tokens` are for validation.
 
-    All but letters counts as one space, and letters are lower case, as in the book: 28 tokens with the unknown one.
+    As in the book, letters are lower case, anything between two of them is one space, and lines follow each other
+    without one: 28 tokens with the unknown one.
     A batch is `(tokens [B, T] int64, the token after each [B, T] int64)`.
 
     Args:
         name: `shakespeare` is a play in this repository; `time_machine` is downloaded once.
         data_dir: Folder of the text.
+        file: Another text, in `data_dir`. None uses the text of that name.
         batch_size: Windows of a batch.
         num_steps: Tokens of a window, T.
         max_tokens: Characters to train on.
@@ -138,6 +142,7 @@ class CharacterDataModule(LightningDataModule):
         self,
         name: Literal["shakespeare", "time_machine"],
         data_dir: str,
+        file: str | None = None,
         batch_size: int = 32,
         num_steps: int = 35,
         max_tokens: int = 10_000,
@@ -148,7 +153,7 @@ class CharacterDataModule(LightningDataModule):
         super().__init__()
         if name not in TEXTS:
             raise UserError(f"data.name={name}: no such text{suggest_or_list(name, TEXTS, 'The texts are')}")
-        self.file, self.data_dir, self.order = TEXTS[name], Path(data_dir), order
+        self.file, self.data_dir, self.order = TextFile(file) if file else TEXTS[name], Path(data_dir), order
         self.local_dirs = [Path(folder).expanduser() for folder in local_dirs]
         self.batch_size, self.num_steps = batch_size, num_steps
         self.max_tokens, self.val_tokens = max_tokens, val_tokens
@@ -163,14 +168,19 @@ class CharacterDataModule(LightningDataModule):
             return
         lines = read_text(self.data_dir, self.file, self.local_dirs).splitlines()
         text = "".join(re.sub("[^A-Za-z]+", " ", line).strip().lower() for line in lines)
+        if len(text) < (num_tokens := self.max_tokens + self.val_tokens):
+            raise UserError(
+                f"data.max_tokens={self.max_tokens}: with data.val_tokens={self.val_tokens} the text needs "
+                f"{num_tokens} letters and spaces, and has {len(text)}. Use smaller numbers."
+            )
         self.vocab = CharacterVocab(text)
-        tokens = self.vocab.encode(text[: self.max_tokens + self.val_tokens])
+        tokens = self.vocab.encode(text[:num_tokens])
         self.train_set = Windows(tokens[: self.max_tokens], self.num_steps)
         self.val_set = Windows(tokens[self.max_tokens :], self.num_steps)
 
     def _loader(self, windows: Windows, order: Literal["sequential", "random"], *, shift: bool) -> DataLoader[Any]:
         batches = WindowBatches(len(windows.tokens), self.num_steps, self.batch_size, order, shift=shift)
-        return DataLoader(windows, batch_sampler=batches, collate_fn=as_is)
+        return DataLoader(windows, batch_sampler=batches, collate_fn=identity_collate)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches; each pass begins at another token."""

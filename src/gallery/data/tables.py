@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.data import device_batch_size, fold_findings
-from src.gallery.data.tensors import Inputs, Rows, Split, Splits, as_is
+from src.data.batches import identity_collate
+from src.gallery.data.tensors import Inputs, Rows, Split, Splits
 from src.gallery.data.text_files import TextFile, read_text
 
 AIRFOIL = TextFile(
@@ -134,7 +135,9 @@ class HousePrices(LightningDataModule):
         if hasattr(self, "train_split"):
             return
         train, test = self._rows()
-        if not train or self.target not in train[0]:
+        if not train:
+            raise UserError(f"data.file={self.file}: the table has no rows. Use a table with one house per row.")
+        if self.target not in train[0]:
             raise UserError(
                 f"data.target={self.target}: the table has no such column. Its columns: {', '.join(train[0])}."
             )
@@ -158,7 +161,7 @@ class HousePrices(LightningDataModule):
 
     def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[tuple[Inputs, Tensor]]:
         batch_size = device_batch_size(self.batch_size, self.trainer)
-        return DataLoader(Rows(split), batch_size=batch_size, shuffle=shuffle, collate_fn=as_is)
+        return DataLoader(Rows(split), batch_size=batch_size, shuffle=shuffle, collate_fn=identity_collate)
 
     def train_dataloader(self) -> DataLoader[tuple[Inputs, Tensor]]:
         """Return the training batches, in a new order each epoch."""

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fulgurite.core.errors import UserError
 from fulgurite.data import device_batch_size
+from src.data.batches import identity_collate
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -50,11 +51,6 @@ class Rows(Dataset[Any]):
         return inputs[0] if len(inputs) == 1 else inputs, self.split.targets[rows]
 
 
-def as_is(batch: Any) -> Any:
-    """Return the batch: `Rows` makes whole batches."""
-    return batch
-
-
 class TensorDataModule(LightningDataModule):
     """Serves what a source makes, in shuffled batches.
 
@@ -79,7 +75,7 @@ class TensorDataModule(LightningDataModule):
     def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[Any]:
         size = self.batch_size or len(split.targets)
         batch_size = device_batch_size(size, self.trainer) if self.batch_size else size
-        return DataLoader(Rows(split), batch_size=batch_size, shuffle=shuffle, collate_fn=as_is)
+        return DataLoader(Rows(split), batch_size=batch_size, shuffle=shuffle, collate_fn=identity_collate)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches, in a new order each epoch."""

@@ -49,7 +49,9 @@ def read_text(folder: Path, file: TextFile, local_dirs: Sequence[Path] = ()) -> 
                 return archive.read(file.member).decode("utf-8")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Delete it, the next run downloads it.") from error
+        is_download = file.urls and path.parent == folder
+        remedy = "Delete it, the next run downloads it" if is_download else "Replace it by a text in UTF-8"
+        raise UserError(f"{path}: cannot be read ({error}). {remedy}.") from error
 
 
 def _downloaded(folder: Path, file: TextFile) -> Path:
