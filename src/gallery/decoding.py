@@ -49,7 +49,7 @@ def beam_search(
     tokens = torch.full((num_sources * num_beams, 1), bos, device=source.device)
     likelihood = torch.full((num_sources, num_beams), -math.inf, device=source.device)
     likelihood[:, 0] = 0  # all candidates are the same at first
-    size = torch.ones_like(likelihood)
+    length = torch.zeros_like(likelihood)
     done = torch.zeros_like(likelihood, dtype=torch.bool)
     offset = torch.arange(num_sources, device=source.device)[:, None] * num_beams
     for _ in range(num_steps):
@@ -60,12 +60,12 @@ def beam_search(
         ended = torch.full_like(step, -math.inf)
         ended[..., eos] = 0
         step = torch.where(done[..., None], ended, step)
-        longer = size + (~done).float()
-        ranked = (likelihood[..., None] + step) / (longer - 1).clamp(min=1)[..., None] ** alpha
+        longer = length + (~done).float()
+        ranked = (likelihood[..., None] + step) / longer[..., None] ** alpha
         best = ranked.flatten(1).topk(num_beams, dim=1).indices  # [R, beams]
         parent, token = best // vocab, best % vocab
         likelihood = (likelihood[..., None] + step).flatten(1).gather(1, best)
-        size, done = longer.gather(1, parent), done.gather(1, parent) | (token == eos)
+        length, done = longer.gather(1, parent), done.gather(1, parent) | (token == eos)
         rows = (offset + parent).flatten()
         tokens = torch.cat([tokens[rows], token.flatten()[:, None]], dim=1)
         state = tuple(part[rows] for part in state)

@@ -90,6 +90,11 @@ def test_a_state_continues_a_text(cell: str, parameters: int) -> None:
     assert whole.shape == (2, 10, 28)
 
 
+def test_each_hidden_layer_needs_a_dropout() -> None:
+    with pytest.raises(ValueError, match=r"^dropout=\[0.5\]: 2 hidden layers need one probability each.$"):
+        MLP(4, 2, [8, 8], dropout=[0.5])
+
+
 def test_masked_weights_are_zero_and_rows_sum_to_one() -> None:
     weights = masked_softmax(torch.randn(2, 3, 4), torch.tensor([2, 4]))
     assert (weights[0, :, 2:] == 0).all()
@@ -100,7 +105,7 @@ def test_masked_weights_are_zero_and_rows_sum_to_one() -> None:
 
 def test_kernel_regression_takes_the_nearest_value_when_it_is_narrow() -> None:
     net = NadarayaWatson()
-    nn.init.constant_(net.width, 100.0)
+    nn.init.constant_(net.inverse_width, 100.0)
     predicted = net(torch.tensor([[1.1]]), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[5.0, 7.0, 9.0]]))
     assert predicted.tolist() == [[7.0]]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 
-class Picture(Callback):
+@contextmanager
+def evaluating(model: LightningModule) -> Iterator[Any]:
+    """Put a model in eval mode, without gradients; then in the mode that it had."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield model
+    model.train(training)
+
+
+class Picture(Callback, ABC):
     """Draws a figure when training ends, to `<run directory>/pictures/<name>.png` and to TensorBoard.
 
     Args:
@@ -40,11 +52,8 @@ class Picture(Callback):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=self.size, layout="constrained")
-        training = pl_module.training
-        pl_module.eval()
-        with torch.no_grad():
-            self.draw(figure, trainer, pl_module)
-        pl_module.train(training)
+        with evaluating(pl_module) as model:
+            self.draw(figure, trainer, model)
         path = Path(trainer.default_root_dir) / "pictures" / f"{self.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=100)

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.gallery.callbacks.pictures import evaluating
+
 
 class Submission(Callback):
     """Predicts the examples without a target when training ends, to `submission.csv` in the run directory.
@@ -27,17 +29,14 @@ class Submission(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
-        model, data = cast("Any", pl_module), cast("Any", trainer).datamodule
+        data = cast("Any", trainer).datamodule
         if not data.test_ids:
             return
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(pl_module) as model:
             batches = [
                 model(model.transfer_batch_to_device(inputs, model.device, 0)).cpu()
                 for inputs, _ in data.predict_dataloader()
             ]
-        model.train(training)
         with (Path(trainer.default_root_dir) / "submission.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([self.id_column, self.target])

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.gallery.callbacks.pictures import Picture
+from src.gallery.callbacks.pictures import Picture, evaluating
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +27,21 @@ class GeneratedText(Callback):
     """Writes the most likely continuation of a text when training ends, to `generated.txt`.
 
     Args:
-        prefix: Beginning of the text, in letters and spaces.
+        prefix: Beginning of the text, in lower case letters and spaces.
         num_tokens: Characters that are added.
     """
 
     def __init__(self, prefix: str = "to be or", num_tokens: int = 100) -> None:
+        if not prefix:
+            raise ValueError("prefix is empty: the first token needs one before it.")
         self.prefix, self.num_tokens = prefix, num_tokens
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the text."""
-        model, vocab = cast("Any", pl_module), cast("Any", trainer).datamodule.vocab
-        tokens = model.generate(vocab.encode(self.prefix).to(model.device), self.num_tokens)
+        vocab = cast("Any", trainer).datamodule.vocab
+        with evaluating(pl_module) as model:
+            tokens = model.generate(vocab.encode(self.prefix).to(model.device), self.num_tokens)
         save_text(trainer, "generated.txt", vocab.decode(tokens))
 
 
@@ -59,15 +62,13 @@ class Translations(Picture):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the translations, and draw the attention if the net has one."""
-        model, data = cast("Any", pl_module), cast("Any", trainer).datamodule
-        model.eval()
-        source, lengths = self._encoded(data, model.device)
-        with torch.no_grad():
-            guesses = model.translate(source, lengths, data.num_steps)
+        data = cast("Any", trainer).datamodule
+        with evaluating(pl_module) as model:
+            guesses = model.translate(*self._encoded(data, model.device), data.num_steps)
         pairs = zip(self.sentences, guesses, strict=True)
         lines = [f"{sentence} => {' '.join(data.target_words.decode(guess))}" for sentence, guess in pairs]
         save_text(trainer, "translations.txt", "\n".join(lines))
-        if hasattr(model.net, "attention_weights"):
+        if hasattr(pl_module.net, "attention_weights"):
             super().on_fit_end(trainer, pl_module)
 
     def _encoded(self, data: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""How fast a model of language trains."""
+"""How fast a language model trains."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class TokenRate(Callback):
-    """Logs the target tokens per second when training ends. It is no metric, since a resumed run has another one.
+    """Logs the target tokens per second when training ends, but not as a metric: a resumed run has another rate.
 
-    Only the time of the training batches counts, without validation and checkpoints.
+    Only the time of the training batches counts, without validation and checkpoints. The callback waits for the device
+    after each.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class TokenRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop the clock, and count the tokens of the batch's target."""
+        outputs["loss"].item()  # waits for the device, which may still be at work
         self.seconds += time.perf_counter() - self.begin
         self.tokens += int(batch[3].sum()) if len(batch) == 4 else batch[1].numel()
 

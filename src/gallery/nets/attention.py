@@ -37,11 +37,11 @@ class NadarayaWatson(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.width = nn.Parameter(torch.rand(1))
+        self.inverse_width = nn.Parameter(torch.rand(1))
 
     def weights(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Return the weight of each key for each query, `[B, K]`, for queries `[B, 1]` and keys `[B, K]`."""
-        return torch.softmax(-(((queries - keys) * self.width) ** 2) / 2, dim=1)
+        return torch.softmax(-(((queries - keys) * self.inverse_width) ** 2) / 2, dim=1)
 
     def forward(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Return `[B, 1]` for queries `[B, 1]`, keys `[B, K]` and values `[B, K]`."""

@@ -41,6 +41,8 @@ class MLP(nn.Sequential):
         init_std: float | None = 0.01,
     ) -> None:
         stages: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        if dropout and len(dropout) != len(hidden_sizes):
+            raise ValueError(f"dropout={list(dropout)}: {len(hidden_sizes)} hidden layers need one probability each.")
         sizes = [input_size, *hidden_sizes]
         for position, (size_in, size_out) in enumerate(pairwise(sizes)):
             layers: list[nn.Module] = [nn.Linear(size_in, size_out, bias=bias), nn.ReLU()]

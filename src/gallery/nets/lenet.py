@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from src.gallery.nets.init import xavier_uniform_
+from src.gallery.nets.init import normal_, xavier_uniform_
 
 
 class LeNet(nn.Sequential):
@@ -95,5 +95,4 @@ class ParallelLeNet(nn.Sequential):
                 output=nn.Linear(128, num_classes),
             )
         )
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.01) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+        normal_(self)

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
+from src.gallery.nets.init import normal_
+
 State = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -47,8 +49,7 @@ class RecurrentLM(nn.Module):
         self.cells = CELLS[cell](vocab_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
         self.output = nn.Linear(hidden_size * (2 if bidirectional else 1), vocab_size)
         if init_std is not None:
-            for parameter in self.parameters():
-                nn.init.normal_(parameter, std=init_std) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+            normal_(self, init_std)
 
     def forward(self, tokens: torch.Tensor, state: State = None) -> tuple[torch.Tensor, State]:
         """Return the scores of each next token, and the state after the last token.

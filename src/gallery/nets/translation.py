@@ -10,17 +10,9 @@ import torch
 from torch import nn
 
 from src.gallery.nets.attention import AdditiveAttention
+from src.gallery.nets.init import xavier_uniform_
 
 State = tuple[torch.Tensor, ...]
-
-
-def xavier_uniform_recurrent_(net: nn.Module) -> None:
-    """Draw the weights of dense and recurrent layers by Glorot and Bengio (2010), in place."""
-    for module in net.modules():
-        if isinstance(module, (nn.Linear, nn.GRU)):
-            for name, parameter in module.named_parameters(recurse=False):
-                if name.startswith("weight"):
-                    nn.init.xavier_uniform_(parameter)
 
 
 class GRUSeq2Seq(nn.Module):
@@ -58,7 +50,7 @@ class GRUSeq2Seq(nn.Module):
         self.encoder = nn.GRU(embedding_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
         self.decoder = nn.GRU(embedding_size + hidden_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
         self.output = nn.Linear(hidden_size, target_vocab)
-        xavier_uniform_recurrent_(self)
+        xavier_uniform_(self)
 
     def forward(self, source: torch.Tensor, lengths: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return scores `[B, T, target_vocab]` of the token after each token of the target.
@@ -124,7 +116,7 @@ class BahdanauSeq2Seq(GRUSeq2Seq):
     ) -> None:
         super().__init__(source_vocab, target_vocab, embedding_size, hidden_size, num_layers, dropout)
         self.attention = AdditiveAttention(hidden_size, hidden_size, hidden_size, dropout)
-        xavier_uniform_recurrent_(self.attention)
+        xavier_uniform_(self.attention)
 
     def forward(self, source: torch.Tensor, lengths: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return scores `[B, T, target_vocab]` of the token after each token of the target; see `GRUSeq2Seq`."""
