@@ -185,7 +185,7 @@ def test_an_archive_is_read_and_a_wrong_file_is_refused(tmp_path: Path, monkeypa
 
 
 def test_only_a_downloaded_file_is_to_be_deleted(tmp_path: Path) -> None:
-    (tmp_path / "own.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "own.txt").write_bytes(b"\xe9")
     with pytest.raises(UserError, match=r"cannot be read .* Replace it by a text in UTF-8\.$"):
         read_text(tmp_path, TextFile("own.txt"))
     with pytest.raises(UserError, match=r"cannot be read .* Delete it, the next run downloads it\.$"):
