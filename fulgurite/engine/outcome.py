@@ -32,6 +32,7 @@ from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.components.missing_metric import explain_missing_metric
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
+from fulgurite.trust.composed import explain_folder
 
 log = RankedLogger(__name__)
 
@@ -75,7 +76,8 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", explained, EXIT_CRASH)
     from fulgurite.engine.components.causes import explain_usage  # only after an error
 
-    if explained := explain_usage(error, cfg) or explain_file_error(error, cfg):
+    explained = explain_usage(error, cfg) or explain_file_error(error, cfg) or explain_folder(error, cfg)
+    if explained:
         return Outcome("failed", explained, EXIT_USER)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_CRASH

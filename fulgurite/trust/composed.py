@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from string import Formatter
 from typing import Any
 
@@ -14,9 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.core.errors import LONGEST_NAME, ConfigError
 from fulgurite.core.redact import MASK, hide_secrets, holds_secret
 from fulgurite.trust.secrets import register_secrets
+from fulgurite.trust.walk import last_part, leaves
 
 LONGEST_TASK = 200  # bytes; its log of a rank has a longer name
 LONGEST_CHECKPOINT = 220  # bytes; its temporary file has a longer name
+MOST_STEPS = 2**62
+MOST_WORKERS = 1000  # beyond, starting them takes longer than any batch
+REMEDY = "Set a folder that you may write to."
 MOST_SECONDS = 10**8  # three years; torch's timeouts hold no more than 10^10
 FOLDERS = ("paths.log_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 NAMING = {"callbacks": ("dirpath", "filename"), "logger": ("save_dir", "name", "version", "sub_dir")}
@@ -105,14 +110,53 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
             if is_number and not 0 <= value <= MOST_SECONDS:
                 yield f"{key}={value}: is not a number of seconds from 0 to {MOST_SECONDS:,}. Set e.g. {key}=60."
 
+    for key in ("max_epochs", "min_epochs", "max_steps", "min_steps"):
+        value = _value(cfg, f"trainer.{key}")
+        if isinstance(value, float) and value.is_integer():
+            yield f"trainer.{key}={value:g}: is not a whole number for Lightning. Write it without point and exponent."
+        elif isinstance(value, int) and value > MOST_STEPS:
+            yield f"trainer.{key}={value:.3g}: is more than any run takes. Set -1 for no limit."
+    for key, value in leaves(_node(cfg, "data"), "data"):
+        resolved = _value(cfg, key) if last_part(key) == "num_workers" and value is not None else None
+        if isinstance(resolved, int) and resolved > MOST_WORKERS:
+            yield f"{key}={resolved}: would start {resolved:,} processes. Set {MOST_WORKERS:,} or fewer."
+
+
+def explain_folder(error: BaseException, cfg: DictConfig | None) -> str:
+    """Return one line about a file that cannot be written to the folder of a callback; empty for other errors."""
+    file = getattr(error, "filename", None)
+    if cfg is None or not isinstance(error, OSError) or not isinstance(file, str):
+        return ""
+    for name in _node(cfg, "callbacks"):
+        key = f"callbacks.{name}.dirpath"
+        folder = _value(cfg, key)
+        if isinstance(folder, str) and folder and Path(file).is_relative_to(folder) and not Path(folder).is_dir():
+            return f"{key}={_shown(folder)}: {error.strerror}. {REMEDY}"
+    return ""
+
 
 def _of_checkpoints(cfg: DictConfig) -> Iterator[str]:
-    """Yield the file names of checkpoints that would stop a run at its first save."""
+    """Yield the folders and file names of checkpoints that would stop a run at its first save."""
     for name in _node(cfg, "callbacks"):
+        key = f"callbacks.{name}.dirpath"
+        folder = _value(cfg, key)
+        if isinstance(folder, str) and "://" not in folder and (fault := _write_fault(Path(folder))):
+            yield f"{key}={_shown(folder)}: {fault}. {REMEDY}"
         key = f"callbacks.{name}.filename"
         pattern = _value(cfg, key)
         if isinstance(pattern, str) and (fault := _pattern_fault(pattern)):
             yield f"{key}={_shown(pattern)}: {fault}. Write e.g. 'best-{{epoch:03d}}'."
+
+
+def _write_fault(folder: Path) -> str:
+    """Return why a folder cannot be made or written to, or an empty string."""
+    for existing in (folder, *folder.absolute().parents):
+        if not os.path.exists(existing):  # noqa: PTH110 - never fails on odd text
+            continue
+        if not existing.is_dir():
+            return f"{existing} is a file"
+        return "" if os.access(existing, os.W_OK | os.X_OK) else f"{existing} may not be written to"
+    return ""
 
 
 def _pattern_fault(pattern: str) -> str:

@@ -46,6 +46,15 @@ def composed(*overrides: str) -> None:
         ("resilience.worker_timeout_seconds=-0.5", "resilience.worker_timeout_seconds=-0.5: is not a number of"),
         ("resilience.logger_timeout_seconds=nan", "resilience.logger_timeout_seconds=nan: is not a number of"),
         ("distributed.rank_timeout_seconds=1e300", "distributed.rank_timeout_seconds=1e+300: is not a number of"),
+        ("trainer.max_epochs=1e30", "trainer.max_epochs=1e+30: is not a whole number for Lightning."),
+        ("trainer.max_epochs=1e3", "trainer.max_epochs=1000: is not a whole number for Lightning."),
+        (f"trainer.max_epochs={10**30}", "trainer.max_epochs=1e+30: is more than any run takes."),
+        ("data.num_workers=100000", "data.num_workers=100000: would start 100,000 processes."),
+        ("+data.loader.num_workers=100000", "data.loader.num_workers=100000: would start 100,000 processes."),
+        (
+            "callbacks.model_checkpoint.dirpath=/dev/null/x",
+            "callbacks.model_checkpoint.dirpath=/dev/null/x: /dev/null",
+        ),
         (f"callbacks.model_checkpoint.filename={LONG}", f"callbacks.model_checkpoint.filename={'a' * 40}...: has 256"),
         ("callbacks.model_checkpoint.filename='{epoch'", "callbacks.model_checkpoint.filename={epoch: has braces"),
         ("callbacks.model_checkpoint.filename='{epoch:zz}'", "callbacks.model_checkpoint.filename={epoch:zz}: 'zz' is"),
@@ -96,6 +105,10 @@ def test_no_folder_and_no_file_is_named_after_a_secret(
         "resilience.worker_timeout_seconds=0",
         "callbacks.model_checkpoint.filename='{epoch:03d}-{val/acc:.2f}-{step}'",
         "callbacks.model_checkpoint.filename=a/b",
+        "callbacks.model_checkpoint.dirpath=checkpoints/of/mine",
+        "callbacks.model_checkpoint.dirpath=s3://bucket/x",
+        "data.num_workers=16",
+        "trainer.max_epochs=-1",
         "callbacks.model_checkpoint.filename=null",
         "callbacks.model_checkpoint.filename=${now:%Y}",
     ],
@@ -125,6 +138,21 @@ def test_a_folder_that_cannot_be_made_is_one_line() -> None:
     with pytest.raises(OSError, match="Not a directory") as raised:
         Path("/dev/null/x").mkdir()
     assert explain_file_error(raised.value).startswith("/dev/null/x: Not a directory. Set hydra.run.dir")
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    overrides = ("callbacks.model_checkpoint.dirpath=/proc/x", "+trainer.limit_train_batches=1", "test=false")
+    done = run_cli("train", *overrides, "trainer.max_epochs=1", logs=tmp_path / "logs")
+    assert done.returncode == 2
+    line = "callbacks.model_checkpoint.dirpath=/proc/x: No such file or directory. Set a folder that you may write to."
+    assert line in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ConfigError, match=rf"dirpath=\S+: {tmp_path} may not be written to\. Set a folder"):
+        composed(f"callbacks.model_checkpoint.dirpath={tmp_path}/a/b")
 
 
 def test_a_job_of_a_sweep_is_checked_before_the_first_one_starts(tmp_path: Path) -> None:
