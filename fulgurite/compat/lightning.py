@@ -89,7 +89,7 @@ def defer_first_fetch(trainer: Trainer) -> Callable[[], bool]:
     It fetches one when it sets up loaders without a length: before a resumed run is restored.
 
     Returns:
-        A function that a loader calls before its first batch. False: it must yield nothing yet.
+        A function that a loader calls before its first batch. Where it returns False, the loader yields nothing yet.
     """
     loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if hasattr(loop, "may_fetch"):
@@ -149,12 +149,12 @@ def is_last_batch(trainer: Trainer) -> bool:
 
 
 def stops_early(trainer: Trainer) -> bool:
-    """Return whether `should_stop` ends the epoch after this batch, as it does once the minimum is trained."""
+    """Return whether `should_stop` ends the epoch after this batch; before `min_steps` and `min_epochs` it does not."""
     return trainer.should_stop and trainer.fit_loop._can_stop_early
 
 
 def num_logged_steps(trainer: Trainer) -> int:
-    """Return the number of steps that loggers have counted, which is the step of the next values."""
+    """Return the number of steps that loggers have counted: the step with which the next values are logged."""
     loop = trainer.fit_loop.epoch_loop
     progress: Any = loop.batch_progress.current
     is_amid_batch = trainer.validating or progress.completed != progress.processed
@@ -162,7 +162,7 @@ def num_logged_steps(trainer: Trainer) -> int:
 
 
 def steps_before_batch(trainer: Trainer) -> int:
-    """Return the number of steps before the present batch, which is the step of the values that the batch logs."""
+    """Return the number of steps before the present batch: the step with which the batch logs its values."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
@@ -190,7 +190,7 @@ def call_after_batch(trainer: Trainer, callback: Callback, function: Callable[[]
 def call_at_batch_start(trainer: Trainer, function: Callable[[int, int], None]) -> None:
     """Call a function with the epoch and the batches begun in it, before each batch that is trained on.
 
-    By then `on_train_batch_start` of the model has not skipped the rest of the epoch. Lightning 2.6 has no hook there.
+    The call comes after `on_train_batch_start`, which can skip the rest of the epoch. Lightning 2.6 has no hook there.
     """
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
     increment_started = type(progress).increment_started
@@ -258,7 +258,7 @@ def default_state(metric: Metric) -> dict[str, Any]:
 
 
 def set_state(metric: Metric, state: Mapping[str, Any], update_count: int | None = None) -> None:
-    """Set a metric's state and `update_count`, which None leaves, and make `compute` calculate again."""
+    """Set a metric's state, and `update_count` unless it is None; make `compute` calculate again."""
     for name, value in state.items():
         setattr(metric, name, value)
     if update_count is not None:

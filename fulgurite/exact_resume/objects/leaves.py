@@ -33,7 +33,9 @@ ARRAYS = (np.ndarray, np.memmap)
 BUFFERS = (array, bytearray)
 STREAMS = (BytesIO, StringIO)
 _DTYPES = {str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
-TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text describes, and what reads the text
+TEXTS: dict[
+    str, tuple[type, Any]
+] = {  # kind of a leaf to its class, and the function that restores an object from its text
     "path": (PurePath, Path),
     "dtype": (torch.dtype, lambda text: _DTYPES[text]),
     "device": (torch.device, torch.device),
@@ -42,7 +44,7 @@ TEXTS: dict[str, tuple[type, Any]] = {  # by name: a class whose objects a text 
     "time": (time, time.fromisoformat),
     "timedelta": (timedelta, lambda text: timedelta(microseconds=int(text))),
     "decimal": (Decimal, Decimal),
-    "fraction": (Fraction, lambda text: Fraction(*map(int, text.split("/")))),  # 1e999999999 takes for ever
+    "fraction": (Fraction, lambda text: Fraction(*map(int, text.split("/")))),  # parsing 1e999999999 takes forever
     "uuid": (UUID, UUID),
     "count": (itertools.count, lambda text: itertools.count(*(_counted(text) or ()))),
 }
@@ -73,7 +75,7 @@ def _text_name(kind: Any) -> str | None:
     return None
 
 
-MAX_STEPS = 10_000_000  # by which a counter is moved; a new one takes its place beyond
+MAX_STEPS = 10_000_000  # largest distance to advance an itertools.count; beyond it, a new one replaces it
 
 # conversion to atoms, tensors, and lists of these: [kind, content]
 
@@ -123,7 +125,7 @@ def leaf_size(value: Any) -> int:
 
 
 def stream_state(value: BytesIO | StringIO) -> tuple[Any, int]:
-    """Return the content and the position of a stream in memory; None: it is closed."""
+    """Return the content and the position of a stream in memory; the content of a closed stream is None."""
     return (None, 0) if value.closed else (value.getvalue(), value.tell())
 
 
@@ -132,7 +134,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any:  # noqa: PLR0911 - one a kind
-    """Return what `leaf_to_plain` converted, in `current` where this is possible.
+    """Return the object that `leaf_to_plain` converted: `current` with the saved content, or a new one.
 
     Args:
         plain: The converted leaf.
@@ -237,7 +239,7 @@ def _fill_stream(content: list[Any], current: Any) -> Any:
 
 
 def _counted(text: str) -> tuple[Any, ...] | None:
-    """Return start and step of `count(3, 2)`, where they are numbers."""
+    """Return the numbers in a text such as `count(3, 2)`, the start and the step; None if they are not numbers."""
     try:
         found = literal_eval(text.removeprefix("count"))
     except (ValueError, SyntaxError):
