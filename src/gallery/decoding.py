@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 
-def until(eos: int, tokens: Sequence[int]) -> list[int]:
-    """Return the tokens before the first `eos`."""
+def before_eos(tokens: Sequence[int], eos: int) -> list[int]:
+    """Return the tokens before the first `eos`, or all without one."""
     tokens = list(tokens)
     return tokens[: tokens.index(eos)] if eos in tokens else tokens
 
@@ -72,7 +72,7 @@ def beam_search(
         if done.all():
             break
     first = tokens.view(num_sources, num_beams, -1)[:, 0, 1:]
-    return [until(eos, sentence) for sentence in first.tolist()]
+    return [before_eos(sentence, eos) for sentence in first.tolist()]
 
 
 def book_bleu(guess: Sequence[Any], label: Sequence[Any], max_n: int) -> float:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from src.gallery.decoding import beam_search, book_bleu, until
+from src.gallery.decoding import beam_search, before_eos, book_bleu
 
 BOS, EOS, VOCAB, STEPS = 0, 1, 4, 3
 State = tuple[torch.Tensor, ...]
@@ -47,7 +47,7 @@ def test_a_wide_beam_finds_the_best_of_all_sentences(row: int) -> None:
     net, alpha = Table(6), 0.75
     best = max(every_sentence(), key=lambda sentence: likelihood(net, row, sentence) / len(sentence) ** alpha)
     found = beam_search(net, torch.arange(6)[:, None], torch.ones(6), BOS, EOS, STEPS, num_beams=64, alpha=alpha)
-    assert found[row] == until(EOS, best)
+    assert found[row] == before_eos(best, EOS)
 
 
 def test_one_beam_takes_the_most_likely_token_each_time() -> None:
@@ -56,7 +56,7 @@ def test_one_beam_takes_the_most_likely_token_each_time() -> None:
         tokens = [BOS]
         while len(tokens) <= STEPS and tokens[-1] != EOS:
             tokens.append(int(net.step(torch.tensor([tokens]), (torch.tensor([row]),))[0].argmax()))
-        assert found == until(EOS, tokens[1:])
+        assert found == before_eos(tokens[1:], EOS)
 
 
 def test_bleu_of_the_book() -> None:

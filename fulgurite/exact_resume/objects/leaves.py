@@ -33,9 +33,8 @@ ARRAYS = (np.ndarray, np.memmap)
 BUFFERS = (array, bytearray)
 STREAMS = (BytesIO, StringIO)
 _DTYPES = {str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
-TEXTS: dict[
-    str, tuple[type, Any]
-] = {  # kind of a leaf to its class, and the function that restores an object from its text
+# kind of a leaf to its class, and the function that restores an object from its text
+TEXTS: dict[str, tuple[type, Any]] = {
     "path": (PurePath, Path),
     "dtype": (torch.dtype, lambda text: _DTYPES[text]),
     "device": (torch.device, torch.device),

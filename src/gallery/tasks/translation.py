@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from src.gallery.decoding import beam_search, book_bleu, until
+from src.gallery.decoding import beam_search, before_eos, book_bleu
 from src.gallery.tasks.task import Task
 from src.models.metrics import ExampleMean
 
@@ -80,7 +80,7 @@ class Translation(Task):
         source, source_lengths, target, _ = batch
         translations = self.translate(source, source_lengths, target.shape[1])
         pairs = zip(translations, target.tolist(), strict=True)
-        scores = [book_bleu(until(self.eos, guess), until(self.eos, label), 2) for guess, label in pairs]
+        scores = [book_bleu(before_eos(guess, self.eos), before_eos(label, self.eos), 2) for guess, label in pairs]
         self.test_bleu.update(torch.tensor(scores))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[list[int]]:
