@@ -44,7 +44,8 @@ MODULES = (
     "lightning.pytorch.strategies", "lightning.pytorch.trainer.trainer", "torchvision.transforms",
     "torchvision.models", "torchmetrics.aggregation", "torchmetrics.classification", "torchmetrics.clustering",
     "torchmetrics.nominal", "torchmetrics.regression", "torchmetrics.retrieval", "torchmetrics.segmentation",
-    "torchmetrics.wrappers", "torchmetrics.collections",
+    "torchmetrics.wrappers", "torchmetrics.collections", "torchmetrics.image.psnr", "torchmetrics.image.ssim",
+    "torchmetrics.text.bleu", "torchmetrics.text.cer", "torchmetrics.text.perplexity", "torchmetrics.text.wer",
 )  # fmt: skip
 # Functions, and types of the standard library: none has an effect beside its result.
 _OF_PACKAGES = {

@@ -16,6 +16,7 @@ from fulgurite.trust.walk import HARMLESS, canonical, expand, inlined, last_part
 _FILES = re.compile(r"(^|_)(dir|dirs|path|paths|dirpath|file|files|folder|root|location|filename|repo)$|^ckpt_path$")
 _WRITTEN = re.compile(r"(^|_)(dirpath|save_dir|default_root_dir|log_dir|output_dir|sub_dir|artifact_location|repo)$")
 _NAMES = re.compile(r"(^|_)(filename|file|name|version|prefix)$")  # a plain name is no path
+_METRIC = re.compile(r"\{[^{}]*\}")  # val/loss in the file name of a checkpoint
 _SERVER = re.compile(r"(^|_)(uri|urls?|hosts?|hostname|endpoint|address|server|mirrors?|proxy|entity|workspace)$")
 _ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[\\/]")
@@ -113,7 +114,7 @@ class Rules:
             return "" if self._is_trusted_address(text) else "names an address, which trust does not list"
         if _has_parent(text):
             return "leaves its folder with `..`"
-        is_path = _FILES.search(last) and ("/" in text or not _NAMES.search(last))
+        is_path = _FILES.search(last) and ("/" in _METRIC.sub("", text) or not _NAMES.search(last))
         # of a class whose first argument is a folder, or that joins a name to its folder
         is_first, is_name = ((last == "_args_" and not key.startswith(READERS)), bool(_NAMES.search(last)))
         if _ABSOLUTE.match(text) or is_path or is_first:

@@ -289,9 +289,11 @@ model:
   net: {_target_: src.models.nets.dense.SimpleDenseNet, lin1_size: 8}
   optimizer: {_target_: torch.optim.AdamW, lr: 0.01}
   scheduler: {_target_: torch.optim.lr_scheduler.StepLR, step_size: 2}
+  metric: {_target_: torchmetrics.text.Perplexity}
+  metrics: [{_target_: torchmetrics.image.PeakSignalNoiseRatio}, {_target_: torchmetrics.F1Score, task: binary}]
 callbacks:
   timer: {_target_: lightning.pytorch.callbacks.Timer, duration: {hours: 1}}
-  model_checkpoint: {dirpath: "${paths.output_dir}/checkpoints", filename: "epoch_{epoch:03d}"}
+  model_checkpoint: {dirpath: "${paths.output_dir}/checkpoints", filename: "epoch_{epoch:03d}-{val/acc:.2f}"}
 logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dir: "${paths.output_dir}", name: csv}}
 trainer: {strategy: {_target_: lightning.pytorch.strategies.SingleDeviceStrategy, device: cpu}}
 data: {data_dir: "${paths.data_dir}/mnist", augment: {_target_: src.data.augment.RandomShift}}
