@@ -146,15 +146,17 @@ def prove(
         raise UserError("seed=null: no two unseeded runs are equal. Set a number, e.g. seed=1.")
     folder.mkdir(parents=True, exist_ok=True)
     prover = Prover(overrides, folder, start or start_process, cfg.get("callbacks") or {})
-    later = len(kill_at) + (NUM_CONTROLS if control else 0)
+    num_controls = NUM_CONTROLS if control else 0
     controls = f", and {NUM_CONTROLS} controls without exact resume" if control else ""
-    print(f"{1 + later} trainings: a reference, {len(kill_at)} that are killed and resumed{controls}", flush=True)
+    num_runs = 1 + len(kill_at) + num_controls
+    print(f"{num_runs} trainings: a reference, {len(kill_at)} that are killed and resumed{controls}", flush=True)
     start_time = time.monotonic()
     reference = prover.run_reference("reference")
     seconds = time.monotonic() - start_time
+    steps = find_steps(reference, kill_at)
+    later = len(steps) + num_controls
     estimate = f"the other {later} take about {format_duration(later * seconds)}"
     print(f"reference: took {format_duration(seconds)}; {estimate}", flush=True)
-    steps = find_steps(reference, kill_at)
     proofs = [prover.run_killed(point, step, reference) for point, step in steps.items()]
     return [*proofs, *_run_controls(prover, reference, int(seed))] if control else proofs
 
@@ -202,6 +204,8 @@ def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
     # the epoch before was saved, then every third step: two steps lie between the first such save and this kill
     named["between"] = min(first + 2 * STEPS_BETWEEN - 1, last)
     found = {point: named[point] if point in named else int(point) for point in kill_at}
+    if len(epochs) == 1 and len(found) > 1 and found.pop("next", None) is not None:
+        print("next: left out, since the run has one epoch", flush=True)
     for point, step in found.items():
         if not 1 <= step <= end:
             raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.proof.cli import find_steps, main, prove
+from fulgurite.exact_resume.proof.cli import KILL_POINTS, find_steps, main, prove
 from fulgurite.exact_resume.proof.examples import diff_examples
 
 Batches = Sequence[Mapping[str, Sequence[str]]]
@@ -88,6 +88,16 @@ def test_a_run_is_killed_between_two_saves_with_a_row_in_between(tmp_path: Path)
     run = _run(tmp_path, epoch, epoch, epoch)
     # saved after steps 8, 11 and 14; rows of steps 12 and 13 follow the save that the run resumes from
     assert find_steps(run, ["between"]) == {"between": 14}
+
+
+def test_a_run_of_one_epoch_is_killed_at_the_steps_that_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path, _batches(*"abcd"))
+    assert find_steps(run, KILL_POINTS) == {"first": 1, "middle": 2, "last": 4, "between": 4}
+    assert capsys.readouterr().out == "next: left out, since the run has one epoch\n"
+    with pytest.raises(UserError, match="--kill-at=next: step 5 is not one of the 4 steps in 1 epochs"):
+        find_steps(run, ["next"])
 
 
 def test_an_unseeded_run_is_refused(tmp_path: Path) -> None:
