@@ -27,6 +27,7 @@ from typing import Any
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
+from fulgurite.core.redact import known
 from fulgurite.terminal.color_handler import wrapped
 from fulgurite.terminal.status_line import ERASE_LINE, shows_status_line
 
@@ -207,6 +208,13 @@ class IgnoreInWorker:
         signal.signal(signal.SIGTERM, _ignore_once)
         if self.inner is not None:
             self.inner(worker_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_worker, (self.inner, known)  # a worker that is spawned composes no config
+
+
+def _in_worker(inner: Callable[[int], Any] | None, _: object) -> IgnoreInWorker:
+    return IgnoreInWorker(inner)
 
 
 def _ignore_once(number: int, _: FrameType | None) -> None:

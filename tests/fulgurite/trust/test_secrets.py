@@ -6,6 +6,7 @@ import html
 import io
 import json
 import logging
+import pickle
 import re
 import shlex
 import sys
@@ -37,6 +38,7 @@ from fulgurite.reporting.best_config import experiment_text
 from fulgurite.resume.config_diff import diff_configs
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.search.space import read_space
+from fulgurite.shutdown.signals import IgnoreInWorker
 from fulgurite.trust.secrets import guard_output, watch_secrets
 from tests.support.cli import run_cli
 from tests.support.compose import with_file
@@ -256,6 +258,16 @@ def test_a_guarded_stream_is_a_stream() -> None:
     sys.stdout.writelines(["a", "CANARY-lines"])
     assert stream.getvalue() == "***a***"
     assert sys.stdout.isatty() is False
+
+
+def test_a_spawned_worker_knows_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fulgurite.shutdown.signals.known", redact.known)
+    register_secret("CANARY-in-a-worker")
+    pickled = pickle.dumps(IgnoreInWorker(None))
+    monkeypatch.setattr(redact, "known", redact._KnownSecrets())
+    assert hide_secrets("CANARY-in-a-worker") == "CANARY-in-a-worker"
+    assert isinstance(pickle.loads(pickled), IgnoreInWorker)  # noqa: S301 - made above
+    assert hide_secrets("CANARY-in-a-worker") == "***"
 
 
 def test_a_secret_is_hidden_where_a_line_is_broken_at_its_spaces() -> None:
