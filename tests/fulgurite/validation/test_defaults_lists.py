@@ -83,6 +83,6 @@ def test_an_experiment_chooses_its_optimizer_and_schedule(tmp_path: Path) -> Non
     options = with_file(tmp_path, "experiment/ours.yaml", f"{text}model: {{optimizer: {{lr: 0.5}}}}\n")
     optimizer = compose([*options, "experiment=ours"]).model.optimizer
     assert (optimizer._target_, optimizer.lr) == ("src.models.optimizers.Yogi", 0.5)
-    optimizer = compose([*options, "experiment=ours", "optimizer=adam"]).model.optimizer
-    assert (optimizer._target_, optimizer.lr) == ("torch.optim.Adam", 0.01)
-    assert findings(*options, "experiment=ours", "optimizer=adam") == []
+    optimizer = compose([*options, "experiment=ours", "optimizer=rmsprop"]).model.optimizer
+    assert (optimizer._target_, optimizer.lr) == ("torch.optim.RMSprop", 0.01)
+    assert findings(*options, "experiment=ours", "optimizer=rmsprop") == []
