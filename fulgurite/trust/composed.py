@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -112,9 +113,9 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
 
     for key in ("max_epochs", "min_epochs", "max_steps", "min_steps"):
         value = _value(cfg, f"trainer.{key}")
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer() and key == "max_epochs":
             yield f"trainer.{key}={value:g}: is not a whole number for Lightning. Write it without point and exponent."
-        elif isinstance(value, int) and value > MOST_STEPS:
+        elif isinstance(value, (int, float)) and MOST_STEPS < value < math.inf:
             yield f"trainer.{key}={value:.3g}: is more than any run takes. Set -1 for no limit."
     for key, value in leaves(_node(cfg, "data"), "data"):
         resolved = _value(cfg, key) if last_part(key) == "num_workers" and value is not None else None

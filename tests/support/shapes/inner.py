@@ -95,7 +95,7 @@ class Growing:
     def __iter__(self) -> Iterator[list[int]]:
         left = torch.randperm(ROWS).tolist()
         while left:
-            size = 4 + self.drawn // 4
+            size = 2 + self.drawn // 16
             self.drawn += 1
             yield left[:size]
             left = left[size:]
