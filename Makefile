@@ -25,8 +25,8 @@ train: venv ## train: make train ARGS="experiment=example trainer.max_epochs=20"
 eval: venv ## score a checkpoint: make eval ARGS="ckpt_path=/path/to.ckpt"
 	$(PY) src/eval.py $(ARGS)
 
-test: venv ## run the tests that are fast, on up to 4 cores: make test ARGS="-k layers"
-	$(PY) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+test: venv ## run the tests that are fast, in 3 processes: make test ARGS="-k layers"
+	$(PY) -m pytest -m "not slow" -n 3 --dist loadfile $(ARGS)
 
 test-full: venv ## run all tests
 	$(PY) -m pytest $(ARGS)

@@ -31,11 +31,12 @@ class StepLog(Callback):
         self._has_monitor = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note whether another callback logs the learning rates, and whether the first step is logged."""
+        """Note whether another callback logs the learning rates; the hooks of the first batch are called."""
         self._has_monitor = any(isinstance(callback, LearningRateMonitor) for callback in vars(trainer)["callbacks"])
         if type(self) is StepLog:  # the hooks of a subclass may do more
             call_after_batch(trainer, self, partial(self._set_hooks, trainer))
-            self._set_hooks(trainer)
+            for name in NO_HOOKS:  # a resume restores the settings of the trainer later
+                vars(self).pop(name, None)
 
     def _set_hooks(self, trainer: Trainer) -> None:
         """Let Lightning call the hooks in logged steps only: it opens a profiler context at each call."""

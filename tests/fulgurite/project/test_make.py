@@ -67,7 +67,7 @@ def test_help_is_the_default_and_lists_every_target() -> None:
     [
         ("train", ".venv/bin/python src/train.py a=1 b=[x,y]"),
         ("eval", ".venv/bin/python src/eval.py a=1 b=[x,y]"),
-        ("test", '.venv/bin/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile a=1 b=[x,y]'),
+        ("test", '.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile a=1 b=[x,y]'),
         ("test-full", ".venv/bin/python -m pytest a=1 b=[x,y]"),
         ("bench", ".venv/bin/python scripts/bench/run.py a=1 b=[x,y]"),
     ],
