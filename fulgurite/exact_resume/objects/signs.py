@@ -11,6 +11,7 @@ import torch
 
 from fulgurite.exact_resume.objects.generator_states import SOURCES, generator_state, state_bytes
 from fulgurite.exact_resume.objects.leaves import STREAMS, leaf_to_plain, stream_state
+from fulgurite.exact_resume.objects.read_only import is_read_only
 
 MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
 NUM_COLUMNS = 512  # of the table in which their words are summed
@@ -36,7 +37,9 @@ class LargeSign:
 def leaf_sign(value: Any, *, thorough: bool) -> Any:
     """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
     if isinstance(value, torch.Tensor):
-        return (*_tensor_sign(value.detach(), thorough=thorough), value.is_leaf and value.requires_grad)
+        fixed = is_read_only(value)  # a sample tells two files apart
+        sign = _tensor_sign(value.detach(), thorough=thorough and not fixed, sampled=fixed)
+        return (*sign, value.is_leaf and value.requires_grad)
     if isinstance(value, np.ndarray):
         return _array_sign(value, thorough=thorough)
     if isinstance(value, STREAMS):
@@ -51,13 +54,13 @@ def digest(content: Any) -> int:
     return hash(bytes(content))
 
 
-def _tensor_sign(value: torch.Tensor, *, thorough: bool) -> tuple[Any, ...]:
+def _tensor_sign(value: torch.Tensor, *, thorough: bool, sampled: bool = False) -> tuple[Any, ...]:
     head = (str(value.dtype), tuple(value.shape), value.device.type)
     if value.layout is torch.sparse_coo:
         return *head, *(_tensor_sign(part, thorough=thorough) for part in (value._indices(), value._values()))
     if value.layout is not torch.strided or value.is_meta or value.is_quantized:
         return head
-    if value.nbytes <= MAX_HASHED_BYTES:
+    if value.nbytes <= MAX_HASHED_BYTES and not sampled:
         return *head, digest(_bytes_of(value))
     positions = torch.linspace(0, value.numel() - 1, NUM_SAMPLED, dtype=torch.float64).long().to(value.device)
     sample = digest(_bytes_of(value.reshape(-1)[positions])), 0 if value.is_inference() else value._version

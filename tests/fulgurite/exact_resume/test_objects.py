@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 import random
+import sys
+import warnings
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,7 +27,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
+from fulgurite.exact_resume.objects.read_only import is_read_only
 from fulgurite.exact_resume.objects.restoring import Restorer
+from fulgurite.exact_resume.objects.signs import NUM_SAMPLED, _bytes_of, leaf_sign
 from fulgurite.exact_resume.objects.walk import Known, Walk, fingerprint, scan
 
 
@@ -410,3 +415,22 @@ def test_a_loss_with_its_graph_is_saved_without_it() -> None:
     loss = torch.ones(1, requires_grad=True).sum() * 2
     values = resumed(lambda: {"a": []}, lambda values: values["a"].append(loss)).values
     assert not values["a"][0].requires_grad
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_tensor_of_a_file_that_is_only_read_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "pixels"
+    path.write_bytes(bytes(range(256)) * 8192)  # 2 MiB
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch: the array is not writable
+        fixed = torch.from_numpy(np.memmap(path, np.uint8, mode="r"))
+    private = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
+    assert is_read_only(fixed)
+    assert not is_read_only(private)
+    assert not is_read_only(torch.zeros(2**21, dtype=torch.uint8))
+    before = leaf_sign(private, thorough=True)
+    private[77] += 1
+    assert leaf_sign(private, thorough=True) != before
+    with patch("fulgurite.exact_resume.objects.signs._bytes_of", wraps=_bytes_of) as read:
+        leaf_sign(fixed, thorough=True)
+    assert [call.args[0].numel() for call in read.call_args_list] == [NUM_SAMPLED]
