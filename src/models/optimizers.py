@@ -52,11 +52,11 @@ class Yogi(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        grad = parameter.grad.add(parameter, alpha=group["weight_decay"]) if parameter.grad is not None else parameter
+    def _update(self, parameter: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]) -> None:
+        grad = grad.add(parameter, alpha=group["weight_decay"])
         state = self.state[parameter]
         if not state:
             state["step"] = 0
