@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -28,9 +29,7 @@ class AlexNet(nn.Sequential):
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:
-        def pool() -> nn.Module:
-            return nn.MaxPool2d(3, stride=2)
-
+        pool = partial(nn.MaxPool2d, 3, stride=2)
         super().__init__(
             OrderedDict(
                 conv1=nn.Sequential(nn.Conv2d(in_channels, 96, 11, stride=4, padding=1), nn.ReLU(), pool()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import nn
@@ -52,9 +53,7 @@ class GoogLeNet(nn.Sequential):
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:
-        def pool() -> nn.Module:
-            return nn.MaxPool2d(3, stride=2, padding=1)
-
+        pool = partial(nn.MaxPool2d, 3, stride=2, padding=1)
         super().__init__(
             OrderedDict(
                 block1=nn.Sequential(nn.Conv2d(in_channels, 64, 7, stride=2, padding=3), nn.ReLU(), pool()),
