@@ -45,7 +45,7 @@ bench: venv ## measure speed against a plain loop: logs/bench/
 gallery: venv ## write docs/gallery.md from the recorded results
 	$(PY) scripts/gallery.py page
 
-gallery-run: venv ## train what of the gallery fits 2 CPU cores, and record the results
+gallery-run: venv ## train the entries of the gallery that fit 2 CPU cores, and record the results
 	$(PY) scripts/gallery.py run $(ARGS)
 	$(PY) scripts/gallery.py page
 

@@ -4,7 +4,7 @@
     python scripts/gallery.py page             write docs/gallery.md and the heads of configs from docs/gallery.json
     python scripts/gallery.py schedules        draw configs/scheduler in logs/gallery/schedules.png
 
-The runs lie in logs/gallery/. Each entry states the band of the book's results that it has to meet.
+The runs lie in logs/gallery/. Each entry states the range that its results are required to lie in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START, END = "<!-- made by scripts/gallery.py -->", "<!-- end -->"
 
 @dataclass(frozen=True)
 class Band:
-    """What a metric has to be.
+    """Range that a metric is required to lie in.
 
     Args:
         metric: Column of metrics.csv.
@@ -74,7 +74,7 @@ class Entry:
         section: Of the book.
         overrides: Of the command, after `python src/train.py`.
         book: The number that the book prints.
-        bands: What the measured numbers have to be. Empty: not run on 2 cores.
+        bands: Required ranges of the measured numbers. Empty: not run on 2 cores.
         seeds: One run each.
         picture: File of the run directory that the page shows.
     """
@@ -213,7 +213,7 @@ def page() -> str:
     """Return the table of the page."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     lines = [
-        "| book | system | overrides | the book's result | has to be | measured | minutes |",
+        "| book | system | overrides | the book's result | required | measured | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in ENTRIES:
