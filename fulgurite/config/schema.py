@@ -18,7 +18,7 @@ class Extras:
     enforce_tags: bool = True
     find_nan: bool = False
     print_config: bool | Literal["full"] = True
-    allowed_targets: list[str] = field(default_factory=list)  # packages that are refused otherwise
+    allowed_targets: list[str] = field(default_factory=list)  # modules that are refused otherwise
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def _rejection(found: Any, more: Sequence[str]) -> str:
     """Return why the object may not be called from a config, or an empty string."""
     owner = getattr(found, "__module__", None)
     if owner is None:  # a bound method: use its class
-        owner = getattr(type(getattr(found, "__self__", found)), "__module__", "")
+        holder = getattr(found, "__self__", found)
+        owner = (holder if isinstance(holder, type) else type(holder)).__module__
     name = f"{owner}.{getattr(found, '__qualname__', type(found).__qualname__)}"
     if isinstance(found, ModuleType):
         name = found.__name__

@@ -1,37 +1,28 @@
 """Which objects a config may name: a foreign one by the place of the `_target_` and the type of the object found.
 
-A deny-list holds for the configs of the project, so that a pasted snippet does not run commands or pickles.
+A short deny-list holds for the configs of the project, so that a pasted snippet does not run commands or pickles. It is
+no defence: they may name any other object that is installed.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from fulgurite.trust.walk import last_part, leaves, look_up
 
-# A config may name whatever is installed, and what is below src. These run code, commands or pickles that are not.
+_TYPES = "bool complex dict float frozenset int list set slice str tuple"
+# A config of the project may name all but these, which run commands or code of a pasted snippet, or unpickle.
 REFUSED = (
-    "torch.hub", "torch.serialization", "torch.package", "torch.utils.cpp_extension", "torch.utils.model_zoo",
-    "torch.utils._", "torch.jit._serialization", "numpy.load", "numpy.ctypeslib", "numpy.f2py", "pandas.read_pickle",
-    "pandas.io.pickle", "psutil.Popen", "hydra", "fulgurite", "IPython", "ipykernel", "nbclient", "nbconvert", "pip",
-    "setuptools", "pkg_resources", "pytest", "_pytest", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "fabric",
-    "paramiko", "execnet", "cloudpickle", "dill", "joblib", "submitit", "ray", "dask", "numba", "cffi", "yaml", "sympy",
-    "numexpr", "torch._dynamo", "torch._inductor",
+    "os", "posix", "nt", "subprocess", "pty", "builtins", "io", "_io", "importlib", "runpy", "code", "shutil", "pickle",
+    "_pickle", "marshal", "shelve", "ctypes", "_ctypes", "torch.hub", "torch.package", "torch.serialization",
+    "torch.jit._serialization", "torch.utils.cpp_extension", "cloudpickle", "dill", "hydra", "fulgurite",
 )  # fmt: skip
-ALLOWED = ("fulgurite.callbacks", "fulgurite.exact_resume.proof.probe")  # below what REFUSED names
-# Of the standard library, a config may name these and what is below the modules.
-STDLIB = frozenset(
-    f"builtins.{name}"
-    for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str", "tuple")
-) | {
-    "functools.partial", "pathlib.Path", "pathlib.PurePath", "random.Random", "types.SimpleNamespace",
-    "pathlib._local.Path", "pathlib._local.PurePath",  # the names of these in Python 3.13
-}  # fmt: skip
-STDLIB_MODULES = ("collections", "datetime", "decimal", "fractions", "math")
+ALLOWED = (  # below what REFUSED names
+    "fulgurite.callbacks", "fulgurite.exact_resume.proof.probe", *(f"builtins.{name}" for name in _TYPES.split()),
+)  # fmt: skip
 LOOKUPS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")  # of what `path` names
 # Packages whose import runs nothing of an attacker, and the modules of them whose classes may be named. Left out are
 # classes that read files, open connections or unpickle: datasets to download, loggers with a server, checkpoint IO.
@@ -52,7 +43,7 @@ _OF_PACKAGES = {
     "torch.nn.functional": "relu gelu silu elu leaky_relu softmax log_softmax sigmoid tanh softplus cross_entropy "
     "mse_loss l1_loss nll_loss binary_cross_entropy_with_logits huber_loss",
     "torch": "relu sigmoid tanh",
-    "builtins": "bool complex dict float frozenset int list set slice str tuple",
+    "builtins": _TYPES,
     "collections": "OrderedDict",
     "datetime": "timedelta",
     "fulgurite.callbacks": "progress_bar model_summary",
@@ -137,10 +128,7 @@ def is_target(content: Any, key: str) -> bool:
 
 def rejection_of(name: str, more: Sequence[str]) -> str:
     """Return why configs may not call the object of a name, unless the project allows `more`; else an empty string."""
-    is_refused = is_within(name, REFUSED) and not is_within(name, ALLOWED)
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        is_refused = name not in STDLIB and not is_within(name, STDLIB_MODULES)
-    if is_refused and not is_within(name, more):
+    if is_within(name, REFUSED) and not is_within(name, (*ALLOWED, *more)):
         return (
             f"is {name}, which configs may not call: it could run code that is not installed. "
             "Name a class of src or of an installed package, or call it from a function in src"

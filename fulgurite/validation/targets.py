@@ -15,7 +15,7 @@ from fulgurite.config.target_policy import problem_of
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.core.project import project_root
-from fulgurite.trust.targets import LOOKUPS, STDLIB, STDLIB_MODULES, rejection_of
+from fulgurite.trust.targets import LOOKUPS, rejection_of
 from fulgurite.validation.explanations.known_values import explain_known
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.annotations import Match, choices, contradicts_default, describe, match, rejects
@@ -68,6 +68,9 @@ RANGES: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, "-1 (no limit) or more")),
     **dict.fromkeys(("save_top_k", "max_depth"), (-1, "-1 (all) or more")),
 }  # fmt: skip
+
+# modules of Python itself that a config names; a typo means none of the others
+STDLIB = {"builtins", "collections", "datetime", "decimal", "fractions", "functools", "math", "pathlib", "random"}
 
 # classes of version 0.1.0 that are in the library now
 MOVED = {
@@ -177,8 +180,7 @@ def _explain_not_found(found: NotFound, target: str) -> str:
         import pkgutil
 
         packages = {module.name for module in pkgutil.iter_modules()} | {"src", "fulgurite"}
-        nameable = {*STDLIB_MODULES, *(name.partition(".")[0] for name in STDLIB)}
-        near = did_you_mean(found.missing, sorted(packages - sys.stdlib_module_names | nameable))
+        near = did_you_mean(found.missing, sorted(packages - sys.stdlib_module_names | STDLIB))
         return f"there is no package {found.missing!r}{near or '. Install it or correct the name'}"
     if not found.missing:
         return f"{found.holder} is a module. Name a class or a function in it"

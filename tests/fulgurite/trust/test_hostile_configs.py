@@ -199,6 +199,13 @@ def test_a_foreign_config_steers_nothing_beside_the_training(text: str, tmp_path
     refused(tmp_path, text)
 
 
+@pytest.mark.parametrize("target", ["sympy.lambdify", "yaml.safe_load", "operator.itemgetter"])
+def test_only_a_trusted_config_names_any_installed_package(target: str, tmp_path: Path) -> None:
+    text = FORMS["plain"].format(target)
+    refused(tmp_path, text)
+    check_targets(_composed(tmp_path, text, f"trust=[{tmp_path}/foreign]"))
+
+
 def test_an_empty_own_config_leaves_the_values_below_it_foreign(tmp_path: Path) -> None:
     text = "defaults: [_self_, {/callbacks@model.net: none}]\nmodel: {net: {_target_: torch.utils.collect_env.run}}"
     cfg = _composed(tmp_path, text)

@@ -171,7 +171,7 @@ def test_what_needs_no_torch_is_refused_before_it_is_imported(name: str) -> None
     "overrides",
     [
         ["trainer.accelerator=npu"],  # a package may register it
-        ["+callbacks.mine={_target_: yaml.safe_load, stream: x}", "extras.allowed_targets=[yaml]"],
+        ["+callbacks.mine={_target_: shutil.copy, src: x, dst: y}", "extras.allowed_targets=[shutil]"],
         ["+model.net.extra={_target_: collections.OrderedDict}", "model.net._target_=torch.nn.Identity"],
     ],
 )
