@@ -41,11 +41,15 @@ def test_each_of_your_configs_composes(tmp_path: Path) -> None:
         # a folder in a group is a group of its own, or part of the file's name; a group that the template does not have
         # is added; a file may refer to keys of another one
         group, name = path.parent.relative_to(CONFIGS).as_posix(), path.relative_to(CONFIGS).with_suffix("").as_posix()
-        forms = {f"{group}={path.stem}": group, "{}={}".format(*name.split("/", 1)): name.split("/")[0]}
+        forms = {"{}={}".format(*name.split("/", 1)): name.split("/")[0], f"{group}={path.stem}": group}
         words = [f"{'' if first in GROUPS else '+'}{word}" for word, first in forms.items()]
-        errors = [_error_of(word, tmp_path) for word in words]
-        if all(errors):
-            refused[words[0]] = errors[0]
+        errors = dict[str, str]()
+        for word in words:
+            if not (error := _error_of(word, tmp_path)):
+                break
+            errors[word] = error
+        else:
+            refused |= errors
     assert refused == {}
 
 
