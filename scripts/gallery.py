@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
 LOGS = ROOT / "logs/gallery"
 RECORD = ROOT / "docs/gallery.json"
 PAGE = ROOT / "docs/gallery.md"
@@ -297,4 +296,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # for the schedules of src
     sys.exit(main(sys.argv[1:]))
