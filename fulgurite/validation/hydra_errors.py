@@ -25,7 +25,7 @@ from fulgurite.validation.explanations.defaults_lists import (
     explain_defaults,
     is_unlisted,
 )
-from fulgurite.validation.explanations.group_options import explain_list, groups_of, options_of, single
+from fulgurite.validation.explanations.group_options import configs_of, explain_list, groups_of, single
 from fulgurite.validation.overrides import describe_override
 
 # RecursionError: of a config that includes itself
@@ -66,7 +66,7 @@ def _offending_override(
 ) -> Override | None:  # fmt: skip
     """Return the group override that caused the error: the message names it, or its removal fixes the error."""
     for group in groups:
-        if any(f"{group.key_or_group}/{option}" in message for option in options_of(group) or ()):
+        if any(config in message for config in configs_of([group])):
             return group
     for group in groups:
         texts = [*fixed, *chosen([other for other in groups if other is not group], repository)]
@@ -119,9 +119,8 @@ def _explain_conflict(message: str, repository: IConfigRepository) -> tuple[str,
 def _place(word: str | None, message: str, repository: IConfigRepository, groups: Sequence[Override]) -> str:
     """Return the line that contains `word` in a file chosen on the command line or named by Hydra."""
     blamed = blamed_config(message)
-    named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
     last = (word or "").rpartition("/")[2]
-    for config in [*reversed(named), *([blamed] if blamed else [])]:
+    for config in [*reversed(configs_of(groups)), *([blamed] if blamed else [])]:
         file = file_of(config, repository.get_sources())
         if file is None:
             continue

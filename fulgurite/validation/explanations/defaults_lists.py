@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from fulgurite.compat.hydra import IConfigRepository
 from fulgurite.config.changes import parents_of
 from fulgurite.config.origins import file_of, read_yaml, shown_path
-from fulgurite.validation.explanations.group_options import groups_of, options_of
+from fulgurite.validation.explanations.group_options import configs_of, groups_of, options_of
 
 PACKAGE = "# @package _global_"
 HEADER = re.compile(r"#\s*@package\s+(\S+)")
@@ -114,9 +114,8 @@ def explain_defaults(
 ) -> Iterator[tuple[str, str]]:
     """Yield place and rule of an entry of a defaults list that lacks `override`, a slash or the package of its file."""
     blamed = blamed_config(message)
-    named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
     several = re.search(r"Multiple values for ([^\s.]+)\. To override a value use 'override [^:]+: (.*)'", message)
-    for config in dict.fromkeys([*([blamed] if blamed else []), *reversed(named)]):
+    for config in dict.fromkeys([*([blamed] if blamed else []), *reversed(configs_of(groups))]):
         if (file := file_of(config, repository.get_sources())) is None:
             continue
         text = file.read_text(encoding="utf-8")
@@ -152,9 +151,8 @@ def blamed_config(message: str) -> str | None:
 
 def explain_cycle(repository: IConfigRepository, groups: Sequence[Override]) -> str | None:
     """Return the line about an entry through which a config includes itself; None without one."""
-    named = [f"{group.key_or_group}/{option}" for group in groups for option in options_of(group) or ()]
     names = repository.get_group_options("", results_filter=ObjectType.CONFIG)
-    found = (_cycle(config, [], repository) for config in [*named, *names])
+    found = (_cycle(config, [], repository) for config in [*configs_of(groups), *names])
     cycle = next((trail for trail in found if trail), None)
     if cycle is None:
         return None

@@ -27,6 +27,11 @@ def options_of(override: Override) -> list[str] | None:
     return [str(option) for option in (value if isinstance(value, list) else [value])]
 
 
+def configs_of(overrides: Sequence[Override]) -> list[str]:
+    """Return the configs that overrides of groups name, `<group>/<option>` each."""
+    return [f"{override.key_or_group}/{option}" for override in overrides for option in options_of(override) or ()]
+
+
 def groups_of(repository: IConfigRepository) -> list[str]:
     """Return the top-level groups of all config sources."""
     return repository.get_group_options("", results_filter=ObjectType.GROUP)
