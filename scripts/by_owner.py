@@ -4,8 +4,8 @@
     python scripts/by_owner.py --write                       write the list of shipped files, at a release only
 
 A file that the list lacks is yours, and so is one that you edited. FILE is a path or a pattern of git, e.g. 'src/*.py'.
-An empty COMMAND runs nothing. The list is that of the last release: a file that was added or changed since is held to
-less until the next one. With HOUSE=1 every file that git tracks counts as shipped: for changes to the template.
+An empty COMMAND runs nothing. The list is that of the last release: a file that was added or changed since counts as
+yours until the next one. With HOUSE=1 every file that git tracks counts as shipped: for changes to the template.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def print_error(error: FulguriteError) -> None:
 
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
-        said = [(f"error: {line}", logging.ERROR) for line in hide_secrets(str(error)).splitlines()]
-        for text, level in [*said, *((f"info: {line}", logging.INFO) for line in take_messages())]:
+        lines = [(f"error: {line}", logging.ERROR) for line in hide_secrets(str(error)).splitlines()]
+        for text, level in [*lines, *((f"info: {line}", logging.INFO) for line in take_messages())]:
             shown = colored(wrapped(text) if sys.stderr.isatty() else text, level, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

@@ -51,8 +51,8 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     try:
         signals.check()
         # rank 0 names an exit of another rank
-        is_reported = reported_exit(partial(_report_exit, record)) if rank() == 0 else nullcontext()
-        with warnings.catch_warnings(), is_reported:
+        exit_report = reported_exit(partial(_report_exit, record)) if rank() == 0 else nullcontext()
+        with warnings.catch_warnings(), exit_report:
             require_tags(cfg)
             record.write(tags=tag_names(cfg))
             yield record
