@@ -18,7 +18,7 @@ from fulgurite.config.schema import Extras, read_settings
 from fulgurite.config.view import MISSING, RUNTIME, ConfigView, is_interpolation
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
-from fulgurite.trust.sources import noted
+from fulgurite.trust.sources import foreign_parts
 from fulgurite.trust.targets import LOOKUPS, is_within, object_problem, rejection_of
 from fulgurite.trust.walk import join
 
@@ -32,7 +32,7 @@ def check_targets(cfg: DictConfig, key: str = "", foreign: Mapping[str, str] | N
         foreign: Path of each target that is not of this project, and its file; None: as composed.
     """
     more, view = read_settings(cfg, Extras).allowed_targets, ConfigView(cfg)
-    findings, foreign = [], noted()["targets"] if foreign is None else foreign
+    findings, foreign = [], foreign_parts()["targets"] if foreign is None else foreign
     parts = [key] if key else list(view.written)
     for path, block in chain.from_iterable(_blocks(cfg, view.written[part], part) for part in parts):
         name = "path" if block["_target_"] in LOOKUPS else "_target_"

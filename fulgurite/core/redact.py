@@ -78,14 +78,14 @@ class _KnownSecrets:
         return _learn, (self.values, self.on_new)  # a spawned rank composes no config
 
 
-known = _KnownSecrets()
+known_secrets = _KnownSecrets()
 
 
 def _learn(values: Mapping[str, bool], on_new: list[Callable[[], None]]) -> _KnownSecrets:
-    known.on_new += [notify for notify in on_new if notify not in known.on_new]
+    known_secrets.on_new += [notify for notify in on_new if notify not in known_secrets.on_new]
     for value, certain in values.items():
-        known.add(value, certain=certain)
-    return known
+        known_secrets.add(value, certain=certain)
+    return known_secrets
 
 
 def _compiled(values: Iterable[str]) -> re.Pattern[str] | None:
@@ -103,7 +103,7 @@ def register_secret(value: object, *, certain: bool = True) -> None:
     Example:
         >>> register_secret(requests.get(vault).text)
     """
-    known.add(str(value), certain=certain)
+    known_secrets.add(str(value), certain=certain)
 
 
 def register_variable(name: str, value: str) -> None:
@@ -119,7 +119,7 @@ def register_variable(name: str, value: str) -> None:
 
 def hide_secrets(text: str, *, certain: bool = False) -> str:
     """Return a text with `***` for known values; with `certain` only for those that no ordinary word equals."""
-    pattern = known.certain if certain else known.pattern
+    pattern = known_secrets.certain if certain else known_secrets.pattern
     return text if pattern is None else pattern.sub(MASK, text)
 
 

@@ -27,7 +27,7 @@ from fulgurite.engine.oom_retry import run_with_backoff
 from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
-from fulgurite.trust.sources import noted
+from fulgurite.trust.sources import foreign_parts
 
 log = RankedLogger(__name__)
 Task = Callable[[DictConfig], dict[str, float]]
@@ -69,7 +69,7 @@ class EntryPoint:
         """
         gc.enable()
         guard_log_files()
-        if folders := noted()["folders"]:
+        if folders := foreign_parts()["folders"]:
             log.info("reads configs that are not of this project: %s", ", ".join(folders))
         try:
             with isolated_job() if is_sweep_job() else nullcontext():

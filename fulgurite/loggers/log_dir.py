@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from fulgurite.core.redact import known
+from fulgurite.core.redact import known_secrets
 
 
 def set_log_dir(trainer: Trainer, folder: str | Path) -> None:
@@ -33,7 +33,7 @@ class _InRunDirectory(Trainer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle finds no module for a class that is made at run time: a spawned process makes it again
-        return _restore, (self.original_class, vars(self).copy(), known)
+        return _restore, (self.original_class, vars(self).copy(), known_secrets)
 
 
 def _class_in_run_directory(original: type[Trainer]) -> type[Trainer]:

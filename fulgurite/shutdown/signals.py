@@ -27,7 +27,7 @@ from typing import Any
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
-from fulgurite.core.redact import known
+from fulgurite.core.redact import known_secrets
 from fulgurite.terminal.color_handler import wrapped
 from fulgurite.terminal.status_line import ERASE_LINE, shows_status_line
 
@@ -210,7 +210,7 @@ class IgnoreInWorker:
             self.inner(worker_id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _in_worker, (self.inner, known)  # a worker that is spawned composes no config
+        return _in_worker, (self.inner, known_secrets)  # a worker that is spawned composes no config
 
 
 def _in_worker(inner: Callable[[int], Any] | None, _: object) -> IgnoreInWorker:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.compat.hydra import SAVES, observe_resolver
 from fulgurite.core.redact import (
     hide_secrets,
-    known,
+    known_secrets,
     register_config,
     register_override,
     register_secret,
@@ -31,8 +31,8 @@ from fulgurite.core.redact import (
 
 def watch_secrets() -> None:
     """Hide what `oc.env` and `secret` return, and secrets on the command line, in all output of this process."""
-    if guard_output not in known.on_new:
-        known.on_new.append(guard_output)
+    if guard_output not in known_secrets.on_new:
+        known_secrets.on_new.append(guard_output)
     OmegaConf.register_new_resolver("oc.env", _environment_value, replace=True)
     if OmegaConf.has_resolver("secret"):  # the user's own, or ours
         observe_resolver("secret", register_secret)

@@ -43,7 +43,7 @@ class Sources:
         self._keys: dict[str, str] = {}  # canonical path of each value -> the foreign file that set it
         self._references: set[str] = set()  # of these paths, those whose value is an interpolation
         self._folders: dict[str, str] = {}  # foreign file -> the folder of its source
-        self.noted: dict[str, Any] = {"folders": [], "targets": {}}  # of the composed config
+        self.foreign_parts: dict[str, Any] = {"folders": [], "targets": {}}  # of the composed config
 
     @cached_property
     def allowed(self) -> list[str]:
@@ -143,9 +143,9 @@ class Sources:
         plain: Any = OmegaConf.to_container(cfg, resolve=False)
         rules = Rules(plain, self._keys, self._folders, self.allowed)
         refuse(rules.problems(), self._folders)
-        self.noted = {"folders": [*dict.fromkeys(self._folders.values())], "targets": rules.foreign_targets()}
+        self.foreign_parts = {"folders": [*dict.fromkeys(self._folders.values())], "targets": rules.foreign_targets()}
         with open_dict(cfg.hydra):
-            cfg.hydra[NODE] = self.noted
+            cfg.hydra[NODE] = self.foreign_parts
 
 
 def refuse(problems: Iterable[tuple[contents.Problem, str]], folders: Mapping[str, str]) -> None:
@@ -175,12 +175,12 @@ def begin_composition(overrides: Sequence[str]) -> Sources:
     return sources
 
 
-def noted() -> dict[str, Any]:
+def foreign_parts() -> dict[str, Any]:
     """Return the foreign `folders` of the running job's config, and its foreign `targets`, path to file."""
     if not HydraConfig.initialized():
-        return current_sources().noted
+        return current_sources().foreign_parts
     hydra: Any = HydraConfig.get()  # a dictionary with more keys than its class
-    return hydra.get(NODE) or Sources().noted
+    return hydra.get(NODE) or Sources().foreign_parts
 
 
 def _typed(name: str, overrides: Sequence[str]) -> list[str] | None:

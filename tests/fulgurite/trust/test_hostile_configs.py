@@ -318,14 +318,14 @@ hydra:
 def test_a_shared_experiment_that_only_trains_needs_no_trust(tmp_path: Path) -> None:
     cfg = _composed(tmp_path, HARMLESS)
     check_targets(cfg)
-    assert current_context().sources.noted["folders"] == [f"{tmp_path}/foreign"]
-    assert set(current_context().sources.noted["targets"]) >= {"model.net._target_", "data.augment._target_"}
+    assert current_context().sources.foreign_parts["folders"] == [f"{tmp_path}/foreign"]
+    assert set(current_context().sources.foreign_parts["targets"]) >= {"model.net._target_", "data.augment._target_"}
 
 
 @pytest.mark.parametrize("text", [VALUES[0], "vars: {x: '${oc.create:{a: 1}}'}", "data: {data_dir: /etc}"])
 def test_trust_makes_a_folder_one_of_the_project(text: str, tmp_path: Path) -> None:
     _composed(tmp_path, text, f"trust=[{tmp_path}/foreign]")
-    assert current_context().sources.noted == {"folders": [], "targets": {}}
+    assert current_context().sources.foreign_parts == {"folders": [], "targets": {}}
     with pytest.raises(ConfigError):
         _composed(tmp_path, text, f"trust=[{tmp_path}/foreig]")
 
@@ -346,7 +346,7 @@ def test_trust_is_a_list(trust: str, tmp_path: Path) -> None:
 
 def test_the_command_line_replaces_a_foreign_value(tmp_path: Path) -> None:
     cfg = _composed(tmp_path, "model: {net: {_target_: torch.nn.Linear}}", "model.net._target_=torch.nn.Flatten")
-    assert "model.net._target_" not in current_context().sources.noted["targets"]
+    assert "model.net._target_" not in current_context().sources.foreign_parts["targets"]
     check_targets(cfg)
 
 
@@ -381,7 +381,7 @@ def test_a_run_directory_of_another_user_is_foreign(tmp_path: Path, monkeypatch:
     check_inherited(tmp_path, harmless, [])
     assert current_context().inherited.keys() >= set(harmless)
     compose(harmless[1:2])
-    assert current_context().sources.noted["folders"] == [str(tmp_path)]
+    assert current_context().sources.foreign_parts["folders"] == [str(tmp_path)]
 
 
 # --- the commands

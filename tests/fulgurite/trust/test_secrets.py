@@ -62,8 +62,8 @@ ROUTES = {
 def _new_secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Know no secret, as a new process does, and restore the streams."""
     secrets = redact._KnownSecrets()
-    monkeypatch.setattr(redact, "known", secrets)
-    monkeypatch.setattr("fulgurite.trust.secrets.known", secrets)
+    monkeypatch.setattr(redact, "known_secrets", secrets)
+    monkeypatch.setattr("fulgurite.trust.secrets.known_secrets", secrets)
     streams, plain = (sys.stdout, sys.stderr), logging.Handler.format
     for name, value in (("TOKEN", "CANARY-variable-1"), ("PLAIN", "CANARY-plain-2"), ("SECRET", 'CANARY "se\'cret" 3')):
         monkeypatch.setenv(f"CANARY_{name}", value)
@@ -261,10 +261,10 @@ def test_a_guarded_stream_is_a_stream() -> None:
 
 
 def test_a_spawned_worker_knows_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fulgurite.shutdown.signals.known", redact.known)
+    monkeypatch.setattr("fulgurite.shutdown.signals.known_secrets", redact.known_secrets)
     register_secret("CANARY-in-a-worker")
     pickled = pickle.dumps(IgnoreInWorker(None))
-    monkeypatch.setattr(redact, "known", redact._KnownSecrets())
+    monkeypatch.setattr(redact, "known_secrets", redact._KnownSecrets())
     assert hide_secrets("CANARY-in-a-worker") == "CANARY-in-a-worker"
     assert isinstance(pickle.loads(pickled), IgnoreInWorker)  # noqa: S301 - made above
     assert hide_secrets("CANARY-in-a-worker") == "***"
