@@ -18,10 +18,13 @@ LOGGED = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # of th
 
 def metric_states(model: LightningModule) -> dict[str, Any]:
     """Return the state of each torchmetrics module of a model, by its name."""
-    states: dict[str, Any] = {
-        name: {"state": metric.metric_state, "updates": metric.update_count} for name, metric in _named_metrics(model)
-    }
-    return states | {name: {"steps": tracker.n_steps} for name, tracker in _named_trackers(model)}
+    states: dict[str, Any] = {}
+    for name, part in model.named_modules():
+        if isinstance(part, Metric):
+            states[name] = {"state": part.metric_state, "updates": part.update_count}
+        elif isinstance(part, MetricTracker):
+            states[name] = {"steps": part.n_steps}
+    return states
 
 
 def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback, SpikeDetection
 from torchmetrics import Metric, MetricCollection
@@ -25,6 +26,8 @@ WITH_STATE: dict[type, frozenset[str]] = {
     BaseFinetuning: frozenset({"_internal_optimizer_metadata", "_restarting"}),
     SpikeDetection: frozenset({"mode", "warmup", "atol", "rtol", "bad_batches", "exclude_batches_path"}),
 }
+Modules = list[tuple[str, torch.nn.Module]]  # by path
+Weights = list[tuple[str, torch.nn.Parameter]]  # by name
 OF_TORCH = ("_dynamo", "_fsdp")  # how names begin that torch sets on weights
 
 
@@ -55,13 +58,18 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
     base = _attributes_of(LightningModule) | {"_results", "_fabric"}
     saves = _overrides(model, LightningModule, ("on_save_checkpoint", "state_dict"))
     remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
-    unsaved = _unsaved_buffers(model)
-    for path, module in model.named_modules():
+    modules, weights = list(model.named_modules()), list(model.named_parameters())
+    unsaved = _unsaved_buffers(model, modules)
+    metrics: tuple[str, ...] = ()  # how the paths of what is in a metric begin; the metric itself comes before
+    for path, module in modules:
         key, name = f"model.{path}" if path else "model", type(module).__name__
         if isinstance(module, Metric):
             saved = frozenset(module.metric_state) | _attributes_of(_BareMetric)
             yield Owner(key, name, vars(module), saved, "Make it a state with add_state")
-        if isinstance(module, (Metric, MetricCollection)) or _is_in_metric(model, path):
+        if isinstance(module, (Metric, MetricCollection)):
+            metrics += (f"{path}.",)
+            continue
+        if path.startswith(metrics):
             continue
         if attributes := script_attributes(module):
             linked = Linked(attributes, partial(setattr, module))
@@ -76,43 +84,45 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
             linked = Linked(buffers, partial(setattr, module))
             yield Owner(f"{key} buffers", name, linked, frozenset(), "Let register_buffer save it")
     remedy_of_hooks = "Keep it in an attribute of the model, which is saved"
-    hooks = _hooks_in(model)
+    hooks = _hooks_in(modules, weights)
     yield Owner("model hooks", type(model).__name__, hooks, frozenset(), remedy_of_hooks, has_fixed_items=True)
-    yield Owner("model weights", type(model).__name__, _attributes_of_weights(model), frozenset(), remedy, saves)
+    yield Owner(
+        "model weights", type(model).__name__, _attributes_of_weights(model, weights), frozenset(), remedy, saves
+    )
     if (hparams := getattr(model, "hparams", None)) is not None:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
 
 
-def _unsaved_buffers(model: LightningModule) -> set[int]:
+def _unsaved_buffers(model: LightningModule, modules: Modules) -> set[int]:
     """Return the ids of the buffers that the state_dict of a model leaves out."""
     if _overrides(model, LightningModule, ("state_dict",)):
         saved = model.state_dict()
         return {id(buffer) for path, buffer in model.named_buffers() if path not in saved}
-    return {id(buffer) for module in model.modules() for buffer in unsaved_buffers(module)}
+    return {id(buffer) for _, module in modules for buffer in unsaved_buffers(module)}
 
 
-def _hooks_in(model: LightningModule) -> dict[str, Any]:
+def _hooks_in(modules: Modules, weights: Weights) -> dict[str, Any]:
     """Return the functions that are called with modules, parameters or their gradients."""
-    found = {f"{path}.{name}": hooks for path, module in model.named_modules() for name, hooks in hooks_of(module)}
-    for name, weight in model.named_parameters():
+    found = {f"{path}.{name}": hooks for path, module in modules for name, hooks in hooks_of(module)}
+    for name, weight in weights:
         for kind in WEIGHT_HOOKS:
             if hooks := getattr(weight, kind, None):
                 found[f"{name}.{kind}"] = tuple(hooks.values())
     return found
 
 
-def _attributes_of_weights(model: LightningModule) -> Linked:
+def _attributes_of_weights(model: LightningModule, weights: Weights) -> Linked:
     """Return what code set on parameters and buffers themselves, by the name of the weight and of the attribute."""
 
     def write(path: str, value: Any) -> None:
         name, _, attribute = path.rpartition(".")
-        weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        if name in weights:
-            vars(weights[name])[attribute] = value
+        present = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        if name in present:
+            vars(present[name])[attribute] = value
 
     found = {
         f"{name}.{attribute}": value
-        for name, weight in (*model.named_parameters(), *model.named_buffers())
+        for name, weight in (*weights, *model.named_buffers())
         for attribute, value in vars(weight).items()
         if not attribute.startswith(OF_TORCH)
     }
@@ -133,9 +143,10 @@ def known_objects(trainer: Trainer) -> Known:
     """Return the objects that a checkpoint saves, and their names; an empty name: it holds no state."""
     model: LightningModule = trainer.lightning_module
     found: list[tuple[Any, str]] = [(trainer, "trainer"), (getattr(trainer, "datamodule", None), "data")]
-    found += [(module, f"model.{path}") for path, module in model.named_modules()]
+    modules = list(model.named_modules())
+    found += [(module, f"model.{path}") for path, module in modules]
     found += [(weight, f"parameter {path}") for path, weight in model.named_parameters()]
-    unsaved = _unsaved_buffers(model)
+    unsaved = _unsaved_buffers(model, modules)
     found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers() if id(buffer) not in unsaved]
     found += [(each, f"callback {number}") for number, each in enumerate(vars(trainer)["callbacks"])]
     found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
@@ -157,12 +168,6 @@ def _overrides(value: Any, base: type, names: tuple[str, ...]) -> bool:
 
 def _is_library(kind: type) -> bool:
     return kind.__module__.startswith(("lightning.", "fulgurite.", "pytorch_lightning."))
-
-
-def _is_in_metric(model: LightningModule, path: str) -> bool:
-    parts = path.split(".")[:-1]
-    above = (model.get_submodule(".".join(parts[: end + 1])) for end in range(len(parts)))
-    return any(isinstance(module, (Metric, MetricCollection)) for module in above)
 
 
 def _library_names(kind: type) -> frozenset[str]:
