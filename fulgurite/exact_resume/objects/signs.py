@@ -37,7 +37,7 @@ class LargeSign:
 def leaf_sign(value: Any, *, thorough: bool) -> Any:
     """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
     if isinstance(value, torch.Tensor):
-        fixed = is_read_only(value)  # a sample tells two files apart
+        fixed = is_read_only(value)  # a sample differs between two files
         sign = _tensor_sign(value.detach(), thorough=thorough and not fixed, sampled=fixed)
         return (*sign, value.is_leaf and value.requires_grad)
     if isinstance(value, np.ndarray):
