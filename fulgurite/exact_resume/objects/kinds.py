@@ -7,6 +7,7 @@ import sysconfig
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from enum import Enum
 from functools import cache, partial
@@ -138,11 +139,10 @@ def parts_of(value: Any) -> dict[str, Any]:
         return {"value": value.get()} if value in copy_context() else {}
     if isinstance(value, ReferenceType):
         return {} if value() is None else {"target": value()}
-    parts = {
-        name: member.__get__(value)
-        for name, member in _slots(cast("Any", type(value))).items()
-        if _is_set(member, value)
-    }
+    parts: dict[str, Any] = {}
+    for name, member in _slots(cast("Any", type(value))).items():
+        with suppress(AttributeError):  # it is not set
+            parts[name] = member.__get__(value)
     for name, part in getattr(value, "__dict__", {}).items():
         parts[name] = tuple(part.values()) if _are_hooks(name, part) else part
     return parts
@@ -196,14 +196,6 @@ def _parts_of_function(function: FunctionType) -> dict[str, Any]:
 def _slots(kind: Any) -> dict[str, Any]:
     members = [vars(base).items() for base in reversed(kind.__mro__) if "__slots__" in vars(base)]
     return {name: each for items in members for name, each in items if isinstance(each, MemberDescriptorType)}
-
-
-def _is_set(member: Any, value: Any) -> bool:
-    try:
-        member.__get__(value)
-    except AttributeError:
-        return False
-    return True
 
 
 def is_enum(kind: type) -> bool:
