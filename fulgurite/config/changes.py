@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.left_out import log_left_out
-from fulgurite.config.origins import read_yaml, shown_path
 from fulgurite.config.override_text import is_below, override_key
+from fulgurite.config.tracing.settings import read_yaml, shown_path
 from fulgurite.config.view import join
 from fulgurite.core.context import current_context
 from fulgurite.core.formatting import short_path, show_config

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import APPLIES, COMPOSES, ConfigLoaderImpl, raw_node
-from fulgurite.config.origins import file_of, read_yaml, shown_path
 from fulgurite.config.tags import merge_tags, switch_tags
 from fulgurite.config.target_policy import TargetNotFound
 from fulgurite.config.target_policy import locate as locate_object
+from fulgurite.config.tracing.settings import file_of, read_yaml, shown_path
 from fulgurite.config.view import MISSING, is_interpolation
 from fulgurite.core.context import current_context
 from fulgurite.core.project import project_root

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
+from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.override_text import without_null_groups
-from fulgurite.config.view import join
-from fulgurite.core.project import project_root
-
-COMMAND_LINE = "command line: "
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is faster, and some builds of PyYAML lack it
+from fulgurite.config.tracing.settings import trace_settings
 
 
 class Origins:
@@ -68,72 +61,10 @@ class Origins:
     def traced(cls, loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> Origins:
         """Trace a composition by its defaults list and its overrides, including those of `hydra.`."""
         places: dict[str, str] = {}
-        overrides = without_null_groups(overrides, loader.repository.group_exists)
         try:
-            composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
-            repository = config_repository(loader, config_name, overrides)
-            for default in composed.defaults:
-                file = file_of(default.config_path or "", repository.get_sources())
-                if file is not None:
-                    lines = _lines(file, default.package or "")
-                    places.update((key, f"{shown_path(file)}:{line}") for key, line in lines)
-            for override in composed.config_overrides:
-                keys = _keys_below(override.key_or_group, override.value())
-                places.update(dict.fromkeys(keys, f"{COMMAND_LINE}{override.input_line}"))
+            overrides = without_null_groups(overrides, loader.repository.group_exists)
+            for setting in trace_settings(loader, config_name, overrides):
+                places[setting.key] = setting.place
         except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
             pass  # places only improve messages
         return cls(places)
-
-
-def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
-    """Return the file of a config: the first of the sources that has it, as in Hydra."""
-    for source in sources:
-        if source.scheme() == "file":
-            file = Path(source.path) / f"{config_path}.yaml"
-            if file.is_file():
-                return file
-    return None
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Return the dictionary in a YAML file; empty for a file that holds none or cannot be read."""
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER)  # noqa: S506 - a safe one
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def shown_path(file: Path) -> str:
-    """Return a file's path for messages, relative to the project's root if it is inside."""
-    return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
-
-
-def _lines(file: Path, package: str) -> Iterator[tuple[str, int]]:
-    """Yield each key path of a YAML file with its line, from 1."""
-    yield from _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=YAML_LOADER), package)
-
-
-def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key_node, value_node in node.value:
-            if key_node.value == "defaults" and key_node.start_mark.column == 0:
-                continue
-            key = f"{prefix}.{key_node.value}" if prefix else str(key_node.value)
-            yield key, key_node.start_mark.line + 1
-            yield from _walk(value_node, key)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            key = f"{prefix}[{position}]"
-            yield key, item.start_mark.line + 1
-            yield from _walk(item, key)
-
-
-def _keys_below(key: str, value: Any) -> Iterator[str]:
-    yield key
-    if isinstance(value, dict):
-        for name, child in value.items():
-            yield from _keys_below(join(key, str(name)), child)
-    elif isinstance(value, list):
-        for position, child in enumerate(value):
-            yield from _keys_below(join(key, position), child)

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from fulgurite.compat.hydra import SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.config.left_out import leave_out_replaced
-from fulgurite.config.origins import YAML_LOADER
+from fulgurite.config.tracing.settings import YAML_LOADER
 from fulgurite.core.errors import UserError
 from fulgurite.trust.sources import current_sources
 

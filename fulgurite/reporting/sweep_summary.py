@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.config.metric_names import as_names, is_minimized
-from fulgurite.config.origins import read_yaml
+from fulgurite.config.tracing.settings import read_yaml
 from fulgurite.core.formatting import format_number, format_spread, show_sweep
 from fulgurite.reporting.statistics import Spread, spread
 from fulgurite.runs.layout import CONFIG

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fulgurite.config.origins import COMMAND_LINE
 from fulgurite.config.tags import replace_tags
+from fulgurite.config.tracing.settings import COMMAND_LINE
 from fulgurite.core.context import current_context
 from fulgurite.core.redact import MASK, hide_secrets, is_secret_key, mask_override
 

@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, IConfigRepository
 from fulgurite.config.left_out import CONFLICT, GROUPS
-from fulgurite.config.origins import file_of, read_yaml, shown_path
+from fulgurite.config.tracing.settings import file_of, read_yaml, shown_path
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.validation.explanations.defaults_lists import (
     blamed_config,

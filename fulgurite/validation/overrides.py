@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.hydra import IConfigRepository, apply_overrides
 from fulgurite.config.left_out import GROUPS, leave_out_for_overrides
-from fulgurite.config.origins import COMMAND_LINE, file_of, read_yaml
 from fulgurite.config.schema import describe_move
+from fulgurite.config.tracing.settings import COMMAND_LINE, file_of, read_yaml
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
 from fulgurite.validation.explanations.group_options import explain_option, groups_of, options_of, single

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from fulgurite.config.origins import shown_path
 from fulgurite.config.override_text import is_below
 from fulgurite.config.target_policy import problem_of
+from fulgurite.config.tracing.settings import shown_path
 from fulgurite.config.view import UNKNOWN, ConfigView, join
 from fulgurite.core.errors import did_you_mean, suggest_or_list
 from fulgurite.core.project import project_root

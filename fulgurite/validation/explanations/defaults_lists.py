@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 
 from fulgurite.compat.hydra import IConfigRepository
 from fulgurite.config.changes import parents_of
-from fulgurite.config.origins import file_of, read_yaml, shown_path
+from fulgurite.config.tracing.settings import file_of, read_yaml, shown_path
 from fulgurite.validation.explanations.group_options import configs_of, groups_of, options_of
 
 PACKAGE = "# @package _global_"
