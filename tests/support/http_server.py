@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ class Reply:
         pause: Seconds between two blocks of 1,000 bytes.
         location: Redirect target.
         ranges: Whether Range requests are honoured.
+        headers: Further headers of a 200.
     """
 
     body: bytes = b""
@@ -36,6 +37,7 @@ class Reply:
     pause: float = 0.0
     location: str | None = None
     ranges: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 Server = TypeVar("Server", bound="LoopbackServer")
@@ -124,6 +126,8 @@ def _answer(handler: BaseHTTPRequestHandler, reply: Reply, asked: str | None) ->
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{len(reply.body) - 1}/{len(reply.body)}")
     handler.send_header("Content-Length", str(len(body)))
+    for name, value in reply.headers.items():
+        handler.send_header(name, value)
     handler.end_headers()
     sent = body[: reply.cut]
     step = 1000 if reply.pause else max(len(sent), 1)

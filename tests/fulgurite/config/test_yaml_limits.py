@@ -82,9 +82,9 @@ def test_counting_sees_what_omegaconf_would_make(tmp_path: Path) -> None:
             return 1 + sum(1 + count(child) for child in node.values())
         return 1 + sum(count(child) for child in node) if isinstance(node, list) else 1
 
-    from fulgurite.config.yaml_limits import _count_nodes
+    from fulgurite.sources.yaml_bounds import count_nodes
 
-    assert _count_nodes(text) == count(yaml.safe_load(text)) == 36
+    assert count_nodes(text) == count(yaml.safe_load(text)) == 36
 
 
 def test_every_config_of_the_project_passes() -> None:
