@@ -18,6 +18,7 @@ QUICK = ReadOptions(timeout=1.0, max_retry=1, retry_delay=0.0, poll_seconds=0.02
 def test_a_file_a_folder_and_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "big.yaml").write_text("a: 1")
+    found = None
     for address in (str(tmp_path), f"file://{tmp_path}"):
         reader = open_reader(address)
         found = reader.read("model/big.yaml")
