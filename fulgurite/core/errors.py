@@ -39,6 +39,8 @@ OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS})
 ALIKE = 0.65  # least ratio of a typo and its name: `jbo` and `job` have 0.67, `depth` and `width` 0.6
+# they would steer a terminal, end a line, or turn the text around them
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # torch's allocators and backends raise these messages without an error type of their own.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|\w+ out of memory|CUBLAS_STATUS_ALLOC_FAILED"
@@ -72,7 +74,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, findings: Sequence[str]) -> None:
-        self.findings = list(findings)
+        self.findings = [*map(printable, findings)]
         super().__init__("\n".join(self.findings))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
@@ -119,6 +121,11 @@ class Interrupted(SystemExit):
     def __str__(self) -> str:
         text = f"{'interrupted' if self.interrupted else 'terminated'} ({self.signal_name})"
         return f"{text}, {self.saved}" if self.saved else text
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters as escapes, so that it is one line and steers no terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def find_interrupt(error: BaseException | None) -> Interrupted | None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.formatting import format_bytes, format_latency, markdown_lines
+from fulgurite.core.formatting import format_bytes, markdown_lines
 from fulgurite.doctor.bench.links import link_name
 from fulgurite.doctor.cluster.options import Options
 from fulgurite.doctor.cluster.rank_info import FINDING, FINE, NOTE
@@ -61,11 +61,11 @@ def build_tables(report: Report) -> list[TableData]:
     links: list[list[object]] = []
     for link in report.links:
         source, target = report.facts[link.source], report.facts[link.target]
-        cells = [source.name, target.name, source.interfaces[link.interface], format_latency(link.latency)]
+        cells = [source.name, target.name, source.interfaces[link.interface], _format_latency(link.latency)]
         links.append([*cells, format_rate(link.rate), slow.get(link_name(link, report.facts), "")])
     measured: list[list[object]] = []
     for result in report.measured:
-        times = format_latency(result.median), format_latency(result.p95)
+        times = _format_latency(result.median), _format_latency(result.p95)
         rates = format_rate(result.algorithm), format_rate(result.bus)
         size = format_bytes(result.num_bytes)
         measured.append([result.collective, size, result.calls, *times, *rates, result.wrong])
@@ -121,3 +121,11 @@ def to_markdown(report: Report) -> str:
 def format_rate(rate: float) -> str:
     """Return GB/s with three digits and without an exponent."""
     return f"{rate:.3g}" if rate >= 0.001 else f"{rate:.6f}"
+
+
+def _format_latency(seconds: float) -> str:
+    """Return a short duration with three digits: `85.2 µs`, `1.31 ms`, `2.5 s`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

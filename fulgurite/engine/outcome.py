@@ -25,6 +25,7 @@ from fulgurite.core.errors import (
     find_interrupt,
     is_disk_full,
     is_out_of_memory,
+    printable,
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import hide_secrets
@@ -46,7 +47,7 @@ class Outcome:
     exit_code: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reason", hide_secrets(self.reason))
+        object.__setattr__(self, "reason", "\n".join(_lines(self.reason)))
 
 
 class JobFailed(FulguriteError):
@@ -58,6 +59,11 @@ class JobFailed(FulguriteError):
 
     def __reduce__(self) -> tuple[type[JobFailed], tuple[Outcome]]:
         return type(self), (self.outcome,)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a message, without secrets and control characters."""
+    return [printable(line) for line in hide_secrets(text).split("\n")]
 
 
 def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outcome:
@@ -127,7 +133,7 @@ def print_error(error: FulguriteError) -> None:
 
     launch = current_launch()
     if launch is None or (launch.is_local_leader and not isinstance(error, RefusedByRankZero)):
-        lines = [(f"error: {line}", logging.ERROR) for line in hide_secrets(str(error)).splitlines()]
+        lines = [(f"error: {line}", logging.ERROR) for line in _lines(str(error))]
         for text, level in [*lines, *((f"info: {line}", logging.INFO) for line in take_messages())]:
             shown = colored(wrapped(text) if sys.stderr.isatty() else text, level, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")

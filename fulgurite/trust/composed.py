@@ -13,10 +13,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fulgurite.core.errors import LONGEST_NAME, ConfigError
+from fulgurite.core.errors import LONGEST_NAME, ConfigError, printable
 from fulgurite.core.redact import MASK, hide_secrets, holds_secret
 from fulgurite.trust.secrets import register_secrets
-from fulgurite.trust.walk import last_part, leaves
+from fulgurite.trust.walk import last_part, leaves, look_up
 
 LONGEST_TASK = 200  # bytes; its log of a rank has a longer name
 LONGEST_CHECKPOINT = 220  # bytes; its temporary file has a longer name
@@ -26,7 +26,6 @@ REMEDY = "Set a folder that you may write to."
 MOST_SECONDS = 10**8  # three years; torch's timeouts hold no more than 10^10
 FOLDERS = ("paths.log_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 NAMING = {"callbacks": ("dirpath", "filename"), "logger": ("save_dir", "name", "version", "sub_dir")}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN = 40
 
 
@@ -49,14 +48,37 @@ def check_composed(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 def name_faults(cfg: DictConfig) -> list[str]:
     """Return a line for each name, folder and number of a composed config that no run can have."""
-    return [*_with_secrets(cfg)] or [*_of_names(cfg), *_of_numbers(cfg), *_of_checkpoints(cfg)]
+    values = _Values(cfg)
+    return [*_with_secrets(values)] or [*_of_names(values), *_of_numbers(values), *_of_checkpoints(values)]
 
 
-def _with_secrets(cfg: DictConfig) -> Iterator[str]:
+class _Values:
+    """The resolved values of a config, each of which is looked up once, and resolved only if it has to be."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg, self._found = cfg, dict[str, Any]()
+        self._plain: Any = OmegaConf.to_container(cfg, resolve=False)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value at a key; None for one that is missing, or that only a run can resolve."""
+        if key not in self._found:
+            written, holder = look_up(self._plain, key), look_up(self._plain, key.rpartition(".")[0])
+            is_literal = isinstance(holder, dict) and not isinstance(written, (dict, list)) and "${" not in str(written)
+            self._found[key] = (None if written == "???" else written) if is_literal else _value(self._cfg, key)
+        return self._found[key]
+
+    def node(self, key: str) -> dict[str, Any]:
+        """Return the dictionary at a key as it is written; an empty one for another value."""
+        written = look_up(self._plain, key)
+        found = written if isinstance(written, dict) else self[key]
+        return found if isinstance(found, dict) else {}
+
+
+def _with_secrets(values: _Values) -> Iterator[str]:
     """Yield the names of folders and files that would show a secret."""
-    parts = [(group, name, part) for group, names in NAMING.items() for name in _node(cfg, group) for part in names]
+    parts = [(group, name, part) for group, names in NAMING.items() for name in values.node(group) for part in names]
     for key in ("task_name", *FOLDERS, *(".".join(map(str, part)) for part in parts)):
-        value = _value(cfg, key)
+        value = values[key]
         if isinstance(value, str) and (hide_secrets(value, certain=True) != value or _names_secret(key, value)):
             yield f"{key}={MASK}: holds a secret, which the name of a folder or a file would show. Remove it."
             return  # the others are below it
@@ -68,22 +90,22 @@ def _names_secret(key: str, value: str) -> bool:
     return any(holds_secret(name.lstrip("+"), text) for name, _, text in texts)
 
 
-def _of_names(cfg: DictConfig) -> Iterator[str]:
-    task = _value(cfg, "task_name")
+def _of_names(values: _Values) -> Iterator[str]:
+    task = values["task_name"]
     if isinstance(task, str) and (fault := _task_fault(task)):
         yield f"task_name={_shown(task)}: {fault}. Name one folder, e.g. task_name=train."
         return  # the folders have it in their paths
     for key in FOLDERS:
-        folder = _value(cfg, key)
+        folder = values[key]
         if isinstance(folder, str) and (fault := _folder_fault(key, folder)):
             yield f"{key}={_shown(folder)}: {fault}."
             return
-    if _value(cfg, "monitor") == "":
+    if values["monitor"] == "":
         yield "monitor=: is empty. Name a metric that the model logs, e.g. monitor=val/loss."
 
 
 def _task_fault(task: str) -> str:
-    if task in {"", ".", ".."} or "/" in task or "\\" in task or _CONTROL.search(task):
+    if task in {"", ".", ".."} or "/" in task or "\\" in task or printable(task) != task:
         return "is not the name of a folder"
     size = len(task.encode())
     return f"has {size} bytes, and the name of a task may have {LONGEST_TASK}" if size > LONGEST_TASK else ""
@@ -93,7 +115,7 @@ def _folder_fault(key: str, folder: str) -> str:
     path = PurePath(folder)
     if not folder:
         return "is empty. Name a folder"
-    if _CONTROL.search(folder):
+    if printable(folder) != folder:
         return "holds a control character. Remove it"
     if size := next((size for part in path.parts if (size := len(part.encode())) > LONGEST_NAME), 0):
         return f"a name in it has {size} bytes, and file systems take {LONGEST_NAME}. Shorten it"
@@ -102,23 +124,23 @@ def _folder_fault(key: str, folder: str) -> str:
     return ""
 
 
-def _of_numbers(cfg: DictConfig) -> Iterator[str]:
+def _of_numbers(values: _Values) -> Iterator[str]:
     for group in ("resilience", "distributed"):
-        names = [str(name) for name in _node(cfg, group) if str(name).endswith("_seconds")]
+        names = [str(name) for name in values.node(group) if str(name).endswith("_seconds")]
         for key in (f"{group}.{name}" for name in names):
-            value = _value(cfg, key)
+            value = values[key]
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if is_number and not 0 <= value <= MOST_SECONDS:
                 yield f"{key}={value}: is not a number of seconds from 0 to {MOST_SECONDS:,}. Set e.g. {key}=60."
 
     for key in ("max_epochs", "min_epochs", "max_steps", "min_steps"):
-        value = _value(cfg, f"trainer.{key}")
+        value = values[f"trainer.{key}"]
         if isinstance(value, float) and value.is_integer() and key == "max_epochs":
             yield f"trainer.{key}={value:g}: is not a whole number for Lightning. Write it without point and exponent."
         elif isinstance(value, (int, float)) and MOST_STEPS < value < math.inf:
             yield f"trainer.{key}={value:.3g}: is more than any run takes. Set -1 for no limit."
-    for key, value in leaves(_node(cfg, "data"), "data"):
-        resolved = _value(cfg, key) if last_part(key) == "num_workers" and value is not None else None
+    for key, value in leaves(values.node("data"), "data"):
+        resolved = values[key] if last_part(key) == "num_workers" and value is not None else None
         if isinstance(resolved, int) and resolved > MOST_WORKERS:
             yield f"{key}={resolved}: would start {resolved:,} processes. Set {MOST_WORKERS:,} or fewer."
 
@@ -128,23 +150,24 @@ def explain_folder(error: BaseException, cfg: DictConfig | None) -> str:
     file = getattr(error, "filename", None)
     if cfg is None or not isinstance(error, OSError) or not isinstance(file, str):
         return ""
-    for name in _node(cfg, "callbacks"):
+    values = _Values(cfg)
+    for name in values.node("callbacks"):
         key = f"callbacks.{name}.dirpath"
-        folder = _value(cfg, key)
+        folder = values[key]
         if isinstance(folder, str) and folder and Path(file).is_relative_to(folder) and not Path(folder).is_dir():
             return f"{key}={_shown(folder)}: {error.strerror}. {REMEDY}"
     return ""
 
 
-def _of_checkpoints(cfg: DictConfig) -> Iterator[str]:
+def _of_checkpoints(values: _Values) -> Iterator[str]:
     """Yield the folders and file names of checkpoints that would stop a run at its first save."""
-    for name in _node(cfg, "callbacks"):
+    for name in values.node("callbacks"):
         key = f"callbacks.{name}.dirpath"
-        folder = _value(cfg, key)
+        folder = values[key]
         if isinstance(folder, str) and "://" not in folder and (fault := _write_fault(Path(folder))):
             yield f"{key}={_shown(folder)}: {fault}. {REMEDY}"
         key = f"callbacks.{name}.filename"
-        pattern = _value(cfg, key)
+        pattern = values[key]
         if isinstance(pattern, str) and (fault := _pattern_fault(pattern)):
             yield f"{key}={_shown(pattern)}: {fault}. Write e.g. 'best-{{epoch:03d}}'."
 
@@ -161,7 +184,7 @@ def _write_fault(folder: Path) -> str:
 
 
 def _pattern_fault(pattern: str) -> str:
-    if _CONTROL.search(pattern):
+    if printable(pattern) != pattern:
         return "holds a control character"
     try:
         fields = [*Formatter().parse(pattern)]
@@ -194,11 +217,6 @@ def _value(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
 
 
-def _node(cfg: DictConfig, key: str) -> Any:
-    value = _value(cfg, key)
-    return value if isinstance(value, dict) else {}
-
-
 def _shown(text: str) -> str:
-    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    plain = printable(text)
     return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}..."

@@ -138,12 +138,20 @@ def _refused(view: ConfigView, target: str) -> str | None:
     allowed = [str(name) for name in more] if isinstance(more, list) else []
     if target in LOOKUPS:
         return None
-    if target.partition(".")[0] in sys.stdlib_module_names:
+    if target.partition(".")[0] in sys.stdlib_module_names and not _runs_source(target):
         return problem_of(target, allowed, "_target_") or None
     found = locate(target)
     if not isinstance(found, tuple) or isinstance(found[0].node, ast.expr):
-        return None
+        return rejection_of(target, allowed) or None
     return rejection_of(f"{found[0].module.name}.{found[0].node.name}", allowed) or None
+
+
+def _runs_source(target: str) -> bool:
+    """Return whether an import of a target would run the source of a module, e.g. of one that opens a browser."""
+    parts = target.split(".")
+    names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+    found = [find_module(name) for name in names if name not in sys.modules]
+    return any(module is not None and module.file is not None for module in found)
 
 
 def _unusable(target: str) -> str | None:

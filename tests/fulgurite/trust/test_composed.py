@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.errors import ConfigError, explain_file_error
 from fulgurite.core.project import prepare_environment
+from fulgurite.trust import composed as composed_module
+from fulgurite.trust.composed import name_faults
+from fulgurite.trust.walk import look_up
 from tests.support.cli import run_cli
+from tests.support.compose import compose_raw
 from tests.support.project import CONFIGS
 
 LONG = "a" * 256
@@ -33,6 +39,8 @@ def composed(*overrides: str) -> None:
         ("task_name=''", "task_name=: is not the name of a folder."),
         ("task_name=${monitor}", "task_name=val/acc: is not the name of a folder."),
         ('task_name="a\nb"', r"task_name=a\x0ab: is not the name of a folder."),
+        ('task_name="a\u2028b"', r"task_name=a\x2028b: is not the name of a folder."),
+        ('task_name="a\udcff"', r"task_name=a\xdcff: is not the name of a folder."),
         (f"task_name={LONG}", f"task_name={'a' * 40}...: has 256 bytes, and the name of a task may have 200."),
         (f"hydra.run.dir=/tmp/{LONG}/x", f"hydra.run.dir=/tmp/{'a' * 35}...: a name in it has 256 bytes"),
         (f"paths.log_dir=/tmp/{LONG}", f"paths.log_dir=/tmp/{'a' * 35}...: a name in it has 256 bytes"),
@@ -115,6 +123,21 @@ def test_no_folder_and_no_file_is_named_after_a_secret(
 )
 def test_what_runs_is_not_refused(override: str) -> None:
     composed(override)
+
+
+def test_each_value_is_resolved_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = compose_raw("experiment=example", "logger=csv")
+    looked_up: list[str] = []
+
+    def value(cfg: DictConfig, key: str, plain: Any = composed_module._value) -> Any:
+        looked_up.append(key)
+        return plain(cfg, key)
+
+    monkeypatch.setattr(composed_module, "_value", value)
+    assert name_faults(cfg) == []
+    assert sorted(set(looked_up)) == sorted(looked_up)
+    written = OmegaConf.to_container(cfg, resolve=False)
+    assert all("${" in str(look_up(written, key)) for key in looked_up)  # a literal is not resolved
 
 
 def test_all_findings_come_together() -> None:

@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.config.yaml_limits import check_config_file
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.engine.outcome import Outcome, print_error
 from fulgurite.reporting.sweep_summary import summarise
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.sweep_ledger import ledger_state
+from fulgurite.validation.overrides import parse
 
 RUN = {"status": "done", "start": "2026-01-01T00:00:00+00:00", "end": "2026-01-01T00:00:05+00:00", "exit_code": 0}
 DEEP = "[" * 100_000
@@ -149,3 +151,37 @@ def test_an_odd_config_file_is_refused_or_left_to_the_parser(content: str, tmp_p
     ):  # the last one has a line of its own
         check_config_file(file)
         OmegaConf.load(file)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "\ry=x",
+        "a=\r",
+        "a=\xb3\x1b~+uv)",
+        "a\x85b=1",
+        "a=\u2028[",
+        "a=\x1b]0;title\x07[",
+        "\u202ea=1",
+        "a=\ud800\x0c(",
+        "a=b\nc d\x0b",
+        "=\x1b",
+        "~\x1b",
+        "\x1b = x",
+    ],
+)
+def test_a_refused_override_is_one_line_that_steers_no_terminal(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, bad = parse(override.split(" "))
+    assert bad
+    for error in (
+        ConfigError(bad),
+        UserError("\n".join(ConfigError(bad).findings)),
+        UserError(f"{override}: is wrong."),
+    ):
+        print_error(error)
+        lines = capsys.readouterr().err.split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert all(line.startswith("error: ") for line in lines[:-1])
+    assert all(line.isprintable() for line in Outcome("failed", override, 2).reason.split("\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,13 @@ def test_what_needs_no_torch_is_refused_before_it_is_imported(name: str) -> None
     override, said = VALUES[name]
     (line,) = findings(override)
     assert said in line
+
+
+@pytest.mark.parametrize("target", ["antigravity.geohash", "antigravity.webbrowser.open", "antigravity.nothing"])
+def test_a_module_of_python_is_judged_without_running_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda *_: None)  # which an import of this module calls
+    findings(f"+callbacks.mine={{_target_: {target}}}")
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize(
