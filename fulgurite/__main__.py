@@ -1,4 +1,4 @@
-"""Command line of the library: `python -m fulgurite runs | report | doctor | prove-resume`."""
+"""Command line of the library: `python -m fulgurite runs | report | doctor | explain | ...`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ COMMANDS = {
     "runs": ("fulgurite.reporting.runs_cli", "list runs and sweeps as a table, JSON, CSV or Markdown"),
     "report": ("fulgurite.reporting.report_cli", "analyse a sweep: report.html and best.yaml"),
     "doctor": ("fulgurite.doctor.cli", "check and measure a group of processes before training on it"),
+    "explain": ("fulgurite.explain.explain_cli", "where the value of a config key comes from and who reads it"),
     "prove-resume": ("fulgurite.exact_resume.proof.cli", "kill and resume an experiment, compare bit by bit"),
 }
 

@@ -117,7 +117,7 @@ def _plain_value(node: yaml.Node) -> Any:
         return {str(key.value): _plain_value(child) for key, child in node.value}
     if isinstance(node, yaml.SequenceNode):
         return [_plain_value(child) for child in node.value]
-    if node.style:  # in quotes, or a block of text
+    if getattr(node, "style", None):  # in quotes, or a block of text
         return node.value
     plain = OmegaConf.to_container(OmegaConf.create(f"value: {node.value}"), resolve=False)
     return plain["value"] if isinstance(plain, dict) else None
