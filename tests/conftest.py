@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from unittest.mock import patch
 
 import pytest
-import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from fulgurite import compose, project_root
+from tests.support.memo import remember_parsed_configs
 
-# tests start many processes on few cores
-os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+if TYPE_CHECKING:  # the process that hands out the tests to others runs none, and starts them once it has read this
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Callback
+
+os.environ["OMP_NUM_THREADS"] = "1"  # tests start many processes on few cores
 os.environ["PROJECT_ROOT"] = str(project_root())  # configs read it
+remember_parsed_configs()
 
 SMALL = (
     "trainer.max_epochs=1",
@@ -35,6 +37,12 @@ class ComposeSmall(Protocol):
     """Composes a run of one second that writes to the test's own folder."""
 
     def __call__(self, *overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig: ...
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collections pass over all that the tests have imported: a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -45,12 +45,11 @@ def _broken(name: str, seen: set[str]) -> Iterator[BrokenLine]:
         yield BrokenLine(module.file, module.error.lineno or 1, f"SyntaxError: {module.error.msg}. Correct the line")
     if not is_readable or "sys.path" in module.text:  # more may be found at run time
         return
-    for node in ast.parse(module.text).body:  # imports in `try` and `if` may be meant to fail
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            for wanted, reason in _imports(node, module):
-                if reason:
-                    yield BrokenLine(module.file, node.lineno, reason)
-                yield from _broken_on_import(wanted, seen)
+    for node in module.imports:  # those in `try` and `if` may be meant to fail
+        for wanted, reason in _imports(node, module):
+            if reason:
+                yield BrokenLine(module.file, node.lineno, reason)
+            yield from _broken_on_import(wanted, seen)
 
 
 def _imports(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,7 @@ class Module:
     folders: Sequence[str] = ()  # of a package's submodules; empty for a plain module
     opaque: bool = False  # no readable Python source: any name may exist
     stars: list[str] = field(default_factory=list)  # modules of `from module import *`
+    imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)  # at the top level, once `names` is known
     error: SyntaxError | None = None  # of the source, known once `names` is
 
     @cached_property
@@ -90,6 +91,7 @@ class Module:
             self.opaque = True
             self.error = error if isinstance(error, SyntaxError) else None
             return {}
+        self.imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         found: dict[str, list[Binding]] = {}
         self._index(tree.body, found, is_fallback=False)
         return found
