@@ -111,7 +111,7 @@ class LastCheckpoint(ModelCheckpoint):
         every = self.every_n_train_steps
         if every is None or trainer.global_step - self._saved_step < every or vars(trainer)["fast_dev_run"]:
             return
-        if self._is_resumable(trainer):
+        if self.is_resumable(trainer):
             self._save(trainer)
         elif self._has_validated and self._has_stepped:
             self._num_blocked += 1
@@ -142,7 +142,7 @@ class LastCheckpoint(ModelCheckpoint):
         Returns:
             Whether a run can resume exactly from the file; if False, call again at a later step.
         """
-        if not between_epochs and not self._is_resumable(trainer):
+        if not between_epochs and not self.is_resumable(trainer):
             return False
         if self.newest != trainer.global_step:
             self._save(trainer, between_epochs=between_epochs)
@@ -180,7 +180,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._saved_step = self.newest = trainer.global_step
         self._num_blocked = 0
 
-    def _is_resumable(self, trainer: Trainer) -> bool:
+    def is_resumable(self, trainer: Trainer) -> bool:
         """Return whether a run can resume exactly after the batch that was just trained on."""
         if is_accumulating(trainer) or is_last_batch(trainer) or trainer.should_stop:
             return False

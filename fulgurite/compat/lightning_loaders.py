@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Callback
 
 
 def update_epoch_length(trainer: Trainer) -> None:
@@ -57,3 +59,34 @@ def set_up_validation(trainer: Trainer) -> None:
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.setup_data()
         trainer.training = True
+
+
+def call_before_batch(trainer: Trainer, callback: Callback, function: Callable[[], None]) -> None:
+    """Call a function of a callback before each training batch, once it is fetched and before its first hook.
+
+    Lightning 2.6 opens a profiler context at each hook, which costs more than the function. The function is not called
+    while another trainer's callbacks run, as in a learning rate finder.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    increment_ready = type(progress).increment_ready
+
+    def increment_and_call() -> None:
+        increment_ready(progress)
+        if callback in vars(trainer)["callbacks"]:
+            function()
+
+    vars(progress)["increment_ready"] = increment_and_call
+
+
+def validate_after_step(trainer: Trainer) -> None:
+    """Let the loop validate after the batch that ends the present optimizer step, as at a regular validation."""
+    loop: Any = trainer.fit_loop.epoch_loop
+    should_check = type(loop)._should_check_val_fx
+
+    def should_check_now(data_fetcher: Any) -> bool:
+        if loop._should_accumulate():
+            return bool(should_check(loop, data_fetcher))
+        vars(loop).pop("_should_check_val_fx", None)
+        return True
+
+    vars(loop)["_should_check_val_fx"] = should_check_now

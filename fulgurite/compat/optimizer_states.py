@@ -7,6 +7,7 @@ argument against it. Nothing is imported before a function is called.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Mapping
 from copy import copy
@@ -74,3 +75,28 @@ def _in_saved_type(loaded: Any, saved: Any, target: device) -> Any:
         items = [_in_saved_type(item, part, target) for item, part in zip(present, saved, strict=True)]
         return deque(items, saved.maxlen) if isinstance(saved, deque) else type(saved)(items)
     return saved
+
+
+def extend_one_cycle(scheduler: Any, steps: float) -> dict[str, Any] | None:
+    """Let a OneCycleLR keep its last learning rate after its last step, where torch 2.13 raises an error.
+
+    Args:
+        scheduler: Any scheduler.
+        steps: Steps that it shall take; infinity without a limit.
+
+    Returns:
+        The attributes before; None where nothing had to change.
+    """
+    from torch.optim.lr_scheduler import OneCycleLR
+
+    if not isinstance(scheduler, OneCycleLR) or steps <= scheduler.total_steps:
+        return None
+    before = {"total_steps": scheduler.total_steps, "_schedule_phases": scheduler._schedule_phases}
+    last = dict(scheduler._schedule_phases[-1])
+    last.update(end_step=float("inf"), start_lr=last["end_lr"], start_momentum=last["end_momentum"])
+    is_extended = scheduler._schedule_phases[-1]["end_step"] == float("inf")
+    vars(scheduler).update(
+        total_steps=int(min(steps, sys.maxsize)),
+        _schedule_phases=[*scheduler._schedule_phases, *([] if is_extended else [last])],
+    )
+    return before

@@ -1,0 +1,134 @@
+"""Record edits and refusals of a run: `live.jsonl`, `live.status.yaml`, loggers and log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from fulgurite.compat.lightning import steps_before_batch
+from fulgurite.core.errors import FulguriteError
+from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import hide_secrets, without_secrets
+from fulgurite.live.history import Edit, Status, append, edits_of, read_entries, rewrite
+from fulgurite.live.keys import Document
+from fulgurite.live.watcher import Received
+from fulgurite.runs.layout import LIVE_HISTORY
+from fulgurite.runs.run_directory import utc_now
+
+log = RankedLogger(__name__)
+
+
+class Recorder:
+    """The records of one run, which rank 0 writes.
+
+    Args:
+        folder: The run directory.
+        sources: Addresses of the documents.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[str]) -> None:
+        self.folder = folder
+        self.status = Status(sources=[hide_secrets(source) for source in sources])
+
+    def start(self, trainer: Trainer, document: Document) -> None:
+        """Write the status of a run that starts."""
+        self.status.state, self.status.document = "watching", dict(document)
+        self._write(trainer)
+
+    def end(self, trainer: Trainer) -> None:
+        """Write the status of a run that has ended."""
+        self.status.state = "ended"
+        self._write(trainer)
+
+    def edit(self, trainer: Trainer, received: Received, changed: Document, commands: dict[str, int]) -> Edit:
+        """Return the edit that a document makes before the present batch."""
+        self.status.version = received.version
+        return Edit(
+            batch=trainer.fit_loop.total_batch_idx,
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            changed=changed,
+            commands=commands,
+            document=received.document,
+            source=received.source,
+            time=utc_now(),
+        )
+
+    def unchanged(self, version: str) -> None:
+        """Note a document without a change."""
+        self.status.version, self.status.result = version, "unchanged"
+        self.status.write(self.folder)
+
+    def refuse(self, trainer: Trainer, source: str, version: str, reasons: Sequence[str]) -> None:
+        """Record why an edit was refused."""
+        if not trainer.is_global_zero:
+            return
+        shown = [hide_secrets(reason) for reason in reasons]
+        for reason in shown:
+            log.warning("live: refused, nothing is changed: %s", reason)
+        refusal = {"time": utc_now(), "source": source, "reasons": shown}
+        self.status.version, self.status.result, self.status.refused = version, "refused", refusal
+        self._write(trainer)
+        self._append({"refused": shown, "step": trainer.global_step, "time": refusal["time"], "source": source})
+
+    def record(self, trainer: Trainer, edit: Edit, *, is_repeated: bool) -> None:
+        """Record an edit that was applied; `live.jsonl` has a repeated one already."""
+        numbers = {f"live/{key}": float(value) for key, value in edit.document.items() if _is_number(value)}
+        for logger in trainer.loggers:
+            logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, steps_before_batch(trainer))
+        if not trainer.is_global_zero:
+            return
+        log.info("live: step %d: %s", edit.step, edit.describe())
+        self.status.result, self.status.document = "applied", dict(edit.document)
+        self._write(trainer)
+        if not is_repeated:
+            self._append(vars(edit))
+
+    def edits_after(self, begun: int, count: int) -> list[Edit]:
+        """Return the edits in `live.jsonl` that are not among the first `count`, which the checkpoint has.
+
+        Args:
+            begun: Batches that the checkpoint has trained on.
+            count: Edits in the checkpoint.
+        """
+        try:
+            edits = edits_of(read_entries(self.folder / LIVE_HISTORY))
+        except FulguriteError as error:
+            log.warning("live: %s The resumed run has the edits of its checkpoint only.", error)
+            return []
+        return [edit for edit in edits[count:] if edit.batch >= begun]
+
+    def keep(self, trainer: Trainer, count: int) -> None:
+        """Drop all but the first `count` edits of `live.jsonl`, and the refusals after them."""
+        kept: list[dict[str, Any]] = []
+        if not (trainer.is_global_zero and (self.folder / LIVE_HISTORY).is_file()):
+            return
+        for entry in read_entries(self.folder / LIVE_HISTORY):
+            count -= "refused" not in entry
+            if count < 0:
+                break
+            kept.append(entry)
+        rewrite(self.folder, kept)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        try:
+            append(self.folder, without_secrets(entry))
+        except (OSError, ValueError) as error:
+            log.warning("live: %s: cannot be written (%s). The checkpoint has the edits.", LIVE_HISTORY, error)
+
+    def _write(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.status.epoch, self.status.step = trainer.current_epoch, trainer.global_step
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.status.write(self.folder)
+        except OSError as error:
+            log.warning("live: the status cannot be written (%s). The run continues.", error)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
