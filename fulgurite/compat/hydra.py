@@ -98,6 +98,12 @@ def returned_value(result: JobReturn) -> Any:
     return result._return_value
 
 
+def raise_failure(result: JobReturn) -> None:
+    """Raise what a failed job raised; `JobReturn.return_value` writes a line with all overrides first."""
+    if result.status == JobStatus.FAILED:
+        raise result._return_value
+
+
 class LoaderState(NamedTuple):
     """Hydra's state when a composition raised, read from the frames of its traceback."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
         # argparse reads -experiment=x as several options of one letter
         is_short = re.match(r"-[A-Za-z]\w", name) is not None and bool(equals) and name not in _WITH_VALUE
         if is_short or (len(name) > 2 and name.startswith("--") and not is_option):
-            given = value if equals else "<value>"
-            right = f"{name.lstrip('-')}={given}"
-            lines.append(f"{argument}: there is no such option. Values are set without dashes: {right}")
+            near = [] if equals else get_close_matches(name, _OPTIONS, n=1, cutoff=0.8)
+            right = f"{name.lstrip('-')}={value if equals else '<value>'}"
+            remedy = f"Write {near[0]}" if near else f"Values are set without dashes: {right}"
+            lines.append(f"{argument}: there is no such option. {remedy}")
     if lines:
         raise UserError("\n".join(lines))
 

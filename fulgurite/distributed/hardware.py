@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import ConfigError
 
 
 def require_hardware(trainer: DictConfig) -> None:
-    """Raise UserError unless this machine has the accelerator and the devices of the `trainer` config."""
+    """Raise ConfigError unless this machine has the accelerator and the devices of the `trainer` config."""
     accelerator = trainer.get("accelerator", "auto")
     if accelerator == "tpu":
         _require_tpu()
@@ -23,12 +23,10 @@ def require_hardware(trainer: DictConfig) -> None:
     available = max(counts[kind] for kind in kinds)
     if available == 0:
         names = " or ".join(kind.upper() for kind in kinds)
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has no {names} device. Set trainer=cpu.")
+        raise ConfigError([f"trainer.accelerator={accelerator}: this machine has no {names} device. Set trainer=cpu."])
     if _num_devices(trainer.get("devices", "auto")) > available:
-        raise UserError(
-            f"trainer.devices={trainer.devices}: this machine has {available} {accelerator} device(s). "
-            f"Set trainer.devices={available}."
-        )
+        has = f"this machine has {available} {accelerator} device(s)"
+        raise ConfigError([f"trainer.devices={trainer.devices}: {has}. Set trainer.devices={available}."])
 
 
 def _require_tpu() -> None:
@@ -38,9 +36,8 @@ def _require_tpu() -> None:
     with suppress(ModuleNotFoundError):
         available = XLAAccelerator.is_available()
     if not available:
-        raise UserError(
-            "trainer.accelerator=tpu: torch_xla finds no TPU here. Install torch_xla on a TPU host, or set trainer=cpu."
-        )
+        remedy = "Install torch_xla on a TPU host, or set trainer=cpu"
+        raise ConfigError([f"trainer.accelerator=tpu: torch_xla finds no TPU here. {remedy}."])
 
 
 def _num_devices(devices: Any) -> int:

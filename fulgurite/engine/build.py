@@ -111,7 +111,7 @@ def build(cfg: DictConfig) -> Run:
     with places_added(cfg):
         check_targets(cfg)
         check_kinds(cfg)
-    require_hardware(cfg.trainer)
+        require_hardware(cfg.trainer)
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
     parts, metrics = with_attributes(cfg), MetricsCSVLogger(cfg.paths.output_dir)

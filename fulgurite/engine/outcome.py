@@ -74,6 +74,10 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
     if isinstance(error, Pruned):
         return Outcome("pruned", str(error), EXIT_DONE)
     if isinstance(error, FulguriteError):
+        if isinstance(error, UserError) and cfg is not None:
+            from fulgurite.engine.components.places import add_places  # only after an error
+
+            add_places(error, cfg)
         return Outcome("failed", "; ".join(str(error).splitlines()), error.exit_code)
     missing = explain_missing_metric(error)
     if missing is not None or type(error).__name__ == "MisconfigurationException":

@@ -31,11 +31,9 @@ from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
 from fulgurite.core.errors import UserError
 from fulgurite.core.redact import MASK
+from fulgurite.resume.options import require_options
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 from fulgurite.trust.run_directories import check_inherited
-
-# Options of which Hydra takes one only, and their short forms.
-_MODES = {"-m": "--multirun", "-c": "--cfg", "-r": "--run", "-i": "--info", "-sc": "--shell-completion"}
 
 
 def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
@@ -47,12 +45,13 @@ def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
 
     Raises:
         UserError: The named run does not exist or cannot be resumed, `resume=` is combined with `-m`, or an option is
-            unknown or excludes another.
+            unknown, lacks its value, has a wrong one, or excludes another.
     """
     refuse_unknown_options(overrides)
     _refuse_pickled_config(overrides)
-    _refuse_several_modes(overrides)
-    return options_first(_expand(overrides, config_name))
+    expanded = options_first(_expand(overrides, config_name))
+    require_options(expanded)
+    return expanded
 
 
 def _refuse_pickled_config(arguments: Sequence[str]) -> None:
@@ -62,26 +61,6 @@ def _refuse_pickled_config(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"{argument}: unpickles a config, which could run code. Pass resume=<run directory> instead"
             )
-
-
-def _refuse_several_modes(arguments: Sequence[str]) -> None:
-    """Refuse options that exclude each other, such as `-m` beside `--cfg`; Hydra's error is a traceback."""
-    given: dict[str, str] = {}
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        long = next((mode for mode in _MODES.values() if len(name) > len("--c") and mode.startswith(name)), name)
-        mode = _MODES.get(name, long)
-        if mode in _MODES.values():
-            given.setdefault(mode, argument)
-    if given.keys() >= {"--cfg", "--multirun"}:
-        one, several = given["--cfg"], given["--multirun"]
-        raise UserError(
-            f"{one}: shows the config of one run, and {several} starts several. "
-            f"Remove {several}, or list the jobs with --dry-run instead of {one}"
-        )
-    if len(given) > 1:
-        first, second, *_ = given.values()
-        raise UserError(f"{second}: cannot be combined with {first}. Remove one of them")
 
 
 def _expand(overrides: Sequence[str], config_name: str) -> list[str]:

@@ -12,12 +12,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from fulgurite.compat.hydra import ConfigLoaderImpl
+from fulgurite.compat.hydra import ConfigLoaderImpl, raise_failure
 from fulgurite.core.context import current_context
 from fulgurite.core.redact import mask_override, saved_config
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_events
+from fulgurite.search.places import space_places
 from fulgurite.search.preflight import add_resume_overrides, check_search, print_search, require_same_search
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace, read_space
@@ -39,12 +40,13 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, ov
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     options, sweeper = config.get("sweep") or {}, config.hydra.sweeper
-    settings, space = SearchSettings.read(config), read_space(overrides, sweeper)
-    resumed = find_sweep(str(options["resume"]), config, SEARCH) if options.get("resume") else None
-    if resumed is not None:
-        require_same_search(space, settings, resumed)
-    check_search(space, settings, config, loader)
-    sampler, pruner, num_points = make_sampler_and_pruner(sweeper, space.grid)
+    with space_places(config, overrides):
+        settings, space = SearchSettings.read(config), read_space(overrides, sweeper)
+        resumed = find_sweep(str(options["resume"]), config, SEARCH) if options.get("resume") else None
+        if resumed is not None:
+            require_same_search(space, settings, resumed)
+        check_search(space, settings, config, loader)
+        sampler, pruner, num_points = make_sampler_and_pruner(sweeper, space.grid)
     refuse_unpickling_sampler(sampler, is_own_storage=not sweeper.get("storage") and resumed is None)
     if num_points is not None:
         settings = replace(settings, n_trials=min(settings.n_trials, num_points))
@@ -117,7 +119,7 @@ class _SearchLoop(Iterator[NumberedJob]):
         for line in trials.summarize_failures():
             print_status(f"error: {line}")
         for result in failed:
-            _ = result.return_value  # raises the job's exception
+            raise_failure(result)
         if reasons := trials.failure_reasons():
             rule = "" if retry else ". Pass sweep.retry_failed=true to retry."
             raise JobsFailed("; ".join(reasons) + rule)

@@ -68,9 +68,10 @@ def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
     distributions = {} if params else _read_search_space(sweeper, findings)
     texts = {name: f"{name}={distribution}" for name, distribution in distributions.items()}
     fixed: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     for override in parsed:
         name, text = override.get_key_element(), str(override.input_line)
-        for earlier in (distributions, texts, fixed):
+        for earlier in (distributions, texts, fixed, wrong):
             earlier.pop(name, None)  # the last override of a key wins
         if not override.is_sweep_override():
             fixed[text if override.is_delete() else name] = text
@@ -79,7 +80,8 @@ def read_space(overrides: Sequence[str], sweeper: DictConfig) -> SearchSpace:
             distributions[name], texts[name] = from_override(override), text
         except (ValueError, HydraException) as error:
             rule = f"{str(error).rstrip('.')}. Write interval(low,high), range(start,stop) or choice(a,b)."
-            findings.append(describe_override(text, rule))
+            wrong[name] = describe_override(text, rule)
+    findings += wrong.values()
     findings += [
         f"{name}: a secret cannot be searched, because the study holds every value. Set one value."
         for name in distributions

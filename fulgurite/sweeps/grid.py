@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, returned_value
+from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, raise_failure, returned_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.formatting import show_plan
@@ -140,8 +140,7 @@ class _GridLoop:
             print_status(f"sweep stopped by sweep.on_error={STOP}: {len(queue.remaining)} jobs not started")
         in_order = [results[number] for number in sorted(results)]
         for result in in_order:
-            if result.status == JobStatus.FAILED:
-                _ = result.return_value  # raises the job's exception
+            raise_failure(result)
         skipped = [job for job in self.jobs.values() if job.state == FAILED and not retry]
         if skipped:
             reasons = "; ".join(f"job {job.number} failed: {job.reason}" for job in skipped)

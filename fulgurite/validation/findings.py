@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig
+
+from fulgurite.config.origins import Origins
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.tracing.settings import COMMAND_LINE
 from fulgurite.core.context import current_context
 from fulgurite.core.redact import MASK, hide_secrets, is_secret_key, mask_override
 
+SUBJECT = re.compile(r"([A-Za-z_][\w.\[\]-]*)(?:=(.*?))?: ")  # key and value before what is wrong
 _LONGEST = 80  # characters of a value that are shown
 
 
@@ -52,3 +58,19 @@ def shown(key: str, value: Any) -> str:
         return MASK
     text = hide_secrets(" ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split()))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def with_places(findings: Sequence[str], cfg: DictConfig) -> list[str]:
+    """Return findings with the file and line, or the override, that set their key."""
+    origins = Origins.of(cfg)
+    return [placed(finding, origins) for finding in findings]
+
+
+def placed(finding: str, origins: Origins) -> str:
+    """Return a finding with the place of its key, or as it is where that is unknown."""
+    subject = SUBJECT.match(finding)
+    place = origins.find(subject[1]) if subject else None
+    if subject is None or place is None:
+        return finding
+    value = ... if subject[2] is None else subject[2]
+    return Finding(subject[1], finding[subject.end() :], value, place).line

@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.config.target_policy import locate
 from fulgurite.config.view import leaves
 from fulgurite.core.errors import ConfigError, suggest_or_list
-from fulgurite.engine.components.places import with_places
-from fulgurite.validation.findings import Finding
+from fulgurite.validation.findings import Finding, with_places
 
 UNUSED = "trainer.strategy.find_unused_parameters"
 UNUSED_BY_NAME = "trainer.strategy=ddp_find_unused_parameters_true"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.origins import Origins
-from fulgurite.core.errors import ConfigError
-from fulgurite.validation.findings import Finding
-
-_SUBJECT = re.compile(r"([A-Za-z_][\w.\[\]-]*)(?:=(.*?))?: ")  # key and value before what is wrong
+from fulgurite.config.tracing.settings import COMMAND_LINE
+from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.validation.findings import SUBJECT, placed, with_places
 
 
 @contextmanager
@@ -33,16 +31,17 @@ def rejections_added(findings: list[str]) -> Iterator[None]:
         findings += error.findings
 
 
-def with_places(findings: Sequence[str], cfg: DictConfig) -> list[str]:
-    """Return findings with the file and line, or the override, that set their key."""
+def add_places(error: UserError, cfg: DictConfig) -> None:
+    """Add its file and line to each line of an error that begins with a key and the value that a file gives it."""
     origins = Origins.of(cfg)
-    return [_placed(finding, origins) for finding in findings]
+    lines = [placed(line, origins) if _is_of_file(line, origins, cfg) else line for line in str(error).splitlines()]
+    error.args = ("\n".join(lines),)
+    if isinstance(error, ConfigError):
+        error.findings = lines
 
 
-def _placed(finding: str, origins: Origins) -> str:
-    subject = _SUBJECT.match(finding)
-    place = origins.find(subject[1]) if subject else None
-    if subject is None or place is None:
-        return finding
-    value = ... if subject[2] is None else subject[2]
-    return Finding(subject[1], finding[subject.end() :], value, place).line
+def _is_of_file(line: str, origins: Origins, cfg: DictConfig) -> bool:
+    subject = SUBJECT.match(line)
+    if subject is None or subject[2] is None or origins.places.get(subject[1], COMMAND_LINE).startswith(COMMAND_LINE):
+        return False
+    return str(OmegaConf.select(cfg, subject[1], throw_on_missing=False)) == subject[2]

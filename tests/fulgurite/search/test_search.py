@@ -136,6 +136,7 @@ def test_a_search_stops_when_too_many_of_its_trials_fail(tmp_path: Path) -> None
     assert [state for state, _ in trial_results(sweep).values()] == ["FAIL"] * 4
     assert "no trial was completed: 4 of 4 failed; trial 0 failed: ValueError: a fault that passes" in end.stderr
     assert "more than hydra.sweeper.max_failure_rate=0.5 of 6 trials failed" in end.stderr
+    assert "Error executing job" not in end.stderr, "a line of Hydra with all overrides of the trial"
     assert not (sweep / "optimization_results.yaml").exists()
 
 

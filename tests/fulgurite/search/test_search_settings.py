@@ -93,7 +93,7 @@ def test_a_function_of_a_package_that_is_not_allowed_is_refused(tmp_path: Path) 
     end = start(tmp_path, search(tmp_path, "hydra.sweeper.custom_search_space=os.path.join"))
     assert end.returncode == 2
     assert end.stderr.startswith(
-        "error: hydra.sweeper.custom_search_space=os.path.join: must be a function (cfg, trial) of src, tests. "
+        "error: command line: hydra.sweeper.custom_search_space=os.path.join: must be a function (cfg, trial) of src, "
     )
     assert not (tmp_path / "logs").exists()
 

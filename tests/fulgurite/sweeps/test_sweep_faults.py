@@ -42,6 +42,7 @@ def test_each_kind_of_failure_is_recorded_and_the_next_job_runs(tmp_path: Path) 
     assert reasons[2].startswith("out of memory with data.batch_size=")
     assert reasons[3] == "the program called sys.exit with code 1"
     assert done.returncode == 1, "the code of the first job that failed"
+    assert "Error executing job" not in done.stderr, "a line of Hydra with all overrides of the job"
     assert done.stdout.count("1 (1 failed)") == 4
     summary = (sweep / "summary.csv").read_text().splitlines()
     assert len(summary) == 6

@@ -92,7 +92,9 @@ def test_an_override_written_as_an_option_is_named() -> None:
     for argument in ("--experiment=x", "-experiment=x"):
         with pytest.raises(UserError, match=said):
             expand_shorthands([argument, "--seed"], "train")
-    shown = ["-cn=train", "--config-dir=a", "--cfg", "job", "--help", "--config", "b"]
+    with pytest.raises(UserError, match=r"^--multirn: there is no such option\. Write --multirun$"):
+        expand_shorthands(["--multirn", "seed=1,2"], "train")
+    shown = ["-cn=train", "--config-dir=a", "--cfg", "job", "--help", "--config-n", "b"]
     for right in (shown, ["--multirun", "--help", "-m"]):
         assert expand_shorthands(right, "train") == right
 
@@ -106,6 +108,27 @@ def test_options_that_exclude_each_other_are_named(words: str) -> None:
         said = r"^--(info|run): cannot be combined with -[mc]\. Remove one of them$"
     with pytest.raises(UserError, match=said):
         expand_shorthands(words.split(), "train")
+
+
+OPTIONS = {
+    "--cfg=jbo": "--cfg=jbo: there is no such value. Did you mean 'job'?",
+    "-c xyz seed=3": "--cfg=xyz: there is no such value. It takes job, hydra, all",
+    "seed=3 --cfg": "--cfg: has no value. It takes job, hydra, all",
+    "--info=plugin": "--info=plugin: there is no such value. Did you mean 'plugins'?",
+    "-p": "--package: has no value. Write --package=<value>",
+    "--multirun=3": "--multirun: takes no value. Remove 3",
+    "--config b": (
+        "--config: is the start of several options. Write one of --config-path, --config-name, --config-dir"
+    ),
+    "-x seed=3": "-x: there is no such option. Values are set without dashes: key=value",
+}
+
+
+@pytest.mark.parametrize("typed", OPTIONS)
+def test_an_option_that_hydra_rejects_is_one_line(typed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        expand_shorthands(typed.split(), "train")
+    assert str(caught.value) == OPTIONS[typed]
 
 
 def test_a_block_without_target_is_no_error_beside_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
