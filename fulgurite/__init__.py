@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from fulgurite.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from fulgurite import callbacks, checkpoints, data, exact_resume, loggers
+    from fulgurite import callbacks, checkpoints, data, exact_resume, loggers, store
     from fulgurite.config.compose import compose
     from fulgurite.core import errors
     from fulgurite.core.errors import ConfigError, UserError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fulgurite.engine.record import RunRecord
     from fulgurite.engine.saved_run import SavedRun, load_run
     from fulgurite.engine.session import session
+    from fulgurite.store.config_store import Store
     from fulgurite.validation.validate import validate
 
 __version__ = "0.2.0"
@@ -47,6 +48,7 @@ _EXPORTS = {
     "load_run": "fulgurite.engine.saved_run",
     "SavedRun": "fulgurite.engine.saved_run",
     "harden": "fulgurite.engine.instrument",
+    "Store": "fulgurite.store.config_store",
     "project_root": "fulgurite.core.project",
     "errors": "fulgurite.core.errors",
     "UserError": "fulgurite.core.errors",
@@ -56,6 +58,7 @@ _EXPORTS = {
     "data": "fulgurite.data",
     "exact_resume": "fulgurite.exact_resume",
     "loggers": "fulgurite.loggers",
+    "store": "fulgurite.store",
 }
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "SavedRun",
+    "Store",
     "UserError",
     "build",
     "callbacks",
@@ -77,6 +81,7 @@ __all__ = [
     "main",
     "project_root",
     "session",
+    "store",
     "validate",
 ]
 
