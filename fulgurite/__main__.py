@@ -16,6 +16,7 @@ COMMANDS = {
     "report": ("fulgurite.reporting.report_cli", "analyse a sweep: report.html and best.yaml"),
     "doctor": ("fulgurite.doctor.cli", "check and measure a group of processes before training on it"),
     "explain": ("fulgurite.explain.explain_cli", "where the value of a config key comes from and who reads it"),
+    "schema": ("fulgurite.explain.schema_cli", "write JSON schemas, with which editors complete and check the configs"),
     "prove-resume": ("fulgurite.exact_resume.proof.cli", "kill and resume an experiment, compare bit by bit"),
 }
 

@@ -67,7 +67,7 @@ def match(value: Value, annotation: ast.expr | None, module: Module | None) -> M
     if not isinstance(value, _OF_YAML) or (isinstance(value, dict) and "_target_" in value):
         return Match.UNKNOWN
     results = set()
-    for member, home in _members(annotation, module):  # lazily: plain members of a union need no source
+    for member, home in members_of(annotation, module):  # lazily: plain members of a union need no source
         results.add(_match_member(value, member, home))
         if Match.YES in results:
             return Match.YES
@@ -79,16 +79,16 @@ def _match_member(value: Value, member: ast.expr, module: Module | None) -> Matc
         return Match.YES if value is None else Match.OBJECT
     if isinstance(member, ast.Constant):  # of a Literal
         return Match.YES if type(member.value) is type(value) and member.value == value else Match.NO
-    name = _short_name(member)
+    name = short_name(member)
     if name in _NEVER_IN_YAML:
         return Match.OBJECT
     if name in _PLAIN and not _PLAIN[name][0](value):
         return Match.NO
     if isinstance(member, ast.Subscript):
-        return _match_items(value, name, _arguments(member), module) if name in _PLAIN else Match.UNKNOWN
+        return _match_items(value, name, arguments_of(member), module) if name in _PLAIN else Match.UNKNOWN
     if name in _PLAIN:
         return Match.YES
-    found = _definition(member, module) if name not in _ANYTHING else None
+    found = definition_of(member, module) if name not in _ANYTHING else None
     if found is not None and (members := enum_members(found)):
         return {True: Match.YES, False: Match.NO, None: Match.UNKNOWN}[accepts(members, value)]
     return Match.OBJECT if found is not None and found.is_class and not _may_be_plain(found) else Match.UNKNOWN
@@ -114,7 +114,7 @@ def _may_be_plain(cls: Definition, depth: int = 0) -> bool:
         return True
     for base in cls.node.bases:
         written = base.value if isinstance(base, ast.Subscript) else base
-        name = _short_name(written)
+        name = short_name(written)
         if name in _PLAIN_BASES or depth > 8:
             return True
         if name in {"object", "ABC", "Generic"}:
@@ -149,17 +149,17 @@ def _as_yaml(value: Value) -> Value:
 def choices(annotation: ast.expr | None, module: Module | None) -> list[str]:
     """Return all values that each `Literal` and each Enum in an annotation allows."""
     found: list[str] = []
-    for member, home in _members(annotation, module):
+    for member, home in members_of(annotation, module):
         if isinstance(member, ast.Constant):
             found += [str(member.value)] if member.value is not None else []
-        elif (definition := _definition(member, home)) is not None:
+        elif (definition := definition_of(member, home)) is not None:
             found += choices_of(enum_members(definition))
     return list(dict.fromkeys(found))
 
 
 def describe(annotation: ast.expr | None, module: Module | None) -> str:
     """Describe the values of an annotation, e.g. `a whole number, text or null`."""
-    kinds = list(dict.fromkeys(_describe_member(member, home) for member, home in _members(annotation, module)))
+    kinds = list(dict.fromkeys(_describe_member(member, home) for member, home in members_of(annotation, module)))
     kinds.sort(key=lambda kind: kind == "null")
     return " or ".join(filter(None, [", ".join(kinds[:-1]), *kinds[-1:]]))
 
@@ -167,7 +167,7 @@ def describe(annotation: ast.expr | None, module: Module | None) -> str:
 def _describe_member(member: ast.expr, module: Module | None) -> str:
     if isinstance(member, ast.Constant):
         return "null" if member.value is None else repr(member.value)
-    name = _short_name(member)
+    name = short_name(member)
     if isinstance(member, ast.Subscript) and name in {"tuple", "Tuple"} and isinstance(member.slice, ast.Tuple):
         size = len(member.slice.elts)
         return "a list" if ast.unparse(member.slice.elts[-1]) == "..." else f"a list of {size}"
@@ -176,12 +176,12 @@ def _describe_member(member: ast.expr, module: Module | None) -> str:
         return f"a list ({describe(member.slice, module) if choices(member.slice, module) else inner})"
     if name in _PLAIN:
         return _PLAIN[name][1]
-    definition = _definition(member, module)
+    definition = definition_of(member, module)
     listed = ", ".join(map(repr, choices_of(enum_members(definition)))) if definition is not None else ""
     return f"one of {listed} ({name})" if listed else f"an object ({name})"
 
 
-def _members(
+def members_of(
     annotation: ast.expr | None, module: Module | None, depth: int = 0
 ) -> Iterator[tuple[ast.expr, Module | None]]:
     """Yield the members of a union and their modules: aliases and nested unions opened, each literal alone."""
@@ -196,32 +196,41 @@ def _members(
     elif isinstance(annotation, ast.BinOp):
         inner = [annotation.left, annotation.right]
     elif isinstance(annotation, ast.Subscript):
-        name = _short_name(annotation)
+        name = short_name(annotation)
         if name == "Literal":
-            yield from ((item, module) for item in _arguments(annotation))
+            yield from ((item, module) for item in arguments_of(annotation))
             return
         if name in {"Union", "Optional"} | _TRANSPARENT:
-            inner = _arguments(annotation)[: 1 if name in _TRANSPARENT else None]
+            inner = arguments_of(annotation)[: 1 if name in _TRANSPARENT else None]
             inner += [ast.Constant(None)] if name == "Optional" else []
-    elif _short_name(annotation) not in {*_PLAIN, *_ANYTHING, *_NEVER_IN_YAML}:
-        alias = _definition(annotation, module)
+    elif short_name(annotation) not in {*_PLAIN, *_ANYTHING, *_NEVER_IN_YAML}:
+        alias = definition_of(annotation, module)
         if alias is not None and isinstance(alias.node, ast.expr):  # Number = Union[int, float]
-            yield from _members(alias.node, alias.module, depth + 1)
+            yield from members_of(alias.node, alias.module, depth + 1)
             return
     for item in inner:
-        yield from _members(item, module, depth + 1)
+        yield from members_of(item, module, depth + 1)
     if not inner:
         yield annotation, module
 
 
-def _definition(annotation: ast.expr, module: Module | None) -> Definition | None:
+def definition_of(annotation: ast.expr, module: Module | None) -> Definition | None:
+    """Return the class or the alias that an annotation names; None where the source does not show it."""
     found = resolve(module, annotation) if module is not None else None
     return found if isinstance(found, Definition) else None
 
 
-def _arguments(annotation: ast.Subscript) -> list[ast.expr]:
+def arguments_of(annotation: ast.Subscript) -> list[ast.expr]:
+    """Return what stands in the brackets of an annotation."""
     return annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
 
 
-def _short_name(annotation: ast.expr) -> str:
+def plain_kind(annotation: ast.expr) -> str | None:
+    """Return what messages call the values of a plain type, e.g. `a whole number`; None for other annotations."""
+    plain = _PLAIN.get(short_name(annotation))
+    return plain[1] if plain else None
+
+
+def short_name(annotation: ast.expr) -> str:
+    """Return the last name of an annotation, without its arguments."""
     return ast.unparse(annotation.value if isinstance(annotation, ast.Subscript) else annotation).rpartition(".")[2]

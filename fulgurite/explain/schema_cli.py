@@ -1,0 +1,91 @@
+"""Write JSON schemas of the config groups, with which editors complete and check the configs while you type.
+
+    python -m fulgurite schema
+
+Writes one schema for each folder of `configs/`, made from the config files and the signatures of the classes that they
+name, and maps the configs to them in `.vscode/settings.json` for VS Code's extension `redhat.vscode-yaml`. Run it again
+after you add a class or change its arguments. Nothing is trained, and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fulgurite.core.cli_parser import CommandParser
+from fulgurite.core.errors import EXIT_DONE, FulguriteError, UserError
+from fulgurite.core.files import write_atomic
+from fulgurite.core.project import project_root
+from fulgurite.explain.json_schema import ROOT, make_schemas
+
+FOLDER = ".vscode/schemas"
+SETTING = "yaml.schemas"
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = CommandParser("schema", __doc__)
+    add = parser.add_argument
+    add("--folder", type=Path, help=f"folder for the schemas (default: {FOLDER})")
+    add("--no-settings", dest="settings", action="store_false", help="leave .vscode/settings.json as it is")
+    return parser.parse(argv)
+
+
+def write_schemas(root: Path, folder: Path) -> dict[str, str]:
+    """Write the schemas of a project.
+
+    Args:
+        root: The folder that holds `configs/`.
+        folder: Receives `<group>.json`.
+
+    Returns:
+        The files of each schema: its path, relative to the root if it is inside, to a glob pattern.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    patterns = {}
+    for group, schema in make_schemas(root / "configs").items():
+        file = folder / f"{group}.json"
+        write_atomic(file, json.dumps(schema, indent=1) + "\n")
+        name = f"./{file.relative_to(root).as_posix()}" if file.is_relative_to(root) else file.as_uri()
+        patterns[name] = "configs/*.yaml" if group == ROOT else f"configs/{group}/**/*.yaml"
+    return patterns
+
+
+def write_settings(file: Path, patterns: dict[str, str]) -> None:
+    """Map the configs to their schemas in the settings of VS Code; other settings stay.
+
+    Raises:
+        UserError: The file is not plain JSON.
+    """
+    settings: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:  # comments
+            line = json.dumps({SETTING: patterns})
+            remedy = f"Add {line[1:-1]} to it yourself, and pass --no-settings"
+            raise UserError(f"{file}: is not plain JSON ({error}). {remedy}.") from error
+    schemas = {name: pattern for name, pattern in settings.get(SETTING, {}).items() if name not in patterns}
+    settings[SETTING] = {**schemas, **patterns}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(settings, indent=2) + "\n")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    try:
+        options, root = parse_args(argv), project_root()
+        folder = (options.folder or root / FOLDER).expanduser().absolute()
+        patterns = write_schemas(root, folder)
+        sys.stdout.write(f"{len(patterns)} schemas in {folder}\n")
+        if options.settings:
+            write_settings(root / ".vscode" / "settings.json", patterns)
+            sys.stdout.write(f"mapped to the configs in {root / '.vscode' / 'settings.json'}\n")
+    except FulguriteError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return EXIT_DONE
