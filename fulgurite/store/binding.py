@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from fulgurite.core.errors import UserError
 from fulgurite.store.snapshot import Snapshot
@@ -34,9 +34,10 @@ class Binding(Generic[T]):
             UserError: The store was not loaded yet.
         """
         try:
-            return cast("T", self._store.current.bound[self.number])
+            value: T = self._store.current.bound[self.number]
         except IndexError:
             raise UserError(f"store={self._store.name}: is not loaded. Call load() first.") from None
+        return value
 
     def build(self, snapshot: Snapshot, problems: Problems) -> Any:
         """Return a new instance for a snapshot; adds to `problems` what is wrong."""

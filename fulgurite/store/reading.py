@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from fulgurite.core.errors import ConfigError, UserError, suggest_path
 from fulgurite.store.snapshot import Snapshot
 from fulgurite.store.state import StoreState
-from fulgurite.store.transaction import problem_line
+from fulgurite.store.transaction import problem_line, sentence
 from fulgurite.store.values.convert import ABSENT, Problems, convert
 
 T = TypeVar("T")
@@ -93,10 +93,9 @@ class Reading(StoreState):
         try:
             if kind is None:
                 return self.current.reads[key]
-            value = self.current.typed[key]
+            return self.current.converted[kind][key]
         except KeyError:
             return self._read(key, REQUIRED, kind)
-        return value if value.__class__ is kind else self._read(key, REQUIRED, kind)
 
     @overload
     def getter(self, key: str) -> Callable[[], Any]: ...
@@ -116,14 +115,16 @@ class Reading(StoreState):
         if kind is not None:
             self._declare(key, kind)
 
+        own = object()
+
         def read() -> Any:
             try:
-                if kind is None:
-                    return self.current.reads[key]
-                value = self.current.typed[key]
+                return self.current.own_reads[own]
             except KeyError:
-                return self._read(key, default, kind)
-            return value if value.__class__ is kind else self._read(key, default, kind)
+                snapshot, value = self.current, self._read(key, default, kind)
+            if snapshot is self.current and not isinstance(value, (list, dict)):
+                snapshot.own_reads[own] = value
+            return value
 
         return read
 
@@ -140,8 +141,8 @@ class Reading(StoreState):
             return default
         if kind is None:
             return snapshot[key]
-        if (known := snapshot.converted.get((key, kind), ABSENT)) is not ABSENT:
-            return known
+        if key in (known := snapshot.converted.get(kind, {})):
+            return known[key]
         problems: Problems = []
         value = convert(snapshot[key], kind, key, problems)
         if problems:
@@ -155,9 +156,8 @@ class Reading(StoreState):
             self.kinds[key] = (*known, kind)
 
     def _missing(self, key: str) -> UserError:
-        return UserError(
-            f"{key}: is missing{suggest_path(key, self.current.leaves)}. Set it, or read it with a default."
-        )
+        problem = sentence(f"is missing{suggest_path(key, self.current.leaves)}")
+        return UserError(f"{key}: {problem} Set it, or read it with a default.")
 
     def _require_loaded(self) -> None:
         if not self.is_loaded:

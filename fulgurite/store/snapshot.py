@@ -23,18 +23,20 @@ class Snapshot(Mapping[str, Any]):
     Attributes:
         reads: Dotted key, also of a group, to the value.
         typed: Dotted key to the value in the type in which it was read first.
-        converted: Key and type to the value in that type.
+        converted: Type to dotted key to the value in that type.
+        own_reads: What getters return.
         bound: The dataclass instances, in the order of their bindings.
     """
 
-    __slots__ = ("bound", "converted", "leaves", "origins", "reads", "root", "typed", "version")
+    __slots__ = ("bound", "converted", "leaves", "origins", "own_reads", "reads", "root", "typed", "version")
 
     def __init__(self, leaves: Mapping[str, Any], origins: Mapping[str, str], version: int) -> None:
         self.leaves, self.origins, self.version = MappingProxyType(leaves), MappingProxyType(origins), version
         self.root, groups = nested(leaves)
         self.reads: dict[str, Any] = {**leaves, **groups}
         self.typed: dict[str, Any] = {}
-        self.converted: dict[tuple[str, Any], Any] = {}
+        self.converted: dict[Any, dict[str, Any]] = {}
+        self.own_reads: dict[object, Any] = {}
         self.bound: tuple[Any, ...] = ()
 
     def __getitem__(self, key: str) -> Any:
@@ -64,7 +66,7 @@ class Snapshot(Mapping[str, Any]):
     def keep(self, key: str, kind: Any, value: Any, *, is_first: bool) -> Any:
         """Keep a converted value for later reads, unless a reader could change it; return it."""
         if not isinstance(value, (list, dict)):
-            self.converted[key, kind] = value
+            self.converted.setdefault(kind, {})[key] = value
             if is_first:
                 self.typed[key] = value
         return value

@@ -124,10 +124,15 @@ def problem_line(store: StoreState, snapshot: Snapshot, key: str, value: Any, pr
     origin = snapshot.origins.get(key.partition("[")[0])
     if value is ABSENT and origin is None:
         names = [entry.loader.name for entry in store.entries]
-        return f"{group}{key}: {problem}{suggest_path(key, snapshot.leaves)}. Set it in {' or '.join(names)}."
-    if value is ABSENT:
-        return f"{group}{key}: {problem}. Correct it in {origin}."
-    return f"{group}{key}={shown(key, value)}: {problem}. Correct it in {origin or 'its source'}."
+        near = suggest_path(key, snapshot.leaves)
+        return f"{group}{key}: {sentence(problem + near)} Set it in {' or '.join(names)}."
+    what = key if value is ABSENT else f"{key}={shown(key, value)}"
+    return f"{group}{what}: {sentence(problem)} Correct it in {origin or 'its source'}."
+
+
+def sentence(text: str) -> str:
+    """Return a text with its end; a suggestion ends with a question mark."""
+    return text if text.endswith("?") else f"{text}."
 
 
 def shown(key: str, value: Any) -> str:

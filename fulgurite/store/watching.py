@@ -54,7 +54,8 @@ def describe(entry: Entry, error: Exception) -> str:
 
 
 def start_watcher(store: StoreState, entry: Entry) -> None:
-    """Start the thread that watches a loader."""
+    """Start the thread that watches a loader; its metrics begin with 0."""
+    store.metrics.stats(store.name, entry.loader.name)
     name = f"config of {entry.loader.name}"
     entry.thread = threading.Thread(target=_watch, args=(store, entry), name=name, daemon=True)
     entry.thread.start()
@@ -62,7 +63,6 @@ def start_watcher(store: StoreState, entry: Entry) -> None:
 
 def _watch(store: StoreState, entry: Entry) -> None:
     stop, pause, before = store.stopping, FIRST_PAUSE, ""
-    store.metrics.stats(store.name, entry.loader.name)
     while not stop.is_set():
         error = _wait_and_reload(store, entry)
         if error is None:

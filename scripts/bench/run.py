@@ -22,7 +22,7 @@ from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import describe_machine, print_report, save_report
 
-BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store")
 MIN_REPEATS = 5
 
 
@@ -50,10 +50,15 @@ def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Ro
         from scripts.bench.ranks import rank_rows
 
         return rank_rows(30, args.repeats, folder, args.clock)
+    if bench == "store":
+        from scripts.bench.store import store_rows
+
+        return store_rows(args.repeats, folder, 2_000 if args.quick else 100_000)
 
     import torch
 
     from scripts.bench.epochs import epoch_rows, long_run_rows
+    from scripts.bench.exact_resume import exact_rows
     from scripts.bench.images import FULL, QUICK
 
     torch.set_num_threads(args.threads)
@@ -66,11 +71,9 @@ def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Ro
     size = QUICK if args.quick else FULL
     if bench == "epochs":
         return epoch_rows(size, args.repeats, folder, args.clock)
-    if bench == "exact":
-        from scripts.bench.exact_resume import exact_rows
-
-        return exact_rows(size, args.repeats, folder)
-    return long_run_rows(size, 20 if args.quick else 1_000, folder, args.clock)
+    long_steps = 20 if args.quick else 1_000
+    is_exact = bench == "exact"
+    return exact_rows(size, args.repeats, folder) if is_exact else long_run_rows(size, long_steps, folder, args.clock)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
