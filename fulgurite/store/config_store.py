@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fulgurite.core.errors import ConfigError, FulguriteError, UserError
 from fulgurite.core.rank_logging import RankedLogger
@@ -52,6 +52,9 @@ class Store(Reading):
 
     def __enter__(self) -> Store:
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a store has threads and cannot be pickled: pass store.snapshot().as_dict()")
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -143,6 +146,16 @@ class Store(Reading):
         stores = [*self._family_stores()]
         if not any(store.entries for store in stores):
             raise UserError(f"store={self.name}: has no loader. Add one first.")
+        try:
+            self._load_all(stores)
+        except Exception as error:
+            for store in stores:
+                if store.failure is error:
+                    store.stop(error)
+            raise
+        return self
+
+    def _load_all(self, stores: Sequence[Store]) -> None:
         with self.family.deferring(), ExitStack() as locks:
             parts, failures = [], []
             for store in stores:
@@ -154,7 +167,6 @@ class Store(Reading):
             if failures:
                 raise ConfigError(failures)
             commit(self.family, parts)
-        return self
 
     def _fetch_all(self) -> tuple[dict[Entry, Layer], list[str]]:
         """Return what the loaders give, and a line for each that failed and is required."""
@@ -173,7 +185,7 @@ class Store(Reading):
         if self.is_closed or not isinstance(error, (UserError, OSError)):
             raise error
         if entry.loader.stop_on_failure:
-            self.stop(error)
+            self.failure = error
             raise error
         if entry.loader.required:
             return str(error).splitlines() if isinstance(error, UserError) else [describe(entry, error)]
@@ -257,7 +269,7 @@ class Store(Reading):
     def _family_stores(self) -> Iterator[Store]:
         """Yield this store and its groups that are open, with theirs."""
         yield self
-        for group in [*self._groups.values()]:
+        for group in self._groups.copy().values():
             if not group.is_closed:
                 yield from group._family_stores()
 

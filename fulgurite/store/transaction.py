@@ -74,7 +74,7 @@ def _candidate(part: Part) -> tuple[Snapshot, Problems]:
     merged = merge([layer for layer in (*layers, _overrides(part)) if layer is not None])
     snapshot = Snapshot(*merged, store.current.version + 1)
     problems: Problems = [(key, ABSENT, "is missing") for key in store.strict_keys if _is_empty(snapshot, key)]
-    for key, kinds in [*store.kinds.items()]:
+    for key, kinds in store.kinds.copy().items():
         if key in snapshot:
             for at, kind in enumerate(kinds):
                 snapshot.keep(key, kind, convert(snapshot[key], kind, key, problems), is_first=at == 0)

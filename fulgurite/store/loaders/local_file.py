@@ -60,7 +60,8 @@ class FileLoader(SourceLoader):
         return super().load()
 
     def _values(self, path: str, data: bytes) -> dict[str, Any]:
-        if self._has_content and (not data or (self._format(path) != "json" and not data.endswith(b"\n"))):
+        needs_end = self._parser is None and self._format(path) != "json"
+        if self._has_content and (not data or (needs_end and not data.endswith(b"\n"))):
             problem = "has no end of its last line" if data else "is empty"
             raise UserError(f"{self.name}: {problem}, as a half-written file. Write all of it, and end its last line.")
         values = super()._values(path, data)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
+
+import pytest
 
 from fulgurite.store import Loader
 from tests.support.project import ROOT
@@ -15,18 +15,21 @@ from tests.support.project import ROOT
 PAGE = (ROOT / "docs/configuration.md").read_text().split("\n## Store\n")[1].split("\n## ")[0]
 
 
-def test_the_example_runs_and_prints_what_its_sources_say(tmp_path: Path) -> None:
+def test_the_example_runs_and_prints_what_its_sources_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (code,) = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
     assert len(code.splitlines()) <= 30
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "APP_OPTIMIZER__LR": "0.01"}
     (tmp_path / "live.yaml").write_text("optimizer: {lr: 0.5}\npatience: 7\n")
-
-    def run(**more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, cwd=tmp_path, env={**env, **more}, capture_output=True, text=True, check=False)
-
-    assert run().stdout == "0.01 5 7 flags\n"
-    assert run(APP_OPTIMIZER__LR="2").stderr.endswith("ValueError: optimizer.lr is above 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APP_OPTIMIZER__LR", "0.01")
+    program = tmp_path / "example.py"
+    program.write_text(code)
+    runpy.run_path(str(program))
+    assert capsys.readouterr().out == "0.01 5 7 flags\n"
+    monkeypatch.setenv("APP_OPTIMIZER__LR", "2")
+    with pytest.raises(ValueError, match=r"optimizer.lr is above 1"):
+        runpy.run_path(str(program))
 
 
 def test_the_page_names_all_options_with_their_defaults() -> None:

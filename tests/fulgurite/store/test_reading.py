@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -68,6 +69,8 @@ def test_a_list_that_a_reader_changes_is_its_own() -> None:
     assert store.get("steps", kind=list[int]) == [1, 2]
     with pytest.raises(TypeError):
         store.must_get("optimizer")["lr"] = 1
+    with pytest.raises(TypeError, match=r"cannot be pickled: pass store.snapshot\(\).as_dict\(\)"):
+        pickle.dumps(store)
     copy = store.snapshot().as_dict()
     copy["steps"].append(3)
     assert store.snapshot().as_dict() == VALUES
