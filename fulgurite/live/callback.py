@@ -235,6 +235,7 @@ class LiveControl(Callback):
         """Apply an edit on this rank; all ranks call it before the same batch."""
         assert self._settings is not None
         assert self._commands is not None
+        edit = self._recorder.stamped(trainer, edit)
         reason, undo = apply_edit(trainer, self._settings, self.document, edit)
         if self._ranks is not None:
             reason = self._ranks.first_reason(reason)

@@ -158,3 +158,12 @@ def as_edit(entry: dict[str, Any]) -> Edit:
 def edits_of(entries: Iterable[dict[str, Any]]) -> list[Edit]:
     """Return the edits among the lines of a history."""
     return [as_edit(entry) for entry in entries if "refused" not in entry]
+
+
+def live_value(folder: Path, key: str) -> Any:
+    """Return the value that the newest edit in a run directory gives a key; None without one."""
+    try:
+        edits = edits_of(read_entries(folder / LIVE_HISTORY))
+    except UserError:  # the resumed run reports it
+        return None
+    return edits[-1].document.get(key) if edits else None

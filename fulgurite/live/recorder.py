@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,12 @@ class Recorder:
     def edit(self, trainer: Trainer, received: Received, changed: Document, commands: dict[str, int]) -> Edit:
         """Return the edit that a document makes before the present batch."""
         self.status.version = received.version
-        return Edit(
-            batch=trainer.fit_loop.total_batch_idx,
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            changed=changed,
-            commands=commands,
-            document=received.document,
-            source=received.source,
-            time=utc_now(),
-        )
+        return self.stamped(trainer, Edit(0, 0, 0, changed, commands, received.document, received.source, utc_now()))
+
+    def stamped(self, trainer: Trainer, edit: Edit) -> Edit:
+        """Return an edit with the position of the present batch, which an accumulation may have put off."""
+        loop = trainer.fit_loop
+        return replace(edit, batch=loop.total_batch_idx, step=trainer.global_step, epoch=trainer.current_epoch)
 
     def unchanged(self, version: str) -> None:
         """Note a document without a change."""

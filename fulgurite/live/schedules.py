@@ -118,7 +118,8 @@ def scale(slots: Sequence[Slot], factor: float, *, exact: float | None = None) -
 
 def current_rate(slots: Sequence[Slot]) -> float:
     """Return the learning rate of the first parameter group."""
-    return next(slot.value for slot in slots if slot.key == "lr")
+    # a StopIteration would end Lightning's epoch
+    return next((slot.value for slot in slots if slot.key == "lr"), math.nan)
 
 
 def why_not_scalable(trainer: Trainer, factor: float) -> str:

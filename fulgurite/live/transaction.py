@@ -40,7 +40,7 @@ def apply_edit(trainer: Trainer, settings: Settings, before: Document, edit: Edi
     """
     undo: list[Undo] = []
     try:
-        if found := settings.problems(edit.changed, edit.document):
+        if found := problems_of(trainer, settings, edit):
             return " ".join(found), undo
         for call, call_back in hooks.calls(trainer, before, edit.document, edit.changed):
             call()

@@ -118,7 +118,7 @@ class Watcher:
             if source.reader.wait("", source.version, self.seconds):
                 return
         except Exception as error:  # noqa: BLE001 - the next read reports it
-            source.error = source.error or str(error)
+            log.debug("live: %s", error)
         self._closed.wait(max(0.0, self.seconds - (time.monotonic() - started)))
 
     def _read(self, source: _Source) -> bool:

@@ -14,6 +14,7 @@ from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
+from fulgurite.live.history import live_value
 from fulgurite.resume.config_diff import diff_configs
 from fulgurite.runs.layout import CONFIG, CONTINUE, HOTSTART, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked, refuse_links
@@ -99,14 +100,16 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
         set_config_value(config, "hydra.output_subdir", STAGED_CONFIG_DIR)
     if not config.get("ckpt_path"):
         set_config_value(config, "ckpt_path", _find_checkpoint(run.folder, is_named=is_named))
-    _require_epochs(config)
+    _require_epochs(config, run.folder)
     if rank() == 0:
         sys.stderr.writelines(f"resume: {line}\n" for line in diff.takes_effect)
 
 
-def _require_epochs(config: DictConfig) -> None:
-    """Refuse a maximum of epochs below those that the checkpoint has trained."""
+def _require_epochs(config: DictConfig, run: Path) -> None:
+    """Refuse a maximum of epochs below those that the checkpoint has trained; a live edit may have raised it."""
     limit, path = OmegaConf.select(config, "trainer.max_epochs"), config.get("ckpt_path")
+    if isinstance(limit, int) and isinstance(raised := live_value(run, "max_epochs"), int):
+        limit = -1 if raised == -1 else max(limit, raised)
     epoch = manifest_epoch(Path(path)) if path else None
     if isinstance(limit, int) and limit != -1 and epoch is not None and limit < epoch + 1:
         raise ConfigError(

@@ -21,7 +21,8 @@ REFUSED = (
     "torch.jit._serialization", "torch.utils.cpp_extension", "cloudpickle", "dill", "hydra", "fulgurite",
 )  # fmt: skip
 ALLOWED = (  # below what REFUSED names
-    "fulgurite.callbacks", "fulgurite.exact_resume.proof.probe", *(f"builtins.{name}" for name in _TYPES.split()),
+    "fulgurite.callbacks", "fulgurite.live.callback", "fulgurite.exact_resume.proof.probe",
+    *(f"builtins.{name}" for name in _TYPES.split()),
 )  # fmt: skip
 LOOKUPS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")  # of what `path` names
 # Packages whose import runs nothing of an attacker, and the modules of them whose classes may be named. Left out are

@@ -32,6 +32,7 @@ class Task(LightningModule):
 
     def __init__(self, make: Any = None, **settings: Any) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
         self.make, self.settings = make, settings
 
@@ -93,7 +94,7 @@ class Trace(Callback):
             self.validated.append(trainer.global_step)
 
 
-def write_edits(path: Path, edits: Mapping[int, Mapping[str, Any]]) -> Path:
+def write_edits(path: Path, edits: Mapping[int, Any]) -> Path:
     """Write a history: by batch, the whole document from there on, commands as counters."""
     before: dict[str, Any] = {}
     lines = []
@@ -112,7 +113,7 @@ def write_edits(path: Path, edits: Mapping[int, Mapping[str, Any]]) -> Path:
 def run(
     folder: Path,
     model: LightningModule | None = None,
-    edits: Mapping[int, Mapping[str, Any]] | None = None,
+    edits: Mapping[int, Any] | None = None,
     *,
     live: LiveControl | None = None,
     data: LightningDataModule | None = None,
