@@ -12,7 +12,7 @@ from fulgurite.core.project import project_root
 
 # command: the module whose `main(argv)` returns the exit code, and what it is for
 COMMANDS = {
-    "live": ("fulgurite.live.live_cli", "change a run while it trains"),
+    "live": ("fulgurite.live.document.live_cli", "change a run while it trains"),
     "runs": ("fulgurite.reporting.runs_cli", "list runs and sweeps as a table, JSON, CSV or Markdown"),
     "report": ("fulgurite.reporting.report_cli", "analyse a sweep: report.html and best.yaml"),
     "doctor": ("fulgurite.doctor.cli", "check and measure a group of processes before training on it"),

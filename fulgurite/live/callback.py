@@ -15,14 +15,14 @@ from fulgurite.compat.lightning_loaders import call_before_batch
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.live.commands import Commands
-from fulgurite.live.history import Edit, as_edit, edits_of, read_entries
-from fulgurite.live.keys import Document, check, commands_of, diff
+from fulgurite.live.document.history import Edit, as_edit, edits_of, read_entries
+from fulgurite.live.document.keys import Document, check, commands_of, diff
+from fulgurite.live.document.watcher import Received, Watcher
 from fulgurite.live.ranks import Ranks
 from fulgurite.live.recorder import Recorder
 from fulgurite.live.schedules import scale, slots_of
 from fulgurite.live.settings import Settings
 from fulgurite.live.transaction import apply_edit, problems_of
-from fulgurite.live.watcher import Received, Watcher
 from fulgurite.runs.layout import LIVE_EDITS, LIVE_HISTORY
 
 log = RankedLogger(__name__)

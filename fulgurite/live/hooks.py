@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from fulgurite.live.keys import SECTIONS, Document
+from fulgurite.live.document.keys import SECTIONS, Document
 
 HOOK = "on_live_change"
 

@@ -13,9 +13,9 @@ from fulgurite.compat.lightning import steps_before_batch
 from fulgurite.core.errors import FulguriteError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import hide_secrets, without_secrets
-from fulgurite.live.history import Edit, Status, append, edits_of, read_entries, rewrite
-from fulgurite.live.keys import Document
-from fulgurite.live.watcher import Received
+from fulgurite.live.document.history import Edit, Status, append, edits_of, read_entries, rewrite
+from fulgurite.live.document.keys import Document
+from fulgurite.live.document.watcher import Received
 from fulgurite.runs.layout import LIVE_HISTORY
 from fulgurite.runs.run_directory import utc_now
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 
-from fulgurite.live.keys import KEYS, Document
+from fulgurite.live.document.keys import KEYS, Document
 from fulgurite.live.schedules import current_rate, extend_schedules, scale, slots_of, why_not_scalable
 
 Undo = Callable[[], None]

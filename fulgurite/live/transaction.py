@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from fulgurite.core.errors import FulguriteError
 from fulgurite.live import hooks
 from fulgurite.live.commands import why_not
-from fulgurite.live.history import Edit
-from fulgurite.live.keys import Document
+from fulgurite.live.document.history import Edit
+from fulgurite.live.document.keys import Document
 from fulgurite.live.settings import Settings
 
 Undo = Callable[[], Any]

@@ -14,7 +14,7 @@ from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
-from fulgurite.live.history import live_value
+from fulgurite.live.document.history import live_value
 from fulgurite.resume.config_diff import diff_configs
 from fulgurite.runs.layout import CONFIG, CONTINUE, HOTSTART, STAGED_CONFIG_DIR
 from fulgurite.runs.lock import is_locked, refuse_links

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.callbacks.last_checkpoint import LastCheckpoint
 from fulgurite.live import LiveControl
-from fulgurite.live.history import Edit
-from fulgurite.live.keys import COMMANDS
+from fulgurite.live.document.history import Edit
+from fulgurite.live.document.keys import COMMANDS
 from tests.support.quiet_trainer import fit_hardened
 
 BATCHES = 8  # of one epoch, on one process

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumul
 
 from fulgurite.core.errors import UserError
 from fulgurite.live.callback import LiveControl
-from fulgurite.live.history import read_entries, read_status
-from fulgurite.live.keys import check, diff, flatten
+from fulgurite.live.document.history import read_entries, read_status
+from fulgurite.live.document.keys import check, diff, flatten
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.run_directory import RunDirectory
 from tests.support.live import BATCHES, Data, Task, is_equal, run, weights_of

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from fulgurite.core.errors import UserError
 from fulgurite.live.callback import LiveControl
-from fulgurite.live.history import live_value, read_entries
+from fulgurite.live.document.history import live_value, read_entries
 from fulgurite.resume.optimizer_settings import OverrideRestoredSettings
 from tests.fulgurite.live.test_watching import At
 from tests.support.live import Task, is_equal, run, weights_of

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.swa_utils import SWALR
 
-from fulgurite.live.history import read_entries
+from fulgurite.live.document.history import read_entries
 from fulgurite.live.schedules import scale, slots_of, why_not_scalable
 from tests.support.live import Task, run
 

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Callback
 
 from fulgurite.compat.idle_hooks import skip_idle_hooks
 from fulgurite.live.callback import LiveControl
-from fulgurite.live.history import read_entries, read_status
-from fulgurite.live.watcher import Watcher
+from fulgurite.live.document.history import read_entries, read_status
+from fulgurite.live.document.watcher import Watcher
 from tests.support.cost import count_calls
 from tests.support.http_server import FileServer, Reply
 from tests.support.live import run

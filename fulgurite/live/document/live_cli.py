@@ -28,8 +28,8 @@ from fulgurite.core.cli_parser import CommandParser, one_of
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import file_lock, write_atomic
 from fulgurite.core.project import project_root
-from fulgurite.live.history import read_entries, read_status
-from fulgurite.live.keys import COMMANDS, KEYS, SECTIONS, Document, check, flatten
+from fulgurite.live.document.history import read_entries, read_status
+from fulgurite.live.document.keys import COMMANDS, KEYS, SECTIONS, Document, check, flatten
 from fulgurite.runs.layout import LIVE_EDITS, LIVE_HISTORY
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, find_runs

@@ -12,7 +12,7 @@ from typing import Any
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.redact import without_secrets
-from fulgurite.live.keys import COMMANDS, Document
+from fulgurite.live.document.keys import COMMANDS, Document
 from fulgurite.runs.layout import LIVE_HISTORY, LIVE_STATUS
 
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import hide_secrets
-from fulgurite.live.keys import COMMANDS, Document, check, flatten
+from fulgurite.live.document.keys import COMMANDS, Document, check, flatten
 from fulgurite.sources.formats import SUFFIXES, parse
 from fulgurite.sources.reader import Reader, SourceError, open_reader, without_credentials
 
