@@ -76,7 +76,7 @@ def record(project: Path, scene: tuple[str, str], width: int, until: re.Pattern[
 def draw(lines: list[str], width: int, path: Path) -> None:
     """Write lines of a terminal as SVG."""
     console = Console(record=True, width=width, file=StringIO(), force_terminal=True, color_system="truecolor")
-    for line in lines:
+    for line in [*lines, ""]:  # Rich cuts the last line off at its descenders: an underscore would be missing
         console.print(Text.from_ansi(line), soft_wrap=False, overflow="ellipsis", no_wrap=True)
     svg = console.export_svg(title=f"{width} columns")
     path.parent.mkdir(parents=True, exist_ok=True)

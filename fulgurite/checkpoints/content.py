@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -143,11 +144,14 @@ def _name_left_out(owner: LightningModule | LightningDataModule) -> None:
     if not left_out:
         return
     shown = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
-    ignored = ", ".join(f'"{name}"' for name in left_out)
-    log.warning(
+    # code reads the others as self.hparams.<name>, which it would lose
+    ignored = ", ".join(f'"{name}"' for name in left_out if getattr(owner, name, None) is owner.hparams[name])
+    remedy = f" Write self.save_hyperparameters(ignore=[{ignored}])." if ignored else ""
+    log.log(
+        logging.WARNING if ignored else logging.INFO,
         "%s: checkpoints leave out the hyperparameters %s, which are objects; load_from_checkpoint needs them as "
-        "arguments. Write self.save_hyperparameters(ignore=[%s]).",
+        "arguments.%s",
         type(owner).__name__,
         shown,
-        ignored,
+        remedy,
     )

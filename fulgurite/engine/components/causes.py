@@ -49,10 +49,26 @@ def first_cause(error: Exception, key: str, node: Any) -> Exception:
     """
     cause = error.__cause__
     is_rejection = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
-    if type(error).__name__ == "InstantiationException" and cause is not None and is_rejection:
-        found = next(_enum_findings(cause, key, node), None)
-        return ConfigError([found or rejection(cause, key, node)])
+    if type(error).__name__ == "InstantiationException" and cause is not None:
+        found = next(_enum_findings(cause, key, node), None) or _unknown_name(cause, key, node)
+        if found or is_rejection:
+            return ConfigError([found or rejection(cause, key, node)])
     return cause if isinstance(cause, Exception) else error
+
+
+def _unknown_name(cause: BaseException, key: str, node: Any) -> str | None:
+    """Return one line about a name that a registry lacks, such as timm's: its error contains the name only."""
+    if not isinstance(cause, (LookupError, RuntimeError)):
+        return None
+    message = (str(cause).splitlines() or [""])[0]
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    found = [
+        Finding(path, f"{type(cause).__name__}: {message}", value).line
+        for path, value in leaves(plain, key)
+        if isinstance(value, str) and len(value) > 2 and not path.endswith("_target_")
+        and re.search(rf"(?<![\w.]){re.escape(value)}(?![\w.]\w)", message)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
 
 
 def rejection(cause: BaseException, key: str, node: Any) -> str:

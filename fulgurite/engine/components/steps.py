@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -24,29 +24,23 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StepCount:
-    """A number of optimizer steps that is not known yet.
+def count_steps(name: str, trainer: Trainer) -> int:
+    """Return a number of optimizer steps, which is known once the data module is set up.
 
     Args:
         name: `total` or `per_epoch`.
+        trainer: The trainer, which fits.
+
+    Raises:
+        UserError: The training or an epoch has no end.
     """
-
-    name: str
-
-    def resolve(self, trainer: Trainer) -> int:
-        """Return the number.
-
-        Raises:
-            UserError: The training or an epoch has no end.
-        """
-        trainer.fit_loop.setup_data()
-        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        steps = trainer.estimated_stepping_batches if self.name == "total" else per_epoch
-        if not math.isfinite(steps):
-            remedy = "Set trainer.max_epochs or trainer.max_steps" if self.name == "total" else "Write the number"
-            raise UserError(f"${{steps:{self.name}}}: the number of steps is not known. {remedy}.")
-        return math.ceil(steps)
+    trainer.fit_loop.setup_data()
+    per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+    steps = trainer.estimated_stepping_batches if name == "total" else per_epoch
+    if not math.isfinite(steps):
+        remedy = "Set trainer.max_epochs or trainer.max_steps" if name == "total" else "Write the number"
+        raise UserError(f"${{steps:{name}}}: the number of steps is not known. {remedy}.")
+    return math.ceil(steps)
 
 
 def defer_step_counts(block: DictConfig) -> None:
@@ -60,7 +54,8 @@ def defer_step_counts(block: DictConfig) -> None:
         block["deferred_target"] = block["_target_"]
         block["_target_"] = f"{__name__}.call_with_steps"
         for name, count in counts.items():
-            block[name] = {"_target_": f"{__name__}.StepCount", "name": count}
+            # a partial, which a checkpoint of the model's hyperparameters can describe
+            block[name] = {"_target_": f"{__name__}.count_steps", "_partial_": True, "name": count}
 
 
 def call_with_steps(*args: Any, deferred_target: str, **kwargs: Any) -> Any:
@@ -68,10 +63,12 @@ def call_with_steps(*args: Any, deferred_target: str, **kwargs: Any) -> Any:
     trainer = current_context().trainer
     if trainer is None:
         raise UserError("${steps:...}: no training runs, so that there are no steps. Write the number.")
-    numbers = {
-        name: value.resolve(trainer) if isinstance(value, StepCount) else value for name, value in kwargs.items()
-    }
+    numbers = {name: value(trainer=trainer) if _is_count(value) else value for name, value in kwargs.items()}
     return locate(deferred_target)(*args, **numbers)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, partial) and value.func is count_steps
 
 
 class ScheduleLength(Callback):

@@ -41,6 +41,14 @@ class KeeperData(OrdinaryData):
         self.transform = transform
 
 
+class Reads(OrdinaryModel):
+    """Reads an argument from its hyperparameters, where it has it only."""
+
+    def __init__(self, transforms: dict[str, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+
 class Adds(OrdinaryModel):
     """Adds values to a checkpoint.
 
@@ -110,6 +118,18 @@ def test_objects_in_hyperparameters_do_not_cost_the_checkpoint(
     assert torch.load(last, weights_only=True)["global_step"] == 4
     loaded = Keeper.load_from_checkpoint(last, head=arguments[0], weights_only=True)
     assert loaded.hparams["width"] == 3
+
+
+def test_a_hyperparameter_that_code_reads_is_not_to_be_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, Reads({"train": object()}))
+    (record,) = [record for record in caplog.records if "leave out" in record.getMessage()]
+    assert record.levelno == logging.INFO
+    assert record.getMessage().endswith(
+        "transforms (dict), which are objects; load_from_checkpoint needs them as arguments."
+    )
 
 
 def test_numbers_of_numpy_and_paths_are_restored_in_their_types(tmp_path: Path) -> None:

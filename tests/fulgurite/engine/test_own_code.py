@@ -55,6 +55,17 @@ def test_a_value_that_only_a_replaced_class_had_is_asked_for(tmp_path: Path) -> 
     assert line.endswith("refers to a key that does not exist: Points does not take it. Set model.num_classes=<value>")
 
 
+def test_the_range_of_a_name_holds_for_the_shipped_classes_only(tmp_path: Path) -> None:
+    """A number that a class of the user's own takes as `all` or `none` is not refused for its name."""
+    model = "model: {_target_: owncode.lit.Anything, width: 3, num_classes: 0, batch_size: -1, num_folds: 0}\n"
+    own = f"{model}data: {{_target_: owncode.data.FolderData, num_workers: -1, num_classes: 0, batch_size: 0, fold: 9}}"
+    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{own}\n")
+    assert findings(*search, "experiment=ours") == []
+    shipped = "# @package _global_\ndata: {num_workers: -1, num_classes: 0, batch_size: 0, num_folds: 1}\n"
+    lines = findings(*with_file(tmp_path, "experiment/ours.yaml", shipped), "experiment=ours")
+    assert len([line for line in lines if f"{tmp_path}/experiment/ours.yaml:2: data." in line]) == 4
+
+
 def test_a_value_that_an_annotation_excludes_is_a_warning_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fulgurite.checkpoints.plain import plain_hyperparameters
+from fulgurite.compat.hydra import unchecked
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.engine.build import build
-from fulgurite.engine.components.steps import ScheduleLength
+from fulgurite.engine.components.steps import ScheduleLength, defer_step_counts
 from src.train import train
 from tests.conftest import ComposeSmall
 from tests.support.cli import read_json
@@ -135,6 +139,16 @@ def test_a_number_of_steps_elsewhere_is_refused(overrides: list[str], said: str)
 def test_a_block_in_a_list_gets_a_number_of_steps() -> None:
     block = "{_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 1, total_steps: ${steps:total}}"
     assert findings(f"+vars.schedulers=[{block}]") == []
+
+
+def test_a_block_with_a_number_of_steps_is_a_hyperparameter_that_checkpoints_hold() -> None:
+    text = "{_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 1, total_steps: '${steps:total}'}"
+    block = OmegaConf.create(text)
+    assert isinstance(block, DictConfig)
+    defer_step_counts(block)
+    plain, left_out = plain_hyperparameters({"scheduler": instantiate(block, **unchecked())})
+    assert left_out == {}
+    assert plain["scheduler"]["total_steps"]["name"] == "total"
 
 
 def test_a_run_with_lazy_modules_and_steps_is_recorded(small: ComposeSmall, tmp_path: Path) -> None:

@@ -178,6 +178,36 @@ def test_an_argument_that_a_callback_rejects(small: ComposeSmall) -> None:
         build(cfg)
 
 
+def create_model(model_name: str, depth: str = "deep") -> nn.Module:
+    """Look a name up, as timm does."""
+    if model_name == "unknown_net":
+        raise RuntimeError(f"Unknown model ({model_name})")
+    raise {"deep": OSError("no file for deep_net")}[depth]
+
+
+NAMES = {
+    "a registry": ({"model_name": "unknown_net"}, "model.net.model_name=unknown_net: RuntimeError: Unknown model (unk"),
+    "a dictionary": ({"model_name": "net", "depth": "shallow"}, "model.net.depth=shallow: KeyError: 'shallow'"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_a_registry_lacks_has_its_key(name: str, small: ComposeSmall) -> None:
+    given, said = NAMES[name]
+    cfg = small()
+    cfg.model.net = {"_target_": f"{__name__}.create_model", **given}
+    with pytest.raises(ConfigError) as caught:
+        build(cfg)
+    assert caught.value.findings[0].startswith(said)
+
+
+def test_an_error_that_only_mentions_a_value_keeps_its_traceback(small: ComposeSmall) -> None:
+    cfg = small()
+    cfg.model.net = {"_target_": f"{__name__}.create_model", "model_name": "deep_net"}
+    with pytest.raises(OSError, match="no file for deep_net"):
+        build(cfg)
+
+
 def test_an_error_of_the_users_own_code_keeps_its_traceback(small: ComposeSmall) -> None:
     assert classify_error(ValueError("Factor should be < 1.0."), small()).exit_code == 1
 

@@ -12,7 +12,7 @@ import pytest
 
 from fulgurite.core.errors import UserError
 from fulgurite.engine.outcome import print_error
-from fulgurite.terminal.color_handler import ColorHandler, colored
+from fulgurite.terminal.color_handler import COLORS, ColorHandler, colored
 from tests.support.project import ROOT
 from tests.support.pseudo_terminal import PseudoTerminal, run_in_terminal, screen
 
@@ -45,6 +45,21 @@ def test_a_terminal_shows_errors_red_and_breaks_lines_between_words() -> None:
         f"           folder {path}\n"
         f"{RED}error: no such key\x1b[0m\n"
     )
+
+
+def _luminance(number: int) -> float:
+    """Return the relative luminance of a color of the cube that terminals with 256 colors have."""
+    levels = (0, 95, 135, 175, 215, 255)
+    red, green, blue = (levels[(number - 16) // step % 6] / 255 for step in (36, 6, 1))
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("level", COLORS)
+def test_colors_are_readable_on_dark_and_light_grounds(level: int) -> None:
+    own = _luminance(int(COLORS[level].rpartition(";")[2])) + 0.05
+    assert own / 0.05 > 3.8, "on black"
+    assert 1.05 / own > 3.8, "on white"
 
 
 def test_a_number_and_its_unit_stay_on_one_line() -> None:
