@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SNAPSHOT_VARIABLE = "FULGURITE_SOURCES"  # of the environment: the `saved_snapshot` of the process that starts another
+
 
 @dataclass
 class ProcessContext:
@@ -31,6 +33,8 @@ class ProcessContext:
         inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
         left_out: One line for each replaced target, see `config.left_out.take_messages`.
         sources: The `trust.sources.Sources` of the config that was composed last; None before.
+        snapshot: Folder of the sources of an earlier run, of which this process composes; None: it asks the sources.
+        saved_snapshot: Folder with the sources of the present run, for its child ranks; None without one.
         inherited: Overrides that a run directory of another user adds to the command line, and their file.
         trainer: The Trainer that runs, see `engine.components.steps`; None otherwise.
         record: The `RunRecord` of the present run; None outside a run.
@@ -52,6 +56,8 @@ class ProcessContext:
     inexact: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     sources: Any = None
+    snapshot: Path | None = None
+    saved_snapshot: Path | None = None
     inherited: dict[str, str] = field(default_factory=dict)
     trainer: Any = None
     record: Any = None

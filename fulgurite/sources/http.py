@@ -67,7 +67,16 @@ class HttpReader(BaseReader):
         return f"{url}?{query}" if query else url
 
     def get(
-        self, path: str, headers: Mapping[str, str] | None = None, *, query: str = "", is_folder: bool = False
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        query: str = "",
+        place: str | None = None,
+        seconds: float = 0.0,
+        limit: int = 0,
+        is_folder: bool = False,
+        keep_absent: bool = False,
     ) -> tuple[bytes, Mapping[str, str]] | None:
         """Return the body and the headers of one GET; None where the server has nothing at this path.
 
@@ -75,7 +84,11 @@ class HttpReader(BaseReader):
             path: Below the address.
             headers: To send.
             query: Replaces that of the address.
+            place: The key for messages, if it is not the path.
+            seconds: That the server may wait before it answers.
+            limit: Largest body in bytes, if it is not `max_bytes`.
             is_folder: 401 and 403 are "nothing" too: many servers refuse to list a folder.
+            keep_absent: Return the headers of a 404, with their status as `X-Status`.
 
         Raises:
             SourceError: The request failed.
@@ -84,23 +97,24 @@ class HttpReader(BaseReader):
         from urllib.error import HTTPError
         from urllib.request import Request
 
-        end = time.monotonic() + self.options.timeout
+        timeout, place = self.options.timeout + seconds, path if place is None else place
         try:
             request = Request(self._full_url(path, query), headers={**self._authorization(), **(headers or {})})  # noqa: S310
-            with self._opener(path).open(request, timeout=self.options.timeout) as response:
-                return self._body(path, response, end), dict(response.headers.items())
+            end = time.monotonic() + timeout
+            with self._opener(place).open(request, timeout=timeout) as response:
+                return self._body(place, response, end, limit or self.options.max_bytes), dict(response.headers.items())
         except HTTPError as error:
-            error.close()
-            if error.code == NOT_MODIFIED:
-                return b"", {"X-Status": str(NOT_MODIFIED)}
+            with error:
+                if error.code == NOT_MODIFIED or (keep_absent and error.code in GONE):
+                    return b"", {**dict(error.headers.items()), "X-Status": str(error.code)}
             if error.code in GONE or (is_folder and error.code in {UNAUTHORIZED, FORBIDDEN}):
                 return None
-            raise self._refused(path, error.code) from error
+            raise self._refused(place, error.code) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise self.failure(path, self._reason(error)) from error
+            raise self.failure(place, self._reason(error)) from error
 
-    def _body(self, path: str, response: HTTPResponse, end: float) -> bytes:
-        parts, size, limit = [], 0, self.options.max_bytes
+    def _body(self, path: str, response: HTTPResponse, end: float, limit: int) -> bytes:
+        parts, size = [], 0
         announced = response.headers.get("Content-Length", "")
         if announced.isdigit() and int(announced) > limit:
             raise self.too_large(path)

@@ -25,7 +25,11 @@ _READERS = {  # scheme -> module and class; each module imports its library insi
     "file": ("fulgurite.sources.files", "FileReader"),
     "http": ("fulgurite.sources.http", "HttpReader"),
     "https": ("fulgurite.sources.http", "HttpReader"),
+    "etcd": ("fulgurite.sources.etcd", "EtcdReader"),
+    "consul": ("fulgurite.sources.consul", "ConsulReader"),
+    "vault": ("fulgurite.sources.vault", "VaultReader"),
 }
+_OTHER = ("fulgurite.sources.object_store", "ObjectStoreReader")
 T = TypeVar("T")
 Names = list[str]  # in the classes below, `list` is a method
 
@@ -79,7 +83,8 @@ class ReadOptions:
         retry_delay: Seconds between two requests.
         stop_on_failure: Whether a failure raises; False returns the copy of the last good fetch and logs a warning.
         max_bytes: Largest size of one value.
-        poll_seconds: Seconds between two requests of `wait` to a source that reports no changes itself.
+        poll_seconds: Seconds between two requests of `wait`; etcd and Consul report a change at once.
+        tls: Whether etcd or Consul speaks https.
     """
 
     timeout: float = 10.0
@@ -88,6 +93,7 @@ class ReadOptions:
     stop_on_failure: bool = True
     max_bytes: int = MAX_BYTES
     poll_seconds: float = 2.0
+    tls: bool = False
 
 
 class Reader(Protocol):
@@ -222,7 +228,8 @@ def open_reader(address: str, options: ReadOptions | None = None) -> Reader:
     """Return a reader of an address; nothing is requested before its first use.
 
     Args:
-        address: A path, or a URL: `file`, `http`, `https`. Options may follow it: `https://host/configs#timeout=5`.
+        address: A path, or a URL: `file`, `http`, `https`, `etcd`, `consul`, `vault`, or one of fsspec, such as `s3`.
+            Options may follow it: `https://host/configs#timeout=5`.
         options: How to read, where the address sets nothing.
 
     Raises:
@@ -231,9 +238,7 @@ def open_reader(address: str, options: ReadOptions | None = None) -> Reader:
     plain, options = split_options(address, options or ReadOptions())
     found = SCHEME.match(plain)
     scheme = found[0].lower() if found else "file"
-    if scheme not in _READERS:
-        raise SourceError(without_credentials(plain), f"{scheme}:// is not known", f"Use one of {', '.join(_READERS)}")
-    module, name = _READERS[scheme]
+    module, name = _READERS.get(scheme, _OTHER)
     reader: Reader = getattr(import_module(module), name)(plain, options)
     return reader
 

@@ -121,4 +121,4 @@ def test_options_of_an_address() -> None:
         with pytest.raises(SourceError, match="http://h/x#"):
             split_options(f"http://h/x#{wrong}", ReadOptions())
     with pytest.raises(SourceError, match="gopher:// is not known"):
-        open_reader("gopher://h/x")
+        open_reader("gopher://h/x").read("y")
