@@ -14,10 +14,15 @@ from fulgurite.config.left_out import log_left_out
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root
+from fulgurite.sources.answers import forget_answers, using_snapshot
 
 
 def compose(
-    overrides: Sequence[str] = (), *, config_name: str = "train", output_dir: str | Path | None = None
+    overrides: Sequence[str] = (),
+    *,
+    config_name: str = "train",
+    output_dir: str | Path | None = None,
+    sources_of: str | Path | None = None,
 ) -> DictConfig:
     """Compose a config as an entry point does, without starting a run.
 
@@ -25,13 +30,15 @@ def compose(
         overrides: As on the command line, e.g. `["experiment=example", "trainer.max_epochs=1"]`.
         config_name: The config file in `configs/`, without `.yaml`.
         output_dir: Folder for what the run writes; `logs/<task_name>/interactive` when not given.
+        sources_of: Run directory whose copies of remote configs are used; the sources are asked when not given.
 
     Example:
         >>> cfg = fulgurite.compose(["experiment=example", "trainer.max_epochs=1"])
     """
     prepare_environment()
     guard_configs()
-    with initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
+    forget_answers()
+    with using_snapshot(sources_of), initialize_config_dir(**VERSION_BASE, config_dir=str(project_root() / "configs")):
         cfg = hydra_compose(config_name, overrides=replace_tags(overrides))
     log_left_out()
     folder = output_dir or Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "interactive"

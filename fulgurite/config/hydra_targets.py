@@ -21,6 +21,7 @@ from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.target_policy import TargetNotFound, locate
 from fulgurite.config.view import MISSING
 from fulgurite.core.errors import ConfigError, did_you_mean
+from fulgurite.sources.secrets import read_secret
 from fulgurite.trust import composed, secrets
 from fulgurite.trust.sources import begin_composition
 from fulgurite.trust.targets import is_within
@@ -33,7 +34,7 @@ PACKAGES = ("hydra", "hydra_plugins", "optuna", "logging", "colorlog", "rich", "
 
 def guard_hydra_part() -> None:
     """Check the `hydra` node of every config that Hydra composes, and leave out the blocks without a target."""
-    secrets.watch_secrets()
+    secrets.watch_secrets(read_secret)
     plain: Callable[..., DictConfig] = getattr(ConfigLoaderImpl, LOADS)
     if hasattr(plain, "__wrapped__"):
         return

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import update_wrapper
+from pathlib import Path
 from typing import Any, cast, overload
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import MAIN, is_sweep_job
@@ -27,6 +29,8 @@ from fulgurite.engine.oom_retry import run_with_backoff
 from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
+from fulgurite.sources.answers import save_snapshot, used_sources
+from fulgurite.sources.snapshot import FOLDER, SAVED
 from fulgurite.trust.sources import foreign_parts
 
 log = RankedLogger(__name__)
@@ -69,8 +73,7 @@ class EntryPoint:
         """
         gc.enable()
         guard_log_files()
-        if folders := foreign_parts()["folders"]:
-            log.info("reads configs that are not of this project: %s", ", ".join(folders))
+        _log_origins()
         try:
             with isolated_job() if is_sweep_job() else nullcontext():
                 metrics = run_with_backoff(self.task, cfg)
@@ -161,6 +164,17 @@ def run_app(entry_point: EntryPoint) -> None:
             from fulgurite.reporting.sweep_summary import conclude_sweep
 
             conclude_sweep(context.sweep_dir)
+
+
+def _log_origins() -> None:
+    """Name the remote sources and the folders of foreign configs in the first line of a run; keep what was fetched."""
+    remote = used_sources()
+    if rank() == 0 and HydraConfig.get().output_subdir is not None:
+        save_snapshot(Path(HydraConfig.get().runtime.output_dir) / SAVED / FOLDER)
+    if remote:
+        log.info("composed with configs from %s", ", ".join(remote))
+    if folders := [each for each in foreign_parts()["folders"] if each not in remote]:
+        log.info("reads configs that are not of this project: %s", ", ".join(folders))
 
 
 def _hydra_main(entry_point: EntryPoint) -> Callable[[], Any]:

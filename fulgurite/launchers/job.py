@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fulgurite.engine.app import EntryPoint
 from fulgurite.engine.outcome import JobFailed, Outcome, classify_error
 from fulgurite.runs.sweep_ledger import record_event
 from fulgurite.shutdown.signals import signal_handler
+from fulgurite.sources.answers import export_answers, import_answers
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class RemoteJob:
         program: The sweep's `sys.argv`, with whose program child ranks start.
         argv: The user's command line, for the record.
         grace: Seconds to save and exit after SIGTERM.
+        sources: What remote sources answered when the job was composed.
         config: The composed config, for a forked process; not pickled.
     """
 
@@ -59,6 +61,7 @@ class RemoteJob:
     cwd: str
     search_path: ConfigSearchPath
     grace: float = Resilience.grace_seconds
+    sources: dict[str, Any] = field(default_factory=dict)
     config: DictConfig | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,6 +85,7 @@ class RemoteJob:
             str(Path.cwd()),
             loader.config_search_path,
             read_settings(config, Resilience).grace_seconds,
+            export_answers(),
             config,
         )
 
@@ -125,6 +129,7 @@ class RemoteJob:
         use_writable_caches(os.environ)
         guard_configs()
         set_context(ProcessContext(argv=list(self.argv)))
+        import_answers(self.sources)
         signal_handler().install()
         setup_globals()
 

@@ -29,10 +29,12 @@ from fulgurite.config.override_text import (
 )
 from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.redact import MASK
 from fulgurite.resume.options import require_options
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
+from fulgurite.sources.answers import snapshot_of
 from fulgurite.trust.run_directories import check_inherited
 
 
@@ -82,6 +84,7 @@ def _expand(overrides: Sequence[str], config_name: str) -> list[str]:
     if name == AUTO:
         return [*others, f"resume.run={AUTO}"]
     run = _find_run(name, others)
+    _use_sources_of(run, others)
     expanded = [*_merge_overrides(run, others, NOT_INHERITED), f"resume.run={quoted(run.folder)}"]
     if last_value(others, "resume.mode") in {None, "continue"}:
         expanded.append(f"hydra.run.dir={quoted(run.folder)}")
@@ -107,10 +110,17 @@ def _find_run(name: str, others: Sequence[str]) -> RunDirectory:
 def _eval_overrides(name: str, others: Sequence[str]) -> list[str]:
     """Return the overrides that evaluate the best checkpoint of a run."""
     run = RunDirectory.read(Path(name).expanduser().resolve(), argument=f"run={name}")
+    _use_sources_of(run, others)
     overrides = _merge_overrides(run, others, OF_TRAINING)
     if last_value(others, "ckpt_path") is None:
         overrides.append(f"ckpt_path={quoted(best_checkpoint(run))}")
     return [*overrides, f"run={quoted(run.folder)}"]
+
+
+def _use_sources_of(run: RunDirectory, given: Sequence[str]) -> None:
+    """Compose from the remote configs that the run has kept, unless the command line names the sources again."""
+    if last_value(given, "hydra.searchpath") is None:
+        current_context().snapshot = snapshot_of(run.folder)
 
 
 def _merge_overrides(run: RunDirectory, given: Sequence[str], not_inherited: Sequence[str]) -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from fulgurite.core.context import SNAPSHOT_VARIABLE, current_context
 from fulgurite.core.rank_logging import rank
 from fulgurite.sources.formats import SUFFIXES
 from fulgurite.sources.reader import Fetched, ReadOptions, SourceError, open_reader, split_options
-from fulgurite.sources.snapshot import Record, cache_folder, load_records, save_records
+from fulgurite.sources.snapshot import FOLDER, INDEX, SAVED, Record, cache_folder, load_records, save_records
 
 T = TypeVar("T")
 _answers: dict[str, Answers] = {}  # address -> answers
@@ -69,7 +70,7 @@ class Answers:
         folder, _, name = config_path.rpartition("/")
         is_whole = name.endswith(SUFFIXES)
         candidates = [config_path] if is_whole else [f"{config_path}{suffix}" for suffix in SUFFIXES]
-        if not name:
+        if name in {"", "None"}:  # None: Hydra looks for the config of `optional group: null`
             return None
         if self.names(""):
             names = self.names(folder) if self.has_folder(folder) else []
@@ -152,13 +153,13 @@ def used_sources() -> list[str]:
 
 def export_answers() -> dict[str, Any]:
     """Return all answers as plain values, for a job in another process."""
-    return {address: each.record for address, each in _answers.items()}
+    return {each.name: each.record for each in _answers.values()}
 
 
 def import_answers(records: dict[str, Any]) -> None:
     """Take over the answers of the process that composed this job."""
-    for address, record in records.items():
-        answers_of(address).record = record
+    for name, record in records.items():
+        answers_of(name).record = record
 
 
 def save_snapshot(folder: Path) -> None:
@@ -167,6 +168,24 @@ def save_snapshot(folder: Path) -> None:
     if records:
         save_records(folder, records)
         current_context().saved_snapshot = folder
+
+
+def snapshot_of(run: str | Path) -> Path | None:
+    """Return the folder with the sources of a run; None if it used none."""
+    folder = Path(run) / SAVED / FOLDER
+    return folder if (folder / INDEX).is_file() else None
+
+
+@contextmanager
+def using_snapshot(run: str | Path | None) -> Iterator[None]:
+    """Compose from the sources of a run; None changes nothing."""
+    context = current_context()
+    before = context.snapshot
+    context.snapshot = before if run is None else snapshot_of(Path(run).expanduser())
+    try:
+        yield
+    finally:
+        context.snapshot = before
 
 
 def _snapshot_folder() -> Path | None:

@@ -22,14 +22,14 @@ from fulgurite.core.rank_logging import RankedLogger
 MAX_BYTES = 8 << 20
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=://)")
 _READERS = {  # scheme -> module and class; each module imports its library inside of functions
-    "file": ("fulgurite.sources.files", "FileReader"),
-    "http": ("fulgurite.sources.http", "HttpReader"),
-    "https": ("fulgurite.sources.http", "HttpReader"),
-    "etcd": ("fulgurite.sources.etcd", "EtcdReader"),
-    "consul": ("fulgurite.sources.consul", "ConsulReader"),
-    "vault": ("fulgurite.sources.vault", "VaultReader"),
+    "file": ("fulgurite.sources.transports.files", "FileReader"),
+    "http": ("fulgurite.sources.transports.http", "HttpReader"),
+    "https": ("fulgurite.sources.transports.http", "HttpReader"),
+    "etcd": ("fulgurite.sources.transports.etcd", "EtcdReader"),
+    "consul": ("fulgurite.sources.transports.consul", "ConsulReader"),
+    "vault": ("fulgurite.sources.transports.vault", "VaultReader"),
 }
-_OTHER = ("fulgurite.sources.object_store", "ObjectStoreReader")
+_OTHER = ("fulgurite.sources.transports.object_store", "ObjectStoreReader")
 T = TypeVar("T")
 Names = list[str]  # in the classes below, `list` is a method
 
@@ -50,7 +50,7 @@ class SourceError(UserError):
 
     def __init__(self, place: str, problem: str, remedy: str, *, is_transient: bool = False) -> None:
         self.place, self.problem, self.remedy, self.is_transient = place, problem, remedy, is_transient
-        super().__init__(f"{place}: {problem}. {remedy}.")
+        super().__init__(f"{place}: {problem}. {remedy}{'' if remedy.endswith(('.', '?')) else '.'}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _source_error, (self.place, self.problem, self.remedy, self.is_transient)

@@ -21,7 +21,7 @@ from fulgurite.core.redact import hide_secrets
 from fulgurite.sources.reader import Fetched, SourceError, sha256_text
 
 INDEX = "index.json"
-FOLDER = "sources"  # below `.hydra` in a run directory
+SAVED, FOLDER = ".hydra", "sources"  # in a run directory
 
 
 @dataclass

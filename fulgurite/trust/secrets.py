@@ -29,15 +29,19 @@ from fulgurite.core.redact import (
 )
 
 
-def watch_secrets() -> None:
-    """Hide what `oc.env` and `secret` return, and secrets on the command line, in all output of this process."""
+def watch_secrets(read_secret: Callable[..., str]) -> None:
+    """Hide what `oc.env` and `secret` return, and secrets on the command line, in all output of this process.
+
+    Args:
+        read_secret: The resolver `secret`, unless the user has registered one.
+    """
     if guard_output not in known_secrets.on_new:
         known_secrets.on_new.append(guard_output)
     OmegaConf.register_new_resolver("oc.env", _environment_value, replace=True)
     if OmegaConf.has_resolver("secret"):  # the user's own, or ours
         observe_resolver("secret", register_secret)
     else:
-        OmegaConf.register_new_resolver("secret", _secret)
+        OmegaConf.register_new_resolver("secret", read_secret)
     plain: Callable[..., None] = getattr(hydra.core.utils, SAVES)
     if not hasattr(plain, "__wrapped__"):
         setattr(hydra.core.utils, SAVES, wraps(plain)(_save_config))
@@ -61,15 +65,6 @@ def _environment_value(name: str, *default: Any) -> str | None:
     if not default:
         raise KeyError(f"Environment variable '{name}' not found")  # as OmegaConf words it
     return None if default[0] is None else str(default[0])
-
-
-def _secret(name: str) -> str:
-    """Return an environment variable that is hidden whatever its name and its value."""
-    value = os.environ.get(name)
-    if value is None:
-        raise KeyError(f"Environment variable '{name}' not found")
-    register_secret(value)
-    return value
 
 
 def _save_config(cfg: DictConfig | ListConfig, filename: str, output_dir: Path) -> None:

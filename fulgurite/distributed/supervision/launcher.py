@@ -26,7 +26,7 @@ from fulgurite.compat.lightning_strategies import (
     set_process_group_timeout,
     start_child_scripts,
 )
-from fulgurite.core.context import current_context
+from fulgurite.core.context import SNAPSHOT_VARIABLE, current_context
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
@@ -109,11 +109,14 @@ class SupervisedLauncher(SubprocessScriptLauncher):
         reserve_master_port(self.num_processes * self.num_nodes, self.timeout)
         clear_failures(self.folder)
         os.environ[RANK_ZERO_PID] = str(os.getpid())
+        if (sources := current_context().saved_snapshot) is not None:  # the ranks compose what rank 0 has composed
+            os.environ[SNAPSHOT_VARIABLE] = str(sources)
         try:
             with job_command_line():
                 start_child_scripts(self)
         finally:
             del os.environ[RANK_ZERO_PID]
+            os.environ.pop(SNAPSHOT_VARIABLE, None)
         self.watcher = RankWatcher(dict(enumerate(self.procs, start=1)), self.folder, self.timeout)
         self.watcher.start()
         current_context().launchers.append(self)

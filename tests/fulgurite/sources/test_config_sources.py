@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hydra.test_utils.config_source_common_tests import ConfigSourceTestSuite
 
 from fulgurite.sources.answers import forget_answers
 from fulgurite.sources.config_source import source_class
+from fulgurite.sources.reader import ReadOptions
 from tests.support.servers import real
 from tests.support.servers.doubles import double
 
@@ -80,6 +82,7 @@ def served(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     with pytest.MonkeyPatch.context() as patch, served(request.cls.kind, folder, patch) as found:
+        patch.setattr(ReadOptions.__init__, "__defaults__", astuple(ReadOptions(max_retry=0)))
         yield found
     forget_answers()
 

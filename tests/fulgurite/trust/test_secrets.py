@@ -39,6 +39,7 @@ from fulgurite.resume.config_diff import diff_configs
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.search.space import read_space
 from fulgurite.shutdown.signals import IgnoreInWorker
+from fulgurite.sources.secrets import read_secret
 from fulgurite.trust.secrets import guard_output, watch_secrets
 from tests.support.cli import run_cli
 from tests.support.compose import with_file
@@ -237,7 +238,7 @@ def test_prints_and_messages_hide_a_secret_also_through_a_stream_from_before() -
     logger = logging.getLogger("test.secrets")
     logger.addHandler(handler)
     try:
-        watch_secrets()
+        watch_secrets(read_secret)
         assert sys.stdout is out  # nothing is replaced without a secret
         register_secret("CANARY-printed")
         print("a CANARY-printed b")  # noqa: T201

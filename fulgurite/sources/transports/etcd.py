@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from fulgurite.core.redact import register_secret
 from fulgurite.sources.reader import BaseReader, Fetched, Names, ReadOptions, SourceError, need_library
-from fulgurite.sources.session import TooLargeError, bounded_session, reason_of
+from fulgurite.sources.transports.session import TooLargeError, bounded_session, reason_of
 
 PORT = 2379
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import register_secret
 from fulgurite.sources.reader import BaseReader, Fetched, Names, ReadOptions, SourceError, need_library, sha256_text
-from fulgurite.sources.session import TooLargeError, bounded_session, reason_of
+from fulgurite.sources.transports.session import TooLargeError, bounded_session, reason_of
 
 PORT = 8200
 RENEW_AT = 2 / 3  # of the time that a token is valid

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from fulgurite.core.redact import register_secret
-from fulgurite.sources.http import HttpReader
 from fulgurite.sources.reader import Fetched, Names, ReadOptions
+from fulgurite.sources.transports.http import HttpReader
 
 PORT = 8500
 _OVERHEAD = 4096  # bytes of JSON around a value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from typing import Any
 
@@ -73,4 +74,5 @@ def reason_of(error: BaseException, timeout: float) -> str:
     text = " ".join(str(cause.args[-1] if getattr(cause, "args", None) else cause).split())
     if "timed out" in text or "timed out" in str(error) or "Timeout" in type(error).__name__:
         return f"did not answer within {timeout:g} s"
-    return f"failed ({text.rpartition(': ')[2] or type(error).__name__})"
+    plain = re.sub(r"\[Errno -?\d+\] ", "", text.rpartition(": ")[2])
+    return f"failed ({plain or type(error).__name__})"

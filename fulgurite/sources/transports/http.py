@@ -42,7 +42,7 @@ class HttpReader(BaseReader):
         return None if found is None else Fetched(found[0], _version(found[0], found[1]))
 
     def _list(self, path: str) -> list[str]:
-        found = self.get(f"{path}/" if path else "", is_folder=True)
+        found = self.get(f"{path}/", place=path, is_folder=True)
         if found is None or "html" not in found[1].get("Content-Type", ""):
             return []
         base = urlsplit(self._full_url(f"{path}/")).path
