@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from fulgurite.compat.buffers import CHANGED_BUFFERS, Shapes, buffer_shapes, load_changed_buffers
 from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_epoch
 from fulgurite.compat.lightning_results import restore_logged_results
+from fulgurite.compat.modules import model_parts
 from fulgurite.compat.optimizer_states import keep_types_of_states
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
@@ -107,19 +108,20 @@ class ExactResume(Callback):
         if self._position not in RESUMABLE_POINTS:
             return common
         name_worker_changes(trainer)
+        parts = model_parts(trainer.lightning_module)  # all of them from one walk, which each of these would do
         own = {
             "generators": rng_states(),
             "lending": self._loaders.rng.state_dict(),
-            "metrics": metric_states(trainer.lightning_module),
+            "metrics": metric_states(parts.modules),
             "results": epoch_results(trainer) if self._position == "step" else [],
             "logged": logged_values(trainer),
             # an early-stopped run stays stopped until its limits are raised
             "ended": _training_limits(trainer) if self._position == "end" and trainer.should_stop else None,
-            "user": self._user_state.state_dict(trainer, thorough=self._position != "step"),
+            "user": self._user_state.state_dict(trainer, parts, thorough=self._position != "step"),
             "loaders": self._loaders.states.state_dict(trainer),
             "monitors": monitor_states(trainer),
         }
-        common |= {"gradients": gradients} if (gradients := kept_gradients(trainer)) else {}
+        common |= {"gradients": gradients} if (gradients := kept_gradients(trainer, parts.weights)) else {}
         return {**common, "switches": numerics_settings(trainer), "ranks": _gather_states(own, trainer)}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -84,7 +84,8 @@ def _side_by_side(size: Size, folder: Path, wanted: list[str]) -> list[float]:
         finally:
             other.release(10_000)  # the other run must not wait again
 
-    words = [f"trainer.max_epochs={EPOCHS}"]
+    # both save after each epoch: whether the second is the best depends on the order of the data
+    words = [f"trainer.max_epochs={EPOCHS}", "callbacks.model_checkpoint.save_top_k=-1"]
     runs = [template_run.build_run(size, folder, *words, f"resilience.exact_resume={exact}") for exact in wanted]
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(fit, range(2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -12,7 +12,7 @@ from torch import Tensor
 from fulgurite.core.exactness import name_inexact
 
 
-def kept_gradients(trainer: Trainer) -> dict[str, Tensor]:
+def kept_gradients(trainer: Trainer, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Return the gradients that Lightning does not clear before the next batch, by parameter.
 
     With manual optimization a gradient between two batches may belong to an unfinished accumulation, which may cross
@@ -20,7 +20,7 @@ def kept_gradients(trainer: Trainer) -> dict[str, Tensor]:
     weights that no optimizer has.
     """
     model = trainer.lightning_module
-    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    gradients = {name: weight.grad for name, weight in weights if weight.grad is not None}
     if gradients and model.automatic_optimization and not is_overridden("optimizer_zero_grad", model):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         cleared = {id(weight.grad) for group in groups for weight in group["params"]}

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 LEAST_BYTES = 2**20  # the hash of a smaller tensor costs no more than the list of mappings
-# tensor to its address, and whether it is read-only there
-_found: MutableMapping[torch.Tensor, tuple[int, bool]] = WeakTensorKeyDictionary()
+# tensor to its place in memory, and its sign; None where it is not read-only
+_found: MutableMapping[torch.Tensor, tuple[Any, Any]] = WeakTensorKeyDictionary()
 
 
-def is_read_only(value: torch.Tensor) -> bool:
-    """Return whether the memory of a tensor cannot be written to, as that of `np.memmap(mode="r")`; Linux only."""
+def read_only_sign(value: torch.Tensor, make: Callable[[], Any]) -> Any:
+    """Return the sign of a tensor that `make` makes once; None unless its memory cannot be written to; Linux only."""
     if value.device.type != "cpu" or value.layout is not torch.strided or value.nbytes < LEAST_BYTES:
-        return False
-    address = value.data_ptr()
-    if (found := _found.get(value)) is None or found[0] != address:
-        found = _found[value] = address, _is_mapped_for_reading(address)
+        return None
+    place = value.data_ptr(), value.dtype, value.shape, value.stride()
+    if (found := _found.get(value)) is None or found[0] != place:
+        found = _found[value] = place, make() if _is_mapped_for_reading(place[0]) else None
     return found[1]
 
 

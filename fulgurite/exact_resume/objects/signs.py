@@ -11,7 +11,7 @@ import torch
 
 from fulgurite.exact_resume.objects.generator_states import SOURCES, generator_state, state_bytes
 from fulgurite.exact_resume.objects.leaves import STREAMS, leaf_to_plain, stream_state
-from fulgurite.exact_resume.objects.read_only import is_read_only
+from fulgurite.exact_resume.objects.read_only import read_only_sign
 
 MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
 NUM_COLUMNS = 512  # of the table in which their words are summed
@@ -37,9 +37,9 @@ class LargeSign:
 def leaf_sign(value: Any, *, thorough: bool) -> Any:
     """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
     if isinstance(value, torch.Tensor):
-        fixed = is_read_only(value)  # a sample differs between two files
-        sign = _tensor_sign(value.detach(), thorough=thorough and not fixed, sampled=fixed)
-        return (*sign, value.is_leaf and value.requires_grad)
+        # a sample differs between two files
+        fixed = read_only_sign(value, lambda: _tensor_sign(value.detach(), thorough=False, sampled=True))
+        return (*(fixed or _tensor_sign(value.detach(), thorough=thorough)), value.is_leaf and value.requires_grad)
     if isinstance(value, np.ndarray):
         return _array_sign(value, thorough=thorough)
     if isinstance(value, STREAMS):

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 
-from fulgurite.exact_resume.objects.kinds import closure, is_users
+from fulgurite.exact_resume.objects.kinds import closure, is_users, parts_of
 
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 CONTAINERS = (list, tuple, deque, Mapping)
@@ -37,26 +37,16 @@ def reach(*roots: Any) -> list[Any]:
     starts, stack = set(map(id, roots)), list(reversed(roots))
     while stack and len(found) < MAX_OBJECTS:
         value = stack.pop()
-        if isinstance(value, LEAVES) or id(value) in seen or (_is_stop(value) and id(value) not in starts):
+        role = _role(cast("Any", type(value)))
+        if role == "leaf" or id(value) in seen:
+            continue
+        is_stop = role == "stop" or (role == "code" and not is_users(value.__module__))
+        if is_stop and id(value) not in starts:
             continue
         seen.add(id(value))
-        if not isinstance(value, CONTAINERS):
+        if role != "container":
             found.append(value)
         stack.extend(reversed(_parts(value)))
-    return found
-
-
-def attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, those in slots of the user's classes too."""
-    try:
-        found: dict[str, Any] = dict(object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        found = {}
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ()) if is_users(kind.__module__) else ()
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
     return found
 
 
@@ -151,7 +141,7 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, type):
         kinds = [kind for kind in value.__mro__ if is_users(kind.__module__)]
         return [part for kind in kinds for name, part in vars(kind).items() if name not in ("__dict__", "__weakref__")]
-    return [*attributes(value).values(), type(value)]
+    return [*parts_of(value).values(), type(value)]
 
 
 def _items(value: Any) -> list[Any]:
@@ -162,9 +152,13 @@ def _items(value: Any) -> list[Any]:
     return [item for item in items if type(item) not in plain]
 
 
-def _is_stop(value: Any) -> bool:
-    if isinstance(value, (FunctionType, type)):
-        return not is_users(value.__module__)
-    if isinstance(value, (ModuleType, LightningModule)):
-        return True
-    return f"{type(value).__module__}.".startswith(STOPS + OURS)
+@cache
+def _role(kind: Any) -> str:
+    """Return what objects of a class are in a walk: "leaf", "container", "code", "stop", or "" for all others."""
+    if issubclass(kind, LEAVES):
+        return "leaf"
+    if issubclass(kind, (FunctionType, type)):
+        return "code"
+    if issubclass(kind, (ModuleType, LightningModule)) or f"{kind.__module__}.".startswith(STOPS + OURS):
+        return "stop"
+    return "container" if issubclass(kind, CONTAINERS) else ""

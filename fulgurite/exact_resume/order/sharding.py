@@ -42,7 +42,8 @@ class BatchSharding:
     def shard(self, order: Sequence[int], batch: int) -> list[int]:
         """Return this rank's shard of a batch, or a padding batch."""
         positions = self.shard_positions(batch)
-        return [order[position] for position in positions] or list(order[: MIN_SHARD_SIZE if self.pad else 0])
+        own = order[positions.start : positions.stop : positions.step]  # far faster than one by one
+        return list(own or order[: MIN_SHARD_SIZE if self.pad else 0])
 
     def is_padding(self, batch: int) -> bool:
         """Return whether this rank's batch is padding."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fulgurite.compat.modules import ModelParts, model_parts
 from fulgurite.compat.optimizer_states import RESET
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
@@ -26,6 +27,8 @@ REPLACED = (
 )
 
 State = dict[str, dict[str, Any]]  # converted values by owner and name
+Attribute = tuple[Owner, str, Any]
+Report = Callable[[str, str], None]
 
 
 class Attributes:
@@ -39,15 +42,16 @@ class Attributes:
         self._names: dict[str, tuple[str, set[str]]] = {}  # class and attributes at the start, by owner
         self._in_loaders: dict[str, tuple[str, Any]] = {}  # owner and object of attributes that loaders read, by path
 
-    def remember(self, trainer: Trainer, *, is_start: bool = False) -> None:
+    def remember(self, trainer: Trainer, parts: ModelParts | None = None, *, is_start: bool = False) -> None:
         """Take the present values of new owners as those of the start, and new objects as made by each start.
 
         Args:
             trainer: The trainer of the run.
+            parts: What its model holds; None: find it.
             is_start: Whether hooks of the start made the objects of owners that are not new, too.
         """
-        walk = Walk(known_objects(trainer))
-        found = list(owners(trainer))
+        parts = parts or model_parts(trainer.lightning_module)
+        walk, found = Walk(known_objects(trainer, parts)), list(owners(trainer, parts))
         new = {owner.key for owner in found} - self._owners
         held = {id(owner.holder): owner.key for owner in found if owner.holder is not None}
         prefixes = tuple(f"{key}." for key in new)
@@ -80,25 +84,33 @@ class Attributes:
         self._changed -= {path for path in self._changed if path.startswith(prefixes)}
 
     def state_dict(
-        self, trainer: Trainer, keys: tuple[str, ...] = (), *, names: bool = True, thorough: bool = False
+        self,
+        trainer: Trainer,
+        keys: tuple[str, ...] = (),
+        *,
+        parts: ModelParts | None = None,
+        names: bool = True,
+        thorough: bool = False,
     ) -> State:
         """Return what changed, of the owners with these keys; name what cannot be saved.
 
         Args:
             trainer: The trainer of the run.
             keys: Keys of the owners; none: all.
+            parts: What the model holds; None: find it.
             names: Whether to name what cannot be saved.
             thorough: Whether large tensors and lists are read as a whole, to name their changes.
         """
-        present = [owner for owner in owners(trainer) if owner.key in self._owners and (not keys or owner.key in keys)]
-        found = [self._at_start(owner) for owner in present]
+        parts = parts or model_parts(trainer.lightning_module)
+        found = [self._at_start(owner) for owner in self._known_owners(trainer, parts, keys)]
         report = partial(_report, {owner.key: owner for owner in found} if names else {})
-        walk = Walk(known_objects(trainer), thorough=thorough)
+        walk = Walk(known_objects(trainer, parts), thorough=thorough)
         encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
-        state = _encode(encoder, found, report)
+        attributes = list(_attributes(found))
+        state = _encode(encoder, attributes, report)
         # a reload at the start of the next epoch makes the loaders again
         is_final = names and not (thorough and vars(trainer)["reload_dataloaders_every_n_epochs"])
-        for owner, name, value in _attributes(found if is_final else ()):
+        for owner, name, value in attributes if is_final and self._in_loaders else ():
             if value is not self._in_loaders.get(f"{owner.key}.{name}", ("", value))[1]:
                 name_inexact(f"{owner.name}.{name}", REPLACED)
         for owner in found:
@@ -110,11 +122,24 @@ class Attributes:
 
     def state_of(self, trainer: Trainer, keys: tuple[str, ...], like: State) -> State:
         """Return the present values of what changed in another state, of the owners with these keys."""
-        parts = [(f"{key}.{name}", plain) for key in keys for name, plain in like.get(key, {}).items()]
-        paths = {path for start, plain in parts for path in changed_paths(plain, start)}
-        found = [owner for owner in owners(trainer) if owner.key in self._owners and owner.key in keys]
-        encoder = Encoder(Walk(known_objects(trainer)), self._start, self._existing, paths, _ignore, is_part=True)
-        return _encode(encoder, found, _ignore, weights=True)
+        values = [(f"{key}.{name}", plain) for key in keys for name, plain in like.get(key, {}).items()]
+        paths = {path for start, plain in values for path in changed_paths(plain, start)}
+        parts = model_parts(trainer.lightning_module)
+        found = self._known_owners(trainer, parts, keys) if keys else []
+        walk = Walk(known_objects(trainer, parts))
+        encoder = Encoder(walk, self._start, self._existing, paths, _ignore, is_part=True)
+        return _encode(encoder, _attributes(found), _ignore, weights=True)
+
+    def _known_owners(self, trainer: Trainer, parts: ModelParts, keys: tuple[str, ...]) -> list[Owner]:
+        """Return the owners with these keys, or all, whose values at the start are known."""
+        found, missing = [], set(keys)
+        for owner in owners(trainer, parts):
+            if owner.key in self._owners and (not keys or owner.key in missing):
+                found.append(owner)
+            missing.discard(owner.key)
+            if keys and not missing:
+                break  # those of the user's modules come last and take longest
+        return found
 
     def _at_start(self, owner: Owner) -> Owner:
         """Return an owner without items that came after the start: they are named as a change of the structure."""
@@ -128,7 +153,9 @@ class Attributes:
 
     def load_state_dict(self, trainer: Trainer, state: State) -> None:
         """Restore what `state_dict` returned."""
-        walk, objects, present = Walk(known_objects(trainer)), dict[str, Any](), list(owners(trainer))
+        parts = model_parts(trainer.lightning_module)
+        walk, objects = Walk(known_objects(trainer, parts)), dict[str, Any]()
+        present = list(owners(trainer, parts))
         for owner, name, value in _attributes(present):
             for path, found, node in scan(walk, value, f"{owner.key}.{name}", signed=False):
                 objects[path] = found
@@ -149,12 +176,10 @@ class Attributes:
                     owner.values[name] = restored
 
 
-def _encode(
-    encoder: Encoder, found: Iterable[Owner], report: Callable[[str, str], None], *, weights: bool = False
-) -> State:
-    """Return the converted attributes of owners that changed; weights: of any size."""
+def _encode(encoder: Encoder, attributes: Iterable[Attribute], report: Report, *, weights: bool = False) -> State:
+    """Return the converted attributes that changed; weights: of any size."""
     state = State()
-    for owner, name, value in _attributes(found):
+    for owner, name, value in attributes:
         path = f"{owner.key}.{name}"
         plain, changed = encoder.encode_part(value, path, weights=weights)
         if changed and not owner.restores:
@@ -164,7 +189,7 @@ def _encode(
     return state
 
 
-def _attributes(found: Iterable[Owner]) -> Iterator[tuple[Owner, str, Any]]:
+def _attributes(found: Iterable[Owner]) -> Iterator[Attribute]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
     for owner in found:
         for name in sorted((name for name in owner.values if name not in owner.excluded), key=str):

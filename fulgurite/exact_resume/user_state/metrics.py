@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 from torchmetrics import Metric, MetricTracker
 
 from fulgurite.compat.lightning import set_state
@@ -16,10 +17,10 @@ from fulgurite.core.exactness import name_inexact
 LOGGED = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # of the trainer
 
 
-def metric_states(model: LightningModule) -> dict[str, Any]:
-    """Return the state of each torchmetrics module of a model, by its name."""
+def metric_states(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Any]:
+    """Return the state of each torchmetrics module among named modules, by its name."""
     states: dict[str, Any] = {}
-    for name, part in model.named_modules():
+    for name, part in modules:
         if isinstance(part, Metric):
             states[name] = {"state": part.metric_state, "updates": part.update_count}
         elif isinstance(part, MetricTracker):
@@ -29,12 +30,12 @@ def metric_states(model: LightningModule) -> dict[str, Any]:
 
 def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> None:
     """Restore what `metric_states` returned."""
-    for name, tracker in _named_trackers(model):
-        if (saved := states.get(name)) is not None:
-            _set_steps(tracker, saved["steps"])
-    for name, metric in _named_metrics(model):
-        if (saved := states.get(name)) is not None:
-            set_state(metric, move_data_to_device(saved["state"], metric.device), saved["updates"])
+    for name, part in list(model.named_modules()):
+        if isinstance(part, MetricTracker) and (saved := states.get(name)) is not None:
+            _set_steps(part, saved["steps"])  # which adds modules
+    for name, part in model.named_modules():
+        if isinstance(part, Metric) and (saved := states.get(name)) is not None:
+            set_state(part, move_data_to_device(saved["state"], part.device), saved["updates"])
 
 
 def logged_values(trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -59,14 +60,6 @@ def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
                 "Use sync_dist=True alone, or log a torchmetrics.Metric.",
             )
     return results
-
-
-def _named_metrics(module: LightningModule) -> list[tuple[str, Metric]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
-
-
-def _named_trackers(module: LightningModule) -> list[tuple[str, MetricTracker]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, MetricTracker)]
 
 
 def _set_steps(tracker: MetricTracker, num_steps: int) -> None:

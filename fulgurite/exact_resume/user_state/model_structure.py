@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from fulgurite.compat.lightning import is_lazy_hook
+from fulgurite.compat.modules import ModelParts, own_weights
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 
@@ -20,22 +21,21 @@ WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 log = RankedLogger(__name__)
 
 
-def model_structure(model: torch.nn.Module) -> dict[str, str]:
+def model_structure(parts: ModelParts) -> dict[str, str]:
     """Return the class of each module, the number of its hooks, and with what each weight is shared, by name."""
     structure: dict[str, str] = {}
-    for path, module in model.named_modules():
+    for path, module in parts.modules:
         if path:
             # a lazy module changes its class in the first batch
             structure[f"model.{path}"] = (getattr(type(module), "cls_to_become", None) or type(module)).__qualname__
-        weights = module.parameters(recurse=False)
         hooks = chain(
             (getattr(module, name, None) for name in MODULE_HOOKS),
-            (getattr(weight, name, None) for weight in weights for name in WEIGHT_HOOKS),
+            (getattr(weight, name, None) for _, weight in own_weights(module) for name in WEIGHT_HOOKS),
         )
         number = sum(not is_lazy_hook(hook) for each in hooks for hook in (each or {}).values())
         structure[f"model.{path} hooks" if path else "model hooks"] = f"{number} hooks"
     first: dict[int, str] = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
+    for name, weight in parts.all_weights:
         shared = first.setdefault(id(weight), name)
         structure[f"model.{name}"] = f"weight of {shared}" if shared != name else "weight of its own"
     return structure

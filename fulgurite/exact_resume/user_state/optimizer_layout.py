@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -44,9 +44,9 @@ def _optimizer_attributes() -> frozenset[str]:
     return frozenset(vars(torch.optim.SGD([torch.zeros(1)]))) | {"step"}  # a scheduler wraps the method
 
 
-def optimizer_layout(trainer: Trainer) -> Layout:
+def optimizer_layout(trainer: Trainer, weights: Iterable[tuple[str, torch.Tensor]]) -> Layout:
     """Return the class of each optimizer, and the names of the weights in its groups; shapes of weights elsewhere."""
-    names = {id(weight): name for name, weight in trainer.lightning_module.named_parameters()}
+    names = {id(weight): name for name, weight in weights}
     return [
         {
             "kind": type(optimizer).__qualname__,
@@ -77,7 +77,8 @@ def align_groups(trainer: Trainer, saved: Layout) -> None:
     A weight that is not part of the model, because a hook replaced its module, becomes a placeholder without gradient.
     """
     weights = dict(trainer.lightning_module.named_parameters())
-    for optimizer, before, now in zip(trainer.optimizers, saved, optimizer_layout(trainer), strict=False):
+    present = optimizer_layout(trainer, weights.items())
+    for optimizer, before, now in zip(trainer.optimizers, saved, present, strict=False):
         known = all(name in weights for names in before["groups"] for name in names if isinstance(name, str))
         if known and before["kind"] == now["kind"] and before["groups"] != now["groups"]:
             _set_groups(optimizer, [[_weight(name, weights) for name in names] for names in before["groups"]])

@@ -7,13 +7,12 @@ from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, Callback, SpikeDetection
 from torchmetrics import Metric, MetricCollection
 
 from fulgurite.compat.buffers import unsaved_buffers
-from fulgurite.compat.script_modules import script_attributes
+from fulgurite.compat.modules import ModelParts, own_weights, script_attributes
 from fulgurite.exact_resume.objects.walk import Known
 from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
 from fulgurite.exact_resume.user_state.loader_owners import Linked, Owner, all_loaders, loader_owners, seeded_generators
@@ -26,16 +25,14 @@ WITH_STATE: dict[type, frozenset[str]] = {
     BaseFinetuning: frozenset({"_internal_optimizer_metadata", "_restarting"}),
     SpikeDetection: frozenset({"mode", "warmup", "atol", "rtol", "bad_batches", "exclude_batches_path"}),
 }
-Modules = list[tuple[str, torch.nn.Module]]  # by path
-Weights = list[tuple[str, torch.nn.Parameter]]  # by name
 OF_TORCH = ("_dynamo", "_fsdp")  # how names begin that torch sets on weights
 
 
-def owners(trainer: Trainer) -> Iterator[Owner]:
-    """Yield the objects of a trainer whose attributes user code may change; first those that passes restore."""
+def owners(trainer: Trainer, parts: ModelParts) -> Iterator[Owner]:
+    """Yield the objects of a run whose attributes user code may change; first those that passes restore."""
     yield from loader_owners(trainer)
     model: LightningModule = trainer.lightning_module
-    yield from _of_model(model)
+    yield from _of_model(model, parts)
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
         saves = _overrides(datamodule, LightningDataModule, ("state_dict",))
@@ -54,14 +51,13 @@ def owners(trainer: Trainer) -> Iterator[Owner]:
     yield from shared_owners(trainer)
 
 
-def _of_model(model: LightningModule) -> Iterator[Owner]:
+def _of_model(model: LightningModule, parts: ModelParts) -> Iterator[Owner]:
     base = _attributes_of(LightningModule) | {"_results", "_fabric"}
     saves = _overrides(model, LightningModule, ("on_save_checkpoint", "state_dict"))
     remedy = "Make it a tensor with register_buffer, or save it in on_save_checkpoint of the model"
-    modules, weights = list(model.named_modules()), list(model.named_parameters())
-    unsaved = _unsaved_buffers(model, modules)
+    unsaved = _unsaved_buffers(model, parts)
     metrics: tuple[str, ...] = ()  # how the paths of what is in a metric begin; the metric itself comes before
-    for path, module in modules:
+    for path, module in parts.modules:
         key, name = f"model.{path}" if path else "model", type(module).__name__
         if isinstance(module, Metric):
             saved = frozenset(module.metric_state) | _attributes_of(_BareMetric)
@@ -75,7 +71,7 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
             linked = Linked(attributes, partial(setattr, module))
             yield Owner(f"{key} script", name, linked, frozenset(), "Let register_buffer save it")
         # pruning and weight_norm compute `weight` from parameters `weight_orig`, `weight_g`
-        parameters = {name for name, _ in module.named_parameters(recurse=False)}
+        parameters = {name for name, _ in own_weights(module)}
         computed = parameters | {name.rpartition("_")[0] for name in parameters}
         yield Owner(key, name, vars(module), base | computed, remedy, saves)
         if unsaved and (
@@ -84,34 +80,32 @@ def _of_model(model: LightningModule) -> Iterator[Owner]:
             linked = Linked(buffers, partial(setattr, module))
             yield Owner(f"{key} buffers", name, linked, frozenset(), "Let register_buffer save it")
     remedy_of_hooks = "Keep it in an attribute of the model, which is saved"
-    hooks = _hooks_in(modules, weights)
+    hooks = _hooks_in(parts)
     yield Owner("model hooks", type(model).__name__, hooks, frozenset(), remedy_of_hooks, has_fixed_items=True)
-    yield Owner(
-        "model weights", type(model).__name__, _attributes_of_weights(model, weights), frozenset(), remedy, saves
-    )
+    yield Owner("model weights", type(model).__name__, _attributes_of_weights(model, parts), frozenset(), remedy, saves)
     if (hparams := getattr(model, "hparams", None)) is not None:
         yield Owner("model hparams", type(model).__name__, hparams, frozenset(), remedy, is_saved=True)
 
 
-def _unsaved_buffers(model: LightningModule, modules: Modules) -> set[int]:
+def _unsaved_buffers(model: LightningModule, parts: ModelParts) -> set[int]:
     """Return the ids of the buffers that the state_dict of a model leaves out."""
     if _overrides(model, LightningModule, ("state_dict",)):
         saved = model.state_dict()
-        return {id(buffer) for path, buffer in model.named_buffers() if path not in saved}
-    return {id(buffer) for _, module in modules for buffer in unsaved_buffers(module)}
+        return {id(buffer) for path, buffer in parts.buffers if path not in saved}
+    return {id(buffer) for _, module in parts.modules for buffer in unsaved_buffers(module)}
 
 
-def _hooks_in(modules: Modules, weights: Weights) -> dict[str, Any]:
+def _hooks_in(parts: ModelParts) -> dict[str, Any]:
     """Return the functions that are called with modules, parameters or their gradients."""
-    found = {f"{path}.{name}": hooks for path, module in modules for name, hooks in hooks_of(module)}
-    for name, weight in weights:
+    found = {f"{path}.{name}": hooks for path, module in parts.modules for name, hooks in hooks_of(module)}
+    for name, weight in parts.weights:
         for kind in WEIGHT_HOOKS:
             if hooks := getattr(weight, kind, None):
                 found[f"{name}.{kind}"] = tuple(hooks.values())
     return found
 
 
-def _attributes_of_weights(model: LightningModule, weights: Weights) -> Linked:
+def _attributes_of_weights(model: LightningModule, parts: ModelParts) -> Linked:
     """Return what code set on parameters and buffers themselves, by the name of the weight and of the attribute."""
 
     def write(path: str, value: Any) -> None:
@@ -122,7 +116,7 @@ def _attributes_of_weights(model: LightningModule, weights: Weights) -> Linked:
 
     found = {
         f"{name}.{attribute}": value
-        for name, weight in (*weights, *model.named_buffers())
+        for name, weight in (*parts.weights, *parts.buffers)
         for attribute, value in vars(weight).items()
         if not attribute.startswith(OF_TORCH)
     }
@@ -139,15 +133,14 @@ class _BareMetric(Metric):
         """Do nothing."""
 
 
-def known_objects(trainer: Trainer) -> Known:
+def known_objects(trainer: Trainer, parts: ModelParts) -> Known:
     """Return the objects that a checkpoint saves, and their names; an empty name: it holds no state."""
     model: LightningModule = trainer.lightning_module
     found: list[tuple[Any, str]] = [(trainer, "trainer"), (getattr(trainer, "datamodule", None), "data")]
-    modules = list(model.named_modules())
-    found += [(module, f"model.{path}") for path, module in modules]
-    found += [(weight, f"parameter {path}") for path, weight in model.named_parameters()]
-    unsaved = _unsaved_buffers(model, modules)
-    found += [(buffer, f"buffer {path}") for path, buffer in model.named_buffers() if id(buffer) not in unsaved]
+    found += [(module, f"model.{path}") for path, module in parts.modules]
+    found += [(weight, f"parameter {path}") for path, weight in parts.weights]
+    unsaved = _unsaved_buffers(model, parts)
+    found += [(buffer, f"buffer {path}") for path, buffer in parts.buffers if id(buffer) not in unsaved]
     found += [(each, f"callback {number}") for number, each in enumerate(vars(trainer)["callbacks"])]
     found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
     found += [(each.scheduler, f"scheduler {number}") for number, each in enumerate(trainer.lr_scheduler_configs)]

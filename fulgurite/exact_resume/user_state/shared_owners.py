@@ -92,7 +92,7 @@ def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
     roots = [trainer.lightning_module, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"]]
     samplers: list[Any] = []
     for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
-        roots += [*datasets_of(loader), collate_of(loader), getattr(loader, "worker_init_fn", None)]
+        roots += [*datasets_of(loader), collate_of(loader), _worker_init_of(loader)]
         samplers += [type(sampler) for _, sampler in samplers_of(loader)]
     roots += samplers
     every, of_samplers = _reached.get(trainer, (_Reached(), _Reached()))
@@ -100,6 +100,13 @@ def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
         # what a sampler changes when its pass begins would change twice in a pass that is resumed
         every, of_samplers = _reached[trainer] = _find(roots), _find(samplers)
     return every, of_samplers
+
+
+def _worker_init_of(loader: Any) -> Any:
+    """Return the user's function that starts workers; Lightning gives its own to a loader after the loader is made."""
+    function = getattr(loader, "worker_init_fn", None)
+    is_lightnings = isinstance(function, partial) and function.func.__module__.startswith("lightning.")
+    return None if is_lightnings else function
 
 
 def _find(roots: list[Any]) -> _Reached:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 
+from fulgurite.compat.modules import ModelParts, model_parts
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
@@ -60,9 +61,10 @@ class UserState:
 
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
-        self._start_structure = _structure(trainer)  # the last call counts: each start calls the hooks before it
+        parts = model_parts(trainer.lightning_module)
+        self._start_structure = _structure(trainer, parts)  # the last call counts: each start calls the hooks before it
         if self.attributes is not None:
-            self.attributes.remember(trainer, is_start=True)
+            self.attributes.remember(trainer, parts, is_start=True)
 
     def before_loaders(self, trainer: Trainer) -> None:
         """Restore the settings that the trainer had when the loaders of the interrupted epoch were made."""
@@ -70,21 +72,20 @@ class UserState:
             restore_settings(trainer, settings, self._start_settings)
         self._settings_at_loaders = changed_settings(trainer, self._start_settings)
 
-    def state_dict(self, trainer: Trainer, *, thorough: bool = True) -> dict[str, Any]:
+    def state_dict(self, trainer: Trainer, parts: ModelParts, *, thorough: bool = True) -> dict[str, Any]:
         """Return the state of this rank; thorough: read large tensors as a whole, to name their changes."""
-        model: LightningModule = trainer.lightning_module
         state: dict[str, Any] = {
-            "frozen": [name for name, weight in model.named_parameters() if not weight.requires_grad],
-            "evaluating": [name for name, module in model.named_modules() if not module.training],
-            "optimizers": optimizer_layout(trainer),
+            "frozen": [name for name, weight in parts.weights if not weight.requires_grad],
+            "evaluating": [name for name, module in parts.modules if not module.training],
+            "optimizers": optimizer_layout(trainer, parts.weights),
             "settings": changed_settings(trainer, self._start_settings),
             "settings_at_loaders": self._settings_at_loaders,
-            "structure": model_structure(model),
+            "structure": model_structure(parts),
         }
         name_changed_structure(self._start_structure, state["structure"] | run_structure(trainer))
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
-            state["objects"] = self.attributes.state_dict(trainer, thorough=thorough)
+            state["objects"] = self.attributes.state_dict(trainer, parts=parts, thorough=thorough)
         return state
 
     def load_state_dict(self, trainer: Trainer, state: dict[str, Any], weights: Iterable[str] | None) -> None:
@@ -106,7 +107,7 @@ class UserState:
 
     def align_optimizers(self, trainer: Trainer) -> None:
         """Give the optimizers the parameter groups that they had at the save, before Lightning restores them."""
-        self._start_layout = optimizer_layout(trainer)
+        self._start_layout = optimizer_layout(trainer, trainer.lightning_module.named_parameters())
         align_groups(trainer, self._loaded.get("optimizers", []))
 
     def keep_restored(self, trainer: Trainer) -> None:
@@ -120,7 +121,7 @@ class UserState:
         state, self._loaded = self._loaded, {}
         if amid_epoch:
             repeat_epoch_start(trainer)
-            self._start_structure = _structure(trainer)
+            self._start_structure = _structure(trainer, model_parts(trainer.lightning_module))
         if not state:
             return
         self._restored.put_back(trainer)
@@ -128,13 +129,13 @@ class UserState:
         set_settings(trainer, kept)
         restore_settings(trainer, state.get("settings", {}), self._start_settings)
         _restore_modes(trainer.lightning_module, state)
-        name_changed_structure(model_structure(trainer.lightning_module), state.get("structure", {}))
+        name_changed_structure(model_structure(model_parts(trainer.lightning_module)), state.get("structure", {}))
         if self.attributes is not None:
             self.attributes.load_state_dict(trainer, state.get("objects", {}))
 
 
-def _structure(trainer: Trainer) -> dict[str, str]:
-    return model_structure(trainer.lightning_module) | run_structure(trainer)
+def _structure(trainer: Trainer, parts: ModelParts) -> dict[str, str]:
+    return model_structure(parts) | run_structure(trainer)
 
 
 def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:

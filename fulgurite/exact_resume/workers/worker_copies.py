@@ -20,10 +20,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users
+from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users, parts_of
 from fulgurite.exact_resume.objects.leaves import is_leaf
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
-from fulgurite.exact_resume.order.reachable import attributes, reach, variables
+from fulgurite.exact_resume.order.reachable import reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)
@@ -152,7 +152,7 @@ def _values_of(value: Any) -> Iterator[tuple[str, Any]]:
             if is_users(kind.__module__):
                 yield from ((f"{kind.__qualname__}.{name}", part) for name, part in vars(kind).items())
     elif is_users(type(value).__module__):
-        yield from ((f"{type(value).__qualname__}.{name}", part) for name, part in attributes(value).items())
+        yield from ((f"{type(value).__qualname__}.{name}", part) for name, part in parts_of(value).items())
 
 
 def _defaults(function: FunctionType) -> dict[str, Any]:

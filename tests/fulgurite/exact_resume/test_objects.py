@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
-from fulgurite.exact_resume.objects.read_only import is_read_only
+from fulgurite.exact_resume.objects.read_only import read_only_sign
 from fulgurite.exact_resume.objects.restoring import Restorer
 from fulgurite.exact_resume.objects.signs import NUM_SAMPLED, _bytes_of, leaf_sign
 from fulgurite.exact_resume.objects.walk import Known, Walk, fingerprint, scan
@@ -419,18 +419,21 @@ def test_a_loss_with_its_graph_is_saved_without_it() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_tensor_of_a_file_that_is_only_read_is_not_read_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "pixels"
+    path, other = tmp_path / "pixels", tmp_path / "other"
     path.write_bytes(bytes(range(256)) * 8192)  # 2 MiB
+    other.write_bytes(bytes(range(255, -1, -1)) * 8192)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch: the array is not writable
-        fixed = torch.from_numpy(np.memmap(path, np.uint8, mode="r"))
+        fixed, second = (torch.from_numpy(np.memmap(file, np.uint8, mode="r")) for file in (path, other))
     private = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
-    assert is_read_only(fixed)
-    assert not is_read_only(private)
-    assert not is_read_only(torch.zeros(2**21, dtype=torch.uint8))
+    for written in (private, torch.zeros(2**21, dtype=torch.uint8)):
+        assert read_only_sign(written, lambda: "made") is None
     before = leaf_sign(private, thorough=True)
     private[77] += 1
     assert leaf_sign(private, thorough=True) != before
     with patch("fulgurite.exact_resume.objects.signs._bytes_of", wraps=_bytes_of) as read:
-        leaf_sign(fixed, thorough=True)
-    assert [call.args[0].numel() for call in read.call_args_list] == [NUM_SAMPLED]
+        sign = leaf_sign(fixed, thorough=True)
+        assert leaf_sign(fixed, thorough=True) == sign
+    assert [call.args[0].numel() for call in read.call_args_list] == [NUM_SAMPLED]  # once
+    fixed.data = second
+    assert leaf_sign(fixed, thorough=True) != sign

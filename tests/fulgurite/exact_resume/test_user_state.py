@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
+from torch import nn
 
 from fulgurite import compose
 from fulgurite.core.context import current_context
+from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.exact_resume.setup import apply_exact_resume
+from fulgurite.exact_resume.user_state import shared_owners
 from src.train import train
 
 
@@ -37,3 +41,35 @@ def test_a_long_run_of_the_shipped_model_names_nothing(tmp_path: Path) -> None:
     train(compose([*small, "trainer.max_epochs=9"], output_dir=folder))
     record = json.loads((folder / "run.json").read_text())
     assert (record["exact"], record["inexact"]) == (True, [])
+
+
+def test_a_save_lists_the_modules_of_a_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[list[str]] = []
+    real, save = nn.Module.named_modules, ExactResume.state_dict
+    found = shared_owners._find
+    reached: list[int] = []
+
+    def named_modules(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        walks[-1].append(type(self).__name__)
+        return real(self, *args, **kwargs)
+
+    def state_dict(self: ExactResume) -> dict[str, Any]:
+        walks.append([])
+        with monkeypatch.context() as patched:
+            patched.setattr(nn.Module, "named_modules", named_modules)
+            return save(self)
+
+    def find(roots: list[Any]) -> Any:
+        reached.append(len(roots))
+        return found(roots)
+
+    monkeypatch.setattr(ExactResume, "state_dict", state_dict)
+    monkeypatch.setattr(shared_owners, "_find", find)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    small = ("+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1", "test=false", "trainer.max_epochs=1")
+    train(compose([*small, "callbacks.last_checkpoint.every_n_train_steps=1"], output_dir=folder))
+    assert len(walks) > 1
+    assert [names for names in walks if names] == []
+    # the run and its samplers: at the start of fit, and with the loaders of each kind
+    assert len(reached) == 2 * 3
