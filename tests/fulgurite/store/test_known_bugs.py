@@ -273,12 +273,13 @@ def test_x10_blank_lines_and_comments_of_an_env_file_are_skipped(tmp_path: Path)
     assert store.snapshot().as_dict() == {"LR": 0.1, "NAME": "a b"}
 
 
-def test_x10_a_file_that_does_not_exist_yet_is_watched(tmp_path: Path) -> None:
+def test_x10_a_file_that_does_not_exist_yet_is_watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "later" / "live.yaml"
     with Store(FunctionLoader({"lr": 1}), FileLoader(path, required=False, poll_seconds=0.02)).load_watch() as store:
         path.parent.mkdir()
         path.write_text("lr: 2\n")
         wait_until(lambda: store.get("lr") == 2)
+    assert caplog.messages == []
 
 
 def test_x10_stop_on_failure_stops_and_without_it_the_last_good_values_stay(caplog: pytest.LogCaptureFixture) -> None:
