@@ -89,6 +89,7 @@ TOP_LEVEL = {
     "train": "bool",
     "test": "bool",
     "seed": "int | None",
+    "validate": "Literal['deep'] | None",
     "monitor": "str",
     "monitor_mode": "Literal['min', 'max']",
     "ckpt_path": "str | None",

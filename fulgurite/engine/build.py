@@ -45,6 +45,7 @@ from fulgurite.resume.restore import ResumedRun, find_resumed_run, restore
 from fulgurite.runs.provenance import config_hash
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.study.pruning import pruning_callback
+from fulgurite.validation.deep.check import check_batches
 
 log = RankedLogger(__name__)
 
@@ -115,6 +116,9 @@ def build(cfg: DictConfig) -> Run:
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
     parts, metrics = with_attributes(cfg), MetricsCSVLogger(cfg.paths.output_dir)
+    if cfg.get("validate") == "deep":
+        with places_added(cfg):
+            check_batches(cfg, parts, _instantiate, lambda: [ScheduleLength()])
     with places_added(cfg), hold_logs() as held:
         trainer = _build_trainer(cfg, parts, metrics)
     log_start(cfg, extras.print_config)

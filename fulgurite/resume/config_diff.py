@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.redact import MASK, is_secret_key, without_secrets
 
-OF_ONE_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256")
+OF_ONE_START = ("resume", "sweep", "ckpt_path", "ckpt_sha256", "validate")
 # These change how batches are loaded, not their content
 DATA_LOADING = {"num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "data_dir", "local_dirs"}
 # These take effect, but the run no longer ends with the numbers of an uninterrupted one

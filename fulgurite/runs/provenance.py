@@ -28,7 +28,7 @@ GIT_OPTIONS = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "--no-
 # Keys that change where a run writes and how it reports, not its results.
 IRRELEVANT = (
     *("paths", "extras", "resilience", "distributed", "logger", "tags", "task_name"),
-    *("ckpt_path", "ckpt_sha256", "resume", "sweep", "trust", "trust_env", "hydra"),
+    *("ckpt_path", "ckpt_sha256", "resume", "sweep", "trust", "trust_env", "validate", "hydra"),
 )
 
 
