@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,10 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-GRAPH = {name: imported(path) - {name} for name, path in MODULES.items()}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports; parsing them all would hold up each process that collects tests."""
+    return {name: imported(path) - {name} for name, path in MODULES.items()}
 
 
 def test_every_package_has_a_row_and_every_row_a_package() -> None:
@@ -70,7 +74,7 @@ def test_a_package_imports_only_what_its_row_allows(name: str) -> None:
     package = package_of(name)
     if not package:
         return
-    others = {package_of(other) for other in GRAPH[name]} - {package}
+    others = {package_of(other) for other in graph()[name]} - {package}
     assert others <= table()[package], f"{name} imports {others - table()[package]}"
     assert all(levels()[other] < levels()[package] for other in others), "an import goes up"
 
@@ -82,11 +86,11 @@ def test_no_file_imports_itself_through_others() -> None:
         assert state.get(name) != 1, f"circle: {' -> '.join((*trail, name))}"
         if name not in state:
             state[name] = 1
-            for other in sorted(GRAPH[name]):
+            for other in sorted(graph()[name]):
                 visit(other, (*trail, name))
             state[name] = 2
 
-    for name in sorted(GRAPH):
+    for name in sorted(graph()):
         visit(name, ())
 
 

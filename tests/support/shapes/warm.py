@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tests.support.compose import findings
+from tests.support.memo import remember_parsed_configs
 from tests.support.shapes.shape import Shape
 from tests.support.shapes.table import SHAPES
 
 assert SHAPES
+remember_parsed_configs()
 assert findings(*Shape("first", "").arguments()) == []
