@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 from fulgurite.core.errors import ConfigError, FulguriteError, UserError
 from fulgurite.store import Change, EnvironmentLoader, FileLoader, FunctionLoader, SourceLoader, Store
-from tests.support.http_server import FileServer, Reply
+from tests.support.http_server import LoopbackServer
+from tests.support.run_if import RunIf
 from tests.support.store_loader import FedLoader, wait_until
 
 
@@ -238,12 +241,28 @@ def test_x9_load_and_watch_include_groups_and_their_metrics() -> None:
     assert fed.is_closed
 
 
-def test_x10_any_successful_status_is_read_and_the_connection_is_left(tmp_path: Path) -> None:
-    with FileServer({"/c.yaml": Reply(b"lr: 1\n")}) as server:
-        loader = SourceLoader(f"{server.url}c.yaml", poll_seconds=0.02)
-        with Store(loader).load_watch() as store:
-            server.replies["/c.yaml"] = Reply(b"lr: 2\n")
-            wait_until(lambda: store.get("lr") == 2)
+class Answered203(BaseHTTPRequestHandler):
+    """Answers with a status of success that is not 200."""
+
+    def do_GET(self) -> None:
+        self.send_response(203)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"lr: 1\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+        pass
+
+
+@RunIf(path="/proc/self/fd")
+def test_x10_any_status_of_success_is_read_and_no_connection_stays_open() -> None:
+    with LoopbackServer(Answered203) as server:
+        store = Store(SourceLoader(f"http://127.0.0.1:{server._server.server_port}/c.yaml")).load()
+        assert store.get("lr") == 1
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a number
+        for _ in range(30):
+            store.load()
+        assert len(os.listdir("/proc/self/fd")) < before + 15  # noqa: PTH208 - the server closes its own ends later
 
 
 def test_x10_a_missing_key_hides_no_later_one(tmp_path: Path) -> None:
@@ -276,6 +295,7 @@ def test_x10_blank_lines_and_comments_of_an_env_file_are_skipped(tmp_path: Path)
 def test_x10_a_file_that_does_not_exist_yet_is_watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "later" / "live.yaml"
     with Store(FunctionLoader({"lr": 1}), FileLoader(path, required=False, poll_seconds=0.02)).load_watch() as store:
+        threading.Event().wait(0.1)  # it looks for the folder
         path.parent.mkdir()
         path.write_text("lr: 2\n")
         wait_until(lambda: store.get("lr") == 2)

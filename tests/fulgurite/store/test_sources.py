@@ -13,7 +13,8 @@ from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import hide_secrets
 from fulgurite.sources.reader import Fetched
 from fulgurite.store import EnvironmentLoader, FunctionLoader, SourceLoader, Store, StreamLoader
-from tests.support.http_server import FileServer, Reply
+from tests.support.servers import real
+from tests.support.servers.doubles import double
 from tests.support.store_loader import wait_until
 
 
@@ -105,16 +106,26 @@ def test_a_source_without_a_format_names_what_to_pass() -> None:
         Store(SourceLoader(DictReader({"n": b"\xff"}), ["n"])).load()
 
 
-def test_http_is_polled_and_an_outage_keeps_the_last_good_values(caplog: pytest.LogCaptureFixture) -> None:
-    with FileServer({"/c.yaml": Reply(b"lr: 1\n")}) as server:
-        loader = SourceLoader(f"{server.url}c.yaml", poll_seconds=0.02, name="server")
+@pytest.mark.parametrize("kind", ["http", "consul", "etcd"])
+def test_a_server_is_watched_through_an_outage(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with double(kind, {"train.yaml": b"lr: 1\n"}) as server:
+        loader = SourceLoader(f"{server.url}/conf/train.yaml", poll_seconds=0.05, name="server")
         with Store(loader).load_watch() as store:
-            server.replies["/c.yaml"] = Reply(status=503)
-            wait_until(lambda: store.metrics.stats("root", "server").counts["failure"])
-            assert store.get("lr") == 1
-            server.replies["/c.yaml"] = Reply(b"lr: 2\n")
+            server.put("conf/train.yaml", b"lr: 2\n")
             wait_until(lambda: store.get("lr") == 2)
-    assert "the last good values stay" in caplog.text
+            server.put("conf/train.yaml", b"lr: [")
+            wait_until(lambda: store.metrics.stats("root", "server").counts["failure"])
+            server.status = 503
+            wait_until(lambda: "503" in caplog.text or "Service Unavailable" in caplog.text)
+            server.put("conf/train.yaml", None)
+            server.status = 200
+            wait_until(lambda: "does not exist" in caplog.text)
+            assert store.get("lr") == 2
+            server.put("conf/train.yaml", b"lr: 3\n")
+            wait_until(lambda: store.get("lr") == 3)
+    messages = [message for message in caplog.messages if "the last good values stay: " in message]
+    assert len(messages) >= 3
+    assert all(f"{server.url}/conf/train.yaml" in message and "\n" not in message for message in messages)
 
 
 def test_a_server_that_is_down_stops_only_what_requires_it() -> None:
@@ -152,3 +163,39 @@ def test_a_relative_address_of_a_folder_is_a_source_too(tmp_path: Path, monkeypa
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "a.yaml").write_text("a: 1\n")
     assert Store(SourceLoader("conf", ["a.yaml"])).load().get("a") == 1
+
+
+@pytest.mark.slow
+def test_a_real_etcd_is_watched_and_may_be_restarted(tmp_path: Path) -> None:
+    with real.etcd(tmp_path) as port:
+        client = pytest.importorskip("etcd3gw").Etcd3Client("127.0.0.1", port, api_path="/v3/")
+        client.put("prod/train.yaml", "lr: 1\n")
+        client.put("prod/steps", "7")
+        address = f"etcd://127.0.0.1:{port}/prod"
+        store = Store(
+            SourceLoader(address, ["train.yaml", "steps"], poll_seconds=0.2), SourceLoader(f"{address}/train.yaml")
+        )
+        store.load_watch()
+        client.put("prod/train.yaml", "lr: 2\n")
+        wait_until(lambda: store.get("lr") == 2)
+        client.put("prod/steps", "8")
+        wait_until(lambda: store.get("steps", 0) == 8)
+    with store, real.etcd(tmp_path, port):
+        wait_until(lambda: store.metrics.stats("root", f"{address}/train.yaml").counts["failure"])
+        assert store.get("lr") == 2
+        client.put("prod/train.yaml", "lr: 3\n")
+        wait_until(lambda: store.get("lr") == 3)
+
+
+@pytest.mark.slow
+def test_a_real_vault_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with real.vault(tmp_path) as url:
+        client = pytest.importorskip("hvac").Client(url=url, token="root")
+        client.secrets.kv.v2.create_or_update_secret("db", {"password": "canary-hw3-one"})
+        monkeypatch.setenv("VAULT_ADDR", url)
+        monkeypatch.setenv("VAULT_TOKEN", "root")
+        with Store(SourceLoader("vault:///secret/db", key="db", poll_seconds=0.1)).load_watch() as store:
+            assert store.must_get("db.password", str) == "canary-hw3-one"
+            client.secrets.kv.v2.create_or_update_secret("db", {"password": "canary-hw3-two"})
+            wait_until(lambda: store.get("db.password") == "canary-hw3-two")
+            assert hide_secrets("canary-hw3-one canary-hw3-two") == "*** ***"
