@@ -12,12 +12,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
+from textwrap import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs/gallery"
@@ -75,6 +76,7 @@ class Entry:
         book: The number that the book prints.
         bands: Required ranges of the measured numbers. Empty: not run on 2 cores.
         seeds: One run each.
+        folds: Number of folds of the data. Each fold is a run with seed 0, and the mean over the folds is required.
         picture: File of the run directory that the page shows.
     """
 
@@ -85,7 +87,14 @@ class Entry:
     book: str
     bands: tuple[Band, ...] = ()
     seeds: int = 3
+    folds: int = 0
     picture: str = ""
+
+    def runs(self) -> list[str]:
+        """Return the overrides that the runs of this entry differ in."""
+        if self.folds:
+            return [f"seed=0 data.fold={fold} data.num_folds={self.folds}" for fold in range(self.folds)]
+        return [f"seed={seed}" for seed in range(self.seeds)]
 
 
 def _image(name: str, title: str, section: str, book: str, *bands: Band, more: str = "", seeds: int = 3) -> Entry:
@@ -121,6 +130,8 @@ ENTRIES = [
           "norm 13.7, val 209", (Band("train/weight_norm", 12, 15),)),
     Entry("weight_decay_3", "weight decay", "4.5", "experiment=gallery/weight_decay", "norm 0.389, val 0.185",
           (Band("train/weight_norm", 0.33, 0.53),)),
+    Entry("house_prices", "house prices, 5 folds", "4.10", "experiment=gallery/house_prices",
+          "Kaggle's file: train 0.165, val 0.170", (Band("val/log_rmse", most=0.160),), folds=5),
     _image("mlp_dropout", "perceptron with dropout", "4.6", "0.344 / 0.875 / 0.844",
            *_classifier(0.365, 0.868, 0.835, best=True)),
     _image("lenet", "LeNet", "6.6", "0.469 / 0.823 / 0.779", *_classifier(0.53, 0.80, 0.75)),
@@ -175,31 +186,35 @@ ENTRIES = [
 ]  # fmt: skip
 
 
+def train(entry: Entry, different: str, folder: Path) -> None:
+    """Train one run, and write the CPU minutes it took beside its results; a run that has them is not repeated."""
+    if (folder / "cpu_minutes.txt").is_file():
+        return
+    extra = os.environ.get("GALLERY_OVERRIDES", "").split()  # e.g. folders of files that are not downloaded
+    command = [sys.executable, "src/train.py", *entry.overrides.split(), *different.split(), f"hydra.run.dir={folder}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*command, *extra], cwd=ROOT, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    (folder / "cpu_minutes.txt").write_text(f"{seconds / 60:.2f}\n")
+
+
 def run(entry: Entry) -> dict[str, object]:
-    """Train an entry with each seed; return the measured values and the minutes of one run."""
+    """Train each run of an entry; return the measured values and the CPU minutes of one run."""
     values: dict[str, list[float]] = {str(band): [] for band in entry.bands}
     minutes = []
-    for seed in range(entry.seeds):
-        folder = LOGS / entry.name / str(seed)
-        if not (folder / "results.json").is_file():
-            command = [
-                sys.executable,
-                "src/train.py",
-                *entry.overrides.split(),
-                f"seed={seed}",
-                f"hydra.run.dir={folder}",
-            ]
-            extra = os.environ.get("GALLERY_OVERRIDES", "").split()  # e.g. folders of files that are not downloaded
-            subprocess.run([*command, *extra], cwd=ROOT, check=True)
-        record = json.loads((folder / "run.json").read_text())
-        begin, end = (datetime.fromisoformat(record[key]) for key in ("start", "end"))
-        minutes.append((end - begin).total_seconds() / 60)
+    for number, different in enumerate(entry.runs()):
+        folder = LOGS / entry.name / str(number)
+        train(entry, different, folder)
+        minutes.append(float((folder / "cpu_minutes.txt").read_text()))
         with (folder / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         for band in entry.bands:
             values[str(band)].append(band.value(rows))
+    if entry.folds:
+        values = {band: [fmean(folds)] for band, folds in values.items()}
     missed = [str(band) for band in entry.bands if not all(map(band.holds, values[str(band)]))]
-    return {"values": values, "minutes": round(median(minutes), 1), "missed": missed}
+    return {"values": values, "cpu_minutes": round(median(minutes), 1), "missed": missed}
 
 
 def shown(values: list[float]) -> str:
@@ -212,17 +227,36 @@ def page() -> str:
     """Return the table of the page."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     lines = [
-        "| book | system | overrides | the book's result | required | measured | minutes |",
+        "| book | system | overrides | the book's result | required | measured | CPU minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for entry in ENTRIES:
         found = record.get(entry.name)
         bands = "<br>".join(map(str, entry.bands)) or "-"
         measured = "<br>".join(map(shown, found["values"].values())) if found and found["values"] else "not run"
-        minutes = str(found["minutes"]) if found else "-"
+        minutes = str(found.get("cpu_minutes", "-")) if found else "-"
         cells = [entry.section, entry.title, f"`{entry.overrides}`", entry.book, bands, measured, minutes]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def pictures() -> str:
+    """Copy the pictures and texts of the first runs to docs/gallery; return the section of the page that shows them."""
+    parts = []
+    for entry in ENTRIES:
+        source, copy = (
+            LOGS / entry.name / "0" / entry.picture,
+            PAGE.with_suffix("") / f"{entry.name}{Path(entry.picture).suffix}",
+        )
+        if entry.picture and source.is_file():
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+        if entry.picture and copy.is_file():
+            shown = f"![{entry.title}](gallery/{copy.name})"
+            if copy.suffix == ".txt":
+                shown = f"```text\n{fill(copy.read_text().strip(), 100, replace_whitespace=False)}\n```"
+            parts.append(f"`{entry.overrides}`: {entry.title}, section {entry.section}\n\n{shown}")
+    return "\n\n".join(["## Pictures", "Written by the runs of seed 0 into their run directories.", *parts])
 
 
 def write_heads() -> None:
@@ -236,7 +270,10 @@ def write_heads() -> None:
                 metrics = zip((band.title for band in entry.bands), record[entry.name]["values"].values(), strict=True)
                 text = ", ".join(f"{metric} {shown(values)}" for metric, values in metrics)
                 seeds = f"{entry.seeds} seeds" if entry.seeds > 1 else "1 seed"
-                found.append(f"{text} ({' '.join([*more, seeds])}, {record[entry.name]['minutes']} min)")
+                seeds = f"mean of {entry.folds} folds" if entry.folds else seeds
+                found.append(
+                    f"{text} ({' '.join([*more, seeds])}, {record[entry.name].get('cpu_minutes', '-')} CPU min)"
+                )
         lines = path.read_text().splitlines()
         first, *_ = [number for number, line in enumerate(lines) if line.startswith("#   measured")]
         head = [f"#   measured  {text}" for text in found or ["not yet"]]
@@ -288,7 +325,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments == ["page"]:
         head, _, rest = PAGE.read_text().partition(START)
-        PAGE.write_text(f"{head}{START}\n{page()}\n{END}{rest.partition(END)[2]}")
+        PAGE.write_text(f"{head}{START}\n{page()}\n\n{pictures()}\n{END}{rest.partition(END)[2]}")
         write_heads()
         return 0
     print(__doc__)

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from fulgurite.loggers.adapters import close
     from fulgurite.loggers.delivery import WaitBudget
     from fulgurite.loggers.guarded import guard
+    from fulgurite.loggers.images import log_image
 
-__all__ = ["WaitBudget", "close", "guard"]
+__all__ = ["WaitBudget", "close", "guard", "log_image"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -19,5 +20,6 @@ __getattr__, __dir__ = lazy_exports(
         "WaitBudget": "fulgurite.loggers.delivery",
         "close": "fulgurite.loggers.adapters",
         "guard": "fulgurite.loggers.guarded",
+        "log_image": "fulgurite.loggers.images",
     },
 )

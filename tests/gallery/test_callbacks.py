@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from fulgurite import UserError
 from src.gallery.callbacks.texts import GeneratedText
 from src.gallery.callbacks.token_rate import TokenRate
 from src.gallery.data.characters import CharacterVocab
@@ -31,7 +32,7 @@ def test_a_text_is_generated_in_eval_mode(tmp_path: Path) -> None:
 
 
 def test_an_empty_prefix_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^prefix is empty"):
+    with pytest.raises(UserError, match=r"^prefix=: "):
         GeneratedText("")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from fulgurite import Run
+from fulgurite import Run, UserError
 from src.gallery.nets.dense import MLP
 from src.gallery.nets.recurrent import RecurrentLM
 from src.gallery.nets.translation import GRUSeq2Seq
@@ -129,3 +129,9 @@ def test_a_generator_makes_images_that_resemble_digits(small: ComposeSmall) -> N
     assert 0.04 < ink.mean() < 0.25
     assert images.std(dim=0).mean() > 0.1  # not one image again and again
     assert (Path(run.trainer.default_root_dir) / "pictures/made_images.png").stat().st_size > 1000
+
+
+def test_a_state_is_not_carried_between_random_windows(small: ComposeSmall, tmp_path: Path) -> None:
+    cfg = small("experiment=gallery/gru", "model.net.hidden_size=4", "data.order=random", folder=tmp_path)
+    with pytest.raises(UserError, match=r"^model.carry_state=true: random windows do not continue each other."):
+        fitted(cfg)

@@ -94,11 +94,16 @@ class Encoder:
 
     def _is_as_at_start(self, path: str, node: Node) -> bool:
         sign = self._start.get(path, self)
-        if not self._is_part or not isinstance(sign, Same):
+        if not self._is_part or sign == node.sign:
             return bool(sign == node.sign)
-        # this walk may not visit the path of the sign, and come to the object by another one first
-        first = self._first_path(sign)
-        return self._first_path(node.sign) == first if node.form == "same" else self._start.get(first) == node.sign
+        # this walk may not visit the path of the sign, and come to the object or its memory by another one first
+        first = self._first_path(sign) if isinstance(sign, Same) else path
+        if node.form == "same":
+            return isinstance(sign, Same) and self._first_path(node.sign) == first
+        start: Any = self._start.get(first)
+        if node.form == "leaf" and isinstance(start, tuple):
+            return bool(start[0] == node.sign[0])
+        return bool(start == node.sign)
 
     def _first_path(self, path: str) -> str:
         while isinstance(sign := self._start.get(path), Same):

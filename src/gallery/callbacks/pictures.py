@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from fulgurite.loggers import log_image
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def evaluating(model: LightningModule) -> Iterator[Any]:
 
 
 class Picture(Callback, ABC):
-    """Draws a figure when training ends, to `<run directory>/pictures/<name>.png` and to TensorBoard.
+    """Draws a figure when training ends, to `<run directory>/pictures/<name>.png` and to the loggers.
 
     Args:
         name: Name of the file.
@@ -57,9 +58,7 @@ class Picture(Callback, ABC):
         path = Path(trainer.default_root_dir) / "pictures" / f"{self.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=100)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(self.name, figure, trainer.global_step)
+        log_image(trainer.loggers, self.name, path, trainer.global_step)
 
 
 class FittedCurve(Picture):

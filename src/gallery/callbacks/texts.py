@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from fulgurite.core.errors import UserError
 from src.gallery.callbacks.pictures import Picture, evaluating
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class GeneratedText(Callback):
 
     def __init__(self, prefix: str = "to be or", num_tokens: int = 100) -> None:
         if not prefix:
-            raise ValueError("prefix is empty: the first token needs one before it.")
+            raise UserError("prefix=: the first token needs one before it. Use at least one letter.")
         self.prefix, self.num_tokens = prefix, num_tokens
 
     @rank_zero_only

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from fulgurite.core.errors import UserError
 from src.gallery.nets.init import normal_
 
 
@@ -42,7 +43,7 @@ class MLP(nn.Sequential):
     ) -> None:
         stages: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         if dropout and len(dropout) != len(hidden_sizes):
-            raise ValueError(f"dropout={list(dropout)}: {len(hidden_sizes)} hidden layers need one probability each.")
+            raise UserError(f"dropout={list(dropout)}: use {len(hidden_sizes)}, one for each hidden layer.")
         sizes = [input_size, *hidden_sizes]
         for position, (size_in, size_out) in enumerate(pairwise(sizes)):
             layers: list[nn.Module] = [nn.Linear(size_in, size_out, bias=bias), nn.ReLU()]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from fulgurite.core.errors import UserError
 from src.gallery.tasks.task import Task
 from src.models.metrics import ExampleMean
 
@@ -75,6 +76,16 @@ class LanguageModel(Task):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the batch to the test loss."""
         _, self.eval_state = self._step(batch, self.eval_state, self.test_loss)
+
+    def on_fit_start(self) -> None:
+        """Refuse to carry a state between batches that do not continue each other.
+
+        Raises:
+            UserError: The data module has batches in random order.
+        """
+        order = getattr(cast("Any", self.trainer).datamodule, "order", None)
+        if self.carry_state and order == "random":
+            raise UserError("model.carry_state=true: random windows do not continue each other. Set it to false.")
 
     def on_train_epoch_start(self) -> None:
         """Start the training text without a state."""

@@ -169,6 +169,23 @@ class InnerData(Data):
         return self.load(self.points, shuffle=True)
 
 
+class SplitData(Data):
+    """A training and a validation set of the data module that are views of one tensor."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "train_set"):
+            return
+        whole = Points(ROWS + 24, noise=0.0)
+        self.train_set, self.val_set = Points(ROWS), Points(24, noise=0.0)
+        self.train_set.x, self.val_set.x = whole.x[:ROWS], whole.x[ROWS:]
+
+    def train_dataloader(self) -> Any:
+        return self.load(self.train_set, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return self.load(self.val_set)
+
+
 class Relabel(Callback):
     """Writes labels into the file of the data set."""
 
@@ -192,6 +209,7 @@ def _data(text: str, kind: str, detail: str = "", *, workers: int = 0, line: str
 
 
 INNER = [
+    Shape("training and validation sets that are views of one tensor", ATTRIBUTES, data=use("inner.SplitData")),
     _data("a data set in an attribute of a data set: a counter", "inside"),
     _data("a data set in an attribute of a data set: a counter", "inside", workers=1, line="Counting.count"),
     _data("data set and data module share a NumPy generator", "shared", "numpy", workers=1),
