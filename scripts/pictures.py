@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+if not __package__:  # run as a script
+    sys.path[0] = str(ROOT)
 
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
@@ -77,7 +78,7 @@ def draw(lines: list[str], width: int, path: Path) -> None:
     """Write lines of a terminal as SVG."""
     console = Console(record=True, width=width, file=StringIO(), force_terminal=True, color_system="truecolor")
     for line in [*lines, ""]:  # Rich cuts the last line off at its descenders: an underscore would be missing
-        console.print(Text.from_ansi(line), soft_wrap=False, overflow="ellipsis", no_wrap=True)
+        console.print(Text.from_ansi(line), overflow="fold")
     svg = console.export_svg(title=f"{width} columns")
     path.parent.mkdir(parents=True, exist_ok=True)
     # without the fonts that Rich has browsers load from elsewhere

@@ -62,6 +62,47 @@ def test_your_file_is_held_to_ruffs_defaults(project: Path) -> None:
     assert (done.returncode, "ANN001" in done.stdout) == (1, True)
 
 
+# what nearly every project with Lightning has
+IDIOMS = """
+from typing import Any, Dict, Optional
+import torch
+from lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, Dataset
+
+
+class Data(LightningDataModule):
+    def __init__(self, batch_size: int = 64) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.data_train: Optional[Dataset] = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.data_train, batch_size=self.hparams.batch_size)
+
+
+class Lit(LightningModule):
+    def __init__(self, net: torch.nn.Module, scheduler: torch.optim.lr_scheduler) -> None:
+        super().__init__()
+        self.net = net
+
+    def setup(self, stage: str) -> None:
+        if self.hparams.compile:
+            self.net = torch.compile(self.net)
+
+    def configure_optimizers(self) -> Dict[str, Any]:
+        return {"optimizer": self.hparams.optimizer(params=self.trainer.model.parameters())}
+"""
+
+
+@pytest.mark.slow  # reads the types of torch
+def test_your_code_is_held_to_types_as_projects_with_lightning_write_them(project: Path) -> None:
+    yours, words = project / "src/yours.py", [sys.executable, "-m", *check_options("YOUR_MYPY").split(), "src/yours.py"]
+    for text, found in ((IDIOMS, ""), (f"{IDIOMS}\n\nLit(nett=3)\n", "[call-arg]"), ("a: int = b\n", "[name-defined]")):
+        yours.write_text(text)
+        done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0, found in done.stdout) == (not found, True), done.stdout
+
+
 def test_your_yaml_is_held_to_what_breaks_a_config(project: Path) -> None:
     yours, words = project / "src/yours.yaml", ["yamllint --strict", "", "src/*.yaml"]
     words[:2] = (f"'{sys.executable}' -m {command}" for command in (words[0], check_options("YOUR_YAMLLINT")))
