@@ -47,7 +47,7 @@ _SECRET_VALUE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 # a value of a dictionary that is written on a command line
-_NESTED = re.compile(r"""([\w-]+)["']?\s*:\s*("[^"]*"|'[^']*'|[^\s"'$,{}\[\]][^,{}\[\]]*)""")
+_NESTED = re.compile(r"""(?<!\$\{)(?<![\w-])([\w-]+)["']?\s*:\s*("[^"]*"|'[^']*'|[^\s"'$,{}\[\]][^,{}\[\]]*)""")
 # variables that say where and on what a process runs
 _PUBLIC_VARIABLE = re.compile(
     r"PROJECT_ROOT|HOME|USER|LOGNAME|PWD|PATH|SHELL|LANG|TERM|TMPDIR|HOSTNAME|SCRATCH|WORK|RANK|WORLD_SIZE"

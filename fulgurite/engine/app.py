@@ -20,7 +20,14 @@ from fulgurite.config.left_out import log_left_out
 from fulgurite.config.metric_names import optimized_metrics
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
-from fulgurite.core.errors import FulguriteError, Interrupted, UserError, explain_file_error, find_interrupt
+from fulgurite.core.errors import (
+    FulguriteError,
+    Interrupted,
+    UserError,
+    explain_file_error,
+    explain_resolution,
+    find_interrupt,
+)
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
 from fulgurite.core.rank_logging import RankedLogger, guard_log_files, rank
 from fulgurite.distributed.launch_env import detect_launch
@@ -145,7 +152,7 @@ def run_app(entry_point: EntryPoint) -> None:
     except Exception as error:
         from fulgurite.validation.composition import explain_composition
 
-        full = explain_file_error(error)
+        full = explain_resolution(error) or explain_file_error(error)
         explained = UserError(full) if full else explain_composition(error, sys.argv[1:], entry_point.config_name)
         if explained is None:
             raise

@@ -22,6 +22,7 @@ from fulgurite.core.errors import (
     RefusedByRankZero,
     UserError,
     explain_file_error,
+    explain_resolution,
     find_interrupt,
     is_disk_full,
     is_out_of_memory,
@@ -86,7 +87,12 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
         return Outcome("failed", explained, EXIT_CRASH)
     from fulgurite.engine.components.causes import explain_usage  # only after an error
 
-    explained = explain_usage(error, cfg) or explain_file_error(error, cfg) or explain_folder(error, cfg)
+    explained = (
+        explain_resolution(error)
+        or explain_usage(error, cfg)
+        or explain_file_error(error, cfg)
+        or explain_folder(error, cfg)
+    )
     if explained:
         return Outcome("failed", explained, EXIT_USER)
     if isinstance(error, SystemExit):

@@ -46,7 +46,7 @@ class ConsulReader(HttpReader):
     def _ask(self, path: str, key: str, query: Mapping[str, str], seconds: float = 0.0) -> tuple[Any, str]:
         """Return the content of an answer, None for a key that is not there, and the index for the next question."""
         text = "&".join(part for part in (self._query, urlencode(query)) if part)
-        found = self.get(key, query=text, place=path, seconds=seconds, limit=self._limit, keep_absent=True)
+        found = self.get(key or "/", query=text, place=path, seconds=seconds, limit=self._limit, keep_absent=True)
         assert found is not None
         body, headers = found
         index = next((value for name, value in headers.items() if name.lower() == "x-consul-index"), "0")

@@ -150,11 +150,14 @@ class EtcdReader(BaseReader):
             if "auth" in detail or "permission denied" in detail or "user name is empty" in detail:
                 problem = f"refused the request ({_message(detail)})"
                 raise SourceError(self.place(path), problem, "Correct ETCDCTL_USER=<name>:<password>") from error
-            if isinstance(error, (KeyError, ValueError, TypeError)) and not hasattr(error, "response"):
+            is_json_error = "JSON" in type(error).__name__  # of requests: an OSError and a ValueError
+            if is_json_error or (
+                isinstance(error, (KeyError, ValueError, TypeError)) and not isinstance(error, OSError)
+            ):
                 raise self.failure(path, "answered what is not an answer of etcd", "Correct its address") from error
-            reason = (
-                f"failed ({_message(detail)})" if detail.startswith("{") else reason_of(error, self.options.timeout)
-            )
+            cause = error.__context__ or error  # etcd3gw keeps only the text
+            is_json = detail.startswith("{")
+            reason = f"failed ({_message(detail)})" if is_json else reason_of(cause, self.options.timeout)
             raise self.failure(path, reason) from error
 
 
