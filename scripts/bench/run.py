@@ -22,7 +22,7 @@ from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import describe_machine, print_report, save_report
 
-BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store", "language")
 MIN_REPEATS = 5
 
 
@@ -57,23 +57,24 @@ def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Ro
 
     import torch
 
+    from scripts.bench.checkpoints import checkpoint_rows
     from scripts.bench.epochs import epoch_rows, long_run_rows
     from scripts.bench.exact_resume import exact_rows
     from scripts.bench.images import FULL, QUICK
+    from scripts.bench.language_models import language_rows
 
     torch.set_num_threads(args.threads)
-    if bench == "checkpoints":
-        from scripts.bench.checkpoints import checkpoint_rows
-
-        return checkpoint_rows(folder, 2_000_000 if args.quick else 200_000_000, args.repeats)
-    filter_library_logs(ignore_warnings=True)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    size = QUICK if args.quick else FULL
-    if bench == "epochs":
-        return epoch_rows(size, args.repeats, folder, args.clock)
-    long_steps = 20 if args.quick else 1_000
-    is_exact = bench == "exact"
-    return exact_rows(size, args.repeats, folder) if is_exact else long_run_rows(size, long_steps, folder, args.clock)
+    if bench != "checkpoints":
+        filter_library_logs(ignore_warnings=True)
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quick, size = args.quick, QUICK if args.quick else FULL
+    return {
+        "checkpoints": lambda: checkpoint_rows(folder, 2_000_000 if quick else 200_000_000, args.repeats),
+        "epochs": lambda: epoch_rows(size, args.repeats, folder, args.clock),
+        "exact": lambda: exact_rows(size, args.repeats, folder),
+        "language": lambda: language_rows(10 if quick else 60, args.repeats, folder),
+        "long": lambda: long_run_rows(size, 20 if quick else 1_000, folder, args.clock),
+    }[bench]()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
