@@ -122,7 +122,8 @@ class Store(Reading):
         """Call a hook once for each load that adds, changes or removes a key at or below a prefix; "" is any key.
 
         The hook runs before the values are published: `change.new` has them, reads of the store still show the last
-        good ones. An exception refuses the load. What it sets in the store is set after the load.
+        good ones. An exception refuses the load. What it sets in the store is set after the load. It must not wait
+        for another thread that changes the store.
         """
         self.key_hooks.append((prefix, hook))
         return hook
@@ -275,6 +276,8 @@ class Store(Reading):
 
     def _check_again(self) -> None:
         """Check the values against what is required now."""
+        if self.family.is_in_hook:
+            raise RuntimeError("a hook cannot bind or require keys of its store: do it before load()")
         if self.is_loaded:
             with self.family.deferring():
                 commit(self.family, [Part(self, {})])

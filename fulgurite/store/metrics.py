@@ -55,7 +55,7 @@ class ReloadMetrics:
         """Let Prometheus collect `config_reloads_total` and `config_reload_duration_seconds` of all loaders.
 
         Args:
-            registry: A `CollectorRegistry` of prometheus_client; None: the process-wide one.
+            registry: A `CollectorRegistry` of prometheus_client, one for each store; None: the process-wide one.
 
         Raises:
             UserError: prometheus_client is not installed.

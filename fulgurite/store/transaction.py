@@ -126,7 +126,7 @@ def problem_line(store: StoreState, snapshot: Snapshot, key: str, value: Any, pr
         names = [entry.loader.name for entry in store.entries]
         near = suggest_path(key, snapshot.leaves)
         return f"{group}{key}: {sentence(problem + near)} Set it in {' or '.join(names)}."
-    what = key if value is ABSENT else f"{key}={shown(key, value)}"
+    what = key if value is ABSENT else f"{key}={shown(key.partition('[')[0], value)}"
     return f"{group}{what}: {sentence(problem)} Correct it in {origin or 'its source'}."
 
 

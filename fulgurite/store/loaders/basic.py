@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.redact import mask_override
 from fulgurite.sources.formats import parse
 
 
@@ -197,6 +198,6 @@ class FlagLoader(Loader):
         for argument in sys.argv[1:] if self._argv is None else self._argv:
             key, equals, value = argument.removeprefix("--").partition("=")
             if not key.strip() or key.startswith("-") or (not equals and not argument.startswith("--")):
-                raise UserError(f"{self.name}: {argument!r} is not --key=value. Write it so.")
+                raise UserError(f"{self.name}: {mask_override(argument)!r} is not --key=value. Write it so.")
             found[key] = value if equals else True
         return found

@@ -224,6 +224,11 @@ def test_a_hook_that_loads_its_own_store_is_a_mistake_of_the_code() -> None:
     store.on_change("n", lambda _: store.load())
     with pytest.raises(RuntimeError, match="a hook cannot load its own store"):
         store.load()
+    store = Store(FunctionLoader({"n": 1}))
+    store.on_change("n", lambda _: store.strict("m"))
+    with pytest.raises(RuntimeError, match="a hook cannot bind or require keys"):
+        store.load()
+    assert store.strict_keys == ()
 
 
 def test_text_takes_the_type_of_the_number_that_it_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +251,11 @@ def test_an_argument_that_is_no_flag_is_refused(argument: str) -> None:
         Store(FlagLoader([argument])).load()
 
 
+def test_a_secret_in_an_argument_that_is_no_flag_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match=r"^flags: '-password=\*\*\*' is not --key=value. Write it so.$"):
+        Store(FlagLoader(["-password=canary"])).load()
+
+
 def test_two_loaders_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match=r"^fed: two loaders have this name. Pass name= to one of them.$"):
         Store(FedLoader({}), FedLoader({}))
@@ -253,8 +263,11 @@ def test_two_loaders_of_one_name_are_refused() -> None:
 
 def test_secrets_are_not_shown_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_secrets, "values", {})
-    store = Store(FunctionLoader({"api_key": "s3cr3t-canary", "db": {"password": "hunter22"}}))
+    store = Store(
+        FunctionLoader({"api_key": "s3cr3t-canary", "db": {"password": "hunter22"}, "access_tokens": ["a-canary"]})
+    )
     store.getter("api_key", 1)
+    store.getter("access_tokens", kind=list[int])
     store.getter("db.password", 0.5)
     with pytest.raises(ConfigError) as error:
         store.load()

@@ -191,11 +191,11 @@ def test_a_real_etcd_is_watched_and_may_be_restarted(tmp_path: Path) -> None:
 def test_a_real_vault_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with real.vault(tmp_path) as url:
         client = pytest.importorskip("hvac").Client(url=url, token="root")
-        client.secrets.kv.v2.create_or_update_secret("db", {"password": "canary-hw3-one"})
+        client.secrets.kv.v2.create_or_update_secret("db", {"user": "canary-hw3-one"})
         monkeypatch.setenv("VAULT_ADDR", url)
         monkeypatch.setenv("VAULT_TOKEN", "root")
         with Store(SourceLoader("vault:///secret/db", key="db", poll_seconds=0.1)).load_watch() as store:
-            assert store.must_get("db.password", str) == "canary-hw3-one"
-            client.secrets.kv.v2.create_or_update_secret("db", {"password": "canary-hw3-two"})
-            wait_until(lambda: store.get("db.password") == "canary-hw3-two")
+            assert store.must_get("db.user", str) == "canary-hw3-one"
+            client.secrets.kv.v2.create_or_update_secret("db", {"user": "canary-hw3-two"})
+            wait_until(lambda: store.get("db.user") == "canary-hw3-two")
             assert hide_secrets("canary-hw3-one canary-hw3-two") == "*** ***"
