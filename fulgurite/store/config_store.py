@@ -276,7 +276,7 @@ class Store(Reading):
 
     def _check_again(self) -> None:
         """Check the values against what is required now."""
-        if self.family.is_in_hook:
+        if self.family.is_in_hook and (self.is_loaded or self.entries):
             raise RuntimeError("a hook cannot bind or require keys of its store: do it before load()")
         if self.is_loaded:
             with self.family.deferring():

@@ -152,7 +152,7 @@ def test_values_of_one_reload_are_seen_together() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # switch between threads in the middle of reads and loads
     try:
-        wait_until(lambda: store.load() and len(seen) > 20)
+        wait_until(lambda: len(store.load().snapshot()) == 2 and len(seen) > 20)
     finally:
         stop.set()
         sys.setswitchinterval(interval)
