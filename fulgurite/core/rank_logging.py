@@ -99,6 +99,7 @@ UNACTIONABLE = (
     ".*is smaller than the logging interval.*",  # metrics are logged once an epoch
     ".*is an instance of `nn.Module` and is already saved during checkpointing.*",  # one line names all of them
     ".*isinstance.treespec, LeafSpec.*is deprecated.*",
+    r".*torch\.distributed\.nn\.functional\.all_gather is deprecated.*",  # Lightning calls it for torchmetrics
 )
 
 

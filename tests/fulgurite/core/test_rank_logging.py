@@ -67,8 +67,15 @@ def test_tips_and_warnings_without_a_remedy_are_dropped_and_others_are_logged(
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
         saved = "Attribute 'net' is an instance of `nn.Module` and is already saved during checkpointing."
         warnings.warn(saved, stacklevel=1)
+        use = "use torch.distributed._functional_collectives.all_gather_single instead."
+        warnings.warn(f"torch.distributed.nn.functional.all_gather is deprecated, {use}", stacklevel=1)
         warnings.warn("your labels are empty", stacklevel=1)
-    named = ("Tip", "many workers", "already saved during checkpointing")  # checkpoints.content names the last
+    named = (
+        "Tip",
+        "many workers",
+        "already saved during checkpointing",
+        "deprecated",
+    )  # checkpoints.content names the last
     assert not [message for message in caplog.messages if any(text in message for text in named)]
     (shown,) = (message for message in caplog.messages if "your labels are empty" in message)
     assert shown == shown.rstrip()
