@@ -28,7 +28,8 @@ eval: venv ## score a checkpoint: make eval ARGS="ckpt_path=/path/to.ckpt"
 test: venv ## run the tests that are fast, in 3 processes: make test ARGS="-k layers"
 	$(PY) -m pytest -m "not slow" -n 3 --dist loadfile $(ARGS)
 
-test-full: venv ## run all tests
+test-full: venv ## run all tests, with the servers that some of them start
+	-$(PY) -m uv pip install --quiet --python $(PY) --requirement pyproject.toml --extra servers
 	$(PY) -m pytest $(ARGS)
 
 check: venv ## format, lint, types, configs, spelling, shell, notebooks, secrets, workflows: all findings at once

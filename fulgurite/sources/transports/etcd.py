@@ -150,10 +150,8 @@ class EtcdReader(BaseReader):
             if "auth" in detail or "permission denied" in detail or "user name is empty" in detail:
                 problem = f"refused the request ({_message(detail)})"
                 raise SourceError(self.place(path), problem, "Correct ETCDCTL_USER=<name>:<password>") from error
-            is_json_error = "JSON" in type(error).__name__  # of requests: an OSError and a ValueError
-            if is_json_error or (
-                isinstance(error, (KeyError, ValueError, TypeError)) and not isinstance(error, OSError)
-            ):
+            is_of_requests = isinstance(error, OSError) and "JSON" not in type(error).__name__
+            if isinstance(error, (KeyError, ValueError, TypeError)) and not is_of_requests:
                 raise self.failure(path, "answered what is not an answer of etcd", "Correct its address") from error
             cause = error.__context__ or error  # etcd3gw keeps only the text
             is_json = detail.startswith("{")

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Plays python, venv and pip: notes what it is asked for, and fails or is killed in an install when told to.
+SERVERS = "--quiet --python .venv/bin/python --requirement pyproject.toml --extra servers"
 FAKE_PYTHON = """#!/usr/bin/env bash
 here=$(cd "$(dirname "$0")" && pwd)
 echo "$*" >>"$FAKE_LOG"
@@ -68,13 +69,16 @@ def test_help_is_the_default_and_lists_every_target() -> None:
         ("train", ".venv/bin/python src/train.py a=1 b=[x,y]"),
         ("eval", ".venv/bin/python src/eval.py a=1 b=[x,y]"),
         ("test", '.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile a=1 b=[x,y]'),
-        ("test-full", ".venv/bin/python -m pytest a=1 b=[x,y]"),
+        (
+            "test-full",
+            f".venv/bin/python -m uv pip install {SERVERS}\n.venv/bin/python -m pytest a=1 b=[x,y]",
+        ),
         ("bench", ".venv/bin/python scripts/bench/run.py a=1 b=[x,y]"),
     ],
 )
 def test_a_target_looks_after_venv_and_passes_its_arguments_on(target: str, command: str) -> None:
     lines = make("-n", target, "ARGS=a=1 b=[x,y]").splitlines()
-    assert lines == ["scripts/venv.sh .venv requirements.txt", command]
+    assert lines == ["scripts/venv.sh .venv requirements.txt", *command.split("\n")]
 
 
 def test_sync_never_merges() -> None:

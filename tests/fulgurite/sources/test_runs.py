@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fulgurite.sources.reader import SourceError
+from fulgurite.sources.secrets import read_secret
 from tests.support.cli import only_run, run_cli
 from tests.support.project import CONFIGS, ROOT
 from tests.support.servers import real
@@ -121,3 +125,28 @@ def test_a_secret_or_a_source_that_is_missing_ends_a_run_with_one_line_and_code_
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+SECTION = (ROOT / "docs/configuration.md").read_text().split("\n## Sources and secrets\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)[0].splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_page_composes(command: str, tmp_path: Path) -> None:
+    kind = next(kind for kind in ("https", "etcd", "consul") if f"{kind}://" in command)
+    files = {path.removeprefix("/"): data for path, data in FILES.items()}
+    with double(kind.removesuffix("s"), files) as server:
+        here = re.sub(r"(https|etcd|consul)://[\w.:]+/team", f"{server.url}/conf", command)
+        arguments = shlex.split(here.replace(",s3://bucket/configs", ",memory://bucket/configs"))[2:]
+        done = run_cli("train", *arguments, "--cfg=job", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gradient_clip_val: 0.25" in done.stdout
+
+
+def test_the_secrets_of_the_page_have_forms_that_exist() -> None:
+    block = re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)[0]
+    for text in re.findall(r"\$\{secret:(.*?)\}", block):
+        with pytest.raises(SourceError) as caught:
+            read_secret(*text.split(","))
+        assert "is not a form" not in str(caught.value)

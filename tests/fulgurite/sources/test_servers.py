@@ -125,7 +125,7 @@ def test_a_server_that_fails_once_is_asked_again() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "etcd", "consul", "memory", "file"])
 def test_a_value_over_the_bound_is_refused(scheme: str, tmp_path: Path) -> None:
-    large = b"x" * 1001
+    large, addresses = b"x" * 1001, [""]
     if scheme == "memory":
         import fsspec
 
