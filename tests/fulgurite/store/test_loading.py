@@ -263,16 +263,15 @@ def test_two_loaders_of_one_name_are_refused() -> None:
 
 def test_secrets_are_not_shown_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_secrets, "values", {})
-    store = Store(
-        FunctionLoader({"api_key": "s3cr3t-canary", "db": {"password": "hunter22"}, "access_tokens": ["a-canary"]})
-    )
+    secret = "s3cr3t-canary"
+    values = {"api_key": secret, "db": {"password": secret}, "access_tokens": [secret]}
+    store = Store(FunctionLoader(values))
     store.getter("api_key", 1)
     store.getter("access_tokens", kind=list[int])
     store.getter("db.password", 0.5)
     with pytest.raises(ConfigError) as error:
         store.load()
     assert "canary" not in str(error.value)
-    assert "hunter" not in str(error.value)
     assert "api_key=***: is not a whole number." in str(error.value)
 
 
