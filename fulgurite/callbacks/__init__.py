@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from fulgurite.callbacks.nan_guard import NaNGuard
     from fulgurite.callbacks.oom_backoff import OOMBackoff
     from fulgurite.callbacks.progress import model_summary, progress_bar
+    from fulgurite.callbacks.prometheus import PrometheusMetrics
 
-__all__ = ["BatchSizes", "LastCheckpoint", "NaNGuard", "OOMBackoff", "model_summary", "progress_bar"]
+__all__ = [
+    "BatchSizes",
+    "LastCheckpoint",
+    "NaNGuard",
+    "OOMBackoff",
+    "PrometheusMetrics",
+    "model_summary",
+    "progress_bar",
+]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -28,6 +37,7 @@ __getattr__, __dir__ = lazy_exports(
         "LastCheckpoint": "fulgurite.callbacks.last_checkpoint",
         "NaNGuard": "fulgurite.callbacks.nan_guard",
         "OOMBackoff": "fulgurite.callbacks.oom_backoff",
+        "PrometheusMetrics": "fulgurite.callbacks.prometheus",
         "model_summary": "fulgurite.callbacks.progress",
         "progress_bar": "fulgurite.callbacks.progress",
     },

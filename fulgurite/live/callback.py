@@ -69,6 +69,7 @@ class LiveControl(Callback):
         self._ranks: Ranks | None = None
         self._commands: Commands | None = None
         self._recorder = Recorder(self.folder, self.sources)
+        self.reload_observers = self._recorder.observers  # of edits: called with source, result and seconds
 
     # state
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Recorder:
 
     def __init__(self, folder: Path, sources: Sequence[str]) -> None:
         self.folder = folder
+        self.observers: list[Callable[[str, str, float], None]] = []  # called with source, result and seconds
+        self._received = 0.0  # when the newest document was taken
         self.status = Status(sources=[hide_secrets(source) for source in sources])
 
     def start(self, trainer: Trainer, document: Document) -> None:
@@ -46,7 +49,7 @@ class Recorder:
 
     def edit(self, trainer: Trainer, received: Received, changed: Document, commands: dict[str, int]) -> Edit:
         """Return the edit that a document makes before the present batch."""
-        self.status.version = received.version
+        self.status.version, self._received = received.version, time.monotonic()
         return self.stamped(trainer, Edit(0, 0, 0, changed, commands, received.document, received.source, utc_now()))
 
     def stamped(self, trainer: Trainer, edit: Edit) -> Edit:
@@ -61,6 +64,7 @@ class Recorder:
 
     def refuse(self, trainer: Trainer, source: str, version: str, reasons: Sequence[str]) -> None:
         """Record why an edit was refused."""
+        self._notify(source, "failure")
         if not trainer.is_global_zero:
             return
         shown = [hide_secrets(reason) for reason in reasons]
@@ -76,6 +80,7 @@ class Recorder:
         numbers = {f"live/{key}": float(value) for key, value in edit.document.items() if _is_number(value)}
         for logger in trainer.loggers:
             logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, steps_before_batch(trainer))
+        self._notify(edit.source, "success")
         if not trainer.is_global_zero:
             return
         log.info("live: step %d: %s", edit.step, edit.describe())
@@ -83,6 +88,12 @@ class Recorder:
         self._write(trainer)
         if not is_repeated:
             self._append(vars(edit))
+
+    def _notify(self, source: str, result: str) -> None:
+        seconds = time.monotonic() - self._received if self._received else 0.0
+        self._received = 0.0
+        for observe in self.observers:
+            observe(source, result, seconds)
 
     def edits_after(self, begun: int, count: int) -> list[Edit]:
         """Return the edits in `live.jsonl` that are not among the first `count`, which the checkpoint has.

@@ -35,6 +35,8 @@ OPTIONAL = {
     "lightning.pytorch.loggers.CometLogger": (("comet_ml",), "comet"),
     "lightning.pytorch.loggers.TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
     "comet_ml": (("comet_ml",), "comet"),
+    "fulgurite.callbacks.prometheus": (("prometheus_client",), "prometheus"),
+    "fulgurite.callbacks.PrometheusMetrics": (("prometheus_client",), "prometheus"),
     **{name: ((name,), name) for name in ("wandb", "mlflow", "aim", "tensorboard")},
 }
 
