@@ -66,7 +66,7 @@ class Sender:
         self._failed: set[str] = set()
 
     def start(self, interval_seconds: float) -> Callable[[], None]:
-        """Start the thread, and return the function that ends it and deletes what it sent."""
+        """Start the thread, and return the function that stops it and deletes what was sent."""
         is_over = threading.Event()
 
         def repeat() -> None:
