@@ -83,5 +83,5 @@ class Commands:
             return  # at the next step: a run could not resume exactly from here
         self._saves = False
         path = self.folder / "checkpoints" / f"live-{trainer.global_step}.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, False)  # with the optimizer
         log.info("live: saved %s", path)

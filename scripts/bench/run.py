@@ -22,7 +22,7 @@ from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import describe_machine, print_report, save_report
 
-BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store", "language")
+BENCHES = ("startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store", "language", "live")
 MIN_REPEATS = 5
 
 
@@ -50,9 +50,12 @@ def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Ro
         from scripts.bench.ranks import rank_rows
 
         return rank_rows(30, args.repeats, folder, args.clock)
-    if bench == "store":
+    if bench in {"store", "live"}:
+        from scripts.bench.live import live_rows
         from scripts.bench.store import store_rows
 
+        if bench == "live":
+            return live_rows(args.repeats, folder, 200 if args.quick else 2_000, args.clock)
         return store_rows(args.repeats, folder, 2_000 if args.quick else 100_000)
 
     import torch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,43 @@ class Trace(Callback):
         """Note the step."""
         if not trainer.sanity_checking:
             self.validated.append(trainer.global_step)
+
+
+class At(Callback):
+    """Writes documents after some batches, and waits until the run has read each.
+
+    Args:
+        folder: The run directory.
+        texts: By batch, over all epochs.
+    """
+
+    def __init__(self, folder: Path, texts: Mapping[int, str]) -> None:
+        self.folder, self.texts = folder, texts
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Write the document of this batch."""
+        text = self.texts.get(trainer.fit_loop.total_batch_idx)
+        if text is not None and trainer.is_global_zero:
+            live = next(each for each in vars(trainer)["callbacks"] if isinstance(each, LiveControl))
+            assert live._watcher is not None
+            inbox, before = live._watcher.inbox, len(live._watcher.inbox)
+            replace(self.folder / "live.yaml", text)
+            until(lambda: len(inbox) > before)
+
+
+def until(is_so: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return found
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace a file as editors and `live set` do."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
 
 
 def write_edits(path: Path, edits: Mapping[int, Any]) -> Path:

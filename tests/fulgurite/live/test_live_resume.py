@@ -14,8 +14,7 @@ from fulgurite.core.errors import UserError
 from fulgurite.live.callback import LiveControl
 from fulgurite.live.document.history import live_value, read_entries
 from fulgurite.resume.optimizer_settings import OverrideRestoredSettings
-from tests.fulgurite.live.test_watching import At
-from tests.support.live import Task, is_equal, run, weights_of
+from tests.support.live import At, Task, is_equal, run, weights_of
 
 TEXTS = {
     3: "lr_scale: 0.5\nmax_epochs: 4\npatience: 7\nweight_decay: 0.3\n",

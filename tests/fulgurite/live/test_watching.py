@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fulgurite.compat.idle_hooks import skip_idle_hooks
@@ -20,7 +19,7 @@ from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.watcher import Watcher
 from tests.support.cost import count_calls
 from tests.support.http_server import FileServer, Reply
-from tests.support.live import run
+from tests.support.live import At, replace, run, until
 
 POLL = 0.01
 
@@ -34,21 +33,6 @@ def watching(*sources: str | Path) -> Iterator[Watcher]:
         yield watcher
     finally:
         watcher.close()
-
-
-def until(is_so: Callable[[], Any], seconds: float = 20) -> Any:
-    """Wait until something is true, and return it."""
-    end = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    return found
-
-
-def replace(path: Path, text: str) -> None:
-    """Replace a file as editors and `live set` do."""
-    path.with_suffix(".new").write_text(text)
-    path.with_suffix(".new").replace(path)
 
 
 def test_a_file_that_is_not_there_yet_is_read_once_it_is_and_through_each_renaming(tmp_path: Path) -> None:
@@ -135,20 +119,6 @@ def test_of_several_sources_a_later_one_wins(tmp_path: Path) -> None:
         received = until(lambda: len(watcher.inbox) > 2 and watcher.inbox.pop())
         assert received.problems == ["lr=1.0: excludes lr_scale=0.5. Remove one of them."]
         assert received.document == {"lr_scale": 0.1, "patience": 3}
-
-
-class At(Callback):
-    """Calls a function at a batch, and waits until the run has answered to the document that it writes."""
-
-    def __init__(self, folder: Path, texts: dict[int, str]) -> None:
-        self.folder, self.texts = folder, texts
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        text = self.texts.get(args[-1] + 8 * trainer.current_epoch)
-        if text is not None:
-            replace(self.folder / "live.yaml", text)
-            live = next(each for each in vars(trainer)["callbacks"] if isinstance(each, LiveControl))
-            until(lambda: live._watcher is not None and live._watcher.inbox)
 
 
 def test_a_running_training_takes_what_stands_in_its_folder(tmp_path: Path) -> None:
