@@ -54,9 +54,11 @@ def run_benchmark(bench: str, args: argparse.Namespace, folder: Path) -> list[Ro
         from scripts.bench.live import live_rows
         from scripts.bench.store import store_rows
 
-        if bench == "live":
-            return live_rows(args.repeats, folder, 200 if args.quick else 2_000, args.clock)
-        return store_rows(args.repeats, folder, 2_000 if args.quick else 100_000)
+        steps, reads = (200, 2_000) if args.quick else (2_000, 100_000)
+        is_live = bench == "live"
+        return (
+            live_rows(args.repeats, folder, steps, args.clock) if is_live else store_rows(args.repeats, folder, reads)
+        )
 
     import torch
 

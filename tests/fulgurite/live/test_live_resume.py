@@ -16,6 +16,7 @@ from fulgurite.live.document.history import live_value, read_entries
 from fulgurite.resume.optimizer_settings import OverrideRestoredSettings
 from tests.support.live import At, Task, is_equal, run, weights_of
 
+pytestmark = pytest.mark.slow
 TEXTS = {
     3: "lr_scale: 0.5\nmax_epochs: 4\npatience: 7\nweight_decay: 0.3\n",
     12: "lr_scale: 0.2\nmax_epochs: 4\ncheckpoint: 1\nmodel.rate: 3\n",
