@@ -20,6 +20,7 @@ from scripts.bench.measure import Row, Threshold, differences, measure_in_turns,
 from scripts.bench.report import save_report, to_markdown
 from scripts.bench.run import exit_code, parse_args
 from scripts.bench.startup import command_rows, torch_modules
+from scripts.bench.store import READS, store_rows
 from tests.support.run_if import RunIf
 
 needs_linux = RunIf(path="/proc/self/status")
@@ -66,6 +67,18 @@ def test_windows_are_medians_of_the_gaps_between_steps_in_milliseconds() -> None
     for gap in gaps:
         stamps.append(stamps[-1] + gap / 1000)
     assert window_medians(stamps, 3) == pytest.approx([1.0, 2.0, 4.0])
+
+
+def test_reads_of_a_store_are_measured_on_one_and_on_four_threads(tmp_path: Path) -> None:
+    rows = store_rows(1, tmp_path, reads=800)
+    assert {row.key for row in rows} == {"P10"}
+    reads = [row for row in rows if row.bar == Threshold(3.0)]
+    assert len(reads) == 2 * len(READS)
+    assert {row.what.rpartition(", ")[2] for row in reads} == {"1 thread", "4 threads"}
+    (one, four) = [row for row in rows if row.what.startswith("omegaconf over the slowest read")]
+    assert one.bar == four.bar == Threshold(10.0, at_least=True)
+    nanoseconds = reads[0].parts
+    assert reads[0].samples == ratios(nanoseconds["store.get(key), ns"], nanoseconds["a dict lookup, ns"])
 
 
 def test_a_missed_promise_ends_with_1() -> None:

@@ -263,8 +263,8 @@ def test_two_loaders_of_one_name_are_refused() -> None:
 
 def test_secrets_are_not_shown_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_secrets, "values", {})
-    secret = "s3cr3t-canary"
-    values = {"api_key": secret, "db": {"password": secret}, "access_tokens": [secret]}
+    canary = "s3cr3t-canary"
+    values = {"api_key": canary, "db": {"password": canary}, "access_tokens": [canary]}
     store = Store(FunctionLoader(values))
     store.getter("api_key", 1)
     store.getter("access_tokens", kind=list[int])
