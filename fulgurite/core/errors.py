@@ -34,7 +34,6 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 LONGEST_NAME = 255  # bytes
-MAX_CHAIN = 20  # errors that one was raised from
 OUT_OF_MEMORY_NOTE = ".out-of-memory.json"  # file in the run directory: a rank of the fit ran out of memory
 # disk, quota, limit on the size of one file
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -150,23 +149,6 @@ class RefusedByRankZero(_OtherRankError):
 
 class RankFailed(_OtherRankError):
     """Another rank, which the message names, failed, and this rank cannot continue."""
-
-
-def explain_resolution(error: BaseException | None) -> str | None:
-    """Return the message of a `UserError` of a resolver, such as `secret`, with its key; None for any other error.
-
-    OmegaConf raises an error of its own instead.
-    """
-    key = None
-    for _ in range(MAX_CHAIN):
-        if isinstance(error, UserError) and key is not None:
-            return f"{key}: {error}" if key else str(error)
-        if error is None:
-            break
-        if type(error).__name__ == "InterpolationResolutionError":
-            key = str(getattr(error, "full_key", None) or key or "")
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def is_disk_full(error: BaseException) -> bool:

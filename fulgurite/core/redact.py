@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fulgurite.core.formatting import pattern_as_written
 
 MASK = "***"
-_FROM_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.env|secret)\s*:\s*(?:(?<=secret:)env\s*,\s*)?(?!PROJECT_ROOT\b)([^,}\s]*)")
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*(oc\.env|secret)\s*:\s*(?:env\s*,\s*)?(?!PROJECT_ROOT\b)([^,}\s]*)")
 MIN_LENGTH = 6  # characters of a value that is hidden wherever it appears; a shorter one would hide ordinary words
 _SECRET_NAME = re.compile(
     r"(^|[_-])(api_?)?(key|token|secret|password|passwd|pass|credentials?|auth)s?$", re.IGNORECASE

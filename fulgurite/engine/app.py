@@ -25,7 +25,6 @@ from fulgurite.core.errors import (
     Interrupted,
     UserError,
     explain_file_error,
-    explain_resolution,
     find_interrupt,
 )
 from fulgurite.core.project import prepare_environment, project_root, use_writable_caches
@@ -37,6 +36,7 @@ from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, pri
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sources.answers import save_snapshot, used_sources
+from fulgurite.sources.secrets import explain_resolution
 from fulgurite.sources.snapshot import FOLDER, SAVED
 from fulgurite.trust.sources import foreign_parts
 

@@ -22,7 +22,6 @@ from fulgurite.core.errors import (
     RefusedByRankZero,
     UserError,
     explain_file_error,
-    explain_resolution,
     find_interrupt,
     is_disk_full,
     is_out_of_memory,
@@ -34,6 +33,7 @@ from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.components.missing_metric import explain_missing_metric
 from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
+from fulgurite.sources.secrets import explain_resolution
 from fulgurite.trust.composed import explain_folder
 
 log = RankedLogger(__name__)

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from fulgurite.core.errors import did_you_mean
+from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.core.redact import register_secret
 from fulgurite.sources.reader import Reader, ReadOptions, SourceError, open_reader
 from fulgurite.sources.yaml_bounds import text_of
 
 MAX_BYTES = 65_536  # of a file with a secret
+MAX_CHAIN = 20  # errors that one was raised from
 _vault: dict[str, Any] = {}  # "" -> reader; path -> its keys: a config is resolved many times
 
 
@@ -83,3 +84,20 @@ def forget_secrets() -> None:
     if (reader := _vault.get("")) is not None:
         reader.close()
     _vault.clear()
+
+
+def explain_resolution(error: BaseException | None) -> str | None:
+    """Return the message of a `UserError` of a resolver, such as `secret`, with its key; None for any other error.
+
+    OmegaConf raises an error of its own instead.
+    """
+    key = None
+    for _ in range(MAX_CHAIN):
+        if isinstance(error, UserError) and key is not None:
+            return f"{key}: {error}" if key else str(error)
+        if error is None:
+            break
+        if type(error).__name__ == "InterpolationResolutionError":
+            key = str(getattr(error, "full_key", None) or key or "")
+        error = error.__cause__ or error.__context__
+    return None
