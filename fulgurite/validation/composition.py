@@ -61,6 +61,9 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
     state = loader_state(error)
     with _loader(state) as loader:
         findings = _examine(loader, name, flags.overrides, state, sweep=sweep)
+        if not findings and state is not None and state.override not in {None, *flags.overrides}:
+            # a sweeper of Hydra's own, such as optuna, added it for a job
+            findings = _examine(loader, name, [*flags.overrides, str(state.override)], state, sweep=sweep)
     if not findings:
         return ConfigError([one_line(error)]) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
     return ConfigError(findings)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from fulgurite.config.tags import replace_tags
 from fulgurite.core.context import ProcessContext, set_context
-from tests.support.compose import findings, with_file
+from fulgurite.validation.composition import explain_composition
+from tests.support.compose import compose_raw, findings, with_file
 
 HEADER = "# @package _global_\n"
 JARGON = re.compile(r"viable|mismatched|extraneous|expecting|EOF|Exception|token", re.IGNORECASE)
@@ -161,3 +163,13 @@ def test_a_key_below_one_of_another_template_has_its_whole_place() -> None:
 def test_a_target_without_a_module_is_no_crash() -> None:
     (line,) = findings("model.net._target_=MLP")
     assert line.endswith("there is no package 'MLP'. Install it or correct the name")
+
+
+def test_an_override_that_a_sweeper_of_hydra_adds_has_a_suggestion() -> None:
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose_raw("experiment=example", "trainer.max_epoch=3")
+    explained = explain_composition(caught.value, ["-m", "experiment=example"])
+    assert explained is not None
+    assert explained.findings == [
+        "command line: trainer.max_epoch=3: there is no such key. Did you mean 'trainer.max_epochs'?"
+    ]
