@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SNAPSHOT_VARIABLE = "FULGURITE_SOURCES"  # of the environment: the `saved_snapshot` of the process that starts another
-
 
 @dataclass
 class ProcessContext:

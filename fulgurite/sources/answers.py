@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fulgurite.core.context import SNAPSHOT_VARIABLE, current_context
+from fulgurite.core.context import current_context
 from fulgurite.core.rank_logging import rank
 from fulgurite.sources.formats import SUFFIXES
 from fulgurite.sources.reader import Fetched, ReadOptions, SourceError, open_reader, split_options
 from fulgurite.sources.snapshot import FOLDER, INDEX, SAVED, Record, cache_folder, load_records, save_records
 
+SNAPSHOT_VARIABLE = "FULGURITE_SOURCES"  # of the environment: the `saved_snapshot` of the process that starts another
 T = TypeVar("T")
 _answers: dict[str, Answers] = {}  # address -> answers
 

@@ -26,7 +26,7 @@ from fulgurite.compat.lightning_strategies import (
     set_process_group_timeout,
     start_child_scripts,
 )
-from fulgurite.core.context import SNAPSHOT_VARIABLE, current_context
+from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
@@ -39,6 +39,7 @@ from fulgurite.distributed.supervision.epoch_ends import EqualEpochEnds
 from fulgurite.distributed.supervision.failures import clear_failures, diagnose_failure, is_peer_loss
 from fulgurite.distributed.supervision.liveness import diagnose_missing_ranks, registered_pid
 from fulgurite.distributed.supervision.watcher import RankWatcher, take_over_from_stopped_rank_zero
+from fulgurite.sources.answers import SNAPSHOT_VARIABLE
 
 EXIT_SECONDS = 30.0  # for the other ranks to exit after rank 0 succeeded
 FAILED_EXIT_SECONDS = 10.0  # for them to save after rank 0 failed
