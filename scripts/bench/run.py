@@ -22,9 +22,9 @@ from fulgurite.core.rank_logging import filter_library_logs
 from scripts.bench.measure import ROOT, Row
 from scripts.bench.report import describe_machine, print_report, save_report
 
-BENCHES = tuple(
-    ["startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store", "language", "live"]
-)
+BENCHES = (
+    "startup", "epochs", "long", "exact", "memory", "checkpoints", "sweeps", "ranks", "store", "language", "live",
+)  # fmt: skip
 MIN_REPEATS = 5
 
 

@@ -18,8 +18,10 @@ from fulgurite.live.callback import LiveControl
 from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.watcher import Watcher
 from tests.support.cost import count_calls
-from tests.support.http_server import FileServer, Reply
+from tests.support.http_server import FileServer, Reply, closed_port
 from tests.support.live import At, replace, run, until
+from tests.support.servers import real
+from tests.support.servers.doubles import double
 
 POLL = 0.01
 
@@ -107,6 +109,40 @@ def test_a_server_that_fails_is_asked_again_and_the_last_good_values_stay(
             received = until(lambda: watcher.inbox and watcher.inbox.popleft())
             assert received.document == {"lr_scale": 0.1, "model.a": 1}
     assert "secret-word" not in caplog.text + received.source
+
+
+@pytest.mark.parametrize("kind", ["consul", "etcd"])
+def test_a_key_of_a_store_is_watched(kind: str) -> None:
+    files = {"live.yaml": b"stop_after_step: 4\nlr_scale: 0.5"}
+    with double(kind, files) as server, watching(f"{server.url}/conf/live.yaml") as watcher:
+        received = until(lambda: watcher.inbox and watcher.inbox.popleft())
+        assert received.is_first  # whose command an earlier run was given
+        server.put("conf/live.yaml", b"lr_scale: .nan")
+        assert until(lambda: watcher.inbox and watcher.inbox.popleft()).problems
+        server.put("conf/live.yaml", b"stop_after_step: 5")
+        received = until(lambda: watcher.inbox and watcher.inbox.popleft())
+        assert (received.document, received.is_first) == ({"stop_after_step": 5}, False)
+
+
+@pytest.mark.slow
+def test_a_key_of_a_real_etcd_is_watched_through_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def put(text: str) -> None:
+        Etcd3Client(port=port, api_path="/v3/").put("run/live.yaml", text)
+
+    Etcd3Client = pytest.importorskip("etcd3gw").Etcd3Client  # noqa: N806
+    port, address = closed_port(), ""
+    with real.etcd(tmp_path, port), watching(f"etcd://127.0.0.1:{port}/run/live.yaml#max_retry=0") as watcher:
+        address = watcher._sources[0].name
+        put("lr_scale: 0.5")
+        assert until(lambda: watcher.inbox and watcher.inbox.popleft()).document == {"lr_scale": 0.5}
+        put("lr_scale: 0.2")
+        assert until(lambda: watcher.inbox and watcher.inbox.popleft()).document == {"lr_scale": 0.2}
+        threads = watcher._threads
+    assert not [thread for thread in threads if thread.is_alive()]
+    with watching(f"{address}#max_retry=0&timeout=1") as watcher:
+        until(lambda: "The run keeps its values" in caplog.text)
+        with real.etcd(tmp_path, port):
+            assert until(lambda: watcher.inbox and watcher.inbox.popleft(), 60).document == {"lr_scale": 0.2}
 
 
 def test_of_several_sources_a_later_one_wins(tmp_path: Path) -> None:
