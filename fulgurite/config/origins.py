@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.tracing.settings import trace_settings
+from fulgurite.core.errors import FulguriteError
 
 
 class Origins:
@@ -65,6 +66,6 @@ class Origins:
             overrides = without_null_groups(overrides, loader.repository.group_exists)
             for setting in trace_settings(loader, config_name, overrides):
                 places[setting.key] = setting.place
-        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+        except (FulguriteError, HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
             pass  # places only improve messages
         return cls(places)

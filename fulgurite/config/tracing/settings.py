@@ -49,19 +49,26 @@ def trace_settings(loader: ConfigLoaderImpl, config_name: str, overrides: Sequen
     composed = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
     repository = config_repository(loader, config_name, overrides)
     choices = composed.overrides.override_metadata
+    sources = repository.get_sources()
     for default in composed.defaults:
-        file = file_of(default.config_path or "", repository.get_sources())
-        if file is None:
+        found = _content_of(default.config_path or "", sources)
+        if found is None:
             continue
+        place, content = found
         group, parent = (path.rpartition("/")[0] for path in (str(default.config_path), str(default.parent)))
         name = default.override_key or ("" if group == parent else group)
         choice = choices.get(name)
         chosen = f"{COMMAND_LINE}{next((one for one in overrides if one.startswith(f'{name}=')), name)}"
         if choice is None or not choice.external_override:
-            by = file_of(str((choice and choice.containing_config_path) or default.parent), repository.get_sources())
-            chosen = shown_path(by) if by is not None and by != file else ""
-        for key, line, node in _walk(_syntax(file), default.package or ""):
-            yield Setting(key, f"{shown_path(file)}:{line}", node, str(default.config_path), chosen)
+            by = _content_of(str((choice and choice.containing_config_path) or default.parent), sources)
+            chosen = by[0] if by is not None and by[0] != place else ""
+        config, package = str(default.config_path), default.package or ""
+        if isinstance(content, dict):  # of a format whose lines are not known
+            for key, value in _keys_below(package, content):
+                yield Setting(key, place, value, config, chosen)
+            continue
+        for key, line, node in _walk(content, package):
+            yield Setting(key, f"{place}:{line}", node, config, chosen)
     for override in composed.config_overrides:
         for key, value in _keys_below(override.key_or_group, override.value()):
             yield Setting(key, f"{COMMAND_LINE}{override.input_line}", value, removes=override.is_delete())
@@ -91,8 +98,22 @@ def shown_path(file: Path) -> str:
     return file.relative_to(project_root()).as_posix() if file.is_relative_to(project_root()) else str(file)
 
 
-def _syntax(file: Path) -> yaml.Node | None:
-    return yaml.compose(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+def _content_of(config_path: str, sources: Sequence[Any]) -> tuple[str, yaml.Node | dict[str, Any] | None] | None:
+    """Return the place and the YAML syntax of a config, or the values of one in another format; None without a file.
+
+    Configs inside of packages, such as Hydra's own, have none.
+    """
+    for source in sources:
+        if source.scheme() == "file":
+            file = Path(source.path) / f"{config_path}.yaml"
+            if file.is_file():
+                return shown_path(file), yaml.compose(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        elif hasattr(source, "source_text") and source.is_config(config_path):  # sources.config_source
+            if (found := source.source_text(config_path)) is not None:
+                return found[0], yaml.compose(found[1], Loader=YAML_LOADER)
+            content: Any = OmegaConf.to_container(source.load_config(config_path).config, resolve=False)
+            return f"{source.full_path()}/{config_path}", content
+    return None
 
 
 def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int, yaml.Node]]:

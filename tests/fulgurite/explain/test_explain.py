@@ -15,6 +15,7 @@ from fulgurite.explain import composition, explain_cli, explanation
 from fulgurite.explain.explain_cli import main
 from tests.support.compose import with_file
 from tests.support.project import CONFIGS, ROOT
+from tests.support.servers.doubles import double
 
 Explain = Callable[..., str]
 REPLACES = """# @package _global_
@@ -188,6 +189,21 @@ def test_without_a_key_all_that_differs_from_the_defaults_is_listed(explain: Exp
 def dict_of(traced: composition.TracedConfig) -> dict[str, object]:
     """Return key to value."""
     return dict(composition.leaves_of(traced.view.written))
+
+
+def test_a_file_of_a_remote_source_has_its_address_and_line(explain: Explain) -> None:
+    files = {
+        "experiment/far.yaml": b"# @package _global_\ndefaults:\n  - override /model: far\nseed: 7\n",
+        "model/far.json": b'{"_target_": "src.models.classifier.Classifier", "num_classes": 3}',
+    }
+    with double("http", files) as server:
+        address = f"{server.url}/conf"
+        words = (f"hydra.searchpath=[{address}]", f"trust=[{address}]", "experiment=far")
+        text = explain("seed", *words)
+        assert f"{address}/experiment/far.yaml:4  7   (command line: experiment=far)" in text
+        text = explain("model.num_classes", *words)
+    assert text.startswith("model.num_classes=3\n")
+    assert f"({address}/experiment/far.yaml)" in text
 
 
 def test_the_config_of_eval_is_explained_too(explain: Explain) -> None:
