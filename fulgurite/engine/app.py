@@ -176,7 +176,7 @@ def run_app(entry_point: EntryPoint) -> None:
 def _log_origins() -> None:
     """Name the remote sources and the folders of foreign configs in the first line of a run; keep what was fetched."""
     remote = used_sources()
-    if rank() == 0 and HydraConfig.get().output_subdir is not None:
+    if rank() == 0 and HydraConfig.initialized() and HydraConfig.get().output_subdir is not None:
         save_snapshot(Path(HydraConfig.get().runtime.output_dir) / SAVED / FOLDER)
     if remote:
         log.info("composed with configs from %s", ", ".join(remote))
