@@ -17,7 +17,7 @@ from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.sources.answers import forget_answers, save_snapshot, used_sources
 from fulgurite.sources.config_source import source_class
 from fulgurite.sources.reader import SourceError
-from tests.support.compose import compose_raw
+from tests.support.compose import compose_raw, findings
 from tests.support.project import CONFIGS, ROOT
 from tests.support.servers.doubles import WebDouble, double
 
@@ -169,6 +169,14 @@ def test_no_copy_of_a_file_with_a_secret_is_kept(tmp_path: Path) -> None:
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"canary" not in kept
     assert b"model/big.yaml" in kept
+
+
+def test_a_wrong_key_has_the_address_and_the_line_that_set_it() -> None:
+    text = b"# @package _global_\ntrainer:\n  max_epoch: 3\n"
+    with double("http", {"experiment/typo.yaml": text}) as server:
+        (line,) = findings(f"hydra.searchpath=['{server.url}/conf']", "experiment=typo")
+        assert line.startswith(f"{server.url}/conf/experiment/typo.yaml:3: ")
+        assert "Did you mean 'max_epochs'" in line
 
 
 def hostile() -> tuple[list[str], dict[str, str]]:
