@@ -233,7 +233,7 @@ def test_a_writer_of_the_users_own_is_kept_and_ours_is_the_default(small: Compos
 
 
 def test_a_remote_path_is_left_to_lightning() -> None:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec  # type: ignore[import-untyped, unused-ignore]  # some environments have its stubs
 
     VerifiedCheckpointIO().save_checkpoint(checkpoint(1), "memory://far/last.ckpt")
     files = fsspec.filesystem("memory")
