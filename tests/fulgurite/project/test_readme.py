@@ -29,8 +29,9 @@ LINES = [
     if line.strip()
 ]
 INLINE = [command for text in TEXTS.values() for command in re.findall(r"`(python (?:src/|-m fulgurite )[^`]+)`", text)]
-FIRST_PROJECT = "experiment=spirals"  # test_first_project.py runs these
-SHOWN = {command for command in [*LINES, *INLINE] if FIRST_PROJECT not in command and "-sc install" not in command}
+# test_first_project.py, test_completion.py, and with servers in the place of the address sources/test_runs.py run these
+OF_OTHER_TESTS = ("experiment=spirals", "-sc install", "hydra.searchpath=[")
+SHOWN = {command for command in [*LINES, *INLINE] if not any(text in command for text in OF_OTHER_TESTS)}
 ANSWERS = {"python src/train.py --help": "== Config ==", "python src/train.py --cfg job": "task_name: train"}
 RUNS = sorted(command for command in SHOWN if command.startswith("python src/") and " --cfg" not in command)
 RUNS = [command for command in RUNS if command not in ANSWERS]
