@@ -14,6 +14,7 @@ from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.config.left_out import leave_out_replaced
 from fulgurite.core.errors import UserError
 from fulgurite.sources.yaml_bounds import check_size, check_yaml, text_of
+from fulgurite.trust.secrets import guard_basic_sweeper
 from fulgurite.trust.sources import current_sources
 
 
@@ -29,6 +30,7 @@ def guard_configs() -> None:
     if plugins.is_dir() and str(plugins) not in sys.path:
         sys.path.insert(0, str(plugins))
     Plugins.instance()  # later, it would replace our source by Hydra's
+    guard_basic_sweeper()
     types = SourcesRegistry.instance().types
     for scheme in ("file", "pkg"):
         if not hasattr(types[scheme], "is_guarded"):

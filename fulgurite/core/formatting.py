@@ -18,9 +18,7 @@ HIDDEN = ("hydra", "extras", "resilience", "distributed", "paths", "resume", "sw
 
 Rows = Sequence[Sequence[str]]
 SPREAD = "mean ± half the 95 % interval"  # the meaning of ± in every table and report
-REPORT = "python -m fulgurite report"
-MAX_VALUES = 30  # characters of the values of a sweep before they are folded
-PADDING = 3  # characters around a column of a table
+_AFTER, _SLASHES = r"(?<=\\)", r"\\{1,16}"  # bounded: a text of backslashes would take cubic time
 
 
 def format_number(value: float) -> str:
@@ -124,52 +122,6 @@ def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path
     print_table(table, checkpoint, f"run      {short_path(folder)}")
 
 
-def show_sweep(
-    rows: Rows, names: Sequence[str], folder: Path, unfinished: Sequence[str], *, has_best: bool = False
-) -> None:
-    """Print a row of cells for each set of values: values, jobs, each metric.
-
-    Metrics that do not fit the terminal go into further tables. `has_best` marks the first row.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    widths = [max(len(name), *(len(row[column]) for row in rows)) for column, name in enumerate(names, start=2)]
-    title = Text(f"Sweep: {SPREAD} over jobs")
-    for columns in _columns_that_fit(rows, widths):
-        table = Table()
-        if has_best:
-            table.add_column("", no_wrap=True)
-        table.add_column("values", overflow="fold", ratio=1)
-        for name in ("jobs", *(names[column] for column in columns)):
-            table.add_column(Text(name), no_wrap=True)
-        for number, row in enumerate(rows):
-            mark = ["" if number else "best"] if has_best else []
-            cells = [*mark, row[0], row[1], *(row[column + 2] for column in columns)]
-            table.add_row(*map(Text, cells), style="bold" if has_best and not number else None)
-        print_table(table, above=title)
-        title = Text("more metrics")
-    print_table(None, *unfinished, f"sweep    {short_path(folder)}", f"report   {REPORT} {short_path(folder)}")
-
-
-def _columns_that_fit(rows: Rows, widths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the numbers of the metrics in each table, at least one a table."""
-    from rich.console import Console
-
-    values = min(MAX_VALUES, max([len("values"), *(len(row[0]) for row in rows)]))
-    jobs = max([len("jobs"), *(len(row[1]) for row in rows)])
-    room = left = Console().width - sum(width + PADDING for width in (len("best"), values, jobs)) - 1
-    columns: list[int] = []
-    for column, width in enumerate(widths):
-        left -= width + PADDING
-        if left < 0 and columns:
-            yield columns
-            columns, left = [], room - width - PADDING
-        columns.append(column)
-    if columns or not widths:
-        yield columns
-
-
 def show_plan(
     rows: Rows,
     shared: Sequence[str],
@@ -194,23 +146,25 @@ def pattern_as_written(value: str) -> str:
     White space may be where a terminal or YAML breaks the line.
     """
     space = r"(?:[\s\\+]|(?<=\\)[nrt]|%20|%0[9AD])+"
-    pieces = re.findall(r"\s+|.", value, re.DOTALL)
-    return "".join(space if piece.isspace() else _character(piece) for piece in pieces)
+    pieces = re.findall(r"\s+|\\+|.", value, re.DOTALL)
+    return "".join(space if piece.isspace() else _character(piece[0], len(piece)) for piece in pieces)
 
 
 @cache
-def _character(one: str) -> str:
-    """Return the pattern of a character and of its escapes."""
+def _character(one: str, count: int) -> str:
+    """Return the pattern of a character and of its escapes; a count is that of backslashes."""
+    if one == "\\":
+        return rf"(?:\\{{{count},{16 * count}}}|(?i:(?:%5c|\\{{0,16}}(?:x5c|u005c|&#92;)){{{count}}}))"
     if one.isascii() and (one.isalnum() or one in "_-"):
         return one
     code, units = ord(one), one.encode("utf-16-be", "surrogatepass").hex()
     utf8 = one.encode("utf-8", "surrogatepass")
     escapes = [
-        "".join(rf"\\+u{units[start : start + 4]}" for start in range(0, len(units), 4)),
-        "".join(rf"\\+x{byte:02x}" for byte in utf8),
+        _AFTER + _SLASHES.join(f"u{units[start : start + 4]}" for start in range(0, len(units), 4)),
+        _AFTER + _SLASHES.join(f"x{byte:02x}" for byte in utf8),
         "".join(f"%{byte:02x}" for byte in utf8),
-        rf"\\+U{code:08x}|&#{code};|&#x{code:x};|{re.escape(html.escape(one))}",
-        *([rf"\\+x{code:02x}"] if code < 256 else []),
+        rf"{_AFTER}U{code:08x}|&#{code};|&#x{code:x};|{re.escape(html.escape(one))}",
+        *([f"{_AFTER}x{code:02x}"] if code < 256 else []),
     ]
     doubled = {"'": r"|'(?:'|\"'\"'|\\+'')", '"': '|""'}.get(one, "")  # of YAML and shells, and of CSV
-    return rf"(?:\\*(?:(?i:{'|'.join(escapes)}){doubled}|{re.escape(one)})(?:\\\n\s*)?)"
+    return rf"(?:\\{{0,16}}(?:(?i:{'|'.join(escapes)}){doubled}|{re.escape(one)})(?:\\\n\s*)?)"

@@ -24,7 +24,7 @@ from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import show_results
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
-from fulgurite.core.redact import mask_config, mask_override, without_secrets
+from fulgurite.core.redact import hide_secrets, mask_config, mask_override, without_secrets
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.runs.layout import CODE_PATCH, RECORD, RESULTS
 from fulgurite.runs.provenance import (
@@ -157,7 +157,7 @@ class RunRecord:
             Interrupted: A signal arrived; the metrics are written.
             Pruned: The search prunes this trial; the metrics are written.
         """
-        self.results["metrics"] |= {name: float(value) for name, value in sorted(metrics.items())}
+        self.results["metrics"] |= {hide_secrets(name): float(value) for name, value in sorted(metrics.items())}
         if weights is not None:
             path = Path(weights).resolve()
             inside = path.is_relative_to(self.folder.resolve())

@@ -18,6 +18,7 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
 from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
+from fulgurite.exact_resume.objects.encoding import KEPT
 from fulgurite.exact_resume.objects.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.stream_cursor import StreamResume
@@ -31,8 +32,14 @@ from fulgurite.exact_resume.user_state.metrics import (
     restore_metric_states,
 )
 from fulgurite.exact_resume.user_state.model_structure import evaluate_scripts_without_inference_mode
-from fulgurite.exact_resume.user_state.user_state import UserState, name_unproven, remember_before_tuners, skip_tuners
+from fulgurite.exact_resume.user_state.user_state import (
+    UserState,
+    name_unproven,
+    remember_before_tuners,
+    skip_tuners,
+)
 from fulgurite.exact_resume.workers.worker_copies import name_worker_changes, name_worker_copies
+from fulgurite.trust.checkpoint_bounds import without_foreign_places
 
 log = RankedLogger(__name__)
 
@@ -157,6 +164,7 @@ class ExactResume(Callback):
             return
         self._saved_settings = state_dict["switches"]
         own = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
+        own = without_foreign_places(trainer, own, KEPT)
         self._state = {**own, "gradients": state_dict.get("gradients", {})}
         if len(ranks) != trainer.world_size:  # the same state on all ranks would make them draw the same numbers
             self._state = {key: value for key, value in self._state.items() if key not in ("generators", "monitors")}

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from fulgurite.compat.lightning import DummyExperiment
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.core.redact import without_secrets
+from fulgurite.core.redact import hide_secrets, without_secrets
 from fulgurite.loggers.delivery import DeliveryQueue, PendingCall, WaitBudget, causes_of, error_of, one_line
 
 SERVICES = frozenset({"MLFlowLogger", "WandbLogger", "CometLogger", "AimLogger"})
@@ -117,7 +117,8 @@ class _GuardedLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         # a tensor may change before the thread sends its value
-        numbers = {k: v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for k, v in metrics.items()}
+        items = ((hide_secrets(name), value) for name, value in metrics.items())
+        numbers = {k: v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for k, v in items}
         content = {"call": "log_metrics", "step": step, "metrics": numbers}
         self._call(partial(super().log_metrics, numbers, step), content)  # type: ignore[safe-super]
 

@@ -20,6 +20,7 @@ from fulgurite.compat.lightning import DummyExperiment, num_logged_steps
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import write_atomic
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import hide_secrets
 from fulgurite.runs.layout import LOGGED, METRICS
 
 log = RankedLogger(__name__)
@@ -75,7 +76,7 @@ class MetricsCSVLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add the metrics to the row of `step`."""
         try:
-            self._write(metrics, step)
+            self._write({hide_secrets(name): value for name, value in metrics.items()}, step)
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.config.metric_names import as_names, is_minimized
 from fulgurite.config.tracing.settings import read_yaml
-from fulgurite.core.formatting import format_number, format_spread, show_sweep
+from fulgurite.core.formatting import format_number, format_spread
 from fulgurite.reporting.statistics import Spread, spread
+from fulgurite.reporting.terminal_table import show_sweep
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory, key_and_value
 

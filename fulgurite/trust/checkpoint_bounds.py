@@ -9,15 +9,22 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fulgurite.compat.torch_loading import refuse_empty_buffers
 from fulgurite.core.errors import UserError
+from fulgurite.core.exactness import name_inexact
+from fulgurite.trust.ownership import is_own
+from fulgurite.trust.sources import current_sources
+from fulgurite.trust.values import leads_elsewhere
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 FREE_BYTES = 1 << 30  # that tensors may take beyond FACTOR times the file
 FREE_VALUES = 1_000_000  # the same for values inside lists and dictionaries
@@ -105,6 +112,52 @@ def content_problem(content: Any, num_bytes: int) -> str:
     if found.total > FREE_VALUES + FACTOR * found.num_values:
         return "its lists and dictionaries contain each other so often that they never end"
     return ""
+
+
+def without_foreign_places(trainer: Trainer, own: dict[str, Any], kept: Any) -> dict[str, Any]:
+    """Return the state of a rank without paths and addresses, unless the checkpoint is of this run or is trusted."""
+    path, root = str(trainer.ckpt_path), Path(trainer.default_root_dir).resolve()
+    folders = [Path(vars(each).get("dirpath") or root).resolve() for each in trainer.checkpoint_callbacks]
+    if "://" not in path and is_own(file := Path(path).resolve()):
+        is_of_run = any(file.is_relative_to(folder) for folder in (root, *folders))
+        if is_of_run or current_sources().trusts(file):
+            return own
+    user = own.get("user", {})
+    parts, changed = without_places({**user.get("objects", {}), "loaders": own.get("loaders", {})}, [root], kept)
+    remedy = f"If the checkpoint is yours, set trust=[{Path(path).parent}]."
+    for name in changed:
+        name_inexact(name, f"the checkpoint names a place outside of this run for it. {remedy}")
+    loaders = parts.pop("loaders")
+    return {**own, "loaders": loaders, "user": {**user, "objects": parts}}
+
+
+def without_places(saved: Any, folders: Sequence[Path], kept: Any) -> tuple[Any, list[str]]:
+    """Return what exact resume saved of objects without the addresses and paths in it.
+
+    Args:
+        saved: Saved attributes: by owner and name, or nested in another way.
+        folders: Paths below them stay.
+        kept: What is saved in place of a value that did not change.
+
+    Returns:
+        The same with `kept` in their place, and the names of the attributes that lack a value.
+    """
+    names: dict[str, None] = {}
+
+    def clean(plain: Any, path: tuple[str, ...]) -> Any:
+        text = plain[1] if isinstance(plain, list) and len(plain) == 2 and plain[0] == "path" else plain
+        if isinstance(text, str):
+            if not leads_elsewhere(text, folders):
+                return plain
+            names[".".join(path[:2])] = None
+            return kept
+        if isinstance(plain, dict):
+            return {key: clean(part, (*path, str(key))) for key, part in plain.items()}
+        if not isinstance(plain, (list, tuple)) or plain[:1] in (["known"], ["same"]):
+            return plain
+        return type(plain)(clean(part, path) for part in plain)
+
+    return clean(saved, ()), [*names]
 
 
 class _Sizes:

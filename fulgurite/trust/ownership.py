@@ -31,6 +31,11 @@ def require_own(path: Path) -> None:
         raise UserError(f"{path}: other users may write to it, and {why}. Check it, then run chmod go-w {path}.")
 
 
+def is_own(path: Path) -> bool:
+    """Return whether this user owns a file; Windows has no such owners."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
 def make_private_folder(folder: Path) -> Path:
     """Return a new folder below one for pickles, which is created with its parents if it does not exist.
 

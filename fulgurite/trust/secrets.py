@@ -17,6 +17,7 @@ from typing import Any
 import hydra.core.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from fulgurite.compat import hydra as compat
 from fulgurite.compat.hydra import SAVES, observe_resolver
 from fulgurite.core.redact import (
     hide_secrets,
@@ -70,6 +71,19 @@ def _environment_value(name: str, *default: Any) -> str | None:
 def _save_config(cfg: DictConfig | ListConfig, filename: str, output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / filename).write_text(saved_config(cfg), encoding="utf-8")
+
+
+def guard_basic_sweeper() -> None:
+    """Hide secrets in the file of a sweep that Hydra's basic sweeper saves, once Hydra has found its plugins."""
+    sys.modules[compat.BasicSweeper.__module__].OmegaConf = _MaskedSaves  # type: ignore[attr-defined]
+
+
+class _MaskedSaves(OmegaConf):
+    """OmegaConf whose saved configs have no secrets."""
+
+    @staticmethod
+    def save(config: Any, f: Any, resolve: bool = False) -> None:  # noqa: ARG004 - as it is called
+        Path(f).write_text(saved_config(config), encoding="utf-8")
 
 
 def guard_output() -> None:

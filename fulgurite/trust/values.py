@@ -116,11 +116,17 @@ class Rules:
             return "leaves its folder with `..`"
         is_path = _FILES.search(last) and ("/" in _METRIC.sub("", text) or not _NAMES.search(last))
         # of a class whose first argument is a folder, or that joins a name to its folder
-        is_first, is_name = ((last == "_args_" and not key.startswith(READERS)), bool(_NAMES.search(last)))
+        is_first, is_name = last == "_args_" and self._may_take_folder(key), bool(_NAMES.search(last))
         if _ABSOLUTE.match(text) or is_path or is_first:
             is_written = is_first or _WRITTEN.search(last) or (is_name and not key.startswith(READERS))
             return self._path_problem(text, file, written=bool(is_written))
         return ""
+
+    def _may_take_folder(self, key: str) -> bool:
+        """Return whether the class of a positional argument may write to a folder that the argument names."""
+        target = str(look_up(self.config, f"{key.rpartition('._args_')[0]}._target_"))
+        is_harmless = targets.is_within(target, ("lightning.pytorch.callbacks",)) and "Checkpoint" not in target
+        return not (key.startswith(READERS) or is_harmless)
 
     def _path_problem(self, text: str, file: str, *, written: bool) -> str:
         readable = (self.run_dir, self.log_dir, self.data_dir, Path(self.folders.get(file, self.run_dir)))
@@ -136,6 +142,17 @@ class Rules:
 def is_below(address: str, trusted: str) -> bool:
     """Return whether an address is one that is trusted, or below it."""
     return (address == trusted or address.startswith(f"{trusted.rstrip('/')}/")) and not _has_parent(address)
+
+
+def leads_elsewhere(text: str, folders: Sequence[Path]) -> bool:
+    """Return whether a text names an address, or a file outside of some folders. Relative ones begin with a folder."""
+    if _ADDRESS.match(text) or _has_parent(text):
+        return True
+    try:
+        is_path = _ABSOLUTE.match(text) or ("/" in text and Path(text).parts and Path(Path(text).parts[0]).exists())
+        return bool(is_path) and not any(_inside(text, folder) for folder in folders)
+    except (OSError, ValueError, RuntimeError):  # no name of a file, or of an unknown user
+        return bool(_ABSOLUTE.match(text))
 
 
 def _has_parent(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import os
+import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -18,6 +19,9 @@ from lightning.pytorch import Trainer
 from fulgurite.core.exactness import name_inexact
 
 ENVIRONMENT = "os.environ"
+_PREFIX = 3  # characters of a text that may begin names
+# variables by which a process finds programs, libraries, modules and servers: only if they are named as a whole
+_STEERS = re.compile(r"LD_|DYLD_|PYTHON|PATH|GIT_|NCCL_|TRITON_|TORCH|CUDA_|SSL_|HOME|SHELL|.*(?i:proxy|url|path)$")
 BACKENDS = (
     *("cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic", "cudnn.allow_tf32", "cuda.matmul.allow_tf32"),
     *("cuda.matmul.allow_fp16_reduced_precision_reduction", "cuda.matmul.allow_bf16_reduced_precision_reduction"),
@@ -85,13 +89,16 @@ def process_state(trainer: Trainer, names: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def set_process_state(name: str, value: Any) -> None:
-    """Set what `process_state` returned under a name."""
+def set_process_state(name: str, value: Any, names: Collection[str]) -> None:
+    """Set what `process_state` returned under a name; of the environment only what user code names, by `names`."""
     if name != ENVIRONMENT:
         SETTINGS[name][1](value)
         return
-    for variable, text in value:
-        if text is None:
+    for variable, text in (pair for pair in value if len(pair) == 2):
+        is_prefixed = any(len(each) >= _PREFIX and variable.startswith(each) for each in names)
+        if variable not in names and (not is_prefixed or _STEERS.match(variable)):
+            name_inexact(f"os.environ[{variable!r}]", "no code of this run names it, so it keeps its value.")
+        elif text is None:
             os.environ.pop(variable, None)
         else:
             os.environ[variable] = text

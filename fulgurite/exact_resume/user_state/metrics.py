@@ -13,6 +13,7 @@ from torchmetrics import Metric, MetricTracker
 from fulgurite.compat.lightning import set_state
 from fulgurite.compat.lightning_results import logged_results
 from fulgurite.core.exactness import name_inexact
+from fulgurite.core.redact import hide_secrets
 
 LOGGED = ("callback_metrics", "logged_metrics", "progress_bar_metrics")  # of the trainer
 
@@ -40,7 +41,7 @@ def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> 
 
 def logged_values(trainer: Trainer) -> dict[str, dict[str, Any]]:
     """Return the last values of all that was logged, for callbacks, loggers and the progress bar."""
-    return {name: dict(getattr(trainer, name)) for name in LOGGED}
+    return {name: {k: v for k, v in getattr(trainer, name).items() if hide_secrets(k) == k} for name in LOGGED}
 
 
 def restore_logged_values(trainer: Trainer, values: Mapping[str, Any]) -> None:
@@ -59,7 +60,9 @@ def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
                 "process groups are not saved, so the mean of a resumed epoch lacks the batches before the save. "
                 "Use sync_dist=True alone, or log a torchmetrics.Metric.",
             )
-    return results
+        if (shown := hide_secrets(result["name"])) != result["name"]:
+            name_inexact(f"self.log({shown!r})", "this name holds a secret, so its mean is not saved. Rename it.")
+    return [result for result in results if hide_secrets(result["name"]) == result["name"]]
 
 
 def _set_steps(tracker: MetricTracker, num_steps: int) -> None:

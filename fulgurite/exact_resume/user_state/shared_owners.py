@@ -57,7 +57,8 @@ _reached: WeakKeyDictionary[Trainer, tuple[_Reached, _Reached]] = WeakKeyDiction
 def shared_owners(trainer: Trainer) -> Iterator[Owner]:
     """Yield the user's classes, enumerations, modules and functions that the code of a run uses, and the process."""
     every, samplers = _reach(trainer)
-    yield Owner("process", "process", Linked(process_state(trainer, every.texts), set_process_state), *NAMED)
+    write = partial(set_process_state, names=every.texts)
+    yield Owner("process", "process", Linked(process_state(trainer, every.texts), write), *NAMED)
     for kind in every.classes:
         name = f"{kind.__module__}.{kind.__qualname__}"
         is_samplers = kind in samplers.classes

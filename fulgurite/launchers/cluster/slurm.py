@@ -172,10 +172,15 @@ class SlurmScheduler(Scheduler):
             raise JobLost(self._describe_lost(handle))
         require_own(handle.paths.folder.parent)  # submitit unpickles the result
         first = handle.task(0)  # the other tasks end with it
-        if (error := first.exception()) is not None:
+        error = first.exception()
+        returned: JobReturn | None = None if error is not None else first.result()
+        for file in handle.paths.folder.glob("*.pkl"):  # its config may hold a typed secret
+            file.unlink(missing_ok=True)
+        if error is not None:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(("---", "You can check"))]
             return f"{lines[-2] if lines[-1].startswith('  - ') else lines[-1]} (log: {handle.paths.stderr})"
-        return first.result()  # type: ignore[no-any-return]
+        assert returned is not None
+        return returned
 
     def request_stop(self, handles: Sequence[Any]) -> None:
         """Send SIGTERM to running jobs, and cancel pending ones."""

@@ -66,6 +66,32 @@ FORMS: dict[str, str] = {
     "pieced": "vars: {{end: '{0}'}}\nmodel: {{net: {{_target_: '${{vars.end}}${{vars.none}}'}}}}",
     "looked_up": "model: {{net: {{_target_: hydra.utils.get_method, path: {0}}}}}",
 }
+
+
+# Ways to write a value of an attack elsewhere than where it acts.
+def _with_aliases(text: str) -> str:
+    """Return a config whose values are aliases of anchors in another part of it."""
+    content = yaml.safe_load(text)
+    return yaml.dump({"vars": {"first": content}, **content}, default_flow_style=True, width=10_000)
+
+
+def _with_references(text: str) -> str:
+    """Return a config whose plain texts are references to texts in another part of it."""
+    parts: dict[str, Any] = {}
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: node[key] if key == "defaults" else moved(node[key]) for key in node}
+        if isinstance(node, list):
+            return [moved(child) for child in node]
+        if not isinstance(node, str) or "${" in node:
+            return node
+        parts[f"p{len(parts)}"] = node
+        return f"${{moved.p{len(parts) - 1}}}"
+
+    return yaml.safe_dump({**moved(yaml.safe_load(text)), "moved": parts})
+
+
 VALUES = [
     # Hydra's own part
     "hydra: {job: {env_set: {LD_PRELOAD: x.so}}}",
@@ -121,6 +147,10 @@ VALUES = [
     "trainer: {default_root_dir: ~/x}",
     "callbacks: {x: {_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [src]}}",
     "callbacks: {x: {_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: ['${now:/etc}']}}",
+    "callbacks: {x: {_target_: lightning.pytorch.callbacks.OnExceptionCheckpoint, _args_: [src]}}",
+    "callbacks: {x: {_target_: lightning.pytorch.callbacks.EarlyStopping, _args_: [/etc/x]}}",
+    "callbacks: {x: {_target_: '${vars.t}', _args_: [src]}}\nvars: {t: fulgurite.callbacks.LastCheckpoint}",
+    "logger: {x: {_target_: lightning.pytorch.loggers.CSVLogger, _args_: [src]}}",
     "hydra: {run: {dir: '${paths.log_dir}/${now:../../../x}'}}",
     "vars: {x: '${oc.select:none,/etc}'}",
     "vars: {x: '${oc.select:none,\"/etc\"}'}",
@@ -197,6 +227,33 @@ def test_no_form_hides_a_target(form: str, target: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", VALUES)
 def test_a_foreign_config_steers_nothing_beside_the_training(text: str, tmp_path: Path) -> None:
     refused(tmp_path, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", VALUES)
+def test_no_form_hides_a_value(text: str, tmp_path: Path) -> None:
+    for number, written in enumerate((_with_aliases(text), _with_references(text))):
+        (tmp_path / str(number)).mkdir()
+        refused(tmp_path / str(number), written)
+    folder = tmp_path / "included"
+    (folder / "foreign" / "parts").mkdir(parents=True)
+    (folder / "foreign" / "parts" / "inner.yaml").write_text(EXPERIMENT + text.replace("CANARY", f"{folder}/canary"))
+    refused(folder, "defaults: [{/parts: inner}]\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_form_hides_any_target(target: str, tmp_path: Path) -> None:
+    for form, text in FORMS.items():
+        folder = tmp_path / form
+        folder.mkdir()
+        written = text.format(target)
+        try:
+            refused(folder, written)
+        except pytest.fail.Exception:  # as above: the name may be allowed, and the object is judged before its call
+            with pytest.raises(ConfigError):
+                check_targets(_composed(folder, written))
+        assert not (folder / "canary").exists()
 
 
 @pytest.mark.parametrize("target", ["sympy.lambdify", "yaml.safe_load", "operator.itemgetter"])
@@ -300,6 +357,8 @@ model:
   metrics: [{_target_: torchmetrics.image.PeakSignalNoiseRatio}, {_target_: torchmetrics.F1Score, task: binary}]
 callbacks:
   timer: {_target_: lightning.pytorch.callbacks.Timer, duration: {hours: 1}}
+  patience: {_target_: lightning.pytorch.callbacks.EarlyStopping, _args_: [val/loss, 0.0, 3]}
+  rates: {_target_: lightning.pytorch.callbacks.LearningRateMonitor, _args_: [step]}
   model_checkpoint: {dirpath: "${paths.output_dir}/checkpoints", filename: "epoch_{epoch:03d}-{val/acc:.2f}"}
 logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, save_dir: "${paths.output_dir}", name: csv}}
 trainer: {strategy: {_target_: lightning.pytorch.strategies.SingleDeviceStrategy, device: cpu}}
