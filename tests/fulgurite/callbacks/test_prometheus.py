@@ -20,6 +20,7 @@ from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.live import LiveControl
 from tests.support.compose import compose_raw
+from tests.support.live import run as run_live
 from tests.support.toy_task import BATCH, IMAGES, OrdinaryData, OrdinaryModel
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -245,3 +246,15 @@ def test_samples_are_the_length_of_the_first_tensor() -> None:
     assert num_samples([torch.zeros(5, 2), torch.zeros(3)]) == 5
     assert num_samples({"text": ["a"], "ids": torch.zeros(4)}) == 4
     assert num_samples("text") == 0
+
+
+def test_the_edits_of_a_live_run_are_counted_when_they_are_applied_and_refused(tmp_path: Path) -> None:
+    metrics = PrometheusMetrics(port=0)
+    scraper = Scraper(lambda: scrape(metrics.url))
+    edits = {2: {"lr_scale": 0.5}, 4: {"lr_scale": 0.25}, 6: {"model.width": 3}}
+    run_live(tmp_path, edits=edits, callbacks=[metrics, scraper])
+    counts = scraper.result["training_live_reloads_total"]
+    numbers = {"success": 0.0, "failure": 0.0}
+    for labels, count in counts.items():
+        numbers[dict(labels)["result"]] += count
+    assert numbers == {"success": 2, "failure": 1}
