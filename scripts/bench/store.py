@@ -112,32 +112,30 @@ def _loop(text: str, names: dict[str, Any]) -> Loop:
 
 
 def _seconds(loop: Loop, reads: int, threads: int) -> float:
-    """Return the seconds of one read, in the fastest of some chunks."""
+    """Return the CPU seconds of one read, in the fastest of some chunks.
+
+    CPU seconds of the reading threads: other programs and the reloading thread do not count.
+    """
     return min(_chunk(loop, reads // CHUNKS, threads) for _ in range(CHUNKS))
 
 
 def _chunk(loop: Loop, reads: int, threads: int) -> float:
-    if threads == 1:
-        start = time.perf_counter()
-        loop(reads)
-        return (time.perf_counter() - start) / reads
-    barrier = threading.Barrier(threads + 1)
+    barrier = threading.Barrier(threads)
+    seconds = []
 
     def work() -> None:
         barrier.wait()
+        start = time.thread_time()
         loop(reads)
-        barrier.wait()
+        seconds.append(time.thread_time() - start)
 
-    started = [threading.Thread(target=work) for _ in range(threads)]
-    for thread in started:
+    others = [threading.Thread(target=work) for _ in range(threads - 1)]
+    for thread in others:
         thread.start()
-    barrier.wait()
-    start = time.perf_counter()
-    barrier.wait()
-    seconds = time.perf_counter() - start
-    for thread in started:
+    work()
+    for thread in others:
         thread.join()
-    return seconds / (reads * threads)
+    return sum(seconds) / (reads * threads)
 
 
 @contextmanager
