@@ -14,10 +14,11 @@ from fulgurite.compat.lightning import call_after_batch
 from fulgurite.compat.lightning_loaders import call_before_batch
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.core.redact import without_secrets
 from fulgurite.live.commands import Commands
 from fulgurite.live.document.history import Edit, as_edit, edits_of, read_entries
 from fulgurite.live.document.keys import Document, check, commands_of, diff
-from fulgurite.live.document.watcher import Received, Watcher
+from fulgurite.live.document.watcher import Received, Watcher, name_of
 from fulgurite.live.ranks import Ranks
 from fulgurite.live.recorder import Recorder
 from fulgurite.live.schedules import scale, slots_of
@@ -42,6 +43,13 @@ class LiveControl(Callback):
         poll_seconds: Seconds between two reads of a source that cannot notify, and between two exchanges of the ranks.
         replay: The `live.jsonl` of another run, whose edits this run makes at their steps; then no source is read.
 
+    Attributes:
+        sources: The sources without credentials.
+        reload_observers: Called after each edit with its source, `success` or `failure`, and the seconds it took.
+
+    Raises:
+        UserError: `poll_seconds` is not above 0.
+
     Example:
         >>> trainer = Trainer(callbacks=[LiveControl("run"), LastCheckpoint("run/checkpoints")])
     """
@@ -55,7 +63,10 @@ class LiveControl(Callback):
     ) -> None:
         self.folder = Path(folder)
         sources = [source or str(self.folder / LIVE_EDITS)] if source is None or isinstance(source, str) else source
-        self.sources = [str(each) for each in sources]
+        if not poll_seconds > 0:
+            raise UserError(f"callbacks.live.poll_seconds={poll_seconds}: is not above 0. Set e.g. 1.")
+        self._addresses = [str(each) for each in sources]
+        self.sources = [name_of(address) for address in self._addresses]
         self.poll_seconds = poll_seconds
         self.replay = replay
         self.document: Document = {}  # in force
@@ -83,9 +94,11 @@ class LiveControl(Callback):
         settings = self._settings
         if settings is None:
             return self._saved
+        hidden: dict[str, Any] = without_secrets(
+            {"document": self.document, "history": [vars(edit) for edit in self.history]}
+        )
         return {
-            "document": self.document,
-            "history": [vars(edit) for edit in self.history],
+            **hidden,
             "start": settings.start,
             "scale": settings.scale,
             "rates": [slot.value for slot in slots_of(settings.trainer)],
@@ -133,7 +146,7 @@ class LiveControl(Callback):
         call_after_batch(trainer, self, self._commands.after_batch)
         # on rank 0 only: the others get what it reads
         watches = trainer.is_global_zero and self.replay is None and not vars(trainer)["fast_dev_run"]
-        self._watcher = Watcher(self.sources, self.poll_seconds) if watches else None
+        self._watcher = Watcher(self._addresses, self.poll_seconds) if watches else None
         if self._watcher is not None:
             self._watcher.start()
         inbox = self._watcher.inbox if self._watcher is not None else ()

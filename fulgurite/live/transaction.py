@@ -11,7 +11,7 @@ from fulgurite.core.errors import FulguriteError
 from fulgurite.live import hooks
 from fulgurite.live.commands import why_not
 from fulgurite.live.document.history import Edit
-from fulgurite.live.document.keys import Document
+from fulgurite.live.document.keys import Document, check
 from fulgurite.live.settings import Settings
 
 Undo = Callable[[], Any]
@@ -20,6 +20,9 @@ Undo = Callable[[], Any]
 def problems_of(trainer: Trainer, settings: Settings | None, edit: Edit) -> list[str]:
     """Return one line for each key that this run cannot take."""
     assert settings is not None
+    found = check(edit.document)[1]  # a replayed one may be of another version
+    if found:
+        return found
     found = settings.problems(edit.changed, edit.document)
     found += hooks.problems(trainer, edit.changed)
     return found + [f"{name}: {reason}." for name in edit.commands if (reason := why_not(trainer, name))]

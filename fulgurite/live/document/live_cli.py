@@ -196,7 +196,8 @@ def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None
     if as_json:
         print(json.dumps({"run": str(folder), **status}))
         return
-    print(f"{folder}: {status.get('state')}, epoch {status.get('epoch')}, step {status.get('step')}")
+    state = status.get("state") if is_locked(folder) else "not training"
+    print(f"{folder}: {state}, epoch {status.get('epoch')}, step {status.get('step')}")
     for key, value in (status.get("document") or {}).items():
         print(f"  {key}: {value}" + (" (counter)" if key in COMMANDS else ""))
     if status.get("result") == "refused":

@@ -55,7 +55,7 @@ class _Source:
     torn: str = ""  # version of a half-written file
 
     def __post_init__(self) -> None:
-        self.name = without_credentials(self.address.partition("#")[0] if "://" in self.address else self.address)
+        self.name = name_of(self.address)
         self.suffix = PurePosixPath(self.name).suffix.lower()
         self.suffix = self.suffix if self.suffix in SUFFIXES else ".yaml"
 
@@ -188,3 +188,8 @@ class Watcher:
         for source in self._sources:
             merged.update(source.document)
         return merged
+
+
+def name_of(address: str) -> str:
+    """Return an address without credentials and options."""
+    return without_credentials(address.partition("#")[0] if "://" in address else address)

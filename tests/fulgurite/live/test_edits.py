@@ -18,7 +18,7 @@ from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.keys import check, diff, flatten
 from fulgurite.loggers.metrics_csv import MetricsCSVLogger
 from fulgurite.runs.run_directory import RunDirectory
-from tests.support.live import BATCHES, Data, Task, is_equal, run, weights_of
+from tests.support.live import BATCHES, Data, Task, is_equal, run, weights_of, write_edits
 
 
 def refused(folder: Path) -> list[str]:
@@ -286,3 +286,29 @@ def test_a_torn_last_line_of_a_history_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "live.jsonl").open("a") as file:
         file.write('{"batch": 5, "st')
     assert len(read_entries(tmp_path / "live.jsonl")) == 1
+
+
+def test_edits_are_counted_by_source_and_result(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+    live = LiveControl(tmp_path, replay=write_edits(tmp_path / "e.jsonl", {1: {"lr_scale": 0.5}, 2: {"lr_scal": 1}}))
+    live.reload_observers.append(lambda source, result, seconds: seen.append((source, result)))
+    run(tmp_path, live=live, max_epochs=1)
+    assert seen == [("test", "success"), ("test", "failure")]
+    assert LiveControl(tmp_path, "etcd://me:secret-word@host:2379/run#timeout=1").sources == ["etcd://host:2379/run"]
+
+
+def test_secrets_are_hidden_in_all_that_an_edit_leaves(tmp_path: Path) -> None:
+    class Forgetful(Task):
+        def on_live_change(self, changed: dict[str, Any]) -> None:
+            pass
+
+    canary = "k9-canary-7f3a"
+    run(tmp_path, Forgetful(), {2: {"model.api_key": canary, "model.rate": 0.5}}, max_epochs=1)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "edits.jsonl"]
+    assert {"live.jsonl", "live.status.yaml", "last.ckpt"} <= {path.name for path in files}
+    assert [path.name for path in files if canary.encode() in path.read_bytes()] == []
+
+
+def test_seconds_between_polls_are_above_0(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"callbacks.live.poll_seconds=0: is not above 0. Set e.g. 1."):
+        LiveControl(tmp_path, poll_seconds=0)

@@ -169,3 +169,18 @@ def test_a_one_cycle_goes_past_its_end_with_its_last_rate(tmp_path: Path) -> Non
     edited = run(tmp_path, Task(make), {AT: {"max_epochs": 6}})[2].rates
     assert len(edited) == 6 * 8
     assert edited[STEPS - 1] == edited[-1] == pytest.approx([0.1 / 25 / 1e4] * 2)
+
+
+def test_a_rate_in_a_tensor_is_scaled_in_place() -> None:
+    rate = torch.tensor(0.01)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate)
+    config = SimpleNamespace(scheduler=torch_schedulers.StepLR(optimizer, 5, 0.5), reduce_on_plateau=False)
+    trainer: Any = SimpleNamespace(
+        optimizers=[optimizer], lr_scheduler_configs=[config], lightning_module=torch.nn.Module()
+    )
+    undo = scale(slots_of(trainer), FACTOR)
+    assert optimizer.param_groups[0]["lr"] is rate  # where a captured graph reads it
+    assert rate.item() == pytest.approx(0.001)
+    assert float(config.scheduler.base_lrs[0]) == pytest.approx(0.001)
+    undo()
+    assert rate.item() == pytest.approx(0.01)
