@@ -294,7 +294,9 @@ def test_edits_are_counted_by_source_and_result(tmp_path: Path) -> None:
     live.reload_observers.append(lambda source, result, seconds: seen.append((source, result)))
     run(tmp_path, live=live, max_epochs=1)
     assert seen == [("test", "success"), ("test", "failure")]
-    assert LiveControl(tmp_path, "etcd://me:secret-word@host:2379/run#timeout=1").sources == ["etcd://host:2379/run"]
+    address = "etcd://host:2379/run"
+    with_credentials = f"{address.replace('//', '//user:secret-word@')}#timeout=1"
+    assert LiveControl(tmp_path, with_credentials).sources == [address]
 
 
 def test_secrets_are_hidden_in_all_that_an_edit_leaves(tmp_path: Path) -> None:
