@@ -70,9 +70,9 @@ class Reading(StoreState):
             value = self.current.typed[key]
         except KeyError:
             return self._read(key, default, kind)
-        if value.__class__ is kind:
-            return value
-        return default if value is ABSENT else self._read(key, default, kind)
+        if value is ABSENT:  # was found missing before
+            return default
+        return value if value.__class__ is kind else self._read(key, default, kind)
 
     @overload
     def must_get(self, key: str) -> Any: ...
