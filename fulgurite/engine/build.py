@@ -23,7 +23,7 @@ from fulgurite.config.changes import log_start
 from fulgurite.config.schema import Distributed, Extras, Resilience, read_settings
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError
-from fulgurite.core.rank_logging import RankedLogger, filter_library_logs
+from fulgurite.core.rank_logging import RankedLogger, filter_library_logs, rank
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
@@ -116,7 +116,7 @@ def build(cfg: DictConfig) -> Run:
     if cfg.get("seed") is not None:  # 0 is a seed
         seed_everything(cfg.seed, workers=True, verbose=False)
     parts, metrics = with_attributes(cfg), MetricsCSVLogger(cfg.paths.output_dir)
-    if cfg.get("validate") == "deep":
+    if cfg.get("validate") == "deep" and rank() == 0:  # all processes of a machine would use its first device
         with places_added(cfg):
             check_batches(cfg, parts, _instantiate, lambda: [ScheduleLength()])
     with places_added(cfg), hold_logs() as held:

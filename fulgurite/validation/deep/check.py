@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -40,7 +41,6 @@ TRAINER: dict[str, Any] = {
     "devices": 1,
     "num_nodes": 1,
     "sync_batchnorm": False,
-    "plugins": None,
     "profiler": None,
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -144,7 +144,8 @@ def check_batches(
     gc.collect()  # the model of the check frees its memory before that of the run is built
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    findings = findings or _missing_metrics(cfg, report)  # a loop that failed has logged nothing
+    if not findings and report.metrics:  # a loop that failed has logged nothing
+        findings = _missing_metrics(cfg, report)
     if findings:
         raise ConfigError(findings)
     for loop, shapes in report.shapes.items():
@@ -164,6 +165,7 @@ def _run_loops(
     own = copy.deepcopy(parts)
     with open_dict(own):
         validates = cfg.trainer.get("limit_val_batches") != 0
+        own.trainer.pop("plugins", None)
         for name, value in {**TRAINER, "limit_val_batches": int(validates), "default_root_dir": str(folder)}.items():
             own.trainer[name] = value
     data: LightningDataModule = make(own.data, "data")
@@ -171,7 +173,9 @@ def _run_loops(
     for loop in ("train", "test"):
         if not cfg.get(loop):
             continue
-        trainer: Trainer = make(own.trainer, "trainer", callbacks=[_Probe(report), *callbacks()], logger=False)
+        # torchrun's environment would have one process stand for all
+        more = {"callbacks": [_Probe(report), *callbacks()], "logger": False, "plugins": [LightningEnvironment()]}
+        trainer: Trainer = make(own.trainer, "trainer", **more)
         try:
             if loop == "train":
                 trainer.fit(model, datamodule=data)
@@ -180,7 +184,11 @@ def _run_loops(
         except FulguriteError:
             raise
         except Exception as error:  # noqa: BLE001 - of the user's code, which may raise anything
-            return [_explain(error, trainer, report)]
+            line = _explain(error, trainer, report)
+            if not (is_out_of_memory(error) and _is_parallel(cfg)):
+                return [line]
+            log.warning("validate=deep: %s The check has the whole batch on one device", line)
+            break
         logged = set(trainer.callback_metrics)
         report.metrics[loop] = logged - report.metrics.get("validate", set()) if loop == "train" else logged
     return []
@@ -236,6 +244,11 @@ def _missing_metrics(cfg: DictConfig, report: Report) -> list[str]:
         else:
             log.warning("validate=deep: %s. A callback may log it", line)
     return findings
+
+
+def _is_parallel(cfg: DictConfig) -> bool:
+    """Return whether the run may share its batch among several processes."""
+    return str(cfg.trainer.get("devices", "auto")) != "1" or cfg.trainer.get("num_nodes", 1) != 1
 
 
 def _may_log_more(cfg: DictConfig) -> bool:

@@ -104,6 +104,23 @@ def test_more_memory_than_is_free_is_a_warning(
     assert Memory(1, 2, 3, 4, 25, None).needed == 25
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_missing_memory_is_an_error_only_where_one_process_has_the_whole_batch(
+    devices: int, small: ComposeSmall, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, batch: object, batch_idx: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("src.models.classifier.Classifier.training_step", fail)
+    cfg = small(f"trainer.devices={devices}")
+    if devices == 1:
+        with pytest.raises(ConfigError, match=r"raises OutOfMemoryError: CUDA out of memory.*Lower data.batch_size\."):
+            check(cfg)
+        return
+    check(cfg)
+    assert "The check has the whole batch on one device" in caplog.text
+
+
 def test_nested_batches_are_described() -> None:
     batch = {"ids": torch.zeros(2, 3, dtype=torch.int64), "more": [torch.zeros(1), "text"]}
     assert describe_batch(batch) == "{ids: [2, 3] int64, more: [1] float32, str}"
