@@ -120,7 +120,7 @@ def _eval_overrides(name: str, others: Sequence[str]) -> list[str]:
 def _use_sources_of(run: RunDirectory, given: Sequence[str]) -> None:
     """Compose from the remote configs that the run has kept, unless the command line names the sources again."""
     if last_value(given, "hydra.searchpath") is None:
-        current_context().snapshot = snapshot_of(run.folder)
+        current_context().snapshot = snapshot_of(run.folder, given)
 
 
 def _merge_overrides(run: RunDirectory, given: Sequence[str], not_inherited: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from fulgurite.core.rank_logging import rank
 from fulgurite.sources.formats import SUFFIXES
 from fulgurite.sources.reader import Fetched, ReadOptions, SourceError, open_reader, split_options
 from fulgurite.sources.snapshot import FOLDER, INDEX, SAVED, Record, cache_folder, load_records, save_records
+from fulgurite.trust.run_directories import is_foreign
+from fulgurite.trust.sources import Sources
 
 SNAPSHOT_VARIABLE = "FULGURITE_SOURCES"  # of the environment: the `saved_snapshot` of the process that starts another
 T = TypeVar("T")
@@ -171,10 +173,20 @@ def save_snapshot(folder: Path) -> None:
         current_context().saved_snapshot = folder
 
 
-def snapshot_of(run: str | Path) -> Path | None:
-    """Return the folder with the sources of a run; None if it used none."""
-    folder = Path(run) / SAVED / FOLDER
-    return folder if (folder / INDEX).is_file() else None
+def snapshot_of(run: Path, overrides: Sequence[str] = ()) -> Path | None:
+    """Return the folder with the sources of a run; None if it used none, or is another user's.
+
+    Args:
+        run: The run directory.
+        overrides: The command line, which may trust the run directory.
+    """
+    folder = run / SAVED / FOLDER
+    if not (folder / INDEX).is_file():
+        return None
+    if is_foreign(run, Sources(overrides)):  # a copy may pretend to be from an address that is trusted
+        _warn(f"{folder}: is of another user. The sources are asked instead; to use it, pass trust=[{run}].")
+        return None
+    return folder
 
 
 @contextmanager

@@ -81,7 +81,8 @@ class ReadOptions:
         timeout: Seconds for one request as a whole.
         max_retry: Further requests after one that failed on the way.
         retry_delay: Seconds between two requests.
-        stop_on_failure: Whether a failure raises; False returns the copy of the last good fetch and logs a warning.
+        stop_on_failure: Whether a failing source of configs is final; False uses the copy of the last good fetch, with
+            a warning. A reader raises in both cases.
         max_bytes: Largest size of one value.
         poll_seconds: Seconds between two requests of `wait`; etcd and Consul report a change at once.
         tls: Whether etcd or Consul speaks https.

@@ -26,7 +26,7 @@ def is_foreign(folder: Path, sources: Sources) -> bool:
     """Return whether another user owns a run directory or the saved config in it, and the project does not trust it."""
     if not hasattr(os, "getuid") or sources.trusts(folder):
         return False
-    owned = [folder, folder / SAVED, *(folder / SAVED).glob("*.yaml")]
+    owned = [folder, folder / SAVED, *(folder / SAVED).rglob("*")]
     return any(path.stat().st_uid != os.getuid() for path in owned if path.exists())
 
 

@@ -25,6 +25,7 @@ FEW = tuple(f"+trainer.limit_{part}_batches=2" for part in ("train", "val", "tes
 TRANSPORTS = ("requests", "urllib3", "etcd3gw", "hvac", "fsspec", "tenacity", "http.client", "urllib.request", "netrc")
 
 
+@pytest.mark.slow
 def test_composing_without_remote_sources_imports_no_transport() -> None:
     script = f"""
 import sys

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 import fulgurite
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError, UserError
-from fulgurite.sources.answers import forget_answers, save_snapshot, used_sources
+from fulgurite.sources.answers import forget_answers, save_snapshot, snapshot_of, used_sources
 from fulgurite.sources.config_source import source_class
 from fulgurite.sources.reader import SourceError
 from tests.support.compose import compose_raw, findings
@@ -158,6 +158,20 @@ def test_a_run_composes_again_from_its_copies_without_the_server(tmp_path: Path)
     (folder / entry["folder"] / "model" / "big.yaml").write_text("_target_: os.system\n")
     with pytest.raises(SourceError, match=r"big\.yaml: is not the file that was fetched from consul://"):
         composed(server.url, "experiment=exp1", sources_of=tmp_path)
+
+
+def test_copies_in_a_run_directory_of_another_user_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ".hydra" / "sources"
+    with double("http", FILES) as server:
+        composed(server.url, "experiment=exp1")
+        save_snapshot(folder)
+        assert snapshot_of(tmp_path) == folder
+        monkeypatch.setattr("os.getuid", lambda: 12345)
+        assert snapshot_of(tmp_path) is None
+        assert snapshot_of(tmp_path, [f"trust=[{tmp_path}]"]) == folder
+    assert f"{folder}: is of another user." in capsys.readouterr().err
 
 
 def test_no_copy_of_a_file_with_a_secret_is_kept(tmp_path: Path) -> None:

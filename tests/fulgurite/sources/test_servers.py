@@ -163,6 +163,27 @@ def test_an_endless_value_is_cut_at_the_bound(scheme: str) -> None:
     assert sent[0] < 1 << 26
 
 
+def test_a_web_server_with_etags_sends_an_unchanged_value_once() -> None:
+    sent: list[str] = []
+
+    class Tagged(WebDouble):
+        def answer(self, handler: Any, body: bytes) -> None:
+            tag = f'"{self.files["a"].decode()}"'
+            is_known = handler.headers.get("If-None-Match") == tag
+            sent.append("" if is_known else tag)
+            reply(handler, b"" if is_known else self.files["a"], 304 if is_known else 200, ETag=tag)
+
+    with Tagged({"a": b"1"}) as server:
+        reader = open_reader(server.url, ReadOptions(poll_seconds=0.02))
+        found = reader.read("a")
+        assert found is not None
+        assert found.version == '"1"'
+        assert not reader.wait("a", found.version, 0.1)
+        later(lambda: server.put("a", b"2"))
+        assert reader.wait("a", found.version, 5.0)
+    assert [tag for tag in sent if tag] == ['"1"', '"2"']
+
+
 def test_a_wrong_token_of_consul_is_one_line_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with ConsulDouble({"a": b"1"}) as server:
         server.token = "right"
