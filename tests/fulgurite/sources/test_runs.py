@@ -22,7 +22,7 @@ EXPERIMENT = b"# @package _global_\ndefaults:\n  - override /model: big\ntrainer
 FILES = {"experiment/exp1.yaml": EXPERIMENT, "model/big.yaml": (CONFIGS / "model/mnist.yaml").read_bytes()}
 SMALL = ("experiment=exp1", "trainer.max_epochs=1", "extras.print_config=false", "data.num_workers=0")
 FEW = tuple(f"+trainer.limit_{part}_batches=2" for part in ("train", "val", "test"))
-TRANSPORTS = ("requests", "urllib3", "etcd3gw", "hvac", "fsspec", "tenacity", "http.client", "urllib.request", "netrc")
+TRANSPORTS = ("requests", "urllib3", "etcd3gw", "hvac", "fsspec", "http.client", "urllib.request", "netrc")
 
 
 @pytest.mark.slow
