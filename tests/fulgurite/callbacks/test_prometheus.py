@@ -19,7 +19,8 @@ from fulgurite.callbacks.prometheus import PrometheusMetrics, num_samples
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
 from fulgurite.live import LiveControl
-from tests.support.compose import compose_raw
+from fulgurite.validation import targets
+from tests.support.compose import compose_raw, findings
 from tests.support.live import run as run_live
 from tests.support.toy_task import BATCH, IMAGES, OrdinaryData, OrdinaryModel
 
@@ -238,6 +239,12 @@ def test_the_config_names_the_callback() -> None:
     node = compose_raw("callbacks=[default,prometheus]").callbacks.prometheus
     assert node._target_ == "fulgurite.callbacks.prometheus.PrometheusMetrics"
     assert node.labels.task_name == "train"
+
+
+def test_a_missing_library_names_its_extra_before_torch_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "is_installed", lambda package: package != "prometheus_client")
+    [line] = findings("callbacks=[default,prometheus]")
+    assert line.endswith('which is not installed; pip install -e ".[prometheus]"')
 
 
 def test_samples_are_the_length_of_the_first_tensor() -> None:

@@ -16,6 +16,7 @@ import pytest
 from fulgurite.callbacks import PrometheusMetrics
 from fulgurite.live import LiveControl
 from tests.fulgurite.callbacks.test_prometheus import STEPS, train
+from tests.support.cli import run_cli
 from tests.support.http_server import closed_port
 from tests.support.project import ROOT
 from tests.support.servers.real import answers, program, running
@@ -117,3 +118,16 @@ def bytes_of(url: str) -> bytes:
     content = answers(url)
     assert isinstance(content, bytes)
     return content
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_sweep_serve_one_after_the_other_on_the_same_port(tmp_path: Path) -> None:
+    port = closed_port()
+    words = ("-m", "seed=1,2", "callbacks=[default,prometheus]", f"callbacks.prometheus.port={port}")
+    few = tuple(f"+trainer.limit_{part}_batches=2" for part in ("train", "val", "test"))
+    done = run_cli("train", *words, *few, "trainer.max_epochs=1", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    logs = [file.read_text() for file in tmp_path.rglob("train.log")]
+    served = [line for text in logs for line in text.splitlines() if "metrics for Prometheus at" in line]
+    assert len(served) == 2
+    assert all(line.endswith(f"http://127.0.0.1:{port}/metrics") for line in served), served
