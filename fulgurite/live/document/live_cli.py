@@ -189,7 +189,12 @@ def _change(folder: Path, query: argparse.Namespace) -> None:
         found = {"run": str(folder), "result": answer["result"] if answer else "written", "document": document}
         print(json.dumps({**found, "step": answer["step"] if answer else None}))
     else:
-        print(f"{folder}: {result}")
+        print(f"{_shown(folder)}: {result}")
+
+
+def _shown(folder: Path) -> Path:
+    """Return a path below the working directory without it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None:
@@ -197,7 +202,7 @@ def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None
         print(json.dumps({"run": str(folder), **status}))
         return
     state = status.get("state") if is_locked(folder) else "not training"
-    print(f"{folder}: {state}, epoch {status.get('epoch')}, step {status.get('step')}")
+    print(f"{_shown(folder)}: {state}, epoch {status.get('epoch')}, step {status.get('step')}")
     for key, value in (status.get("document") or {}).items():
         print(f"  {key}: {value}" + (" (counter)" if key in COMMANDS else ""))
     if status.get("result") == "refused":

@@ -77,6 +77,16 @@ def test_values_are_set_kept_replaced_and_removed(folder: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["document"] == {}
 
 
+def test_a_run_below_the_working_directory_is_named_without_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parents[3])
+    assert live(folder, "set", "lr_scale=0.1", reply=answer(folder, "applied")) == 0
+    assert capsys.readouterr().out == "logs/train/runs/one: applied before step 7\n"
+    assert live(folder, "get") == 0
+    assert capsys.readouterr().out == "logs/train/runs/one: watching, epoch 0, step 7\n  lr_scale: 0.1\n"
+
+
 def test_commands_count_from_what_the_run_has_seen(folder: Path) -> None:
     for _ in range(2):
         assert live(folder, "stop", "--after", "epoch", "--wait", "0") == 0

@@ -93,9 +93,9 @@ def test_a_scaled_schedule_keeps_its_shape(name: str) -> None:
 
 
 def test_a_plateau_keeps_its_shape_down_to_its_smallest_rate() -> None:
-    def make(optimizer: Optimizer) -> Any:  # of 0.01: 0.001, 2e-4 twice, as the last decay is below eps
+    def make(optimizer: Optimizer) -> Any:  # of 0.01: 0.001, then the smallest; an unscaled eps refuses that
         return torch_schedulers.ReduceLROnPlateau(
-            optimizer, factor=0.1, patience=0, min_lr=[2e-4, 1e-4], eps=5e-5, threshold=0.0
+            optimizer, factor=0.1, patience=0, min_lr=[2e-4, 1e-4], eps=5e-4, threshold=0.0
         )
 
     plain = rates(make, {}, every=8)
