@@ -262,12 +262,13 @@ def split_options(address: str, options: ReadOptions) -> tuple[str, ReadOptions]
         try:
             changes[name] = _BOOLEANS[text.lower()] if kinds[name] is bool else kinds[name](text)
         except (KeyError, ValueError):
-            raise SourceError(place, f"is not a {kinds[name].__name__}", "Correct it") from None
+            raise SourceError(place, f"is not {_KINDS[kinds[name]]}", "Correct it") from None
         if changes[name] < 0 or changes[name] != changes[name]:
             raise SourceError(place, "is not a number from 0 on", "Correct it")
     return plain, replace(options, **changes)
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _BOOLEANS = {"true": True, "false": False}
 
 

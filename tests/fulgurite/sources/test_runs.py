@@ -120,7 +120,7 @@ def test_the_canary_is_nowhere_in_what_a_run_and_a_sweep_leave(tmp_path: Path, m
 def test_a_secret_or_a_source_that_is_missing_ends_a_run_with_one_line_and_code_2(tmp_path: Path) -> None:
     for override, message in (
         ("callbacks.early_stopping.monitor=${secret:file,/no/such}", "/no/such does not exist."),
-        ("hydra.searchpath=['http://127.0.0.1:1/conf#max_retry=x']", "max_retry=x: is not a int. Correct it."),
+        ("hydra.searchpath=['http://127.0.0.1:1/conf#max_retry=x']", "max_retry=x: is not a whole number. Correct it."),
     ):
         done = run_cli("train", "experiment=example", override, logs=tmp_path)
         assert done.returncode == 2, done.stderr
