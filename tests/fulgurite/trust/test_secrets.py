@@ -422,10 +422,10 @@ def leaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[
     of["resolver"] = f'{canary} "se\'cret" {canary}'
     names = {
         "TEXT_TOKEN": "text",
-        "SECRET": "resolver",
+        "SECRET": "resolver",  # pragma: allowlist secret
         "PLAIN": "plain",
         "COMPUTED_TOKEN": "computed",
-    }  # pragma: allowlist secret
+    }
     for name, route in {**names, "WHOLE_KEY": "whole"}.items():
         monkeypatch.setenv(f"LEAKY_{name}", of[route])
     text = f"# @package _global_\nmodel: {{password: {of['file']}}}\n"
