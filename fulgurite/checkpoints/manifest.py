@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import sha256_of
+from fulgurite.core.files import read_regular, sha256_of
 
 LAST = "last.ckpt"  # the file with a previous generation
 _digests: dict[tuple[Path, int, int, int], str] = {}  # by path, size, mtime and inode
@@ -37,9 +37,9 @@ def verify(path: Path) -> str:
     if not manifest.is_file() or not path.is_file():
         return ""
     try:
-        content = json.loads(manifest.read_text())
+        content = json.loads(read_regular(manifest))
         sha256, size = str(content["sha256"]), int(content["size"])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return f"its manifest {manifest.name} is unreadable"
     if (found := path.stat().st_size) != size:
         return f"it has {found} bytes, not {size} as in {manifest.name}"
@@ -111,20 +111,20 @@ def _verify_zip(path: Path) -> str:
 def manifest_step(path: Path, *, unknown: float = 0) -> float:
     """Return the step in a checkpoint's manifest."""
     with suppress(ValueError, OSError, AttributeError, TypeError):
-        return int(json.loads(manifest_of(path).read_text()).get("step") or 0)
+        return int(json.loads(read_regular(manifest_of(path))).get("step") or 0)
     return unknown
 
 
 def manifest_epoch(path: Path) -> int | None:
     """Return the epoch, from 0, in a checkpoint's manifest; None if unknown."""
     with suppress(ValueError, OSError, KeyError, TypeError):
-        return int(json.loads(manifest_of(path).read_text())["epoch"])
+        return int(json.loads(read_regular(manifest_of(path)))["epoch"])
     return None
 
 
 def logged_before(path: Path) -> tuple[int, int] | None:
     """Return the rows of metrics.csv and the step of the loggers' next values at a save; None if unknown."""
     with suppress(ValueError, OSError, KeyError, TypeError):
-        logged = json.loads(manifest_of(path).read_text())["logged"]
+        logged = json.loads(read_regular(manifest_of(path)))["logged"]
         return int(logged["rows"]), int(logged["step"])
     return None

@@ -57,11 +57,13 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
 
 
 def check_config_file(path: Path) -> None:
-    """Refuse a YAML file that is too large, is not UTF-8, or expands too far through aliases.
+    """Refuse a YAML file that is too large or a pipe, is not UTF-8, or expands too far through aliases.
 
     OmegaConf reports a file that is missing or invalid YAML.
     """
     if not path.is_file():
+        if path.is_fifo() or path.is_char_device() or path.is_block_device():
+            raise UserError(f"{path}: is no regular file. Replace it by a YAML file.")
         return
     check_size(path.stat().st_size, str(path))
     text = text_of(path.read_bytes(), str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 
 from fulgurite.core.errors import UserError
 
+MAX_TEXT = 1 << 26  # bytes of a file that is read as a whole, and of one that is read line by line
+MAX_LINES = 1 << 30
 BLOCK = 1 << 20  # bytes read or written at a time
 LOCK_TIMEOUT = 600.0  # seconds; another process may download or prepare the same data
 
@@ -55,6 +58,36 @@ def remove_leftovers(folder: Path, names: str) -> None:
     """
     for temporary in folder.glob(f".{names}.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: str | Path, max_bytes: int = MAX_TEXT) -> BinaryIO:
+    """Open a file that anybody may have put there: a pipe would block its reader, a device may have no end.
+
+    Raises:
+        OSError: The file is no regular one, is larger than `max_bytes`, or cannot be opened.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - a Path costs more than the read
+    if wrong := why_unreadable(os.fstat(file.fileno()), max_bytes):
+        file.close()
+        raise OSError(wrong)
+    return file
+
+
+def read_regular(path: str | Path, max_bytes: int = MAX_TEXT) -> bytes:
+    """Return the content of a file, under the conditions of `open_regular`."""
+    with open_regular(path, max_bytes) as file:
+        return file.read()
+
+
+def why_unreadable(found: os.stat_result, max_bytes: int) -> str:
+    """Return why a file of another origin is not read; empty if it is."""
+    if not stat.S_ISREG(found.st_mode):
+        return "is no regular file"
+    return f"has {found.st_size} bytes, more than {max_bytes}" if found.st_size > max_bytes else ""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer; not on Windows
 
 
 def sync_folder(folder: Path) -> None:

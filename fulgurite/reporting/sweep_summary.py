@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -17,13 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.config.metric_names import as_names, is_minimized
 from fulgurite.config.tracing.settings import read_yaml
+from fulgurite.core.files import open_regular
 from fulgurite.core.formatting import format_number, format_spread
 from fulgurite.reporting.statistics import Spread, spread
 from fulgurite.reporting.terminal_table import show_sweep
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory, key_and_value
+from fulgurite.runs.run_files import warn_unreadable
 
 SUMMARY = "summary.csv"
+MAX_YAML = 1 << 22  # bytes of a config that Hydra saved; parsing takes seconds
 REPEAT_KEYS = ("seed", "data.fold")  # keys that repeat an experiment
 
 
@@ -129,7 +133,7 @@ def leading_metrics(folder: Path, runs: Sequence[RunDirectory], logged: Sequence
     Those of `optimized_metric`, else the best of the monitored metric, the monitored metric, or the first of the
     validation, as far as a job has logged it.
     """
-    config, sweep = read_yaml(runs[0].folder / CONFIG) if runs else {}, read_yaml(folder / "multirun.yaml")
+    config, sweep = _saved(runs[0].folder / CONFIG) if runs else {}, _saved(folder / "multirun.yaml")
     optimised = [name for name in as_names(config.get("optimized_metric")) if name in logged]
     if optimised:
         direction = as_names(((sweep.get("hydra") or {}).get("sweeper") or {}).get("direction"))
@@ -142,6 +146,18 @@ def leading_metrics(folder: Path, runs: Sequence[RunDirectory], logged: Sequence
     of_validation = [name for name in logged if name.startswith("val/")]
     found = next((name for name in of_validation if name.endswith("_best")), next(iter(of_validation), None))
     return ([found], direction_of(found)) if found else ([], "max")
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """Return the content of a file that Hydra saved; empty, with a warning for an odd file, if it is not readable."""
+    try:
+        open_regular(path, MAX_YAML).close()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        warn_unreadable(path, error)
+        return {}
+    return read_yaml(path)
 
 
 def direction_of(metric: str) -> str:

@@ -29,6 +29,7 @@ from fulgurite.config.override_text import (
 )
 from fulgurite.config.schema import move_override
 from fulgurite.config.tags import replace_tags
+from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.redact import MASK
@@ -160,4 +161,5 @@ def _overrides_of(run: RunDirectory) -> list[str]:
 
 def _read_yaml(path: Path) -> Any:
     """Return the content of one of Hydra's files; interpolations in it refer to another config."""
+    check_config_file(path)
     return OmegaConf.to_container(OmegaConf.load(path), resolve=False)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.files import MAX_LINES, why_unreadable
 from fulgurite.core.rank_logging import rank
-from fulgurite.runs.layout import LOCK_FILE
+from fulgurite.runs.layout import LOCK_FILE, METRICS
 
 
 @contextmanager
@@ -40,10 +41,16 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run directory in which a file is a link to one elsewhere, which a resumed run would write to."""
+    """Refuse a run directory with a link to a file elsewhere, a pipe or a device: a resumed run would write to it."""
     for path in folder.iterdir():
         if path.is_symlink() and not path.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: is a link to {path.resolve()}, outside of the run directory. Remove it.")
+        if path.is_socket() or path.is_dir():
+            continue
+        limit = MAX_LINES if path.name == METRICS else sys.maxsize  # a resume reads it
+        with suppress(FileNotFoundError):  # a process that writes to the folder may replace it
+            if wrong := why_unreadable(path.stat(), limit):
+                raise UserError(f"{path}: {wrong}. Remove it.")
 
 
 def is_locked(folder: Path) -> bool:

@@ -6,6 +6,7 @@ Each file is read at first use and nothing heavy is imported: ten thousand run d
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -19,11 +20,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.errors import EXIT_DIVERGED, EXIT_USER, UserError
-from fulgurite.core.files import write_atomic
+from fulgurite.core.files import MAX_LINES, open_regular, write_atomic
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.run_files import read_object, read_overrides, read_record
+from fulgurite.runs.run_files import read_object, read_overrides, read_record, warn_unreadable
 
 # Folders of a run or a project that hold no runs.
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
@@ -60,7 +61,7 @@ class RunDirectory:
     @classmethod
     def newest_first(cls, runs: Path) -> Iterator[RunDirectory]:
         """Yield the runs in a folder of runs, the most recently written first."""
-        records = [path for path in runs.glob(f"*/{RECORD}") if path.is_file()]
+        records = [path for path in runs.glob(f"*/{RECORD}") if path.exists()]
         for path in sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             if (run := cls.of(path.parent)) is not None:
                 yield run
@@ -161,12 +162,16 @@ class RunDirectory:
         A metric that was not logged at a step is not in its row.
         """
         try:
-            file = (self.folder / METRICS).open(newline="", encoding="utf-8", errors="replace")
+            opened = open_regular(self.folder / METRICS, MAX_LINES)
         except FileNotFoundError:
             return
-        with file, suppress(csv.Error):  # a field that is larger than any number
+        except OSError as error:
+            warn_unreadable(self.folder / METRICS, error)
+            return
+        text = io.TextIOWrapper(opened, "utf-8", "replace", newline="")
+        with text as file, suppress(csv.Error):  # a field that is larger than any number
             for row in csv.DictReader(line.replace("\0", "") for line in file):
-                found = {name: as_number(text) for name in names or row if isinstance(text := row.get(name), str)}
+                found = {name: as_number(cell) for name in names or row if isinstance(cell := row.get(name), str)}
                 yield {name: number for name, number in found.items() if number is not None}
 
     def curves(self, names: Sequence[str], max_points: int = 200) -> dict[str, list[tuple[float, float]]]:
@@ -184,7 +189,7 @@ def find_runs(root: str | Path) -> Iterator[str]:
     pending = [str(root)]
     while pending:
         folder = pending.pop()
-        if os.path.isfile(f"{folder}/{RECORD}"):  # noqa: PTH113 - a Path costs more than the check
+        if os.path.exists(f"{folder}/{RECORD}"):  # noqa: PTH110 - a Path costs more than the check
             yield folder
             continue
         try:

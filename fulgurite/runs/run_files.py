@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from functools import cache
 from typing import Any
+
+from fulgurite.core.files import read_regular
 
 # The fields of run.json that readers use, and their types where they are not null.
 FIELDS: dict[str, type] = {
@@ -22,13 +26,13 @@ def read_object(path: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
+        OSError: The file is missing, or not one that `read_regular` reads.
         ValueError: The file holds something else.
     """
-    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the read
-        try:
-            content = json.loads(file.read())
-        except RecursionError:
-            raise ValueError("is nested too deeply") from None
+    try:
+        content = json.loads(read_regular(path))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content
@@ -53,11 +57,13 @@ def read_record(path: str) -> dict[str, Any]:
 
 
 def read_overrides(path: str) -> list[str]:
-    """Return the overrides in a file that Hydra wrote; none if it cannot be read."""
+    """Return the overrides in a file that Hydra wrote; none, or one warning for an odd file, if it cannot be read."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            text = file.read()
-    except (OSError, UnicodeDecodeError):
+        text = read_regular(path).decode()
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return []
+    except OSError as error:
+        warn_unreadable(path, error)
         return []
     if _PLAIN_OVERRIDES.match(text):
         return [line[2:] for line in text.splitlines()]
@@ -69,3 +75,13 @@ def read_overrides(path: str) -> list[str]:
         return []
     # other values may be aliases that text would expand without end
     return [override for override in overrides if isinstance(override, str)] if isinstance(overrides, list) else []
+
+
+@cache
+def _warn(line: str) -> None:
+    sys.stderr.write(line)
+
+
+def warn_unreadable(path: object, error: OSError) -> None:
+    """Name a file that is skipped, once."""
+    _warn(f"warning: {path}: skipped, the file is not readable ({error.strerror or error})\n")

@@ -32,8 +32,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError
+from fulgurite.core.files import MAX_LINES, open_regular
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import hide_secrets, mask_override
+from fulgurite.runs.run_files import warn_unreadable
 
 LEDGER = "sweep.jsonl"
 GRID, SEARCH = "plan", "search"  # the event by which each kind of sweep begins
@@ -84,12 +86,16 @@ def ledger_state(folder: Path) -> LedgerState:
     """Return the state of a ledger; only the lines since the last call are read."""
     path = folder / LEDGER
     state = _states.setdefault(path, LedgerState())
-    size = path.stat().st_size if path.is_file() else 0
-    if size < state.num_bytes:  # the ledger was replaced
+    try:
+        opened = open_regular(path, MAX_LINES)
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            warn_unreadable(path, error)
         state = _states[path] = LedgerState()
-    if size == state.num_bytes:
         return state
-    with path.open("rb") as file:
+    with opened as file:
+        if os.fstat(file.fileno()).st_size < state.num_bytes:  # the ledger was replaced
+            state = _states[path] = LedgerState()
         file.seek(state.num_bytes)
         for line in file:
             if not line.endswith(b"\n"):  # a line that is being written, or was interrupted

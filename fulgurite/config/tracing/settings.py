@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
+from fulgurite.core.files import read_regular
 from fulgurite.core.project import project_root
 
 COMMAND_LINE = "command line: "
@@ -87,8 +88,8 @@ def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the dictionary in a YAML file; empty for a file that holds none or cannot be read."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER)  # noqa: S506 - a safe one
-    except (OSError, ValueError, yaml.YAMLError):
+        content = yaml.load(read_regular(file).decode(), YAML_LOADER)  # noqa: S506 - a safe one
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 

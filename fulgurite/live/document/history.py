@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fulgurite.core.errors import UserError
-from fulgurite.core.files import write_atomic
+from fulgurite.core.files import MAX_LINES, read_regular, write_atomic
 from fulgurite.core.redact import without_secrets
 from fulgurite.live.document.keys import COMMANDS, Document
 from fulgurite.runs.layout import LIVE_HISTORY, LIVE_STATUS
@@ -80,7 +80,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
     path = folder / LIVE_STATUS
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_regular(path).decode())
     except FileNotFoundError:
         raise UserError(
             f"--run={folder}: this run has no {LIVE_STATUS}, so takes no edits. Start it with callbacks=[default,live]."
@@ -119,7 +119,7 @@ def read_entries(path: Path, *, named: str = "") -> list[dict[str, Any]]:
         UserError: The file is missing or is not a history.
     """
     try:
-        lines = path.read_bytes().decode().split("\n")[:-1]
+        lines = read_regular(path, MAX_LINES).decode().split("\n")[:-1]
     except FileNotFoundError:
         if not named:
             return []

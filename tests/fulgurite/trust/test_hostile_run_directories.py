@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import UserError
+from fulgurite.reporting import runs_cli
+from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.resume.plan import resume_in_place
+from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.runs.layout import LOCK_FILE
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.run_directory import RunDirectory
 from fulgurite.runs.sweep_ledger import GRID, LEDGER, append_event
 from fulgurite.sweeps.jobs import NEW, Job
-from fulgurite.sweeps.resume import job_folder, restore_job_states
+from fulgurite.sweeps.resume import find_sweep, job_folder, restore_job_states
 
 
 @pytest.fixture
@@ -94,3 +101,99 @@ def test_a_job_whose_own_run_is_elsewhere_is_found(tmp_path: Path) -> None:
     assert job_folder(tmp_path / "sweep", str(tmp_path / "elsewhere"), 3) == tmp_path / "elsewhere"
     with pytest.raises(UserError, match="outside of the sweep"):
         job_folder(tmp_path / "sweep", str(tmp_path / "elsewhere"), 4)
+
+
+KINDS = ("pipe", "device", "large")
+CONFIG, OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
+
+
+def make_odd(kind: str, path: Path) -> None:
+    """Put a pipe, a device or a file of a terabyte in place of a file."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """End a test that waits at a pipe or reads without end; each one takes milliseconds."""
+
+    def end(*_: object) -> None:
+        pytest.fail("read without end")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Make a sweep of two jobs."""
+    for number in "01":
+        folder = tmp_path / "sweep" / number
+        (folder / ".hydra").mkdir(parents=True)
+        record = {"status": "killed" if number == "0" else "done", "start": "2026-01-01T00:00:00+00:00"}
+        texts = {"run.json": json.dumps(record), "results.json": '{"metrics": {"val/acc": 0.5}}'}
+        texts |= {"metrics.csv": "step,val/acc\n1,0.5\n", CONFIG: "monitor: val/acc\n", OVERRIDES: f"- seed={number}\n"}
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+    return tmp_path / "sweep"
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["run.json", "results.json", "metrics.csv", OVERRIDES, CONFIG])
+def test_a_table_and_a_report_skip_what_is_no_file_of_a_run(
+    name: str, kind: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_odd(kind, sweep / "0" / name)
+    assert runs_cli.main([str(sweep)]) == 0
+    runs = analyse_sweep(sweep).runs
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == len(runs) + 1 == (2 if name == "run.json" else 3)
+    curves = [bool(run.curves(["val/acc"])) for run in runs]
+    assert curves.count(True) == (1 if name in {"run.json", "metrics.csv"} else 2)
+    said = [line for line in (shown.err + capsys.readouterr().err).splitlines() if line.startswith("warning")]
+    assert said
+    assert all(f"{sweep}/0" in line and name in line for line in said)
+    assert all("not readable (is no regular file)" in line or "bytes, more than" in line for line in said)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("train.log", "pipe"),  # nothing reads it, so it may have any size
+        *product(["metrics.csv", CONFIG, OVERRIDES, ".hydra/hydra.yaml"], KINDS),
+    ],
+)
+def test_a_resume_refuses_what_is_no_file_of_a_run(name: str, kind: str, run: Path) -> None:
+    (run / OVERRIDES).write_text("[]\n")
+    (run / ".hydra/hydra.yaml").write_text("hydra: {overrides: {hydra: []}}\n")
+    make_odd(kind, run / name)
+
+    def resume() -> None:
+        expand_shorthands([f"resume={run}"], "train")
+        resume_in_place(OmegaConf.create({}), OmegaConf.create({}), RunDirectory.of(run), is_named=True)
+
+    with pytest.raises(UserError) as caught:
+        resume()
+    assert re.match(rf"(resume=)?{run}", str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ledger_that_is_no_file_is_none(kind: str, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_odd(kind, sweep / LEDGER)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}, "overrides": {"hydra": []}}})
+    with pytest.raises(UserError, match=rf"^sweep\.resume={sweep}: contains no {LEDGER} of a grid"):
+        find_sweep(str(sweep), config)
+    assert f"warning: {sweep}/{LEDGER}: skipped, the file is not readable (" in capsys.readouterr().err
