@@ -146,13 +146,13 @@ def pattern_as_written(value: str) -> str:
     White space may be where a terminal or YAML breaks the line.
     """
     space = r"(?:[\s\\+]|(?<=\\)[nrt]|%20|%0[9AD])+"
-    pieces = re.findall(r"\s+|\\+|.", value, re.DOTALL)
+    pieces = re.findall(r"\s+|\\+|'+|\"+|.", value, re.DOTALL)
     return "".join(space if piece.isspace() else _character(piece[0], len(piece)) for piece in pieces)
 
 
 @cache
 def _character(one: str, count: int) -> str:
-    """Return the pattern of a character and of its escapes; a count is that of backslashes."""
+    """Return the pattern of a character and of its escapes; a count is that of backslashes or quotes."""
     if one == "\\":
         return rf"(?:\\{{{count},{16 * count}}}|(?i:(?:%5c|\\{{0,16}}(?:x5c|u005c|&#92;)){{{count}}}))"
     if one.isascii() and (one.isalnum() or one in "_-"):
@@ -163,8 +163,10 @@ def _character(one: str, count: int) -> str:
         _AFTER + _SLASHES.join(f"u{units[start : start + 4]}" for start in range(0, len(units), 4)),
         _AFTER + _SLASHES.join(f"x{byte:02x}" for byte in utf8),
         "".join(f"%{byte:02x}" for byte in utf8),
-        rf"{_AFTER}U{code:08x}|&#{code};|&#x{code:x};|{re.escape(html.escape(one))}",
+        rf"{_AFTER}U{code:08x}|&#{code};|&#x{code:x};",
+        *([re.escape(entity)] if (entity := html.escape(one)) != one else []),  # the same form twice: exponential time
         *([f"{_AFTER}x{code:02x}"] if code < 256 else []),
     ]
-    doubled = {"'": r"|'(?:'|\"'\"'|\\+'')", '"': '|""'}.get(one, "")  # of YAML and shells, and of CSV
-    return rf"(?:\\{{0,16}}(?:(?i:{'|'.join(escapes)}){doubled}|{re.escape(one)})(?:\\\n\s*)?)"
+    of_shells = r"|'(?:\"'\"'|\\+'')" if one == "'" else ""
+    times = f"{{{count},{2 * count}}}" if one in "'\"" else ""  # YAML and CSV write a quote twice
+    return rf"(?:\\{{0,16}}(?:(?i:{'|'.join(escapes)}){of_shells}|{re.escape(one)})(?:\\\n\s*)?){times}"

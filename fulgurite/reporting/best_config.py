@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fulgurite.core.errors import printable
 from fulgurite.core.project import project_root
 from fulgurite.core.redact import MASK, is_secret_key
 from fulgurite.reporting.sweep_summary import REPEAT_KEYS
@@ -37,8 +38,9 @@ def experiment_text(overrides: Sequence[str], header: Sequence[str]) -> str:
     content: dict[str, Any] = {"defaults": [*bases, "_self_", *defaults]} if bases or defaults else {}
     if bases or values or defaults:
         content |= values
-    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else ""
-    return "\n".join(["# @package _global_", *(f"# {line}" for line in header), body])
+    plain = all(printable(override) == override for override in overrides)
+    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=plain) if content else ""
+    return "\n".join(["# @package _global_", *(f"# {printable(line)}" for line in header), body])
 
 
 def _set_nested(values: dict[str, Any], path: Sequence[str], value: Any) -> None:

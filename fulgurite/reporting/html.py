@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from fulgurite.core.errors import printable
 from fulgurite.core.formatting import SPREAD, format_duration_short, format_number, format_spread
 from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
 from fulgurite.reporting.sweep_summary import shown_jobs, shown_value
@@ -166,7 +167,7 @@ def _seed(summary: Summary) -> list[str]:
 
 
 def _texts(*texts: str) -> list[Cell]:
-    return [(text, text) for text in texts]
+    return [(text, text) for text in map(printable, texts)]
 
 
 def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], best: int | None = None) -> str:

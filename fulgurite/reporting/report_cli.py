@@ -26,7 +26,9 @@ from fulgurite.core.cli_parser import CommandParser, one_of
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import SPREAD, format_duration_short, format_spread
+from fulgurite.core.redact import mask_override
 from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sweep, has_folds
+from fulgurite.runs.run_files import warn
 
 PAGE, BEST = "report.html", "best.yaml"
 
@@ -102,17 +104,23 @@ def best_text(summary: Summary, group: Group) -> str:
         f"  expect    {summary.metric} {shown_spread(group, summary.metric)}",
         f"  time      {format_duration_short(mean(seconds)) if seconds else 'unknown'} on {host}",
     ]
-    return experiment_text(group.runs[0].shown_overrides, header)
+    return experiment_text([*map(mask_override, group.runs[0].overrides)], header)
 
 
 def write_report(summary: Summary) -> list[Path]:
     """Write `report.html` and `best.yaml` into the sweep's folder, return their paths."""
+    from hydra.errors import HydraException
+
     from fulgurite.reporting.html import render_page
     from fulgurite.reporting.plots import draw_all
 
     texts = {PAGE: render_page(summary, headline(summary), draw_all(summary))}
     if summary.best is not None:
-        texts[BEST] = best_text(summary, summary.best)
+        try:
+            texts[BEST] = best_text(summary, summary.best)
+        except HydraException:
+            of = summary.best.runs[0].folder
+            warn(f"{summary.folder / BEST}: not written, Hydra cannot read the overrides of {of}")
     try:
         for name, text in texts.items():
             write_atomic(summary.folder / name, text)

@@ -18,7 +18,7 @@ from typing import Any
 
 from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.cli_parser import CommandParser, list_of, one_of
-from fulgurite.core.errors import FulguriteError, UserError, did_you_mean
+from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, shared_overrides, write
 from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, read_runs
@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if query.format == "table" and (shared := shared_overrides(shown)):
-        sys.stderr.write(f"overrides of every row: {' '.join(shared)}\n")
+        sys.stderr.write(f"overrides of every row: {printable(' '.join(shared))}\n")
     proofs = f", without {len(found) - len(all_runs)} of prove-resume" if len(found) > len(all_runs) else ""
     sys.stderr.write(
         f"{len(shown)} of {len(rows)} {query.show} shown, {len(all_runs)} runs below {query.folder}{proofs}\n"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fulgurite.compat.hydra import BasicSweeper
 from fulgurite.config.metric_names import as_names, is_minimized
 from fulgurite.config.tracing.settings import read_yaml
+from fulgurite.core.errors import printable
 from fulgurite.core.files import open_regular
 from fulgurite.core.formatting import format_number, format_spread
 from fulgurite.reporting.statistics import Spread, spread
@@ -77,7 +78,7 @@ def _rows_of(jobs: Sequence[RunDirectory]) -> list[Row]:
 
 def describe_stop(folder: Path, config: DictConfig | None, signal_name: str) -> str:
     """Return a line on a sweep that a signal stopped: jobs done, stopped, not started."""
-    jobs = [(job.folder.name, job.record["status"]) for job in _jobs(folder)]
+    jobs = [(printable(job.folder.name), printable(str(job.record["status"]))) for job in _jobs(folder)]
     done = sum(status == "done" for _, status in jobs)
     parts = [f"{done} job{'s' * (done != 1)} done"]
     parts += [f"job {name} {status}" for name, status in jobs if status != "done"]
@@ -118,7 +119,7 @@ def conclude_sweep(folder: Path) -> None:
     others = next((of for split in splits if (of := [name for name in names if name.startswith(split)])), names)
     shown = list(dict.fromkeys([*leading, *others]))
     unfinished = [
-        f"job {job.folder.name} {job.status}: {job.reason or 'no reason is recorded'}"
+        printable(f"job {job.folder.name} {job.status}: {job.reason or 'no reason is recorded'}")
         for job in jobs
         if job.status != "done"
     ]

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from fulgurite.config.metric_names import is_minimized, is_of_validation
-from fulgurite.core.errors import UserError, did_you_mean
+from fulgurite.core.errors import UserError, did_you_mean, printable
 from fulgurite.core.formatting import format_duration_short, format_number, markdown_lines
+from fulgurite.core.redact import mask_override
 from fulgurite.runs.run_directory import RunDirectory
 
 FORMATS = ("table", "json", "csv", "markdown")
@@ -55,7 +56,7 @@ def rows_of_runs(runs: Sequence[RunDirectory], metrics: Sequence[str], below: st
             "start": run.record.get("start"),
             "seconds": run.seconds,
             "tags": run.record.get("tags") or [],
-            "overrides": list(run.shown_overrides),
+            "overrides": [mask_override(override) for override in run.overrides],  # as given, for JSON
             **{name: run.metrics.get(name) for name in metrics},
             "reason": run.reason,
         }
@@ -109,7 +110,8 @@ def _finite(value: Any) -> Any:
 
 
 def _joined(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+    value = " ".join(map(str, value)) if isinstance(value, list) else value
+    return printable(value) if isinstance(value, str) else value
 
 
 def _write_table(rows: Sequence[Row], out: TextIO) -> None:
@@ -161,7 +163,7 @@ def _shown(name: str, value: Any) -> str:
     if value in (None, []):
         return "-"
     if name == "start":
-        return str(value)[:16].replace("T", " ")
+        return printable(str(value)[:16].replace("T", " "))
     if name == "seconds":
         return format_duration_short(value)
     if isinstance(value, float):

@@ -11,7 +11,7 @@ from fulgurite.checkpoints.manifest import manifest_epoch, newest_intact, verify
 from fulgurite.config.override_text import AUTO, is_hydra_overridden, set_config_value
 from fulgurite.config.schema import move_keys
 from fulgurite.config.yaml_limits import check_config_file
-from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.errors import ConfigError, UserError, printable
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import torchrun_restart
 from fulgurite.live.document.history import live_value
@@ -102,7 +102,7 @@ def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | No
         set_config_value(config, "ckpt_path", _find_checkpoint(run.folder, is_named=is_named))
     _require_epochs(config, run.folder)
     if rank() == 0:
-        sys.stderr.writelines(f"resume: {line}\n" for line in diff.takes_effect)
+        sys.stderr.writelines(f"resume: {printable(line)}\n" for line in diff.takes_effect)
 
 
 def _require_epochs(config: DictConfig, run: Path) -> None:

@@ -9,22 +9,21 @@ import csv
 import io
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.core.errors import EXIT_DIVERGED, EXIT_USER, UserError
+from fulgurite.core.errors import EXIT_DIVERGED, EXIT_USER, UserError, printable
 from fulgurite.core.files import MAX_LINES, open_regular, write_atomic
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.layout import CONTINUE, METRICS, OVERRIDES, RECORD, RESULTS
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.run_files import read_object, read_overrides, read_record, warn_unreadable
+from fulgurite.runs.run_files import read_object, read_overrides, read_record, warn, warn_unreadable
 
 # Folders of a run or a project that hold no runs.
 WITHOUT_RUNS = frozenset({".hydra", "checkpoints", ".git", ".venv", "__pycache__"})
@@ -54,7 +53,7 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            _warn_unreadable(str(folder), f"{RECORD} is not readable ({error})")
+            warn(f"{folder}: {RECORD} is not readable ({error})")
             return None
         return run
 
@@ -98,15 +97,15 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            sys.stderr.write(f"warning: {self.folder}: {RESULTS} is not readable ({error})\n")
+            warn(f"{self.folder}: {RESULTS} is not readable ({error})")
             return {}
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The final metrics in `results.json`: name to number."""
+        """The final metrics in `results.json`: name, with escapes for control characters, to number."""
         metrics = self.results.get("metrics")
         numbers = metrics.items() if isinstance(metrics, dict) else ()
-        return {name: value for name, value in numbers if isinstance(value, (int, float))}
+        return {printable(name): value for name, value in numbers if isinstance(value, (int, float))}
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
@@ -115,8 +114,8 @@ class RunDirectory:
 
     @cached_property
     def shown_overrides(self) -> tuple[str, ...]:
-        """The overrides with `***` for secrets."""
-        return tuple(map(mask_override, self.overrides))
+        """The overrides with `***` for secrets, and escapes for control characters."""
+        return tuple(printable(mask_override(override)) for override in self.overrides)
 
     @cached_property
     def values(self) -> dict[str, str]:
@@ -126,7 +125,7 @@ class RunDirectory:
     @property
     def status(self) -> str:
         """The recorded status; `killed` for a run that is recorded as running, but not locked by a process."""
-        status = str(self.record.get("status"))
+        status = printable(str(self.record.get("status")))
         return "killed" if status == "running" and not is_locked(self.folder) else status
 
     @property
@@ -134,7 +133,7 @@ class RunDirectory:
         """Why the run is not done, in one line; empty when it is done or still running."""
         if self.status == "killed" and not self.record.get("reason"):
             return "killed without recording a reason, or the machine stopped"
-        return str(self.record.get("reason") or "")
+        return printable(str(self.record.get("reason") or ""))
 
     @property
     def seconds(self) -> float | None:
@@ -196,7 +195,7 @@ def find_runs(root: str | Path) -> Iterator[str]:
             with os.scandir(folder) as entries:
                 below = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in WITHOUT_RUNS]
         except OSError as error:
-            sys.stderr.write(f"warning: {folder}: skipped, the folder is not readable ({error.strerror})\n")
+            warn(f"{folder}: skipped, the folder is not readable ({error.strerror})")
             continue
         pending += below
 
@@ -209,7 +208,7 @@ def read_runs(folders: Iterable[str | Path]) -> list[RunDirectory]:
         try:
             _ = run.record
         except (OSError, ValueError) as error:
-            sys.stderr.write(f"warning: {folder}: skipped, {RECORD} is not readable ({error})\n")
+            warn(f"{folder}: skipped, {RECORD} is not readable ({error})")
             continue
         runs.append(run)
     return runs
@@ -270,8 +269,3 @@ def _thinned(pairs: list[tuple[float, float]], max_points: int) -> list[tuple[fl
         return pairs
     stride = -(-len(pairs) // (max_points - 1))
     return [*pairs[::stride], pairs[-1]]
-
-
-@cache
-def _warn_unreadable(folder: str, what: str) -> None:
-    sys.stderr.write(f"warning: {folder}: {what}\n")

@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from typing import Any
 
+from fulgurite.core.errors import printable
 from fulgurite.core.files import read_regular
 
 # The fields of run.json that readers use, and their types where they are not null.
@@ -78,10 +79,11 @@ def read_overrides(path: str) -> list[str]:
 
 
 @cache
-def _warn(line: str) -> None:
-    sys.stderr.write(line)
+def warn(line: str) -> None:
+    """Print a warning, once."""
+    sys.stderr.write(f"warning: {printable(line)}\n")
 
 
 def warn_unreadable(path: object, error: OSError) -> None:
     """Name a file that is skipped, once."""
-    _warn(f"warning: {path}: skipped, the file is not readable ({error.strerror or error})\n")
+    warn(f"{path}: skipped, the file is not readable ({error.strerror or error})")

@@ -14,8 +14,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import UserError
-from fulgurite.reporting import runs_cli
+from fulgurite.reporting import report_cli, runs_cli
 from fulgurite.reporting.sweep_analysis import analyse_sweep
+from fulgurite.reporting.sweep_summary import conclude_sweep
+from fulgurite.reporting.tables import FORMATS
 from fulgurite.resume.plan import resume_in_place
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.runs.layout import LOCK_FILE
@@ -197,3 +199,38 @@ def test_a_ledger_that_is_no_file_is_none(kind: str, sweep: Path, capsys: pytest
     with pytest.raises(UserError, match=rf"^sweep\.resume={sweep}: contains no {LEDGER} of a grid"):
         find_sweep(str(sweep), config)
     assert f"warning: {sweep}/{LEDGER}: skipped, the file is not readable (" in capsys.readouterr().err
+
+
+STEER = "\x1b]0;evil\x07\x9b2J\r\n\u202ehost"
+
+
+def test_no_text_of_a_run_steers_a_terminal_or_divides_a_line(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_text = dict.fromkeys(("status", "task_name", "start", "host"), STEER) | {"tags": [STEER], "reason": STEER}
+    for number, name in enumerate((f"2{STEER}", f"3{STEER}")):
+        (sweep / str(number)).rename(sweep / name)
+        record = {**of_text, "status": "done"} if number else of_text
+        (sweep / name / "run.json").write_text(json.dumps({**record, "sweep": {"dir": "x", "job": number}}))
+        (sweep / name / "results.json").write_text(json.dumps({"metrics": {f"val/{STEER}": number, "val/acc": 1.0}}))
+        (sweep / name / OVERRIDES).write_text(json.dumps([f"+model.note='{number}{STEER}'", f"+x='{STEER}'"]))
+        (sweep / name / ".hydra/config.yaml").write_text(json.dumps({"monitor": f"val/{STEER}"}))
+    (sweep / f"4{STEER}").mkdir()
+    (sweep / f"4{STEER}/run.json").write_text("{")
+    monkeypatch.setattr("fulgurite.reporting.plots.draw_all", lambda _: {})
+    for file_format in FORMATS:
+        for show in ("runs", "sweeps"):
+            assert runs_cli.main([str(sweep), "--format", file_format, "--show", show]) == 0
+    assert runs_cli.main([str(sweep), "--sort", "none"]) == 2
+    assert report_cli.main([str(sweep)]) == 0
+    (sweep / f"3{STEER}" / OVERRIDES).write_text(json.dumps([f"+{STEER}={STEER}"]))
+    (sweep / f"2{STEER}" / OVERRIDES).write_text(json.dumps([f"+{STEER}={STEER}2"]))
+    assert report_cli.main([str(sweep)]) == 0
+    conclude_sweep(sweep)
+    written = [(sweep / name).read_text() for name in ("report.html", "best.yaml", "summary.csv")]
+    shown = capsys.readouterr()
+    assert f"warning: {sweep}/best.yaml: not written, Hydra cannot read the overrides of {sweep}/3" in shown.err
+    for text in (shown.out, shown.err, *written):
+        assert "evil" in text
+        assert [line for line in text.split("\n") if {*"\x1b\x07\x9b\r\u202e"} & {*line}] == []
+        assert not re.search(r"^.?host", text, re.MULTILINE)

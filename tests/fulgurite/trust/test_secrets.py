@@ -9,6 +9,7 @@ import logging
 import pickle
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_a_secret_is_hidden_in_every_notation(write: Callable[[str], str]) -> No
 def test_a_text_of_backslashes_takes_no_time_without_end(secret: str) -> None:
     register_secret(secret)
     assert hide_secrets("\\" * 2_000 + "u") == "\\" * 2_000 + "u"  # each more one took a cubic time
+
+
+@pytest.mark.parametrize("part", ["~!@#é", "'", '"', "\\", "a'"])
+def test_a_text_that_ends_within_a_secret_takes_no_time_without_end(part: str) -> None:
+    def end(*_: object) -> None:
+        pytest.fail("each sign takes twice the time of the one before")
+
+    register_secret(part * 50)
+    text = part * 45 + "x" * 250
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 20)  # of the processor: one text takes less than a millisecond
+    try:
+        assert hide_secrets(text) == text
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.mark.parametrize(
