@@ -10,9 +10,10 @@ from fulgurite.core.redact import hide_secrets, without_secrets
 from fulgurite.exact_resume.objects.kinds import ATOMS, can_make, class_name, describe, has_position
 from fulgurite.exact_resume.objects.leaves import leaf_size, leaf_to_plain, size_of
 from fulgurite.exact_resume.objects.memory import layout_of
-from fulgurite.exact_resume.objects.walk import Node, Same, Walk, holds_weights
+from fulgurite.exact_resume.objects.walk import Node, Same, Walk, children_of, holds_weights
 
 MAX_BYTES = 8 * 2**20  # of all plain values of a rank
+MAX_DEPTH = 84  # of lists in lists: checkpoints lack what is deeper than 100, with its place and a leaf's own lists
 KEPT = ["kept"]  # in place of what did not change
 FACTORIES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, set, tuple)}
 
@@ -48,13 +49,14 @@ class Encoder:
     ) -> None:
         self._walk, self._start, self._existing, self._changed = walk, start, existing, changed
         self._report, self._is_part = report, is_part
-        self._num_bytes = 0
+        self._num_bytes = self._depth = 0
 
     def encode(self, value: Any, path: str, *, whole: bool = False, weights: bool = False) -> tuple[Any, bool]:
         """Return the converted value and whether it changed; whole: take it as changed."""
         sticky = whole or path in self._changed
         node = self._walk.visit(value, path, signed=not sticky, weights=weights)
         changed = sticky or not self._is_as_at_start(path, node)
+        self._depth += (levels := 2 if isinstance(value, (list, tuple)) else 3)
         if node.form in ("items", "object"):
             plain, changed = self._encode_children(value, path, node, whole=whole, weights=weights, changed=changed)
         elif node.form == "atom" and isinstance(value, str) and hide_secrets(value) != value:
@@ -67,7 +69,7 @@ class Encoder:
         elif node.form in ("known", "same"):
             plain = [node.form, str(node.sign)]
         elif node.form == "constant":
-            return KEPT, self._is_new_item(value, path)
+            plain, changed = KEPT, self._is_new_item(value, path)
         elif not changed:
             plain = KEPT
         elif node.form == "leaf":
@@ -76,20 +78,26 @@ class Encoder:
             plain = self._encode_items(value, path, node, whole=True, weights=weights)[0]
         else:
             plain, changed = self._encode_opaque(value, path, node)
-        if changed and not whole:
+        if changed and self._depth > MAX_DEPTH:
+            raise RecursionError
+        self._depth -= levels
+        if changed and not whole and node.form != "constant":
             self._changed.add(path)
         return plain, changed
 
     def encode_part(self, value: Any, path: str, *, whole: bool = False, weights: bool = False) -> tuple[Any, bool]:
         """Return the converted attribute of an object and whether it changed; report it where it is too large."""
-        num_bytes = self._num_bytes
+        num_bytes, depth = self._num_bytes, self._depth
         try:
             return self.encode(value, path, whole=whole, weights=weights)
         except TooLargeError:
             self._num_bytes = num_bytes
             self._report(path, f"changed, and the saved attributes take {MAX_BYTES // 2**20} MB at most")
         except RecursionError:
+            if depth:
+                raise  # a part of what is nested is of no use
             self._report(path, "is nested too deeply to be saved")
+        self._depth = depth
         return KEPT, False
 
     def _is_as_at_start(self, path: str, node: Node) -> bool:
@@ -152,7 +160,7 @@ class Encoder:
             if node.form == "bulk" and without_secrets(value) is value:
                 return [kind.__name__, list(value)], True
         plain: dict[str, Any] = {}
-        for name, child in node.children:
+        for name, child in node.children or children_of(value):
             plain[name], inner = self.encode(child, path + name, whole=whole, weights=weights)
             changed = changed or inner
         parts = iter(plain.values())

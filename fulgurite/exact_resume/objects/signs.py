@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fulgurite.exact_resume.inspection.arrays import mapped_array, modified, place_in_file
+from fulgurite.exact_resume.inspection.read_only import read_only_sign
 from fulgurite.exact_resume.objects.generator_states import SOURCES, generator_state, state_bytes
 from fulgurite.exact_resume.objects.leaves import STREAMS, leaf_to_plain, stream_state
-from fulgurite.exact_resume.objects.read_only import read_only_sign
 
 MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
 NUM_COLUMNS = 512  # of the table in which their words are summed
@@ -82,32 +82,18 @@ def _sums_of_words(flat: torch.Tensor) -> int:
 
 def _array_sign(value: np.ndarray[Any, Any], *, thorough: bool) -> tuple[Any, ...]:
     head = (value.dtype.str, value.shape)
-    mapped = _mapped(value)
+    mapped = mapped_array(value)
     if mapped is not None and not mapped.flags.writeable:
-        return head  # a file that is only read
+        return *head, *place_in_file(value, mapped)  # no code can write to it through the array
     if value.dtype.hasobject:
         return *head, digest(repr(value.flat[:NUM_SAMPLED]).encode())
     if value.nbytes <= MAX_HASHED_BYTES:
         return *head, digest(np.ascontiguousarray(value).reshape(-1).view(np.uint8)) if value.size else b""
     sample = digest(np.ascontiguousarray(value.flat[:: value.size // NUM_SAMPLED]).view(np.uint8))
     if mapped is not None:  # the time of its file shows a write without reading all of it
-        return *head, LargeSign(sample, None), _modified(mapped)
+        return *head, LargeSign(sample, None), modified(mapped.filename)
     whole = thorough and value.flags.c_contiguous
     return *head, LargeSign(sample, _sums_of_words(torch.from_numpy(_words(value))) if whole else None)
-
-
-def _mapped(value: Any) -> np.memmap[Any, Any] | None:
-    """Return the array of a file in whose memory an array is."""
-    while isinstance(value, np.ndarray) and not isinstance(value, np.memmap):
-        value = value.base
-    return value if isinstance(value, np.memmap) else None
-
-
-def _modified(mapped: np.memmap[Any, Any]) -> int:
-    try:
-        return Path(mapped.filename).stat().st_mtime_ns if mapped.filename else 0
-    except OSError:
-        return 0
 
 
 def _words(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import random
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from lightning.fabric.utilities import AttributeDict
 
+from fulgurite.exact_resume.inspection.nesting import bulk_sign, holds_tuples
 from fulgurite.exact_resume.objects.kinds import (
     ATOMS,
     CODE,
@@ -34,6 +34,7 @@ MAX_ITEMS = 1000  # of a container whose items are compared one by one
 MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save
 NUM_SAMPLED_ITEMS = MAX_ITEMS // 2
 NUM_BRIEF = 64
+MAX_DEPTH = 1000  # what is deeper is named: no save reaches it
 CONTENT = "/content"  # the items of an object whose class inherits from a container
 BASES = (AttributeDict, OrderedDict, Counter, defaultdict, dict, deque, list, set, frozenset, tuple)
 
@@ -51,7 +52,7 @@ class Node(NamedTuple):
         form: "atom", "leaf", "items", "bulk" (items that are compared as a whole), "object", "known" (saved by others),
             "same" (visited before at the path `sign`), "opaque" or "constant".
         sign: Differs after the node itself changed, without its children.
-        children: What it holds, by what their paths add to its own.
+        children: What it holds, by what their paths add to its own; `children_of` has those of a bulk.
     """
 
     form: str
@@ -87,10 +88,12 @@ class Walk:
     Args:
         known: Objects that a checkpoint saves otherwise.
         thorough: Whether what is too large to be saved is read as a whole.
+        large: Signs of large containers, so that each is read once, also those that hold each other.
     """
 
-    def __init__(self, known: Known, *, thorough: bool = True) -> None:
+    def __init__(self, known: Known, *, thorough: bool = True, large: dict[Any, Any] | None = None) -> None:
         self.known = known
+        self._large: dict[Any, Any] = {} if large is None else large  # with the container, so that its id stays
         self.thorough = thorough
         self.first: dict[int, tuple[str, Any]] = {}  # path of the first visit, and the object, so that its id stays
         self.memory: dict[int, str] = {}  # path of the first tensor or array in a block of memory
@@ -118,7 +121,8 @@ class Walk:
         is_container = CONTAINERS.get(kind.__name__) is kind
         if not is_container and is_infrastructure(kind):
             return Node("constant", None)
-        if kind not in (tuple, frozenset, torch.Size) and (earlier := self._seen(value, path)):
+        is_own = kind not in (tuple, frozenset, torch.Size) or holds_tuples(value)
+        if is_own and (earlier := self._seen(value, path)):
             return Node("same", Same(earlier))
         if is_container:
             return self._visit_items(value, signed=signed)
@@ -141,20 +145,28 @@ class Walk:
 
     def _visit_items(self, value: Any, *, signed: bool) -> Node:
         name, size = type(value).__name__, len(value)
-        if size <= MAX_HASHED_ITEMS and (sign := _bulk_sign(value)) is not None:
-            return Node("bulk", (name, size, sign), children_of(value))
-        if size <= MAX_ITEMS:
-            return Node("items", (name, size, _keys_sign(value)), children_of(value))
-        return Node("bulk", (name, size, self._large_sign(value) if signed else None), children_of(value))
+        if size > MAX_ITEMS:
+            return Node("bulk", (name, size, self._large_sign(value) if signed else None))
+        if (sign := bulk_sign(value)) is not None:
+            return Node("bulk", (name, size, sign))
+        return Node("items", (name, size, _keys_sign(value)), children_of(value))
 
-    def _large_sign(self, value: Any) -> LargeSign:
+    def _large_sign(self, value: Any) -> Any:
+        key = id(value), self.thorough
+        if key not in self._large:
+            self._large[key] = value, None  # its sign where it holds itself
+            sign = bulk_sign(value) if len(value) <= MAX_HASHED_ITEMS else None
+            self._large[key] = value, self._sign_of_large(value) if sign is None else sign
+        return self._large[key][1]
+
+    def _sign_of_large(self, value: Any) -> LargeSign:
         items = list(value.items() if isinstance(value, Mapping) else value)
         sampled = [*items[:: -(-len(items) // NUM_SAMPLED_ITEMS)], *items[-NUM_SAMPLED_ITEMS:]]
-        total = _bulk_sign(value) if self.thorough else None
-        if self.thorough and total is None and len(items) <= MAX_HASHED_ITEMS:
+        total = bulk_sign(value) if self.thorough and len(items) > MAX_HASHED_ITEMS else None
+        if self.thorough and len(items) <= MAX_HASHED_ITEMS:
             parts = (tuple(items[start : start + MAX_ITEMS]) for start in range(0, len(items), MAX_ITEMS))
-            total = hash(tuple(fingerprint(part, self.known) for part in parts))
-        return LargeSign(fingerprint(tuple(sampled), self.known, thorough=False), total)
+            total = hash(tuple(fingerprint(part, self.known, large=self._large) for part in parts))
+        return LargeSign(fingerprint(tuple(sampled), self.known, thorough=False, large=self._large), total)
 
     def _visit_object(self, value: Any) -> Node:
         kind: Any = type(value)
@@ -197,41 +209,37 @@ def base_container(value: Any) -> Any:
     return {set: set, tuple: tuple}.get(base, list)(base.__iter__(value))
 
 
-def fingerprint(value: Any, known: Known, *, thorough: bool = True) -> int:
+def fingerprint(value: Any, known: Known, *, thorough: bool = True, large: dict[Any, Any] | None = None) -> int:
     """Return a hash that differs after something in a value changed.
 
     Args:
         value: Any object.
         known: Objects that count as constant.
         thorough: Whether large tensors and containers are read as a whole.
+        large: Signs of large containers.
     """
-    signs = (repr((path, node.sign)).encode() for path, _, node in scan(Walk(known, thorough=thorough), value, ""))
+    signs = (
+        repr((path, node.sign)).encode()
+        for path, _, node in scan(Walk(known, thorough=thorough, large=large), value, "")
+    )
     return digest(b"|".join(signs))
 
 
 def scan(walk: Walk, value: Any, path: str, *, signed: bool = True) -> Iterator[tuple[str, Any, Node]]:
     """Yield the path, the object and the node of each thing in a value, without the items of a bulk."""
-    pending = [(path, value, False)]
+    pending = [(path, value, False, 0)]
     while pending:
-        path, value, weights = pending.pop()
+        path, value, weights, depth = pending.pop()
         node = walk.visit(value, path, signed=signed, weights=weights)
         yield path, value, node
-        if node.form in ("items", "object"):
+        if node.form in ("items", "object") and depth < MAX_DEPTH:
             weights = weights or holds_weights(value)
-            pending += [(path + name, child, weights) for name, child in reversed(node.children)]
+            pending += [(path + name, child, weights, depth + 1) for name, child in reversed(node.children)]
 
 
 def holds_weights(value: Any) -> bool:
     """Return whether what an object holds is weights, of any size."""
     return isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
-
-
-def _bulk_sign(value: Any) -> int | None:
-    """Return a hash of a container of plain values, far faster than item by item; None for any other."""
-    try:
-        return digest(marshal.dumps(value, 2))
-    except ValueError:
-        return None
 
 
 def _atom_sign(value: Any) -> Any:

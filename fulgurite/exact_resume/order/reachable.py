@@ -33,7 +33,7 @@ def reach(*roots: Any) -> list[Any]:
         roots: Data sets, transforms, models or functions. Of classes and functions only the user's count.
     """
     found: list[Any] = []
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # with the object, so that no later one gets its id
     starts, stack = set(map(id, roots)), list(reversed(roots))
     while stack and len(found) < MAX_OBJECTS:
         value = stack.pop()
@@ -43,7 +43,7 @@ def reach(*roots: Any) -> list[Any]:
         is_stop = role == "stop" or (role == "code" and not is_users(value.__module__))
         if is_stop and id(value) not in starts:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         if role != "container":
             found.append(value)
         stack.extend(reversed(_parts(value)))

@@ -26,8 +26,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fulgurite.exact_resume.inspection.read_only import read_only_sign
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
-from fulgurite.exact_resume.objects.read_only import read_only_sign
 from fulgurite.exact_resume.objects.restoring import Restorer
 from fulgurite.exact_resume.objects.signs import NUM_SAMPLED, _bytes_of, leaf_sign
 from fulgurite.exact_resume.objects.walk import Known, Walk, fingerprint, scan
@@ -427,7 +427,7 @@ def test_a_tensor_of_a_file_that_is_only_read_is_not_read_as_a_whole(tmp_path: P
         fixed, second = (torch.from_numpy(np.memmap(file, np.uint8, mode="r")) for file in (path, other))
     private = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
     for written in (private, torch.zeros(2**21, dtype=torch.uint8)):
-        assert read_only_sign(written, lambda: "made") is None
+        assert read_only_sign(written, lambda: ("made",)) is None
     before = leaf_sign(private, thorough=True)
     private[77] += 1
     assert leaf_sign(private, thorough=True) != before
@@ -437,3 +437,25 @@ def test_a_tensor_of_a_file_that_is_only_read_is_not_read_as_a_whole(tmp_path: P
     assert [call.args[0].numel() for call in read.call_args_list] == [NUM_SAMPLED]  # once
     fixed.data = second
     assert leaf_sign(fixed, thorough=True) != sign
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_another_file_or_another_part_of_one_that_is_only_read_is_a_change(as_tensor: bool, tmp_path: Path) -> None:
+    def read(name: str, start: int = 0) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of arrays that cannot be written
+            array = np.memmap(tmp_path / name, np.uint8, mode="r")[start : start + 2**21]
+            return torch.from_numpy(array) if as_tensor else array
+
+    for name in ("one", "other"):
+        (tmp_path / name).write_bytes(bytes(2**22))
+    sign = leaf_sign(read("one"), thorough=True)
+    assert leaf_sign(read("one"), thorough=True) == sign
+    assert leaf_sign(read("other"), thorough=True) != sign
+    assert leaf_sign(read("one", 4096), thorough=True) != sign
+    written = read("one")
+    assert leaf_sign(written, thorough=True) == sign
+    file = np.memmap(tmp_path / "one", np.uint8, mode="r+")
+    file[77] = 1
+    file.flush()
+    assert leaf_sign(written, thorough=True) != sign

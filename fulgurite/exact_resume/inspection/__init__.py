@@ -1,0 +1,1 @@
+"""Inspect single values: the files that they are mapped from, and containers that repeat."""
