@@ -18,7 +18,8 @@ from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import MASK
 from fulgurite.runs.layout import CONFIG
 from fulgurite.runs.run_directory import RunDirectory
-from fulgurite.trust.run_directories import check_saved
+from fulgurite.trust.run_directories import check_saved, check_weights
+from fulgurite.trust.sources import Sources
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
@@ -68,7 +69,10 @@ class SavedRun:
         from fulgurite.checkpoints.matching import matching_state
         from fulgurite.engine.build import build_component
 
-        path = weights or self.results.get("weights") or "checkpoints/last.ckpt"
+        named = self.results.get("weights")
+        path = weights or (named if isinstance(named, str) else "") or "checkpoints/last.ckpt"
+        if not weights:
+            check_weights(self.folder, self.folder / path, Sources())
         cfg = self.cfg.copy()
         with open_dict(cfg):
             cfg.ckpt_path, cfg.ckpt_sha256 = str(self.folder / path), None

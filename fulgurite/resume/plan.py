@@ -21,6 +21,8 @@ from fulgurite.runs.lock import is_locked, refuse_links
 from fulgurite.runs.provenance import config_hash
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 from fulgurite.trust.expansion import check_expansion
+from fulgurite.trust.run_directories import check_weights
+from fulgurite.trust.sources import current_sources
 from fulgurite.validation.validate import require_valid
 
 
@@ -62,7 +64,7 @@ def plan_resume(config: DictConfig) -> None:
         # hotstart: the weights that the optimizer's state belongs to; weights: the best
         last = run.folder / "checkpoints" / "last.ckpt"
         path = last if mode == HOTSTART and last.is_file() else best_checkpoint(run)
-        set_config_value(config, "ckpt_path", str(path))
+        set_config_value(config, "ckpt_path", str(check_weights(run.folder, path, current_sources())))
 
 
 def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, is_named: bool) -> None:

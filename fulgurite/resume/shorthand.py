@@ -36,7 +36,8 @@ from fulgurite.core.redact import MASK
 from fulgurite.resume.options import require_options
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 from fulgurite.sources.answers import snapshot_of
-from fulgurite.trust.run_directories import check_inherited
+from fulgurite.trust.run_directories import check_inherited, check_weights
+from fulgurite.trust.sources import Sources
 
 
 def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
@@ -114,7 +115,7 @@ def _eval_overrides(name: str, others: Sequence[str]) -> list[str]:
     _use_sources_of(run, others)
     overrides = _merge_overrides(run, others, OF_TRAINING)
     if last_value(others, "ckpt_path") is None:
-        overrides.append(f"ckpt_path={quoted(best_checkpoint(run))}")
+        overrides.append(f"ckpt_path={quoted(check_weights(run.folder, best_checkpoint(run), Sources(others)))}")
     return [*overrides, f"run={quoted(run.folder)}"]
 
 

@@ -256,7 +256,7 @@ def best_checkpoint(run: RunDirectory) -> Path:
     """Return the checkpoint of the run's results, else its best, else its last."""
     folder = run.folder / "checkpoints"
     weights = run.results.get("weights")
-    named: list[Path] = [run.folder / weights] if weights else []
+    named: list[Path] = [run.folder / weights] if weights and isinstance(weights, str) else []
     best = sorted(folder.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in (*named, *best, folder / "last.ckpt"):
         if path.is_file():

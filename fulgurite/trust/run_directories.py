@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.context import current_context
+from fulgurite.core.errors import UserError
 from fulgurite.core.project import project_root
 from fulgurite.trust import contents
 from fulgurite.trust.sources import Sources, refuse
@@ -28,6 +29,18 @@ def is_foreign(folder: Path, sources: Sources) -> bool:
         return False
     owned = [folder, folder / SAVED, *(folder / SAVED).rglob("*")]
     return any(path.stat().st_uid != os.getuid() for path in owned if path.exists())
+
+
+def check_weights(folder: Path, path: Path, sources: Sources) -> Path:
+    """Return the checkpoint that a run directory names.
+
+    Raises:
+        UserError: The run is foreign, and the checkpoint is outside of it.
+    """
+    if path.resolve().is_relative_to(folder.resolve()) or not is_foreign(folder, sources):
+        return path
+    wrong = f"is outside of {folder}, a run of another user that names it as its checkpoint"
+    raise UserError(f"{path}: {wrong}. Name a checkpoint with ckpt_path=, or add trust=[{folder}].")
 
 
 def check_inherited(folder: Path, overrides: Sequence[str], given: Sequence[str]) -> None:

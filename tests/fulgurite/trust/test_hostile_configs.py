@@ -479,6 +479,44 @@ def test_the_commands_refuse_in_one_line(command: list[str], text: str, tmp_path
     assert not (tmp_path / "canary").exists()
 
 
+# starts that would have several processes, and a handful of attacks of each kind
+STARTS = {
+    "ranks": ["trainer=ddp_sim"],
+    "a search": ["-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=2", "seed=range(1,9)", "monitor=val/loss"],
+    "the shipped search": ["-m", "hparams_search=mnist_optuna", "hydra.sweeper.n_trials=2"],
+}
+ATTACKS = {
+    "target": "model: {net: {_target_: subprocess.run, args: [touch, CANARY]}}",
+    "nested": "callbacks: {x: {_target_: src.callbacks.X, inner: [{_target_: os.system, _args_: [touch CANARY]}]}}",
+    "referred": "vars: {name: subprocess.Popen}\nmodel: {net: {_target_: '${vars.name}', _partial_: true}}",
+    "environment": "hydra: {job: {env_set: {LD_PRELOAD: CANARY}}}",
+    "callback of Hydra": "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
+    "folder": "hydra: {run: {dir: CANARY}, sweep: {dir: CANARY}}",
+    "variable": "vars: {x: '${oc.env:HOME}'}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_neither_a_rank_nor_a_trial_starts_with_a_foreign_config(
+    attack: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary, begun = tmp_path / "canary", tmp_path / "begun"
+    _write(tmp_path, ATTACKS[attack].replace("CANARY", str(canary)))
+    (tmp_path / "sitecustomize.py").write_text(f"with open({str(begun)!r}, 'a') as file: file.write('x')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    given = (*STARTS[start], f"--config-dir={tmp_path}/foreign", "experiment=x")
+    done = run_cli("train", *given, logs=tmp_path / "logs", cold=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if f"{tmp_path}/foreign/experiment/x.yaml" in line]
+    assert len(lines) == (2 if attack == "folder" else 1), done.stderr
+    assert not canary.exists()
+    assert begun.read_text() == "x"  # the interpreter of the command, and none beside it
+    assert [path for path in (tmp_path / "logs").rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_a_sweep_trusts_what_its_command_trusts(launcher: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fulgurite.core.errors import UserError
+from fulgurite.engine.saved_run import load_run
 from fulgurite.reporting import report_cli, runs_cli
 from fulgurite.reporting.sweep_analysis import analyse_sweep
 from fulgurite.reporting.sweep_summary import conclude_sweep
@@ -22,7 +23,7 @@ from fulgurite.resume.plan import resume_in_place
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.runs.layout import LOCK_FILE
 from fulgurite.runs.lock import run_lock
-from fulgurite.runs.run_directory import RunDirectory
+from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
 from fulgurite.runs.sweep_ledger import GRID, LEDGER, append_event
 from fulgurite.sweeps.jobs import NEW, Job
 from fulgurite.sweeps.resume import find_sweep, job_folder, restore_job_states
@@ -234,3 +235,35 @@ def test_no_text_of_a_run_steers_a_terminal_or_divides_a_line(
         assert "evil" in text
         assert [line for line in text.split("\n") if {*"\x1b\x07\x9b\r\u202e"} & {*line}] == []
         assert not re.search(r"^.?host", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("weights", ["{tmp}/other.ckpt", "../other.ckpt", "checkpoints/link.ckpt"])
+def test_the_run_of_another_user_names_no_checkpoint_elsewhere(
+    weights: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.parent / "other.ckpt").write_text("")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/link.ckpt").symlink_to(run.parent / "other.ckpt")
+    (run / OVERRIDES).write_text("[]\n")
+    (run / ".hydra/hydra.yaml").write_text("hydra: {overrides: {hydra: []}}\n")
+    (run / ".hydra/config.yaml").write_text(
+        "model: {_target_: torch.nn.Identity}\npaths: {output_dir: x, work_dir: x}\n"
+    )
+    (run / "results.json").write_text(json.dumps({"weights": weights.format(tmp=run.parent)}))
+    assert any("other.ckpt" in text or "link.ckpt" in text for text in expand_shorthands([f"run={run}"], "eval"))
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    said = rf"ckpt: is outside of {run}, a run of another user that names it as its checkpoint\. .* trust=\[{run}\]\.$"
+    with pytest.raises(UserError, match=said):
+        expand_shorthands([f"run={run}"], "eval")
+    with pytest.raises(UserError, match=said):
+        load_run(run).model()
+    assert expand_shorthands([f"run={run}", f"trust=[{run}]"], "eval")
+
+
+@pytest.mark.parametrize("weights", [[1], {"a": 1}, 5])
+def test_weights_of_another_type_are_none(weights: object, run: Path) -> None:
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/last.ckpt").write_text("")
+    (run / "results.json").write_text(json.dumps({"weights": weights}))
+    assert best_checkpoint(RunDirectory(run)) == run / "checkpoints/last.ckpt"
