@@ -62,8 +62,10 @@ def hooks_of(holder: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield name, tuple(part.values())
 
 
-def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Name each part that both have and that differs."""
+def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str], *, is_save: bool = False) -> None:
+    """Name each part that both have and that differs; at a save, each module that was added too."""
+    if is_save and before:
+        _name_added(before, now)
     for name in [name for name in before if now.get(name, before[name]) != before[name]]:
         name_inexact(
             name,
@@ -71,6 +73,14 @@ def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str]) ->
             "resumed run makes it as its config says. Set it up in __init__, configure_model or on_train_start, or let "
             "the run finish without a stop.",
         )
+
+
+def _name_added(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    # a MetricTracker is restored with the metrics that it added
+    trackers = tuple(f"{name}." for name, kind in now.items() if kind == "MetricTracker")
+    for name in [name for name in now if name[:6] == "model." and name[-6:] == " hooks" and name not in before]:
+        if not name.startswith(trackers):
+            name_inexact(name.removesuffix(" hooks"), "code added it while the run trained. Make it in __init__.")
 
 
 def evaluate_scripts_without_inference_mode(trainer: Trainer) -> None:

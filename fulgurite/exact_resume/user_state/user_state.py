@@ -82,7 +82,7 @@ class UserState:
             "settings_at_loaders": self._settings_at_loaders,
             "structure": model_structure(parts),
         }
-        name_changed_structure(self._start_structure, state["structure"] | run_structure(trainer))
+        name_changed_structure(self._start_structure, state["structure"] | run_structure(trainer), is_save=True)
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
             state["objects"] = self.attributes.state_dict(trainer, parts=parts, thorough=thorough)

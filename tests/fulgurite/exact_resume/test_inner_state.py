@@ -126,3 +126,21 @@ def test_a_replaced_data_set_is_named_where_its_loader_keeps_the_former(tmp_path
     (line,) = current_context().inexact
     current_context().inexact.clear()
     assert line.startswith("InnerData.points: this attribute was replaced, and its loader still has the former object")
+
+
+class Adds(Callback):
+    """Adds a module without weights while the run trains, which no list of weights shows."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Add it."""
+        if trainer.global_step == 4:
+            pl_module.dropout = torch.nn.Dropout(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_module_that_is_added_in_training_is_named(tmp_path: Path) -> None:
+    current_context().inexact.clear()
+    _fit(InnerData("inside"), tmp_path, Adds())
+    lines = list(current_context().inexact)
+    current_context().inexact.clear()
+    assert lines == ["model.dropout: code added it while the run trained. Make it in __init__."]

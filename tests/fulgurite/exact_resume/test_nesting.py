@@ -85,8 +85,9 @@ def test_what_contains_each_other_is_visited_a_few_times(name: str, is_plain: bo
         return written
 
     with patch("marshal.dumps", measured):
-        assert len(list(islice(scan(Walk(Known()), value, "a"), 1000))) < 1000
-        assert len(reach(value, {"a": value})) == 0 or name == "frozensets"
+        assert sum(1 for _ in islice(scan(Walk(Known()), value, "a"), 1000)) < 1000
+        num_reached = len(reach(value, {"a": value}))
+    assert num_reached < 2
     assert max(sizes) < 2**19
 
 
