@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
+from fulgurite.trust.sources import begin_composition
 from tests.support.quiet_trainer import fit_hardened
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
 
@@ -95,6 +96,21 @@ def test_attributes_of_the_own_checkpoint_are_restored_as_they_were(
 
     assert resumed(tmp_path / "run", written(change, tmp_path / "run/ck/given.ckpt")).folder == "/scratch/mine"
     assert resumed(tmp_path / "other", written(change, tmp_path / "given.ckpt")).folder == "reports"
+
+
+def test_attributes_of_a_checkpoint_in_a_trusted_folder_are_restored_as_they_were(
+    written: Callable[..., Path], tmp_path: Path
+) -> None:
+    def change(objects: dict[str, Any]) -> None:
+        objects["model"] |= {"folder": "/scratch/mine", "chosen": ["path", "/scratch/best"]}
+
+    source = written(change, tmp_path / "given/x.ckpt")
+    begin_composition([f"trust=[{tmp_path}/given]"])
+    model = resumed(tmp_path / "run", source)
+    assert (model.folder, model.chosen, model.files) == ("/scratch/mine", Path("/scratch/best"), [{"file": "a0"}])
+    assert not [line for line in current_context().inexact if "trust=" in line]
+    begin_composition([f"trust=[{tmp_path}/elsewhere]"])
+    assert resumed(tmp_path / "other", source).folder == "reports"
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "HTTPS_PROXY", "OWN", "TRITON_PTXAS_PATH"])
