@@ -20,9 +20,9 @@ SRC = {
     # worked examples: nothing outside imports them, and deleting the folder leaves a working template
     "gallery": set(),
     "gallery/nets": set(),
-    "gallery/tasks": {"src.gallery.nets", "src.gallery.decoding", "src.models.metrics"},
+    "gallery/tasks": {"src.gallery.nets", "src.gallery.decoding", "src.models.metrics", "fulgurite.core.errors"},
     "gallery/data": {"src.data", "fulgurite.core.errors", "fulgurite.data"},
-    "gallery/callbacks": set(),
+    "gallery/callbacks": {"fulgurite.core.errors", "fulgurite.loggers"},
 }
 HEAVY = {"torch", "lightning", "torchmetrics"}
 MAX_ENTRY_POINT_LINES = 45

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from fulgurite import UserError
 from src.gallery.nets.alexnet import AlexNet
 from src.gallery.nets.attention import AdditiveAttention, MultiHeadAttention, NadarayaWatson, masked_softmax
 from src.gallery.nets.dense import MLP
@@ -92,7 +91,7 @@ def test_a_state_continues_a_text(cell: str, parameters: int) -> None:
 
 
 def test_each_hidden_layer_needs_a_dropout() -> None:
-    with pytest.raises(UserError, match=r"^dropout=\[0.5\]: use 2, one for each hidden layer.$"):
+    with pytest.raises(ValueError, match=r"^dropout=\[0.5\]: 2 hidden layers need one probability each.$"):
         MLP(4, 2, [8, 8], dropout=[0.5])
 
 

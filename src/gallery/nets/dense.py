@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from torch import nn
 
-from fulgurite.core.errors import UserError
 from src.gallery.nets.init import normal_
 
 
@@ -43,7 +42,7 @@ class MLP(nn.Sequential):
     ) -> None:
         stages: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         if dropout and len(dropout) != len(hidden_sizes):
-            raise UserError(f"dropout={list(dropout)}: use {len(hidden_sizes)}, one for each hidden layer.")
+            raise ValueError(f"dropout={list(dropout)}: {len(hidden_sizes)} hidden layers need one probability each.")
         sizes = [input_size, *hidden_sizes]
         for position, (size_in, size_out) in enumerate(pairwise(sizes)):
             layers: list[nn.Module] = [nn.Linear(size_in, size_out, bias=bias), nn.ReLU()]
