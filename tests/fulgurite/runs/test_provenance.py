@@ -134,6 +134,7 @@ def test_git_starts_no_program_of_the_checkout_or_the_environment(
         _git(folder, "config", name, str(program))
     (folder / "hooks").mkdir()
     (folder / "hooks" / "post-index-change").symlink_to(program)
+    (folder / "hooks" / "pre-commit").symlink_to(program)
     _git(folder, "config", "core.hooksPath", str(folder / "hooks"))
     for name in ("GIT_EXTERNAL_DIFF", "GIT_PAGER"):
         monkeypatch.setenv(name, str(program))
@@ -144,4 +145,7 @@ def test_git_starts_no_program_of_the_checkout_or_the_environment(
     assert state is not None
     assert state["dirty"]
     assert "-x = 1\n+x = 2\n" in provenance.code_patch(folder)
+    assert not canary.exists()
+    monkeypatch.delenv("GIT_DIR")
+    _git(folder, *provenance.GIT_OPTIONS, "commit", "--allow-empty", "-qm", "b")  # any command runs no hook
     assert not canary.exists()
