@@ -67,6 +67,9 @@ def explain(traced: TracedConfig, key: str) -> Explanation:
     Raises:
         UserError: No file, override or class has the key.
     """
+    if "" in key.split("."):
+        raise UserError(f"{key!r}: is not a key. Write e.g. trainer.max_epochs.")
+    _require_block(traced, key)
     written = written_at(traced.written, key)
     reader = reader_of(traced.written, key)
     places = [_shown(one) for one in traced.history(key)]
@@ -81,6 +84,16 @@ def explain(traced: TracedConfig, key: str) -> Explanation:
     below = {name: traced.last(name) for name, _ in leaves_of(written, key)} if isinstance(written, dict) else {}
     last = {name: _shown(setting).place if setting else "" for name, setting in below.items()}
     return Explanation(key, value, shown, True, places, sources, [], reader, referring_keys(traced.written, key), last)
+
+
+def _require_block(traced: TracedConfig, key: str) -> None:
+    """Refuse a key below a number or a text, which has no keys."""
+    holder = key.rpartition(".")[0]
+    while holder:
+        found = written_at(traced.written, holder)
+        if isinstance(found, (bool, int, float)) or (isinstance(found, str) and not is_interpolation(found)):
+            raise UserError(f"{key}: {holder} is a value without keys. Explain {holder}.")
+        holder = holder.rpartition(".")[0]
 
 
 def differences(traced: TracedConfig, defaults: TracedConfig) -> list[Difference]:

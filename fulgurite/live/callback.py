@@ -237,7 +237,7 @@ class LiveControl(Callback):
                 self._recorder.refuse(trainer, received.source, received.version, received.problems)
             elif not commands and not diff(self._known, received.document):
                 self._known = received.document  # a counter may be lower
-                self._recorder.unchanged(received.version)
+                self._recorder.unchanged(trainer, received.version)
             else:
                 edit = self._recorder.edit(trainer, received, diff(self.document, received.document), commands)
                 if not (found := problems_of(trainer, self._settings, edit)):

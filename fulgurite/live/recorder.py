@@ -57,10 +57,10 @@ class Recorder:
         loop = trainer.fit_loop
         return replace(edit, batch=loop.total_batch_idx, step=trainer.global_step, epoch=trainer.current_epoch)
 
-    def unchanged(self, version: str) -> None:
+    def unchanged(self, trainer: Trainer, version: str) -> None:
         """Note a document without a change."""
         self.status.version, self.status.result = version, "unchanged"
-        self.status.write(self.folder)
+        self._write(trainer)
 
     def refuse(self, trainer: Trainer, source: str, version: str, reasons: Sequence[str]) -> None:
         """Record why an edit was refused."""

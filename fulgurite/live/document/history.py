@@ -83,11 +83,12 @@ def read_status(folder: Path) -> dict[str, Any]:
         content = yaml.safe_load(read_regular(path).decode())
     except FileNotFoundError:
         raise UserError(
-            f"--run={folder}: this run has no {LIVE_STATUS}, so takes no edits. Start it with callbacks=[default,live]."
+            f"--run={folder}: this run takes no edits, or does not train yet. Start it with callbacks=[default,live]."
         ) from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: is not readable ({str(error).splitlines()[0]}). The run writes it anew.") from None
-    if not isinstance(content, dict):
+    kinds: dict[str, Any] = {"sources": list, "document": dict, "refused": (dict, type(None))}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: is not a status. The run writes it anew.")
     return content
 
@@ -130,6 +131,8 @@ def read_entries(path: Path, *, named: str = "") -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
+            if not isinstance(entry, dict) or not isinstance(entry.get("refused", []), list):
+                raise TypeError("is not a dictionary")
             if "refused" not in entry:
                 as_edit(entry)
         except (ValueError, TypeError, KeyError, RecursionError):

@@ -18,6 +18,7 @@ Document = dict[str, Any]  # dotted key to value
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")  # YAML reads `1e-3` as text
 MAX_VALUES = 10_000
+MAX_INT = 2**63 - 1  # of torch, of loggers, and of programs that read the history
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,15 @@ def check(document: Document) -> tuple[Document, list[str]]:
     """Return a document with numbers in the types of their keys, and one line for each wrong key or value."""
     typed, problems = dict(document), []
     for name, value in document.items():
-        if name in KEYS:
+        if not name.isprintable() or "" in name.split("."):
+            problem = f"{name!r}: is not a name. Write e.g. model.dropout."
+        elif name in KEYS:
             typed[name], problem = _check_setting(name, KEYS[name], value)
         elif name in COMMANDS:
-            is_counter = type(value) is int and value >= 0
+            is_counter = type(value) is int and 0 <= value <= MAX_INT
             problem = "" if is_counter else f"{name}={value!r}: is not a count. Raise the number by 1 to run it once."
         elif name.partition(".")[0] in SECTIONS and "." in name:
-            problem = ""
+            problem = _check_value(name, value)
         else:
             known = [*KEYS, *COMMANDS, *(f"{section}.<name>" for section in SECTIONS)]
             near = did_you_mean(name, known) or f". The keys are {', '.join(known)}."
@@ -116,6 +119,21 @@ def check(document: Document) -> tuple[Document, list[str]]:
     return typed, problems
 
 
+def _check_value(name: str, value: Any) -> str:
+    """Return why a value of model or data cannot stand in the history, which is JSON, or an empty string."""
+    if isinstance(value, list):
+        return next(filter(None, (_check_value(f"{name}[{position}]", one) for position, one in enumerate(value))), "")
+    if isinstance(value, Mapping):
+        return next(filter(None, (_check_value(f"{name}.{key}", one) for key, one in value.items())), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{name}={value}: is not finite. Set a number, or text in quotes."
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return f"{name}: is a number of more than 64 bits. Set a smaller one, or text in quotes."
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        return f"{name}: is of the type {type(value).__name__}. Set numbers, texts, booleans, null or lists of them."
+    return ""
+
+
 def _check_setting(name: str, key: Key, value: Any) -> tuple[Any, str]:
     """Return the value in the key's type, and why it is refused or an empty string."""
     if value is None and key.optional:
@@ -125,6 +143,8 @@ def _check_setting(name: str, key: Key, value: Any) -> tuple[Any, str]:
     if isinstance(value, bool) or not isinstance(value, (int, float) if key.kind is float else int):
         kind = "a whole number" if key.kind is int else "a number"
         return value, f"{name}={value!r}: is not {kind}. Set {_range(key)}."
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return value, f"{name}: is a number of more than 64 bits. Set {_range(key)}."
     if not math.isfinite(value):
         return value, f"{name}={value}: is not finite. Set {_range(key)}."
     if (value < key.low or (key.above and value == key.low)) and not (key.unlimited and value == -1):

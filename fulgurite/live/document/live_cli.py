@@ -26,7 +26,7 @@ from typing import Any
 
 from fulgurite.core.cli_parser import CommandParser, one_of
 from fulgurite.core.errors import FulguriteError, UserError
-from fulgurite.core.files import file_lock, write_atomic
+from fulgurite.core.files import file_lock, read_regular, write_atomic
 from fulgurite.core.project import project_root
 from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.keys import COMMANDS, KEYS, SECTIONS, Document, check, flatten
@@ -34,6 +34,7 @@ from fulgurite.runs.layout import LIVE_EDITS, LIVE_HISTORY
 from fulgurite.runs.lock import is_locked
 from fulgurite.runs.run_directory import RunDirectory, find_runs
 from fulgurite.sources.formats import parse
+from fulgurite.sources.reader import MAX_BYTES, SourceError
 
 ACTIONS = ("set", "get", "history", "checkpoint", "validate", "stop")
 LAST = "last"
@@ -56,7 +57,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--wait", type=_seconds, default=10.0, metavar="SECONDS", help="for the run to answer; 0 does not wait (10)")
     add("--json", action="store_true", help="print JSON")
     query = parser.parse(argv)
-    query.values = dict(_key_and_value(text) for text in query.arguments)
+    pairs = [_key_and_value(text) for text in query.arguments]
+    query.values = dict(pairs)
+    if twice := next((key for key in query.values if [name for name, _ in pairs].count(key) > 1), None):
+        raise UserError(f"{twice}: is given twice. Write it once.")
+    if query.values.get("lr") is not None and query.values.get("lr_scale") is not None:
+        raise UserError("lr: excludes lr_scale. Set one of them.")
     if query.action == "set" and not query.values:
         raise UserError("set: names no value. Pass e.g. set lr_scale=0.1.")
     if query.action != "set" and query.arguments:
@@ -78,7 +84,15 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"{text}: is not key=value. Pass e.g. lr_scale=0.1.")
-    return key, parse(f"value: {value}".encode(), ".yaml", text).get("value")
+    if not value.strip():  # such as an unset variable of the shell
+        raise UserError(f"{text}: has no value. Pass {key}=null to remove the key, or {key}='\"\"' for an empty text.")
+    try:
+        found = parse(f"value: {value}".encode(), ".yaml", key)
+    except SourceError as error:
+        raise UserError(f"{key}={value}: {error.problem}. Pass a value in YAML, quoted for the shell.") from None
+    if len(found) > 1:
+        raise UserError(f"{key}: has several lines. Pass one value.")
+    return key, found["value"]
 
 
 def find_run(name: str) -> Path:
@@ -118,7 +132,7 @@ def edit_file(
     if str(path) not in [str(Path(source).absolute()) for source in sources]:
         raise UserError(f"--run={folder}: this run reads {', '.join(sources)}. Change the document there.")
     with file_lock(folder / f".{LIVE_EDITS}.lock", timeout=10):
-        data = path.read_bytes() if path.is_file() else b"{}\n"
+        data = _content(path)
         document = flatten(parse(data, ".yaml", str(path)))
         for key, value in values.items():
             document.pop(key, None)
@@ -129,11 +143,11 @@ def edit_file(
         if command:
             seen = (status.get("document") or {}).get(command, 0)
             document[command] = max(document.get(command, 0), seen) + 1
-        document, problems = check(document)
-        if mine := [line for line in problems if line.partition("=")[0] in {*values, command}]:
-            raise UserError("\n".join(mine))
+        if problems := check({key: document[key] for key in (*values, command) if key in document})[1]:
+            raise UserError("\n".join(problems))
+        document, _ = check(document)  # the run reports what is wrong in the rest
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True) if document else "{}\n"
-        write_atomic(path, text)
+        _replace(path, text.encode())
     return document, data, text.encode()
 
 
@@ -141,16 +155,46 @@ def take_back(folder: Path, before: bytes, after: bytes) -> None:
     """Put the former content of `live.yaml` back, unless it was changed again: the next edit is judged by itself."""
     path = folder / LIVE_EDITS
     with file_lock(folder / f".{LIVE_EDITS}.lock", timeout=10):
-        if path.read_bytes() == after:
-            write_atomic(path, before)
+        if _content(path) == after:
+            _replace(path, before)
 
 
-def wait_for_answer(folder: Path, version: str, seconds: float) -> dict[str, Any] | None:
-    """Return the status of a run once it has read a version of the document; None when it did not in time."""
+def _version(data: bytes) -> str:
+    return sha256(data).hexdigest()[:16]
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of the document; an empty one where there is no file, or one that no run reads."""
+    try:
+        return read_regular(path, MAX_BYTES) if path.is_file() else b"{}\n"
+    except OSError as error:
+        raise UserError(f"{path}: is not readable ({error.strerror or error}). Correct or remove it.") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Correct or remove it.") from None
+
+
+def wait_for_answer(folder: Path, version: str, edit: Document, seconds: float) -> dict[str, Any] | None:
+    """Return the status of a run once it has read an edit; None when it did not in time.
+
+    Args:
+        folder: The run directory.
+        version: Of the document with the edit. Another command may add to it before the run reads it.
+        edit: Key to value; None for a removed one.
+        seconds: To wait.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end and is_locked(folder):
         status = read_status(folder)
         if status.get("version") == version and status.get("result") in {"applied", "refused", "unchanged"}:
+            return status
+        is_newer = status.get("version") == _version(_content(folder / LIVE_EDITS))
+        is_applied = status.get("result") == "applied"
+        if is_newer and is_applied and all(status["document"].get(key) == edit[key] for key in edit):
             return status
         time.sleep(0.05)
     return None
@@ -176,11 +220,17 @@ def main(argv: Sequence[str]) -> int:
 def _change(folder: Path, query: argparse.Namespace) -> None:
     status = read_status(folder)
     command = f"stop_after_{query.after}" if query.action == "stop" else "" if query.action == "set" else query.action
+    if command and not is_locked(folder):
+        remedy = "Resume it first; a run ignores the commands of earlier ones."
+        raise UserError(f"{query.action}: {_shown(folder)} does not train now. {remedy}")
     document, before, after = edit_file(folder, status, query.values, command)
-    answer = wait_for_answer(folder, sha256(after).hexdigest()[:16], query.wait) if query.wait else None
+    edit = {key: document.get(key) for key in [*query.values, *filter(None, [command])]}
+    answer = wait_for_answer(folder, _version(after), edit, query.wait) if query.wait else None
     if answer is not None and answer["result"] == "refused":
         take_back(folder, before, after)
         raise UserError("\n".join(f"refused: {reason}" for reason in answer["refused"]["reasons"]))
+    if answer is not None and answer["result"] == "unchanged" and command:
+        raise UserError(f"{query.action}: the run was starting, and took no command yet. Repeat it.")
     if answer is not None:
         result = f"{answer['result']} before step {answer['step']}"
     else:

@@ -105,7 +105,7 @@ class Watcher:
         delay = self.seconds
         while not self._closed.is_set():
             is_read = self._read(source)
-            delay = self.seconds if is_read else min(2 * delay, MAX_DELAY)
+            delay = self.seconds if is_read or source.is_file else min(2 * delay, MAX_DELAY)
             if not is_read or source.torn:
                 self._closed.wait(delay)
             else:
@@ -151,11 +151,12 @@ class Watcher:
             if again is None or again.version != fetched.version:
                 return
         problems: list[str] = []
-        if source.is_file and not fetched.data.endswith(b"\n"):
+        is_empty = not fetched.data.strip()
+        if source.is_file and (is_empty or not fetched.data.endswith(b"\n")):
             if source.torn != fetched.version:
                 source.torn = fetched.version
                 return
-            what = "does not end with a newline" if fetched.data else "is empty"
+            what = "is empty" if is_empty else "does not end with a newline"
             problems = [f"{source.name}: {what}, so it may be half-written. Write it whole; `{{}}` removes all edits."]
         source.torn, source.version = "", fetched.version
         document: Document = {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from fulgurite.core.files import open_regular
 from fulgurite.sources.reader import SCHEME, BaseReader, Fetched, ReadOptions, SourceError, sha256_text
 
 POLL_SECONDS = 0.2  # os.stat takes 10 us
@@ -23,7 +25,7 @@ class FileReader(BaseReader):
 
     def _read(self, path: str) -> Fetched | None:
         try:
-            with (self._path / path).open("rb") as file:
+            with open_regular(self._path / path, sys.maxsize) as file:
                 data = file.read(self.options.max_bytes + 1)
         except _ABSENT:
             return None
@@ -40,7 +42,8 @@ class FileReader(BaseReader):
             raise self._unreadable(path, error) from error
 
     def _unreadable(self, path: str, error: OSError) -> SourceError:
-        return SourceError(self.place(path), f"is not readable ({error.strerror or error})", "Correct its permissions")
+        remedy = "Correct its permissions" if isinstance(error, PermissionError) else "Put a regular file there"
+        return SourceError(self.place(path), f"is not readable ({error.strerror or error})", remedy)
 
     def wait(self, path: str, version: str | None, timeout: float) -> bool:
         """Poll the file's inode, time and size, and read it when they change, see `Reader.wait`."""

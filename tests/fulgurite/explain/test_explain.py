@@ -140,6 +140,17 @@ def test_a_mistyped_override_is_refused_as_a_run_refuses_it(explain: Explain) ->
     assert "Did you mean 'example'?" in error
 
 
+@pytest.mark.parametrize("key", ["", ".", "trainer.", ".trainer", "trainer..max_epochs"])
+def test_a_key_with_an_empty_part_is_refused(key: str, explain: Explain) -> None:
+    assert explain(key, code=2) == f"error: {key!r}: is not a key. Write e.g. trainer.max_epochs.\n"
+
+
+@pytest.mark.parametrize("key", ["trainer.max_epochs.x", "trainer.accelerator.a.b"])
+def test_a_key_below_a_plain_value_is_refused(key: str, explain: Explain) -> None:
+    holder = ".".join(key.split(".")[:2])
+    assert explain(key, code=2) == f"error: {key}: {holder} is a value without keys. Explain {holder}.\n"
+
+
 def test_a_parameter_that_no_config_sets_has_the_default_of_its_class(explain: Explain) -> None:
     text = explain("trainer.gradient_clip_algorithm")
     line = "not set; the parameter has the default None. Set it with +trainer.gradient_clip_algorithm=<value>"

@@ -99,6 +99,14 @@ REFUSED: dict[str, dict[str, Any]] = {
     "gradient_clip_val=0: is out of range. Set a number above 0, or null.": {"gradient_clip_val": 0},
     "stop_after_step=True: is not a count. Raise the number by 1 to run it once.": {"stop_after_step": True},
     "lr=0.1: excludes lr_scale=2. Remove one of them.": {"lr": 0.1, "lr_scale": 2},
+    "max_epochs: is a number of more than 64 bits. Set 1 or more, or -1.": {"max_epochs": 10**400},
+    "lr_scale: is a number of more than 64 bits. Set a number above 0.": {"lr_scale": 10**400},
+    f"validate={2**63}: is not a count. Raise the number by 1 to run it once.": {"validate": 2**63},
+    "model.a: is a number of more than 64 bits. Set a smaller one, or text in quotes.": {"model.a": 10**400},
+    "model.a[1].b=inf: is not finite. Set a number, or text in quotes.": {"model.a": [1, {"b": float("inf")}]},
+    "data.a: is of the type bytes. Set numbers, texts, booleans, null or lists of them.": {"data.a": b"a"},
+    "'model.\\x1b[2J': is not a name. Write e.g. model.dropout.": {"model.\x1b[2J": 1},
+    "'model.': is not a name. Write e.g. model.dropout.": {"model.": 1},
 }
 
 

@@ -114,7 +114,12 @@ WRONG = {
     "set lr_scale": "lr_scale: is not key=value. Pass e.g. lr_scale=0.1.",
     "set lr_scal=1": "lr_scal=1: is not a live key. Did you mean 'lr_scale'?",
     "set lr_scale=0": "lr_scale=0: is out of range. Set a number above 0.",
-    "set lr_scale=[1": "lr_scale=[1",
+    "set lr_scale=[1": "lr_scale=[1: is not valid YAML (did not find expected ',' or ']'). Pass a value",
+    "set lr_scale=": "lr_scale=: has no value. Pass lr_scale=null to remove the key",
+    "set lr_scale=1 lr_scale=2": "lr_scale: is given twice. Write it once.",
+    "set lr=1 lr_scale=2": "lr: excludes lr_scale. Set one of them.",
+    "set lr_scale=1\nlr: 2": "lr_scale: has several lines. Pass one value.",
+    f"set max_steps=1{400 * '0'}": "max_steps: is a number of more than 64 bits.",
     "get lr_scale=1": "lr_scale=1: get takes no values. Pass --run <run directory>.",
     "stp": "stp",
     "stop --after batch": "--after",
@@ -131,6 +136,53 @@ def test_a_wrong_command_writes_nothing(words: str, folder: Path, capsys: pytest
     assert error.startswith("error: ")
     assert "Traceback" not in error
     assert (folder / "live.yaml").read_text() == "{}\n"
+
+
+def test_an_edit_that_another_command_adds_to_is_answered_with_it(folder: Path, capsys: Any) -> None:
+    def add() -> None:
+        path = folder / "live.yaml"
+        until(lambda: "lr_scale" in path.read_text(), 5)
+        answer(folder, "applied")  # of the first, which the run skips
+        reply = answer(folder, "applied")
+        path.write_text("lr_scale: 0.5\npatience: 3\n")
+        reply()
+
+    assert live(folder, "set", "lr_scale=0.5", "--wait", "60", reply=add) == 0
+    assert "applied before step 7" in capsys.readouterr().out
+
+
+def test_a_document_that_cannot_be_replaced_is_one_line(folder: Path, capsys: Any) -> None:
+    path = folder / "live.yaml"
+    path.write_bytes(b"#" * (8 << 20) + b"\n")
+    assert live(folder, "set", "patience=1", "--wait", "0") == 2
+    path.unlink()
+    path.mkdir()
+    assert live(folder, "set", "patience=1", "--wait", "0") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"error: {path}: is not readable (has 8388609 bytes, more than 8388608). Correct or remove it."
+    assert second == f"error: {path}: cannot be written (Is a directory). Correct or remove it."
+
+
+def test_a_command_to_a_run_that_does_not_train_or_starts_is_refused(folder: Path, capsys: Any) -> None:
+    assert fulgurite(["live", "checkpoint", "--run", str(folder)]) == 2
+    assert "does not train now. Resume it first" in capsys.readouterr().err
+    assert live(folder, "checkpoint", reply=answer(folder, "unchanged")) == 2
+    assert "the run was starting, and took no command yet. Repeat it." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"document": [1]}, {"sources": 5}, {"refused": "no"}])
+def test_a_status_that_no_run_writes_is_one_line(change: dict[str, Any], folder: Path, capsys: Any) -> None:
+    path = folder / "live.status.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    assert live(folder, "get") == 2
+    assert "is not a status. The run writes it anew." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ['"refused"', '["refused"]', '{"refused": 5}'])
+def test_a_history_that_no_run_writes_is_one_line(line: str, folder: Path, capsys: Any) -> None:
+    (folder / "live.jsonl").write_text(f"{line}\n")
+    assert live(folder, "history") == 2
+    assert "line 1 is not an edit" in capsys.readouterr().err
 
 
 def test_a_run_that_reads_elsewhere_or_takes_no_edits_is_named(folder: Path, capsys: Any) -> None:

@@ -60,6 +60,7 @@ def test_a_document_that_is_there_at_the_start_is_the_first(tmp_path: Path) -> N
 
 TORN = {
     "": "is empty, so it may be half-written. Write it whole; `{}` removes all edits.",
+    "\n": "is empty, so it may be half-written. Write it whole; `{}` removes all edits.",
     "lr_scale: 0.": "does not end with a newline, so it may be half-written. Write it whole; `{}` removes all edits.",
     "lr_scale: [\n": "is not valid YAML",
     "- 1\n": "is a list, not keys with values. Write `key: value`.",
@@ -173,10 +174,20 @@ def test_a_running_training_takes_what_stands_in_its_folder(tmp_path: Path) -> N
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("live ")]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_in_place_of_the_document_blocks_no_edit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "live.yaml"
+    with watching(path) as watcher:
+        os.mkfifo(path)
+        until(lambda: "is no regular file). Put a regular file there." in caplog.text)
+        replace(path, "lr_scale: 0.1\n")
+        assert until(lambda: watcher.inbox and watcher.inbox.popleft()).document == {"lr_scale": 0.1}
+
+
 def test_a_folder_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "live.status.yaml").mkdir()
     (tmp_path / "live.jsonl").mkdir()
-    _, _, trace = run(tmp_path, callbacks=[At(tmp_path, {3: "lr_scale: 0.5\n"})], max_epochs=1)
+    _, _, trace = run(tmp_path, callbacks=[At(tmp_path, {3: "lr_scale: 0.5\n", 5: "{lr_scale: 0.5}\n"})], max_epochs=1)
     assert trace.rates[-1][0] == 0.005
     assert "the status cannot be written" in caplog.text
     assert os.listdir(tmp_path / "live.jsonl") == []  # noqa: PTH208
