@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from fulgurite import UserError, build, compose, validate
+from fulgurite import UserError, build, compose, project_root, validate
 from tests.conftest import ComposeSmall, callbacks_of
 from tests.support.project import CONFIGS, shipped, shipped_options
 
@@ -138,15 +139,19 @@ def _leaves(node: object, prefix: str = "") -> list[str]:
     return [leaf for key, child in plain.items() for leaf in _leaves(child, f"{prefix}.{key}" if prefix else str(key))]
 
 
-def test_a_local_config_is_merged_when_it_is_there(tmp_path: Path) -> None:
-    local = CONFIGS / "local" / "default.yaml"
-    if local.exists():
-        pytest.skip("this machine has a local config of its own")
-    local.write_text("# @package _global_\ntrainer:\n  max_epochs: 77\n")
+def test_a_local_config_is_merged_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # in a copy: tests of other processes compose the project's own configs
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / ".project-root").touch()
+    local = tmp_path / "configs" / "local" / "default.yaml"
+    local.unlink(missing_ok=True)
+    monkeypatch.setenv("PROJECT_ROOT", str(tmp_path))
+    project_root.cache_clear()
     try:
+        assert compose(output_dir=tmp_path).trainer.max_epochs == 20
+        local.write_text("# @package _global_\ntrainer:\n  max_epochs: 77\n")
         assert compose(output_dir=tmp_path).trainer.max_epochs == 77
         # debug comes later still
         assert compose(["debug=default"], output_dir=tmp_path).trainer.max_epochs == 1
     finally:
-        local.unlink()
-    assert compose(output_dir=tmp_path).trainer.max_epochs == 20
+        project_root.cache_clear()

@@ -199,7 +199,10 @@ def _own(name: str) -> list[str]:
     """Return what the project's own configs list, those of the whole config that are not chosen included."""
     found: list[str] = []
     for file in sorted((project_root() / "configs").rglob("*.yaml")):
-        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # removed since it was listed
+            continue
         is_global = file.parent == project_root() / "configs" or re.search(r"@package\s+_global_", text)
         if not is_global or not re.search(rf"^{name}\s*:", text, re.MULTILINE):
             continue

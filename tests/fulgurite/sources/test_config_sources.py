@@ -56,6 +56,7 @@ def served(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
         fsspec.filesystem("memory").pipe({f"/conf/{path}": data for path, data in BYTES.items()})
         yield "memory://conf"
+        fsspec.filesystem("memory").rm("/conf", recursive=True)
     elif kind == "real-etcd":
         with real.etcd(folder) as port:
             import etcd3gw

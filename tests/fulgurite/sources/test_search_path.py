@@ -58,6 +58,7 @@ def test_a_fsspec_address_composes() -> None:
 
     fsspec.filesystem("memory").pipe({f"/m/conf/{path}": data for path, data in FILES.items()})
     assert composed("memory://m", "experiment=exp1").trainer.max_epochs == 7
+    fsspec.filesystem("memory").rm("/m", recursive=True)
 
 
 @pytest.mark.parametrize(
