@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fulgurite.core.cli_parser import CommandParser
-from fulgurite.core.errors import EXIT_DONE, FulguriteError
+from fulgurite.core.errors import EXIT_DONE, FulguriteError, printable
 from fulgurite.explain.composition import compose_traced, leaves_of
 from fulgurite.explain.explanation import Difference, Explanation, Place, default_of, differences, explain, text_of
 
@@ -112,6 +112,7 @@ def main(argv: Sequence[str]) -> int:
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    lines = list(map(printable, lines))
     if options.json:
         lines = [json.dumps([asdict(one) for one in found], indent=2, default=str)]
     sys.stdout.write("\n".join(lines) + "\n")

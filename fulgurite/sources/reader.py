@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from fulgurite.core.errors import UserError
+from fulgurite.core.errors import UserError, printable
 from fulgurite.core.rank_logging import RankedLogger
 
 MAX_BYTES = 8 << 20
@@ -50,7 +50,8 @@ class SourceError(UserError):
 
     def __init__(self, place: str, problem: str, remedy: str, *, is_transient: bool = False) -> None:
         self.place, self.problem, self.remedy, self.is_transient = place, problem, remedy, is_transient
-        super().__init__(f"{place}: {problem}. {remedy}{'' if remedy.endswith(('.', '?')) else '.'}")
+        text = f"{place}: {problem}. {remedy}{'' if remedy.endswith(('.', '?')) else '.'}"
+        super().__init__(printable(text))  # a server chooses parts of it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _source_error, (self.place, self.problem, self.remedy, self.is_transient)

@@ -53,22 +53,24 @@ def check_groups(
         if isinstance(override.value(), dict) or not repository.group_exists(group):
             keys.append(override)
             continue
-        if rule := _missing_option(override, repository.get_group_options(group)):
+        if rule := _missing_option(override, repository):
             bad.append(describe_override(override.input_line or "", rule))
         else:
             groups.append(override)
     return groups, keys, bad
 
 
-def _missing_option(override: Override, options: Sequence[str]) -> str | None:
+def _missing_option(override: Override, repository: IConfigRepository) -> str | None:
     """Return why a group option is invalid; None for a valid one."""
     group, value = override.key_or_group, cast(Any, override.value())
+    options: list[str] = repository.get_group_options(group)
     if isinstance(value, Glob) and not value.filter(list(options)):
         return f"no {group} matches{suggest_or_list('', options, 'There is')}"
     if wrong := explain_option(group, value):
         return wrong
     named = options_of(override) if value is not None else None  # group=null composes none of its files
-    missing = [option for option in named or () if option not in {*options, "null"} and "/" not in option]
+    unlisted = [option for option in named or () if option not in {*options, "null"} and "/" not in option]
+    missing = [option for option in unlisted if not repository.config_exists(f"{group}/{option}")]  # a web server's
     return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
 
 

@@ -49,8 +49,8 @@ class ConsulReader(HttpReader):
         found = self.get(key or "/", query=text, place=path, seconds=seconds, limit=self._limit, keep_absent=True)
         assert found is not None
         body, headers = found
-        index = next((value for name, value in headers.items() if name.lower() == "x-consul-index"), "0")
-        if headers.get("X-Status") == "404":
+        index = headers.get("x-consul-index", "0")
+        if headers.get("x-status") == "404":
             return None, index
         try:
             return json.loads(body), index

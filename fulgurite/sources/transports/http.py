@@ -13,6 +13,7 @@ from fulgurite.sources.reader import BaseReader, Fetched, ReadOptions, SourceErr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from email.message import Message
     from http.client import HTTPMessage, HTTPResponse
     from urllib.request import OpenerDirector, Request
 
@@ -43,7 +44,7 @@ class HttpReader(BaseReader):
 
     def _list(self, path: str) -> list[str]:
         found = self.get(f"{path}/", place=path, is_folder=True)
-        if found is None or "html" not in found[1].get("Content-Type", ""):
+        if found is None or "html" not in found[1].get("content-type", ""):
             return []
         base = urlsplit(self._full_url(f"{path}/")).path
         names = set()
@@ -59,7 +60,7 @@ class HttpReader(BaseReader):
             return super()._differs(path, version)
         headers = {"If-None-Match": version}
         found = self._retried(lambda: self.get(self._clean(path), headers))
-        return found is None or (found[1].get("X-Status") != str(NOT_MODIFIED) and _version(*found) != version)
+        return found is None or (found[1].get("x-status") != str(NOT_MODIFIED) and _version(*found) != version)
 
     def _full_url(self, path: str, query: str = "") -> str:
         url = f"{self._url.rstrip('/')}/{quote(path.lstrip('/'))}" if path else self._url
@@ -88,7 +89,7 @@ class HttpReader(BaseReader):
             seconds: That the server may wait before it answers.
             limit: Largest body in bytes, if it is not `max_bytes`.
             is_folder: 401 and 403 are "nothing" too: many servers refuse to list a folder.
-            keep_absent: Return the headers of a 404, with their status as `X-Status`.
+            keep_absent: Return the headers of a 404, with their status as `x-status`.
 
         Raises:
             SourceError: The request failed.
@@ -102,11 +103,11 @@ class HttpReader(BaseReader):
             request = Request(self._full_url(path, query), headers={**self._authorization(), **(headers or {})})  # noqa: S310
             end = time.monotonic() + timeout
             with self._opener(place).open(request, timeout=timeout) as response:
-                return self._body(place, response, end, limit or self.options.max_bytes), dict(response.headers.items())
+                return self._body(place, response, end, limit or self.options.max_bytes), _lower(response.headers)
         except HTTPError as error:
             with error:
                 if error.code == NOT_MODIFIED or (keep_absent and error.code in GONE):
-                    return b"", {**dict(error.headers.items()), "X-Status": str(error.code)}
+                    return b"", {**_lower(error.headers), "x-status": str(error.code)}
             if error.code in GONE or (is_folder and error.code in {UNAUTHORIZED, FORBIDDEN}):
                 return None
             raise self._refused(place, error.code) from error
@@ -141,7 +142,8 @@ class HttpReader(BaseReader):
         if code in {UNAUTHORIZED, FORBIDDEN}:
             return SourceError(self.place(path), f"refused the request ({code})", "Correct the token or the password")
         if 300 <= code < 400:
-            return SourceError(self.place(path), "redirects to an address that is not http or https", "Correct it")
+            problem = "redirects in a circle, or to an address that is not http or https"
+            return SourceError(self.place(path), problem, "Correct it")
         is_transient = code >= 500 or code in {408, 425, 429}
         return SourceError(self.place(path), f"answered {code}", "Correct the server", is_transient=is_transient)
 
@@ -180,7 +182,12 @@ class HttpReader(BaseReader):
 
 
 def _version(data: bytes, headers: Mapping[str, str]) -> str:
-    return next((text for name, text in headers.items() if name.lower() == "etag"), "") or sha256_text(data)
+    return headers.get("etag") or sha256_text(data)
+
+
+def _lower(headers: Message) -> dict[str, str]:
+    """Return headers by their names in lower case: servers write `Content-type` and `content-type` as well."""
+    return {name.lower(): text for name, text in headers.items()}
 
 
 def _netrc_login(host: str) -> tuple[str, str] | None:

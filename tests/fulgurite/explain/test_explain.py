@@ -217,6 +217,12 @@ def test_a_file_of_a_remote_source_has_its_address_and_line(explain: Explain) ->
     assert f"({address}/experiment/far.yaml)" in text
 
 
+def test_control_characters_of_a_config_steer_no_terminal(explain: Explain) -> None:
+    text = explain("vars", "seed", "++vars.text='\x1b[2J'", "seed='\x1b[31m'")
+    assert "\x1b" not in text
+    assert r"seed=\x1b[31m" in text
+
+
 def test_the_config_of_eval_is_explained_too(explain: Explain) -> None:
     assert explain("ckpt_path", "--config-name=eval").startswith("ckpt_path=???\n")
 

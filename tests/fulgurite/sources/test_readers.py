@@ -76,13 +76,26 @@ def test_http_reads_lists_and_knows_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "etag"), [("Content-Type", "ETag"), ("Content-type", "Etag"), ("content-type", "etag")]
+)
+def test_names_of_headers_have_any_case_and_a_root_is_listed(name: str, etag: str) -> None:
+    page = Reply(b'<a href="big.yaml">x</a>', headers={name: "text/html; charset=utf-8", etag: '"1"'})
+    with FileServer({"/": page}) as server:
+        reader = open_reader(server.url.rstrip("/"), QUICK)
+        assert reader.list("") == ["big.yaml"]
+        found = reader.read("")
+        assert found is not None
+        assert found.version == '"1"'
+
+
+@pytest.mark.parametrize(
     ("reply", "problem", "num_requests"),
     [
         (Reply(status=500), r"answered 500 \(2 requests\)", 2),
         (Reply(status=401), r"refused the request \(401\)", 1),
         (Reply(status=403), r"refused the request \(403\)", 1),
         (Reply(b"x" * 100, cut=10), r"ended after 10 of 100 bytes \(2 requests\)", 2),
-        (Reply(location="file:///etc/passwd"), "redirects to an address that is not http", 1),
+        (Reply(location="file:///etc/passwd"), "redirects in a circle, or to an address that is not http", 1),
         (Reply(delay=2.0), r"did not answer within 0.2 s", 2),
         (Reply(b"x" * 20_000, pause=0.05), r"did not answer within 0.2 s", 2),
         (Reply(b"x" * (MAX_BYTES + 1)), "has more than", 1),
@@ -97,6 +110,12 @@ def test_a_faulty_server_is_one_line_with_the_source_and_the_key(reply: Reply, p
         assert str(caught.value).startswith(f"{server.url}c/a.yaml: ")
         assert "\n" not in str(caught.value)
         assert str(copy.copy(caught.value)) == str(caught.value)  # as pickle does
+
+
+def test_control_characters_of_a_server_steer_no_terminal() -> None:
+    assert str(SourceError("http://host/\x1b[2Ja", "failed (\x07)", "Start it")) == (
+        r"http://host/\x1b[2Ja: failed (\x07). Start it."
+    )
 
 
 def test_a_server_that_is_down_or_silent_is_one_line() -> None:

@@ -100,6 +100,15 @@ def test_a_server_without_lists_is_asked_for_each_file_once_the_absent_too(
     assert "lists no files" in capsys.readouterr().err
 
 
+def test_a_config_of_a_server_without_lists_exists_beside_another_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WebDouble, "index", False)
+    with double("http", {"experiment/far.yaml": b"# @package _global_\nseed: 7\n"}) as server:
+        (line,) = findings(f"hydra.searchpath=['{server.url}/conf']", "experiment=far", "trainer.max_epoch=3")
+        assert line.startswith("command line: trainer.max_epoch=3: there is no such key")
+        (line, _) = findings(f"hydra.searchpath=['{server.url}/conf']", "experiment=fr", "trainer.max_epoch=3")
+        assert line.startswith("command line: experiment=fr: there is no experiment 'fr'")
+
+
 def test_a_run_that_needs_nothing_remote_composes_without_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     with double("http", FILES) as server:
         pass
