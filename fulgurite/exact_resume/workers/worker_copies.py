@@ -78,7 +78,8 @@ class WorkerWatch:
         """Return what workers changed so far, or what persistent ones did not; called in the training process."""
         now = {} if self._started is None else _fingerprints(self._roots, [])
         names = {name: None for name in now if now[name] != (self._started or {}).get(name)}
-        for worker in self._ends.nonzero().flatten().tolist():
+        # `nonzero` counts twice, and raises where a worker writes in between
+        for worker in (number for number, end in enumerate(self._ends.tolist()) if end):
             names |= dict.fromkeys(self._read(worker))
         return list(names)
 
