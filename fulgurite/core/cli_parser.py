@@ -1,12 +1,14 @@
-"""Parse a command line: errors are `UserError`s in one line, unknown options get a suggestion."""
+"""Parse a command line, and report errors: each is one line, unknown options get a suggestion."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from fulgurite.core.errors import UserError, did_you_mean
+from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
+from fulgurite.core.redact import hide_secrets
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -50,3 +52,11 @@ def list_of(option: str, choices: Sequence[str] | None = None) -> Callable[[str]
     """Return an argparse `type` for comma-separated `choices`, or for any values."""
     convert = one_of(option, choices) if choices is not None else str
     return lambda text: [convert(part) for part in text.split(",") if part]
+
+
+def print_error(error: FulguriteError) -> int:
+    """Write each line of an error, without secrets, to standard error, and return the exit code."""
+    lines = hide_secrets(str(error)).split("\n")
+    sys.stderr.write("".join(f"error: {printable(line)}\n" for line in lines))
+    sys.stderr.flush()
+    return error.exit_code

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulgurite.core.cli_parser import CommandParser, list_of
+from fulgurite.core.cli_parser import CommandParser, list_of, print_error
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, UserError
 from fulgurite.core.project import project_root
 from fulgurite.doctor.bench.bandwidth import BUS_FACTOR
@@ -127,7 +127,7 @@ def run_checks(args: Options, placement: Placement) -> int:
         if isinstance(error, UserError) and not isinstance(error, PeerInputError):
             with suppress(PeerInputError):
                 rendezvous.reject(str(error))
-        return _print_error(error, placement)
+        return print_error(error) if placement.local_rank == 0 else error.exit_code
     finally:
         watchdog.start_step("closing")
         rendezvous.close(close_timeout)
@@ -172,11 +172,4 @@ def main(argv: Sequence[str]) -> int:
         warnings.simplefilter("ignore")
         return run_checks(args, placement)
     except FulguriteError as error:
-        return _print_error(error, placement)
-
-
-def _print_error(error: FulguriteError, placement: Placement) -> int:
-    """Print an error on the first rank of the machine and return the exit code."""
-    if placement.local_rank == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-    return error.exit_code
+        return print_error(error) if placement.local_rank == 0 else error.exit_code

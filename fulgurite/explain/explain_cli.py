@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fulgurite.core.cli_parser import CommandParser
+from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_DONE, FulguriteError, printable
 from fulgurite.explain.composition import compose_traced, leaves_of
 from fulgurite.explain.explanation import Difference, Explanation, Place, default_of, differences, explain, text_of
@@ -110,8 +110,7 @@ def main(argv: Sequence[str]) -> int:
             found = differences(traced, compose_traced([], options.config_name))
             lines = list(_table(found)) if found else ["the defaults"]
     except FulguriteError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return print_error(error)
     lines = list(map(printable, lines))
     if options.json:
         lines = [json.dumps([asdict(one) for one in found], indent=2, default=str)]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fulgurite.core.cli_parser import CommandParser
+from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_DONE, FulguriteError, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.project import project_root
@@ -86,6 +86,5 @@ def main(argv: Sequence[str]) -> int:
             write_settings(root / ".vscode" / "settings.json", patterns)
             sys.stdout.write(f"mapped to the configs in {root / '.vscode' / 'settings.json'}\n")
     except FulguriteError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return print_error(error)
     return EXIT_DONE

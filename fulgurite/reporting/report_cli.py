@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from fulgurite.core.cli_parser import CommandParser, one_of
+from fulgurite.core.cli_parser import CommandParser, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import SPREAD, format_duration_short, format_spread
@@ -160,7 +159,6 @@ def main(argv: Sequence[str]) -> int:
         summary = analyse_sweep(query.sweep, query.metric, query.mode)
         paths = write_report(summary)
     except FulguriteError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return print_error(error)
     print(as_json(summary) if query.json else "\n".join([*headline(summary), *map(str, paths)]))
     return 0

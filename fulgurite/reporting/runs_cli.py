@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fulgurite.config.metric_names import is_minimized
-from fulgurite.core.cli_parser import CommandParser, list_of, one_of
+from fulgurite.core.cli_parser import CommandParser, list_of, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, shared_overrides, write
@@ -125,8 +125,7 @@ def main(argv: Sequence[str]) -> int:
         write(shown, query.format, sys.stdout)
         sys.stdout.flush()
     except FulguriteError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return print_error(error)
     except BrokenPipeError:  # `| head` has closed the pipe: Python would report it once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

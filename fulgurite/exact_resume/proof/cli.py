@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fulgurite.config.override_text import quoted
-from fulgurite.core.cli_parser import CommandParser
+from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
 from fulgurite.core.formatting import format_duration
 from fulgurite.core.project import project_root
@@ -279,8 +279,7 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
         options = parse_args(argv)
         proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=options.control, start=start)
     except FulguriteError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return print_error(error)
     print_table(proofs, options.folder)
     if options.json:
         options.json.write_text(json.dumps([asdict(proof) for proof in proofs], indent=2) + "\n")

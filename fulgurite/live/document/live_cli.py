@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fulgurite.core.cli_parser import CommandParser, one_of
+from fulgurite.core.cli_parser import CommandParser, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import file_lock, read_regular, write_atomic
 from fulgurite.core.project import project_root
@@ -212,8 +211,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             _change(folder, query)
     except FulguriteError as error:
-        sys.stderr.write("".join(f"error: {line}\n" for line in str(error).splitlines()))
-        return error.exit_code
+        return print_error(error)
     return 0
 
 
