@@ -59,16 +59,22 @@ def write_settings(file: Path, patterns: dict[str, str]) -> None:
     """Map the configs to their schemas in the settings of VS Code; other settings stay.
 
     Raises:
-        UserError: The file is not plain JSON.
+        UserError: The file is not plain JSON, or holds no dictionary.
     """
     settings: dict[str, Any] = {}
     if file.is_file():
+        remedy = f"Add {json.dumps({SETTING: patterns})[1:-1]} to it yourself, and pass --no-settings."
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:  # comments
-            line = json.dumps({SETTING: patterns})
-            remedy = f"Add {line[1:-1]} to it yourself, and pass --no-settings"
-            raise UserError(f"{file}: is not plain JSON ({error}). {remedy}.") from error
+        except (ValueError, RecursionError) as error:  # comments
+            raise UserError(f"{file}: is not plain JSON ({error}). {remedy}") from error
+        except OSError as error:
+            raise UserError(f"{file}: is not readable ({error.strerror or error}). {remedy}") from error
+        if not isinstance(settings, dict):
+            raise UserError(f"{file}: holds a {type(settings).__name__}, not a dictionary. Correct or remove it.")
+        if not isinstance(settings.get(SETTING, {}), dict):
+            kind = type(settings[SETTING]).__name__
+            raise UserError(f"{file}: {SETTING} is a {kind}, not a dictionary. Correct it, or pass --no-settings.")
     schemas = {name: pattern for name, pattern in settings.get(SETTING, {}).items() if name not in patterns}
     settings[SETTING] = {**schemas, **patterns}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,4 +93,7 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(f"mapped to the configs in {root / '.vscode' / 'settings.json'}\n")
     except FulguriteError as error:
         return print_error(error)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        return print_error(UserError(f"{error.filename}: {problem}. Correct it, or pass --folder=<folder>."))
     return EXIT_DONE

@@ -98,6 +98,44 @@ def test_settings_of_vs_code_keep_what_is_there_and_are_not_written_over_comment
     assert file.read_text() == "{// mine\n}"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"[1]", "holds a list, not a dictionary"),
+        (b'"x"', "holds a str, not a dictionary"),
+        (b'{"yaml.schemas": [1]}', "yaml.schemas is a list, not a dictionary"),
+        (b'{"a": 1', "is not plain JSON"),
+        (b"// c\n{}", "is not plain JSON"),
+        (b"\xff{}", "is not plain JSON"),
+        (b"[" * 100_000, "is not plain JSON"),
+    ],
+)
+def test_settings_of_vs_code_that_cannot_be_extended_are_one_line_and_stay(
+    text: bytes,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder in (".vscode", "configs"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / ".vscode" / "settings.json"
+    file.write_bytes(text)
+    monkeypatch.setattr(schema_cli, "project_root", lambda: tmp_path)
+    assert main([]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}: {problem}")
+    assert file.read_bytes() == text
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--no-settings", f"--folder={tmp_path}/file/schemas"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/file")
+    assert "cannot be written" in line
+
+
 def test_the_command_writes_a_schema_a_group_without_torch(tmp_path: Path) -> None:
     code = (
         f"import sys; from fulgurite.__main__ import main; main(['schema', '--no-settings', '--folder={tmp_path}']); "
