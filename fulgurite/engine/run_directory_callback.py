@@ -40,7 +40,7 @@ class ReserveRunDirectory(Callback):
             if current_launch() is not None:
                 clear_failures(Path(str(config.hydra.run.dir)))
 
-        with _exit_on_user_error():
+        with exit_on_user_error():
             _reject_sweep_keys(config, "applies to sweeps only. Add -m.")
             if current_launch() is None:
                 start()
@@ -57,7 +57,7 @@ class ReserveRunDirectory(Callback):
         context = current_context()
         context.sweep_config = config
         context.is_sweep_resumable = _has_target(config.hydra.sweeper, ".GridSweeper", ".SearchSweeper")
-        with _exit_on_user_error():
+        with exit_on_user_error():
             if folder := OmegaConf.select(config, "resume.run"):
                 raise UserError(f"resume={folder}: a sweep starts several runs. Remove resume, or remove -m.")
             if not context.is_sweep_resumable:
@@ -125,7 +125,7 @@ def _reject_sweep_keys(config: DictConfig, rule: str) -> None:
 
 
 @contextmanager
-def _exit_on_user_error() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Exit on a user's error: Hydra would turn the exception into a warning and continue."""
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -21,7 +21,17 @@ from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
 def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Validate trials that together have every choice and every bound."""
+    """Validate trials that together have every choice and every bound, and the metrics of each."""
+    check_trials(space, config, loader, lambda cfg: [*find_metric_problems(cfg, settings)])
+
+
+def check_trials(
+    space: SearchSpace,
+    config: DictConfig,
+    loader: ConfigLoaderImpl,
+    find_more: Callable[[DictConfig], list[str]] = lambda _: [],
+) -> None:
+    """Validate trials that together have every choice and every bound. `find_more` returns further errors of one."""
     jobs = [Job(number, job_key(point), point) for number, point in enumerate(space.boundary_points())]
 
     def name_values(some: Sequence[Job], jobs: Sequence[Job]) -> str:
@@ -31,7 +41,7 @@ def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfi
             values = sorted({item for job in some for item in varying_overrides([jobs[0], job]) & {*job.overrides}})
         return ", ".join(map(mask_override, values))
 
-    check_jobs(jobs, config, loader, lambda _, cfg: list(find_metric_problems(cfg, settings)), name_values)
+    check_jobs(jobs, config, loader, lambda _, cfg: find_more(cfg), name_values)
 
 
 def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:

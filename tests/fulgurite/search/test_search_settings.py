@@ -130,6 +130,15 @@ NO_TARGET = "'optuna.samplers.TPESamplr' does not exist: optuna.samplers has no 
 NO_KEY = "there is no such key. Did you mean"
 
 
+def test_a_typo_in_a_search_of_hydras_sweeper_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n"
+    text += "hydra: {sweeper: {n_trials: 2, params: {sed: 'choice(1,2)'}}}\n"
+    end = start(tmp_path, ["-m", *with_file(tmp_path, "hparams_search/ours.yaml", text), "hparams_search=ours"])
+    place = f"{tmp_path / 'hparams_search/ours.yaml'}:3"
+    assert (end.returncode, end.stderr) == (2, f"error: {place}: sed=1, 2: {NO_KEY} 'seed'?\n")
+    assert not (tmp_path / "logs").exists()
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
