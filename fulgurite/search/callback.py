@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
 from fulgurite.engine.run_directory_callback import exit_on_user_error
@@ -23,11 +23,12 @@ class ValidateOptunaSearch(Callback):
         if not str(config.hydra.sweeper.get("_target_", "")).endswith(".OptunaSweeper"):
             return
         # Optuna takes most of a second, and Hydra instantiates its callbacks at every start
-        from fulgurite.search.places import space_places
         from fulgurite.search.preflight import check_trials
         from fulgurite.search.space import read_space
+        from fulgurite.sweeps.jobs import typed_overrides
+        from fulgurite.sweeps.places import param_places
 
-        overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
-        with exit_on_user_error(), space_places(config, overrides):
+        overrides = typed_overrides(config)[1]
+        with exit_on_user_error(), param_places(config, overrides):
             space = read_space(overrides, config.hydra.sweeper)
             check_trials(space, config, cast("ConfigLoaderImpl", GlobalHydra.instance().config_loader()))

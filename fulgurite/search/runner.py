@@ -18,7 +18,6 @@ from fulgurite.core.redact import mask_override, saved_config
 from fulgurite.engine.run_directory_callback import ReserveRunDirectory
 from fulgurite.runs.lock import run_lock
 from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_events
-from fulgurite.search.places import space_places
 from fulgurite.search.preflight import add_resume_overrides, check_search, print_search, require_same_search
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace, read_space
@@ -28,6 +27,7 @@ from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_s
 from fulgurite.sweeps.code_state import CodeState, print_status
 from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
 from fulgurite.sweeps.jobs import Job, JobsFailed
+from fulgurite.sweeps.places import param_places
 from fulgurite.sweeps.resume import find_sweep
 
 
@@ -40,7 +40,7 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, ov
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     options, sweeper = config.get("sweep") or {}, config.hydra.sweeper
-    with space_places(config, overrides):
+    with param_places(config, overrides):
         settings, space = SearchSettings.read(config), read_space(overrides, sweeper)
         resumed = find_sweep(str(options["resume"]), config, SEARCH) if options.get("resume") else None
         if resumed is not None:

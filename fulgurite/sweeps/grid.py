@@ -36,8 +36,10 @@ from fulgurite.sweeps.jobs import (
     check_jobs,
     describe_jobs,
     expand_grid,
+    typed_overrides,
     varying_overrides,
 )
+from fulgurite.sweeps.places import param_places
 from fulgurite.sweeps.resume import (
     archive_failed_job,
     describe_states,
@@ -63,14 +65,15 @@ def run_grid(sweeper: BasicSweeper, overrides: Sequence[str]) -> list[Sequence[J
     loader = context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     options = config.get("sweep") or {}
-    jobs = expand_grid(overrides, loader)
-    resumed = find_sweep(str(options["resume"]), config) if options.get("resume") else None
-    if resumed is not None:
-        restore_job_states(jobs, resumed)
-        jobs.sort(key=lambda job: job.number)
-    code = CodeState()
-    ConfigCache(loader)
-    _check_sweep(jobs, config, loader)
+    with param_places(config, typed_overrides(config)[1]):
+        jobs = expand_grid(overrides, loader)
+        resumed = find_sweep(str(options["resume"]), config) if options.get("resume") else None
+        if resumed is not None:
+            restore_job_states(jobs, resumed)
+            jobs.sort(key=lambda job: job.number)
+        code = CodeState()
+        ConfigCache(loader)
+        _check_sweep(jobs, config, loader)
     retry = bool(options.get("retry_failed"))
     if resumed is not None:
         print_status(f"sweep: resuming {resumed}: {describe_states(jobs, retry=retry)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl
@@ -149,9 +149,16 @@ def describe_jobs(some: Sequence[Job], jobs: Sequence[Job]) -> str:
     return f"job{'s' * (len(some) > 1)} {numbers}{f' ({overrides})' if overrides else ''}"
 
 
+def typed_overrides(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Return the overrides of Hydra's own keys and of all others, their interpolations as they were written."""
+    given = config.hydra.overrides
+    own, task = (OmegaConf.to_container(part, resolve=False) or [] for part in (given.hydra, given.task))
+    return [*map(str, own)], [*map(str, task)]
+
+
 def _command_line(config: DictConfig, job: Job) -> list[str]:
     """Return the command line and the job's overrides from `hydra.sweeper.params`."""
-    given = config.hydra.overrides
-    typed = [*map(str, given.hydra), *map(str, given.task)]
+    own, task = typed_overrides(config)
+    typed = [*own, *task]
     keys = {override.partition("=")[0] for override in typed}
     return ["-m", *typed, *(override for override in job.overrides if override.partition("=")[0] not in keys)]

@@ -1,4 +1,4 @@
-"""Name the file and line of the values of a space, which a trial sets as overrides of the command line."""
+"""Name the file and line of values of `hydra.sweeper.params`, which a job sets as overrides of the command line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.sweeps.jobs import job_overrides
 from fulgurite.validation.findings import placed
 
-_OF_A_TRIAL = re.compile(rf"(?:.*: )?{COMMAND_LINE}([^=\s]+)=(.*?): (.*)")  # key, value, what is wrong
+_OF_A_JOB = re.compile(rf"(?:.*: )?{COMMAND_LINE}([^=\s]+)=(.*?): (.*)")  # key, value, what is wrong
 
 
 @contextmanager
-def space_places(config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
-    """Give the findings of a ConfigError that is raised in the block the places of the search's keys.
+def param_places(config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
+    """Give the findings of a ConfigError that is raised in the block the places of the sweep's keys.
 
     Args:
-        config: The config of the search, with its `hydra` part.
+        config: The config of the sweep, with its `hydra` part.
         overrides: Those of the command line, which win over `hydra.sweeper.params`.
     """
     try:
@@ -37,11 +37,11 @@ def _with_places(findings: Sequence[str], origins: Origins, typed: set[str]) -> 
     """Return the findings, those of several values of a key with the same fault as one."""
     lines: dict[tuple[str, str], list[str]] = {}  # start and end of a line, values between them
     for finding in findings:
-        of_trial = _OF_A_TRIAL.fullmatch(finding)
-        key = of_trial[1] if of_trial else ""
+        of_job = _OF_A_JOB.fullmatch(finding)
+        key = of_job[1] if of_job else ""
         place = None if override_key(key) in typed else origins.places.get(f"hydra.sweeper.params.{key}")
-        if of_trial is None or place is None:
-            lines.setdefault((finding if of_trial else placed(finding, origins), ""), [])
+        if of_job is None or place is None:
+            lines.setdefault((finding if of_job else placed(finding, origins), ""), [])
         else:
-            lines.setdefault((f"{place}: {key}=", f": {of_trial[3]}"), []).append(of_trial[2])
+            lines.setdefault((f"{place}: {key}=", f": {of_job[3]}"), []).append(of_job[2])
     return [f"{start}{', '.join(values)}{end}" for (start, end), values in lines.items()]

@@ -9,11 +9,12 @@ import pytest
 from omegaconf import DictConfig
 
 from fulgurite.core.errors import ConfigError
-from fulgurite.search.places import space_places
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import read_space
+from fulgurite.sweeps.places import param_places
 from tests.fulgurite.engine.test_usage_errors import composed
 from tests.support.compose import with_file
+from tests.support.search import start
 
 TEXT = """# @package _global_
 defaults: [override /hydra/sweeper: search]
@@ -37,7 +38,7 @@ def refused(folder: Path, *typed: str, findings: list[str] | None = None) -> lis
 
 
 def _read(cfg: DictConfig, typed: Sequence[str], findings: list[str] | None) -> None:
-    with space_places(cfg, typed):
+    with param_places(cfg, typed):
         if findings is not None:
             raise ConfigError(findings)
         read_space(typed, cfg.hydra.sweeper)
@@ -64,3 +65,11 @@ def test_the_values_of_trials_have_the_line_of_their_key(tmp_path: Path) -> None
         *given[2:4],
         "ours:3: optimized_metric: is another thing",
     ]
+
+
+def test_a_grid_in_a_file_has_the_line_of_its_key_beside_values_that_only_a_job_knows(tmp_path: Path) -> None:
+    text = "# @package _global_\nhydra: {sweeper: {params: {sed: '1,2'}}}\n"
+    grid = with_file(tmp_path, "hparams_search/ours.yaml", text)
+    end = start(tmp_path, ["-m", *grid, "hparams_search=ours", "model.optimizer.lr=${hydra:job.num}"])
+    said = "ours.yaml:2: sed=1, 2: there is no such key. Did you mean 'seed'?"
+    assert (end.returncode, end.stderr) == (2, f"error: {tmp_path}/hparams_search/{said}\n")
