@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,14 +13,14 @@ import hydra
 import hydra.utils
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BasicLauncher",
     "BasicSweeper",
+    "CachingConfigRepository",
     "Callbacks",
     "ConfigLoaderImpl",
     "IConfigRepository",
@@ -157,6 +159,19 @@ def observe_resolver(name: str, see: Callable[[Any], None]) -> None:
         return value
 
     BaseContainer._resolvers[name] = resolve
+
+
+@contextmanager
+def replaced_resolver(name: str, resolve: Callable[..., Any]) -> Iterator[None]:
+    """Replace an OmegaConf resolver, which need not be registered, for a while."""
+    plain = BaseContainer._resolvers.get(name)
+    OmegaConf.register_new_resolver(name, resolve, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolver(name)
+        if plain is not None:
+            BaseContainer._resolvers[name] = plain
 
 
 def resolver_names() -> list[str]:

@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from fulgurite.compat.hydra import replaced_resolver
 from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_DONE, FulguriteError, printable
+from fulgurite.core.redact import MASK
 from fulgurite.explain.composition import compose_traced, leaves_of
 from fulgurite.explain.explanation import Difference, Explanation, Place, default_of, differences, explain, text_of
 
@@ -97,18 +99,22 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
 
 
+def explained(options: argparse.Namespace) -> tuple[Sequence[Any], list[str]]:
+    """Return what a command line asks for, and the lines that say it."""
+    traced = compose_traced(options.overrides, options.config_name)
+    if options.keys:
+        found = [explain(traced, key) for key in options.keys]
+        return found, [line for one in found for line in lines_of(one)]
+    changed = differences(traced, compose_traced([], options.config_name))
+    return changed, list(_table(changed)) if changed else ["the defaults"]
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     try:
         options = parse_args(argv)
-        traced = compose_traced(options.overrides, options.config_name)
-        found: Sequence[Any]
-        if options.keys:
-            found = [explain(traced, key) for key in options.keys]
-            lines = [line for one in found for line in lines_of(one)]
-        else:
-            found = differences(traced, compose_traced([], options.config_name))
-            lines = list(_table(found)) if found else ["the defaults"]
+        with replaced_resolver("secret", lambda *_: MASK):  # no file is read, no server asked
+            found, lines = explained(options)
     except FulguriteError as error:
         return print_error(error)
     lines = list(map(printable, lines))

@@ -15,7 +15,11 @@ from fulgurite.core.redact import MASK, holds_secret, is_secret_key, mask_overri
 from fulgurite.explain.composition import TracedConfig, environment_file, leaves_of, written_at
 from fulgurite.explain.readers import Reader, parameters_below, reader_of, references, referring_keys
 
-_VARIABLE = re.compile(r"\$\{\s*(oc\.env|secret)\s*:\s*(?!PROJECT_ROOT\b)(?:env\s*,\s*)?([A-Za-z_]\w*)")
+_VARIABLE = re.compile(
+    r"\$\{\s*(oc\.env|secret)\s*:\s*(?!PROJECT_ROOT\b|(?:file|vault)\s*,)(?:env\s*,\s*)?([A-Za-z_]\w*)"
+)
+_SECRET = re.compile(r"\$\{\s*secret\s*:\s*(file|vault)\s*,\s*([^}]*?)\s*\}")
+_HOLDERS = {"file": "the file", "vault": "Vault"}
 LATER = "known when a run starts"
 
 
@@ -139,16 +143,14 @@ def _value(traced: TracedConfig, written: Any, key: str) -> Any:
     return LATER if value is UNKNOWN else without_secrets(value, key.rpartition(".")[2])
 
 
-def _reads_environment(traced: TracedConfig, written: Any, key: str, depth: int = 0) -> bool:
+def _reads_environment(traced: TracedConfig, written: Any, key: str, seen: frozenset[str] = frozenset()) -> bool:
     """Return whether a value, or one that it refers to, is of an environment variable or a secret."""
-    if not is_interpolation(written) or depth > 8:
+    if not is_interpolation(written):
         return False
     if _VARIABLE.search(written) or re.search(r"\$\{\s*secret\s*:", written):
         return True
-    return any(
-        _reads_environment(traced, written_at(traced.written, name), name, depth + 1)
-        for name in references(written, key)
-    )
+    names = set(references(written, key)) - seen
+    return any(_reads_environment(traced, written_at(traced.written, name), name, seen | names) for name in names)
 
 
 def _sources(traced: TracedConfig, written: Any, key: str, seen: set[str]) -> Iterator[str]:
@@ -157,6 +159,8 @@ def _sources(traced: TracedConfig, written: Any, key: str, seen: set[str]) -> It
         return
     for _, name in _VARIABLE.findall(written):
         yield f"environment variable {name}: {_variable_place(name)}"
+    for kind, name in _SECRET.findall(written):
+        yield f"secret of {_HOLDERS[kind]} {name}: read when a run uses it"
     for name in references(written, key):
         if name in seen:
             continue

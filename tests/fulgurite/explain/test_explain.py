@@ -13,16 +13,67 @@ import pytest
 
 from fulgurite.explain import composition, explain_cli, explanation
 from fulgurite.explain.explain_cli import main
-from tests.support.compose import with_file
-from tests.support.project import CONFIGS, ROOT
+from fulgurite.sources import secrets
+from tests.support.project import ROOT
 from tests.support.servers.doubles import double
 
 Explain = Callable[..., str]
-REPLACES = """# @package _global_
-defaults: [override /model: mnist]
+# Configs of the test's own beside those of the project, which a user may replace.
+OWN = {
+    "trainer/lowest.yaml": "_target_: lightning.pytorch.Trainer\nmax_epochs: 20\naccelerator: cpu\n",
+    "trainer/upper.yaml": "defaults:\n  - lowest\n  - _self_\ndevices: 2\n",
+    "model/recipe.yaml": """_target_: src.models.classifier.Classifier
+num_classes: 10
+net: ???
+optimizer:
+  _target_: torch.optim.Adam
+  _partial_: true
+  lr: 0.001
+  weight_decay: 0.0
+""",
+    "model/dense.yaml": """defaults:
+  - recipe
+  - _self_
+net:
+  _target_: torch.nn.Bilinear
+  in1_features: 64
+  in2_features: 32
+  out_features: 10
+""",
+    "callbacks/few.yaml": """checkpoint:
+  _target_: lightning.pytorch.callbacks.ModelCheckpoint
+  monitor: ${monitor}
+  save_top_k: 1
+stopping:
+  _target_: lightning.pytorch.callbacks.EarlyStopping
+  monitor: ${monitor}
+""",
+    "experiment/base.yaml": """# @package _global_
+defaults:
+  - override /trainer: upper
+  - override /model: dense
+  - override /callbacks: few
+""",
+    "experiment/longer.yaml": """# @package _global_
+defaults:
+  - base
+  - _self_
+trainer:
+  max_epochs: 30
 model:
-  net: {_target_: src.models.nets.convnet.SimpleConvNet, in_channels: 1}
-"""
+  optimizer:
+    lr: 0.002
+  net:
+    in1_features: 128
+""",
+    "experiment/other.yaml": """# @package _global_
+defaults:
+  - base
+  - _self_
+model:
+  net: {_target_: torch.nn.Linear, in_features: 1}
+""",
+}
 
 
 @cache
@@ -31,42 +82,58 @@ def composed_once(overrides: tuple[str, ...], config_name: str) -> composition.T
     return composition.compose_traced(overrides, config_name)
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder with `OWN`."""
+    folder = tmp_path_factory.mktemp("configs")
+    for name, text in OWN.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
 @pytest.fixture
-def explain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Explain:
-    """Run the command in this process and return its output."""
+def explain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own: Path) -> Explain:
+    """Run the command with `OWN` in this process and return its output."""
     monkeypatch.setattr(explain_cli, "compose_traced", lambda texts, name: composed_once(tuple(texts), name))
 
     def run(*words: str, code: int = 0) -> str:
-        assert main(words) == code
+        given = () if any(word.startswith("hydra.searchpath") for word in words) else with_own(own)
+        assert main([*words, *given]) == code
         captured = capsys.readouterr()
         return captured.out if code == 0 else captured.err
 
     return run
 
 
-def line_of(file: str, key: str) -> str:
-    """Return `configs/<file>:<line>` of the first line that starts with a key."""
-    lines = (CONFIGS / file).read_text().splitlines()
+def with_own(own: Path) -> tuple[str, str]:
+    """Return the overrides with which Hydra finds a folder."""
+    return f"hydra.searchpath=[{own}]", f"trust=[{own}]"
+
+
+def line_of(own: Path, file: str, key: str) -> str:
+    """Return `<file>:<line>` of the first line that starts with a key."""
+    lines = OWN[file].splitlines()
     number = next(number for number, line in enumerate(lines, 1) if line.strip().startswith(f"{key}:"))
-    return f"configs/{file}:{number}"
+    return f"{own}/{file}:{number}"
 
 
-def test_every_place_that_set_a_key_is_listed_in_the_order_in_which_it_applies(explain: Explain) -> None:
-    text = explain("trainer.max_epochs", "experiment=example", "trainer=ddp_sim", "trainer.max_epochs=3")
+def test_every_place_that_set_a_key_is_listed_in_the_order_in_which_it_applies(explain: Explain, own: Path) -> None:
+    text = explain("trainer.max_epochs", "experiment=longer", "trainer.max_epochs=3")
     assert text.splitlines()[0] == "trainer.max_epochs=3"
-    places = [line_of(file, "max_epochs") for file in ("trainer/default.yaml", "experiment/example.yaml")]
+    places = [line_of(own, file, "max_epochs") for file in ("trainer/lowest.yaml", "experiment/longer.yaml")]
     expected = [*places, "command line: trainer.max_epochs=3", "lightning.pytorch.Trainer(max_epochs: "]
     positions = [text.index(part) for part in expected]
     assert positions == sorted(positions)
-    assert "(configs/trainer/ddp.yaml)" in text  # whose defaults list has trainer/default
-    assert "(command line: experiment=example)" in text
+    assert f"({own}/trainer/upper.yaml)" in text  # whose defaults list has trainer/lowest
+    assert "(command line: experiment=longer)" in text
 
 
-def test_json_has_the_same_places_with_values_and_the_reader(explain: Explain) -> None:
-    [found] = json.loads(explain("model.optimizer.lr", "--json", "experiment=example", "model.optimizer.lr=1e-4"))
+def test_json_has_the_same_places_with_values_and_the_reader(explain: Explain, own: Path) -> None:
+    [found] = json.loads(explain("model.optimizer.lr", "--json", "experiment=longer", "model.optimizer.lr=1e-4"))
     assert found["value"] == 1e-4
     assert [place["value"] for place in found["places"]] == [0.001, 0.002, 1e-4]
-    assert found["places"][0]["place"] == line_of("model/classifier.yaml", "lr")
+    assert found["places"][0]["place"] == line_of(own, "model/recipe.yaml", "lr")
     assert (found["reader"]["name"], found["reader"]["parameter"]) == ("torch.optim.Adam", "lr")
 
 
@@ -74,23 +141,23 @@ def test_json_has_the_same_places_with_values_and_the_reader(explain: Explain) -
     ("key", "reader"),
     [
         ("extras.print_config", "fulgurite.config.schema.Extras(print_config: bool | Literal['full'])"),
-        ("callbacks.model_checkpoint.save_top_k", "lightning.pytorch.callbacks.ModelCheckpoint(save_top_k: int = 1)"),
-        ("model.net.lin1_size", "src.models.nets.dense.SimpleDenseNet(lin1_size: int = 256)"),
+        ("callbacks.checkpoint.save_top_k", "lightning.pytorch.callbacks.ModelCheckpoint(save_top_k: int = 1)"),
+        ("model.net.in1_features", "torch.nn.Bilinear(in1_features: int)"),
         ("model.net._target_", "hydra.utils.instantiate(_target_)"),
         ("seed", "the library(seed: int | None)"),
         ("hydra.run.dir", "Hydra"),
-        ("monitor", "callbacks.model_checkpoint.monitor, callbacks.early_stopping.monitor"),
+        ("monitor", "callbacks.checkpoint.monitor, callbacks.stopping.monitor"),
     ],
 )
 def test_the_reader_of_a_key_is_the_parameter_or_the_dataclass(key: str, reader: str, explain: Explain) -> None:
-    assert reader in explain(key)
+    assert reader in explain(key, "experiment=base")
 
 
 def test_an_interpolation_shows_the_keys_and_the_variables_it_reads(
     explain: Explain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = explain("callbacks.early_stopping.monitor", "monitor=val/loss")
-    assert "callbacks.early_stopping.monitor=val/loss\n" in text
+    text = explain("callbacks.stopping.monitor", "monitor=val/loss", "experiment=base")
+    assert "callbacks.stopping.monitor=val/loss\n" in text
     assert "monitor=val/loss: command line: monitor=val/loss" in text
     (tmp_path / ".env").write_text("IN_FILE=canary-in-file\n")
     monkeypatch.setattr(explanation, "environment_file", lambda: tmp_path / ".env")
@@ -109,15 +176,44 @@ def test_secrets_are_shown_as_stars(explain: Explain, monkeypatch: pytest.Monkey
     overrides = [
         "+vars.api_key=canary-typed-99",
         "+vars.b.url=https://me:canary-pass@host/x",  # pragma: allowlist secret
-        "logger=wandb",
-        "+logger.wandb.key=${secret:CANARY_KEY}",
+        "+logger.mine.key=${secret:CANARY_KEY}",
         "+vars.token=${oc.env:CANARY_KEY}",
     ]
-    keys = ("vars.api_key", "vars", "vars.b.url", "logger.wandb.key", "vars.token")
+    keys = ("vars.api_key", "vars", "vars.b.url", "logger.mine.key", "vars.token")
     for words in (keys, (*keys, "--json"), (), ("--json",)):
         text = explain(*words, *overrides)
         assert "canary" not in text
         assert "***" in text
+
+
+def test_secrets_of_files_and_servers_are_named_and_not_read(
+    explain: Explain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("canary-of-a-file")
+    asked: list[str] = []
+    monkeypatch.setattr(secrets, "open_reader", lambda *_: asked.append("a source"))
+    monkeypatch.setattr(secrets, "_vault", {})
+    chain = [f"+vars.c{number}=${{vars.c{number + 1}}}" for number in range(12)]
+    overrides = (
+        "+vars.t=${secret:vault,secret/trackers,wandb}",
+        f"+vars.f=Bearer ${{secret:file,{tmp_path}/token}}",
+        "+vars.b.x=${..t}",
+        "+vars.copy=${vars.b}",
+        "+vars.inside=${vars.copy.x}",
+        *chain,
+        "+vars.c12=${vars.t}",
+    )
+    text = explain("vars.t", *overrides)
+    assert text.startswith("vars.t=***\n")
+    assert "secret of Vault secret/trackers,wandb: read when a run uses it\n" in text
+    assert "not set" not in text
+    assert f"secret of the file {tmp_path}/token: read when" in explain("vars.f", *overrides)
+    for words in (("vars", "vars.b", "vars.copy", "vars.inside", "vars.c0"), ()):
+        for form in ((), ("--json",)):
+            text = explain(*words, *form, *overrides)
+            assert "***" in text or not words
+            assert "canary" not in text
+    assert asked == []
 
 
 @pytest.mark.parametrize(
@@ -130,14 +226,14 @@ def test_secrets_are_shown_as_stars(explain: Explain, monkeypatch: pytest.Monkey
     ],
 )
 def test_a_mistyped_key_gets_the_nearest_one(key: str, near: str, explain: Explain) -> None:
-    error = explain(key, code=2)
+    error = explain(key, "experiment=base", code=2)
     assert error == f"error: {key}: the config has no such key. Did you mean {near!r}?\n"
 
 
 def test_a_mistyped_override_is_refused_as_a_run_refuses_it(explain: Explain) -> None:
-    error = explain("trainer.max_epochs", "trainer.max_epoch=3", "experiment=exampl", code=2)
+    error = explain("trainer.max_epochs", "trainer.max_epoch=3", "experiment=longr", code=2)
     assert "Did you mean 'trainer.max_epochs'?" in error
-    assert "Did you mean 'example'?" in error
+    assert "Did you mean 'longer'?" in error
 
 
 @pytest.mark.parametrize("key", ["", ".", "trainer.", ".trainer", "trainer..max_epochs"])
@@ -148,36 +244,36 @@ def test_a_key_with_an_empty_part_is_refused(key: str, explain: Explain) -> None
 @pytest.mark.parametrize("key", ["trainer.max_epochs.x", "trainer.accelerator.a.b"])
 def test_a_key_below_a_plain_value_is_refused(key: str, explain: Explain) -> None:
     holder = ".".join(key.split(".")[:2])
-    assert explain(key, code=2) == f"error: {key}: {holder} is a value without keys. Explain {holder}.\n"
+    error = explain(key, "experiment=base", code=2)
+    assert error == f"error: {key}: {holder} is a value without keys. Explain {holder}.\n"
 
 
 def test_a_parameter_that_no_config_sets_has_the_default_of_its_class(explain: Explain) -> None:
-    text = explain("trainer.gradient_clip_algorithm")
+    text = explain("trainer.gradient_clip_algorithm", "experiment=base")
     line = "not set; the parameter has the default None. Set it with +trainer.gradient_clip_algorithm=<value>"
     assert text.startswith(f"trainer.gradient_clip_algorithm: {line}\n")
 
 
-def test_a_removed_key_and_one_left_out_say_why(explain: Explain, tmp_path: Path) -> None:
-    text = explain("callbacks.nan_guard.find_nan", "~callbacks.nan_guard")
-    assert text.startswith("callbacks.nan_guard.find_nan is not in the config\n")
-    assert "left out command line: ~callbacks.nan_guard removes it" in text
-    text = explain("model.net.lin1_size", *with_file(tmp_path, "experiment/own.yaml", REPLACES), "experiment=own")
-    assert "model.net.lin1_size is not in the config" in text
-    assert "SimpleConvNet" in text
-    assert "replaces SimpleDenseNet" in text
-    assert line_of("model/mnist.yaml", "lin1_size") in text
+def test_a_removed_key_and_one_left_out_say_why(explain: Explain, own: Path) -> None:
+    text = explain("callbacks.stopping.monitor", "experiment=base", "~callbacks.stopping")
+    assert text.startswith("callbacks.stopping.monitor is not in the config\n")
+    assert "left out command line: ~callbacks.stopping removes it" in text
+    text = explain("model.net.in2_features", "experiment=other")
+    assert "model.net.in2_features is not in the config" in text
+    assert "Linear" in text
+    assert "replaces Bilinear" in text
+    assert line_of(own, "model/dense.yaml", "in2_features") in text
 
 
-def test_a_block_lists_each_key_below_with_its_place(explain: Explain) -> None:
-    lines = explain("model.optimizer", "experiment=example").splitlines()
+def test_a_block_lists_each_key_below_with_its_place(explain: Explain, own: Path) -> None:
+    lines = explain("model.optimizer", "experiment=longer").splitlines()
     assert lines[0] == "model.optimizer:"
-    assert any(line.split()[:2] == ["model.optimizer.lr", "0.002"] and "experiment/example" in line for line in lines)
-    assert any("weight_decay" in line and "configs/model/classifier.yaml" in line for line in lines)
+    assert any(line.split()[:2] == ["model.optimizer.lr", "0.002"] and "experiment/longer" in line for line in lines)
+    assert any("weight_decay" in line and f"{own}/model/recipe.yaml" in line for line in lines)
 
 
-def test_without_a_key_all_that_differs_from_the_defaults_is_listed(explain: Explain) -> None:
-    assert explain() == "the defaults\n"
-    overrides = ("experiment=example", "~callbacks.nan_guard", "+trainer.precision=bf16-mixed")
+def test_without_a_key_all_that_differs_from_the_defaults_is_listed(explain: Explain, own: Path) -> None:
+    overrides = ("experiment=longer", "~callbacks.stopping", "+trainer.precision=bf16-mixed")
     rows = {row["key"]: row for row in json.loads(explain("--json", *overrides))}
     assert rows["trainer.precision"] | {"key": ""} == {
         "key": "",
@@ -187,14 +283,20 @@ def test_without_a_key_all_that_differs_from_the_defaults_is_listed(explain: Exp
         "is_new": True,
         "is_removed": False,
     }
-    assert rows["model.net.lin1_size"]["default"] == 64
-    assert rows["callbacks.nan_guard.find_nan"]["is_removed"]
-    cfg, same = composed_once(overrides, "train"), composed_once((), "train")
-    changed = {key for key, value in composition.leaves_of(cfg.view.written) if dict_of(same).get(key, ...) != value}
+    assert rows["model.net.in1_features"]["value"] == 128
+    cfg, same = composed_once((*overrides, *with_own(own)), "train"), composed_once((), "train")
+    before, after = dict_of(same), dict_of(cfg)
+    assert {key for key, row in rows.items() if row["is_removed"]} == before.keys() - after.keys() != set()
+    changed = {key for key, value in after.items() if before.get(key, ...) != value}
     assert {key for key, row in rows.items() if not row["is_removed"]} == changed
     row = next(line for line in explain(*overrides).splitlines() if line.startswith("trainer.precision"))
     assert row.split()[:3] == ["trainer.precision", "bf16-mixed", "-"]
     assert row.endswith("  command line: +trainer.precision=bf16-mixed")
+
+
+def test_the_defaults_differ_in_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert capsys.readouterr().out == "the defaults\n"
 
 
 def dict_of(traced: composition.TracedConfig) -> dict[str, object]:
