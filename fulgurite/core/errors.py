@@ -226,22 +226,22 @@ def suggest_or_list(wrong: str, known: Iterable[str], intro: str = "It takes") -
     return f". {intro} {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
-def suggest_path(wrong: str, paths: Iterable[str]) -> str:
-    """Return `did_you_mean` for a dotted path: siblings, then its last part anywhere, then a like one of its group."""
+def suggest_path(wrong: str, paths: Iterable[str], divider: str = ".") -> str:
+    """Return `did_you_mean` for a path: siblings, then its last part anywhere, then a like one of its group."""
     known = list(dict.fromkeys(paths))
-    parent, _, last = wrong.rpartition(".")
-    siblings = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == parent]
-    elsewhere = [path for path in known if path.rpartition(".")[2] == last and path != wrong]
+    parent, _, last = wrong.rpartition(divider)
+    siblings = [path.rpartition(divider)[2] for path in known if path.rpartition(divider)[0] == parent]
+    elsewhere = [path for path in known if path.rpartition(divider)[2] == last and path != wrong]
     names = _nearest(last, siblings)  # a long common prefix makes every path look near: compare the last parts
     if elsewhere and not get_close_matches(last, names, cutoff=0.85):
         return _question(get_close_matches(wrong, elsewhere, n=2, cutoff=0.0))
-    near = [f"{parent}.{name}" if parent else name for name in names]
+    near = [f"{parent}{divider}{name}" if parent else name for name in names]
     if not near:
-        group = wrong.partition(".")[0]
-        in_group = [path for path in known if path.partition(".")[0] == group] if parent else []
+        group = wrong.partition(divider)[0]
+        in_group = [path for path in known if path.partition(divider)[0] == group] if parent else []
         by_last: dict[str, list[str]] = {}
         for path in in_group or known:  # a group that does not exist may be the typo
-            by_last.setdefault(path.rpartition(".")[2], []).append(path)
+            by_last.setdefault(path.rpartition(divider)[2], []).append(path)
         names = get_close_matches(last, list(by_last), n=1, cutoff=0.75)
         # one name under several parents: take the most similar full paths
         near = get_close_matches(wrong, [path for name in names for path in by_last[name]], n=2, cutoff=0.0)

@@ -25,7 +25,13 @@ from fulgurite.validation.explanations.defaults_lists import (
     explain_defaults,
     is_unlisted,
 )
-from fulgurite.validation.explanations.group_options import configs_of, explain_list, groups_of, single
+from fulgurite.validation.explanations.group_options import (
+    configs_of,
+    explain_list,
+    groups_of,
+    single,
+    suggest_option,
+)
 from fulgurite.validation.overrides import describe_override
 
 # RecursionError: of a config that includes itself
@@ -95,7 +101,11 @@ def _explain_file(error: Exception, repository: IConfigRepository, groups: Seque
     place = _place(wanted, message, repository, groups)
     if isinstance(error, MissingConfigException) and wanted:
         group, _, option = wanted.rpartition("/")
-        near = suggest_or_list(option, repository.get_group_options(group), "There is")
+        if not repository.group_exists(group):  # the folder is mistyped
+            group, _, option = wanted.partition("/")
+        # an entry is relative to the group of the config that has it, which need not be its folder
+        is_relative = (blamed_config(message) or "").startswith(f"{group}/")
+        near = suggest_option(group, option, repository, f"/{group}/" if is_relative else "")
         return place, f"there is no {group or 'config'} {option!r}{near}"
     if groups and (rule := explain_choice(message, wanted or "", groups[0], repository)):
         return place, rule

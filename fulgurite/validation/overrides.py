@@ -15,7 +15,13 @@ from fulgurite.config.schema import describe_move
 from fulgurite.config.tracing.settings import COMMAND_LINE, file_of, read_yaml
 from fulgurite.config.view import MISSING, is_interpolation, paths_of
 from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
-from fulgurite.validation.explanations.group_options import explain_option, groups_of, options_of, single
+from fulgurite.validation.explanations.group_options import (
+    explain_option,
+    groups_of,
+    options_of,
+    single,
+    suggest_option,
+)
 from fulgurite.validation.explanations.other_names import suggest_other_name
 from fulgurite.validation.explanations.override_syntax import join_divided, read_override
 from fulgurite.validation.findings import Finding
@@ -69,9 +75,9 @@ def _missing_option(override: Override, repository: IConfigRepository) -> str | 
     if wrong := explain_option(group, value):
         return wrong
     named = options_of(override) if value is not None else None  # group=null composes none of its files
-    unlisted = [option for option in named or () if option not in {*options, "null"} and "/" not in option]
-    missing = [option for option in unlisted if not repository.config_exists(f"{group}/{option}")]  # a web server's
-    return f"there is no {group} {missing[0]!r}{suggest_or_list(missing[0], options, 'There is')}" if missing else None
+    unlisted = [option for option in named or () if option not in {*options, "null"}]  # of a folder or a web server
+    missing = [option for option in unlisted if not repository.config_exists(f"{group}/{option}")]
+    return f"there is no {group} {missing[0]!r}{suggest_option(group, missing[0], repository)}" if missing else None
 
 
 def apply(

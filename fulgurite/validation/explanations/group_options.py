@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.object_type import ObjectType
@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 
 from fulgurite.compat.hydra import IConfigRepository
 from fulgurite.config.left_out import GROUPS
+from fulgurite.core.errors import did_you_mean, suggest_or_list, suggest_path
 
 
 def options_of(override: Override) -> list[str] | None:
@@ -35,6 +36,25 @@ def configs_of(overrides: Sequence[Override]) -> list[str]:
 def groups_of(repository: IConfigRepository) -> list[str]:
     """Return the top-level groups of all config sources."""
     return repository.get_group_options("", results_filter=ObjectType.GROUP)
+
+
+def suggest_option(group: str, wrong: str, repository: IConfigRepository, prefix: str = "") -> str:
+    """Return the suggestion for an option that a group lacks, of the group or a folder below it; else its options.
+
+    `prefix` stands before each option that is suggested, as in `/experiment/`.
+    """
+    options = repository.get_group_options(group)
+    if "/" not in f"{prefix}{wrong}" and (near := did_you_mean(wrong, options)):
+        return near
+    known = [f"{prefix}{option}" for option in (*options, *_options_below(group, repository))]
+    return suggest_path(f"{prefix}{wrong}", known, "/") or suggest_or_list("", options, "There is")
+
+
+def _options_below(group: str, repository: IConfigRepository, depth: int = 4) -> Iterator[str]:
+    """Yield the options of the folders below a group, e.g. `gallery/alexnet`."""
+    for folder in repository.get_group_options(group, results_filter=ObjectType.GROUP) if depth else ():
+        yield from (f"{folder}/{option}" for option in repository.get_group_options(f"{group}/{folder}"))
+        yield from (f"{folder}/{option}" for option in _options_below(f"{group}/{folder}", repository, depth - 1))
 
 
 def single(override: Override, options: Sequence[str] = ()) -> Override:
