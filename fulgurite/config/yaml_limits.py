@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from fulgurite.compat.hydra import SourcesRegistry
+from fulgurite.compat.hydra import CachingConfigRepository, SourcesRegistry
 from fulgurite.config.hydra_targets import guard_hydra_part
 from fulgurite.config.left_out import leave_out_replaced
-from fulgurite.core.errors import UserError
-from fulgurite.sources.yaml_bounds import check_size, check_yaml, text_of
+from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.rank_logging import rank
+from fulgurite.sources.yaml_bounds import check_header, check_size, check_yaml, has_long_digits, text_of
 from fulgurite.trust.secrets import guard_basic_sweeper
-from fulgurite.trust.sources import current_sources
+from fulgurite.trust.sources import CHOSEN, current_sources
+
+MAX_LOADS = 2_000  # of configs in one composition; the shipped ones need about 200
 
 
 def guard_configs() -> None:
@@ -31,6 +38,7 @@ def guard_configs() -> None:
         sys.path.insert(0, str(plugins))
     Plugins.instance()  # later, it would replace our source by Hydra's
     guard_basic_sweeper()
+    bound_defaults_lists()
     types = SourcesRegistry.instance().types
     for scheme in ("file", "pkg"):
         if not hasattr(types[scheme], "is_guarded"):
@@ -40,6 +48,15 @@ def guard_configs() -> None:
 def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
     class Guarded(plain):  # type: ignore[valid-type,misc]  # Hydra loads its source classes at run time
         is_guarded = True
+
+        def available(self) -> bool:
+            """Return whether there is such a folder; one that is not there is reported in one line."""
+            is_there = bool(super().available())
+            if not is_there and self.provider.startswith(CHOSEN[1:]):
+                message = re.escape(f"provider={self.provider}, path={self.path} is not available.")
+                warnings.filterwarnings("ignore", message=message)
+                _warn_of_missing(self.path if self.scheme() == "file" else self.full_path())
+            return is_there
 
         def load_config(self, config_path: str) -> ConfigResult:
             path = Path(self.path) / self._normalize_file_name(config_path)
@@ -57,7 +74,7 @@ def _guarded(plain: type[ConfigSource]) -> type[ConfigSource]:
 
 
 def check_config_file(path: Path) -> None:
-    """Refuse a YAML file that is too large or a pipe, is not UTF-8, or expands too far through aliases.
+    """Refuse a YAML file that is too large or a pipe, is not UTF-8, expands too far, or has a header without a value.
 
     OmegaConf reports a file that is missing or invalid YAML.
     """
@@ -67,8 +84,36 @@ def check_config_file(path: Path) -> None:
         return
     check_size(path.stat().st_size, str(path))
     text = text_of(path.read_bytes(), str(path))
-    if "*" in text and "&" in text:
+    check_header(text, str(path))
+    if ("*" in text and "&" in text) or has_long_digits(text):
         check_yaml(text, str(path))
+
+
+@cache
+def _warn_of_missing(folder: str) -> None:
+    """Say once that a folder of the search path is not there."""
+    is_host = re.match(r"[\w-]+(\.[\w-]+)+(:\d+)?(/|$)", folder)
+    remedy = f"Write https://{folder} for a web server, or correct it" if is_host else "Correct it"
+    if rank() == 0:
+        sys.stderr.write(f"warning: hydra.searchpath: {folder}: there is no such folder. {remedy}.\n")
+
+
+def bound_defaults_lists() -> None:
+    """Refuse defaults lists that multiply: twenty files of two entries each name a million configs."""
+    plain: Callable[..., ConfigResult | None] = CachingConfigRepository.load_config
+    if hasattr(plain, "__wrapped__"):
+        return
+
+    @wraps(plain)
+    def load_config(self: CachingConfigRepository, config_path: str) -> ConfigResult | None:
+        result = plain(self, config_path)
+        loads = vars(self)["loads"] = vars(self).get("loads", 0) + 1
+        if loads > MAX_LOADS and result is not None:
+            problem = f"it and other defaults lists name more than {MAX_LOADS:,} configs. Name each of them once."
+            raise ConfigError([f"{result.path}/{config_path}: {problem}"])
+        return result
+
+    CachingConfigRepository.load_config = load_config  # type: ignore[method-assign]
 
 
 def _too_deep(path: Path) -> UserError:

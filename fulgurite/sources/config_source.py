@@ -17,7 +17,7 @@ from fulgurite.sources.answers import Answers, answers_of
 from fulgurite.sources.formats import SUFFIXES, parse
 from fulgurite.sources.reader import Names, SourceError, split_options, without_credentials
 from fulgurite.sources.reader import ReadOptions as _ReadOptions
-from fulgurite.sources.yaml_bounds import check_size, check_yaml, text_of
+from fulgurite.sources.yaml_bounds import YAML_LOADER, check_header, check_size, check_yaml, text_of
 from fulgurite.trust.sources import current_sources
 
 # Those of fsspec for files on other machines; fsspec itself is imported when one is used. `file` is Hydra's own.
@@ -50,6 +50,7 @@ class RemoteSource(ConfigSource):
         place = f"{self._answers.name.rstrip('/')}/{path}"
         check_size(len(found.data), place)
         text = text_of(found.data, place)
+        check_header(text, place)
         config: Any = _of_yaml(text, place) if path.endswith((".yaml", ".yml")) else parse(found.data, path, place)
         header: Any = self._get_header_dict(text[:512])
         result = ConfigResult(
@@ -100,9 +101,15 @@ def _of_yaml(text: str, place: str) -> Any:
     """Return what OmegaConf reads, as of a local file."""
     check_yaml(text, place)
     try:
-        return OmegaConf.load(io.StringIO(text))
+        config = OmegaConf.load(io.StringIO(text))
+        nodes = (event for event in yaml.parse(text, Loader=YAML_LOADER) if isinstance(event, yaml.NodeEvent))
+        # OmegaConf makes a key of a text
+        if not isinstance(root := next(nodes, None), yaml.MappingStartEvent) and config:
+            kind = "text" if isinstance(root, yaml.ScalarEvent) else "a list"
+            raise SourceError(place, f"is {kind}, not keys with values", "Write `key: value`")
     except (yaml.YAMLError, OSError, ValueError) as error:  # OSError: neither a dictionary nor a list
         mark = getattr(error, "problem_mark", None)
         where = place if mark is None else f"{place}:{mark.line + 1}"
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise SourceError(where, f"is not valid YAML ({problem})", "Correct it") from error
+    return config

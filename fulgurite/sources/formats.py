@@ -9,7 +9,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 from fulgurite.sources.reader import SourceError, need_library
-from fulgurite.sources.yaml_bounds import YAML_LOADER, check_yaml, text_of
+from fulgurite.sources.yaml_bounds import MAX_DIGITS, YAML_LOADER, check_yaml, text_of, too_long
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".env")
 MAX_DEPTH = 100
@@ -92,6 +92,8 @@ def _json(text: str, place: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise _invalid(place, "JSON", error.msg, error.lineno) from error
+    except ValueError as error:  # of `int`
+        raise too_long(place) from error
 
 
 def _toml(text: str, place: str) -> Any:
@@ -100,6 +102,8 @@ def _toml(text: str, place: str) -> Any:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _invalid(place, "TOML", str(error), None) from error
+    except ValueError as error:  # of `int`
+        raise too_long(place) from error
 
 
 def _env(text: str, place: str) -> Any:
@@ -137,6 +141,8 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         return {key: _plain(child, place, depth + 1) for key, child in value.items()}
     if isinstance(value, list):
         return [_plain(child, place, depth + 1) for child in value]
+    if isinstance(value, int) and value.bit_length() > MAX_DIGITS * 10 // 3:
+        raise too_long(place)
     if isinstance(value, (date, datetime, time)):
         return value.isoformat()
     return value

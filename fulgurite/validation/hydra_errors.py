@@ -155,6 +155,8 @@ def unknown_field(error: BaseException) -> str:
 def one_line(error: Exception) -> str:
     """Return the first line of an error that states a reason, and that of its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, RecursionError):
+        return "a defaults list includes its own config, or is nested too deeply. Remove that entry"
     message = re.sub(r"^In '[^']+': ", "", " ".join(lines) if lines[0].startswith(_LONG) else lines[0])
     if message.endswith("while composing config:") and len(lines) > 1:
         message = lines[1]

@@ -85,11 +85,31 @@ def file_of(config_path: str, sources: Sequence[Any]) -> Path | None:
     return None
 
 
+def text_of_config(config_path: str, sources: Sequence[Any]) -> tuple[str, Any] | None:
+    """Return the place of a config and its YAML, or the source that has it in another format; None without a file."""
+    for source in sources:
+        if source.scheme() == "file":
+            file = Path(source.path) / f"{config_path}.yaml"
+            if file.is_file():
+                return shown_path(file), file.read_text(encoding="utf-8")
+        elif hasattr(source, "source_text") and source.is_config(config_path):  # sources.config_source
+            return source.source_text(config_path) or (f"{source.full_path()}/{config_path}", source)
+    return None
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the dictionary in a YAML file; empty for a file that holds none or cannot be read."""
     try:
-        content = yaml.load(read_regular(file).decode(), YAML_LOADER)  # noqa: S506 - a safe one
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return parse_yaml(read_regular(file).decode())
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_yaml(text: str) -> dict[str, Any]:
+    """Return the dictionary in a text; empty for a text that holds none or is not valid."""
+    try:
+        content = yaml.load(text, YAML_LOADER)  # noqa: S506 - a safe one
+    except (ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -104,17 +124,13 @@ def _content_of(config_path: str, sources: Sequence[Any]) -> tuple[str, yaml.Nod
 
     Configs inside of packages, such as Hydra's own, have none.
     """
-    for source in sources:
-        if source.scheme() == "file":
-            file = Path(source.path) / f"{config_path}.yaml"
-            if file.is_file():
-                return shown_path(file), yaml.compose(file.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-        elif hasattr(source, "source_text") and source.is_config(config_path):  # sources.config_source
-            if (found := source.source_text(config_path)) is not None:
-                return found[0], yaml.compose(found[1], Loader=YAML_LOADER)
-            content: Any = OmegaConf.to_container(source.load_config(config_path).config, resolve=False)
-            return f"{source.full_path()}/{config_path}", content
-    return None
+    if (found := text_of_config(config_path, sources)) is None:
+        return None
+    place, text = found
+    if isinstance(text, str):
+        return place, yaml.compose(text, Loader=YAML_LOADER)
+    content: Any = OmegaConf.to_container(text.load_config(config_path).config, resolve=False)
+    return place, content
 
 
 def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int, yaml.Node]]:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 
 from fulgurite.compat.hydra import IConfigRepository
 from fulgurite.config.changes import parents_of
-from fulgurite.config.tracing.settings import file_of, read_yaml, shown_path
+from fulgurite.config.tracing.settings import file_of, parse_yaml, read_yaml, shown_path, text_of_config
 from fulgurite.validation.explanations.group_options import configs_of, groups_of, options_of
 
 PACKAGE = "# @package _global_"
@@ -152,30 +152,29 @@ def blamed_config(message: str) -> str | None:
 def explain_cycle(repository: IConfigRepository, groups: Sequence[Override]) -> str | None:
     """Return the line about an entry through which a config includes itself; None without one."""
     names = repository.get_group_options("", results_filter=ObjectType.CONFIG)
-    found = (_cycle(config, [], repository) for config in [*configs_of(groups), *names])
+    seen: set[str] = set()
+    found = (_cycle(config, [], repository, seen) for config in [*configs_of(groups), *names])
     cycle = next((trail for trail in found if trail), None)
     if cycle is None:
         return None
     holder, last = cycle[-2:]
-    file = file_of(holder, repository.get_sources())
-    if file is None:
-        return None
+    place, text = text_of_config(holder, repository.get_sources()) or ("", "")
     option = re.compile(rf"\b{re.escape(last.rpartition('/')[2])}\b")
-    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+    lines = enumerate(text.splitlines(), start=1)
     number = next((number for number, line in lines if not line.startswith("#") and option.search(line)), 1)
     trail = " -> ".join(cycle[cycle.index(last) :])
-    return f"{shown_path(file)}:{number}: a config cannot include itself: {trail}. Remove the entry"
+    return f"{place}:{number}: a config cannot include itself: {trail}. Remove the entry"
 
 
-def _cycle(config: str, trail: list[str], repository: IConfigRepository) -> list[str] | None:
-    """Return the configs from the first one to the one that closes a circle; None without a circle."""
+def _cycle(config: str, trail: list[str], repository: IConfigRepository, seen: set[str]) -> list[str] | None:
+    """Return the configs from the first one to the one that closes a circle; None without one, for those in `seen`."""
     if config in trail:
         return [*trail, config]
-    file = file_of(config, repository.get_sources())
-    defaults = read_yaml(file).get("defaults") if file is not None else None
-    if not isinstance(defaults, list):
-        return None
-    for parent in parents_of(defaults, config.rpartition("/")[0]):
-        if parent is not None and (found := _cycle(parent, [*trail, config], repository)):
+    text = None if config in seen else (text_of_config(config, repository.get_sources()) or (None, None))[1]
+    content = parse_yaml(text) if isinstance(text, str) else {}
+    defaults = content.get("defaults")
+    for parent in parents_of(defaults, config.rpartition("/")[0]) if isinstance(defaults, list) else ():
+        if parent is not None and (found := _cycle(parent, [*trail, config], repository, seen)):
             return found
+    seen.add(config)
     return None
