@@ -16,11 +16,13 @@ from fulgurite.callbacks.prometheus_export import FAILURE, SUCCESS, Durations, R
 from fulgurite.callbacks.step_log import learning_rates
 from fulgurite.compat.lightning import is_accumulating
 from fulgurite.core.context import current_context
+from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import hide_secrets
 from fulgurite.sources.reader import need_library
 
 log = RankedLogger(__name__)
+log_of_each_rank = RankedLogger(__name__, every_rank=True)
 
 
 class PrometheusMetrics(Callback):
@@ -73,7 +75,7 @@ class PrometheusMetrics(Callback):
         """Start to serve, push or write.
 
         Raises:
-            UserError: prometheus_client is not installed.
+            UserError: prometheus_client is not installed, or this machine does not have the address or the port.
         """
         if stage != "fit":
             return
@@ -218,12 +220,12 @@ class PrometheusMetrics(Callback):
     # ways out
 
     def _serve(self, library: Any, port: int) -> None:
+        if not 0 <= port < 1 << 16:
+            raise UserError(f"callbacks.prometheus.port={port}: is not from 0 to 65535. Set e.g. 9464.")
         try:
             server, thread = library.start_http_server(port, self.address, self.registry)
-        except OSError as error:
-            server, thread = library.start_http_server(0, self.address, self.registry)
-            reason = error.strerror or error
-            log.warning("callbacks.prometheus.port=%d: %s. The metrics have another port.", port, reason)
+        except (OSError, UnicodeError) as error:
+            server, thread = self._serve_elsewhere(library, port, error)
         self.url = f"http://{self.address}:{server.server_port}/metrics"
         log.info("metrics for Prometheus at %s", self.url)
 
@@ -234,6 +236,17 @@ class PrometheusMetrics(Callback):
             self.url = ""
 
         self._close.append(close)
+
+    def _serve_elsewhere(self, library: Any, port: int, error: Exception) -> Any:
+        """Serve on any free port; that fails where the address is not one of this machine."""
+        reason = getattr(error, "strerror", None) or error
+        try:
+            started = library.start_http_server(0, self.address, self.registry)
+        except (OSError, UnicodeError):
+            remedy = "Set one of this machine, e.g. 127.0.0.1"
+            raise UserError(f"callbacks.prometheus.address={self.address}: {reason}. {remedy}.") from error
+        log_of_each_rank.warning("callbacks.prometheus.port=%d: %s. The metrics have another port.", port, reason)
+        return started
 
     def _stop(self) -> None:
         while self._close:

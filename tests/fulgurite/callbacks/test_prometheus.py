@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from fulgurite.callbacks.prometheus import PrometheusMetrics, num_samples
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.context import ProcessContext, current_context, set_context
+from fulgurite.core.errors import UserError
 from fulgurite.live import LiveControl
 from fulgurite.validation import targets
 from tests.support.compose import compose_raw, findings
@@ -106,6 +108,25 @@ def test_a_second_trainer_and_a_busy_port_are_no_error(tmp_path: Path, caplog: p
     # the same callback and the same port again, as in the next job of a sweep
     again = train(tmp_path / "again", first, limit_train_batches=1)
     assert again["training_samples_total"][()] > 0
+
+
+@pytest.mark.parametrize("address", ["no-such-host.invalid", "203.0.113.7", "a" * 100])
+def test_an_address_of_no_machine_of_ours_is_one_line(address: str, tmp_path: Path) -> None:
+    metrics = PrometheusMetrics(port=0, address=address)
+    with pytest.raises(UserError) as caught:
+        train(tmp_path, metrics)
+    line = str(caught.value)
+    assert line.startswith(f"callbacks.prometheus.address={address}: ")
+    assert line.endswith(". Set one of this machine, e.g. 127.0.0.1.")
+    assert "\n" not in line
+    assert metrics.registry is None
+
+
+@pytest.mark.parametrize("port", [65536, -1])
+def test_a_port_that_cannot_be_is_one_line(port: int, tmp_path: Path) -> None:
+    line = f"callbacks.prometheus.port={port}: is not from 0 to 65535. Set e.g. 9464."
+    with pytest.raises(UserError, match=re.escape(line)):
+        train(tmp_path, PrometheusMetrics(port=port))
 
 
 def test_a_failed_checkpoint_is_counted(tmp_path: Path) -> None:
