@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,19 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Return a file with key and certificate of 127.0.0.1, and one with the certificate alone, for who is to trust it.
+
+    Needs `openssl`.
+    """
+    pem, crt = folder / "server.pem", folder / "server.crt"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *names, "-keyout", pem, "-out", crt], check=True, capture_output=True)
+    pem.write_bytes(pem.read_bytes() + crt.read_bytes())
+    return pem, crt
+
+
 Server = TypeVar("Server", bound="LoopbackServer")
 
 
@@ -49,10 +63,15 @@ class LoopbackServer:
     Args:
         handler: Answers one request.
         port: 0 takes a free port.
+        certificate: A file with key and certificate; then the server speaks https.
     """
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0, certificate: Path | None = None) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self: Server) -> Server:
@@ -84,11 +103,7 @@ class FileServer(LoopbackServer):
     def __init__(self, replies: dict[str, Reply], certificate: Path | None = None) -> None:
         self.replies = replies
         self.requests: list[tuple[str, str | None]] = []
-        super().__init__(self._handler())
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        super().__init__(self._handler(), certificate=certificate)
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}/"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

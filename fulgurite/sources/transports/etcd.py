@@ -147,14 +147,14 @@ class EtcdReader(BaseReader):
             raise
         except Exception as error:
             detail = str(getattr(error, "detail_text", None) or "")
-            if "auth" in detail or "permission denied" in detail or "user name is empty" in detail:
+            is_json = detail.startswith("{")  # else it is of the connection, and has the address
+            if is_json and ("auth" in detail or "permission denied" in detail or "user name is empty" in detail):
                 problem = f"refused the request ({_message(detail)})"
                 raise SourceError(self.place(path), problem, "Correct ETCDCTL_USER=<name>:<password>") from error
             is_of_requests = isinstance(error, OSError) and "JSON" not in type(error).__name__
             if isinstance(error, (KeyError, ValueError, TypeError)) and not is_of_requests:
                 raise self.failure(path, "answered what is not an answer of etcd", "Correct its address") from error
             cause = error.__context__ or error  # etcd3gw keeps only the text
-            is_json = detail.startswith("{")
             reason = f"failed ({_message(detail)})" if is_json else reason_of(cause, self.options.timeout)
             raise self.failure(path, reason) from error
 

@@ -164,7 +164,11 @@ class HttpReader(BaseReader):
             def redirect_request(
                 self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
             ) -> Request | None:
-                refuse(path, req.full_url, newurl)
+                try:
+                    refuse(path, req.full_url, newurl)
+                except SourceError:
+                    fp.close()
+                    raise
                 new = super().redirect_request(req, fp, code, msg, headers, newurl)
                 if new is not None and urlsplit(newurl).netloc != own.netloc:
                     for name in [*new.headers]:

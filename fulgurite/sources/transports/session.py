@@ -48,8 +48,19 @@ def bounded_session(options: ReadOptions, place: str) -> Any:
         def get_redirect_target(self, resp: Any) -> Any:
             target = super().get_redirect_target(resp)
             if target and target.startswith("http:") and resp.url.startswith("https:"):
+                resp.close()
                 raise requests.exceptions.InvalidURL("redirects from https to http")
             return target
+
+        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+            if verify is None and self.verify is not True:
+                verify = self.verify  # REQUESTS_CA_BUNDLE would win over a certificate that is named for this server
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            super().rebuild_auth(prepared_request, response)
+            if self.should_strip_auth(response.request.url, prepared_request.url):  # another host
+                prepared_request.headers.pop("X-Vault-Token", None)
 
     return BoundedSession()
 

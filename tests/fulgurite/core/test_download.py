@@ -17,7 +17,7 @@ import pytest
 from fulgurite.core.download import download
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import file_lock, open_atomic, sha256_of, write_atomic
-from tests.support.http_server import FileServer, Reply, closed_port
+from tests.support.http_server import FileServer, Reply, closed_port, make_certificate
 from tests.support.project import ROOT
 
 CONTENT = bytes(range(256)) * 80  # 20,480 bytes
@@ -140,12 +140,7 @@ def test_a_redirect_to_what_is_not_https_is_refused(tmp_path: Path, elsewhere: s
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
 def test_https_is_never_left_for_http_even_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pem = tmp_path / "server.pem"
-    crt = tmp_path / "server.crt"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *names, "-keyout", pem, "-out", crt], check=True, capture_output=True)
-    pem.write_bytes(pem.read_bytes() + crt.read_bytes())
+    pem, crt = make_certificate(tmp_path)
     with FileServer({"/file": Reply(CONTENT)}) as plain, FileServer({"/file": Reply(CONTENT)}, pem) as secure:
         with pytest.raises(UserError, match=r"(?i)certificate verify failed"):
             download(secure.url + "file", tmp_path / "unknown", SUM)

@@ -12,6 +12,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,20 +26,30 @@ class Double(LoopbackServer):
         files: Path to content.
         status: Answers every request with this status instead, if it is not 200.
         port: 0 takes a free port.
+        certificate: A file with key and certificate; then it speaks https.
 
     Attributes:
         requests: `METHOD path?query` of each request, in order.
+        seen: The headers and the body of each request.
     """
 
     scheme = "http"
 
-    def __init__(self, files: dict[str, bytes] | None = None, *, status: int = 200, port: int = 0) -> None:
+    def __init__(
+        self,
+        files: dict[str, bytes] | None = None,
+        *,
+        status: int = 200,
+        port: int = 0,
+        certificate: Path | None = None,
+    ) -> None:
         self.files, self.status = dict(files or {}), status
         self.requests: list[str] = []
+        self.seen: list[bytes] = []
         self.revision = 1
         self.revisions: dict[str, int] = dict.fromkeys(self.files, 1)
         self.changed = threading.Condition()
-        super().__init__(self._handler(), port)
+        super().__init__(self._handler(), port, certificate)
         self.port = self._server.server_port
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
 
@@ -64,6 +75,7 @@ class Double(LoopbackServer):
             def do_GET(self) -> None:
                 outer.requests.append(f"{self.command} {self.path}")
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.seen.append(bytes(self.headers) + body)
                 with contextlib.suppress(OSError):
                     if outer.status != 200:
                         self.send_error(outer.status)
