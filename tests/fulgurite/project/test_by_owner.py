@@ -85,6 +85,11 @@ class Lit(LightningModule):
         super().__init__()
         self.net = net
 
+        self.outputs = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Optional[torch.Tensor]:
+        self.log("val/loss", self.net(batch).mean())
+
     def setup(self, stage: str) -> None:
         if self.hparams.compile:
             self.net = torch.compile(self.net)
@@ -100,6 +105,17 @@ def test_your_code_is_held_to_types_as_projects_with_lightning_write_them(projec
     for text, found in ((IDIOMS, ""), (f"{IDIOMS}\n\nLit(nett=3)\n", "[call-arg]"), ("a: int = b\n", "[name-defined]")):
         yours.write_text(text)
         done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0, found in done.stdout) == (not found, True), done.stdout
+
+
+def test_your_code_may_have_the_typing_of_older_projects(tmp_path: Path) -> None:
+    yours, words = tmp_path / "yours.py", [sys.executable, "-m", *check_options("YOUR_RUFF").split(), "yours.py"]
+    old = f"{IDIOMS}\n\ndef size(of: Dict[str, int] = None) -> int:\n    return len(of or {{}})\n"
+    for text, found in ((old, ""), (f"{old}\nprint(sizes)\n", "F821")):
+        yours.write_text(
+            text.replace("import torch\n", "\nimport torch\nimport torch.nn as nn\n").replace("torch.nn.M", "nn.M")
+        )
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode == 0, found in done.stdout) == (not found, True), done.stdout
 
 
