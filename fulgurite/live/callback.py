@@ -161,6 +161,7 @@ class LiveControl(Callback):
         """Undo the limits of a command, which a resumed run must not have, and end the watching."""
         if self._commands is not None:
             self._commands.end()
+        self._refuse_late(trainer)
         self._close()
         self._recorder.end(trainer)
 
@@ -244,6 +245,17 @@ class LiveControl(Callback):
                     return edit
                 self._recorder.refuse(trainer, received.source, received.version, found)
         return None
+
+    def _refuse_late(self, trainer: Trainer) -> None:
+        """Record on rank 0 the edits that came after the last step; no rank applies them."""
+        while self._watcher is not None and self._watcher.inbox:
+            received = self._watcher.inbox.popleft()
+            commands = commands_of(self._known, received.document)
+            changed = diff(self._known, received.document)
+            edit = self._recorder.edit(trainer, received, changed, commands)
+            late = [f"{edit.describe()}: came after the last step. Resume the run, and set it there."]
+            if reasons := received.problems or (late if commands or changed else []):
+                self._recorder.refuse(trainer, received.source, received.version, reasons)
 
     def _apply(self, trainer: Trainer, edit: Edit, *, is_repeated: bool = False) -> None:
         """Apply an edit on this rank; all ranks call it before the same batch."""

@@ -110,11 +110,16 @@ class At(Callback):
         """Write the document of this batch."""
         text = self.texts.get(trainer.fit_loop.total_batch_idx)
         if text is not None and trainer.is_global_zero:
-            live = next(each for each in vars(trainer)["callbacks"] if isinstance(each, LiveControl))
-            assert live._watcher is not None
-            inbox, before = live._watcher.inbox, len(live._watcher.inbox)
-            replace(self.folder / "live.yaml", text)
-            until(lambda: len(inbox) > before)
+            deliver(trainer, self.folder, text)
+
+
+def deliver(trainer: Trainer, folder: Path, text: str) -> None:
+    """Write a document, and wait until the run has read it."""
+    live = next(each for each in vars(trainer)["callbacks"] if isinstance(each, LiveControl))
+    assert live._watcher is not None
+    inbox, before = live._watcher.inbox, len(live._watcher.inbox)
+    replace(folder / "live.yaml", text)
+    until(lambda: len(inbox) > before)
 
 
 def until(is_so: Callable[[], Any], seconds: float = 20) -> Any:
