@@ -1,8 +1,9 @@
 """Run one batch through training, validation and test, and compare what they log with what the config names.
 
 The check builds a data module, a model and a trainer of its own on one device of the chosen kind, and drops them. The
-random number generators continue as if it had not run, and it writes no file. Code of the project that has effects of
-its own, such as a download in `prepare_data`, has them once more.
+random number generators continue as if it had not run, and it writes no file. No callback and no logger of the project
+is made. Code of the model and the data module that has effects of its own, such as a download in `prepare_data`, has
+them once more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, open_dict
 
@@ -170,12 +172,15 @@ def _run_loops(
             own.trainer[name] = value
     data: LightningDataModule = make(own.data, "data")
     model: LightningModule = make(own.model, "model")
+    vars(model)["configure_callbacks"] = list  # those of the model would write, as those of the config do
     for loop in ("train", "test"):
         if not cfg.get(loop):
             continue
         # torchrun's environment would have one process stand for all
         more = {"callbacks": [_Probe(report), *callbacks()], "logger": False, "plugins": [LightningEnvironment()]}
         trainer: Trainer = make(own.trainer, "trainer", **more)
+        if cfg.get("logger"):
+            trainer.loggers = [DummyLogger()]  # a model may log by itself
         try:
             if loop == "train":
                 trainer.fit(model, datamodule=data)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from fulgurite import build
 from fulgurite.core.errors import ConfigError
@@ -18,8 +19,10 @@ from fulgurite.engine.components.arguments import with_attributes
 from fulgurite.engine.components.steps import ScheduleLength
 from fulgurite.validation.deep.check import Report, check_batches, describe_batch
 from fulgurite.validation.deep.memory import Memory
+from src.models.classifier import Classifier
 from tests.conftest import ComposeSmall
 from tests.support.compose import findings
+from tests.support.writer import Writer
 
 
 def check(cfg: DictConfig) -> Report:
@@ -60,6 +63,30 @@ def test_the_run_has_the_weights_and_random_numbers_that_it_has_without(small: C
     assert [str(number) for number in numbers] == [str(number) for number in same]
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"metrics.csv"}
     assert torch.is_grad_enabled()
+
+
+def test_no_callback_is_called_and_no_logger_writes(
+    small: ComposeSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "effects").mkdir()
+    writer = {"_target_": "tests.support.writer.Writer", "folder": str(tmp_path / "effects")}
+    logged: list[float] = []
+
+    def log_by_itself(self: Classifier, outputs: Any, batch: Any, batch_idx: int) -> None:
+        logger: Any = self.logger
+        logger.experiment.add_scalar("mine", 1.0, batch_idx)
+        logger.log_metrics({"mine": 1.0}, batch_idx)
+        logged.append(1.0)
+
+    cfg = small("validate=deep", "logger=csv")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with open_dict(cfg):
+        cfg.callbacks.mine = writer
+    monkeypatch.setattr(Classifier, "configure_callbacks", lambda self: [Writer(writer["folder"])])
+    monkeypatch.setattr(Classifier, "on_train_batch_end", log_by_itself)
+    check(cfg)
+    assert logged
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_wrong_shape_is_one_line_with_the_projects_own_line_and_the_batch(small: ComposeSmall) -> None:
