@@ -196,7 +196,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 def _nearest(wrong: str, known: Iterable[str]) -> list[str]:
     """Return up to two names that `wrong` is probably a mistyped form of."""
-    near = get_close_matches(wrong, list(known), n=6, cutoff=ALIKE)
+    names = list(known)
+    near = [name for name in names if name.lower() == wrong.lower()] or get_close_matches(wrong, names, 6, ALIKE)
     ratios = {name: SequenceMatcher(None, wrong, name).ratio() for name in near if _differ_little(wrong, name)}
     return [name for name, ratio in ratios.items() if ratio > max(ratios.values()) - 0.2][:2]
 

@@ -57,6 +57,8 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
                 yield Finding(key, lacks_package(key))
                 continue
             known = [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)]
+            if not group and isinstance(value, list):
+                known.append("defaults")  # which composing takes out of a config
             near = suggest_other_name(key, known) or suggest_path(key, known)
             remedy = ". Remove it" if group else f". Remove it, or put values of your own below vars: vars.{name}"
             yield Finding(key, f"nothing reads this key{near or remedy}", value)

@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("gradient_clip_val", "refresh_rate", "val_size", "test_size", "every_n_epochs"), (0, "0 or more")),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), (0, "0 or more")),
     **dict.fromkeys(("batch_size", "num_nodes", "num_classes", "accumulate_grad_batches"), (1, "1 or more")),
+    "val_check_interval": (1e-9, "above 0"),
     **dict.fromkeys(("check_val_every_n_epoch", "scheduler_frequency"), (1, "1 or more")),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, "-1 (no limit) or more")),
     **dict.fromkeys(("save_top_k", "max_depth"), (-1, "-1 (all) or more")),
@@ -195,7 +196,7 @@ def _explain_not_found(found: NotFound, target: str) -> str:
     if not found.missing:
         return f"{found.holder} is a module. Name a class or a function in it"
     kind = "module" if found.is_module else "class or function"
-    near = suggest_or_list(found.missing, found.valid_names, "It has")
+    near = suggest_or_list(found.missing, [name for name in found.valid_names if name != "*"], "It has")
     return f"{found.holder} has no {kind} {found.missing!r}{near}"
 
 

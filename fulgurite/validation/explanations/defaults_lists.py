@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from fulgurite.compat.hydra import IConfigRepository
 from fulgurite.config.changes import parents_of
 from fulgurite.config.tracing.settings import file_of, parse_yaml, read_yaml, shown_path, text_of_config
+from fulgurite.core.errors import suggest_or_list
 from fulgurite.validation.explanations.group_options import configs_of, groups_of, options_of
 
 PACKAGE = "# @package _global_"
@@ -19,6 +20,7 @@ HEADER = re.compile(r"#\s*@package\s+(\S+)")
 _FILE = re.compile(r"In '?([^':]+)'?: |Invalid defaults list in '([^']+)'")
 # an entry of a defaults list
 _DEFAULT = re.compile(r"\s*-\s+(?:optional\s+)?(override\s+)?(/)?([\w/]+)(@\S+)?:\s*([^\s#]+)")
+_UNKNOWN_WORD = re.compile(r"\s*-\s+(?!(?:override|optional)\s)(\w+)\s+/?[\w/@.]+:\s")
 _TOO_LOW = re.compile(r"is defined before '([^'@:]+)[^':]*: ([^']+)'")  # an entry below an override
 _WANTS_OVERRIDE = re.compile(r"Could not override '|No match in the defaults list|Invalid Defaults List override")
 
@@ -43,6 +45,8 @@ def is_unlisted(message: str) -> bool:
 def explain_choice(message: str, wanted: str, choice: Override, repository: IConfigRepository) -> str:
     """Return the rule about an override that chooses a group with a plus too many, or without one; else nothing."""
     group, options = choice.key_or_group, options_of(choice) or [""]
+    if other := re.search(r"Did you mean to override (?:one of )?(.+?)\?", message):
+        return f"{wanted} is not in the defaults list. Did you mean {' or '.join(map(repr, other[1].split(', ')))}?"
     if choice.is_add() and message.startswith(f"Multiple values for {group}."):
         return f"{group} is in the defaults list already. Write {group}={options[0]}"
     if wanted == group and is_unlisted(message) and repository.group_exists(group):
@@ -109,6 +113,13 @@ def _explain_entry(message: str, folder: str, entry: re.Match[str], repository: 
     return ""
 
 
+def _explain_word(line: str) -> Iterator[str]:
+    """Yield the rule about a word before a group that is neither `override` nor `optional`."""
+    if word := _UNKNOWN_WORD.match(line):
+        near = suggest_or_list(word[1], ("override", "optional"), "There is")
+        yield f"{word[1]!r} is no word of a defaults list{near}"
+
+
 def explain_defaults(
     message: str, repository: IConfigRepository, groups: Sequence[Override]
 ) -> Iterator[tuple[str, str]]:
@@ -127,6 +138,7 @@ def explain_defaults(
             if (package := HEADER.match(line)) and _WANTS_OVERRIDE.search(message) and is_global(package[1]):
                 yield place, f"the package of the whole config has underscores. Write '{PACKAGE}'"
             if (entry := _DEFAULT.match(line)) is None:
+                yield from ((place, rule) for rule in _explain_word(line))
                 continue
             if rule := _explain_entry(message, config.rpartition("/")[0], entry, repository):
                 yield place, rule

@@ -67,6 +67,14 @@ TYPOS = [
     (f"vars: {{width: 3}}\n{PLAIN}  width: ${{var.width}}\n", 5, "does not exist. Did you mean 'vars.width'?"),
     (f"{PLAIN}  width: ${{oc.enf:WIDTH}}\n", 4, "${oc.enf:...} names no resolver. Did you mean 'oc.env'?"),
     ("defaults:\n  - override /data: mnist_smaple\n", 3, "no data 'mnist_smaple'. Did you mean 'mnist_sample'"),
+    # words of a defaults list, and its groups
+    ("defaults:\n  - overide /data: mnist\n", 3, "'overide' is no word of a defaults list. Did you mean 'override'?"),
+    ("defualts:\n  - override /data: mnist\n", 2, "nothing reads this key. Did you mean 'defaults'?"),
+    ("defaults:\n  - /data@vars.other: mnist\n  - override /data@vars.othr: mnist_sample\n", 4,
+     "data@vars.othr is not in the defaults list. Did you mean 'data' or 'data@vars.other'?"),
+    # case, and a value that Lightning divides by
+    ("model:\n  net:\n    _target_: torch.nn.Relu\n", 4, "has no class or function 'Relu'. Did you mean 'ReLU'?"),
+    ("trainer:\n  val_check_interval: 0\n", 3, "trainer.val_check_interval=0: must be above 0"),
     # options in folders of a group
     ("defaults:\n  - override /data: galery/airfoil\n", 3, "no data 'galery/airfoil'. Did you mean 'gallery/airfoil'?"),
     ("defaults:\n  - override /data: airfoil\n", 3, "there is no data 'airfoil'. Did you mean 'gallery/airfoil'?"),
