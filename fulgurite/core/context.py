@@ -32,6 +32,7 @@ class ProcessContext:
         left_out: One line for each replaced target, see `config.left_out.take_messages`.
         sources: The `trust.sources.Sources` of the config that was composed last; None before.
         snapshot: Folder of the sources of an earlier run, of which this process composes; None: it asks the sources.
+        asks_sources: Whether a composition may ask remote sources; without, they have nothing.
         saved_snapshot: Folder with the sources of the present run, for its child ranks; None without one.
         inherited: Overrides that a run directory of another user adds to the command line, and their file.
         trainer: The Trainer that runs, see `engine.components.steps`; None otherwise.
@@ -55,6 +56,7 @@ class ProcessContext:
     left_out: list[str] = field(default_factory=list)
     sources: Any = None
     snapshot: Path | None = None
+    asks_sources: bool = True
     saved_snapshot: Path | None = None
     inherited: dict[str, str] = field(default_factory=dict)
     trainer: Any = None

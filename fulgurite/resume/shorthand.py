@@ -32,10 +32,12 @@ from fulgurite.config.tags import replace_tags
 from fulgurite.config.yaml_limits import check_config_file
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
+from fulgurite.core.project import project_root
 from fulgurite.core.redact import MASK
 from fulgurite.resume.options import require_options
 from fulgurite.runs.run_directory import RunDirectory, best_checkpoint
-from fulgurite.sources.answers import snapshot_of
+from fulgurite.sources.answers import forget_answers, snapshot_of, using_snapshot, without_sources
+from fulgurite.sources.snapshot import FOLDER, INDEX, SAVED
 from fulgurite.trust.run_directories import check_inherited, check_weights
 from fulgurite.trust.sources import Sources
 
@@ -96,9 +98,9 @@ def _expand(overrides: Sequence[str], config_name: str) -> list[str]:
 def _find_run(name: str, others: Sequence[str]) -> RunDirectory:
     if name != LAST:
         return RunDirectory.read(Path(name).expanduser().resolve(), argument=f"resume={name}")
-    cfg = compose([override for override in others if not override.startswith(("-", "resume"))])
-    runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
-    run, skipped = RunDirectory.newest_resumable(RunDirectory.newest_first(runs))
+    given = [override for override in others if not override.startswith(("-", "resume"))]
+    run, skipped, runs = _newest_offline(given) or _newest(given)
+    forget_answers()  # the run is composed from its own copies
     if run is None:
         raise UserError(
             f"resume={LAST}: {runs} holds no interrupted run. "
@@ -107,6 +109,25 @@ def _find_run(name: str, others: Sequence[str]) -> RunDirectory:
     for newer in skipped:
         sys.stderr.write(f"resume={LAST}: skipped {newer.folder}, which has no checkpoint ({newer.reason})\n")
     return run
+
+
+def _newest_offline(given: Sequence[str]) -> tuple[RunDirectory, list[RunDirectory], Path] | None:
+    """Return the same as `_newest` from the newest copies of the sources, without asking one; None without a run."""
+    logs = Path(last_value(given, "paths.log_dir") or project_root() / "logs").expanduser()
+    kept = sorted(logs.glob(f"*/runs/*/{SAVED}/{FOLDER}/{INDEX}"), key=lambda file: file.stat().st_mtime)
+    try:
+        with without_sources(), using_snapshot(kept[-1].parents[2] if kept else None):
+            run, skipped, runs = _newest(given)
+    except Exception:  # noqa: BLE001 - a config is missing without its source
+        return None
+    return None if run is None else (run, skipped, runs)
+
+
+def _newest(given: Sequence[str]) -> tuple[RunDirectory | None, list[RunDirectory], Path]:
+    """Return the newest run to resume, the newer ones that cannot be, and the folder of the runs."""
+    cfg = compose(given)
+    runs = Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs"
+    return *RunDirectory.newest_resumable(RunDirectory.newest_first(runs)), runs
 
 
 def _eval_overrides(name: str, others: Sequence[str]) -> list[str]:

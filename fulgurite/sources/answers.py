@@ -48,6 +48,8 @@ class Answers:
             if copy is not None and folder in copy.lists:
                 self.record.lists[folder] = copy.lists[folder]
                 return copy.lists[folder]
+            if not current_context().asks_sources:
+                return []
             try:
                 found = self._fetched(lambda: self.reader.list(folder), lambda old: old.lists.get(folder))
             except SourceError as error:
@@ -78,7 +80,7 @@ class Answers:
         if self.names(""):
             names = self.names(folder) if self.has_folder(folder) else []
             return next((path for path in candidates if path.rpartition("/")[2] in names), None)
-        if self.failure is not None:
+        if self.failure is not None or not current_context().asks_sources:
             return None
         try:  # a web server that lists no folders
             return next((path for path in candidates[:1] if self.read(path) is not None), None)
@@ -199,6 +201,18 @@ def using_snapshot(run: str | Path | None) -> Iterator[None]:
         yield
     finally:
         context.snapshot = before
+
+
+@contextmanager
+def without_sources() -> Iterator[None]:
+    """Compose as if the remote sources had nothing; none is asked."""
+    context = current_context()
+    context.asks_sources = False
+    try:
+        yield
+    finally:
+        context.asks_sources = True
+        forget_answers()
 
 
 def _snapshot_folder() -> Path | None:
