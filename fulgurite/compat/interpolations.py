@@ -1,4 +1,4 @@
-"""Count what the interpolations of a config expand to, without calling its resolvers."""
+"""Read YAML, and count what the interpolations of a config expand to, without calling its resolvers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import yaml
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
 from omegaconf.base import Container, Node
 
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is faster, and some builds of PyYAML lack it
 # resolvers that only read the config or make a part of it; others could read the environment or a server
 READ_CONFIG = ("oc.select", "oc.dict.keys", "oc.dict.values", "oc.create", "oc.decode", "oc.deprecated")
 MAX_IN_TEXT = 2_000  # interpolations in one text, which its parser takes half a second to read

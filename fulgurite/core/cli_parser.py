@@ -56,7 +56,6 @@ def list_of(option: str, choices: Sequence[str] | None = None) -> Callable[[str]
 
 def print_error(error: FulguriteError) -> int:
     """Write each line of an error, without secrets, to standard error, and return the exit code."""
-    lines = hide_secrets(str(error)).split("\n")
-    sys.stderr.write("".join(f"error: {printable(line)}\n" for line in lines))
-    sys.stderr.flush()
+    for line in hide_secrets(str(error)).split("\n"):
+        sys.stderr.write(f"error: {printable(line)}\n")
     return error.exit_code

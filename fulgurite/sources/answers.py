@@ -61,6 +61,10 @@ class Answers:
                 _warn(f"{self.name}: lists no files. Configs in it are found by the names of their .yaml files only.")
         return self.record.lists.get(folder, [])
 
+    def place(self, path: str) -> str:
+        """Return the address of a file, for messages."""
+        return f"{self.name.rstrip('/')}/{path}"
+
     def has_folder(self, folder: str) -> bool:
         """Return whether the source lists a folder, for the empty path whether it lists anything."""
         parent = ""

@@ -13,11 +13,12 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
+from fulgurite.compat.interpolations import YAML_LOADER
 from fulgurite.sources.answers import Answers, answers_of
 from fulgurite.sources.formats import SUFFIXES, parse
 from fulgurite.sources.reader import Names, SourceError, split_options, without_credentials
 from fulgurite.sources.reader import ReadOptions as _ReadOptions
-from fulgurite.sources.yaml_bounds import YAML_LOADER, check_header, check_size, check_yaml, text_of
+from fulgurite.sources.yaml_bounds import check_header, check_size, check_yaml, text_of
 from fulgurite.trust.sources import current_sources
 
 # Those of fsspec for files on other machines; fsspec itself is imported when one is used. `file` is Hydra's own.
@@ -47,7 +48,7 @@ class RemoteSource(ConfigSource):
         found = None if path is None else self._answers.read(path)
         if path is None or found is None:
             raise ConfigLoadError(f"Config not found : {self.full_path()}/{config_path}")
-        place = f"{self._answers.name.rstrip('/')}/{path}"
+        place = self._answers.place(path)
         check_size(len(found.data), place)
         text = text_of(found.data, place)
         check_header(text, place)
@@ -88,8 +89,10 @@ class RemoteSource(ConfigSource):
     def source_text(self, config_path: str) -> tuple[str, str] | None:
         """Return the address and the text of a config in YAML, for messages about its lines; None if there is none."""
         path = self._answers.find(config_path)
-        found = self._answers.read(path) if path is not None and path.endswith((".yaml", ".yml")) else None
-        return None if found is None else (f"{self._answers.name.rstrip('/')}/{path}", found.data.decode())
+        if path is None or not path.endswith((".yaml", ".yml")):
+            return None
+        found = self._answers.read(path)
+        return None if found is None else (self._answers.place(path), found.data.decode())
 
 
 def source_class(scheme: str) -> type[RemoteSource]:

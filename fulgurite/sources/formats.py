@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from typing import Any
 
+from fulgurite.compat.interpolations import YAML_LOADER
 from fulgurite.sources.reader import SourceError, need_library
-from fulgurite.sources.yaml_bounds import MAX_DIGITS, YAML_LOADER, check_yaml, text_of, too_long
+from fulgurite.sources.yaml_bounds import MAX_DIGITS, check_yaml, text_of, too_long
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".env")
 MAX_DEPTH = 100

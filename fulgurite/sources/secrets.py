@@ -79,13 +79,6 @@ def _from_vault(path: str, key: str) -> str:
 _KINDS: dict[str, Callable[..., str]] = {"env": _from_environment, "file": _from_file, "vault": _from_vault}
 
 
-def forget_secrets() -> None:
-    """Read all secrets again from now on."""
-    if (reader := _vault.get("")) is not None:
-        reader.close()
-    _vault.clear()
-
-
 def explain_resolution(error: BaseException | None) -> str | None:
     """Return the message of a `UserError` of a resolver, such as `secret`, with its key; None for any other error.
 

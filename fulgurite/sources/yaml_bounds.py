@@ -9,9 +9,9 @@ import re
 
 import yaml
 
+from fulgurite.compat.interpolations import YAML_LOADER
 from fulgurite.sources.reader import SourceError
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is faster, and some builds of PyYAML lack it
 MAX_DEPTH = 100
 MAX_NODES = 10_000  # with each alias replaced by its value
 MAX_CONFIG_BYTES = 200_000  # composing takes 5 s

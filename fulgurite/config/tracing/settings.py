@@ -12,11 +12,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
+from fulgurite.compat.interpolations import YAML_LOADER
 from fulgurite.core.files import read_regular
 from fulgurite.core.project import project_root
 
 COMMAND_LINE = "command line: "
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is faster, and some builds of PyYAML lack it
 
 
 @dataclass(frozen=True)

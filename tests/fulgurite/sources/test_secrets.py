@@ -13,10 +13,19 @@ from omegaconf.errors import InterpolationResolutionError
 
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.redact import hide_secrets, known_secrets, mask_config, register_config, saved_config
+from fulgurite.sources import secrets
 from fulgurite.sources.reader import ReadOptions, SourceError, open_reader
-from fulgurite.sources.secrets import forget_secrets, read_secret
+from fulgurite.sources.secrets import read_secret
 from tests.support.http_server import closed_port
 from tests.support.servers import real
+
+
+def forget_secrets() -> None:
+    """Read all secrets again from now on, as a new process does."""
+    if (reader := secrets._vault.get("")) is not None:
+        reader.close()
+    secrets._vault.clear()
+
 
 CANARY = "canary-0815-secret"
 
