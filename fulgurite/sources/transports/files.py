@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fulgurite.core.files import open_regular
+from fulgurite.sources.folder_events import looks
 from fulgurite.sources.reader import SCHEME, BaseReader, Fetched, ReadOptions, SourceError, sha256_text
 
 POLL_SECONDS = 0.2  # os.stat takes 10 us
@@ -46,18 +47,18 @@ class FileReader(BaseReader):
         return SourceError(self.place(path), f"is not readable ({error.strerror or error})", remedy)
 
     def wait(self, path: str, version: str | None, timeout: float) -> bool:
-        """Poll the file's inode, time and size, and read it when they change, see `Reader.wait`."""
-        end, seen = time.monotonic() + timeout, (-1, -1, -1)
-        while not self._closed.is_set():
-            found = self._signature(self._clean(path))
+        """Look at the file's inode, time and size, and read it when they change, see `Reader.wait`."""
+        end, seen, path = time.monotonic() + timeout, (-1, -1, -1), self._clean(path)
+        for _ in looks((self._path / path).parent, POLL_SECONDS, self._closed):
+            if self._closed.is_set():
+                break
+            found = self._signature(path)
             if found != seen:
                 seen = found
                 if self._differs(path, version):
                     return True
-            left = end - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= end:
                 break
-            self._closed.wait(min(POLL_SECONDS, left))
         return False
 
     def _signature(self, path: str) -> tuple[int, int, int]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fulgurite.core.errors import UserError
+from fulgurite.sources.folder_events import looks
 from fulgurite.store.loaders.remote import SourceLoader
 
 POLL_SECONDS, SETTLE_SECONDS, MAX_SETTLE_SECONDS = 0.5, 0.05, 2.0
@@ -70,7 +70,8 @@ class FileLoader(SourceLoader):
 
     def wait(self, stop: threading.Event) -> bool:
         """Block until the content of the file is another one than was read last."""
-        for _ in self._looks(stop):
+        assert self.poll_seconds is not None
+        for _ in looks(self._path.parent, self.poll_seconds, stop):
             found = self._signature()
             if found == self._seen:
                 continue
@@ -82,24 +83,6 @@ class FileLoader(SourceLoader):
     def _note(self, found: Signature) -> None:
         """Look at the content again if a second write may have left the times as they are."""
         self._seen = found if time.time_ns() - found[1] > TICK_NANOSECONDS else None
-
-    def _looks(self, stop: threading.Event) -> Iterator[object]:
-        """Yield now, at each event of the folder, and every `poll_seconds`, until `stop` is set."""
-        yield None
-        assert self.poll_seconds is not None
-        milliseconds = max(1, int(self.poll_seconds * 1000))
-        try:
-            from watchfiles import watch
-
-            if not (library := logging.getLogger("watchfiles")).level:
-                library.setLevel(logging.WARNING)  # it reports each file of the folder that changes
-            yield from watch(
-                self._path.parent, rust_timeout=milliseconds, yield_on_timeout=True, stop_event=stop,
-                recursive=False, watch_filter=None, debounce=50,
-            )  # fmt: skip
-        except (ImportError, OSError):  # OSError: no folder yet, or the machine has no more watches
-            while not stop.wait(self.poll_seconds):
-                yield None
 
     def _signature(self) -> Signature:
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from fulgurite.sources.reader import MAX_BYTES, ReadOptions, SourceError, open_reader, split_options
+from fulgurite.sources.transports import files
 from tests.support.http_server import FileServer, Reply, closed_port, silent_port
 
 QUICK = ReadOptions(timeout=1.0, max_retry=1, retry_delay=0.0, poll_seconds=0.02)
@@ -51,6 +54,32 @@ def test_waiting_sees_a_file_that_appears_is_replaced_and_is_removed(tmp_path: P
     assert reader.wait("live.yaml", found.version, 5.0)
     file.unlink()
     assert reader.wait("live.yaml", found.version, 5.0)
+
+
+@pytest.mark.skipif(find_spec("watchfiles") is None, reason="watchfiles is not installed")
+def test_an_event_of_the_folder_ends_a_wait_before_the_next_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "POLL_SECONDS", 300.0)
+    reader, file = open_reader(f"file://{tmp_path}"), tmp_path / "live.yaml"
+    seen: list[bool] = []
+    waiting = threading.Thread(target=lambda: seen.append(reader.wait("live.yaml", None, 300.0)), daemon=True)
+    waiting.start()
+    for number in range(600):  # the first events may come before the folder is watched
+        if not waiting.is_alive():
+            break
+        file.write_text(f"a: {number}\n")
+        waiting.join(0.2)
+    assert seen == [True]
+
+
+def test_without_watchfiles_a_file_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    reader, file = open_reader(str(tmp_path)), tmp_path / "live.yaml"
+    timer = threading.Timer(0.05, file.write_text, ("a: 1",))
+    timer.start()
+    assert reader.wait("live.yaml", None, 60.0)
+    timer.join()
 
 
 def test_closing_ends_a_wait(tmp_path: Path) -> None:
