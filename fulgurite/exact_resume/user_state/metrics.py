@@ -52,8 +52,8 @@ def restore_logged_values(trainer: Trainer, values: Mapping[str, Any]) -> None:
 
 def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
     """Return what the epoch logged so far, and name what a resumed run cannot reduce as before."""
-    results = logged_results(trainer)
-    for result in results:
+    saved: list[dict[str, Any]] = []
+    for result in logged_results(trainer):
         if result["has_group"]:
             name_inexact(
                 f"self.log({result['name']!r}, sync_dist_group=...)",
@@ -62,7 +62,9 @@ def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
             )
         if (shown := hide_secrets(result["name"])) != result["name"]:
             name_inexact(f"self.log({shown!r})", "this name holds a secret, so its mean is not saved. Rename it.")
-    return [result for result in results if hide_secrets(result["name"]) == result["name"]]
+        else:
+            saved.append(result)
+    return saved
 
 
 def _set_steps(tracker: MetricTracker, num_steps: int) -> None:
