@@ -126,9 +126,12 @@ def _refusal(differing: Sequence[str], state: Mapping[str, Any], wanted: Mapping
     remedy = ""
     if len(differing) < len(wanted) and len(modules) <= MAX_SHOWN:
         remedy = f", or start from the other parameters with resume.mode=weights resume.skip=[{','.join(modules)}]"
+    hint = ""
+    if any(name not in wanted for name in differing):  # not another head alone
+        hint = " If code changed the model while it trained, make these modules in configure_model."
     return (
         f"{named} was saved from another model ({'; '.join(shown)}; {len(differing)} in all). "
-        f"Pass the model config of its run, e.g. experiment=<its experiment>{remedy}."
+        f"Pass the model config of its run, e.g. experiment=<its experiment>{remedy}.{hint}"
     )
 
 
