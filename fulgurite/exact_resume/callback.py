@@ -223,6 +223,7 @@ class ExactResume(Callback):
         self.restore()
         if not self._position:
             self._user_state.start(trainer)
+            self._user_state.end_start(trainer)
         self._position = "epoch start"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

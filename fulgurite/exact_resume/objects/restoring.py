@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.encoding import FACTORIES, KEPT
 from fulgurite.exact_resume.objects.kinds import (
     ATOMS,
@@ -27,6 +28,10 @@ from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk, base_conta
 
 FIXED = (tuple, frozenset)  # what they hold cannot be replaced
 MISSING: Any = object()  # there is nothing at a path
+UNKNOWN = (
+    "the interrupted run had an object of {} here, a class that is not imported when the run resumes. Import it at the "
+    "top of the module that uses it."
+)
 
 
 class Restorer:
@@ -150,6 +155,7 @@ class Restorer:
         if not is_alike or isinstance(current, FIXED) or not self._is_own(current, path):
             kind: Any = type(current) if is_alike else find_class(label)
             if not isinstance(kind, type) or not (can_make(kind) or issubclass(kind, FIXED)):
+                name_inexact(path, UNKNOWN.format(label.replace(":", ".")))
                 return current
             if issubclass(kind, FIXED):
                 held = base_container(current) if is_alike else MISSING

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from operator import length_hint
 from os import urandom
-from types import GeneratorType
+from types import FunctionType, GeneratorType
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities import AttributeDict
 
@@ -28,7 +29,7 @@ from fulgurite.exact_resume.objects.kinds import (
 )
 from fulgurite.exact_resume.objects.leaves import is_leaf, is_shared
 from fulgurite.exact_resume.objects.memory import memory_of
-from fulgurite.exact_resume.objects.signs import LargeSign, digest, leaf_sign
+from fulgurite.exact_resume.objects.signs import LargeSign, atom_sign, digest, leaf_sign, proxy_content
 
 MAX_ITEMS = 1000  # of a container whose items are compared one by one
 MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save
@@ -97,6 +98,7 @@ class Walk:
         self.thorough = thorough
         self.first: dict[int, tuple[str, Any]] = {}  # path of the first visit, and the object, so that its id stays
         self.memory: dict[int, str] = {}  # path of the first tensor or array in a block of memory
+        self.code: dict[Any, Any] = {}  # a class and an object of it; the code of a function and the function
 
     def visit(self, value: Any, path: str, *, signed: bool = True, weights: bool = False) -> Node:
         """Return what is at a path.
@@ -109,14 +111,14 @@ class Walk:
         """
         kind: Any = type(value)
         if kind in ATOMS:
-            return Node("atom", _atom_sign(value))
+            return Node("atom", atom_sign(value))
         if (name := self.known.names.get(id(value))) is not None:
             return Node("known" if name else "constant", name)
         if is_leaf(kind):
             if is_shared(kind) and (earlier := self._seen(value, path)):
                 return Node("same", Same(earlier))
             thorough = self.thorough or weights
-            sign = (leaf_sign(value, thorough=thorough), self.shared_with(value, path)) if signed else None
+            sign = (self._leaf_sign(value, thorough=thorough), self.shared_with(value, path)) if signed else None
             return Node("leaf", sign)
         is_container = CONTAINERS.get(kind.__name__) is kind
         if not is_container and is_infrastructure(kind):
@@ -127,6 +129,11 @@ class Walk:
         if is_container:
             return self._visit_items(value, signed=signed)
         return self._visit_object(value)
+
+    def _leaf_sign(self, value: Any, *, thorough: bool) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            return self._large_sign(value)
+        return leaf_sign(value, thorough=thorough)
 
     def _seen(self, value: Any, path: str) -> str:
         earlier = self.first.setdefault(id(value), (path, value))[0]
@@ -155,8 +162,9 @@ class Walk:
         key = id(value), self.thorough
         if key not in self._large:
             self._large[key] = value, None  # its sign where it holds itself
-            sign = bulk_sign(value) if len(value) <= MAX_HASHED_ITEMS else None
-            self._large[key] = value, self._sign_of_large(value) if sign is None else sign
+            items = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
+            sign = bulk_sign(items) if len(items) <= MAX_HASHED_ITEMS else None
+            self._large[key] = value, self._sign_of_large(items) if sign is None else sign
         return self._large[key][1]
 
     def _sign_of_large(self, value: Any) -> LargeSign:
@@ -171,10 +179,12 @@ class Walk:
     def _visit_object(self, value: Any) -> Node:
         kind: Any = type(value)
         label = label_of(value)
+        is_function = isinstance(value, FunctionType)
+        self.code.setdefault(value.__code__ if is_function else value if isinstance(value, type) else kind, value)
         if has_position(kind):
             return Node("opaque", (label, _position_of(value)))
         if kind.__module__ == "multiprocessing.managers":  # its attributes are addresses in the manager's process
-            return Node("opaque", (label, _content_of(value)))
+            return Node("opaque", (label, proxy_content(value)))
         parts = parts_of(value)
         children = tuple((f".{name}", part) for name, part in parts.items())
         if isinstance(value, CODE) or parts or isinstance(value, (*BASES, random.Random)):
@@ -242,12 +252,6 @@ def holds_weights(value: Any) -> bool:
     return isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
 
 
-def _atom_sign(value: Any) -> Any:
-    if isinstance(value, (str, bytes)) and len(value) > 64:
-        return type(value).__name__, digest(value.encode(errors="replace") if isinstance(value, str) else value)
-    return type(value).__name__, repr(value)
-
-
 def _keys_sign(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(repr(key) if type(key) in ATOMS else "" for key in value) if len(value) <= MAX_ITEMS else None
@@ -279,14 +283,6 @@ def _brief(value: Any, depth: int = 3) -> Any:
     if isinstance(value, (list, tuple)):
         return len(value), *(_brief(part, depth - 1) for part in value[: NUM_BRIEF if depth else 0])
     return _position_of(value) if has_position(cast("Any", type(value))) else id(value)
-
-
-def _content_of(proxy: Any) -> Any:
-    """Return what a proxy of a `multiprocessing.Manager` stands for; None for the manager, or where it has ended."""
-    try:
-        return repr(proxy._getvalue())
-    except (AttributeError, OSError, EOFError):
-        return None
 
 
 def _reduced(value: Any) -> Any:

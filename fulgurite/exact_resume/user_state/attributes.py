@@ -17,8 +17,10 @@ from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
 from fulgurite.exact_resume.objects.paths import changed_paths
 from fulgurite.exact_resume.objects.restoring import MISSING, Restorer
 from fulgurite.exact_resume.objects.walk import Walk, scan
-from fulgurite.exact_resume.user_state.loader_owners import Linked, Owner
+from fulgurite.exact_resume.used_code.kept_values import Linked
+from fulgurite.exact_resume.user_state.loader_owners import UNSAVED, Owner
 from fulgurite.exact_resume.user_state.owners import known_objects, owners
+from fulgurite.exact_resume.user_state.shared_owners import follow_late_code, used_code
 
 REMOVED = ["removed", None]  # in place of an attribute that was there at the start
 REPLACED = (
@@ -71,6 +73,10 @@ class Attributes:
             if owner.key in new and type(owner.values) is dict and owner.restores:
                 self._names[owner.key] = owner.name, set(owner.values) - owner.excluded
         self._owners |= new
+        used, _ = used_code(trainer)
+        if used.is_searching and (late := used.lacking(walk.code.values())):
+            used.add(late, keep=False)
+            self.remember(trainer, parts, is_start=is_start)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget the values of owners whose objects were replaced."""
@@ -108,6 +114,8 @@ class Attributes:
         encoder = Encoder(walk, self._start, self._existing, self._changed, report, is_part=bool(keys))
         attributes = list(_attributes(found))
         state = _encode(encoder, attributes, report)
+        if names and follow_late_code(trainer, walk.code.values()):
+            self.remember(trainer, parts)
         # a reload at the start of the next epoch makes the loaders again
         is_final = names and not (thorough and vars(trainer)["reload_dataloaders_every_n_epochs"])
         for owner, name, value in attributes if is_final and self._in_loaders else ():
@@ -116,7 +124,7 @@ class Attributes:
         for owner in found:
             kind, start = self._names.get(owner.key, ("", set()))
             if kind == owner.name:
-                for name in start - owner.values.keys():
+                for name in start - owner.values.keys() - _registered(owner.values):
                     state.setdefault(owner.key, {})[name] = REMOVED
         return state
 
@@ -183,7 +191,7 @@ def _encode(encoder: Encoder, attributes: Iterable[Attribute], report: Report, *
         path = f"{owner.key}.{name}"
         plain, changed = encoder.encode_part(value, path, weights=weights)
         if changed and not owner.restores:
-            report(path, "changed, and a resumed run does not have the change")
+            report(path, UNSAVED)
         elif changed and plain != KEPT:
             state.setdefault(owner.key, {})[name] = plain
     return state
@@ -196,6 +204,12 @@ def _attributes(found: Iterable[Owner]) -> Iterator[Attribute]:
             value = owner.values[name]
             if not str(name).startswith("_hparams") and not _is_own_method(name, value):
                 yield owner, name, value
+
+
+def _registered(values: Mapping[str, Any]) -> set[str]:
+    """Return the attributes that torch keeps elsewhere: an attribute that was None may become a module or a weight."""
+    held = (values.get(kind) for kind in ("_modules", "_parameters", "_buffers"))  # of a script, no dictionaries
+    return {name for each in held if isinstance(each, dict) for name in each}
 
 
 def _is_own_method(name: str, value: Any) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,10 +15,12 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import Dataset, Sampler
 
 from fulgurite.exact_resume.objects.kinds import is_users, parts_of, set_part
+from fulgurite.exact_resume.used_code.kept_values import Linked
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds
 LIGHTNING = "__pl_"  # attributes in which Lightning keeps the arguments of a batch sampler
+UNSAVED = "changed, and a resumed run does not have the change"  # of an owner that does not restore
 MAX_DEPTH, MAX_ITEMS = 4, 64  # a batch sampler -> a list of samplers -> a sampler
 
 
@@ -110,24 +111,6 @@ def collate_of(loader: Any) -> Any:
     dataset = getattr(loader, "dataset", None)
     is_ours = type(dataset).__module__.startswith("fulgurite.exact_resume.")
     return vars(dataset).get("_collate") if is_ours else getattr(loader, "collate_fn", None)
-
-
-class Linked(UserDict[str, Any]):
-    """Values that are written to what holds them too.
-
-    Args:
-        values: The present values.
-        write: Gets the name and the value of each one that is set.
-    """
-
-    def __init__(self, values: Mapping[str, Any], write: Callable[[str, Any], None]) -> None:
-        super().__init__()
-        self.data = dict(values)
-        self._write = write
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.data[name] = value
-        self._write(name, value)
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:

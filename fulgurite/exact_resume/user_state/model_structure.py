@@ -18,6 +18,11 @@ from fulgurite.core.rank_logging import RankedLogger
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
+WHILE = (
+    "while the run trained, and a resumed run makes it as its config says. Set it up in __init__, configure_model or "
+    "on_train_start, or let the run finish without a stop."
+)
+
 log = RankedLogger(__name__)
 
 
@@ -58,20 +63,20 @@ def run_structure(trainer: Trainer) -> dict[str, str]:
 def hooks_of(holder: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield the functions that are called with a module or an optimizer, by the name of what they follow."""
     for name, part in vars(holder).items():
-        if name.endswith("_hooks") and isinstance(part, dict) and part:
+        if name[-6:] == "_hooks" and isinstance(part, dict) and part:
             yield name, tuple(part.values())
 
 
 def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str], *, is_save: bool = False) -> None:
-    """Name each part that both have and that differs; at a save, each module that was added too."""
+    """Name each part that both have and that differs; at a save, each module that was added or removed too."""
     if is_save and before:
         _name_added(before, now)
+        for name in [name for name in before if name[:6] == "model." and name[-6:] == " hooks" and name not in now]:
+            name_inexact(name.removesuffix(" hooks"), f"code removed it {WHILE}")
     for name in [name for name in before if now.get(name, before[name]) != before[name]]:
         name_inexact(
             name,
-            f"code changed it from {before[name] or 'none'} to {now[name] or 'none'} while the run trained, and a "
-            "resumed run makes it as its config says. Set it up in __init__, configure_model or on_train_start, or let "
-            "the run finish without a stop.",
+            f"code changed it from {before[name] or 'none'} to {now[name] or 'none'} {WHILE}",
         )
 
 

@@ -3,67 +3,50 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
-from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from lightning.pytorch import Trainer
 
+from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import (
-    ATOMS,
-    CODE,
-    DEFAULTS,
-    is_enum,
-    is_infrastructure,
-    is_users,
-    parts_of,
-    set_part,
-)
-from fulgurite.exact_resume.order.generators import draws_random_numbers
-from fulgurite.exact_resume.order.reachable import assigned_globals, reach, variable_names, variables
+from fulgurite.exact_resume.objects.kinds import is_enum, is_users
 from fulgurite.exact_resume.process.process_state import process_state, set_process_state
-from fulgurite.exact_resume.user_state.loader_owners import LOADERS, Linked, Owner, collate_of, datasets_of, samplers_of
+from fulgurite.exact_resume.used_code.kept_values import Linked, held_by, late_values, variables_of
+from fulgurite.exact_resume.used_code.used_code import UsedCode
+from fulgurite.exact_resume.user_state.loader_owners import (
+    LOADERS,
+    UNSAVED,
+    Owner,
+    collate_of,
+    datasets_of,
+    samplers_of,
+)
 
-DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *GENERATORS)
-CACHE = type(lru_cache(len))
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
 NAMED = frozenset[str](), REMEDY
+LATE_REMEDY = "Make the object that uses it in __init__, or keep it in an attribute (self.x)"
 OF_MEMBERS = ("_name_", "_sort_order_", "__objclass__")  # attributes that each member of an enumeration has
 SAMPLER_REMEDY = "Keep it in an attribute of the sampler (self.x)"  # which is saved as of the start of its pass
 
 
-@dataclass
-class _Reached:
-    roots: list[Any] = field(default_factory=list)
-    modules: dict[str, set[str]] = field(default_factory=dict)  # names of variables by module
-    assigned: set[tuple[str, str]] = field(default_factory=set)  # modules and variables that functions assign
-    texts: set[str] = field(default_factory=set)  # that may be names of environment variables
-    classes: dict[type, None] = field(default_factory=dict)
-    caches: dict[str, dict[str, Any]] = field(default_factory=dict)  # of random numbers, by module and name
-    functions: dict[str, dict[str, FunctionType]] = field(default_factory=dict)  # by module and name
-
-
-_reached: WeakKeyDictionary[Trainer, tuple[_Reached, _Reached]] = WeakKeyDictionary()  # all, and of samplers
+_used: WeakKeyDictionary[Trainer, tuple[UsedCode, UsedCode]] = WeakKeyDictionary()  # by all, and by samplers
+_late: WeakKeyDictionary[Trainer, UsedCode] = WeakKeyDictionary()  # code that came into use after the start
 
 
 def shared_owners(trainer: Trainer) -> Iterator[Owner]:
     """Yield the user's classes, enumerations, modules and functions that the code of a run uses, and the process."""
-    every, samplers = _reach(trainer)
+    every, samplers = used_code(trainer)
     write = partial(set_process_state, names=every.texts)
     yield Owner("process", "process", Linked(process_state(trainer, every.texts), write), *NAMED)
     for kind in every.classes:
         name = f"{kind.__module__}.{kind.__qualname__}"
         is_samplers = kind in samplers.classes
         remedy = SAMPLER_REMEDY if is_samplers else REMEDY
-        values = _variables(kind, frozenset())
+        values = variables_of(kind, frozenset())
         yield Owner(f"class {name}", kind.__qualname__, values, frozenset(), remedy, restores=not is_samplers)
         for member in getattr(kind, "__members__", {}).values() if is_enum(kind) else ():
             held = {key: part for key, part in vars(member).items() if key not in OF_MEMBERS}
@@ -73,34 +56,35 @@ def shared_owners(trainer: Trainer) -> Iterator[Owner]:
             theirs = samplers.modules.get(name, set())
             used = every.modules[name]
             any_kind = {variable for home, variable in every.assigned if home == name}
-            rest = _variables(module, theirs, used, any_kind)
+            rest = variables_of(module, theirs, used, any_kind)
             yield Owner(f"module {name}", name, rest, *NAMED)
-            own = _variables(module, vars(module).keys() - theirs, used, any_kind)
+            own = variables_of(module, vars(module).keys() - theirs, used, any_kind) if theirs else {}
             yield Owner(f"module {name} of samplers", name, own, frozenset(), SAMPLER_REMEDY, restores=False)
             caches = {f"{key}.cache": cache.cache_info().misses for key, cache in every.caches.get(name, {}).items()}
             remedy = "Draw it in __init__, or keep it in an attribute"
             yield Owner(f"caches {name}", name, caches, frozenset(), remedy, restores=False)
             functions = every.functions.get(name, {})
             of_samplers = samplers.functions.get(name, {}).keys()
-            values = _held_by({name: each for name, each in functions.items() if name not in of_samplers})
+            values = held_by({name: each for name, each in functions.items() if name not in of_samplers})
             yield Owner(f"functions {name}", name, values, *NAMED)
-            values = _held_by({name: each for name, each in functions.items() if name in of_samplers})
+            values = held_by({name: each for name, each in functions.items() if name in of_samplers})
             yield Owner(f"functions {name} of samplers", name, values, frozenset(), SAMPLER_REMEDY, restores=False)
+    if (late := _late.get(trainer)) is not None:
+        for home, kept in late_values(late, every).items():
+            yield Owner(f"late code {home}", home, kept, frozenset(), LATE_REMEDY, restores=False)
 
 
-def _reach(trainer: Trainer) -> tuple[_Reached, _Reached]:
-    """Return what the code of a run and of its samplers reaches; walk again only where the run has other objects."""
+def used_code(trainer: Trainer) -> tuple[UsedCode, UsedCode]:
+    """Return what the objects of a run use, and its samplers; search only from what is new."""
     roots = [trainer.lightning_module, getattr(trainer, "datamodule", None), *vars(trainer)["callbacks"]]
     samplers: list[Any] = []
     for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
         roots += [*datasets_of(loader), collate_of(loader), _worker_init_of(loader)]
         samplers += [type(sampler) for _, sampler in samplers_of(loader)]
-    roots += samplers
-    every, of_samplers = _reached.get(trainer, (_Reached(), _Reached()))
-    if list(map(id, every.roots)) != list(map(id, roots)):
-        # what a sampler changes when its pass begins would change twice in a pass that is resumed
-        every, of_samplers = _reached[trainer] = _find(roots), _find(samplers)
-    return every, of_samplers
+    every, of_samplers = _used.get(trainer) or (UsedCode(), UsedCode())
+    # what a sampler changes when its pass begins would change twice in a pass that is resumed
+    _used[trainer] = _followed(every, [*roots, *samplers]), _followed(of_samplers, samplers)
+    return _used[trainer]
 
 
 def _worker_init_of(loader: Any) -> Any:
@@ -110,77 +94,43 @@ def _worker_init_of(loader: Any) -> Any:
     return None if is_lightnings else function
 
 
-def _find(roots: list[Any]) -> _Reached:
-    found = _Reached(roots)
-    numbers: Counter[tuple[str, str]] = Counter()
-    for value in reach(*roots):
-        if isinstance(value, FunctionType):
-            for namespace, name in variables(value):
-                found.modules.setdefault(namespace["__name__"], set()).add(name)
-            found.assigned |= {(value.__globals__["__name__"], name) for name in assigned_globals(value)}
-            name, home = value.__qualname__, value.__globals__["__name__"]
-            if not any(value is root for root in roots):  # a collate function has a key of its own
-                unique = f"{name} {numbers[home, name]}" if numbers[home, name] else name
-                found.modules.setdefault(home, set())
-                found.functions.setdefault(home, {})[unique] = value
-            numbers[home, name] += 1
-            found.texts |= set(variable_names(value))
-        if isinstance(value, CACHE) and draws_random_numbers(value):
-            found.modules.setdefault(value.__module__, set())
-            found.caches.setdefault(value.__module__, {})[value.__qualname__] = value
-        for kind in value.__mro__ if isinstance(value, type) else ():
-            if is_users(kind.__module__):
-                found.classes[kind] = None
-                found.modules.setdefault(kind.__module__, set())
+def _followed(used: UsedCode, roots: list[Any]) -> UsedCode:
+    if used.follow(roots):
+        return used
+    found = UsedCode(*roots)
+    if not used.is_searching:
+        found.end_search()
     return found
 
 
-def _held_by(functions: Mapping[str, FunctionType]) -> Linked:
-    """Return what functions keep between calls, by name: attributes, closure, and defaults that may change."""
-    found: dict[str, Any] = {}
-    for function_name, function in functions.items():
-        if not (function.__closure__ or vars(function) or function.__defaults__ or function.__kwdefaults__):
-            continue  # as most
-        for name, part in parts_of(function).items():
-            values = part.values() if isinstance(part, dict) else part
-            is_fixed = name in DEFAULTS and all(type(each) in ATOMS for each in values)
-            if not is_fixed and not isinstance(part, CODE):
-                found[f"{function_name}.{name}"] = part
-    return Linked(found, partial(_set_held, functions))
+def begin_search(trainer: Trainer) -> None:
+    """Search anew for a run that starts; the trainer may have had another one."""
+    _used.pop(trainer, None)
+    _late.pop(trainer, None)
 
 
-def _set_held(functions: Mapping[str, FunctionType], path: str, part: Any) -> None:
-    function_name, _, name = path.rpartition(".")
-    if function_name in functions:  # code that changed may not have it
-        set_part(functions[function_name], name, part)
+def end_search(trainer: Trainer) -> None:
+    """Release the objects that the search for code found, when a run has begun."""
+    for used in _used.get(trainer, ()):
+        used.end_search()
 
 
-def _variables(
-    holder: Any, without: Collection[str], used: Collection[str] = (), assigned: Collection[str] = ()
-) -> Linked:
-    """Return the data of a class or a module, without imported objects.
+def follow_late_code(trainer: Trainer, values: Iterable[Any]) -> bool:
+    """Follow code that came into use after the start; return whether there is any that was not followed before.
 
-    Args:
-        holder: The class or module.
-        without: Names to leave out.
-        used: Names that code uses: objects of libraries count too.
-        assigned: Names that code assigns: what is no data counts too.
+    What it keeps outside of objects is named when it changes, and at once where it draws from a generator: no resumed
+    run finds it before its first batch.
     """
-    found = {
-        name: value
-        for name, value in vars(holder).items()
-        if not name.startswith("__")
-        and name not in without
-        and (isinstance(value, DATA) or _is_object(value) or (name in used and _is_state(value)) or name in assigned)
-    }
-    return Linked(found, partial(setattr, holder))
-
-
-def _is_object(value: Any) -> bool:
-    return is_users(type(value).__module__) and not isinstance(value, type)
-
-
-def _is_state(value: Any) -> bool:
-    """Return whether a value of a library is an object that may change."""
-    kind: Any = type(value)
-    return not isinstance(value, CODE) and kind.__module__ != "typing" and not is_infrastructure(kind)
+    every, late = used_code(trainer)[0], _late.get(trainer)
+    found = every.lacking(values)
+    if not (found := late.lacking(found) if late is not None else found):
+        return False
+    if late is None:
+        late = _late[trainer] = UsedCode()
+        late.end_search()
+    late.add(found, keep=False)
+    for home, kept in late_values(late, every).items():
+        for name, part in kept.items():
+            if isinstance(part, GENERATORS) or (home, name) in late.assigned:
+                name_inexact(f"{home}.{name}", f"this attribute {UNSAVED}. {LATE_REMEDY}.")
+    return True

@@ -28,6 +28,7 @@ from fulgurite.exact_resume.user_state.optimizer_layout import (
     optimizer_layout,
 )
 from fulgurite.exact_resume.user_state.restored import Restored
+from fulgurite.exact_resume.user_state.shared_owners import begin_search, end_search
 from fulgurite.exact_resume.user_state.trainer_settings import (
     changed_settings,
     read_settings,
@@ -57,6 +58,7 @@ class UserState:
 
     def begin(self, trainer: Trainer) -> None:
         """Take the settings of the trainer as those of the config."""
+        begin_search(trainer)
         self._start_settings = read_settings(trainer)
 
     def start(self, trainer: Trainer) -> None:
@@ -65,6 +67,10 @@ class UserState:
         self._start_structure = _structure(trainer, parts)  # the last call counts: each start calls the hooks before it
         if self.attributes is not None:
             self.attributes.remember(trainer, parts, is_start=True)
+
+    def end_start(self, trainer: Trainer) -> None:
+        """Release what only the start of a run needs."""
+        end_search(trainer)
 
     def before_loaders(self, trainer: Trainer) -> None:
         """Restore the settings that the trainer had when the loaders of the interrupted epoch were made."""
@@ -119,6 +125,7 @@ class UserState:
     def restore(self, trainer: Trainer, *, amid_epoch: bool) -> None:
         """Restore the loaded state over what hooks of this start changed."""
         state, self._loaded = self._loaded, {}
+        self.end_start(trainer)
         if amid_epoch:
             repeat_epoch_start(trainer)
             self._start_structure = _structure(trainer, model_parts(trainer.lightning_module))

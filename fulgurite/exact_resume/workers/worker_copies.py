@@ -23,7 +23,7 @@ from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users, parts_of
 from fulgurite.exact_resume.objects.leaves import is_leaf
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
-from fulgurite.exact_resume.order.reachable import reach, variables
+from fulgurite.exact_resume.used_code.reachable import reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)

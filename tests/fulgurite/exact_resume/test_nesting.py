@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -21,7 +22,8 @@ from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
 from fulgurite.exact_resume.inspection.nesting import bulk_sign
 from fulgurite.exact_resume.objects.walk import MAX_DEPTH, Known, Walk, fingerprint, scan
-from fulgurite.exact_resume.order.reachable import reach
+from fulgurite.exact_resume.used_code import reachable
+from fulgurite.exact_resume.used_code.reachable import reach
 from tests.fulgurite.exact_resume.test_inner_state import Model, Stop
 from tests.fulgurite.exact_resume.test_objects import Process, resumed
 from tests.support.quiet_trainer import MadeData, fit_hardened
@@ -233,3 +235,40 @@ def test_a_change_that_is_too_deep_for_a_checkpoint_is_named_and_one_above_is_sa
     node(process.values, 50).count = 1
     process.save()
     assert set(process.reports) == {("a", "is nested too deeply to be saved")}
+
+
+@pytest.mark.parametrize("item", [{"a": [1]}, ([1],), [[1]]], ids=["a dict", "a tuple", "a list"])
+@pytest.mark.parametrize("num_items", [1, 20_000])
+def test_a_change_within_an_array_of_objects_is_found(item: Any, num_items: int) -> None:
+    table = np.empty(num_items, dtype=object)
+    table[-1] = item
+    for holder in (table, [table], {"x": (table,)}):
+        before = fingerprint(holder, Known())
+        inner = item["a"] if isinstance(item, dict) else item[0]
+        inner.append(2)
+        assert fingerprint(holder, Known()) != before
+
+
+def test_an_array_that_holds_itself_has_an_end() -> None:
+    table = np.empty(3, dtype=object)
+    table[0] = [table]
+    assert fingerprint(table, Known()) == fingerprint(table, Known())
+
+
+def test_a_search_that_ends_early_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current_context(), "inexact", lines := list[str]())
+    monkeypatch.setattr(reachable, "MAX_OBJECTS", 20)
+    for _ in range(2):
+        reach([Example() for _ in range(10)])
+    assert lines == []
+    for _ in range(2):
+        reach([Example() for _ in range(30)])
+    assert len(lines) == 1
+    assert lines[0].startswith("Example: the run has more than 20 objects")
+
+
+class Example:
+    """One of many."""
+
+    def __init__(self) -> None:
+        self.label = 1

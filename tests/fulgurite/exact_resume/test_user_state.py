@@ -15,7 +15,8 @@ from fulgurite import compose
 from fulgurite.core.context import current_context
 from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.exact_resume.setup import apply_exact_resume
-from fulgurite.exact_resume.user_state import shared_owners
+from fulgurite.exact_resume.used_code import used_code
+from fulgurite.exact_resume.used_code.reachable import Search
 from src.train import train
 
 
@@ -46,8 +47,7 @@ def test_a_long_run_of_the_shipped_model_names_nothing(tmp_path: Path) -> None:
 def test_a_save_lists_the_modules_of_a_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walks: list[list[str]] = []
     real, save = nn.Module.named_modules, ExactResume.state_dict
-    found = shared_owners._find
-    reached: list[int] = []
+    searches: list[Search] = []
 
     def named_modules(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         walks[-1].append(type(self).__name__)
@@ -59,17 +59,17 @@ def test_a_save_lists_the_modules_of_a_model_once(tmp_path: Path, monkeypatch: p
             patched.setattr(nn.Module, "named_modules", named_modules)
             return save(self)
 
-    def find(roots: list[Any]) -> Any:
-        reached.append(len(roots))
-        return found(roots)
+    def search() -> Search:
+        searches.append(Search())
+        return searches[-1]
 
     monkeypatch.setattr(ExactResume, "state_dict", state_dict)
-    monkeypatch.setattr(shared_owners, "_find", find)
+    monkeypatch.setattr(used_code, "Search", search)
     folder = tmp_path / "run"
     folder.mkdir()
     small = ("+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1", "test=false", "trainer.max_epochs=1")
     train(compose([*small, "callbacks.last_checkpoint.every_n_train_steps=1"], output_dir=folder))
     assert len(walks) > 1
     assert [names for names in walks if names] == []
-    # the run and its samplers: at the start of fit, and with the loaders of each kind
-    assert len(reached) == 2 * 3
+    # that of the run and that of its samplers continue with the loaders of each kind
+    assert len(searches) == 2

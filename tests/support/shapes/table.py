@@ -8,6 +8,7 @@ from tests.support.shapes.hidden_shapes import HIDDEN, MOMENTS
 from tests.support.shapes.hook_shapes import HOOK_SHAPES
 from tests.support.shapes.inner import INNER
 from tests.support.shapes.keeping_shapes import KEEPING
+from tests.support.shapes.late import LATE
 from tests.support.shapes.loader_shapes import LOADERS
 from tests.support.shapes.object_shapes import OBJECT_SHAPES
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
@@ -37,6 +38,7 @@ SHAPES = [
     *KEEPING,
     *INNER,
     *PYTHON_STATE,
+    *LATE,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.

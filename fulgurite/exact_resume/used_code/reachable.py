@@ -4,50 +4,101 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from itertools import islice
+from types import (
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from torch.utils.data import get_worker_info
 
+from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.kinds import closure, is_users, parts_of
 
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
+# of the many that a class or a module of torch holds
+STATELESS = (WrapperDescriptorType, MethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, torch.dtype)
 CONTAINERS = (list, tuple, deque, Mapping)
 # a trainer reaches everything; a loader's generator is its own
 STOPS = ("lightning.", "pytorch_lightning.", "torch.optim.", "torch.utils.data.dataloader.", "logging.", "threading.")
 OF_ENVIRONMENT = {"environ", "putenv", "setenv"}  # what code names that changes environment variables
 OURS = ("fulgurite.exact_resume.", "fulgurite.core.")
 MAX_OBJECTS = 20_000
+EMPTY = {dict, list, tuple, set, OrderedDict}  # which hold nothing where they are false
+PLAIN = {*LEAVES, bool, list, tuple, dict}  # items of a long container that are not searched
 SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
 
 
-def reach(*roots: Any) -> list[Any]:
-    """Return the generators, objects, classes and functions that roots reach, in an order that is always the same.
+class Search:
+    """What roots reach: generators, objects, classes and functions, in an order that is always the same.
+
+    It keeps all that it found, so that it continues where it stopped when more roots come.
 
     Args:
         roots: Data sets, transforms, models or functions. Of classes and functions only the user's count.
     """
-    found: list[Any] = []
-    seen: dict[int, Any] = {}  # with the object, so that no later one gets its id
-    starts, stack = set(map(id, roots)), list(reversed(roots))
-    while stack and len(found) < MAX_OBJECTS:
-        value = stack.pop()
-        role = _role(cast("Any", type(value)))
-        if role == "leaf" or id(value) in seen:
-            continue
-        is_stop = role == "stop" or (role == "code" and not is_users(value.__module__))
-        if is_stop and id(value) not in starts:
-            continue
-        seen[id(value)] = value
-        if role != "container":
-            found.append(value)
-        stack.extend(reversed(_parts(value)))
-    return found
+
+    def __init__(self, *roots: Any) -> None:
+        self.found: list[Any] = []
+        self._seen: dict[int, Any] = {}  # with the object, so that no later one gets its id
+        self.add(*roots)
+
+    def add(self, *roots: Any) -> list[Any]:
+        """Search from more roots, and return what the former ones do not reach."""
+        found, seen, num_before = self.found, self._seen, len(self.found)
+        starts, stack = set(map(id, roots)), list(filter(_may_reach, reversed(roots)))
+        while stack:
+            value = stack.pop()
+            if id(value) in seen:
+                continue
+            kind: Any = type(value)
+            role = _role(kind)
+            is_stop = role == "stop" or (role == "code" and not is_users(value.__module__))
+            if is_stop and id(value) not in starts:
+                continue
+            if len(found) >= MAX_OBJECTS:
+                _name_limit(value)
+                break
+            seen[id(value)] = value
+            if role != "container":
+                found.append(value)
+            stack.extend(filter(_may_reach, reversed(_parts(value))))
+        return found[num_before:]
+
+
+def reach(*roots: Any) -> list[Any]:
+    """Return what a `Search` finds."""
+    return Search(*roots).found
+
+
+def _name_limit(value: Any) -> None:
+    """Name that a search ended; a worker searches what the training process searched."""
+    if get_worker_info() is None:
+        kind = type(value).__qualname__
+        name_inexact(
+            kind,
+            f"the run has more than {MAX_OBJECTS:,} objects, and the code of those from this one on is not searched "
+            "for generators and for variables that change. Keep many examples in arrays or in plain lists.",
+        )
+
+
+def _may_reach(value: Any) -> bool:
+    """Return whether a value is worth a visit: most that a module of torch holds are empty containers and numbers."""
+    kind: Any = type(value)
+    return _role(kind) != "leaf" and bool(kind not in EMPTY or value)
 
 
 def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any], str]]:
@@ -116,10 +167,11 @@ def _names_in(code: CodeType) -> tuple[tuple[str, ...], ...]:
             assigned.update({step.argval: None} if step.opname == "STORE_GLOBAL" else {})
         elif step.opname == "IMPORT_NAME" and step.argval:
             imported[step.argval] = None
+    found = names, imported, attribute_names, assigned
     for inner in filter(CodeType.__instancecheck__, code.co_consts):
-        for mine, theirs in zip((names, imported, attribute_names, assigned), _names_in(inner), strict=True):
+        for mine, theirs in zip(found, _names_in(inner), strict=True):
             mine.update(dict.fromkeys(theirs))
-    return tuple(names), tuple(imported), tuple(attribute_names), tuple(assigned)
+    return tuple(map(tuple, found))
 
 
 def _parts(value: Any) -> list[Any]:
@@ -145,17 +197,16 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _items(value: Any) -> list[Any]:
-    items = list(value.values()) if isinstance(value, Mapping) else list(value) if len(value) <= LONG else []
+    items = list(value.values()) if isinstance(value, Mapping) else list(islice(value, LONG))
     if len(items) <= SHORT:
         return items
-    plain = {*LEAVES, bool, list, tuple, dict}
-    return [item for item in items if type(item) not in plain]
+    return [item for item in items if type(item) not in PLAIN]
 
 
 @cache
 def _role(kind: Any) -> str:
     """Return what objects of a class are in a walk: "leaf", "container", "code", "stop", or "" for all others."""
-    if issubclass(kind, LEAVES):
+    if issubclass(kind, LEAVES + STATELESS):
         return "leaf"
     if issubclass(kind, (FunctionType, type)):
         return "code"
