@@ -55,7 +55,7 @@ KEYS = {
     "check_val_every_n_epoch": Key(int, "epochs between two validations", low=1),
     "accumulate_grad_batches": Key(int, "batches of one optimizer step", low=1),
     "gradient_clip_val": Key(
-        float, "largest norm, or value, of the gradients; null: no clipping", above=True, optional=True
+        float, "largest norm, or value, of the gradients; null in live.yaml: no clipping", above=True, optional=True
     ),
 }
 COMMANDS = {
@@ -111,7 +111,7 @@ def check(document: Document) -> tuple[Document, list[str]]:
         else:
             known = [*KEYS, *COMMANDS, *(f"{section}.<name>" for section in SECTIONS)]
             near = did_you_mean(name, known) or f". The keys are {', '.join(known)}."
-            problem = f"{name}={value!r}: is not a live key{near}"
+            problem = f"{name}={'null' if value is None else repr(value)}: is not a live key{near}"
         if problem:
             problems.append(problem)
     if "lr" in document and "lr_scale" in document:

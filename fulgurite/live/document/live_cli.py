@@ -56,6 +56,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--wait", type=_seconds, default=10.0, metavar="SECONDS", help="for the run to answer; 0 does not wait (10)")
     add("--json", action="store_true", help="print JSON")
     query = parser.parse(argv)
+    if query.action != "set" and query.arguments:
+        raise UserError(f"{query.arguments[0]}: {query.action} takes no values. Pass --run <run directory>.")
     pairs = [_key_and_value(text) for text in query.arguments]
     query.values = dict(pairs)
     if twice := next((key for key in query.values if [name for name, _ in pairs].count(key) > 1), None):
@@ -64,8 +66,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError("lr: excludes lr_scale. Set one of them.")
     if query.action == "set" and not query.values:
         raise UserError("set: names no value. Pass e.g. set lr_scale=0.1.")
-    if query.action != "set" and query.arguments:
-        raise UserError(f"{query.arguments[0]}: {query.action} takes no values. Pass --run <run directory>.")
     return query
 
 
@@ -133,6 +133,9 @@ def edit_file(
     with file_lock(folder / f".{LIVE_EDITS}.lock", timeout=10):
         data = _content(path)
         document = flatten(parse(data, ".yaml", str(path)))
+        removed = {
+            key: None for key, value in values.items() if value is None and key not in {**document, **KEYS, **COMMANDS}
+        }
         for key, value in values.items():
             document.pop(key, None)
             # lr and lr_scale exclude each other: the new one replaces the old
@@ -142,7 +145,8 @@ def edit_file(
         if command:
             seen = (status.get("document") or {}).get(command, 0)
             document[command] = max(document.get(command, 0), seen) + 1
-        if problems := check({key: document[key] for key in (*values, command) if key in document})[1]:
+        edited = {key: document[key] for key in (*values, command) if key in document}
+        if problems := check({**edited, **removed})[1]:
             raise UserError("\n".join(problems))
         document, _ = check(document)  # the run reports what is wrong in the rest
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True) if document else "{}\n"
@@ -218,9 +222,10 @@ def main(argv: Sequence[str]) -> int:
 def _change(folder: Path, query: argparse.Namespace) -> None:
     status = read_status(folder)
     command = f"stop_after_{query.after}" if query.action == "stop" else "" if query.action == "set" else query.action
-    if command and not is_locked(folder):
+    commands = [key for key in COMMANDS if query.values.get(key) is not None or key == command]
+    if commands and not is_locked(folder):
         remedy = "Resume it first; a run ignores the commands of earlier ones."
-        raise UserError(f"{query.action}: {_shown(folder)} does not train now. {remedy}")
+        raise UserError(f"{query.action if command else commands[0]}: {_shown(folder)} does not train now. {remedy}")
     document, before, after = edit_file(folder, status, query.values, command)
     edit = {key: document.get(key) for key in [*query.values, *filter(None, [command])]}
     answer = wait_for_answer(folder, _version(after), edit, query.wait) if query.wait else None

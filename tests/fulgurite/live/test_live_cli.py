@@ -98,6 +98,12 @@ def test_commands_count_from_what_the_run_has_seen(folder: Path) -> None:
     assert yaml.safe_load((folder / "live.yaml").read_text()) == {"stop_after_epoch": 3}
 
 
+def test_a_key_that_no_run_knows_is_removed_where_the_file_has_it(folder: Path) -> None:
+    (folder / "live.yaml").write_text("lr_scal: 1\npatience: 3\n")
+    assert live(folder, "set", "lr_scal=null", "--wait", "0") == 0
+    assert (folder / "live.yaml").read_text() == "patience: 3\n"
+
+
 def test_the_answer_of_the_run_is_the_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert live(folder, "set", "lr_scale=0.1", reply=answer(folder, "applied")) == 0
     assert "applied before step 7" in capsys.readouterr().out
@@ -120,6 +126,8 @@ WRONG = {
     "set lr=1 lr_scale=2": "lr: excludes lr_scale. Set one of them.",
     "set lr_scale=1\nlr: 2": "lr_scale: has several lines. Pass one value.",
     f"set max_steps=1{400 * '0'}": "max_steps: is a number of more than 64 bits.",
+    "set lr_scal=null": "lr_scal=null: is not a live key. Did you mean 'lr_scale'?",
+    "get lr_scale": "lr_scale: get takes no values. Pass --run <run directory>.",
     "get lr_scale=1": "lr_scale=1: get takes no values. Pass --run <run directory>.",
     "stp": "stp",
     "stop --after batch": "--after",
@@ -166,6 +174,9 @@ def test_a_document_that_cannot_be_replaced_is_one_line(folder: Path, capsys: An
 def test_a_command_to_a_run_that_does_not_train_or_starts_is_refused(folder: Path, capsys: Any) -> None:
     assert fulgurite(["live", "checkpoint", "--run", str(folder)]) == 2
     assert "does not train now. Resume it first" in capsys.readouterr().err
+    assert fulgurite(["live", "set", "patience=2", "stop_after_step=1", "--run", str(folder)]) == 2
+    assert "stop_after_step: " in capsys.readouterr().err
+    assert (folder / "live.yaml").read_text() == "{}\n"
     assert live(folder, "checkpoint", reply=answer(folder, "unchanged")) == 2
     assert "the run was starting, and took no command yet. Repeat it." in capsys.readouterr().err
 
