@@ -131,6 +131,8 @@ def parts_of(value: Any) -> dict[str, Any]:
         return _parts_of_function(value) if is_users(value.__globals__.get("__name__", "")) else {}
     if isinstance(value, MethodType):
         return {"__self__": value.__self__, "__func__": value.__func__}
+    if isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, (type, ModuleType, type(None))):
+        return {"__self__": value.__self__}  # such as `draw = rng.random`
     if isinstance(value, CODE):
         return {}
     if isinstance(value, partial):
@@ -179,7 +181,7 @@ def _fixed_names(value: Any) -> tuple[str, ...]:
         return "func", "args", "keywords"
     if isinstance(value, ReferenceType):
         return ("target",)
-    return ("__self__", "__func__") if isinstance(value, MethodType) else ()
+    return ("__self__", "__func__") if isinstance(value, (MethodType, BuiltinFunctionType)) else ()
 
 
 def closure(function: FunctionType) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
 from itertools import islice
@@ -40,6 +40,7 @@ MAX_OBJECTS = 20_000
 EMPTY = {dict, list, tuple, set, OrderedDict}  # which hold nothing where they are false
 PLAIN = {*LEAVES, bool, list, tuple, dict}  # items of a long container that are not searched
 SHORT, LONG = 64, 100_000  # items of a container: a list of transforms is short, a list of files is long
+MANY = 1_000  # objects of one class in a long container: the ones after these are taken to be like them
 
 
 class Search:
@@ -200,7 +201,13 @@ def _items(value: Any) -> list[Any]:
     items = list(value.values()) if isinstance(value, Mapping) else list(islice(value, LONG))
     if len(items) <= SHORT:
         return items
-    return [item for item in items if type(item) not in PLAIN]
+    kept: list[Any] = []
+    num_of: Counter[type] = Counter()
+    for item in items:
+        num_of[type(item)] += 1
+        if type(item) not in PLAIN and num_of[type(item)] <= MANY:
+            kept.append(item)
+    return kept
 
 
 @cache

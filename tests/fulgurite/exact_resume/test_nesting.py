@@ -267,6 +267,13 @@ def test_a_search_that_ends_early_is_named_once(monkeypatch: pytest.MonkeyPatch)
     assert lines[0].startswith("Example: the run has more than 20 objects")
 
 
+def test_many_examples_of_one_class_end_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current_context(), "inexact", lines := list[str]())
+    generator = torch.Generator()
+    assert generator in reach([*[Example() for _ in range(30_000)], generator])
+    assert lines == []
+
+
 class Example:
     """One of many."""
 

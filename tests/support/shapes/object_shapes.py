@@ -39,6 +39,7 @@ OBJECT_SHAPES = [
     _holds("model: a sparse tensor", "sparse"),
     _holds("model: a function that counts in its closure", "closure"),
     _holds("model: a functools.partial that counts in its argument", "partial"),
+    _holds("model: the method random of a random.Random", "bound method"),
     _holds("model: metrics in a dict of lists", "metrics"),
     _holds("model: a forward hook that counts", "forward hook"),
     _holds("model: a class attribute of a submodule", "class of a submodule"),

@@ -6,6 +6,7 @@ import array
 import copy
 import multiprocessing
 import queue
+import random
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -206,6 +207,7 @@ class Holds(Net):
                 "sparse": lambda: torch.eye(2).to_sparse(),
                 "closure": counting_loss,
                 "partial": lambda: partial(_scaled_loss, [0]),
+                "bound method": lambda: random.Random(3).random,
                 "metrics": lambda: {"f1": [torchmetrics.MeanMetric()]},
                 "large": lambda: torch.randn(1_500_000, generator=draws),
             }
@@ -247,6 +249,8 @@ class Holds(Net):
             case "shared value":
                 held.value *= 0.95
                 weight = held.value
+            case "bound method":
+                weight = 1 + held()
             case "sparse":
                 self.holder = (held * 0.97).coalesce()
                 weight = torch.sparse.sum(self.holder)
