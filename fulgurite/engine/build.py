@@ -24,6 +24,7 @@ from fulgurite.config.schema import Distributed, Extras, Resilience, read_settin
 from fulgurite.config.target_policy import check_targets
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger, filter_library_logs, rank
+from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.distributed.hardware import require_hardware
 from fulgurite.distributed.process_group import cluster_environment_plugin, configure_process_group
 from fulgurite.distributed.supervision.launcher import install_supervision
@@ -118,7 +119,7 @@ def build(cfg: DictConfig) -> Run:
     parts, metrics = with_attributes(cfg), MetricsCSVLogger(cfg.paths.output_dir)
     if cfg.get("validate") == "deep" and rank() == 0:  # all processes of a machine would use its first device
         with places_added(cfg):
-            check_batches(cfg, parts, _instantiate, lambda: [ScheduleLength()])
+            check_batches(cfg, parts, _instantiate, lambda: [ScheduleLength(), RequireBatches()])
     with places_added(cfg), hold_logs() as held:
         trainer = _build_trainer(cfg, parts, metrics)
     log_start(cfg, extras.print_config)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fulgurite.checkpoints.manifest import LAST, previous_of
 from fulgurite.compat.hydra import is_sweep_job
@@ -26,6 +27,7 @@ from fulgurite.engine.record import RunRecord
 from fulgurite.runs.lock import run_lock
 from fulgurite.shutdown.process_exit import reported_exit
 from fulgurite.shutdown.signals import signal_handler
+from fulgurite.validation.validate import require_valid
 
 log = RankedLogger(__name__)
 
@@ -47,13 +49,15 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     signals = signal_handler()
     signals.reset_run()
     signals.defer()
-    record = RunRecord(cfg, sweep=_current_job())
+    with _explained_values(cfg):
+        record = RunRecord(cfg, sweep=_current_job())
     try:
         signals.check()
         # rank 0 names an exit of another rank
         exit_report = reported_exit(partial(_report_exit, record)) if rank() == 0 else nullcontext()
         with warnings.catch_warnings(), exit_report:
-            require_tags(cfg)
+            with _explained_values(cfg):
+                require_tags(cfg)
             record.write(tags=tag_names(cfg))
             yield record
     except BaseException as error:
@@ -80,6 +84,16 @@ def _managed_run(cfg: DictConfig) -> Iterator[RunRecord]:
     with signals.deferred():
         record.close("done", None, 0)
     record.close_loggers(failed=False)
+
+
+@contextmanager
+def _explained_values(cfg: DictConfig) -> Iterator[None]:
+    """Report a value that does not resolve as `validate`, which runs later, does."""
+    try:
+        yield
+    except OmegaConfBaseException:
+        require_valid(cfg)
+        raise
 
 
 def _report_exit(record: RunRecord, code: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from fulgurite.compat.hydra import VERSION_BASE, ConfigLoaderImpl
 from fulgurite.config.left_out import take_messages
 from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.tags import replace_tags
-from fulgurite.config.tracing.settings import Setting, trace_settings
+from fulgurite.config.tracing.settings import COMMAND_LINE, Setting, trace_settings
 from fulgurite.config.view import ConfigView, join
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root
@@ -79,7 +79,17 @@ def compose_traced(overrides: Sequence[str], config_name: str = "train") -> Trac
             raise
         loader = cast("ConfigLoaderImpl", GlobalHydra.instance().config_loader())
         applied = without_null_groups(texts, loader.repository.group_exists)
-        return TracedConfig(cfg, list(trace_settings(loader, config_name, applied)), take_messages())
+        settings = _as_given(trace_settings(loader, config_name, applied), overrides)
+        return TracedConfig(cfg, settings, take_messages())
+
+
+def _as_given(settings: Iterable[Setting], overrides: Sequence[str]) -> list[Setting]:
+    """Return the settings with the overrides of tags as the user gave them."""
+    added = {text for one in overrides for text in replace_tags([one])} - set(overrides)
+    given = {f"{COMMAND_LINE}{text}": f"{COMMAND_LINE}{text.lstrip('+')}" for text in added if text.startswith("+")}
+    is_extra = "tags=null" in added
+    found = [one for one in settings if not (is_extra and one.place == f"{COMMAND_LINE}tags=null")]
+    return [replace(one, place=given.get(one.place, one.place)) for one in found]
 
 
 def written_at(written: Value, key: str) -> Value:

@@ -19,10 +19,11 @@ from typing import Any
 
 from fulgurite.compat.hydra import replaced_resolver
 from fulgurite.core.cli_parser import CommandParser, print_error
-from fulgurite.core.errors import EXIT_DONE, FulguriteError, printable
+from fulgurite.core.errors import EXIT_DONE, FulguriteError, UserError, printable
 from fulgurite.core.redact import MASK
 from fulgurite.explain.composition import compose_traced, leaves_of
 from fulgurite.explain.explanation import Difference, Explanation, Place, default_of, differences, explain, text_of
+from fulgurite.validation.overrides import parse
 
 _WIDEST = 60  # characters of a value in a table
 
@@ -34,8 +35,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("words", nargs="*", metavar="key or key=value", help="keys to explain, and Hydra overrides of the run")
     add("--config-name", default="train", metavar="NAME", help="train or eval (default: train)")
     add("--json", action="store_true", help="print JSON")
+    if many := next((word for word in argv if word in {"-m", "--multirun"}), None):
+        raise UserError(f"{many}: explain shows one run. Leave it out, and pass the values of one job, e.g. seed=1.")
     options = parser.parse(argv)
     options.overrides = [word for word in options.words if "=" in word or word.startswith("~")]
+    for override in parse(options.overrides)[0]:
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: several values, and explain shows one run. Pass one of them.")
     options.keys = [word for word in options.words if word not in options.overrides]
     return options
 

@@ -21,6 +21,7 @@ _VARIABLE = re.compile(
 _SECRET = re.compile(r"\$\{\s*secret\s*:\s*(file|vault)\s*,\s*([^}]*?)\s*\}")
 _HOLDERS = {"file": "the file", "vault": "Vault"}
 LATER = "known when a run starts"
+NEVER = "does not resolve"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Explanation:
     """One key of a config."""
 
     key: str
-    value: Any  # resolved; `***` for a secret, LATER for what only a run resolves
+    value: Any  # resolved; `***` for a secret, LATER for what only a run resolves, NEVER for what none does
     written: Any
     is_set: bool  # False for a parameter that the config leaves to its default
     places: list[Place]  # the last one wins
@@ -79,7 +80,7 @@ def explain(traced: TracedConfig, key: str) -> Explanation:
     places = [_shown(one) for one in traced.history(key)]
     blocks = [line for line in traced.left_out if key.startswith(f"{line.partition(':')[0]}.")]
     if written is ...:
-        if not places and (reader is None or reader.parameter.startswith("**")):
+        if not places and (reader is None or reader.name == "Hydra" or reader.parameter.startswith("**")):
             raise UserError(f"{key}: the config has no such key{_near(traced, key)}")
         gone = blocks or ([] if not places else [f"{places[-1].place} removes it"])
         return Explanation(key, None, None, False, places, [], gone, reader, [], {})
@@ -91,13 +92,20 @@ def explain(traced: TracedConfig, key: str) -> Explanation:
 
 
 def _require_block(traced: TracedConfig, key: str) -> None:
-    """Refuse a key below a number or a text, which has no keys."""
-    holder = key.rpartition(".")[0]
+    """Refuse a key below a number or a text, which has no keys, and an item that a list does not have."""
+    child, holder = key, _holder(key)
     while holder:
         found = written_at(traced.written, holder)
         if isinstance(found, (bool, int, float)) or (isinstance(found, str) and not is_interpolation(found)):
             raise UserError(f"{key}: {holder} is a value without keys. Explain {holder}.")
-        holder = holder.rpartition(".")[0]
+        if isinstance(found, list) and written_at(traced.written, child) is ...:
+            items = f" of {len(found)}, from {holder}[0]" if found else " without items"
+            raise UserError(f"{key}: {holder} is a list{items}. Explain {holder}.")
+        child, holder = holder, _holder(holder)
+
+
+def _holder(key: str) -> str:
+    return key[: max(key.rfind("."), key.rfind("["), 0)]
 
 
 def differences(traced: TracedConfig, defaults: TracedConfig) -> list[Difference]:
@@ -140,7 +148,18 @@ def _value(traced: TracedConfig, written: Any, key: str) -> Any:
     if written == MISSING:
         return MISSING
     value = traced.view.resolve(written, key)
-    return LATER if value is UNKNOWN else without_secrets(value, key.rpartition(".")[2])
+    if value is UNKNOWN:
+        return LATER if _may_resolve(traced, written, key) else NEVER
+    return without_secrets(value, key.rpartition(".")[2])
+
+
+def _may_resolve(traced: TracedConfig, written: Any, key: str, chain: frozenset[str] = frozenset()) -> bool:
+    """Return whether each key that a value refers to is in the config, and none leads back to it."""
+    if not is_interpolation(written):
+        return written is not ...
+    chain |= {key}
+    names = set(references(written, key))
+    return not names & chain and all(_may_resolve(traced, written_at(traced.written, one), one, chain) for one in names)
 
 
 def _reads_environment(traced: TracedConfig, written: Any, key: str, seen: frozenset[str] = frozenset()) -> bool:
@@ -167,7 +186,8 @@ def _sources(traced: TracedConfig, written: Any, key: str, seen: set[str]) -> It
         seen.add(name)
         child, setting = written_at(traced.written, name), traced.last(name)
         shown = "" if isinstance(child, (dict, list)) or child is ... else f"={text_of(mask(child, name))}"
-        yield f"{name}{shown}: {_shown(setting).place if setting else 'set by Hydra'}"
+        place = "is not in the config" if child is ... else _shown(setting).place if setting else "set by Hydra"
+        yield f"{name}{shown}: {place}"
         yield from _sources(traced, child, name, seen)
 
 

@@ -183,14 +183,16 @@ class Store(Reading):
 
     def _judge_failure(self, entry: Entry, error: Exception) -> list[str]:
         """Return the lines of an error that fails the load, none if the loader may be left out."""
-        if self.is_closed or not isinstance(error, (UserError, OSError)):
+        is_crash = not isinstance(error, (UserError, OSError))
+        if self.is_closed or (is_crash and entry.loader.required):
             raise error
         if entry.loader.stop_on_failure:
             self.failure = error
             raise error
         if entry.loader.required:
             return str(error).splitlines() if isinstance(error, UserError) else [describe(entry, error)]
-        log.warning("%s It is left out until it can be loaded.", describe(entry, error))
+        line = describe(entry, error)
+        log.warning("%s It is left out until it can be loaded.", line, exc_info=error if is_crash else None)
         return []
 
     def watch(self) -> Store:

@@ -27,6 +27,11 @@ from fulgurite.validation.signatures.annotations import Match, describe, match
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
 PARTS = ("data", "model", "trainer")
 LARGEST_SEED = 2**32 - 1  # numpy takes no larger one
+# a switch of the trainer to the callbacks that Lightning refuses beside its false
+SWITCHED_OFF = {
+    "enable_progress_bar": ("progress_bar", "ProgressBar", "TQDMProgressBar", "RichProgressBar"),
+    "enable_checkpointing": ("ModelCheckpoint", "LastCheckpoint"),
+}
 _INSIDE = re.compile(r"\$\{([^}]*)")
 _WORD = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 
@@ -228,3 +233,17 @@ def check_epochs(view: ConfigView) -> Iterator[Finding]:
         if numbers and high >= 0 and low > high:
             rule = f"must not be more than trainer.max_{unit}={high}. Lower it or raise trainer.max_{unit}"
             yield Finding(f"trainer.min_{unit}", rule, low)
+
+
+def check_switches(view: ConfigView) -> Iterator[Finding]:
+    """Yield a switch of the trainer that is off, beside callbacks that need it on."""
+    trainer, callbacks = (view.written.get(name) for name in ("trainer", "callbacks"))
+    if not isinstance(trainer, dict) or not isinstance(callbacks, dict):
+        return
+    for switch, names in SWITCHED_OFF.items():
+        targets = {key: str(entry.get("_target_", "")) for key, entry in callbacks.items() if isinstance(entry, dict)}
+        found = [key for key, target in targets.items() if target.rpartition(".")[2] in names]
+        if found and trainer.get(switch) is False:
+            removed = " ".join(f"'~callbacks.{key}'" for key in found)
+            rule = f"excludes {', '.join(f'callbacks.{key}' for key in found)}. Add {removed}, or leave it true"
+            yield Finding(f"trainer.{switch}", rule, value=False)

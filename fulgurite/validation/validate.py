@@ -24,6 +24,7 @@ from fulgurite.validation.rules import (
     check_keys,
     check_parts,
     check_resume,
+    check_switches,
     check_tags,
     check_types,
 )
@@ -33,7 +34,7 @@ log = RankedLogger(__name__)
 
 CHECKS = (
     check_keys, check_types, check_tags, check_checkpoint, check_resume, check_parts, check_groups, check_epochs,
-    check_folds, check_accelerator, check_batch_size, check_mesh_sizes, check_fused, check_processes,
+    check_switches, check_folds, check_accelerator, check_batch_size, check_mesh_sizes, check_fused, check_processes,
     check_missing_values, check_targets,
 )  # fmt: skip
 

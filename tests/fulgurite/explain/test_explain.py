@@ -248,6 +248,46 @@ def test_a_key_below_a_plain_value_is_refused(key: str, explain: Explain) -> Non
     assert error == f"error: {key}: {holder} is a value without keys. Explain {holder}.\n"
 
 
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("trainer.max_epochs[0]", "trainer.max_epochs is a value without keys. Explain trainer.max_epochs."),
+        ("vars.sizes[2]", "vars.sizes is a list of 2, from vars.sizes[0]. Explain vars.sizes."),
+        ("vars.sizes.0", "vars.sizes is a list of 2, from vars.sizes[0]. Explain vars.sizes."),
+        ("vars.none[0].x", "vars.none is a list without items. Explain vars.none."),
+        ("hydra.run.dri", "the config has no such key. Did you mean 'hydra.run.dir'?"),
+    ],
+)
+def test_a_key_that_no_override_can_add_is_refused(key: str, line: str, explain: Explain) -> None:
+    error = explain(key, "experiment=base", "+vars={sizes: [1, {x: 2}], none: []}", code=2)
+    assert error == f"error: {key}: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-m", "seed=1,2"), "-m: explain shows one run. Leave it out, and pass the values of one job, e.g. seed=1."),
+        (("seed=1,2",), "seed=1,2: several values, and explain shows one run. Pass one of them."),
+        (("data.fold=range(3)",), "data.fold=range(3): several values, and explain shows one run. Pass one of them."),
+    ],
+)
+def test_the_jobs_of_a_sweep_are_refused_with_what_to_pass(words: tuple[str, ...], line: str, explain: Explain) -> None:
+    assert explain("seed", *words, code=2) == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("value", ["${nope}", "${seed}", "${vars.a}"])
+def test_an_interpolation_that_no_run_resolves_says_so(value: str, explain: Explain) -> None:
+    text = explain("seed", f"seed={value}", "+vars.a=${vars.b}", "+vars.b=${vars.a}")
+    assert text.startswith(f"seed=does not resolve\n  written  {value}\n")
+    assert ("nope: is not in the config" in text) is (value == "${nope}")
+
+
+def test_tags_are_set_by_the_override_that_was_typed(explain: Explain) -> None:
+    text = explain("tags", "tags=[a,b]")
+    assert "command line: tags=[a,b]  [a, b]\n" in text
+    assert "null" not in text
+
+
 def test_a_parameter_that_no_config_sets_has_the_default_of_its_class(explain: Explain) -> None:
     text = explain("trainer.gradient_clip_algorithm", "experiment=base")
     line = "not set; the parameter has the default None. Set it with +trainer.gradient_clip_algorithm=<value>"

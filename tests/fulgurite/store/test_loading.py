@@ -73,6 +73,18 @@ def test_a_loader_that_is_not_required_is_left_out_until_it_can_be_loaded(caplog
         wait_until(lambda: store.get("lr") == 2)
 
 
+def test_a_loader_that_is_not_required_may_raise_any_error(caplog: pytest.LogCaptureFixture) -> None:
+    fed = FedLoader(KeyError("lr"), "mine", required=False)
+    with Store(FunctionLoader({"lr": 1}), fed).load_watch() as store:
+        assert store.get("lr") == 1
+        assert caplog.messages == ["mine: KeyError: 'lr'. It is left out until it can be loaded."]
+        assert caplog.records[0].exc_info  # a bug of the loader is found with its traceback
+        fed.feed({"lr": 2})
+        wait_until(lambda: store.get("lr") == 2)
+    with pytest.raises(KeyError):
+        Store(FedLoader(KeyError("lr"))).load()
+
+
 def test_stop_on_failure_closes_the_store_at_the_first_load() -> None:
     store, closed = Store(FedLoader({}), FedLoader(UserError("a: is bad. Mend it."), "a", stop_on_failure=True)), []
     store.on_close(lambda: closed.append(True))

@@ -95,6 +95,14 @@ def test_a_module_that_fails_to_import_is_reported_with_its_own_error(tmp_path: 
     assert "No module named 'a_package_nobody_has'" in finding
 
 
+@pytest.mark.parametrize("key", ["seed", "tags", "extras.print_config"])
+def test_an_interpolation_that_is_read_before_the_checks_is_reported_as_any_other(key: str, tmp_path: Path) -> None:
+    done = run_cli("train", f"{key}=${{nope}}", logs=tmp_path / "logs")
+    assert done.returncode == 2, done.stderr
+    assert f"command line: {key}=${{nope}}: ${{nope}} refers to a key that does not exist." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_three_ways_a_target_can_be_wrong_are_distinguished(tmp_path: Path) -> None:
     unknown_module = refused(tmp_path / "a", "model.net._target_=src.models.nets.dens.SimpleDenseNet")
     unknown_class = refused(tmp_path / "b", "model.net._target_=src.models.nets.dense.SimpleDensNet")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig, open_dict
+from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite import build
-from fulgurite.core.errors import ConfigError
+from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.engine.build import _instantiate
 from fulgurite.engine.components.arguments import with_attributes
 from fulgurite.engine.components.steps import ScheduleLength
@@ -157,3 +158,15 @@ def test_other_values_of_the_key_are_refused() -> None:
     [line] = findings("validate=deap")
     assert line.startswith("command line: validate=deap: must be")
     assert "'deep'" in line
+
+
+@pytest.mark.filterwarnings("ignore:Total length of")
+def test_a_training_loader_without_a_batch_is_named_and_no_metric(
+    small: ComposeSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = DataLoader(TensorDataset(torch.zeros(1, 1, 28, 28), torch.zeros(1)), batch_size=4, drop_last=True)
+    monkeypatch.setattr("src.data.mnist.MNISTDataModule.train_dataloader", lambda self: loader)
+    with pytest.raises(
+        UserError, match=r"the training loader yields no batch \(1 examples for a batch of 4, drop_last"
+    ):
+        build(small("validate=deep"))

@@ -64,6 +64,8 @@ RULES = [
     (["trainer.max_epochs=-2"], "must be -1 (no limit) or more"),
     (["callbacks.early_stopping.patience=-1"], "must be 0 or more"),
     (["trainer.min_epochs=20", "trainer.max_epochs=10"], "must not be more than trainer.max_epochs=10"),
+    (["trainer.enable_progress_bar=false"], "excludes callbacks.progress_bar. Add '~callbacks.progress_bar', or leave"),
+    (["+trainer.enable_checkpointing=false"], "excludes callbacks.model_checkpoint, callbacks.last_checkpoint. Add "),
     (["+trainer.min_steps=9", "+trainer.max_steps=5"], "must not be more than trainer.max_steps=5"),
     # what is missing
     (["model.net=???"], "model.net=???: missing. Add model.net=<value>"),
@@ -102,6 +104,7 @@ def test_each_rule_has_its_message(overrides: list[str], said: str, monkeypatch:
     "overrides",
     [
         ["trainer.max_epochs=-1", "trainer.min_epochs=20"],
+        ["trainer.enable_progress_bar=false", "~callbacks.progress_bar"],
         ["trainer.max_epochs=null", "+trainer.max_time=00:12:00:00"],
         ["+trainer.val_check_interval=0.25", "+trainer.limit_train_batches=0.2", "+trainer.gradient_clip_val=0.5"],
         ["+trainer.accumulate_grad_batches=10", "+trainer.detect_anomaly=true", "+trainer.precision=16"],
