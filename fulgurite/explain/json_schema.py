@@ -12,6 +12,7 @@ from typing import Any
 from fulgurite.config.schema import GROUPS, TOP_LEVEL, field_types
 from fulgurite.config.tracing.settings import read_yaml
 from fulgurite.config.view import is_interpolation, join
+from fulgurite.core.files import read_regular
 from fulgurite.explain.readers import type_of
 from fulgurite.validation.signatures.json_types import INTERPOLATION, Schema, of_annotation, schema_of
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
@@ -75,7 +76,11 @@ def make_schemas(configs: Path) -> dict[str, Schema]:
 def package_of(group: str, files: Iterable[Path]) -> str:
     """Return the place at which the files of a group stand in the config: that of the first one."""
     for file in files:
-        found = _PACKAGE.search("\n".join(file.read_text(encoding="utf-8").splitlines()[:10]))
+        try:
+            text = read_regular(file).decode(errors="replace")
+        except OSError:  # as `read_yaml` takes it: without content
+            text = ""
+        found = _PACKAGE.search("\n".join(text.splitlines()[:10]))
         if found:
             return "" if found[1] == "_global_" else found[1].replace("_group_", group)
         return "" if group == ROOT else group

@@ -136,6 +136,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest
     assert "cannot be written" in line
 
 
+def test_configs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    for group in ("latin", "folder", "broken"):
+        (tmp_path / group).mkdir()
+    (tmp_path / "latin/a.yaml").write_bytes(b"name: Z\xfcrich\n")
+    (tmp_path / "folder/a.yaml").mkdir()
+    (tmp_path / "broken/a.yaml").write_text("_target_: [\n")
+    (tmp_path / "broken/b.yaml").write_text("_target_: src.nowhere.Net\n")
+    assert {"latin", "folder", "broken"} <= set(make_schemas(tmp_path))
+
+
 def test_the_command_writes_a_schema_a_group_without_torch(tmp_path: Path) -> None:
     code = (
         f"import sys; from fulgurite.__main__ import main; main(['schema', '--no-settings', '--folder={tmp_path}']); "
