@@ -38,7 +38,7 @@ class PrometheusMetrics(Callback):
         address: Network address to serve on. `0.0.0.0` lets other machines read the metrics, without a password.
         gateway: Address of a Pushgateway, e.g. `localhost:9091`. What was pushed is deleted at the end.
         textfile: File for the textfile collector of node_exporter, which ends with `.prom`; it is removed at the end.
-        interval_seconds: Seconds between two pushes, and between two writes of the file.
+        interval_seconds: Seconds between two pushes, and between two writes of the file; above 0.
         labels: Labels of `training_run_info` beside run, config hash and rank, e.g. the task's name.
 
     Example:
@@ -54,6 +54,8 @@ class PrometheusMetrics(Callback):
         interval_seconds: float = 15.0,
         labels: Mapping[str, str] | None = None,
     ) -> None:
+        if not interval_seconds > 0:
+            raise UserError(f"callbacks.prometheus.interval_seconds={interval_seconds}: is not above 0. Set e.g. 15.")
         self.port, self.address, self.gateway = port, address, gateway
         self.textfile = Path(textfile) if textfile is not None else None
         self.interval_seconds = interval_seconds
