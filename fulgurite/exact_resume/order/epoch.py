@@ -158,7 +158,7 @@ class SeededBatchSampler(Sampler[Any]):
         sharding = self.sampler.sharding
         for batch in range(self.num_skipped, sharding.num_batches):
             indices = sharding.shard(order, batch)
-            yield derive_seed("batch", *key, batch), indices if self.batched else indices[0]
+            yield ("batch", *key, batch), indices if self.batched else indices[0]
 
 
 class OwnBatchSampler(StandIn, Sampler[Any]):
@@ -211,7 +211,7 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
                 return
             if not self._is_sized and (following := draw(batch + 1)) is None:
                 self.last_number = batch + 1
-            yield derive_seed("batch", *key, batch), indices
+            yield ("batch", *key, batch), indices
 
 
 def pass_key(order: Order) -> tuple[int, ...]:

@@ -47,11 +47,15 @@ class ScopedRng:
         self.drawn: set[str] = set(scoped)  # names of the RNGs that a batch drew from
         self.probe_batches = 0 if self.drawn else PROBE_BATCHES  # batches left to probe
 
+    def is_idle(self) -> bool:
+        """Return whether the data draws from none of the RNGs, so that `run` would leave them alone."""
+        return not self.probe_batches and not self.drawn
+
     def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
         """Return `make(argument)`, run with seeded RNGs."""
         if self.probe_batches:
             return self._run_and_probe(seed, make, argument)
-        if not self.drawn:
+        if self.is_idle():
             return make(argument)
         cpu = torch.default_generator
         torch_state = cpu.get_state()

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset, DistributedSampler, IterableDataset, Sampl
 from fulgurite.exact_resume.order.generators import find_generators, seed_generator
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, seed_all
 
-SeededIndices = tuple[int, Any]  # seed of a batch and its indices, or its index where the loader does not batch
+# what the seed of a batch is derived from, and its indices, or its index where the loader does not batch
+SeededIndices = tuple[tuple[int | str, ...], Any]
 
 
 class StandIn:
@@ -75,11 +76,14 @@ class SeededDataset(StandIn, Dataset[Any]):
         return self._wrapped[index]
 
     def __getitems__(self, seeded: SeededIndices) -> Any:
-        """Return the collated batch of `(seed, indices)`."""
-        seed, indices = seeded
+        """Return the collated batch of `(parts of its seed, indices)`."""
+        parts, indices = seeded
         is_in_worker = get_worker_info() is not None
         if is_in_worker and not self._is_in_worker:
             self._start_worker()
+        if not is_in_worker and not self._generators and self._rng.is_idle():
+            return self._make(indices)  # nothing draws, so the seed is not derived
+        seed = derive_seed(*parts)
         for number, generator in enumerate(self._generators):
             seed_generator(generator, derive_seed("own", seed, number))
         if not is_in_worker:
@@ -118,7 +122,7 @@ class PassSeededBatches(StandIn, Sampler[Any]):
     def __iter__(self) -> Iterator[SeededIndices]:
         seed = self._pass_seed()
         for number, indices in enumerate(self._wrapped):
-            yield derive_seed("batch", seed, number), indices
+            yield ("batch", seed, number), indices
 
 
 def identity_collate(batch: Any) -> Any:

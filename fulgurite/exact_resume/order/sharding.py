@@ -41,6 +41,8 @@ class BatchSharding:
 
     def shard(self, order: Sequence[int], batch: int) -> list[int]:
         """Return this rank's shard of a batch, or a padding batch."""
+        if self.world_size == 1:
+            return list(order[batch * self.batch_size : (batch + 1) * self.batch_size])
         positions = self.shard_positions(batch)
         own = order[positions.start : positions.stop : positions.step]  # far faster than one by one
         return list(own or order[: MIN_SHARD_SIZE if self.pad else 0])
