@@ -22,7 +22,8 @@ class LeNet(nn.Sequential):
     | output | `[B, num_classes]` |
 
     Args:
-        form: `sigmoid` is the net of 1998 with average pooling, `modern` uses ReLU and max pooling (section 11.11).
+        form: `sigmoid` is the net of 1998 with average pooling and initial weights of Xavier, `modern` uses ReLU, max
+            pooling and the initial weights of torch (section 11.11): with larger ones, a learning rate of 0.5 diverges.
         in_channels: Channels of the images.
         num_classes: Scores per image.
     """
@@ -40,7 +41,8 @@ class LeNet(nn.Sequential):
                 output=nn.Linear(84, num_classes),
             )
         )
-        xavier_uniform_(self)
+        if form == "sigmoid":
+            xavier_uniform_(self)
 
 
 class BatchNormLeNet(nn.Sequential):
