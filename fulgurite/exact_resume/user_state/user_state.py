@@ -125,6 +125,8 @@ class UserState:
     def restore(self, trainer: Trainer, *, amid_epoch: bool) -> None:
         """Restore the loaded state over what hooks of this start changed."""
         state, self._loaded = self._loaded, {}
+        if state and self.attributes is not None:  # code that hooks of the start brought into use is saved too
+            self.attributes.remember(trainer, is_start=True)
         self.end_start(trainer)
         if amid_epoch:
             repeat_epoch_start(trainer)

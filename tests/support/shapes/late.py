@@ -21,16 +21,25 @@ class Mixes(Net):
 
     Args:
         name: The class.
+        at_start: Whether it makes the object in `on_train_start` instead.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, at_start: bool = False) -> None:
         super().__init__()
         self.name = name
+        self.at_start = at_start
         self.mixer: Any = None
+
+    def on_train_start(self) -> None:
+        if self.at_start:
+            self.make()
+
+    def make(self) -> None:
+        self.mixer = getattr(importlib.import_module("tests.support.shapes.late_helper"), self.name)()
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.mixer is None:
-            self.mixer = getattr(importlib.import_module("tests.support.shapes.late_helper"), self.name)()
+            self.make()
         weighted: torch.Tensor = self.loss(batch) * self.mixer.factor()
         return weighted
 
@@ -123,8 +132,8 @@ class AddsMetric(Net):
         return weighted
 
 
-def _late(text: str, kind: str, **more: Any) -> Shape:
-    return Shape(text, OBJECTS, model=use("late.Mixes", name=kind), **more)
+def _late(text: str, kind: str, *, at_start: bool = False, **more: Any) -> Shape:
+    return Shape(text, OBJECTS, model=use("late.Mixes", name=kind, at_start=at_start), **more)
 
 
 def _grows(text: str, kind: str, **more: Any) -> Shape:
@@ -140,6 +149,8 @@ LATE = [
     ),
     _late("model: such an object that counts in its class", "SharedMixer", expect="named", line="SharedMixer.calls"),
     _late("model: such an object that draws in its module", "GlobalMixer", expect="named", line="late_helper.RNG"),
+    _late("on_train_start that imports a class that counts in itself", "SharedMixer", at_start=True),
+    _late("on_train_start that imports a class that draws in its module", "GlobalMixer", at_start=True),
     _grows("replaces a layer by several", "sequential", expect="refused", line="head"),
     _grows("appends a layer to a ModuleList", "list", expect="refused", line="blocks.1"),
     _grows("removes the layers of a ModuleList", "removed", expect="refused", line="blocks.0"),
