@@ -75,7 +75,11 @@ def _from_rank_variables(env: Mapping[str, str]) -> LaunchInfo | None:
 
 def _detect_mpiexec(env: Mapping[str, str]) -> LaunchInfo | None:
     if "OMPI_COMM_WORLD_SIZE" in env:
-        names = tuple(f"OMPI_COMM_WORLD_{end}" for end in ("RANK", "SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_SIZE"))
+        rank, size, local_rank, local_size = (
+            f"OMPI_COMM_WORLD_{end}" for end in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        )
+        # OMPI_COMM_WORLD_NODE_RANK is the rank of a process on its node, over all jobs, and not that of the node
+        names = (rank, size, local_rank, "", local_size)
         return _read_launch("mpiexec", env, names, ("PMIX_NAMESPACE", "MASTER_PORT"))
     if "SLURM_STEP_ID" in env:  # srun --mpi sets PMI's variables too; SLURM's are complete
         return None

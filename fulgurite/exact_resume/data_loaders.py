@@ -129,4 +129,5 @@ class DataLoaders:
             generators=self._generators,
             states=self.states,
             on_last=partial(mark_last_batch, trainer),
+            is_distributed=bool(ranks),
         )

@@ -61,6 +61,7 @@ class ShardSpec:
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
+    is_distributed: bool = False  # whether Lightning gives loaders a distributed sampler, also one of a single shard
 
     @property
     def loader_seed(self) -> int:
@@ -100,8 +101,8 @@ class ExactLoader(DataLoader[Any]):
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
         )
-        # Lightning replaces any other sampler under several processes; DataLoader refuses to set it
-        vars(self)["sampler"] = self.order if spec.world_size > 1 else loader.sampler
+        # Lightning replaces any other sampler under a distributed strategy; DataLoader refuses to set it
+        vars(self)["sampler"] = self.order if spec.is_distributed else loader.sampler
         batched = loader.batch_sampler is not None
         self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)

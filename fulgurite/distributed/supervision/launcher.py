@@ -65,8 +65,9 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
     elif isinstance(given, timedelta):
         timeout = given.total_seconds()
     launcher = strategy.launcher
-    if launcher is None and current_launch() is not None and isinstance(strategy, ParallelStrategy):
-        # some strategies have no launcher for externally launched ranks
+    is_rank = current_launch() is not None or RANK_ZERO_PID in os.environ
+    if launcher is None and is_rank and isinstance(strategy, ParallelStrategy):
+        # some strategies have no launcher where the process is a rank already
         environment = strategy.cluster_environment
         assert environment is not None
         launcher = SubprocessScriptLauncher(environment, trainer.num_devices, trainer.num_nodes)

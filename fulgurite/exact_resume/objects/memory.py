@@ -15,7 +15,8 @@ def memory_of(value: Any) -> int:
     """Return the address of the memory of a tensor or an array, or 0."""
     root = _root(value)
     if isinstance(root, torch.Tensor):
-        return root.untyped_storage().data_ptr()
+        storage = _storage(root)
+        return 0 if storage is None else storage.data_ptr()
     return int(root.__array_interface__["data"][0]) if root is not None and root.size else 0
 
 
@@ -45,7 +46,7 @@ def block_of(value: Any) -> torch.UntypedStorage | None:
     """Return the whole memory of a tensor or an array, or None."""
     root = _root(value)
     if isinstance(root, torch.Tensor):
-        return root.untyped_storage()
+        return _storage(root)
     if root is None or not root.flags.writeable or root.dtype.hasobject or not root.flags.forc or not root.size:
         return None
     return torch.from_numpy(root.ravel(order="K").view(np.uint8)).untyped_storage()
@@ -79,6 +80,16 @@ def view_of(holder: Any, layout: list[Any], plain: list[Any], device: torch.devi
         once = tuple(slice(None if stride else 1) for stride in strides)
         view[once] = content[0][once].to(block.device)
     return view
+
+
+def _storage(value: torch.Tensor) -> torch.UntypedStorage | None:
+    """Return the memory of a tensor; None for a DTensor, whose shards have it."""
+    storage = value.untyped_storage()
+    try:
+        storage.data_ptr()
+    except RuntimeError:
+        return None
+    return storage
 
 
 def _root(value: Any) -> Any:

@@ -69,10 +69,10 @@ WRONG = "model.optimizer.lr=interval(-1.0,0.1)", "data.batch_size=choice(0,16)"
             ("hydra.sweeper.n_trials=0", "hydra.sweeper.direction=max", "hydra.sweeper.max_failure_rate=2"),
             ["n_trials=0: must be an integer", "direction=max: must be minimize", "max_failure_rate=2: must be"],
         ),
-        (("optimized_metric=null",), ["optimized_metric: is not set. Set the metric of the search"]),
+        (("optimized_metric=null",), ["optimized_metric=null: is not set. Set the metric of the search"]),
         (
             ("optimized_metric=test/acc", "hydra.sweeper.pruner={_target_: optuna.pruners.MedianPruner}"),
-            ["hydra.sweeper.pruner: optimized_metric=test/acc is not known during training"],
+            ["optuna.pruners.MedianPruner}: optimized_metric=test/acc is not known during training"],
         ),
         (("sweep.resume=last",), ["sweep.resume=last: ", "contains no sweep"]),
     ],

@@ -99,11 +99,12 @@ def test_a_stopped_run_that_goes_on_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_a_signal_in_the_last_validation_lets_training_end_and_leaves_out_the_test(
-    straight: Path, tmp_path: Path
-) -> None:
-    words = [*SMALL, SPARSE, *PROBE, "test=true"]
-    end = command(*words, folder=tmp_path, send=f"at: {3 * EPOCH}, place: validation")
+def test_a_signal_in_the_last_validation_lets_training_end_and_leaves_out_the_test(tmp_path: Path) -> None:
+    words, send = [*SMALL, SPARSE, *PROBE], f"at: {3 * EPOCH}, place: validation"
+    straight, tmp_path = tmp_path / "straight", tmp_path / "stopped"
+    end = command(*words, folder=straight, send=f"{send}, name: SIGCONT")  # which does nothing
+    assert end.code == 0, end.said
+    end = command(*words, "test=true", folder=tmp_path, send=send)
     assert end.code == 143, end.said
     saved = f"saved at step {3 * EPOCH} in checkpoints/last.ckpt"
     assert record_of(tmp_path) == ("killed", f"terminated (SIGTERM), {saved}", 143)

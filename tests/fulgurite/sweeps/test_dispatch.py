@@ -140,4 +140,5 @@ def test_a_pickled_job_runs_in_a_process_outside_the_sweep(tmp_path: Path) -> No
     assert facts["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
     assert back[0].return_value == read_json(tmp_path / "sweep/3/results.json")["metrics"]["train/loss"]
     failed = back[1]._return_value
-    assert failed.outcome == Outcome("failed", "nobody=1: nothing reads this key. Remove it", 2)
+    reason = "nobody=1: nothing reads this key. Remove it, or put values of your own below vars: vars.nobody"
+    assert failed.outcome == Outcome("failed", reason, 2)
