@@ -139,7 +139,7 @@ def test_a_key_of_a_real_etcd_is_watched_through_a_restart(tmp_path: Path, caplo
         put("lr_scale: 0.2")
         assert until(lambda: watcher.inbox and watcher.inbox.popleft()).document == {"lr_scale": 0.2}
         threads = watcher._threads
-    assert not [thread for thread in threads if thread.is_alive()]
+    until(lambda: not any(thread.is_alive() for thread in threads))  # at the end of a request that waits
     with watching(f"{address}#max_retry=0&timeout=1") as watcher:
         until(lambda: "The run keeps its values" in caplog.text)
         with real.etcd(tmp_path, port):
