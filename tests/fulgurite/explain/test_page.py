@@ -29,7 +29,15 @@ def test_the_order_of_the_table_is_that_in_which_places_apply(capsys: pytest.Cap
     order = ["`configs/`", "`experiment`", "`optimizer`", "`debug`", "the command line"]
     positions = [next(at for at, (_, place) in enumerate(rows) if name in place) for name in order]
     assert positions == sorted(positions)
-    overrides = ["experiment=example", "optimizer=adam", "debug=limit", "model.optimizer.lr=3", "trainer.max_epochs=4"]
+    options = sorted((ROOT / "configs/optimizer").glob("*.yaml"))
+    option = next(path.stem for path in options if "lr:" in path.read_text())  # you may have replaced each of them
+    overrides = [
+        "experiment=example",
+        f"optimizer={option}",
+        "debug=limit",
+        "model.optimizer.lr=3",
+        "trainer.max_epochs=4",
+    ]
     assert main(["model.optimizer.lr", "trainer.max_epochs", "--json", *overrides]) == 0
     rate, epochs = json.loads(capsys.readouterr().out)
     assert folders(rate) == ["model", "experiment", "optimizer", "command line"]
