@@ -103,7 +103,7 @@ class DataLoaders:
 
     def _shard_spec(self, trainer: Trainer) -> ShardSpec:
         # without use_distributed_sampler the data module shards the data itself
-        ranks = (trainer.distributed_sampler_kwargs or {}) if uses_distributed_sampler(trainer) else {}
+        ranks = trainer.distributed_sampler_kwargs if uses_distributed_sampler(trainer) else None
         may_fetch = defer_first_fetch(trainer)
 
         def on_start() -> bool:
@@ -122,12 +122,10 @@ class DataLoaders:
             self.seed,
             on_exact_start,
             self.rng,
-            ranks.get("rank", 0),
-            ranks.get("num_replicas", 1),
+            None if ranks is None else (ranks["rank"], ranks["num_replicas"]),
             StreamSpec(trainer, self.seed, on_start, self._stream_resume),
             trainer.global_rank,
             generators=self._generators,
             states=self.states,
             on_last=partial(mark_last_batch, trainer),
-            is_distributed=bool(ranks),
         )

@@ -53,15 +53,13 @@ class ShardSpec:
     seed: int  # of data order and augmentation
     on_start: Callable[[], bool]  # called before the first batch of each epoch is made; False: yield nothing yet
     rng: ScopedRng = field(default_factory=ScopedRng)  # of batches that are made in the training process
-    rank: int = 0
-    world_size: int = 1
+    shard: tuple[int, int] | None = None  # (number, of how many); None: Lightning sets no distributed sampler
     streams: StreamSpec | None = None  # None leaves loaders with an order of their own as they are
     process: int = 0  # rank of the process where the data module shards the data itself
     place: tuple[str | int, ...] = ()  # keys and indices of the loader among several
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
-    is_distributed: bool = False  # whether Lightning gives loaders a distributed sampler, also one of a single shard
 
     @property
     def loader_seed(self) -> int:
@@ -102,7 +100,7 @@ class ExactLoader(DataLoader[Any]):
             persistent_workers=loader.persistent_workers,
         )
         # Lightning replaces any other sampler under a distributed strategy; DataLoader refuses to set it
-        vars(self)["sampler"] = self.order if spec.is_distributed else loader.sampler
+        vars(self)["sampler"] = loader.sampler if spec.shard is None else self.order
         batched = loader.batch_sampler is not None
         self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
@@ -239,7 +237,7 @@ def _make_order(
         return order, OwnBatchSampler(order)
     size, drop_last = (1, False) if batches is None else (batches.batch_size, batches.drop_last)
     sampler = loader.sampler if batches is None else batches.sampler
-    sharding = BatchSharding(len(cast("Sized", sampler)), size, spec.rank, spec.world_size, drop_last=drop_last)
+    sharding = BatchSharding(len(cast("Sized", sampler)), size, *(spec.shard or (0, 1)), drop_last=drop_last)
     epoch_sampler = EpochSampler(sampler, seed, sharding, spec.seed)
     return epoch_sampler, SeededBatchSampler(epoch_sampler, batched=batches is not None)
 
@@ -290,7 +288,7 @@ def _unsupported_reason(loader: Any, spec: ShardSpec) -> str:
         return f"a {name} iterates in a way of its own"
     if isinstance(loader.dataset, IterableDataset):
         return "an iterable data set defines its own order"
-    if spec.world_size > 1 and (loader.batch_sampler is None or not _is_standard(loader)):
+    if spec.shard is not None and (loader.batch_sampler is None or not _is_standard(loader)):
         if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
             raise UserError(
                 f"trainer.use_distributed_sampler=true: Lightning cannot split the batches of a "

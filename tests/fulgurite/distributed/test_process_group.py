@@ -246,3 +246,10 @@ def test_more_processes_than_cores_are_one_warning(
     assert "not faster" not in caplog.text
     build(small("trainer=ddp_sim", "trainer.devices=4"))
     assert "4 processes on 2 cores are not faster than trainer.devices=2" in caplog.text
+
+
+def test_the_rank_of_a_process_on_its_node_is_not_taken_for_the_rank_of_the_node() -> None:
+    names = {"RANK": "1", "SIZE": "2", "LOCAL_RANK": "1", "LOCAL_SIZE": "2", "NODE_RANK": "1"}  # as of Open MPI
+    launch = detect_launch({f"OMPI_COMM_WORLD_{name}": value for name, value in names.items()})
+    assert launch is not None
+    assert (launch.rank, launch.local_rank, launch.node_rank) == (1, 1, None)

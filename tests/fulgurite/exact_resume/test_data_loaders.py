@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler
 
 import fulgurite
+from fulgurite.core.errors import UserError
+from fulgurite.exact_resume.loader import ShardSpec, make_exact
 
 
 class Noisy(Dataset[torch.Tensor]):
@@ -82,3 +84,22 @@ def test_a_second_trainer_gets_loaders_of_its_own_seed(cached: bool, tmp_path: P
     first, second = fit(data, 1, tmp_path), fit(data, 2, tmp_path)
     assert first != second
     assert second == fit(Data(cached=cached), 2, tmp_path)
+
+
+def test_lightning_gets_a_distributed_sampler_also_of_a_single_shard() -> None:
+    loader: DataLoader[int] = DataLoader(range(8), batch_size=2)  # type: ignore[arg-type]  # a data set, as torch takes it
+    for shard, is_distributed in ((None, False), ((0, 1), True), ((1, 2), True)):
+        exact, _ = make_exact(loader, ShardSpec(7, lambda: True, shard=shard))
+        assert isinstance(exact.sampler, DistributedSampler) == is_distributed
+    assert make_exact(loader, ShardSpec(7, lambda: True))[0].sampler is loader.sampler
+
+
+def test_own_batches_are_refused_where_lightning_would_split_them_also_in_one_shard() -> None:
+    class Own:
+        def __iter__(self) -> Any:
+            return iter(BatchSampler(RandomSampler(range(8)), 2, drop_last=False))
+
+    loader: DataLoader[int] = DataLoader(range(8), batch_sampler=Own())  # type: ignore[arg-type]  # as above
+    make_exact(loader, ShardSpec(7, lambda: True))
+    with pytest.raises(UserError, match=r"trainer.use_distributed_sampler=true: Lightning cannot split the batches"):
+        make_exact(loader, ShardSpec(7, lambda: True, shard=(0, 1)))

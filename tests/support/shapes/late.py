@@ -140,6 +140,11 @@ def _grows(text: str, kind: str, **more: Any) -> Shape:
     return Shape(f"on_train_epoch_end that {text}", OBJECTS, model=use("late.Grows", kind=kind), **more)
 
 
+def _array(kind: str) -> Shape:
+    model = use("late.KeepsArray", kind=kind)
+    return Shape(f"model: a NumPy array of {kind}", OBJECTS, model=model, expect="named", line="table")
+
+
 LATE = [
     _late(
         "model: an object of a class that training_step imports",
@@ -154,20 +159,8 @@ LATE = [
     _grows("replaces a layer by several", "sequential", expect="refused", line="head"),
     _grows("appends a layer to a ModuleList", "list", expect="refused", line="blocks.1"),
     _grows("removes the layers of a ModuleList", "removed", expect="refused", line="blocks.0"),
-    Shape(
-        "model: a NumPy array of dicts",
-        OBJECTS,
-        model=use("late.KeepsArray", kind="dicts"),
-        expect="named",
-        line="table",
-    ),
-    Shape(
-        "model: a NumPy array of tuples",
-        OBJECTS,
-        model=use("late.KeepsArray", kind="tuples"),
-        expect="named",
-        line="table",
-    ),
+    _array("dicts"),
+    _array("tuples"),
     Shape("model: torch.compile in an attribute", OBJECTS, model=use("late.Compiled")),
     Shape("on_fit_start that adds a metric", OBJECTS, model=use("late.AddsMetric", hook="on_fit_start")),
     Shape(
