@@ -62,6 +62,9 @@ def check_header(text: str, place: str) -> None:
     Raises:
         SourceError: One is not a name and a value.
     """
+    if text.startswith("\ufeff") and _HEADER.match(text[1:512].lstrip()):
+        problem = "the header stands behind a byte order mark, and so is not read"
+        raise SourceError(f"{place}:1", problem, "Save the file as UTF-8 without that mark")
     for number, line in enumerate(text[:512].splitlines(), start=1):
         if line.strip() and not _HEADER.match(line.strip()):
             return

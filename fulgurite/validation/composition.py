@@ -9,7 +9,14 @@ from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, SearchPathException
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    SearchPathException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -112,7 +119,10 @@ def _examine(
 ) -> list[str]:
     parsed, findings = parse(texts)
     readable = [override.input_line or "" for override in parsed]
-    repository = (state.repository if state else None) or config_repository(loader, name, readable)
+    try:
+        repository = (state.repository if state else None) or config_repository(loader, name, readable)
+    except (ValueError, ConfigCompositionException) as error:
+        return [*findings, _explain_search_path(error, parsed)]
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
     if cycle := explain_cycle(repository, groups):
@@ -139,6 +149,20 @@ def _examine(
     used = [*chosen(groups, repository), *good, *applied]
     problems = find_problems(cfg, lambda: Origins.traced(loader, name, used))
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
+
+
+def _explain_search_path(error: Exception, overrides: Sequence[Override]) -> str:
+    """Return the error of a `hydra.searchpath` that Hydra cannot make a source of."""
+    reason = one_line(error)
+    if unknown := re.search(r"No config source registered for schema (\S+), supported types : \[(.*)\]", reason):
+        kinds = unknown[2].split(", ")
+        reason = f"no kind of source is named {unknown[1]!r}{suggest_or_list(unknown[1], kinds, 'There is')}"
+    elif "must be a list" in reason:
+        reason = "is not a list of addresses. Write e.g. [https://<host>/configs]"
+    else:
+        reason = f"{reason}. Correct the address"
+    paths = [one for one in overrides if one.key_or_group == "hydra.searchpath"]
+    return describe_override(paths[-1].input_line or "", reason) if paths else f"hydra.searchpath: {reason}."
 
 
 def _usable(state: LoaderState | None) -> DictConfig | None:

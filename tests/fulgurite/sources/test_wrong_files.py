@@ -43,6 +43,7 @@ def said(files: dict[str, bytes], capsys: pytest.CaptureFixture[str], name: str 
         ("wrong.yaml", b"Not found\n", ": is text, not keys with values. Write `key: value`."),
         ("wrong.yaml", b"# @package", ":1: the header '# @package' is not a name and a value. Write e.g. '# @package "),
         ("wrong.yaml", b"\n# @package\nseed: 3\n", ":2: the header '# @package' is not a name and a value. Write e.g."),
+        ("wrong.yaml", b"\xef\xbb\xbf" + HEADER, ":1: the header stands behind a byte order mark, and so is not read."),
         ("wrong.yaml", HEADER + b"seed: " + DIGITS, f":2: {LONG}"),
         ("wrong.yaml", HEADER + b"seed: 0x" + DIGITS, f":2: {LONG}"),
         ("wrong.yaml", HEADER + b"seed: 1" + b":59" * 50_000, f":2: {LONG}"),
@@ -89,6 +90,22 @@ def test_a_config_that_includes_itself_is_named_with_the_way(
     address, [line] = said({f"experiment/{name}.yaml": data for name, data in files.items()}, capsys)
     assert line.replace(" experiment/", " ").startswith(f"error: {address}/experiment/{trail}")
     assert line.endswith("Remove the entry")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("[htp://host/conf]", "no kind of source is named 'htp'. Did you mean 'http'"),
+        ("[qqqqqq://host/conf]", "no kind of source is named 'qqqqqq'. There is "),
+        ("https://host/conf", "is not a list of addresses. Write e.g. [https://<host>/configs]"),
+    ],
+)
+def test_a_search_path_that_names_no_sources_is_one_line(
+    path: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["seed", f"hydra.searchpath={path}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: command line: hydra.searchpath={path}: {problem}")
 
 
 def test_in_another_format_too(capsys: pytest.CaptureFixture[str]) -> None:
