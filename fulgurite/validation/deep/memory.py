@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fulgurite.core.formatting import format_bytes
 
@@ -84,7 +86,7 @@ def measure(trainer: Trainer, model: LightningModule, activations: int | None, a
     device = model.device
     return Memory(
         parameters=_bytes(_tensors_of(model)),
-        gradients=_bytes(parameter for parameter in model.parameters() if parameter.requires_grad),
+        gradients=_bytes(tensor for tensor in _tensors_of(model) if tensor.requires_grad),
         optimizer=_bytes(states),
         activations=activations,
         peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
@@ -106,8 +108,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _tensors_of(model: LightningModule) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+    yield from (tensor for tensor in chain(model.parameters(), model.buffers()) if not is_lazy(tensor))
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:

@@ -132,6 +132,22 @@ def test_more_memory_than_is_free_is_a_warning(
     assert Memory(1, 2, 3, 4, 25, None).needed == 25
 
 
+class LazyClassifier(Classifier):
+    """Has a layer whose shape the first batch sets."""
+
+    def __init__(self, net: torch.nn.Module, **arguments: Any) -> None:
+        super().__init__(torch.nn.Sequential(net, torch.nn.LazyLinear(10)), **arguments)
+
+
+def test_a_lazy_module_has_no_memory_before_the_first_batch(small: ComposeSmall) -> None:
+    cfg = small("test=false")
+    with open_dict(cfg):
+        cfg.model._target_ = f"{__name__}.LazyClassifier"
+    memory = check(cfg).memory
+    assert memory is not None
+    assert memory.parameters > 0
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_missing_memory_is_an_error_only_where_one_process_has_the_whole_batch(
     devices: int, small: ComposeSmall, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
