@@ -51,5 +51,6 @@ def apply_edit(trainer: Trainer, settings: Settings, before: Document, edit: Edi
         settings.apply(edit.changed, edit.document, undo)
     except Exception as error:  # noqa: BLE001 - a hook of the user may raise anything, and the run trains on
         text = str(error) if isinstance(error, FulguriteError) else f"{type(error).__name__}: {error}"
-        return f"{edit.describe()}: {hooks.HOOK} refused it ({text.rstrip('.')}). Set another value.", undo
+        reason = " ".join(text.split()).rstrip(".")  # one line
+        return f"{edit.describe()}: {hooks.HOOK} refused it ({reason}). Set another value.", undo
     return "", undo

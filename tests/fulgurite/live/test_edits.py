@@ -186,7 +186,7 @@ class Listener(Task):
 
     def on_live_change(self, changed: dict[str, Any]) -> None:
         if (changed.get("rate") or 0) > 1:
-            raise ValueError("rate is above 1")
+            raise ValueError("rate is\nabove 1")
         self.heard.append(changed)
 
 
