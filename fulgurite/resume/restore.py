@@ -84,7 +84,7 @@ def _rewind(resumed: ResumedRun, trainer: Trainer) -> None:
     num_rows = drop_rows_from(resumed.folder, resumed.logged_step, resumed.num_rows)
     log.info("resuming %s from step %d", resumed.folder, resumed.step)
     if num_rows:
-        log.info("dropped %d later rows of metrics.csv", num_rows)
+        log.info("dropped %d later %s of metrics.csv", num_rows, "row" if num_rows == 1 else "rows")
     savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     folders = [Path(saver.dirpath) for saver in savers if saver.dirpath is not None]
     for folder in dict.fromkeys([resumed.folder / "checkpoints", *folders]):

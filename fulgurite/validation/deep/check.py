@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, open_dict
@@ -46,7 +46,6 @@ TRAINER: dict[str, Any] = {
     "profiler": None,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-    "enable_checkpointing": False,
     "num_sanity_val_steps": 0,
     "limit_test_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -177,7 +176,10 @@ def _run_loops(
         if not cfg.get(loop):
             continue
         # torchrun's environment would have one process stand for all
-        more = {"callbacks": [_Probe(report), *callbacks()], "logger": False, "plugins": [LightningEnvironment()]}
+        own_callbacks = [_Probe(report), *callbacks()]
+        if cfg.trainer.get("enable_checkpointing") is not False:
+            own_callbacks.append(ModelCheckpoint(folder, save_top_k=0))  # a model may read it; it saves nothing
+        more = {"callbacks": own_callbacks, "logger": False, "plugins": [LightningEnvironment()]}
         trainer: Trainer = make(own.trainer, "trainer", **more)
         if cfg.get("logger"):
             trainer.loggers = [DummyLogger()]  # a model may log by itself

@@ -74,6 +74,7 @@ def test_no_callback_is_called_and_no_logger_writes(
     logged: list[float] = []
 
     def log_by_itself(self: Classifier, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self.trainer.checkpoint_callback is not None
         logger: Any = self.logger
         logger.experiment.add_scalar("mine", 1.0, batch_idx)
         logger.log_metrics({"mine": 1.0}, batch_idx)
