@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -35,6 +34,7 @@ from fulgurite.config.origins import Origins
 from fulgurite.core.errors import ConfigError, suggest_or_list
 from fulgurite.core.project import project_root
 from fulgurite.validation.explanations.defaults_lists import explain_cycle
+from fulgurite.validation.explanations.search_path import explain_search_path
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS, chosen, compose_groups, one_line
 from fulgurite.validation.overrides import apply, check_groups, describe_override, explain_several, parse
 from fulgurite.validation.validate import find_problems, require_valid
@@ -48,8 +48,9 @@ def explain_composition(error: Exception, arguments: Sequence[str], config_name:
         arguments: The command line without the program, including flags such as `-m`.
         config_name: The primary config without `--config-name`.
     """
-    # TypeError: Hydra joins the name of a group and an option that is no text
-    if not isinstance(error, (*HYDRA_ERRORS, TypeError)) or isinstance(error, InstantiationException):
+    # TypeError: Hydra joins the name of a group and an option that is no text; the others: it fills a null dictionary
+    expected = (*HYDRA_ERRORS, TypeError, AttributeError, AssertionError)
+    if not isinstance(error, expected) or isinstance(error, InstantiationException):
         return None
     if isinstance(error, SearchPathException):
         return ConfigError([one_line(error)])
@@ -122,7 +123,8 @@ def _examine(
     try:
         repository = (state.repository if state else None) or config_repository(loader, name, readable)
     except (ValueError, ConfigCompositionException) as error:
-        return [*findings, _explain_search_path(error, parsed)]
+        paths = [one.input_line or "" for one in parsed if one.key_or_group == "hydra.searchpath"]
+        return [*findings, describe_override((paths or ["hydra.searchpath"])[-1], explain_search_path(one_line(error)))]
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
     if cycle := explain_cycle(repository, groups):
@@ -149,20 +151,6 @@ def _examine(
     used = [*chosen(groups, repository), *good, *applied]
     problems = find_problems(cfg, lambda: Origins.traced(loader, name, used))
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
-
-
-def _explain_search_path(error: Exception, overrides: Sequence[Override]) -> str:
-    """Return the error of a `hydra.searchpath` that Hydra cannot make a source of."""
-    reason = one_line(error)
-    if unknown := re.search(r"No config source registered for schema (\S+), supported types : \[(.*)\]", reason):
-        kinds = unknown[2].split(", ")
-        reason = f"no kind of source is named {unknown[1]!r}{suggest_or_list(unknown[1], kinds, 'There is')}"
-    elif "must be a list" in reason:
-        reason = "is not a list of addresses. Write e.g. [https://<host>/configs]"
-    else:
-        reason = f"{reason}. Correct the address"
-    paths = [one for one in overrides if one.key_or_group == "hydra.searchpath"]
-    return describe_override(paths[-1].input_line or "", reason) if paths else f"hydra.searchpath: {reason}."
 
 
 def _usable(state: LoaderState | None) -> DictConfig | None:

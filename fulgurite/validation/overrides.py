@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from fulgurite.compat.hydra import IConfigRepository, apply_overrides
+from fulgurite.compat.hydra import IConfigRepository, apply_overrides, raw_node
 from fulgurite.config.left_out import GROUPS, leave_out_for_overrides
 from fulgurite.config.schema import describe_move
 from fulgurite.config.tracing.settings import COMMAND_LINE, file_of, read_yaml
@@ -26,6 +26,8 @@ from fulgurite.validation.explanations.other_names import suggest_other_name
 from fulgurite.validation.explanations.override_syntax import join_divided, read_override
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.signatures.signature import Signature, read_signature
+
+NULL_DICTIONARY = "{} is null, and the command line cannot fill it. Set it in a config file"
 
 
 def describe_override(override: str, rule: str) -> str:
@@ -116,8 +118,12 @@ def apply(
 
 def _blocked(override: Override, cfg: DictConfig, repository: IConfigRepository) -> str | None:
     """Return the plain parent value that blocks an override; applying it would replace that by a dictionary."""
+    if isinstance(override.value(), dict) and _is_null_dictionary(cfg, override.key_or_group):
+        return NULL_DICTIONARY.format(override.key_or_group)
     holder = override.key_or_group.rpartition(".")[0]
     while holder and not override.is_delete():
+        if _is_null_dictionary(cfg, holder):
+            return NULL_DICTIONARY.format(holder)
         node = OmegaConf.select(cfg, holder, default=..., throw_on_missing=False, throw_on_resolution_failure=False)
         if node is not ... and OmegaConf.is_config(node):
             return None
@@ -129,6 +135,14 @@ def _blocked(override: Override, cfg: DictConfig, repository: IConfigRepository)
             return f"{holder} is {kind}, so it has no {key!r}. Set all of it, '{holder}={{{key}: ...}}'"
         holder = holder.rpartition(".")[0]
     return None
+
+
+def _is_null_dictionary(cfg: DictConfig, key: str) -> bool:
+    """Return whether a key is a dictionary with a type that is null now, as `hydra.sweeper.params` of optuna."""
+    holder, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, holder, throw_on_missing=False, throw_on_resolution_failure=False) if holder else cfg
+    is_dictionary = isinstance(node, DictConfig) and isinstance(raw_node(node, name), DictConfig)
+    return is_dictionary and OmegaConf.select(cfg, key, throw_on_resolution_failure=False) is None
 
 
 def explain_several(override: Override, *, is_group: bool = False) -> str:

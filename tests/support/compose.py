@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment
 from fulgurite.validation.composition import explain_composition
-from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 from fulgurite.validation.validate import find_problems
 from tests.support.project import ROOT
 
@@ -31,10 +30,10 @@ def findings(*overrides: str, config_name: str = "train") -> list[str]:
     with initialize_config_dir(config_dir=str(ROOT / "configs"), version_base="1.3"):
         try:
             cfg = compose(config_name, overrides=list(overrides), return_hydra_config=True)
-        except (*HYDRA_ERRORS, TypeError) as error:
-            explained = explain_composition(error, overrides, config_name)
-            assert explained is not None
-            return explained.findings
+        except Exception as error:
+            if explained := explain_composition(error, overrides, config_name):
+                return explained.findings
+            raise
         return [finding.line for finding in find_problems(cfg)]
 
 

@@ -52,6 +52,18 @@ def test_overrides_that_cannot_be_read() -> None:
         assert JARGON.search(line) is None
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["hydra.sweeper.params={seed: 1}", "hydra.sweeper.params.seed=1", "+hydra.sweeper.params.seed=1"],
+)
+def test_a_null_dictionary_with_a_type_is_filled_in_a_file(override: str, tmp_path: Path) -> None:
+    optuna = "hydra/sweeper=optuna"
+    fills = f"command line: {override}: hydra.sweeper.params is null, and the command line cannot fill it. "
+    assert findings(optuna, override) == [f"{fills}Set it in a config file"]
+    search = HEADER + "hydra: {sweeper: {params: {seed: 'range(1, 3)'}}}\n"
+    assert findings(*with_file(tmp_path, "experiment/ours.yaml", search), optuna, "experiment=ours") == []
+
+
 def test_the_value_of_a_secret_is_not_shown() -> None:
     for line in findings("+logger.x.api_key=={abc", "+vars.password=[abc", "token='abc"):
         assert "abc" not in line
