@@ -46,9 +46,8 @@ bench: venv ## measure speed against a plain loop: logs/bench/
 gallery: venv ## write docs/gallery.md from the recorded results
 	$(PY) scripts/gallery.py page
 
-gallery-run: venv ## train the entries of the gallery that fit 2 CPU cores, and record the results
-	$(PY) scripts/gallery.py run $(ARGS)
-	$(PY) scripts/gallery.py page
+gallery-run: venv ## train the entries of the gallery, one on each CPU core, and record the results
+	$(PY) scripts/gallery.py run $(ARGS); code=$$?; $(PY) scripts/gallery.py page && exit $$code
 
 sync: ## take the newest main, if it can be had without a merge
 	git pull --ff-only origin main

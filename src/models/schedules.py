@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class SquareRootLR(LambdaLR):
-    """Divides the learning rate by the square root of the number of steps taken, plus 1.
+    """Divides the learning rate by the square root of (1 + steps taken).
 
     Args:
         optimizer: Its learning rate is that of the first step.

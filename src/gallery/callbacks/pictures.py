@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -62,18 +62,33 @@ class Picture(Callback, ABC):
 
 
 class FittedCurve(Picture):
-    """Draws validation targets and predictions of a regression over the first input."""
+    """Draws the validation targets of a regression, and its predictions.
+
+    Args:
+        name: Name of the file.
+        over: What the curves are drawn over: the first input, or the number of the example, as in a series of time.
+    """
+
+    def __init__(self, name: str = "fitted_curve", over: Literal["first input", "example"] = "first input") -> None:
+        super().__init__(name)
+        self.over = over
 
     def draw(self, figure: Any, trainer: Trainer, model: Any) -> None:
         """Draw two lines; see `Picture.draw`."""
-        inputs, targets = next(iter(cast("Any", trainer).datamodule.val_dataloader()))
-        first = (inputs[0] if isinstance(inputs, (tuple, list)) else inputs)[:, 0]
-        order = first.argsort()
-        on_device = model.transfer_batch_to_device(inputs, model.device, 0)
-        axes = figure.add_subplot(xlabel="first input", ylabel="target")
-        axes.plot(first[order].numpy(), targets[order, 0].numpy(), label="true")
-        axes.plot(first[order].numpy(), model(on_device).cpu()[order, 0].numpy(), "--", label="predicted")
+        first, targets, predictions = map(torch.cat, zip(*self._batches(trainer, model), strict=True))
+        order = first.argsort() if self.over == "first input" else torch.arange(len(first))
+        x = first[order] if self.over == "first input" else order
+        axes = figure.add_subplot(xlabel=self.over, ylabel="target")
+        axes.plot(x.numpy(), targets[order].numpy(), label="true")
+        axes.plot(x.numpy(), predictions[order].numpy(), "--", label="predicted")
         axes.legend()
+
+    def _batches(self, trainer: Trainer, model: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield the first input, the target and the prediction of each validation batch, each `[B]`."""
+        for inputs, targets in cast("Any", trainer).datamodule.val_dataloader():
+            first = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+            on_device = model.transfer_batch_to_device(inputs, model.device, 0)
+            yield first[:, 0], targets[:, 0], model(on_device).cpu()[:, 0]
 
 
 class MadeImages(Picture):

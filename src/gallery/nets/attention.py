@@ -9,7 +9,7 @@ from torch import nn
 
 
 def masked_softmax(scores: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """Return weights over the last axis that are 0 from each length on.
+    """Return weights over the last axis that are 0 from each length on; a length of 0 gives equal weights.
 
     Args:
         scores: `[B, Q, K]`.

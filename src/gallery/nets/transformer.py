@@ -14,7 +14,7 @@ State = tuple[torch.Tensor, ...]
 
 
 class PositionalEncoding(nn.Module):
-    """Adds sines and cosines of the position, of wavelengths from 2 pi to 10,000 * 2 pi.
+    """Adds sines and cosines of the position, of wavelengths from 2 pi up to 10,000 * 2 pi.
 
     Args:
         size: Width of the input, even.

@@ -45,9 +45,9 @@ class LogRMSE(Metric):
 class Regression(Task):
     """Trains a net to predict real values, and logs the loss once per epoch.
 
-    Metrics: `train/loss`, `val/loss`, `test/loss`, mean over examples of the squared error; `train/<name>`,
-    `val/<name>` and `test/<name>` for each of `metrics`; `train/weight_norm`, the L2 norm of all
-    weights but the biases.
+    Metrics: `train/loss`, `val/loss`, `test/loss`, mean over examples of the squared error, or of its half;
+    `train/<name>`, `val/<name>` and `test/<name>` for each of `metrics`; `train/weight_norm`, the L2 norm of
+    all weights but the biases.
 
     Args:
         net: Maps inputs to predictions `[B, ...]` of the targets' shape. A tuple of inputs is passed as arguments.
@@ -55,7 +55,7 @@ class Regression(Task):
         scheduler: Called with the optimizer. None keeps the learning rate constant.
         scheduler_interval: The scheduler steps after each epoch or after each optimizer step.
         half: Use half of the squared error, which the book does where it derives the gradient by hand.
-        reduction: `mean` or `sum` of the batch is minimized. `sum` also logs the sum.
+        reduction: `mean` or `sum` of the batch is minimized. Metrics are means with both.
         decay_bias: Apply the optimizer's weight decay to biases too.
         metrics: Name to metric, e.g. `{log_rmse: {_target_: src.gallery.tasks.regression.LogRMSE}}`.
     """

@@ -75,11 +75,6 @@ TYPOS = [
     # case, and a value that Lightning divides by
     ("model:\n  net:\n    _target_: torch.nn.Relu\n", 4, "has no class or function 'Relu'. Did you mean 'ReLU'?"),
     ("trainer:\n  val_check_interval: 0\n", 3, "trainer.val_check_interval=0: must be above 0"),
-    # options in folders of a group
-    ("defaults:\n  - override /data: galery/airfoil\n", 3, "no data 'galery/airfoil'. Did you mean 'gallery/airfoil'?"),
-    ("defaults:\n  - override /data: airfoil\n", 3, "there is no data 'airfoil'. Did you mean 'gallery/airfoil'?"),
-    ("defaults:\n  - gallery/lenett\n", 3, "no experiment/gallery 'lenett'. Did you mean 'lenet'"),
-    ("defaults:\n  - lenet_modern\n", 3, "Did you mean '/experiment/gallery/lenet_modern'?"),
     ("tag: [a]\n", 2, "nothing reads this key. Did you mean 'tags'?"),
     # in nested lists
     (f"{CHAIN}      - {{_target_: owncode.data.Noise}}\n      - _target_: owncode.data.Noise\n        sdt: 0.1\n",
@@ -131,22 +126,6 @@ def test_a_typo_in_a_search_of_ones_own(tmp_path: Path) -> None:
     (line,) = findings(*with_file(tmp_path, "hparams_search/ours.yaml", text), "hparams_search=ours")
     assert line.startswith(f"{tmp_path / 'hparams_search/ours.yaml'}:3: optimized_metrc=val/acc: ")
     assert line.endswith("Did you mean 'optimized_metric'?")
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("experiment=lenet_modern", "no experiment 'lenet_modern'. Did you mean 'gallery/lenet_modern'?"),
-        ("experiment=galery/lenet", "no experiment 'galery/lenet'. Did you mean 'gallery/lenet'?"),
-        ("experiment=gallery/lenett", "no experiment 'gallery/lenett'. Did you mean 'gallery/lenet'"),
-        ("model=gallery/clasifier", "no model 'gallery/clasifier'. Did you mean 'gallery/classifier'?"),
-        ("callbacks=[default,gallery/live]", "no callbacks 'gallery/live'. Did you mean 'live'?"),
-    ],
-)
-def test_an_option_in_a_folder_of_a_group_is_suggested_on_the_command_line(override: str, said: str) -> None:
-    (line,) = findings(override)
-    assert line.startswith(f"command line: {override}: there is ")
-    assert said in line
 
 
 def test_a_missing_argument_and_a_missing_package_of_ones_own(tmp_path: Path) -> None:
