@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from fulgurite.core.redact import hide_secrets, without_secrets
-from fulgurite.exact_resume.objects.kinds import ATOMS, can_make, class_name, describe, has_position
-from fulgurite.exact_resume.objects.leaves import leaf_size, leaf_to_plain, size_of
 from fulgurite.exact_resume.objects.memory import layout_of
 from fulgurite.exact_resume.objects.walk import Node, Same, Walk, children_of, holds_weights
+from fulgurite.exact_resume.values.kinds import ATOMS, can_make, class_name, describe, has_position
+from fulgurite.exact_resume.values.leaves import leaf_size, leaf_to_plain, size_of
 
 MAX_BYTES = 8 * 2**20  # of all plain values of a rank
 MAX_DEPTH = 84  # of lists in lists: checkpoints lack what is deeper than 100, with its place and a leaf's own lists
@@ -174,7 +175,8 @@ class Encoder:
         elif kind.__name__ == "deque":
             content = [value.maxlen, content]
         elif kind in (set, frozenset):
-            content = sorted(content, key=repr)
+            # numbers come in the same order in each process where they are added in that order
+            content = content if all(type(item) is int for item in content) else sorted(content, key=repr)
         return [kind.__name__, content], changed
 
     def _is_new_item(self, value: Any, path: str) -> bool:
@@ -188,5 +190,6 @@ class Encoder:
         if self._existing.get(path) == node.sign:
             return KEPT, False
         what = "is an iterator, whose position" if has_position(cast("Any", type(value))) else "changed, and its state"
+        what = "is a process, whose state" if isinstance(value, BaseProcess) else what
         self._report(path, f"{what} cannot be saved ({class_name(type(value)).replace(':', '.')})")
         return KEPT, True

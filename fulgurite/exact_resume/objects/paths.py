@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from fulgurite.exact_resume.objects.encoding import KEPT
-from fulgurite.exact_resume.objects.kinds import CONTAINERS
 from fulgurite.exact_resume.objects.walk import CONTENT
+from fulgurite.exact_resume.values.kinds import CONTAINERS
 
 
 def changed_paths(plain: Any, path: str) -> Iterator[str]:

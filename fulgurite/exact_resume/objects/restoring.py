@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.encoding import FACTORIES, KEPT
-from fulgurite.exact_resume.objects.kinds import (
+from fulgurite.exact_resume.objects.memory import view_of
+from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk, base_container
+from fulgurite.exact_resume.values.kinds import (
     ATOMS,
     CONTAINERS,
     can_make,
@@ -22,9 +24,7 @@ from fulgurite.exact_resume.objects.kinds import (
     parts_of,
     set_part,
 )
-from fulgurite.exact_resume.objects.leaves import leaf_from_plain
-from fulgurite.exact_resume.objects.memory import view_of
-from fulgurite.exact_resume.objects.walk import BASES, CONTENT, Walk, base_container
+from fulgurite.exact_resume.values.leaves import leaf_from_plain
 
 FIXED = (tuple, frozenset)  # what they hold cannot be replaced
 MISSING: Any = object()  # there is nothing at a path
@@ -88,7 +88,10 @@ class Restorer:
             *content, found = content
             layout = found if isinstance(found, list) else [found]
         plain, shared = [kind, content], layout[0]
-        is_alike = len(layout) == 1 or _shape_of(current) == tuple(content[1] if kind == "array" else content[0].shape)
+        is_alike = len(layout) == 1 or (
+            _shape_of(current) == tuple(content[1] if kind == "array" else content[0].shape)
+            and _strides_of(current) == _strides(layout[2], _shape_of(current))
+        )
         if not (is_alike and self._is_own(current, path) and self._is_own_memory(current, path, shared)):
             holders = (self._restored.get(shared), self._objects.get(shared), self._known.get(shared))
             holder = next((each for each in holders if each is not None), None)
@@ -196,6 +199,16 @@ class Restorer:
 
 def _shape_of(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, (torch.Tensor, np.ndarray)) else None
+
+
+def _strides_of(value: Any) -> tuple[int, ...]:
+    """Return the strides of a tensor or an array: results of a product differ with them."""
+    return _strides(value.stride() if isinstance(value, torch.Tensor) else value.strides, value.shape)
+
+
+def _strides(strides: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of the axes that have more than one element."""
+    return tuple(stride for stride, size in zip(strides, shape, strict=True) if size > 1)
 
 
 def _make_fixed(kind: Any, items: Any) -> Any:

@@ -10,11 +10,20 @@ import torch
 
 from fulgurite.exact_resume.inspection.arrays import mapped_array, modified, place_in_file
 from fulgurite.exact_resume.inspection.read_only import read_only_sign
-from fulgurite.exact_resume.objects.generator_states import SOURCES, generator_state, state_bytes
-from fulgurite.exact_resume.objects.leaves import STREAMS, leaf_to_plain, stream_state
+from fulgurite.exact_resume.values.generator_states import SOURCES, generator_state, state_bytes
+from fulgurite.exact_resume.values.kinds import ATOMS, class_name
+from fulgurite.exact_resume.values.leaves import STREAMS, leaf_to_plain, stream_state
+from fulgurite.exact_resume.values.subclasses import base_of, is_subclass
 
 MAX_HASHED_BYTES = 8 * 2**20  # what is larger is too large to be saved, and is read as a whole once an epoch only
 NUM_COLUMNS = 512  # of the table in which their words are summed
+# layouts of sparse tensors, and the methods that return their indices
+COMPRESSED = {
+    torch.sparse_csr: ("crow_indices", "col_indices"),
+    torch.sparse_bsr: ("crow_indices", "col_indices"),
+    torch.sparse_csc: ("ccol_indices", "row_indices"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices"),
+}
 NUM_SAMPLED = 4096  # elements of a larger tensor or array that are read at each save
 
 
@@ -36,6 +45,13 @@ class LargeSign:
 
 def leaf_sign(value: Any, *, thorough: bool) -> Any:
     """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
+    kind: Any = type(value)
+    if is_subclass(kind):
+        more = {name: part for name, part in getattr(value, "__dict__", {}).items() if type(part) in ATOMS}
+        mask = leaf_sign(value.mask, thorough=thorough) if isinstance(value, np.ma.MaskedArray) else None
+        base = base_of(value)
+        sign = atom_sign(base) if type(base) in ATOMS else leaf_sign(base, thorough=thorough)
+        return class_name(kind), sign, mask, repr(more)
     if isinstance(value, torch.Tensor):
         # a sample differs between two files
         fixed = read_only_sign(value, lambda: _tensor_sign(value.detach(), thorough=False, sampled=True))
@@ -73,7 +89,12 @@ def _tensor_sign(value: torch.Tensor, *, thorough: bool, sampled: bool = False) 
     head = (str(value.dtype), tuple(value.shape), value.device.type)
     if value.layout is torch.sparse_coo:
         return *head, *(_tensor_sign(part, thorough=thorough) for part in (value._indices(), value._values()))
-    if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+    if value.layout in COMPRESSED:
+        names = COMPRESSED[value.layout]
+        return *head, *(_tensor_sign(getattr(value, name)(), thorough=thorough) for name in (*names, "values"))
+    if value.is_quantized:
+        return *head, *(_tensor_sign(part, thorough=thorough) for part in (value.int_repr(), value.dequantize()))
+    if value.layout is not torch.strided or value.is_meta:
         return head
     if value.nbytes <= MAX_HASHED_BYTES and not sampled:
         return *head, digest(_bytes_of(value))

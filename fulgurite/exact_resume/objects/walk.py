@@ -17,7 +17,9 @@ import torch
 from lightning.fabric.utilities import AttributeDict
 
 from fulgurite.exact_resume.inspection.nesting import bulk_sign, holds_tuples
-from fulgurite.exact_resume.objects.kinds import (
+from fulgurite.exact_resume.objects.memory import memory_of
+from fulgurite.exact_resume.objects.signs import LargeSign, atom_sign, digest, leaf_sign, proxy_content
+from fulgurite.exact_resume.values.kinds import (
     ATOMS,
     CODE,
     CONTAINERS,
@@ -27,9 +29,7 @@ from fulgurite.exact_resume.objects.kinds import (
     label_of,
     parts_of,
 )
-from fulgurite.exact_resume.objects.leaves import is_leaf, is_shared
-from fulgurite.exact_resume.objects.memory import memory_of
-from fulgurite.exact_resume.objects.signs import LargeSign, atom_sign, digest, leaf_sign, proxy_content
+from fulgurite.exact_resume.values.leaves import is_leaf, is_shared
 
 MAX_ITEMS = 1000  # of a container whose items are compared one by one
 MAX_HASHED_ITEMS = 100_000  # of a container that is read as a whole at each save

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.used_code.reachable import reach
+from fulgurite.exact_resume.values.generator_states import GENERATORS
 
 
 def find_generators(*roots: Any) -> list[Any]:

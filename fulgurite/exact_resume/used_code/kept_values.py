@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import ATOMS, CODE, DEFAULTS, is_infrastructure, is_users, parts_of, set_part
 from fulgurite.exact_resume.used_code.used_code import UsedCode
+from fulgurite.exact_resume.values.generator_states import GENERATORS
+from fulgurite.exact_resume.values.kinds import ATOMS, CODE, DEFAULTS, is_infrastructure, is_users, parts_of, set_part
 
 DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *GENERATORS)
 

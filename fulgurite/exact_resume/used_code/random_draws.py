@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
 from fulgurite.exact_resume.used_code.reachable import names_of, reach
+from fulgurite.exact_resume.values.generator_states import GENERATORS
 
 DRAWS = {
     *(name for name in (*random.__all__, *np.random.__all__) if name.islower() and "state" not in name),

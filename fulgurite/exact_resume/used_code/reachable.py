@@ -7,6 +7,7 @@ import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache, partial
+from importlib.util import resolve_name
 from itertools import islice
 from types import (
     CodeType,
@@ -26,7 +27,7 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import get_worker_info
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.kinds import closure, is_users, parts_of
+from fulgurite.exact_resume.values.kinds import closure, is_users, parts_of
 
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 # of the many that a class or a module of torch holds
@@ -112,8 +113,8 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
             modules.append(value)
         elif name in function.__globals__:
             yield function.__globals__, name
-    package = function.__globals__.get("__package__")
-    names = [name for each in imported for name in (each, f"{package}.{each}")]
+    names = [*imported, *(_texts(function.__code__) if "import_module" in names_of(function) else ())]
+    names = [_resolved(name, function.__globals__.get("__package__")) for name in names]
     modules += [sys.modules[name] for name in names if name in sys.modules]
     seen: set[int] = set()
     while modules:
@@ -127,6 +128,20 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
                 modules.append(value)
             elif name in vars(module):
                 yield vars(module), name
+
+
+def _resolved(name: str, package: Any) -> str:
+    """Return the full name of a module that a function of a package imports, such as `.helper`."""
+    if not name.startswith("."):
+        return name
+    try:
+        return resolve_name(name, package or "")
+    except ImportError:  # beyond the top of the package
+        return ""
+
+
+def _texts(code: CodeType) -> Iterator[str]:
+    return (text for text in _constants(code) if isinstance(text, str))
 
 
 def assigned_globals(function: FunctionType) -> tuple[str, ...]:
@@ -143,7 +158,7 @@ def names_of(function: FunctionType) -> tuple[str, ...]:
 def variable_names(function: FunctionType) -> Iterator[str]:
     """Yield the texts of a function that may be names of environment variables, where it uses those."""
     if not OF_ENVIRONMENT.isdisjoint(names_of(function)):
-        texts = [*_constants(function.__code__), *(namespace[name] for namespace, name in variables(function))]
+        texts = [*_texts(function.__code__), *(namespace[name] for namespace, name in variables(function))]
         yield from (text for text in texts if isinstance(text, str) and len(text) > 1)
 
 
@@ -162,12 +177,16 @@ def _names_in(code: CodeType) -> tuple[tuple[str, ...], ...]:
     imported: dict[str, None] = {}
     attribute_names: dict[str, None] = dict.fromkeys(code.co_names)
     assigned: dict[str, None] = {}
-    for step in dis.get_instructions(code):
+    steps = list(dis.get_instructions(code))
+    for number, step in enumerate(steps):
         if step.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME"):
             names[step.argval] = None
             assigned.update({step.argval: None} if step.opname == "STORE_GLOBAL" else {})
-        elif step.opname == "IMPORT_NAME" and step.argval:
-            imported[step.argval] = None
+        elif step.opname == "IMPORT_NAME":
+            level, parts = steps[number - 2].argval, steps[number - 1].argval or ()
+            module = "." * (level if isinstance(level, int) else 0) + step.argval
+            # a part may be a module too
+            imported.update(dict.fromkeys([module, *(f"{module.rstrip('.')}.{part}" for part in parts)]))
     found = names, imported, attribute_names, assigned
     for inner in filter(CodeType.__instancecheck__, code.co_consts):
         for mine, theirs in zip(found, _names_in(inner), strict=True):
@@ -192,9 +211,13 @@ def _parts(value: Any) -> list[Any]:
         used = [namespace[name] for namespace, name in variables(value)]
         return [*vars(value).values(), *closure(value).values(), *defaults, *used]
     if isinstance(value, type):
-        kinds = [kind for kind in value.__mro__ if is_users(kind.__module__)]
+        kinds = [kind for kind in (*value.__mro__, *_kinds_of(type(value))) if is_users(kind.__module__)]
         return [part for kind in kinds for name, part in vars(kind).items() if name not in ("__dict__", "__weakref__")]
     return [*parts_of(value).values(), type(value)]
+
+
+def _kinds_of(meta: type) -> tuple[type, ...]:
+    return meta.__mro__
 
 
 def _items(value: Any) -> list[Any]:

@@ -8,7 +8,6 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-from fulgurite.exact_resume.objects.kinds import is_users
 from fulgurite.exact_resume.used_code.random_draws import draws_random_numbers
 from fulgurite.exact_resume.used_code.reachable import (
     Search,
@@ -16,6 +15,7 @@ from fulgurite.exact_resume.used_code.reachable import (
     variable_names,
     variables,
 )
+from fulgurite.exact_resume.values.kinds import is_users
 
 CACHE = type(lru_cache(len))
 

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.objects.kinds import is_users, parts_of, set_part
 from fulgurite.exact_resume.used_code.kept_values import Linked
+from fulgurite.exact_resume.values.kinds import is_users, parts_of, set_part
 
 LOADERS = "_fulgurite_loaders"  # attribute of the trainer: the loaders of a run by kind
 TRAINING, VALIDATION = "loader", "validation loader"  # kinds

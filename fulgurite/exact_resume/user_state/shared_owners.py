@@ -12,8 +12,6 @@ from weakref import WeakKeyDictionary
 from lightning.pytorch import Trainer
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import is_enum, is_users
 from fulgurite.exact_resume.process.process_state import process_state, set_process_state
 from fulgurite.exact_resume.used_code.kept_values import Linked, held_by, late_values, variables_of
 from fulgurite.exact_resume.used_code.used_code import UsedCode
@@ -25,6 +23,8 @@ from fulgurite.exact_resume.user_state.loader_owners import (
     datasets_of,
     samplers_of,
 )
+from fulgurite.exact_resume.values.generator_states import GENERATORS
+from fulgurite.exact_resume.values.kinds import is_enum, is_users
 
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
 NAMED = frozenset[str](), REMEDY

@@ -26,6 +26,8 @@ from fulgurite.exact_resume.user_state.optimizer_layout import (
     align_groups,
     name_replaced_optimizers,
     optimizer_layout,
+    share_again,
+    shared_parts,
 )
 from fulgurite.exact_resume.user_state.restored import Restored
 from fulgurite.exact_resume.user_state.shared_owners import begin_search, end_search
@@ -52,6 +54,7 @@ class UserState:
         self._restored = Restored()
         self._start_settings: dict[str, Any] = {}
         self._start_layout: Layout = []
+        self._shared_parts: list[tuple[Any, Any, str, Any]] = []  # of optimizers, before they are restored
         self._start_structure: dict[str, str] = {}
         self._settings_at_loaders: dict[str, list[Any]] = {}
         self._kept_settings: dict[str, Any] = {}  # before the hooks of a resumed run
@@ -115,10 +118,12 @@ class UserState:
         """Give the optimizers the parameter groups that they had at the save, before Lightning restores them."""
         self._start_layout = optimizer_layout(trainer, trainer.lightning_module.named_parameters())
         align_groups(trainer, self._loaded.get("optimizers", []))
+        self._shared_parts = shared_parts(trainer)
 
     def keep_restored(self, trainer: Trainer) -> None:
         """Keep the restored optimizers, schedulers and settings until `restore`, once, before hooks change them."""
         if self._loaded and not self._kept_settings:
+            share_again(self._shared_parts)
             self._restored.keep_optimizers(trainer)
             self._kept_settings = read_settings(trainer)
 

@@ -19,12 +19,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.generator_states import GENERATORS
-from fulgurite.exact_resume.objects.kinds import closure, is_infrastructure, is_users, parts_of
-from fulgurite.exact_resume.objects.leaves import is_leaf
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
 from fulgurite.exact_resume.used_code.reachable import reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
+from fulgurite.exact_resume.values.generator_states import GENERATORS
+from fulgurite.exact_resume.values.kinds import closure, is_infrastructure, is_users, parts_of
+from fulgurite.exact_resume.values.leaves import is_leaf
 
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, staticmethod, classmethod, property)
 UNSEEDED = "generator"  # the fingerprint of any generator that is not known

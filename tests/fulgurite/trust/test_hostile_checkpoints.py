@@ -19,7 +19,7 @@ from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.checkpoints.loading import load
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.objects.leaves import leaf_from_plain, leaf_to_plain
+from fulgurite.exact_resume.values.leaves import leaf_from_plain, leaf_to_plain
 from fulgurite.trust.checkpoint_bounds import content_problem
 from tests.support.quiet_trainer import fit_hardened
 from tests.support.toy_task import OrdinaryData, OrdinaryModel

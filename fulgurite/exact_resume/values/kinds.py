@@ -12,6 +12,7 @@ from contextvars import ContextVar, copy_context
 from enum import Enum
 from functools import cache, partial
 from io import IOBase
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -21,6 +22,7 @@ from types import (
     MemberDescriptorType,
     MethodType,
     ModuleType,
+    SimpleNamespace,
 )
 from typing import Any, cast
 from weakref import ReferenceType, WeakKeyDictionary, WeakValueDictionary
@@ -63,7 +65,9 @@ def is_users(module: str | None) -> bool:
 @cache
 def is_infrastructure(kind: Any) -> bool:
     """Return whether objects of a class hold no state of a training."""
-    if issubclass(kind, (WeakKeyDictionary, WeakValueDictionary, ReferenceType, threading.local)) or is_database(kind):
+    if issubclass(kind, (WeakKeyDictionary, WeakValueDictionary, ReferenceType, threading.local, BaseProcess)):
+        return False
+    if is_database(kind):
         return False
     return issubclass(kind, IOBase) or f"{kind.__module__}.".startswith(tuple(f"{name}." for name in INFRASTRUCTURE))
 
@@ -76,7 +80,9 @@ def is_database(kind: Any) -> bool:
 
 @cache
 def has_position(kind: Any) -> bool:
-    """Return whether objects of a class are iterators whose position cannot be set."""
+    """Return whether objects of a class are iterators whose position cannot be set, or processes."""
+    if issubclass(kind, BaseProcess):
+        return True
     if not issubclass(kind, Iterator) or is_database(kind):
         return False
     return kind is GeneratorType or not is_users(kind.__module__)
@@ -88,7 +94,7 @@ def can_make(kind: Any) -> bool:
 
     Data sets of torch, such as a Subset, hold nothing but their attributes.
     """
-    is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset"
+    is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset" or kind is SimpleNamespace
     if not is_plain or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
         return False
     return kind.__new__ is object.__new__ or issubclass(kind, tuple)

@@ -9,6 +9,7 @@ from ast import literal_eval
 from collections import deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Flag
 from fractions import Fraction
 from functools import cache
 from io import BytesIO, StringIO
@@ -19,14 +20,15 @@ from uuid import UUID
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.objects.generator_states import (
+from fulgurite.exact_resume.values.generator_states import (
     SOURCES,
     generator_kind,
     generator_state,
     plain_state,
     restore_generator,
 )
-from fulgurite.exact_resume.objects.kinds import class_name, find_class, is_enum
+from fulgurite.exact_resume.values.kinds import class_name, find_class, is_enum
+from fulgurite.exact_resume.values.subclasses import SCALARS, is_subclass, subclass_from_plain, subclass_to_plain
 
 TENSORS = (torch.Tensor, torch.nn.Parameter)
 ARRAYS = (np.ndarray, np.memmap)
@@ -56,14 +58,14 @@ def is_leaf(kind: Any) -> bool:
         return True
     ctypes_data = ctypes.c_int.__mro__[-2]
     wholes = (np.generic, np.random.BitGenerator, *STREAMS, ctypes_data)
-    return issubclass(kind, wholes) or is_enum(kind) or _text_name(kind) is not None
+    return issubclass(kind, wholes) or is_enum(kind) or is_subclass(kind) or _text_name(kind) is not None
 
 
 @cache
 def is_shared(kind: Any) -> bool:
     """Return whether two holders of such a leaf see each other's changes."""
     is_text = _text_name(kind) is not None and kind is not itertools.count
-    return not (issubclass(kind, np.generic) or is_enum(kind) or is_text)
+    return not (issubclass(kind, (np.generic, *SCALARS)) or is_enum(kind) or is_text)
 
 
 @cache
@@ -82,6 +84,8 @@ MAX_STEPS = 10_000_000  # largest distance to advance an itertools.count; beyond
 def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return a kind
     """Return a leaf as what `torch.load(weights_only=True)` reads, or None."""
     kind: Any = type(value)
+    if is_subclass(kind):
+        return subclass_to_plain(value, leaf_to_plain)
     if isinstance(value, torch.Tensor):
         return _tensor_to_plain(value)
     if isinstance(value, np.ndarray):
@@ -95,7 +99,8 @@ def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return
     if isinstance(value, SOURCES):
         return ["generator", [generator_kind(value), plain_state(generator_state(value))]]
     if is_enum(kind):
-        return ["enum", [class_name(kind), value.name]]
+        # several members of a Flag have no name in common
+        return ["enum", [class_name(kind), *([None, value.value] if isinstance(value, Flag) else [value.name])]]
     if isinstance(value, BUFFERS):
         return ["buffer", [getattr(value, "typecode", ""), bytes(value)]]
     if isinstance(value, STREAMS):
@@ -109,6 +114,8 @@ def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return
 
 def size_of(plain: list[Any]) -> int:
     """Return about how many bytes a converted leaf takes."""
+    if plain[0] == "subclass":
+        return 8 + sum(size_of(part) if isinstance(part, list) else len(str(part)) for part in plain[1])
     parts = plain[1] if isinstance(plain[1], list) else plain[1:]
     return 8 + sum(
         part.nbytes if isinstance(part, torch.Tensor) else len(part if isinstance(part, (str, bytes)) else str(part))
@@ -154,8 +161,9 @@ def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any
     if kind == "generator":
         return restore_generator(content, current, device)
     if kind == "enum":
-        found: Any = find_class(content[0])
-        return found[content[1]] if found is not None and is_enum(found) else current
+        return _restore_enum(content, current)
+    if kind == "subclass":
+        return subclass_from_plain(content, current, device, leaf_from_plain)
     if kind == "buffer":
         return _fill_buffer(content, current)
     if kind == "stream":
@@ -163,10 +171,16 @@ def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any
     if kind == "count" and type(current) is itertools.count and _advance(current, content):
         return current
     if kind == "ctypes":
-        if type(current).__name__ == content[0] and ctypes.sizeof(current) == len(content[1]):
-            ctypes.memmove(ctypes.addressof(current), content[1], len(content[1]))
-        return current
+        return _fill_ctypes(content, current)
     return TEXTS[kind][1](content)
+
+
+def _restore_enum(content: list[Any], current: Any) -> Any:
+    name, *member = content
+    found: Any = find_class(name)
+    if found is None or not is_enum(found):
+        return current
+    return found(member[1]) if len(member) > 1 else found[member[0]]
 
 
 def _text_of(value: Any) -> str:
@@ -254,6 +268,12 @@ def _advance(current: Any, text: str) -> bool:
         return False
     deque(itertools.islice(current, int(steps)), maxlen=0)
     return repr(current) == text
+
+
+def _fill_ctypes(content: list[Any], current: Any) -> Any:
+    if type(current).__name__ == content[0] and ctypes.sizeof(current) == len(content[1]):
+        ctypes.memmove(ctypes.addressof(current), content[1], len(content[1]))
+    return current
 
 
 def _fill_buffer(content: list[Any], current: Any) -> Any:
