@@ -169,7 +169,7 @@ class Restorer:
                 getattr(made, "__dict__", {}).update(attributes)
                 current = made
             else:
-                current = object.__new__(kind)
+                current = kind.__new__(kind)
         if isinstance(current, type):
             return current
         self._restored[path] = current

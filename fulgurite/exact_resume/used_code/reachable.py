@@ -105,7 +105,7 @@ def _may_reach(value: Any) -> bool:
 
 def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any], str]]:
     """Yield the variables of the user's modules that a function uses, each as namespace and name."""
-    global_names, imported, attribute_names, _ = _names_in(function.__code__)
+    global_names, _, attribute_names, _ = _names_in(function.__code__)
     modules: list[ModuleType] = []
     for name in global_names:
         value = function.__globals__.get(name)
@@ -113,9 +113,7 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
             modules.append(value)
         elif name in function.__globals__:
             yield function.__globals__, name
-    names = [*imported, *(_texts(function.__code__) if "import_module" in names_of(function) else ())]
-    names = [_resolved(name, function.__globals__.get("__package__")) for name in names]
-    modules += [sys.modules[name] for name in names if name in sys.modules]
+    modules += [sys.modules[name] for name in imported_modules(function) if name in sys.modules]
     seen: set[int] = set()
     while modules:
         module = modules.pop(0)
@@ -128,6 +126,13 @@ def variables(function: FunctionType) -> Iterator[tuple[MutableMapping[str, Any]
                 modules.append(value)
             elif name in vars(module):
                 yield vars(module), name
+
+
+def imported_modules(function: FunctionType) -> list[str]:
+    """Return the names of the modules that a function may import, by statements and by `import_module`."""
+    names = [*_names_in(function.__code__)[1]]
+    names += _texts(function.__code__) if "import_module" in names_of(function) else ()
+    return [_resolved(name, function.__globals__.get("__package__")) for name in names]
 
 
 def _resolved(name: str, package: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -12,6 +13,7 @@ from fulgurite.exact_resume.used_code.random_draws import draws_random_numbers
 from fulgurite.exact_resume.used_code.reachable import (
     Search,
     assigned_globals,
+    imported_modules,
     variable_names,
     variables,
 )
@@ -33,6 +35,7 @@ class UsedCode:
         classes: The classes, as keys, in their order.
         caches: An `lru_cache` of random numbers each, by module and name.
         functions: By module and name.
+        awaited: Names of modules that code imports later.
     """
 
     def __init__(self, *roots: Any) -> None:
@@ -42,6 +45,7 @@ class UsedCode:
         self.classes: dict[type, None] = {}
         self.caches: dict[str, dict[str, Any]] = {}
         self.functions: dict[str, dict[str, FunctionType]] = {}
+        self.awaited: set[str] = set()
         self._numbers: Counter[tuple[str, str]] = Counter()
         self._roots: dict[int, Any] = {}
         self._codes: set[Any] = set()  # the classes, and the code of the functions
@@ -61,6 +65,13 @@ class UsedCode:
     def lacking(self, values: Iterable[Any]) -> list[Any]:
         """Return the user's functions, classes and objects of classes whose code was not found."""
         return [value for value in values if _is_users_code(value) and _code_of(value) not in self._codes]
+
+    def arrived(self) -> list[Any]:
+        """Return the functions and classes of the user's modules that code has imported since it was found."""
+        names = self.awaited & sys.modules.keys()
+        self.awaited -= names
+        parts = [part for name in names if is_users(name) for part in vars(sys.modules[name]).values()]
+        return [part for part in parts if isinstance(part, (FunctionType, type)) and part.__module__ in names]
 
     @property
     def is_searching(self) -> bool:
@@ -111,6 +122,7 @@ class UsedCode:
         self._numbers[home, name] += 1
         self._codes.add(function.__code__)
         self.texts |= set(variable_names(function))
+        self.awaited |= {name for name in imported_modules(function) if name not in sys.modules}
 
 
 def _is_users_code(value: Any) -> bool:

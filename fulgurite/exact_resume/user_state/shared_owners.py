@@ -122,7 +122,7 @@ def follow_late_code(trainer: Trainer, values: Iterable[Any]) -> bool:
     run finds it before its first batch.
     """
     every, late = used_code(trainer)[0], _late.get(trainer)
-    found = every.lacking(values)
+    found = every.lacking([*values, *every.arrived()])
     if not (found := late.lacking(found) if late is not None else found):
         return False
     if late is None:

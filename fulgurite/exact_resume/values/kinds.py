@@ -94,7 +94,9 @@ def can_make(kind: Any) -> bool:
 
     Data sets of torch, such as a Subset, hold nothing but their attributes.
     """
-    is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset" or kind is SimpleNamespace
+    if kind is SimpleNamespace:
+        return True
+    is_plain = is_users(kind.__module__) or kind.__module__ == "torch.utils.data.dataset"
     if not is_plain or find_class(class_name(kind)) is not kind or issubclass(kind, torch.nn.Module):
         return False
     return kind.__new__ is object.__new__ or issubclass(kind, tuple)

@@ -6,6 +6,7 @@ from tests.support.shapes.attribute_shapes import STATES
 from tests.support.shapes.held import HELD
 from tests.support.shapes.hidden_shapes import HIDDEN, MOMENTS
 from tests.support.shapes.hook_shapes import HOOK_SHAPES
+from tests.support.shapes.inherited import INHERITED
 from tests.support.shapes.inner import INNER
 from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.late import LATE
@@ -39,6 +40,7 @@ SHAPES = [
     *INNER,
     *PYTHON_STATE,
     *LATE,
+    *INHERITED,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.
