@@ -16,7 +16,7 @@ from fulgurite.compat.modules import ModelParts, own_weights, script_attributes
 from fulgurite.exact_resume.objects.walk import Known
 from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
-from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners, seeded_generators
+from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners
 from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS, hooks_of
 from fulgurite.exact_resume.user_state.optimizer_layout import optimizer_owners
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
@@ -146,7 +146,7 @@ def known_objects(trainer: Trainer, parts: ModelParts) -> Known:
     found += [(each, f"optimizer {number}") for number, each in enumerate(trainer.optimizers)]
     found += [(each.scheduler, f"scheduler {number}") for number, each in enumerate(trainer.lr_scheduler_configs)]
     found += [(getattr(part, "hparams", None), "") for part in (model, getattr(trainer, "datamodule", None))]
-    found += [(each, "") for each in (*seeded_generators(trainer), *all_loaders(trainer))]
+    found += [(each, "") for each in all_loaders(trainer)]
     return Known((value, name) for value, name in found if value is not None)
 
 

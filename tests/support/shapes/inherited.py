@@ -6,6 +6,7 @@ import enum
 import importlib
 import multiprocessing
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,7 +65,7 @@ class Inherits(Net):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.kept: Any = {
+        make: dict[str, Callable[[], Any]] = {
             "masked": lambda: np.ma.masked_array(np.ones(3), [False, True, False]),
             "matrix": lambda: np.asmatrix(np.ones((2, 2))),
             "array": lambda: np.ones(3).view(Signal),
@@ -74,7 +75,8 @@ class Inherits(Net):
             "set": lambda: set(range(40)),
             "flag": lambda: Phase.WARM,
             "late": lambda: None,
-        }[kind]()
+        }
+        self.kept = make[kind]()
 
     def factor(self) -> float:
         step = self.global_step
@@ -89,13 +91,13 @@ class Inherits(Net):
             return float(self.kept.values().sum())
         if self.kind == "set":
             self.kept.add(1000 - 7 * step)
-            return 1 + next(iter(self.kept)) / 100 + [*self.kept][-1] / 1000
+            return float(1 + next(iter(self.kept)) / 100 + [*self.kept][-1] / 1000)
         if self.kind == "late":
             self.kept = self.kept or SimpleNamespace(value=1.0)
             self.kept.value *= 0.95
             return float(self.kept.value)
         self.kept = Phase.WARM | Phase.AUGMENT if step % 2 else Phase(0)
-        return 1 + self.kept.value
+        return float(1 + self.kept.value)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         weighted: torch.Tensor = self.loss(batch) * self.factor()

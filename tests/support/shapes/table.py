@@ -17,6 +17,7 @@ from tests.support.shapes.python_state import PYTHON_STATE
 from tests.support.shapes.reached_shapes import REACHED
 from tests.support.shapes.saving import SAVING
 from tests.support.shapes.schedules import SCHEDULERS
+from tests.support.shapes.shared_draws import SHARED_DRAWS
 from tests.support.shapes.trainer_shapes import CALLBACKS, TRAINER, VALIDATION
 from tests.support.shapes.training import TRAINING
 
@@ -41,6 +42,7 @@ SHAPES = [
     *PYTHON_STATE,
     *LATE,
     *INHERITED,
+    *SHARED_DRAWS,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.
