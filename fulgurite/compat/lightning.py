@@ -65,6 +65,12 @@ def train_loaders(trainer: Trainer) -> list[Any]:
     return [] if combined is None else combined.flattened
 
 
+def train_iterators(trainer: Trainer) -> list[Any]:
+    """Return the iterators over the training loaders that the trainer reads now; empty between two epochs."""
+    combined = trainer.fit_loop._combined_loader
+    return list(getattr(None if combined is None else combined._iterator, "iterators", ()))
+
+
 def combined_mode(loader: CombinedLoader) -> str:
     """Return the mode of several combined loaders, e.g. `max_size_cycle`."""
     return loader._mode

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback
+
+
+def note_requests(trainer: Trainer) -> Callable[[str], bool]:
+    """Note when the trainer asks for loaders to train and validate on, and not user code.
+
+    Returns:
+        A function that tells whether the trainer is asking now; it gets the name of the loader method.
+    """
+    loops: Any = (trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop)
+    for source in (loop._data_source for loop in loops):
+        if "is_asking" not in vars(source):
+            vars(source).update(is_asking=False, dataloader=partial(_ask, source))
+    return lambda name: any(loop._data_source.is_asking for loop in loops if loop._data_source.name == name)
+
+
+def _ask(source: Any) -> Any:
+    source.is_asking = True
+    try:
+        return type(source).dataloader(source)
+    finally:
+        source.is_asking = False
 
 
 def update_epoch_length(trainer: Trainer) -> None:

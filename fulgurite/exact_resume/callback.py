@@ -83,7 +83,7 @@ class ExactResume(Callback):
         load_changed_buffers(trainer)
         if stage != "fit":
             return
-        self._trainer = trainer
+        self._trainer, self._loaders.is_started = trainer, False
         keep_types_of_states(trainer)
         evaluate_scripts_without_inference_mode(trainer)
         self._buffers = buffer_shapes(pl_module)
@@ -208,6 +208,7 @@ class ExactResume(Callback):
         self.keep_restored(trainer)
         if self._state is not None:
             self._loaders.states.start(trainer)
+        self._loaders.is_started = True
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the attributes, and keep an early-stopped run stopped unless its limits were raised."""

@@ -11,13 +11,23 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from fulgurite.compat.lightning import defer_first_fetch, train_loaders, uses_distributed_sampler
-from fulgurite.compat.lightning_loaders import fetch_without_lookahead, mark_last_batch, update_epoch_length
+from fulgurite.compat.lightning import (
+    defer_first_fetch,
+    train_iterators,
+    train_loaders,
+    uses_distributed_sampler,
+)
+from fulgurite.compat.lightning_loaders import (
+    fetch_without_lookahead,
+    mark_last_batch,
+    note_requests,
+    update_epoch_length,
+)
 from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader, wrap_method
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
 from fulgurite.exact_resume.loader_states import LoaderStates
-from fulgurite.exact_resume.order.epoch import FoundGenerators
+from fulgurite.exact_resume.order.own import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
 from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
@@ -27,6 +37,7 @@ from fulgurite.exact_resume.user_state.user_state import UserState
 from fulgurite.exact_resume.workers.worker_copies import make_watch
 
 MARK = "is_exact"  # attribute of a wrapped loader method
+METHODS = {TRAINING: "train_dataloader", VALIDATION: "val_dataloader"}  # by kind of loaders
 
 
 class DataLoaders:
@@ -49,9 +60,11 @@ class DataLoaders:
         self._user_state = user_state
         self._restore = restore
         self._generators: FoundGenerators = {}  # of the user's samplers
+        self.is_started = False  # whether Lightning has restored its loops
 
     def wrap(self, datamodule: LightningDataModule) -> None:
         """Make the loaders of a data module exact where possible."""
+        note_requests(cast("Trainer", datamodule.trainer))
         make_training = partial(self._make, TRAINING, self._make_exact, datamodule)
         wrap_method(datamodule, "train_dataloader", make_training, MARK)
 
@@ -78,8 +91,8 @@ class DataLoaders:
     ) -> Any:
         """Return the loaders of a kind that a method of the data module makes, changed."""
         trainer = cast("Trainer", datamodule.trainer)
-        if trainer.state.fn != TrainerFn.FITTING:
-            return change(make(), trainer)
+        if trainer.state.fn != TrainerFn.FITTING or not note_requests(trainer)(METHODS[kind]):
+            return change(make(), trainer)  # user code calls the method too
         if self.states.is_made(kind):
             self._restore()  # a reload in a resumed run
         if kind == TRAINING:
@@ -100,6 +113,11 @@ class DataLoaders:
         for reason in reasons:
             name_inexact("data.train_dataloader", f"{reason}. Its order and random changes may differ.")
         return loaders
+
+    def _restore_started(self) -> None:
+        """Restore a resumed run whose hooks of the start are over: user code reads a loader."""
+        if self.is_started:
+            self._restore()
 
     def _shard_spec(self, trainer: Trainer) -> ShardSpec:
         # without use_distributed_sampler the data module shards the data itself
@@ -128,4 +146,6 @@ class DataLoaders:
             generators=self._generators,
             states=self.states,
             on_last=partial(mark_last_batch, trainer),
+            is_trained=lambda iterator: any(each is iterator for each in train_iterators(trainer)),
+            on_read=self._restore_started,
         )

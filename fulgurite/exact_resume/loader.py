@@ -14,17 +14,13 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from fulgurite.compat.lightning import combined_mode, iterates_as, mark_exhausted
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.order.epoch import (
-    SAMPLERS,
-    EpochSampler,
-    FoundGenerators,
-    OwnBatchSampler,
-    OwnOrder,
-    SeededBatchSampler,
-)
+from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.order.choice import is_standard, make_order
+from fulgurite.exact_resume.order.epoch import EpochSampler
+from fulgurite.exact_resume.order.own import FoundGenerators, OwnOrder
+from fulgurite.exact_resume.order.passes import Pass, Progress
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
-from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.stream_cursor import StreamSpec
 from fulgurite.exact_resume.streams import follow
 from fulgurite.exact_resume.workers.worker_copies import make_watch
@@ -60,6 +56,8 @@ class ShardSpec:
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
+    is_trained: Callable[[Any], bool] = lambda _: True  # whether the training reads an iterator, and not user code
+    on_read: Callable[[], None] = lambda: None  # called before user code reads a first batch
 
     @property
     def loader_seed(self) -> int:
@@ -85,7 +83,8 @@ class ExactLoader(DataLoader[Any]):
 
     def __init__(self, loader: DataLoader[Any], spec: ShardSpec) -> None:
         self._wrapped = loader
-        self.order, self.batches = _make_order(loader, spec)
+        seeds = spec.loader_seed, spec.seed
+        self.order, self.batches = make_order(loader, *seeds, spec.shard, spec.process, spec.generators)
         super().__init__(
             loader.dataset,
             batch_sampler=cast("Any", self.batches),
@@ -101,13 +100,14 @@ class ExactLoader(DataLoader[Any]):
         )
         # Lightning replaces any other sampler under a distributed strategy; DataLoader refuses to set it
         vars(self)["sampler"] = loader.sampler if spec.shard is None else self.order
+        # DataLoader has none of a loader with a batch sampler
+        vars(self).update(batch_size=loader.batch_size, drop_last=loader.drop_last)
         batched = loader.batch_sampler is not None
         self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
         self._spec = spec
-        self._position = self._previous = (0, 0, 0)  # epoch, pass, batches yielded in it; before the last batch
+        self._progress = Progress()  # of the pass that the training reads
         self._restored: dict[str, Any] = {}
-        self._at_start: dict[str, Any] = {}  # what its samplers kept when the pass began
         self._settings = self._find_settings()
 
     def __getattr__(self, name: str) -> Any:
@@ -116,20 +116,30 @@ class ExactLoader(DataLoader[Any]):
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        if not self._spec.on_start():
+        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(iterator)))
+
+    def _yield_batches(self, *, is_trained: bool) -> Iterator[Any]:
+        """Yield the batches of a pass of the training, which may resume, or of user code that looks at the data."""
+        if not is_trained:
+            self._spec.on_read()
+        elif not self._spec.on_start():
             return
-        order, (saved, self._restored) = self.order, (self._restored, {})
+        order, saved, progress = self.order, dict[str, Any](), Progress()
+        own = vars(self)  # DataLoader checks attributes that are set
+        if is_trained:
+            saved, own["_restored"], own["_progress"] = self._restored, {}, progress
         num_yielded = self._enter_pass(saved)
         self.generator.manual_seed(derive_seed("workers", order.seed, order.epoch))
-        self._seeded.find_generators()
-        own, epoch, current = vars(self), order.epoch, order.current_pass  # DataLoader checks attributes that are set
-        own["_position"] = (epoch, current, num_yielded)
-        for number, batch in enumerate(self._resume(saved) if num_yielded else self._start(), num_yielded + 1):
-            own["_previous"], own["_position"] = own["_position"], (epoch, current, number)
-            if number == self.batches.last_number:
+        self._take_collate_fn()
+        epoch, current = order.epoch, order.current_pass
+        progress.position = (epoch, current, num_yielded)
+        batches = self._resume(saved, progress) if num_yielded else self._start(progress, is_trained=is_trained)
+        for number, batch in enumerate(batches, num_yielded + 1):
+            progress.move((epoch, current, number))
+            if is_trained and number == self.batches.last_number:
                 self._spec.on_last()
             yield batch
-        own["_position"] = (epoch, current + 1, 0)
+        progress.position = (epoch, current + 1, 0)
 
     def _enter_pass(self, saved: dict[str, Any]) -> int:
         """Begin the next pass or that of a saved position; return its batches that the run trained on."""
@@ -137,26 +147,38 @@ class ExactLoader(DataLoader[Any]):
         is_resumed = bool(saved) and saved["epoch"] == order.epoch
         if saved and not is_resumed:
             order.set_epoch(order.epoch)  # the samplers were restored after Lightning had set it
-        if is_resumed and saved["pass"]:
-            order.passes = saved["pass"]
-            if self._spec.streams is not None:
-                mark_exhausted(self._spec.streams.trainer, self)
-        order.current_pass = order.passes
-        order.passes += 1
+        if is_resumed and saved["pass"] and self._spec.streams is not None:
+            mark_exhausted(self._spec.streams.trainer, self)
+        order.current_pass = saved["pass"] if is_resumed else order.passes
+        # user code may have begun passes since
+        order.passes = max(order.current_pass + 1, saved.get("passes", 0) if is_resumed else 0)
         return saved["batches"] if is_resumed else 0
 
-    def _start(self) -> Iterator[Any]:
+    def _take_collate_fn(self) -> None:
+        """Collate with the function that the loader has now; persistent workers keep the one that they have."""
+        if not (self.persistent_workers and vars(self)["_iterator"] is not None):
+            self._seeded.find_generators(self.collate_fn)
+        elif not self._seeded.collates_with(self.collate_fn):
+            name_inexact(
+                "collate_fn of the training loader",
+                "it was replaced, and persistent workers keep the former one, until a resume makes new workers. "
+                "Set persistent_workers=False.",
+            )
+
+    def _start(self, progress: Progress, *, is_trained: bool) -> Iterator[Any]:
         """Return the batches of a pass that begins."""
-        self._at_start = {} if self._spec.states is None else self._spec.states.at_start(self)
+        if is_trained and self._spec.states is not None:
+            progress.at_start = self._spec.states.at_start(self)
         self.order.start_pass()
         self.batches.num_skipped = 0
         return self._fetch()
 
-    def _resume(self, saved: dict[str, Any]) -> Iterator[Any]:
+    def _resume(self, saved: dict[str, Any], progress: Progress) -> Iterator[Any]:
         """Return the batches of an interrupted pass that the run did not train on."""
-        self._at_start = saved.get("at_start", {})
+        progress.at_start = saved.get("at_start", {})
         if (states := self._spec.states) is not None:
-            states.enter(self, self._at_start)
+            states.enter(self, progress.at_start)
+        self._take_collate_fn()
         self.order.start_pass(saved.get("source_length"))
         self.batches.num_skipped = saved["batches"]
         batches = self._fetch()
@@ -191,9 +213,11 @@ class ExactLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the run, the settings that it depends on and what the user's samplers keep."""
         ahead = 0 if self._spec.states is None else self._spec.states.num_ahead()
-        values = self._previous if ahead else self._position
+        progress = self._progress
+        values = progress.previous if ahead else progress.position
         position = dict(zip(("epoch", "pass", "batches"), values, strict=True))
-        kept = {"ahead": ahead, "at_start": self._at_start} if position["batches"] else {}
+        position["passes"] = self.order.passes
+        kept = {"ahead": ahead, "at_start": progress.at_start} if position["batches"] else {}
         if isinstance(self.order, EpochSampler) and self.order.source_length is not None:
             kept["source_length"] = self.order.source_length
         return {**self._settings, **position, **kept}
@@ -226,22 +250,6 @@ class ExactLoader(DataLoader[Any]):
         }
 
 
-def _make_order(
-    loader: DataLoader[Any], spec: ShardSpec
-) -> tuple[EpochSampler | OwnOrder, SeededBatchSampler | OwnBatchSampler]:
-    """Return the order of a loader and its batches."""
-    seed, batches = spec.loader_seed, cast("BatchSampler | None", loader.batch_sampler)
-    if not _is_standard(loader):
-        own = loader.sampler if batches is None else batches
-        order = OwnOrder(own, seed, spec.seed, spec.process, spec.generators)
-        return order, OwnBatchSampler(order)
-    size, drop_last = (1, False) if batches is None else (batches.batch_size, batches.drop_last)
-    sampler = loader.sampler if batches is None else batches.sampler
-    sharding = BatchSharding(len(cast("Sized", sampler)), size, *(spec.shard or (0, 1)), drop_last=drop_last)
-    epoch_sampler = EpochSampler(sampler, seed, sharding, spec.seed)
-    return epoch_sampler, SeededBatchSampler(epoch_sampler, batched=batches is not None)
-
-
 def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
     """Return exact loaders, and the reason for each loader that stays as it is.
 
@@ -272,13 +280,6 @@ def _at(spec: ShardSpec, key: str | int) -> ShardSpec:
     return replace(spec, place=(*spec.place, key))
 
 
-def _is_standard(loader: DataLoader[Any]) -> bool:
-    """Return whether the order is that of a sampler of torch, in batches of torch."""
-    batches = loader.batch_sampler
-    sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
-    return type(sampler) in SAMPLERS and type(batches) in (BatchSampler, type(None))
-
-
 def _unsupported_reason(loader: Any, spec: ShardSpec) -> str:
     """Return why a loader cannot be made exact, or an empty string."""
     name = type(loader).__name__
@@ -288,7 +289,7 @@ def _unsupported_reason(loader: Any, spec: ShardSpec) -> str:
         return f"a {name} iterates in a way of its own"
     if isinstance(loader.dataset, IterableDataset):
         return "an iterable data set defines its own order"
-    if spec.shard is not None and (loader.batch_sampler is None or not _is_standard(loader)):
+    if spec.shard is not None and (loader.batch_sampler is None or not is_standard(loader)):
         if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
             raise UserError(
                 f"trainer.use_distributed_sampler=true: Lightning cannot split the batches of a "

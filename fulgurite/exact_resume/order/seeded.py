@@ -59,11 +59,16 @@ class SeededDataset(StandIn, Dataset[Any]):
         self._watch = watch
         self._is_in_worker = False
         self._generators: list[Any] = []
-        self.find_generators()
+        self.find_generators(collate)
 
-    def find_generators(self) -> None:
-        """Find the generators that the data set reaches, which may have changed since the last pass."""
-        self._generators = find_generators(self._wrapped, self._collate)
+    def find_generators(self, collate: Callable[[Any], Any]) -> None:
+        """Collate with a function, and find the generators that it and the data set reach by now."""
+        self._collate = collate
+        self._generators = find_generators(self._wrapped, collate)
+
+    def collates_with(self, function: Any) -> bool:
+        """Return whether batches are collated with a function."""
+        return self._collate is function
 
     def seeded_generators(self) -> list[Any]:
         """Return the generators of this process that are seeded for each batch."""
@@ -97,7 +102,7 @@ class SeededDataset(StandIn, Dataset[Any]):
     def _start_worker(self) -> None:
         """Find the generators that `worker_init_fn` made, and the objects of a worker that was not forked."""
         self._is_in_worker = True
-        self.find_generators()
+        self.find_generators(self._collate)
         if self._watch is not None:
             self._watch.before_batch(self._generators)
 

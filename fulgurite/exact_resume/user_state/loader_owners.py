@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import Dataset, Sampler
 
+from fulgurite.exact_resume.order.collate import COLLATE_REMEDY, collate_setting
 from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.values.kinds import is_users, parts_of, set_part
 
@@ -92,6 +93,8 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         name = getattr(holder, "__qualname__", type(holder).__qualname__)
         remedy = "Keep it in an attribute of the data module"
         yield Owner(f"{place} collate_fn", name, held, frozenset(), remedy, holder=holder)
+    if _is_ours(loader):
+        yield Owner(f"{place} settings", "DataLoader", collate_setting(loader, collate), frozenset(), COLLATE_REMEDY)
 
 
 def _values_of(holder: Any) -> MutableMapping[str, Any]:
@@ -107,10 +110,16 @@ def _keep(name: str, value: Any) -> None:
 
 
 def collate_of(loader: Any) -> Any:
-    """Return the user's collate function of a loader."""
+    """Return the collate function that the user gave to a loader."""
+    if _is_ours(loader):
+        return collate_of(vars(loader)["_wrapped"])
     dataset = getattr(loader, "dataset", None)
-    is_ours = type(dataset).__module__.startswith("fulgurite.exact_resume.")
-    return vars(dataset).get("_collate") if is_ours else getattr(loader, "collate_fn", None)
+    return vars(dataset).get("_collate") if _is_ours(dataset) else getattr(loader, "collate_fn", None)
+
+
+def _is_ours(value: Any) -> bool:
+    """Return whether an object stands for one of the user's."""
+    return type(value).__module__.startswith("fulgurite.exact_resume.")
 
 
 def datasets_of(loader: Any) -> Iterator[Any]:
@@ -146,7 +155,7 @@ def samplers_of(loader: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _samplers_in(value: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    while type(value).__module__.startswith("fulgurite.exact_resume."):
+    while _is_ours(value):
         inner = vars(value)
         value = inner.get("_wrapped", inner.get("own", inner.get("sampler")))
     if value is None or id(value) in seen or depth == 0:

@@ -22,6 +22,7 @@ from torchmetrics import MeanMetric
 from fulgurite.compat import lightning as compat
 from fulgurite.compat import lightning_results as logged
 from fulgurite.compat import lightning_strategies as strategies
+from fulgurite.compat.lightning_loaders import note_requests
 from tests.support.project import ROOT
 from tests.support.quiet_trainer import quiet_trainer
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
@@ -41,6 +42,8 @@ class Asker(Callback):
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         """Ask for what is fixed by now."""
         compat.disable_sigterm_broadcast(trainer)
+        is_asking = note_requests(trainer)
+        assert is_asking("train_dataloader") is is_asking("val_dataloader") is False
         self.keep(train_loaders=len(compat.train_loaders(trainer)))
         assert trainer.fit_loop._combined_loader_states_to_load == []
         trainer.fit_loop._load_combined_loader_states()
@@ -58,6 +61,7 @@ class Asker(Callback):
             is_accumulating=compat.is_accumulating(trainer),
             is_last_batch=compat.is_last_batch(trainer),
             num_logged_steps=compat.num_logged_steps(trainer),
+            train_iterators=len(compat.train_iterators(trainer)),
             epoch_results=sorted(compat.epoch_results(trainer)),
         )
         before = logged.logged_results(trainer)
@@ -107,6 +111,7 @@ def test_loops(tmp_path: Any) -> None:
         "is_accumulating": [True, False, True, False],
         "is_last_batch": [False, False, False, True],
         "num_logged_steps": [0, 1, 1, 2],
+        "train_iterators": [1, 1, 1, 1],
         "steps_after_batch": [0, 1, 1, 2],
         "has_validated": [False, False, False, True],
         "evaluation_loaders": [1],

@@ -11,6 +11,7 @@ from tests.support.shapes.inner import INNER
 from tests.support.shapes.keeping_shapes import KEEPING
 from tests.support.shapes.late import LATE
 from tests.support.shapes.loader_shapes import LOADERS
+from tests.support.shapes.looks import LOOKS
 from tests.support.shapes.object_shapes import OBJECT_SHAPES
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
 from tests.support.shapes.python_state import PYTHON_STATE
@@ -23,6 +24,7 @@ from tests.support.shapes.training import TRAINING
 
 SHAPES = [
     *LOADERS,
+    *LOOKS,
     *OPTIMIZATION,
     *TRAINING,
     *SCHEDULERS,
