@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import default_collate, default_convert
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.kinds import find_class, is_users
 from fulgurite.exact_resume.used_code.kept_values import Linked
+from fulgurite.exact_resume.values.kinds import find_class, is_users
 
 COLLATE_REMEDY = "Set it to a function at the top of a module"
 
