@@ -56,7 +56,7 @@ class ShardSpec:
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
-    is_trained: Callable[[Any], bool] = lambda _: True  # whether the training reads an iterator, and not user code
+    is_trained: Callable[[Any, Any], bool] = lambda *_: True  # whether the training reads a loader's iterator
     on_read: Callable[[], None] = lambda: None  # called before user code reads a first batch
 
     @property
@@ -116,7 +116,7 @@ class ExactLoader(DataLoader[Any]):
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(iterator)))
+        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(self, iterator)))
 
     def _yield_batches(self, *, is_trained: bool) -> Iterator[Any]:
         """Yield the batches of a pass of the training, which may resume, or of user code that looks at the data."""

@@ -140,7 +140,7 @@ def test_a_loader_has_the_batch_size_of_the_users() -> None:
 
 def test_a_look_at_a_loader_leaves_the_position_of_the_training_and_is_counted() -> None:
     trained: list[Any] = []
-    spec = ShardSpec(7, lambda: True, is_trained=lambda iterator: any(each is iterator for each in trained))
+    spec = ShardSpec(7, lambda: True, is_trained=lambda _, iterator: any(each is iterator for each in trained))
     loader, _ = make_exact(DataLoader(range(8), 2, shuffle=True), spec)  # type: ignore[arg-type]  # as above
     trained.append(batches := iter(loader))
     next(batches)
