@@ -90,11 +90,12 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
         rng = ScopedRng(RNGS)  # no probe: a sampler may draw late in the pass for the first time
         batches = rng.run(derive_seed("order", *key), iter, self._wrapped)
         # every rank loads the position of rank 0, whose batches are others
-        self.drawn = drawn = Drawn(type(self._wrapped).__name__, None if self.sampler.rank else self.expected)
+        expected, keeps = None if self.sampler.rank else self.expected, bool(self.sampler.generators)
+        self.drawn = drawn = Drawn(type(self._wrapped).__name__, expected, keeps_generator=keeps)
 
         def draw(batch: int) -> Any:
             if (indices := rng.run(derive_seed("order", *key, batch), _next, batches)) is not None:
-                drawn.add(indices)
+                drawn.add(indices, batches)
             return indices
 
         self._draw = draw

@@ -165,3 +165,22 @@ def test_the_checksum_of_batches_tells_numbers_texts_and_tensors_apart_and_passe
     assert of([1, 2]) == of((1, 2)) == of(torch.tensor([1, 2])) != of([2, 1])
     assert of("a", "b") != of("ab") != of(["a", ("b", 1.5)]) is not None
     assert of([1], [object()]) is of({1}) is None
+
+
+def test_other_batches_are_named_where_the_sampler_remembers_what_it_yielded(caplog: pytest.LogCaptureFixture) -> None:
+    def hard() -> Any:
+        left = {1, 2, 3}
+        while left:
+            yield [left.pop()]
+
+    def drawn_anew() -> Any:
+        for _ in range(2):
+            chosen = [1]
+            yield chosen
+
+    cases = ((hard(), False, True), (drawn_anew(), False, False), (drawn_anew(), True, True))
+    for number, (batches, keeps, is_named) in enumerate(cases):  # each line is logged once
+        drawn = Drawn(f"Own{number}", [1, 7], keeps_generator=keeps)
+        caplog.clear()
+        drawn.add(next(batches), batches)
+        assert bool(caplog.text) == is_named
