@@ -31,7 +31,7 @@ from fulgurite.exact_resume.order.own import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
 from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
-from fulgurite.exact_resume.streams import follow_all
+from fulgurite.exact_resume.streams import follow_all, is_followed
 from fulgurite.exact_resume.user_state.loader_owners import TRAINING, VALIDATION
 from fulgurite.exact_resume.user_state.user_state import UserState
 from fulgurite.exact_resume.workers.worker_copies import make_watch
@@ -146,6 +146,8 @@ class DataLoaders:
             generators=self._generators,
             states=self.states,
             on_last=partial(mark_last_batch, trainer),
-            is_trained=lambda iterator: any(each is iterator for each in train_iterators(trainer)),
+            is_trained=lambda loader, iterator: (
+                is_followed(loader) or any(each is iterator for each in train_iterators(trainer))
+            ),
             on_read=self._restore_started,
         )

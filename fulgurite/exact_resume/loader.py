@@ -56,7 +56,7 @@ class ShardSpec:
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
-    is_trained: Callable[[Any], bool] = lambda _: True  # whether the training reads an iterator, and not user code
+    is_trained: Callable[[Any, Any], bool] = lambda *_: True  # whether the training reads a loader's iterator
     on_read: Callable[[], None] = lambda: None  # called before user code reads a first batch
 
     @property
@@ -116,7 +116,7 @@ class ExactLoader(DataLoader[Any]):
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(iterator)))
+        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(self, iterator)))
 
     def _yield_batches(self, *, is_trained: bool) -> Iterator[Any]:
         """Yield the batches of a pass of the training, which may resume, or of user code that looks at the data."""
@@ -170,8 +170,9 @@ class ExactLoader(DataLoader[Any]):
         if is_trained and self._spec.states is not None:
             progress.at_start = self._spec.states.at_start(self)
         self.order.start_pass()
-        self.batches.num_skipped = 0
-        return self._fetch()
+        self.batches.num_skipped, self.batches.expected = 0, None
+        batches, progress.drawn = self._fetch(), self.batches.drawn
+        return batches
 
     def _resume(self, saved: dict[str, Any], progress: Progress) -> Iterator[Any]:
         """Return the batches of an interrupted pass that the run did not train on."""
@@ -180,8 +181,8 @@ class ExactLoader(DataLoader[Any]):
             states.enter(self, progress.at_start)
         self._take_collate_fn()
         self.order.start_pass(saved.get("source_length"))
-        self.batches.num_skipped = saved["batches"]
-        batches = self._fetch()
+        self.batches.num_skipped, self.batches.expected = saved["batches"], saved.get("drawn")
+        batches, progress.drawn = self._fetch(), self.batches.drawn
         self.batches.skip()
         # what was fetched ahead changed the samplers and the data set before they were saved
         ahead = list(islice(batches, saved.get("ahead", 0)))
@@ -213,14 +214,10 @@ class ExactLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the run, the settings that it depends on and what the user's samplers keep."""
         ahead = 0 if self._spec.states is None else self._spec.states.num_ahead()
-        progress = self._progress
-        values = progress.previous if ahead else progress.position
-        position = dict(zip(("epoch", "pass", "batches"), values, strict=True))
-        position["passes"] = self.order.passes
-        kept = {"ahead": ahead, "at_start": progress.at_start} if position["batches"] else {}
+        state = {**self._settings, **self._progress.state_dict(ahead), "passes": self.order.passes}
         if isinstance(self.order, EpochSampler) and self.order.source_length is not None:
-            kept["source_length"] = self.order.source_length
-        return {**self._settings, **position, **kept}
+            state["source_length"] = self.order.source_length
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`."""

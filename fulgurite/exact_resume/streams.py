@@ -70,6 +70,11 @@ def follow_all(loaders: Any, spec: StreamSpec | None) -> None:
             follow(loader, spec, str(number))
 
 
+def is_followed(loader: Any) -> bool:
+    """Return whether a cursor iterates a loader: it stands between the training and the loader."""
+    return _cursor(loader) is not None
+
+
 def stream_states(trainer: Trainer) -> list[dict[str, Any] | None]:
     """Return the positions of the loaders of a step, None for one that is no stream; empty without streams."""
     ahead = prefetched_batches(trainer)

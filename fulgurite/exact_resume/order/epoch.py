@@ -107,6 +107,7 @@ class SeededBatchSampler(Sampler[Any]):
         self.batched = batched
         self.num_skipped = 0  # batches that the run trained on before it was resumed
         self.last_number = -1  # not needed: these batches have a length
+        self.drawn = self.expected = None  # neither: their order is a function of the epoch
 
     @property
     def batch_size(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
+from fulgurite.exact_resume.order.drawn import Drawn
 from fulgurite.exact_resume.order.epoch import batch_key, pass_key
 from fulgurite.exact_resume.order.generators import describe_state, find_generators, seed_generator
 from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
@@ -58,13 +59,24 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
     The sampler draws from seeded generators, so that a resumed run gets the same batches and skips those it had.
     """
 
-    OWN = frozenset({"sampler", "num_skipped", "last_number"})
+    OWN = frozenset(
+        {
+            "sampler",
+            "num_skipped",
+            "last_number",
+            "expected",
+            "drawn",
+            *("_is_sized", "_draw", "_to_skip", "_following"),
+        }
+    )
 
     def __init__(self, order: OwnOrder) -> None:
         self._wrapped = order.own
         self.sampler = order
         self.num_skipped = 0
         self.last_number = -1  # of the last batch of the pass, where the user's batches have no length
+        self.expected: list[int] | None = None  # what a resumed pass must draw: `Drawn.state`
+        self.drawn = Drawn("")  # of the pass that began last
         self._is_sized = _is_sized(order.own)
         self._draw: Callable[[int], Any] = _nothing  # of the pass that began last
         self._to_skip = 0
@@ -77,7 +89,16 @@ class OwnBatchSampler(StandIn, Sampler[Any]):
         key, self.last_number = batch_key(self.sampler), -1
         rng = ScopedRng(RNGS)  # no probe: a sampler may draw late in the pass for the first time
         batches = rng.run(derive_seed("order", *key), iter, self._wrapped)
-        self._draw = lambda batch: rng.run(derive_seed("order", *key, batch), _next, batches)
+        # every rank loads the position of rank 0, whose batches are others
+        expected, keeps = None if self.sampler.rank else self.expected, bool(self.sampler.generators)
+        self.drawn = drawn = Drawn(type(self._wrapped).__name__, expected, keeps_generator=keeps)
+
+        def draw(batch: int) -> Any:
+            if (indices := rng.run(derive_seed("order", *key, batch), _next, batches)) is not None:
+                drawn.add(indices, batches)
+            return indices
+
+        self._draw = draw
         self._to_skip, self._following = self.num_skipped, None
         return self._next_batches()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from fulgurite.exact_resume.order.drawn import Drawn
+
 Position = tuple[int, int, int]  # epoch, pass, batches yielded in it
 
 
@@ -17,15 +19,30 @@ class Progress:
         position: After the batch that was yielded last.
         previous: Before it.
         at_start: What the samplers of the loader kept when the pass began.
+        drawn: What a user's sampler yielded in the pass.
     """
 
     position: Position = (0, 0, 0)
     previous: Position = (0, 0, 0)
     at_start: dict[str, Any] = field(default_factory=dict)
+    drawn: Drawn | None = None
 
     def move(self, position: Position) -> None:
         """Take a position as the present one."""
         self.previous, self.position = self.position, position
+
+    def state_dict(self, ahead: int) -> dict[str, Any]:
+        """Return the position of the run.
+
+        Args:
+            ahead: Batches that were fetched and not trained on yet.
+        """
+        epoch, number, batches = self.previous if ahead else self.position
+        state: dict[str, Any] = {"epoch": epoch, "pass": number, "batches": batches}
+        if not batches:
+            return state
+        drawn = {} if self.drawn is None else {"drawn": self.drawn.state()}
+        return {**state, "ahead": ahead, "at_start": self.at_start, **drawn}
 
 
 class Pass(Iterator[Any]):

@@ -15,21 +15,36 @@ SeededIndices = tuple[tuple[int | str, ...], Any]
 
 
 class StandIn:
-    """An object in place of a user's: reads and writes of other attributes reach the user's."""
+    """An object in place of a user's: reads and writes of other attributes reach the user's, and so does isinstance."""
 
-    OWN: frozenset[str] = frozenset()  # public attributes of the stand-in itself
+    OWN: frozenset[str] = frozenset()  # attributes of the stand-in itself
     _wrapped: Any
 
+    @property  # type: ignore[misc]  # as mocks do
+    def __class__(self) -> Any:
+        """The class of the user's data set or sampler, which user code may ask for."""
+        wrapped = vars(self).get("_wrapped")
+        return type(wrapped) if isinstance(wrapped, (Dataset, Sampler)) else type(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return what pickle and copy make the stand-in of: they refuse an object that says it has another class."""
+        return _make_bare, (type(self),), dict(vars(self))
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # pickle looks these up before `_wrapped` exists
+        if name.startswith("__") or "_wrapped" not in vars(self):  # pickle looks these up before `_wrapped` exists
             raise AttributeError(name)
         return getattr(self._wrapped, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_") or name in self.OWN:
+        if name.startswith("__") or name == "_wrapped" or name in self.OWN:
             object.__setattr__(self, name, value)
         else:
             setattr(self._wrapped, name, value)
+
+
+def _make_bare(kind: Any) -> Any:
+    """Return an object of a class without attributes."""
+    return kind.__new__(kind)
 
 
 class SeededDataset(StandIn, Dataset[Any]):
@@ -42,6 +57,8 @@ class SeededDataset(StandIn, Dataset[Any]):
         batched: Whether a request holds several indices.
         watch: Called before the first batch of a worker and after each.
     """
+
+    OWN = frozenset({"_collate", "_rng", "_batched", "_watch", "_is_in_worker", "_generators"})
 
     def __init__(
         self,
@@ -116,6 +133,8 @@ class SeededDataset(StandIn, Dataset[Any]):
 
 class PassSeededBatches(StandIn, Sampler[Any]):
     """A user's batches of indices, each with a seed that is a function of the pass."""
+
+    OWN = frozenset({"_pass_seed"})
 
     def __init__(self, batches: Any, pass_seed: Callable[[], int]) -> None:
         self._wrapped = batches

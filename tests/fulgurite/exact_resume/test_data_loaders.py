@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 import fulgurite
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.order.drawn import Drawn
+from fulgurite.exact_resume.order.rng import ScopedRng
+from fulgurite.exact_resume.order.seeded import SeededDataset, seed_passes
 
 
 class Noisy(Dataset[torch.Tensor]):
@@ -103,3 +108,79 @@ def test_own_batches_are_refused_where_lightning_would_split_them_also_in_one_sh
     make_exact(loader, ShardSpec(7, lambda: True))
     with pytest.raises(UserError, match=r"trainer.use_distributed_sampler=true: Lightning cannot split the batches"):
         make_exact(loader, ShardSpec(7, lambda: True, shard=(0, 1)))
+
+
+def test_a_stand_in_passes_for_the_data_set_or_sampler_that_it_wraps_also_copied_and_in_spawned_workers() -> None:
+    stand_in = SeededDataset(Noisy(), torch.stack, ScopedRng())
+    each: Any
+    for each in (stand_in, copy(stand_in), pickle.loads(pickle.dumps(stand_in))):  # noqa: S301 - made above
+        assert isinstance(each, Noisy)
+        assert type(each).__name__ == "SeededDataset"
+        assert len(each) == 8
+        users: Any = vars(each)["_wrapped"]
+        for name in ("level", "_private"):
+            setattr(each, name, 3)
+            assert vars(users)[name] == getattr(each, name) == 3
+    plain: Any = SeededDataset([1, 2], torch.tensor, ScopedRng())
+    assert not isinstance(plain, list)  # what is no data set of torch may have no attributes
+    loader: Any = DataLoader(Noisy(), 2, num_workers=1)
+    seed_passes(loader, lambda: 1)
+    assert isinstance(loader.dataset, Noisy)
+    assert isinstance(loader.batch_sampler, BatchSampler)
+    assert type(loader.batch_sampler).__name__ == "PassSeededBatches"
+
+
+def test_a_loader_has_the_batch_size_of_the_users() -> None:
+    for settings in ({"batch_size": 2, "drop_last": True}, {"batch_size": None}):
+        exact, _ = make_exact(DataLoader(Noisy(), **settings), ShardSpec(7, lambda: True))
+        assert {"drop_last": False, **settings} == {"batch_size": exact.batch_size, "drop_last": exact.drop_last}
+    exact, _ = make_exact(DataLoader(Noisy(), 3, drop_last=True), ShardSpec(7, lambda: True))
+    assert (exact.batch_sampler.batch_size, exact.batch_sampler.drop_last) == (3, True)
+
+
+def test_a_look_at_a_loader_leaves_the_position_of_the_training_and_is_counted() -> None:
+    trained: list[Any] = []
+    spec = ShardSpec(7, lambda: True, is_trained=lambda _, iterator: any(each is iterator for each in trained))
+    loader, _ = make_exact(DataLoader(range(8), 2, shuffle=True), spec)  # type: ignore[arg-type]  # as above
+    trained.append(batches := iter(loader))
+    next(batches)
+    looks = [next(iter(loader)).tolist() for _ in range(2)]
+    state = loader.state_dict()
+    assert (state["pass"], state["batches"], state["passes"]) == (0, 1, 3)
+    resumed, _ = make_exact(DataLoader(range(8), 2, shuffle=True), spec)  # type: ignore[arg-type]  # as above
+    resumed.load_state_dict(state)
+    trained.append(again := iter(resumed))
+    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
+    assert next(iter(resumed)).tolist() == next(iter(loader)).tolist()
+    assert looks[0] != looks[1]
+
+
+def test_the_checksum_of_batches_tells_numbers_texts_and_tensors_apart_and_passes_over_other_objects() -> None:
+    def of(*batches: Any) -> list[int] | None:
+        drawn = Drawn("Own")
+        for batch in batches:
+            drawn.add(batch)
+        return drawn.state()
+
+    assert of([1, 2]) == of((1, 2)) == of(torch.tensor([1, 2])) != of([2, 1])
+    assert of("a", "b") != of("ab") != of(["a", ("b", 1.5)]) is not None
+    assert of([1], [object()]) is of({1}) is None
+
+
+def test_other_batches_are_named_where_the_sampler_remembers_what_it_yielded(caplog: pytest.LogCaptureFixture) -> None:
+    def hard() -> Any:
+        left = {1, 2, 3}
+        while left:
+            yield [left.pop()]
+
+    def drawn_anew() -> Any:
+        for _ in range(2):
+            chosen = [1]
+            yield chosen
+
+    cases = ((hard(), False, True), (drawn_anew(), False, False), (drawn_anew(), True, True))
+    for number, (batches, keeps, is_named) in enumerate(cases):  # each line is logged once
+        drawn = Drawn(f"Own{number}", [1, 7], keeps_generator=keeps)
+        caplog.clear()
+        drawn.add(next(batches), batches)
+        assert bool(caplog.text) == is_named

@@ -249,6 +249,22 @@ LOOKS = [
         line="DataLoader.collate_fn: this attribute was set to function",
     ),
     _look("a training batch taken in each validation", model="looks.Peeks", overrides=AMID),
+    _look("isinstance(train_dataloader.batch_sampler, <your class>)", "looks.ReversibleData", callback="Reverses"),
+    *(
+        _look(
+            name,
+            "looks.HardData",
+            "looks.TellsLosses",
+            settings={"kind": kind, "num_workers": workers},
+            expect="named",
+            line="its batches depend on what the training changed amid the epoch",
+        )
+        for name, kind, workers in (
+            ("a batch sampler of hard examples, by losses of the epoch", "hard", 0),
+            ("a batch sampler that draws with weights that training moves", "bandit", 0),
+            ("a batch sampler of hard examples, in workers", "hard", 1),
+        )
+    ),
     _look("a sampler that draws late", "looks.LateData", kill_after=24, save_every=23),
     _look("len(datamodule.train_dataloader()) in each epoch", "looks.CountingData", callback="CountsBatches"),
     _look("the mean of datamodule.train_dataloader() in on_fit_start", model="looks.Centers"),
