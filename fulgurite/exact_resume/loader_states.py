@@ -13,7 +13,9 @@ from lightning.pytorch import Trainer
 
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
 from fulgurite.compat.lightning_loaders import reload_epochs, set_reload_epochs, set_up_validation
+from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader
+from fulgurite.exact_resume.inspection.splits import digest_of_splits
 from fulgurite.exact_resume.objects.paths import is_same
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.user_state.attributes import Attributes, State
@@ -44,6 +46,7 @@ class LoaderStates:
         self._trainer: Trainer | None = None
         self._calls: dict[str, dict[str, Any]] = {}  # what the loaders of a kind were made from
         self._loaded: dict[str, Any] = {}
+        self._splits: dict[str, int] = {}  # of the loaders of a kind, when they were made
         self._restored: State = {}  # attributes that the checkpoint restores
         self._restored_with: dict[int, Any] = {}  # loader that an object of several was restored with
         self._made: State = {}  # what these attributes were when a resumed run made its loaders
@@ -83,6 +86,7 @@ class LoaderStates:
         present = vars(trainer).setdefault(LOADERS, {})
         former = {owner.key: owner.holder for owner in owners_of_kind(present.get(kind, []), kind)}
         present[kind] = list(each_loader(loaders))
+        self._compare_splits(kind, digest_of_splits(present[kind]))
         if self._attributes is None:
             return
         owners = list(owners_of_kind(present[kind], kind))
@@ -90,6 +94,17 @@ class LoaderStates:
         self._attributes.remember(trainer)
         if keys := tuple(owner.key for owner in owners if owner.key in self._restored):
             self._made |= self._attributes.state_of(trainer, keys, self._restored)
+
+    def _compare_splits(self, kind: str, digest: int) -> None:
+        """Name a split of the data that is not that of the interrupted run."""
+        saved = self._loaded.get("splits", {}).pop(kind, digest)
+        if saved != digest:
+            name_inexact(
+                f"data.{'train' if kind == TRAINING else 'val'}_dataloader",
+                "the data is split otherwise than in the interrupted run, so examples that it trained on may be "
+                "validated on now. Draw the split with a seed, e.g. random_split(..., generator=...).",
+            )
+        self._splits[kind] = digest
 
     def start(self, trainer: Trainer) -> None:
         """Make the validation loaders that the interrupted run had, and count reloads as it did."""
@@ -139,7 +154,7 @@ class LoaderStates:
 
     def state_dict(self, trainer: Trainer) -> dict[str, Any]:
         """Return what the loaders of a run were made from."""
-        return {"calls": self._calls, "reloads": reload_epochs(trainer)}
+        return {"calls": self._calls, "reloads": reload_epochs(trainer), "splits": self._splits}
 
     def load_state_dict(self, state: dict[str, Any], attributes: State) -> None:
         """Keep a state until the loaders are made.
@@ -148,7 +163,8 @@ class LoaderStates:
             state: What `state_dict` returned.
             attributes: The attributes that the checkpoint restores.
         """
-        self._loaded, self._restored = {**state, "calls": dict(state.get("calls", {}))}, attributes
+        copied = {name: dict(state.get(name, {})) for name in ("calls", "splits")}
+        self._loaded, self._restored = {**state, **copied}, attributes
 
 
 def _differing(state: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 
-from tests.support.shapes.loaders import Data, Points
+from tests.support.shapes.loaders import ROWS, Data, Points
 from tests.support.shapes.models import Net
 from tests.support.shapes.shape import Shape, use
 
@@ -38,7 +39,29 @@ class DrawsEachEpoch(Net):
         return weighted
 
 
+class UnseededSplit(Data):
+    """Splits its data with a generator that nobody seeds."""
+
+    def setup(self, stage: str) -> None:
+        order = np.random.default_rng().permutation(ROWS + 24)
+        points = Points(ROWS + 24)
+        self.train, self.held_out = Subset(points, order[:ROWS].tolist()), Subset(points, order[ROWS:].tolist())
+
+    def train_dataloader(self) -> Any:
+        return self.load(self.train, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return self.load(self.held_out)
+
+
 SHARED_DRAWS = [
+    Shape(
+        "a split of the data that is drawn without a seed",
+        "state in attributes",
+        data=use("shared_draws.UnseededSplit"),
+        expect="named",
+        line="split otherwise",
+    ),
     Shape(
         "a generator that data set and model share",
         "state in attributes",
