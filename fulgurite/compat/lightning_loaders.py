@@ -15,7 +15,7 @@ def note_requests(trainer: Trainer) -> Callable[[str], bool]:
     """Note when the trainer asks for loaders to train and validate on, and not user code.
 
     Returns:
-        A function that tells whether the trainer is asking now; it gets the name of the loader method.
+        A function that returns whether the trainer is asking now; it gets the name of the loader method.
     """
     loops: Any = (trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop)
     for source in (loop._data_source for loop in loops):

@@ -100,3 +100,30 @@ def extend_one_cycle(scheduler: Any, steps: float) -> dict[str, Any] | None:
         _schedule_phases=[*scheduler._schedule_phases, *([] if is_extended else [last])],
     )
     return before
+
+
+def shared_parts(trainer: Trainer) -> list[tuple[Any, Any, str, Any]]:
+    """Return the parameter groups and states that an optimizer shares with one that it wraps, as Lookahead does.
+
+    Returns:
+        Optimizer, wrapped optimizer, name of the attribute, and its value.
+    """
+    from torch.optim import Optimizer
+
+    return [
+        (optimizer, inner, name, getattr(optimizer, name))
+        for optimizer in trainer.optimizers
+        for inner in vars(optimizer).values()
+        if isinstance(inner, Optimizer)
+        for name in ("param_groups", "state")
+        if getattr(optimizer, name) is getattr(inner, name)
+    ]
+
+
+def share_again(shared: list[tuple[Any, Any, str, Any]]) -> None:
+    """Let optimizers share what `shared_parts` found, after a `load_state_dict` gave one of them new objects."""
+    for optimizer, inner, name, before in shared:
+        new = getattr(optimizer, name)
+        new = getattr(inner, name) if new is before else new
+        setattr(optimizer, name, new)
+        setattr(inner, name, new)

@@ -17,10 +17,10 @@ from fulgurite.compat.optimizer_states import keep_types_of_states
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
-from fulgurite.exact_resume.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.objects.encoding import KEPT
 from fulgurite.exact_resume.objects.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
+from fulgurite.exact_resume.process.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.stream_cursor import StreamResume
 from fulgurite.exact_resume.streams import load_stream_states, stream_states
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch

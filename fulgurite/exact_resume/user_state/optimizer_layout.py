@@ -60,31 +60,6 @@ def optimizer_layout(trainer: Trainer, weights: Iterable[tuple[str, torch.Tensor
     ]
 
 
-def shared_parts(trainer: Trainer) -> list[tuple[Any, Any, str, Any]]:
-    """Return the parameter groups and states that an optimizer shares with one that it wraps, as Lookahead does.
-
-    Returns:
-        Optimizer, wrapped optimizer, name of the attribute, and its value.
-    """
-    return [
-        (optimizer, inner, name, getattr(optimizer, name))
-        for optimizer in trainer.optimizers
-        for inner in vars(optimizer).values()
-        if isinstance(inner, torch.optim.Optimizer)
-        for name in ("param_groups", "state")
-        if getattr(optimizer, name) is getattr(inner, name)
-    ]
-
-
-def share_again(shared: list[tuple[Any, Any, str, Any]]) -> None:
-    """Let optimizers share what `shared_parts` found, after a `load_state_dict` gave one of them new objects."""
-    for optimizer, inner, name, before in shared:
-        new = getattr(optimizer, name)
-        new = getattr(inner, name) if new is before else new
-        setattr(optimizer, name, new)
-        setattr(inner, name, new)
-
-
 def name_replaced_optimizers(start: Layout, now: Layout) -> None:
     """Name optimizers of another class than at the start of `fit`, which a resumed run does not make."""
     before, after = (", ".join(each["kind"] for each in layout) for layout in (start, now))

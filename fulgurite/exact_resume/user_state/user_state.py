@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from fulgurite.compat.modules import ModelParts, model_parts
+from fulgurite.compat.optimizer_states import share_again, shared_parts
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.user_state.attributes import Attributes
@@ -26,8 +27,6 @@ from fulgurite.exact_resume.user_state.optimizer_layout import (
     align_groups,
     name_replaced_optimizers,
     optimizer_layout,
-    share_again,
-    shared_parts,
 )
 from fulgurite.exact_resume.user_state.restored import Restored
 from fulgurite.exact_resume.user_state.shared_owners import begin_search, end_search

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.errors import UserError
 from fulgurite.exact_resume.loader import ExactLoader, ShardSpec, make_exact
-from fulgurite.exact_resume.numerics import describe_changes
 from fulgurite.exact_resume.order.epoch import EpochSampler, SeededBatchSampler
 from fulgurite.exact_resume.order.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
 from fulgurite.exact_resume.order.sharding import BatchSharding
+from fulgurite.exact_resume.process.numerics import describe_changes
 from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove, start_process
 from tests.support.cli import run_warm_proof
 from tests.support.toy_task import Noisy
