@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def note_requests(trainer: Trainer) -> Callable[[str], bool]:
     """Note when the trainer asks for loaders to train and validate on, and not user code.
 
+    Lightning 2.6 has no hook around its calls of the loader methods.
+
     Returns:
         A function that returns whether the trainer is asking now; it gets the name of the loader method.
     """

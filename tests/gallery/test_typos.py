@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.compose import findings, with_file
+from tests.support.compose import finding_in_file, findings
 
 TYPOS = [
     ("defaults:\n  - override /data: galery/airfoil\n", 3, "no data 'galery/airfoil'. Did you mean 'gallery/airfoil'?"),
@@ -20,10 +20,7 @@ TYPOS = [
 def test_an_option_in_a_folder_of_a_group_is_suggested_in_a_file(
     text: str, number: int, said: str, tmp_path: Path
 ) -> None:
-    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{text}")
-    (line,) = findings(*search, "experiment=ours")
-    assert line.startswith(f"{tmp_path / 'experiment/ours.yaml'}:{number}: ")
-    assert said in line
+    assert said in finding_in_file(text, number, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,20 @@ def findings(*overrides: str, config_name: str = "train") -> list[str]:
         return [finding.line for finding in find_problems(cfg)]
 
 
+def finding_in_file(text: str, number: int, folder: Path) -> str:
+    """Return the one line about a user's own experiment, which must name the file and the number of the line.
+
+    Args:
+        text: The file, below its package line.
+        number: The line that the finding is about.
+        folder: Gets the file.
+    """
+    search = with_file(folder, "experiment/ours.yaml", f"# @package _global_\n{text}")
+    (line,) = findings(*search, "experiment=ours")
+    assert line.startswith(f"{folder / 'experiment/ours.yaml'}:{number}: ")
+    return line
+
+
 def with_file(folder: Path, name: str, text: str) -> Sequence[str]:
     """Write a config file outside the project's own and return the override that lets Hydra find it.
 

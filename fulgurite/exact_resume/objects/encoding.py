@@ -189,7 +189,10 @@ class Encoder:
     def _encode_opaque(self, value: Any, path: str, node: Node) -> tuple[Any, bool]:
         if self._existing.get(path) == node.sign:
             return KEPT, False
-        what = "is an iterator, whose position" if has_position(cast("Any", type(value))) else "changed, and its state"
-        what = "is a process, whose state" if isinstance(value, BaseProcess) else what
+        what = "changed, and its state"
+        if isinstance(value, BaseProcess):
+            what = "is a process, whose state"
+        elif has_position(cast("Any", type(value))):
+            what = "is an iterator, whose position"
         self._report(path, f"{what} cannot be saved ({class_name(type(value)).replace(':', '.')})")
         return KEPT, True

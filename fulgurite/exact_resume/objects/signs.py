@@ -47,11 +47,11 @@ def leaf_sign(value: Any, *, thorough: bool) -> Any:
     """Return something that differs after a leaf changed; thorough: read large ones as a whole."""
     kind: Any = type(value)
     if is_subclass(kind):
-        more = {name: part for name, part in getattr(value, "__dict__", {}).items() if type(part) in ATOMS}
+        attributes = {} if isinstance(value, np.ma.MaskedArray) else getattr(value, "__dict__", {})
         mask = leaf_sign(value.mask, thorough=thorough) if isinstance(value, np.ma.MaskedArray) else None
         base = base_of(value)
         sign = atom_sign(base) if type(base) in ATOMS else leaf_sign(base, thorough=thorough)
-        return class_name(kind), sign, mask, repr(more)
+        return class_name(kind), sign, mask, repr(attributes)
     if isinstance(value, torch.Tensor):
         # a sample differs between two files
         fixed = read_only_sign(value, lambda: _tensor_sign(value.detach(), thorough=False, sampled=True))

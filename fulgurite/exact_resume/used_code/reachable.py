@@ -182,7 +182,7 @@ def _names_in(code: CodeType) -> tuple[tuple[str, ...], ...]:
     imported: dict[str, None] = {}
     attribute_names: dict[str, None] = dict.fromkeys(code.co_names)
     assigned: dict[str, None] = {}
-    steps = list(dis.get_instructions(code))
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]  # of more than 256 names
     for number, step in enumerate(steps):
         if step.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME"):
             names[step.argval] = None
@@ -216,13 +216,9 @@ def _parts(value: Any) -> list[Any]:
         used = [namespace[name] for namespace, name in variables(value)]
         return [*vars(value).values(), *closure(value).values(), *defaults, *used]
     if isinstance(value, type):
-        kinds = [kind for kind in (*value.__mro__, *_kinds_of(type(value))) if is_users(kind.__module__)]
+        kinds = [kind for each in (value, type(value)) for kind in each.__mro__ if is_users(kind.__module__)]
         return [part for kind in kinds for name, part in vars(kind).items() if name not in ("__dict__", "__weakref__")]
     return [*parts_of(value).values(), type(value)]
-
-
-def _kinds_of(meta: type) -> tuple[type, ...]:
-    return meta.__mro__
 
 
 def _items(value: Any) -> list[Any]:

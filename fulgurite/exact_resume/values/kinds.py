@@ -80,7 +80,7 @@ def is_database(kind: Any) -> bool:
 
 @cache
 def has_position(kind: Any) -> bool:
-    """Return whether objects of a class are iterators whose position cannot be set, or processes."""
+    """Return whether objects of a class are iterators or processes, whose position cannot be set."""
     if issubclass(kind, BaseProcess):
         return True
     if not issubclass(kind, Iterator) or is_database(kind):

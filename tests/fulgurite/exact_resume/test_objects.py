@@ -31,6 +31,7 @@ from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
 from fulgurite.exact_resume.objects.restoring import Restorer
 from fulgurite.exact_resume.objects.signs import NUM_SAMPLED, _bytes_of, leaf_sign
 from fulgurite.exact_resume.objects.walk import Known, Walk, fingerprint, scan
+from fulgurite.exact_resume.values.leaves import leaf_to_plain
 
 
 class Color(Enum):
@@ -459,3 +460,23 @@ def test_another_file_or_another_part_of_one_that_is_only_read_is_a_change(as_te
     file[77] = 1
     file.flush()
     assert leaf_sign(written, thorough=True) != sign
+
+
+class Named(np.ndarray[Any, Any]):
+    """An array with attributes."""
+
+
+class Label(str):
+    """A text with attributes."""
+
+    __slots__ = ("__dict__",)
+
+
+@pytest.mark.parametrize("value", [np.ones(3).view(Named), Label("a")], ids=["array", "text"])
+def test_an_attribute_of_a_subclass_that_changes_in_place_is_noticed(value: Any) -> None:
+    value.history = [1]
+    before = leaf_sign(value, thorough=True)
+    assert leaf_sign(value, thorough=True) == before
+    value.history.append(2)
+    assert leaf_sign(value, thorough=True) != before
+    assert leaf_to_plain(value) is None  # so that a save names it

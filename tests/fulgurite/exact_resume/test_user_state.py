@@ -16,7 +16,7 @@ from fulgurite.core.context import current_context
 from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.used_code import used_code
-from fulgurite.exact_resume.used_code.reachable import Search
+from fulgurite.exact_resume.used_code.reachable import Search, imported_modules
 from src.train import train
 
 
@@ -73,3 +73,12 @@ def test_a_save_lists_the_modules_of_a_model_once(tmp_path: Path, monkeypatch: p
     assert [names for names in walks if names] == []
     # that of the run and that of its samplers continue with the loaders of each kind
     assert len(searches) == 2
+
+
+def test_imports_are_found_beside_more_names_than_one_byte_counts() -> None:
+    names = "\n".join(f"    name_{number}, {number}.5" for number in range(300))
+    source = f"def step():\n{names}\n    from .helper import part\n    import whole.module\n"
+    space: dict[str, Any] = {"__package__": "package"}
+    exec(source, space)  # noqa: S102 - a function of so many names
+    found = imported_modules(space["step"])
+    assert found == ["package.helper", "package.helper.part", "whole.module"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.compose import findings, with_file
+from tests.support.compose import finding_in_file, findings, with_file
 from tests.support.own_code import own_package
 
 
@@ -111,10 +111,7 @@ TYPOS = [
 
 @pytest.mark.parametrize(("text", "number", "said"), TYPOS)
 def test_a_typo_in_a_file_of_ones_own(text: str, number: int, said: str, tmp_path: Path) -> None:
-    search = with_file(tmp_path, "experiment/ours.yaml", f"# @package _global_\n{text}")
-    (line,) = findings(*search, "experiment=ours")
-    assert line.startswith(f"{tmp_path / 'experiment/ours.yaml'}:{number}: ")
-    assert said in line
+    assert said in finding_in_file(text, number, tmp_path)
 
 
 def test_there_are_fifty() -> None:

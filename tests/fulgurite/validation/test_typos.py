@@ -12,7 +12,7 @@ from fulgurite.config.schema import TOP_LEVEL
 from fulgurite.core.errors import suggest_path
 from fulgurite.validation.rules import NESTED
 from fulgurite.validation.validate import find_problems
-from tests.support.compose import compose_raw, findings, with_file
+from tests.support.compose import compose_raw, finding_in_file, findings, with_file
 from tests.support.project import CONFIGS, shipped, shipped_options
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -160,10 +160,7 @@ def test_a_mistyped_override_is_refused_with_the_right_name(override: str, said:
 def test_a_mistake_in_a_file_is_refused_with_file_line_and_the_right_name(
     text: str, number: int, said: str, tmp_path: Path
 ) -> None:
-    search = with_file(tmp_path, "experiment/typo.yaml", f"# @package _global_\n{text}")
-    (line,) = findings(*search, "experiment=typo")
-    assert line.startswith(f"{tmp_path / 'experiment/typo.yaml'}:{number}: ")
-    assert said in line
+    assert said in finding_in_file(text, number, tmp_path)
 
 
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
