@@ -21,8 +21,8 @@ from fulgurite.exact_resume.objects.encoding import KEPT
 from fulgurite.exact_resume.objects.gradients import kept_gradients, restore_gradients
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.process.numerics import describe_changes, numerics_settings
-from fulgurite.exact_resume.stream_cursor import StreamResume
-from fulgurite.exact_resume.streams import load_stream_states, stream_states
+from fulgurite.exact_resume.streams.cursor import StreamResume
+from fulgurite.exact_resume.streams.following import load_stream_states, stream_states
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
 from fulgurite.exact_resume.user_state.metrics import (
     epoch_results,

@@ -25,13 +25,15 @@ from fulgurite.compat.lightning_loaders import (
 )
 from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader, wrap_method
-from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.loader import ShardSpec
 from fulgurite.exact_resume.loader_states import LoaderStates
+from fulgurite.exact_resume.make_exact import make_exact
+from fulgurite.exact_resume.order.collate import note_first
 from fulgurite.exact_resume.order.own import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
-from fulgurite.exact_resume.stream_cursor import StreamResume, StreamSpec
-from fulgurite.exact_resume.streams import follow_all, is_followed
+from fulgurite.exact_resume.streams.cursor import StreamResume, StreamSpec
+from fulgurite.exact_resume.streams.following import follow_all, is_followed
 from fulgurite.exact_resume.user_state.loader_owners import TRAINING, VALIDATION
 from fulgurite.exact_resume.user_state.user_state import UserState
 from fulgurite.exact_resume.workers.worker_copies import make_watch
@@ -74,6 +76,7 @@ class DataLoaders:
 
         def seed_validation(loaders: Any, trainer: Trainer) -> Any:
             for loader in each_loader(loaders):
+                note_first(loader)
                 if trainer.world_size == 1 or shards_itself(loader):
                     # other workers begin each pass alike
                     seed_passes(loader, pass_seed, make_watch(loader) if loader.persistent_workers else None)
@@ -136,18 +139,19 @@ class DataLoaders:
             update_epoch_length(trainer)
             return is_allowed
 
+        def is_trained(iterator: Any) -> bool:
+            return any(each is iterator for each in train_iterators(trainer))
+
         return ShardSpec(
             self.seed,
             on_exact_start,
             self.rng,
             None if ranks is None else (ranks["rank"], ranks["num_replicas"]),
-            StreamSpec(trainer, self.seed, on_start, self._stream_resume),
+            StreamSpec(trainer, self.seed, on_start, self._stream_resume, is_trained),
             trainer.global_rank,
             generators=self._generators,
             states=self.states,
             on_last=partial(mark_last_batch, trainer),
-            is_trained=lambda loader, iterator: (
-                is_followed(loader) or any(each is iterator for each in train_iterators(trainer))
-            ),
+            is_trained=lambda loader, iterator: is_followed(loader) or is_trained(iterator),
             on_read=self._restore_started,
         )

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Protocol, cast
 
 import torch
-from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from fulgurite.compat.lightning import combined_mode, iterates_as, mark_exhausted
+from fulgurite.compat.lightning import mark_exhausted
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.order.choice import is_standard, make_order
+from fulgurite.exact_resume.order.choice import make_order
 from fulgurite.exact_resume.order.epoch import EpochSampler
+from fulgurite.exact_resume.order.generators import draw_aside
 from fulgurite.exact_resume.order.own import FoundGenerators, OwnOrder
 from fulgurite.exact_resume.order.passes import Pass, Progress
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
-from fulgurite.exact_resume.stream_cursor import StreamSpec
-from fulgurite.exact_resume.streams import follow
+from fulgurite.exact_resume.streams.cursor import StreamSpec
 from fulgurite.exact_resume.workers.worker_copies import make_watch
 
 
@@ -116,7 +114,10 @@ class ExactLoader(DataLoader[Any]):
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return Pass(lambda iterator: self._yield_batches(is_trained=self._spec.is_trained(self, iterator)))
+        def begin(iterator: Pass) -> Iterator[Any]:
+            return self._yield_batches(is_trained=True) if self._spec.is_trained(self, iterator) else self.look()
+
+        return Pass(begin)
 
     def _yield_batches(self, *, is_trained: bool) -> Iterator[Any]:
         """Yield the batches of a pass of the training, which may resume, or of user code that looks at the data."""
@@ -140,6 +141,11 @@ class ExactLoader(DataLoader[Any]):
                 self._spec.on_last()
             yield batch
         progress.position = (epoch, current + 1, 0)
+
+    def look(self) -> Iterator[Any]:
+        """Return the batches of a pass that user code reads on the side."""
+        own = self.order.generators if isinstance(self.order, OwnOrder) else []
+        return draw_aside(own, self._yield_batches(is_trained=False))
 
     def _enter_pass(self, saved: dict[str, Any]) -> int:
         """Begin the next pass or that of a saved position; return its batches that the run trained on."""
@@ -245,53 +251,3 @@ class ExactLoader(DataLoader[Any]):
             "examples": order.num_samples,  # of the largest shard: every rank loads the state of rank 0
             "batch_size": order.sharding.batch_size,
         }
-
-
-def make_exact(loaders: Any, spec: ShardSpec) -> tuple[Any, list[str]]:
-    """Return exact loaders, and the reason for each loader that stays as it is.
-
-    Raises:
-        UserError: Lightning cannot train on these loaders.
-    """
-    if isinstance(loaders, dict):
-        made = {key: make_exact(part, _at(spec, key)) for key, part in loaders.items()}
-        return {key: part for key, (part, _) in made.items()}, [line for _, lines in made.values() for line in lines]
-    if isinstance(loaders, (list, tuple)):
-        parts = [make_exact(part, _at(spec, number)) for number, part in enumerate(loaders)]
-        return type(loaders)([part for part, _ in parts]), [line for _, lines in parts for line in lines]
-    if isinstance(loaders, CombinedLoader):
-        if combined_mode(loaders) == "sequential":
-            raise UserError(
-                "data.train_dataloader: Lightning cannot train on a CombinedLoader of mode sequential. "
-                "Return one DataLoader over a ConcatDataset, or choose another mode."
-            )
-        combined = copy(loaders)  # the data module may return it again
-        combined.flattened, reasons = make_exact(loaders.flattened, spec)
-        return combined, reasons
-    if reason := _unsupported_reason(loaders, spec):
-        return loaders, [] if spec.streams is not None and follow(loaders, spec.streams) else [reason]
-    return ExactLoader(loaders, spec), []
-
-
-def _at(spec: ShardSpec, key: str | int) -> ShardSpec:
-    return replace(spec, place=(*spec.place, key))
-
-
-def _unsupported_reason(loader: Any, spec: ShardSpec) -> str:
-    """Return why a loader cannot be made exact, or an empty string."""
-    name = type(loader).__name__
-    if not isinstance(loader, DataLoader):
-        return f"{name} is not a DataLoader"
-    if not iterates_as(loader, DataLoader):
-        return f"a {name} iterates in a way of its own"
-    if isinstance(loader.dataset, IterableDataset):
-        return "an iterable data set defines its own order"
-    if spec.shard is not None and (loader.batch_sampler is None or not is_standard(loader)):
-        if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
-            raise UserError(
-                f"trainer.use_distributed_sampler=true: Lightning cannot split the batches of a "
-                f"{type(loader.batch_sampler).__name__} among processes. "
-                "Set trainer.use_distributed_sampler=false and yield each rank's batches."
-            )
-        return f"Lightning splits the order of a {type(loader.sampler).__name__} among processes"
-    return ""

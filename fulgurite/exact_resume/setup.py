@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 
 from fulgurite.core.exactness import note_inexact
 from fulgurite.exact_resume.callback import ExactResume
-from fulgurite.exact_resume.stream_cursor import StreamResume
+from fulgurite.exact_resume.streams.cursor import StreamResume
 from fulgurite.exact_resume.user_state.user_state import let_spike_detection_resume
 
 

@@ -12,14 +12,20 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.values.kinds import find_class, is_users
 
+FIRST = "_fulgurite_collate_fn"  # attribute of an evaluation loader: the function that it was made with
 COLLATE_REMEDY = "Set it to a function at the top of a module"
+
+
+def note_first(loader: Any) -> None:
+    """Note the collate function that an evaluation loader was made with."""
+    vars(loader).setdefault(FIRST, loader.collate_fn)
 
 
 def collate_setting(loader: Any, first: Any) -> Linked:
     """Return the collate function of a loader by its name, or itself where it has none; a write replaces it.
 
     Args:
-        loader: A loader of this library.
+        loader: A loader of this library, or an evaluation loader.
         first: The collate function that the user's loader was made with, which is an empty text.
     """
     present = loader.collate_fn

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from fulgurite.exact_resume.used_code.reachable import reach
-from fulgurite.exact_resume.values.generator_states import GENERATORS
+from fulgurite.exact_resume.values.generator_states import (
+    GENERATORS,
+    generator_kind,
+    generator_state,
+    plain_state,
+    restore_generator,
+)
 
 
 def find_generators(*roots: Any) -> list[Any]:
@@ -40,6 +47,32 @@ def describe_state(generator: Any) -> str:
     if isinstance(generator, np.random.Generator):
         return str(generator.bit_generator.state)
     return str(generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
+
+
+def draw_aside(generators: Sequence[Any], batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield what an iterator yields that draws from generators, and give them their states back each time."""
+    inner = outer = _states(generators)
+    while True:
+        outer = _set_states(generators, inner)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            inner = _set_states(generators, outer)
+        yield batch
+
+
+def _states(generators: Sequence[Any]) -> list[Any]:
+    return [[generator_kind(each), plain_state(generator_state(each))] for each in generators]
+
+
+def _set_states(generators: Sequence[Any], states: list[Any]) -> list[Any]:
+    """Set states, and return those from before."""
+    before = _states(generators)
+    for generator, state in zip(generators, states, strict=True):
+        restore_generator(state, generator, torch.device("cpu"))
+    return before
 
 
 def _is_global(generator: Any) -> bool:

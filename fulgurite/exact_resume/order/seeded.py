@@ -55,10 +55,11 @@ class SeededDataset(StandIn, Dataset[Any]):
         collate: Makes a batch of a list of examples, or of one where the loader does not batch.
         rng: RNGs of batches that are made in the training process.
         batched: Whether a request holds several indices.
+        collates: Whether it collates; False: the loader does, with the function that it has by then.
         watch: Called before the first batch of a worker and after each.
     """
 
-    OWN = frozenset({"_collate", "_rng", "_batched", "_watch", "_is_in_worker", "_generators"})
+    OWN = frozenset({"_collate", "_rng", "_batched", "_collates", "_watch", "_is_in_worker", "_generators"})
 
     def __init__(
         self,
@@ -67,12 +68,14 @@ class SeededDataset(StandIn, Dataset[Any]):
         rng: ScopedRng,
         *,
         batched: bool = True,
+        collates: bool = True,
         watch: Any = None,
     ) -> None:
         self._wrapped = dataset
         self._collate = collate
         self._rng = rng
         self._batched = batched
+        self._collates = collates
         self._watch = watch
         self._is_in_worker = False
         self._generators: list[Any] = []
@@ -98,7 +101,7 @@ class SeededDataset(StandIn, Dataset[Any]):
         return self._wrapped[index]
 
     def __getitems__(self, seeded: SeededIndices) -> Any:
-        """Return the collated batch of `(parts of its seed, indices)`."""
+        """Return the batch of `(parts of its seed, indices)`."""
         parts, indices = seeded
         is_in_worker = get_worker_info() is not None
         if is_in_worker and not self._is_in_worker:
@@ -124,11 +127,15 @@ class SeededDataset(StandIn, Dataset[Any]):
             self._watch.before_batch(self._generators)
 
     def _make(self, indices: Any) -> Any:
+        examples = self._examples(indices)
+        return self._collate(examples) if self._collates else examples
+
+    def _examples(self, indices: Any) -> Any:
         if not self._batched:
-            return self._collate(self._wrapped[indices])
+            return self._wrapped[indices]
         if hasattr(self._wrapped, "__getitems__"):
-            return self._collate(self._wrapped.__getitems__(indices))
-        return self._collate([self._wrapped[index] for index in indices])
+            return self._wrapped.__getitems__(indices)
+        return [self._wrapped[index] for index in indices]
 
 
 class PassSeededBatches(StandIn, Sampler[Any]):
@@ -174,10 +181,10 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Any = None) ->
         return
     batched = loader.batch_sampler is not None
     # DataLoader refuses to set these
-    own["dataset"] = SeededDataset(loader.dataset, loader.collate_fn, ScopedRng(), batched=batched, watch=watch)
+    seeded = SeededDataset(loader.dataset, loader.collate_fn, ScopedRng(), batched=batched, collates=False, watch=watch)
+    own["dataset"] = seeded
     own["watch"] = watch
     own["batch_sampler"] = PassSeededBatches(loader.batch_sampler if batched else loader.sampler, pass_seed)
-    loader.collate_fn = identity_collate
 
 
 def shards_itself(loader: Any) -> bool:

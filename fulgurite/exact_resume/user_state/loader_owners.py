@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import Dataset, Sampler
 
-from fulgurite.exact_resume.order.collate import COLLATE_REMEDY, collate_setting
+from fulgurite.exact_resume.order.collate import COLLATE_REMEDY, FIRST, collate_setting
 from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.values.kinds import is_users, parts_of, set_part
 
@@ -93,7 +93,7 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         name = getattr(holder, "__qualname__", type(holder).__qualname__)
         remedy = "Keep it in an attribute of the data module"
         yield Owner(f"{place} collate_fn", name, held, frozenset(), remedy, holder=holder)
-    if _is_ours(loader):
+    if _is_ours(loader) or FIRST in getattr(loader, "__dict__", {}):
         yield Owner(f"{place} settings", "DataLoader", collate_setting(loader, collate), frozenset(), COLLATE_REMEDY)
 
 
@@ -113,8 +113,7 @@ def collate_of(loader: Any) -> Any:
     """Return the collate function that the user gave to a loader."""
     if _is_ours(loader):
         return collate_of(vars(loader)["_wrapped"])
-    dataset = getattr(loader, "dataset", None)
-    return vars(dataset).get("_collate") if _is_ours(dataset) else getattr(loader, "collate_fn", None)
+    return getattr(loader, "__dict__", {}).get(FIRST, getattr(loader, "collate_fn", None))
 
 
 def _is_ours(value: Any) -> bool:

@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 import fulgurite
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.loader import ShardSpec, make_exact
+from fulgurite.exact_resume.loader import ShardSpec
+from fulgurite.exact_resume.make_exact import make_exact
 from fulgurite.exact_resume.order.drawn import Drawn
 from fulgurite.exact_resume.order.rng import ScopedRng
 from fulgurite.exact_resume.order.seeded import SeededDataset, seed_passes

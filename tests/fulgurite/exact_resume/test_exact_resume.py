@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.errors import UserError
-from fulgurite.exact_resume.loader import ExactLoader, ShardSpec, make_exact
+from fulgurite.exact_resume.loader import ExactLoader, ShardSpec
+from fulgurite.exact_resume.make_exact import make_exact
 from fulgurite.exact_resume.order.epoch import EpochSampler, SeededBatchSampler
 from fulgurite.exact_resume.order.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
 from fulgurite.exact_resume.order.sharding import BatchSharding

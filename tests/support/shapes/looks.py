@@ -79,6 +79,43 @@ class StopsMixingAmid(StopsMixing):
             trainer.train_dataloader.collate_fn = plain
 
 
+class MixesValidation(Callback):
+    """Replaces the collate function of the validation after the first epoch, and checks that it is used."""
+
+    def on_train_epoch_end(self, trainer: Any, model: Any) -> None:
+        trainer.val_dataloaders.collate_fn = mixed
+
+    def on_validation_batch_start(
+        self, trainer: Any, model: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        far = float((batch[0] - Points(24, 1, 0.0).x[batch[2]]).abs().mean())
+        assert (far > 0.5) == (trainer.current_epoch > 1 or trainer.global_step > 7)
+
+
+class ValidationInWorkers(Data):
+    def val_dataloader(self) -> Any:
+        return self.load(Points(24, 1, 0.0), num_workers=1)
+
+
+class DrawsLate(Sampler[int]):
+    """Draws one index at a time with a generator that it keeps."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.rng = n, np.random.default_rng(5)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(self.n):
+            yield int(self.rng.integers(self.n))
+
+
+class DrawsLateData(Data):
+    def train_dataloader(self) -> Any:
+        return self.load(Points(), sampler=DrawsLate(ROWS))
+
+
 class Reversible(Buckets):
     is_reversed = False
 
@@ -224,6 +261,14 @@ class Centers(Net):
         return super().loss([batch[0] - self.mean, *batch[1:]])
 
 
+class ReadsStream(Centers):
+    """Computes the mean of some batches of a stream before the training."""
+
+    def on_fit_start(self) -> None:
+        batches = iter(data_of(self).train_dataloader())
+        self.mean.copy_(torch.cat([next(batches)[0] for _ in range(3)]).mean(0))
+
+
 def _look(name: str, data: str = "loaders.Data", model: str = "models.Net", callback: str = "", **more: Any) -> Shape:
     callbacks = {"looks": use(f"looks.{callback}", **more.pop("arguments", {}))} if callback else {}
     node = use(data, **more.pop("settings", {}))
@@ -268,4 +313,34 @@ LOOKS = [
     _look("a sampler that draws late", "looks.LateData", kill_after=24, save_every=23),
     _look("len(datamodule.train_dataloader()) in each epoch", "looks.CountingData", callback="CountsBatches"),
     _look("the mean of datamodule.train_dataloader() in on_fit_start", model="looks.Centers"),
+    _look("collate_fn of the validation replaced after an epoch", callback="MixesValidation"),
+    _look(
+        "collate_fn of the validation replaced after an epoch, in workers",
+        "looks.ValidationInWorkers",
+        callback="MixesValidation",
+    ),
+    _look("a stream that on_fit_start reads", model="looks.ReadsStream", settings={"kind": "resumable_stream"}),
+    _look(
+        "a stream that each validation reads",
+        model="looks.Peeks",
+        settings={"kind": "resumable_stream"},
+        overrides=AMID,
+        expect="named",
+        line="code reads it beside the training",
+        amid_epoch=False,
+    ),
+    _look(
+        "a stream without state_dict that each validation reads",
+        model="looks.Peeks",
+        settings={"kind": "stream"},
+        overrides=AMID,
+        expect="named",
+        line="it has no state_dict()",
+    ),
+    _look(
+        "a training batch taken in each validation, of a sampler that keeps a generator",
+        "looks.DrawsLateData",
+        "looks.Peeks",
+        overrides=AMID,
+    ),
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.compat.lightning import mark_exhausted
+from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
 
@@ -27,6 +28,7 @@ class StreamSpec:
     seed: int  # of data order and augmentation
     on_start: Callable[[], bool]  # called before the first batch of each pass; False: yield nothing yet
     resume: StreamResume = "skip"
+    is_trained: Callable[[Any], bool] = lambda _: True  # whether the training reads an iterator
 
 
 @dataclass
@@ -72,6 +74,17 @@ class StreamCursor:
             yield from self._resume_by_state(saved, epoch)
         else:
             yield from self._resume_by_reading(saved, epoch)
+
+    def look(self) -> Iterator[Any]:
+        """Return the batches of a pass that user code reads on the side, which leaves the position as it is."""
+        if self.source is not None and self.epoch >= 0:
+            name_inexact(
+                self.name,
+                "code reads it beside the training, which moves the position that state_dict() returns. Read another "
+                "loader: trainer.datamodule.train_dataloader().",
+            )
+        look = getattr(self.loader, "look", None)  # an ExactLoader beside a stream
+        return cast("Iterator[Any]", look() if callable(look) else self.iterate(self.loader))
 
     def _enter(self, epoch: int, num_pass: int) -> None:
         self.epoch, self.num_pass, self.pulled, self.exhausted = epoch, num_pass, 0, False

@@ -16,7 +16,8 @@ from fulgurite.compat.lightning import prefetched_batches, train_loaders
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.exact_resume.stream_cursor import StreamCursor, StreamSpec
+from fulgurite.exact_resume.order.passes import Pass
+from fulgurite.exact_resume.streams.cursor import StreamCursor, StreamSpec
 
 log = RankedLogger(__name__)
 
@@ -110,7 +111,7 @@ def _followed_class(original: type) -> type:
 
     def iterate(self: Any) -> Iterator[Any]:
         cursor: StreamCursor = vars(self)[CURSOR]
-        return cursor.batches()
+        return Pass(lambda iterator: cursor.batches() if cursor.spec.is_trained(iterator) else cursor.look())
 
     return type(original.__name__, (original,), {"__iter__": iterate, "__module__": original.__module__})
 
