@@ -135,9 +135,8 @@ def write_heads() -> None:
                 text = ", ".join(f"{metric} {shown(values)}" for metric, values in metrics)
                 seeds = f"{entry.seeds} seeds" if entry.seeds > 1 else "1 seed"
                 seeds = f"mean of {entry.folds} folds" if entry.folds else seeds
-                found.append(
-                    f"{text} ({' '.join([*more, seeds])}, {record[entry.name].get('cpu_minutes', '-')} CPU min)"
-                )
+                minutes = f"{record[entry.name].get('cpu_minutes', '-')} CPU min"
+                found.append(f"{text} ({', '.join(filter(None, [' '.join(more), seeds, minutes]))})")
         lines = path.read_text().splitlines()
         first, *_ = [number for number, line in enumerate(lines) if line.startswith("#   measured")]
         head = [f"#   measured  {text}" for text in found or ["not yet"]]
