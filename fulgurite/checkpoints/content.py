@@ -99,6 +99,7 @@ class PlainCheckpoints(Callback):
         if strategy.lightning_module is not None and _is_whole(strategy):
             is_first = not self._is_accepted
             self._left_out.check(strategy.lightning_module, checkpoint["state_dict"], is_first=is_first)
+            self._left_out.check_values(strategy, checkpoint)
         plain = to_plain(checkpoint)
         if plain.rejected and not self._is_accepted:
             raise UserError(_refusal(plain.rejected))

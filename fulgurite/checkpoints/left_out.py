@@ -1,12 +1,15 @@
-"""Check the weights that `on_save_checkpoint` leaves out of checkpoints: a resumed run starts with them as built."""
+"""Check what hooks leave out of checkpoints or replace there: a resumed run does not have it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
 
@@ -14,6 +17,9 @@ from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 
 NUM_SAMPLES = 64  # values of a tensor that are compared from save to save
+OF_LIBRARIES = ("fulgurite.", "lightning.")
+LOAD = "on_load_checkpoint"
+WEIGHTS_OF_RUN = "current_model_state"  # key of WeightAveraging, which saves the mean as `state_dict`
 MAX_SHOWN = 3  # weights that a message names
 
 
@@ -36,7 +42,7 @@ class LeftOutWeights:
             UserError: Weights are not saved, and the model's `strict_loading` would refuse the checkpoint.
         """
         missing = {name: value for name, value in model.state_dict().items() if name not in saved}
-        if not missing or self._is_named or is_overridden("on_load_checkpoint", model):
+        if not missing or self._is_named or is_overridden(LOAD, model):
             return
         if model.strict_loading and is_first:
             raise UserError(
@@ -55,8 +61,49 @@ class LeftOutWeights:
                 "Keep them in the checkpoint",
             )
 
+    def check_values(self, strategy: Strategy, checkpoint: Mapping[str, Any]) -> None:
+        """Name weights and states of optimizers that are saved with other values than the run has.
+
+        Args:
+            strategy: Holds the model and the optimizers; each rank holds all of them.
+            checkpoint: A checkpoint after all hooks.
+        """
+        model = cast("LightningModule", strategy.lightning_module)
+        callbacks: list[Callback] = vars(model.trainer)["callbacks"]
+        theirs = [each for each in callbacks if not type(each).__module__.startswith(OF_LIBRARIES)]
+        if WEIGHTS_OF_RUN in checkpoint or any(is_overridden(LOAD, each) for each in (model, *theirs)):
+            return  # they are restored by a hook
+        saved = checkpoint["state_dict"]
+        present = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+        names = [name for name, value in present if name in saved and _differs(value, saved[name])]
+        if names:
+            name_inexact(
+                "checkpoint['state_dict']",
+                f"a hook saves other values of {_listed(names)} than the run has, and a resumed run trains on with "
+                "those. Save them under a key of your own.",
+            )
+        states = checkpoint.get("optimizer_states")
+        if states is not None and [*map(_num_states, states)] != [len(each.state) for each in strategy.optimizers]:
+            name_inexact(
+                "checkpoint['optimizer_states']",
+                "a hook leaves out states of optimizers, which a resumed run starts without. Keep them.",
+            )
+
     def _has_changed(self, name: str, sample: torch.Tensor | None) -> bool:
         return sample is not None and name in self._samples and not torch.equal(sample, self._samples[name])
+
+
+def _differs(present: torch.Tensor, saved: Any) -> bool:
+    """Return whether a saved tensor has another type or other values, of which a few are compared."""
+    if not (_is_sampled(present) and isinstance(saved, torch.Tensor)) or present.shape != saved.shape:
+        return False
+    if present.dtype != saved.dtype:
+        return True
+    return present.data_ptr() != saved.data_ptr() and not torch.equal(_sample(present), _sample(saved))
+
+
+def _num_states(state: Any) -> int:
+    return len(state.get("state", ())) if isinstance(state, dict) else -1
 
 
 def _is_sampled(value: Any) -> bool:

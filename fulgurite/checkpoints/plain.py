@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import AttributeDict
 from omegaconf import OmegaConf
+from torch.optim.lr_scheduler import LRScheduler
 
 from fulgurite.core.redact import without_secrets
 
@@ -68,7 +69,9 @@ def to_plain(checkpoint: Mapping[str, Any]) -> PlainContent:
 
     Hyperparameters that are objects are left out, see `plain_hyperparameters`.
     """
-    converter = _Converter()
+    converter = _Converter(
+        restores_attributes=checkpoint.get("callbacks", {}).get("ExactResume", {}).get("attributes", False)
+    )
     content: dict[str, Any] = {}
     for key, value in checkpoint.items():
         if key in HYPERPARAMETERS:
@@ -113,7 +116,8 @@ def type_name(value: Any) -> str:
 
 
 class _Converter:
-    def __init__(self, *, describe_partials: bool = False) -> None:
+    def __init__(self, *, describe_partials: bool = False, restores_attributes: bool = False) -> None:
+        self._restores_attributes = restores_attributes  # also a scheduler inside another one
         self.types: list[list[Any]] = []
         self.rejected: dict[str, str] = {}
         self._describe_partials = describe_partials
@@ -190,7 +194,8 @@ class _Converter:
         return converted
 
     def _reject(self, value: Any, path: tuple[Any, ...]) -> Any:
-        self.rejected[".".join(map(str, path))] = type_name(value)
+        if not (self._restores_attributes and path[0] == "lr_schedulers" and isinstance(value, LRScheduler)):
+            self.rejected[".".join(map(str, path))] = type_name(value)
         return _LEFT_OUT
 
 

@@ -21,8 +21,11 @@ Shapes = dict[str, "list[int] | None"]
 
 
 def buffer_shapes(model: nn.Module) -> Shapes:
-    """Return the shape of each buffer by name; None for a buffer that is None."""
-    return {name: None if value is None else list(value.shape) for name, value in _named_buffers(model)}
+    """Return the shape of each buffer by name; None for a buffer that is None, or that the first batch makes."""
+    from torch.nn.parameter import is_lazy
+
+    named = _named_buffers(model)
+    return {name: None if value is None or is_lazy(value) else list(value.shape) for name, value in named}
 
 
 def unsaved_buffers(module: nn.Module) -> list[Tensor]:
@@ -49,7 +52,9 @@ def fit_buffers(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
 
 
 def load_changed_buffers(trainer: Trainer) -> None:
-    """Give buffers the shape that a checkpoint has, before a trainer loads it to fit, validate or test."""
+    """Give buffers the shape that a checkpoint has, and weights their precision, before a trainer loads it."""
+    from lightning.pytorch.plugins import DoublePrecision
+
     load = trainer.strategy.load_model_state_dict
     if hasattr(load, MARK):
         return
@@ -57,6 +62,9 @@ def load_changed_buffers(trainer: Trainer) -> None:
     @wraps(load)
     def load_model_state_dict(checkpoint: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         fit_buffers(trainer.lightning_module, checkpoint)
+        if isinstance(trainer.precision_plugin, DoublePrecision):
+            # Lightning 2.6 converts the model after the load, which would round the weights to float32
+            trainer.precision_plugin.convert_module(trainer.lightning_module)
         load(checkpoint, *args, **kwargs)
 
     setattr(load_model_state_dict, MARK, True)

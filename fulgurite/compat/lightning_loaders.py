@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,41 @@ def _ask(source: Any) -> Any:
         return type(source).dataloader(source)
     finally:
         source.is_asking = False
+
+
+def count_epoch_starts(trainer: Trainer) -> Callable[[], tuple[int, int]]:
+    """Count the starts of epochs, also those of a learning rate finder, which trains the same epoch before.
+
+    Lightning 2.6 sets the epoch of a loader's samplers only.
+
+    Returns:
+        A function that returns the present epoch and the number of epochs that started.
+    """
+    loop: Any = trainer.fit_loop
+    if "started_epochs" not in vars(loop):
+        vars(loop).update(started_epochs=0, on_advance_start=partial(_count_epoch_start, loop))
+    return lambda: (trainer.current_epoch, loop.started_epochs)
+
+
+def _count_epoch_start(loop: Any) -> None:
+    loop.started_epochs += 1
+    type(loop).on_advance_start(loop)
+
+
+@contextmanager
+def at_progress(trainer: Trainer, epoch: int, step: int) -> Iterator[None]:
+    """Let `trainer.current_epoch` and `trainer.global_step` be those of another moment of the training."""
+    loop: Any = trainer.fit_loop.epoch_loop
+    by_hand = not trainer.lightning_module.automatic_optimization
+    automatic, manual = loop.automatic_optimization.optim_progress.optimizer, loop.manual_optimization
+    steps = (manual.optim_step_progress if by_hand else automatic.step).total
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    before = epochs.completed, steps.completed
+    epochs.completed, steps.completed = epoch, step
+    try:
+        yield
+    finally:
+        epochs.completed, steps.completed = before
 
 
 def update_epoch_length(trainer: Trainer) -> None:
@@ -83,6 +119,11 @@ def set_up_validation(trainer: Trainer) -> None:
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.setup_data()
         trainer.training = True
+
+
+def forget_validation(trainer: Trainer) -> None:
+    """Let the trainer make its validation loaders again when it validates next."""
+    trainer.fit_loop.epoch_loop.val_loop._combined_loader = None
 
 
 def call_before_batch(trainer: Trainer, callback: Callback, function: Callable[[], None]) -> None:

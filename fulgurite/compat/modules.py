@@ -24,12 +24,14 @@ class ModelParts:
 
     Args:
         modules: The model and all modules in it.
+        all_modules: The same, those that are at several paths once for each.
         weights: Its parameters.
         buffers: Its buffers, without those that are None.
         all_weights: Its parameters, those that several modules share once for each.
     """
 
     modules: list[tuple[str, nn.Module]]
+    all_modules: list[tuple[str, nn.Module]]
     weights: list[tuple[str, nn.Parameter]]
     buffers: list[tuple[str, Tensor]]
     all_weights: list[tuple[str, nn.Parameter]]
@@ -49,7 +51,7 @@ def model_parts(model: nn.Module) -> ModelParts:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    return ModelParts(modules, _once(weights), _once(buffers), weights)
+    return ModelParts(modules, found, _once(weights), _once(buffers), weights)
 
 
 def own_weights(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

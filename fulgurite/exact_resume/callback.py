@@ -23,6 +23,7 @@ from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.process.numerics import describe_changes, numerics_settings
 from fulgurite.exact_resume.streams.cursor import StreamResume
 from fulgurite.exact_resume.streams.following import load_stream_states, stream_states
+from fulgurite.exact_resume.structure.model_structure import evaluate_scripts_without_inference_mode
 from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
 from fulgurite.exact_resume.user_state.metrics import (
     epoch_results,
@@ -31,7 +32,6 @@ from fulgurite.exact_resume.user_state.metrics import (
     restore_logged_values,
     restore_metric_states,
 )
-from fulgurite.exact_resume.user_state.model_structure import evaluate_scripts_without_inference_mode
 from fulgurite.exact_resume.user_state.user_state import (
     UserState,
     name_unproven,
@@ -108,10 +108,11 @@ class ExactResume(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the seed and, at a resumable point, the state of every rank: a collective call."""
         trainer = self._trainer
+        common: dict[str, Any] = {"seed": self.seed, "attributes": self._user_state.attributes is not None}
         if trainer is None:
-            return {"seed": self.seed}
+            return common
         streams = stream_states(trainer)
-        common = {"seed": self.seed, **({"streams": _gather_states(streams, trainer)} if streams else {})}
+        common |= {"streams": _gather_states(streams, trainer)} if streams else {}
         if self._position not in RESUMABLE_POINTS:
             return common
         name_worker_changes(trainer)
@@ -140,7 +141,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Skip tuners, and restore `ModelCheckpoint.current_score`, which Lightning saves but does not load."""
-        if trainer.state.fn == "fit":
+        if self._is_resuming(trainer):
             skip_tuners(trainer)
             self._changed_buffers = set(checkpoint.get(CHANGED_BUFFERS, ()))
             is_whole = not trainer.strategy.restore_checkpoint_after_setup and "state_dict" in checkpoint
@@ -153,7 +154,7 @@ class ExactResume(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state for `restore`, which warns of changed numerics settings."""
         trainer = self._trainer
-        if trainer is None or trainer.state.fn != "fit":
+        if trainer is None or not self._is_resuming(trainer):
             return
         self.seed = self._loaders.seed = state_dict["seed"]
         self._stream_states = state_dict.get("streams", [])
@@ -171,6 +172,10 @@ class ExactResume(Callback):
         self._user_state.load_state_dict(trainer, self._state.get("user", {}), self._weights)
         attributes = self._state.get("user", {}).get("objects", {})
         self._loaders.states.load_state_dict(self._state.get("loaders", {}), attributes)
+
+    def _is_resuming(self, trainer: Trainer) -> bool:
+        """Return whether a checkpoint is loaded to train on, and not one of a tuner to go back to its start."""
+        return trainer.state.fn == "fit" and not (self._user_state.is_tuning or self._loaders.is_started)
 
     def restore(self) -> None:
         """Restore the loaded state, once."""

@@ -18,6 +18,7 @@ from fulgurite.compat.lightning import (
     uses_distributed_sampler,
 )
 from fulgurite.compat.lightning_loaders import (
+    count_epoch_starts,
     fetch_without_lookahead,
     mark_last_batch,
     note_requests,
@@ -151,6 +152,7 @@ class DataLoaders:
             trainer.global_rank,
             generators=self._generators,
             states=self.states,
+            epoch=count_epoch_starts(trainer),
             on_last=partial(mark_last_batch, trainer),
             is_trained=lambda loader, iterator: is_followed(loader) or is_trained(iterator),
             on_read=self._restore_started,

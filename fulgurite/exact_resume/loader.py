@@ -53,6 +53,7 @@ class ShardSpec:
     place: tuple[str | int, ...] = ()  # keys and indices of the loader among several
     generators: FoundGenerators = field(default_factory=dict)
     states: PassStates | None = None  # None: samplers keep nothing
+    epoch: Callable[[], tuple[int, int]] | None = None  # the epoch, and how many started; None: `order.set_epoch`
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
     is_trained: Callable[[Any, Any], bool] = lambda *_: True  # whether the training reads a loader's iterator
     on_read: Callable[[], None] = lambda: None  # called before user code reads a first batch
@@ -76,7 +77,8 @@ class ExactLoader(DataLoader[Any]):
     """A DataLoader whose order is a function of seed and epoch, and which can resume amid an epoch.
 
     It does nothing before the first batch is requested: by then the epoch is set and a resumed run is restored.
-    `dataset`, `collate_fn` and, in one process, `sampler` are the user's own objects: writes to them have an effect.
+    `dataset`, `collate_fn`, `batch_sampler` and, in one process, `sampler` are the user's own objects: writes to them
+    have an effect.
     """
 
     def __init__(self, loader: DataLoader[Any], spec: ShardSpec) -> None:
@@ -99,11 +101,13 @@ class ExactLoader(DataLoader[Any]):
         # Lightning replaces any other sampler under a distributed strategy; DataLoader refuses to set it
         vars(self)["sampler"] = loader.sampler if spec.shard is None else self.order
         # DataLoader has none of a loader with a batch sampler
-        vars(self).update(batch_size=loader.batch_size, drop_last=loader.drop_last)
+        own = {name: getattr(loader, name) for name in ("batch_sampler", "batch_size", "drop_last")}
+        vars(self).update(own)
         batched = loader.batch_sampler is not None
         self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
         self._spec = spec
+        self._started = (-1, 0)  # the epoch that the order has, and its number
         self._progress = Progress()  # of the pass that the training reads
         self._restored: dict[str, Any] = {}
         self._settings = self._find_settings()
@@ -112,6 +116,15 @@ class ExactLoader(DataLoader[Any]):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._wrapped, name)  # what a subclass of DataLoader adds
+
+    @property
+    def _auto_collation(self) -> bool:
+        """Fetch batches; the batches of DataLoader are those of `batch_sampler`."""
+        return True
+
+    @property
+    def _index_sampler(self) -> Any:
+        return self.batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         def begin(iterator: Pass) -> Iterator[Any]:
@@ -125,6 +138,7 @@ class ExactLoader(DataLoader[Any]):
             self._spec.on_read()
         elif not self._spec.on_start():
             return
+        self._set_epoch()
         order, saved, progress = self.order, dict[str, Any](), Progress()
         own = vars(self)  # DataLoader checks attributes that are set
         if is_trained:
@@ -146,6 +160,12 @@ class ExactLoader(DataLoader[Any]):
         """Return the batches of a pass that user code reads on the side."""
         own = self.order.generators if isinstance(self.order, OwnOrder) else []
         return draw_aside(own, self._yield_batches(is_trained=False))
+
+    def _set_epoch(self) -> None:
+        """Give the order the epoch that the training began last."""
+        if self._spec.epoch is not None and (started := self._spec.epoch()) != self._started:
+            self._started = started
+            self.order.set_epoch(started[0])
 
     def _enter_pass(self, saved: dict[str, Any]) -> int:
         """Begin the next pass or that of a saved position; return its batches that the run trained on."""

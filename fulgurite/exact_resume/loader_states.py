@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from torch.utils._pytree import tree_flatten
 
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
-from fulgurite.compat.lightning_loaders import reload_epochs, set_reload_epochs, set_up_validation
+from fulgurite.compat.lightning_loaders import (
+    at_progress,
+    forget_validation,
+    reload_epochs,
+    set_reload_epochs,
+    set_up_validation,
+)
 from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.inspection.splits import digest_of_splits
@@ -24,6 +31,7 @@ from fulgurite.exact_resume.user_state.loader_owners import (
     TRAINING,
     VALIDATION,
     Owner,
+    is_wrapper,
     owners_of,
     owners_of_kind,
 )
@@ -46,6 +54,7 @@ class LoaderStates:
         self._trainer: Trainer | None = None
         self._calls: dict[str, dict[str, Any]] = {}  # what the loaders of a kind were made from
         self._loaded: dict[str, Any] = {}
+        self._validates = True  # False: a learning rate finder had thrown the validation loaders away
         self._splits: dict[str, int] = {}  # of the loaders of a kind, when they were made
         self._restored: State = {}  # attributes that the checkpoint restores
         self._restored_with: dict[int, Any] = {}  # loader that an object of several was restored with
@@ -68,11 +77,15 @@ class LoaderStates:
                 present = self._attributes.state_of(trainer, DATA_KEYS, saved["objects"])
                 self._attributes.load_state_dict(trainer, saved["objects"])
             restore_rng_states({**before, **saved["generators"]})
-        call: dict[str, Any] = {"objects": {}, "generators": {}}
+        progress = [trainer.current_epoch, trainer.global_step]
+        if saved is not None:
+            progress = saved.get("progress", progress)
+        call: dict[str, Any] = {"objects": {}, "generators": {}, "progress": progress}
         if self._attributes is not None:
             call["objects"] = self._attributes.state_dict(trainer, DATA_KEYS, names=False)
         states, position = rng_states(), _rng_position()
-        yield
+        with at_progress(trainer, *progress):
+            yield
         if position != _rng_position():
             call["generators"] = {name: states[name] for name in ("python", "numpy", "torch")}
         self._calls[kind] = call
@@ -86,6 +99,8 @@ class LoaderStates:
         present = vars(trainer).setdefault(LOADERS, {})
         former = {owner.key: owner.holder for owner in owners_of_kind(present.get(kind, []), kind)}
         present[kind] = list(each_loader(loaders))
+        if kind == VALIDATION:  # the position of another training loader is that of a stream
+            present[kind] += filter(is_wrapper, tree_flatten(loaders)[0])
         self._compare_splits(kind, digest_of_splits(present[kind]))
         if self._attributes is None:
             return
@@ -112,6 +127,8 @@ class LoaderStates:
             set_up_validation(trainer)
         if "reloads" in self._loaded:
             set_reload_epochs(trainer, self._loaded["reloads"])
+        if not self._validates:
+            forget_validation(trainer)
 
     # passes of a training loader
 
@@ -154,7 +171,13 @@ class LoaderStates:
 
     def state_dict(self, trainer: Trainer) -> dict[str, Any]:
         """Return what the loaders of a run were made from."""
-        return {"calls": self._calls, "reloads": reload_epochs(trainer), "splits": self._splits}
+        validates = trainer.val_dataloaders is not None
+        return {
+            "calls": self._calls,
+            "reloads": reload_epochs(trainer),
+            "splits": self._splits,
+            "validates": validates,
+        }
 
     def load_state_dict(self, state: dict[str, Any], attributes: State) -> None:
         """Keep a state until the loaders are made.
@@ -164,6 +187,9 @@ class LoaderStates:
             attributes: The attributes that the checkpoint restores.
         """
         copied = {name: dict(state.get(name, {})) for name in ("calls", "splits")}
+        self._validates = state.get("validates", True)
+        if not self._validates:
+            copied["calls"].pop(VALIDATION, None)
         self._loaded, self._restored = {**state, **copied}, attributes
 
 

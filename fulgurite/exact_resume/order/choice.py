@@ -38,7 +38,7 @@ def make_order(
     size, drop_last = (1, False) if batches is None else (batches.batch_size, batches.drop_last)
     sampler = loader.sampler if batches is None else batches.sampler
     sharding = BatchSharding(len(cast("Sized", sampler)), size, *(shard or (0, 1)), drop_last=drop_last)
-    epoch_sampler = EpochSampler(sampler, seed, sharding, shared_seed)
+    epoch_sampler = EpochSampler(sampler, seed, sharding, shared_seed, batches)
     return epoch_sampler, SeededBatchSampler(epoch_sampler, batched=batches is not None)
 
 

@@ -17,12 +17,14 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.order.rng import derive_seed
 from fulgurite.exact_resume.order.seeded import SeededIndices
 from fulgurite.exact_resume.order.sharding import BatchSharding
 
 # Samplers whose order comes from at most one generator.
-SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
+SEEDED = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+SAMPLERS = (*SEEDED, SequentialSampler)
 
 
 class Order(Protocol):
@@ -46,17 +48,20 @@ class EpochSampler(DistributedSampler[int]):
         sharding: Assigns examples to ranks.
         shared_seed: Seed that the loaders of a run share. Two samplers whose own generators have the same seed keep
             the same order, as in torch. Default: `seed`.
+        batches: The batch sampler of the user's loader, whose settings count; None: those of `sharding` do.
     """
 
-    def __init__(self, sampler: Any, seed: int, sharding: BatchSharding, shared_seed: int | None = None) -> None:
+    def __init__(
+        self, sampler: Any, seed: int, sharding: BatchSharding, shared_seed: int | None = None, batches: Any = None
+    ) -> None:
         super().__init__(sampler, num_replicas=sharding.world_size, rank=sharding.rank)
         own = getattr(sampler, "generator", None)
         has_own = isinstance(own, torch.Generator)
-        self.sampler = sampler
         self.seed = derive_seed(seed, own.initial_seed()) if has_own else seed  # type: ignore[union-attr]
         shared = seed if shared_seed is None else shared_seed
         self.order_seed = derive_seed(shared, own.initial_seed()) if has_own else seed  # type: ignore[union-attr]
-        self._takes_generator = not isinstance(sampler, SequentialSampler) and (own is None or has_own)
+        self._batches = batches
+        self._take(sampler)
         self.sharding = sharding  # of the pass that began last
         self.passes = self.current_pass = 0
         self.source_length: int | None = None  # examples of the data set when the pass began
@@ -68,12 +73,28 @@ class EpochSampler(DistributedSampler[int]):
 
     def start_pass(self, source_length: int | None = None) -> None:
         """Take the present length of the data set, or the length that it had when an interrupted pass began."""
+        if self._batches is not None and (present := self._batches.sampler) is not self.sampler:
+            name_inexact(
+                "the sampler of train_dataloader.batch_sampler",
+                "it was replaced, and a resumed run has the one that the data module makes. Change its attributes.",
+            )
+            self._take(present)
         source = getattr(self.sampler, "data_source", None)
         self.source_length = source_length if source_length is not None or source is None else len(source)
 
+    def _take(self, sampler: Any) -> None:
+        own = getattr(sampler, "generator", None)
+        self._takes_generator = isinstance(sampler, SEEDED) and (own is None or isinstance(own, torch.Generator))
+        self.sampler = sampler
+
     def present_sharding(self) -> BatchSharding:
         """Return the sharding of a pass that begins now: the data set may have changed its length."""
-        return replace(self.sharding, num_examples=len(self.sampler))
+        return replace(self._present_settings(), num_examples=len(self.sampler))
+
+    def _present_settings(self) -> BatchSharding:
+        if (batches := self._batches) is None:
+            return self.sharding
+        return replace(self.sharding, batch_size=batches.batch_size, drop_last=batches.drop_last)
 
     def epoch_order(self) -> list[int]:
         """Return the order of the pass over all ranks."""
@@ -84,7 +105,7 @@ class EpochSampler(DistributedSampler[int]):
             seed = derive_seed("order", self.order_seed, *pass_key(self))
             sampler.generator = torch.Generator().manual_seed(seed)
         order = list(sampler)
-        self.sharding = replace(self.sharding, num_examples=len(order))
+        self.sharding = replace(self._present_settings(), num_examples=len(order))
         return order
 
     def __len__(self) -> int:
@@ -108,16 +129,6 @@ class SeededBatchSampler(Sampler[Any]):
         self.num_skipped = 0  # batches that the run trained on before it was resumed
         self.last_number = -1  # not needed: these batches have a length
         self.drawn = self.expected = None  # neither: their order is a function of the epoch
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per batch and rank."""
-        return self.sampler.sharding.batch_size
-
-    @property
-    def drop_last(self) -> bool:
-        """Whether a last batch that is not full is dropped."""
-        return self.sampler.sharding.drop_last
 
     def __len__(self) -> int:
         return self.sampler.present_sharding().num_batches

@@ -12,7 +12,7 @@ from fulgurite.exact_resume.order.drawn import Drawn
 from fulgurite.exact_resume.order.epoch import batch_key, pass_key
 from fulgurite.exact_resume.order.generators import describe_state, find_generators, seed_generator
 from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
-from fulgurite.exact_resume.order.seeded import SeededIndices, StandIn
+from fulgurite.exact_resume.order.seeded import SeededIndices
 from fulgurite.exact_resume.order.sharding import BatchSharding
 
 FoundGenerators = dict[int, tuple[Any, str, int]]  # by id: the generator, its first state, the seed of its first loader
@@ -53,22 +53,11 @@ class OwnOrder:
             seed_generator(generator, derive_seed("order", self._seeds[id(generator)], *pass_key(self)))
 
 
-class OwnBatchSampler(StandIn, Sampler[Any]):
+class OwnBatchSampler(Sampler[Any]):
     """The batches of a user's sampler, each with the seed of its augmentation.
 
     The sampler draws from seeded generators, so that a resumed run gets the same batches and skips those it had.
     """
-
-    OWN = frozenset(
-        {
-            "sampler",
-            "num_skipped",
-            "last_number",
-            "expected",
-            "drawn",
-            *("_is_sized", "_draw", "_to_skip", "_following"),
-        }
-    )
 
     def __init__(self, order: OwnOrder) -> None:
         self._wrapped = order.own

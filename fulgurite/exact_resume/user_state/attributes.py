@@ -136,7 +136,11 @@ class Attributes:
         found = self._known_owners(trainer, parts, keys) if keys else []
         walk = Walk(known_objects(trainer, parts))
         encoder = Encoder(walk, self._start, self._existing, paths, _ignore, is_part=True)
-        return _encode(encoder, _attributes(found), _ignore, weights=True)
+        state = _encode(encoder, _attributes(found), _ignore, weights=True)
+        for owner in found:
+            for name in like.get(owner.key, {}).keys() - owner.values.keys() - _registered(owner.values):
+                state.setdefault(owner.key, {})[name] = REMOVED  # a default of the class, so far
+        return state
 
     def _known_owners(self, trainer: Trainer, parts: ModelParts, keys: tuple[str, ...]) -> list[Owner]:
         """Return the owners with these keys, or all, whose values at the start are known."""

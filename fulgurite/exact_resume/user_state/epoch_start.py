@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from fulgurite.compat.lightning import call_model_hook
 from fulgurite.exact_resume.user_state.restored import EPOCH_START, has_model_hook, user_hooks
+
+TUNERS = (LearningRateFinder, BatchSizeFinder)
 
 
 def repeat_epoch_start(trainer: Trainer) -> None:
@@ -18,6 +21,8 @@ def repeat_epoch_start(trainer: Trainer) -> None:
     model: LightningModule = trainer.lightning_module
     with _without_loggers(trainer):
         for callback in user_hooks(trainer, EPOCH_START):
+            if isinstance(callback, TUNERS):
+                continue  # its result is part of the checkpoint
             callback.on_train_epoch_start(trainer, model)
         if has_model_hook(model, EPOCH_START):
             call_model_hook(trainer, EPOCH_START)

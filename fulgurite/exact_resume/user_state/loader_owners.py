@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fulgurite.exact_resume.order.collate import COLLATE_REMEDY, FIRST, collate_setting
 from fulgurite.exact_resume.used_code.kept_values import Linked
@@ -86,6 +86,9 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         }
         name = type(sampler).__name__
         yield Owner(f"{place} {path}", name, vars(sampler), frozenset(excluded), remedy, holder=sampler)
+    if is_wrapper(loader):
+        values = _values_of(loader)
+        yield Owner(f"{place} itself", type(loader).__name__, values, frozenset(), remedy, holder=loader)
     collate = collate_of(loader)
     holder = collate.__self__ if isinstance(collate, MethodType) else collate
     # data sets and what Lightning calls have keys of their own
@@ -95,6 +98,11 @@ def owners_of(loader: Any, place: str) -> Iterator[Owner]:
         yield Owner(f"{place} collate_fn", name, held, frozenset(), remedy, holder=holder)
     if _is_ours(loader) or FIRST in getattr(loader, "__dict__", {}):
         yield Owner(f"{place} settings", "DataLoader", collate_setting(loader, collate), frozenset(), COLLATE_REMEDY)
+
+
+def is_wrapper(loader: Any) -> bool:
+    """Return whether a loader is of a class of the user that is no DataLoader, such as one that prefetches."""
+    return not isinstance(loader, DataLoader) and is_users(type(loader).__module__) and hasattr(loader, "__dict__")
 
 
 def _values_of(holder: Any) -> MutableMapping[str, Any]:

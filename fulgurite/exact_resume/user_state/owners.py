@@ -14,10 +14,10 @@ from torchmetrics import Metric, MetricCollection
 from fulgurite.compat.buffers import unsaved_buffers
 from fulgurite.compat.modules import ModelParts, own_weights, script_attributes
 from fulgurite.exact_resume.objects.walk import Known
+from fulgurite.exact_resume.structure.model_structure import WEIGHT_HOOKS, hooks_of
 from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.user_state.callback_settings import callbacks_by_key
 from fulgurite.exact_resume.user_state.loader_owners import Owner, all_loaders, loader_owners
-from fulgurite.exact_resume.user_state.model_structure import WEIGHT_HOOKS, hooks_of
 from fulgurite.exact_resume.user_state.optimizer_layout import optimizer_owners
 from fulgurite.exact_resume.user_state.shared_owners import shared_owners
 

@@ -8,20 +8,20 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
     Callback,
-    LearningRateFinder,
     SpikeDetection,
     StochasticWeightAveraging,
 )
+from torch.nn import Module
 
 from fulgurite.compat.modules import ModelParts, model_parts
 from fulgurite.compat.optimizer_states import share_again, shared_parts
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
+from fulgurite.exact_resume.structure.model_structure import model_structure, name_changed_structure, run_structure
+from fulgurite.exact_resume.structure.switched_modules import paths_of, switch_modules, switched_modules
 from fulgurite.exact_resume.user_state.attributes import Attributes
-from fulgurite.exact_resume.user_state.epoch_start import repeat_epoch_start
-from fulgurite.exact_resume.user_state.model_structure import model_structure, name_changed_structure, run_structure
+from fulgurite.exact_resume.user_state.epoch_start import TUNERS, repeat_epoch_start
 from fulgurite.exact_resume.user_state.optimizer_layout import (
     Layout,
     align_groups,
@@ -48,6 +48,7 @@ class UserState:
     """
 
     def __init__(self, save_attributes: bool = True) -> None:
+        self.is_tuning = False  # whether a tuner runs, which loads a checkpoint of its own
         self.attributes = Attributes() if save_attributes else None
         self._loaded: dict[str, Any] = {}
         self._restored = Restored()
@@ -55,6 +56,7 @@ class UserState:
         self._start_layout: Layout = []
         self._shared_parts: list[tuple[Any, Any, str, Any]] = []  # of optimizers, before they are restored
         self._start_structure: dict[str, str] = {}
+        self._start_modules: dict[str, Module] = {}  # by path
         self._settings_at_loaders: dict[str, list[Any]] = {}
         self._kept_settings: dict[str, Any] = {}  # before the hooks of a resumed run
 
@@ -66,6 +68,7 @@ class UserState:
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
         parts = model_parts(trainer.lightning_module)
+        self._start_modules = paths_of(parts)
         self._start_structure = _structure(trainer, parts)  # the last call counts: each start calls the hooks before it
         if self.attributes is not None:
             self.attributes.remember(trainer, parts, is_start=True)
@@ -89,8 +92,10 @@ class UserState:
             "settings": changed_settings(trainer, self._start_settings),
             "settings_at_loaders": self._settings_at_loaders,
             "structure": model_structure(parts),
+            "switched": switched_modules(self._start_modules, parts),
         }
-        name_changed_structure(self._start_structure, state["structure"] | run_structure(trainer), is_save=True)
+        structure = state["structure"] | run_structure(trainer)
+        name_changed_structure(self._start_structure, structure, state["switched"], is_save=True)
         name_replaced_optimizers(self._start_layout, state["optimizers"])
         if self.attributes is not None:
             state["objects"] = self.attributes.state_dict(trainer, parts=parts, thorough=thorough)
@@ -134,15 +139,19 @@ class UserState:
         self.end_start(trainer)
         if amid_epoch:
             repeat_epoch_start(trainer)
-            self._start_structure = _structure(trainer, model_parts(trainer.lightning_module))
+            parts = model_parts(trainer.lightning_module)
+            self._start_structure, self._start_modules = _structure(trainer, parts), paths_of(parts)
         if not state:
             return
         self._restored.put_back(trainer)
         kept, self._kept_settings = self._kept_settings, {}
         set_settings(trainer, kept)
         restore_settings(trainer, state.get("settings", {}), self._start_settings)
+        switched = state.get("switched", {})
+        switch_modules(trainer.lightning_module, self._start_modules, switched)
         _restore_modes(trainer.lightning_module, state)
-        name_changed_structure(model_structure(model_parts(trainer.lightning_module)), state.get("structure", {}))
+        structure = model_structure(model_parts(trainer.lightning_module))
+        name_changed_structure(structure, state.get("structure", {}), switched)
         if self.attributes is not None:
             self.attributes.load_state_dict(trainer, state.get("objects", {}))
 
@@ -169,7 +178,11 @@ def remember_before_tuners(trainer: Trainer, user_state: UserState) -> None:
 
 def _start_and_tune(user_state: UserState, tune: Callable[..., None], trainer: Trainer, *args: Any) -> None:
     user_state.start(trainer)
-    tune(trainer, *args)
+    user_state.is_tuning = True
+    try:
+        tune(trainer, *args)
+    finally:
+        user_state.is_tuning = False
 
 
 def skip_tuners(trainer: Trainer) -> None:
@@ -180,8 +193,7 @@ def skip_tuners(trainer: Trainer) -> None:
 
 
 def _tuners(trainer: Trainer) -> list[Callback]:
-    kinds = (LearningRateFinder, BatchSizeFinder)
-    return [callback for callback in vars(trainer)["callbacks"] if isinstance(callback, kinds)]
+    return [callback for callback in vars(trainer)["callbacks"] if isinstance(callback, TUNERS)]
 
 
 def let_spike_detection_resume(trainer: Trainer) -> None:

@@ -65,7 +65,8 @@ def is_users(module: str | None) -> bool:
 @cache
 def is_infrastructure(kind: Any) -> bool:
     """Return whether objects of a class hold no state of a training."""
-    if issubclass(kind, (WeakKeyDictionary, WeakValueDictionary, ReferenceType, threading.local, BaseProcess)):
+    holders = (WeakKeyDictionary, WeakValueDictionary, ReferenceType, threading.local, BaseProcess, torch.Generator)
+    if issubclass(kind, holders):
         return False
     if is_database(kind):
         return False

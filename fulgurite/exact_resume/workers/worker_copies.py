@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from fulgurite.compat.lightning import train_loaders
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.objects.walk import Known, fingerprint
-from fulgurite.exact_resume.used_code.reachable import reach, variables
+from fulgurite.exact_resume.used_code.reachable import names_of, reach, variables
 from fulgurite.exact_resume.user_state.loader_owners import LOADERS, datasets_of
 from fulgurite.exact_resume.values.generator_states import GENERATORS
 from fulgurite.exact_resume.values.kinds import closure, is_infrastructure, is_users, parts_of
@@ -171,8 +171,14 @@ def name_worker_changes(trainer: Trainer) -> None:
 
 
 def name_worker_copies(trainer: Trainer) -> None:
-    """Name the attributes that `__getitem__` of a data set assigns in workers, before the first batch."""
+    """Name what `__getitem__` of a data set assigns in workers, and progress that it reads, before the first batch."""
     for loader in train_loaders(trainer):
+        for progress in _progress_read(loader) if getattr(loader, "num_workers", 0) else ():
+            name_inexact(
+                f"trainer.{progress}",
+                "the data set reads it in DataLoader workers, which have it from their start, and those of "
+                "a resumed run start later. Set data.num_workers=0, or an attribute of the data set before each epoch.",
+            )
         for dataset in datasets_of(loader) if getattr(loader, "num_workers", 0) else []:
             if isinstance(dataset, IterableDataset):
                 continue  # a stream is named where it has no state
@@ -180,6 +186,14 @@ def name_worker_copies(trainer: Trainer) -> None:
                 # what starts as None is a file that a worker opens, or found by the worker's watch
                 if getattr(dataset, "__dict__", {}).get(name) is not None:
                     name_inexact(f"{type(dataset).__qualname__}.{name}", REASON)
+
+
+def _progress_read(loader: Any) -> list[str]:
+    """Return which progress of the trainer the data sets of a loader read that its workers have from their start."""
+    progress = {"global_step", *(["current_epoch"] if getattr(loader, "persistent_workers", False) else [])}
+    kinds = {kind for dataset in datasets_of(loader) for kind in type(dataset).__mro__ if is_users(kind.__module__)}
+    names = [names_of(each) for kind in kinds for each in vars(kind).values() if isinstance(each, FunctionType)]
+    return sorted({name for each in names if "trainer" in each for name in each if name in progress})
 
 
 def _assigned_in(kind: type, methods: Iterable[str]) -> list[str]:

@@ -162,7 +162,8 @@ def test_an_object_ends_a_run_before_its_first_step(tmp_path: Path) -> None:
 def test_an_object_of_a_scheduler_ends_a_run_before_its_first_step(tmp_path: Path) -> None:
     class Warm(torch.optim.lr_scheduler.LRScheduler):
         def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-            self.after = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+            self.inner = torch.optim.lr_scheduler.StepLR(optimizer, 1)  # restored in place
+            self.words = object()
             super().__init__(optimizer)
 
         def get_lr(self) -> list[float | torch.Tensor]:
@@ -173,7 +174,7 @@ def test_an_object_of_a_scheduler_ends_a_run_before_its_first_step(tmp_path: Pat
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
             return [optimizer], [Warm(optimizer)]
 
-    assert "objects: lr_schedulers.0.after (StepLR)." in refuse(tmp_path, Model())
+    assert "objects: lr_schedulers.0.words (object)." in refuse(tmp_path, Model())
 
 
 def test_a_hook_that_needs_a_trained_epoch_is_checked_at_the_first_save(tmp_path: Path) -> None:

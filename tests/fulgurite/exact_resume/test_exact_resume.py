@@ -323,7 +323,7 @@ def test_changed_numerics_settings_are_reported_with_both_values() -> None:
 def test_keys_in_checkpoints_are_independent_of_names_in_the_code(small: tuple[Path, list[Proof]]) -> None:
     checkpoint = torch.load(small[0] / "reference/checkpoints/last.ckpt", weights_only=True)
     saved = checkpoint["callbacks"]["ExactResume"]
-    assert saved.keys() == {"seed", "switches", "ranks"}
+    assert saved.keys() == {"seed", "attributes", "switches", "ranks"}
     parts = {"loaders", "generators", "lending", "monitors", "metrics", "results", "logged", "ended", "user"}
     assert saved["ranks"][0].keys() == parts
     # ModelCheckpoint builds its key from its arguments; LastCheckpoint passes it none

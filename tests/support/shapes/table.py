@@ -16,6 +16,7 @@ from tests.support.shapes.object_shapes import OBJECT_SHAPES
 from tests.support.shapes.optimization_shapes import OPTIMIZATION
 from tests.support.shapes.python_state import PYTHON_STATE
 from tests.support.shapes.reached_shapes import REACHED
+from tests.support.shapes.repositories import REPOSITORIES
 from tests.support.shapes.saving import SAVING
 from tests.support.shapes.schedules import SCHEDULERS
 from tests.support.shapes.shared_draws import SHARED_DRAWS
@@ -45,6 +46,7 @@ SHAPES = [
     *LATE,
     *INHERITED,
     *SHARED_DRAWS,
+    *REPOSITORIES,
 ]
 
 # What `make test` runs: one shape for each way in which a run is restored or refused; `make test-full` runs all.

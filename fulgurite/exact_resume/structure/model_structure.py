@@ -67,10 +67,21 @@ def hooks_of(holder: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield name, tuple(part.values())
 
 
-def name_changed_structure(before: Mapping[str, str], now: Mapping[str, str], *, is_save: bool = False) -> None:
-    """Name each part that both have and that differs; at a save, each module that was added or removed too."""
+def name_changed_structure(
+    before: Mapping[str, str], now: Mapping[str, str], switched: Mapping[str, str], *, is_save: bool = False
+) -> None:
+    """Name each part that both have and that differs; at a save, each module that was added or removed too.
+
+    Args:
+        before: The structure at the start.
+        now: The present one.
+        switched: Paths of modules that a resumed run switches too, and where these modules were.
+        is_save: Whether it is compared at a save.
+    """
+    switches = tuple(f"model.{path}" for path in {*switched, *switched.values()})
+    before = {name: part for name, part in before.items() if not name.startswith(switches)}
     if is_save and before:
-        _name_added(before, now)
+        _name_added(before, {name: part for name, part in now.items() if not name.startswith(switches)})
         for name in [name for name in before if name[:6] == "model." and name[-6:] == " hooks" and name not in now]:
             name_inexact(name.removesuffix(" hooks"), f"code removed it {WHILE}")
     for name in [name for name in before if now.get(name, before[name]) != before[name]]:

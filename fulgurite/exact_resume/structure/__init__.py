@@ -1,0 +1,1 @@
+"""What hooks change of the structure of a run: its modules and hooks."""
