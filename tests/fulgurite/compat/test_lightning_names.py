@@ -17,12 +17,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from fulgurite.compat import lightning as compat
 from fulgurite.compat import lightning_results as logged
 from fulgurite.compat import lightning_strategies as strategies
-from fulgurite.compat.lightning_loaders import note_requests
+from fulgurite.compat.lightning_loaders import at_progress, note_requests
 from tests.support.project import ROOT
 from tests.support.quiet_trainer import quiet_trainer
 from tests.support.toy_task import OrdinaryData, OrdinaryModel
@@ -125,6 +126,29 @@ def test_loops(tmp_path: Any) -> None:
 
 def test_combined_loader() -> None:
     assert compat.combined_mode(CombinedLoader([], "sequential")) == "sequential"
+
+
+def test_a_data_loader_fetches_the_batches_of_its_index_sampler() -> None:
+    """`ExactLoader` overrides these two names, which torch 2.13 has no public counterpart for."""
+
+    class Reversed(DataLoader[int]):
+        _auto_collation = True
+        _index_sampler = ((1, 0), (3, 2))
+
+    for workers in (0, 1):
+        loader = Reversed(range(4), 2, num_workers=workers)  # type: ignore[arg-type]  # a data set, as torch takes it
+        assert [batch.tolist() for batch in loader] == [[1, 0], [3, 2]]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_progress_of_another_moment(by_hand: bool) -> None:
+    trainer, model = quiet_trainer(), OrdinaryModel()
+    model.automatic_optimization = not by_hand
+    trainer.strategy.connect(model)
+    now = trainer.current_epoch, trainer.global_step
+    with at_progress(trainer, 3, 14):
+        assert (trainer.current_epoch, trainer.global_step) == (3, 14)
+    assert (trainer.current_epoch, trainer.global_step) == now
 
 
 def test_metrics() -> None:

@@ -135,8 +135,18 @@ def test_a_loader_has_the_batch_size_of_the_users() -> None:
     for settings in ({"batch_size": 2, "drop_last": True}, {"batch_size": None}):
         exact, _ = make_exact(DataLoader(Noisy(), **settings), ShardSpec(7, lambda: True))
         assert {"drop_last": False, **settings} == {"batch_size": exact.batch_size, "drop_last": exact.drop_last}
-    exact, _ = make_exact(DataLoader(Noisy(), 3, drop_last=True), ShardSpec(7, lambda: True))
-    assert (exact.batch_sampler.batch_size, exact.batch_sampler.drop_last) == (3, True)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_has_the_batch_sampler_of_the_user_and_follows_it(num_workers: int) -> None:
+    loader: DataLoader[int] = DataLoader(range(9), 4, shuffle=True, num_workers=num_workers)  # type: ignore[arg-type]
+    exact, _ = make_exact(loader, ShardSpec(7, lambda: True))
+    batches: Any = exact.batch_sampler
+    assert loader.batch_sampler is batches
+    assert [len(batch) for batch in exact] == [4, 4, 1]
+    batches.batch_size, batches.drop_last = 2, True
+    assert [len(batch) for batch in exact] == [2, 2, 2, 2]
+    assert len(exact) == 4
 
 
 def test_a_look_at_a_loader_leaves_the_position_of_the_training_and_is_counted() -> None:
