@@ -83,7 +83,7 @@ class LeftOutWeights:
                 "those. Save them under a key of your own.",
             )
         states = checkpoint.get("optimizer_states")
-        if states is not None and [*map(_num_states, states)] != [len(each.state) for each in strategy.optimizers]:
+        if states is not None and _lack_states(states, strategy.optimizers):
             name_inexact(
                 "checkpoint['optimizer_states']",
                 "a hook leaves out states of optimizers, which a resumed run starts without. Keep them.",
@@ -102,8 +102,11 @@ def _differs(present: torch.Tensor, saved: Any) -> bool:
     return present.data_ptr() != saved.data_ptr() and not torch.equal(_sample(present), _sample(saved))
 
 
-def _num_states(state: Any) -> int:
-    return len(state.get("state", ())) if isinstance(state, dict) else -1
+def _lack_states(saved: Sequence[Any], optimizers: Sequence[Any]) -> bool:
+    """Return whether saved states lack an optimizer or the state of a weight; one that wraps another has other keys."""
+    pairs = zip(saved, optimizers, strict=False)
+    lacks = any(len(state["state"]) < len(each.state) for state, each in pairs if "state" in state)
+    return len(saved) < len(optimizers) or lacks
 
 
 def _is_sampled(value: Any) -> bool:

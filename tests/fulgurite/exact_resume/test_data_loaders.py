@@ -142,7 +142,7 @@ def test_a_loader_has_the_batch_sampler_of_the_user_and_follows_it(num_workers: 
     loader: DataLoader[int] = DataLoader(range(9), 4, shuffle=True, num_workers=num_workers)  # type: ignore[arg-type]
     exact, _ = make_exact(loader, ShardSpec(7, lambda: True))
     batches: Any = exact.batch_sampler
-    assert loader.batch_sampler is batches
+    assert id(batches) == id(loader.batch_sampler)
     assert [len(batch) for batch in exact] == [4, 4, 1]
     batches.batch_size, batches.drop_last = 2, True
     assert [len(batch) for batch in exact] == [2, 2, 2, 2]
