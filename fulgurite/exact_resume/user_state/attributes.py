@@ -74,7 +74,7 @@ class Attributes:
                 self._names[owner.key] = owner.name, set(owner.values) - owner.excluded
         self._owners |= new
         used, _ = used_code(trainer)
-        if used.is_searching and (late := used.lacking(walk.code.values())):
+        if used.is_searching and (late := used.lacking([*walk.code.values(), *used.arrived()])):
             used.add(late, keep=False)
             self.remember(trainer, parts, is_start=is_start)
 
