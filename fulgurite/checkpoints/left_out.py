@@ -62,12 +62,7 @@ class LeftOutWeights:
             )
 
     def check_values(self, strategy: Strategy, checkpoint: Mapping[str, Any]) -> None:
-        """Name weights and states of optimizers that are saved with other values than the run has.
-
-        Args:
-            strategy: Holds the model and the optimizers; each rank holds all of them.
-            checkpoint: A checkpoint after all hooks.
-        """
+        """Name weights and states of optimizers that a checkpoint, after all hooks, has otherwise than the run."""
         model = cast("LightningModule", strategy.lightning_module)
         callbacks: list[Callback] = vars(model.trainer)["callbacks"]
         theirs = [each for each in callbacks if not type(each).__module__.startswith(OF_LIBRARIES)]
@@ -104,9 +99,8 @@ def _differs(present: torch.Tensor, saved: Any) -> bool:
 
 def _lack_states(saved: Sequence[Any], optimizers: Sequence[Any]) -> bool:
     """Return whether saved states lack an optimizer or the state of a weight; one that wraps another has other keys."""
-    pairs = zip(saved, optimizers, strict=False)
-    lacks = any(len(state["state"]) < len(each.state) for state, each in pairs if "state" in state)
-    return len(saved) < len(optimizers) or lacks
+    pairs = [pair for pair in zip(saved, optimizers, strict=False) if "state" in pair[0]]
+    return len(saved) < len(optimizers) or any(len(state["state"]) < len(each.state) for state, each in pairs)
 
 
 def _is_sampled(value: Any) -> bool:

@@ -69,9 +69,8 @@ def to_plain(checkpoint: Mapping[str, Any]) -> PlainContent:
 
     Hyperparameters that are objects are left out, see `plain_hyperparameters`.
     """
-    converter = _Converter(
-        restores_attributes=checkpoint.get("callbacks", {}).get("ExactResume", {}).get("attributes", False)
-    )
+    exact = checkpoint.get("callbacks", {}).get("ExactResume", {})
+    converter = _Converter(restores_attributes=exact.get("attributes", False))
     content: dict[str, Any] = {}
     for key, value in checkpoint.items():
         if key in HYPERPARAMETERS:

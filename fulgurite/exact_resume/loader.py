@@ -101,8 +101,7 @@ class ExactLoader(DataLoader[Any]):
         # Lightning replaces any other sampler under a distributed strategy; DataLoader refuses to set it
         vars(self)["sampler"] = loader.sampler if spec.shard is None else self.order
         # DataLoader has none of a loader with a batch sampler
-        own = {name: getattr(loader, name) for name in ("batch_sampler", "batch_size", "drop_last")}
-        vars(self).update(own)
+        vars(self).update({name: getattr(loader, name) for name in ("batch_sampler", "batch_size", "drop_last")})
         batched = loader.batch_sampler is not None
         self.watch = make_watch(loader)
         self._seeded = SeededDataset(loader.dataset, loader.collate_fn, spec.rng, batched=batched, watch=self.watch)
@@ -127,10 +126,8 @@ class ExactLoader(DataLoader[Any]):
         return self.batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        def begin(iterator: Pass) -> Iterator[Any]:
-            return self._yield_batches(is_trained=True) if self._spec.is_trained(self, iterator) else self.look()
-
-        return Pass(begin)
+        is_trained = self._spec.is_trained
+        return Pass(lambda each: self._yield_batches(is_trained=True) if is_trained(self, each) else self.look())
 
     def _yield_batches(self, *, is_trained: bool) -> Iterator[Any]:
         """Yield the batches of a pass of the training, which may resume, or of user code that looks at the data."""

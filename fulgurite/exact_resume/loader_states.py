@@ -54,7 +54,7 @@ class LoaderStates:
         self._trainer: Trainer | None = None
         self._calls: dict[str, dict[str, Any]] = {}  # what the loaders of a kind were made from
         self._loaded: dict[str, Any] = {}
-        self._validates = True  # False: a learning rate finder had thrown the validation loaders away
+        self._saved_kinds: set[str] = set()  # of loaders that the interrupted run had
         self._splits: dict[str, int] = {}  # of the loaders of a kind, when they were made
         self._restored: State = {}  # attributes that the checkpoint restores
         self._restored_with: dict[int, Any] = {}  # loader that an object of several was restored with
@@ -77,9 +77,7 @@ class LoaderStates:
                 present = self._attributes.state_of(trainer, DATA_KEYS, saved["objects"])
                 self._attributes.load_state_dict(trainer, saved["objects"])
             restore_rng_states({**before, **saved["generators"]})
-        progress = [trainer.current_epoch, trainer.global_step]
-        if saved is not None:
-            progress = saved.get("progress", progress)
+        progress = (saved or {}).get("progress", [trainer.current_epoch, trainer.global_step])
         call: dict[str, Any] = {"objects": {}, "generators": {}, "progress": progress}
         if self._attributes is not None:
             call["objects"] = self._attributes.state_dict(trainer, DATA_KEYS, names=False)
@@ -125,10 +123,10 @@ class LoaderStates:
         """Make the validation loaders that the interrupted run had, and count reloads as it did."""
         if VALIDATION in self._loaded.get("calls", {}):
             set_up_validation(trainer)
+        elif self.is_made(VALIDATION) and VALIDATION not in self._saved_kinds:
+            forget_validation(trainer)  # a learning rate finder had thrown them away
         if "reloads" in self._loaded:
             set_reload_epochs(trainer, self._loaded["reloads"])
-        if not self._validates:
-            forget_validation(trainer)
 
     # passes of a training loader
 
@@ -171,13 +169,9 @@ class LoaderStates:
 
     def state_dict(self, trainer: Trainer) -> dict[str, Any]:
         """Return what the loaders of a run were made from."""
-        validates = trainer.val_dataloaders is not None
-        return {
-            "calls": self._calls,
-            "reloads": reload_epochs(trainer),
-            "splits": self._splits,
-            "validates": validates,
-        }
+        has_validation = trainer.val_dataloaders is not None
+        calls = {kind: call for kind, call in self._calls.items() if kind == TRAINING or has_validation}
+        return {"calls": calls, "reloads": reload_epochs(trainer), "splits": self._splits}
 
     def load_state_dict(self, state: dict[str, Any], attributes: State) -> None:
         """Keep a state until the loaders are made.
@@ -187,10 +181,8 @@ class LoaderStates:
             attributes: The attributes that the checkpoint restores.
         """
         copied = {name: dict(state.get(name, {})) for name in ("calls", "splits")}
-        self._validates = state.get("validates", True)
-        if not self._validates:
-            copied["calls"].pop(VALIDATION, None)
         self._loaded, self._restored = {**state, **copied}, attributes
+        self._saved_kinds = set(copied["calls"])
 
 
 def _differing(state: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:

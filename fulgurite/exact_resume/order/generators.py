@@ -10,13 +10,8 @@ import numpy as np
 import torch
 
 from fulgurite.exact_resume.used_code.reachable import reach
-from fulgurite.exact_resume.values.generator_states import (
-    GENERATORS,
-    generator_kind,
-    generator_state,
-    plain_state,
-    restore_generator,
-)
+from fulgurite.exact_resume.values.generator_states import GENERATORS
+from fulgurite.exact_resume.values.leaves import leaf_from_plain, leaf_to_plain
 
 
 def find_generators(*roots: Any) -> list[Any]:
@@ -51,27 +46,23 @@ def describe_state(generator: Any) -> str:
 
 def draw_aside(generators: Sequence[Any], batches: Iterator[Any]) -> Iterator[Any]:
     """Yield what an iterator yields that draws from generators, and give them their states back each time."""
-    inner = outer = _states(generators)
+    inner = [leaf_to_plain(each) for each in generators]
     while True:
-        outer = _set_states(generators, inner)
+        outer = _swap(generators, inner)
         try:
             batch = next(batches)
         except StopIteration:
             return
         finally:
-            inner = _set_states(generators, outer)
+            inner = _swap(generators, outer)
         yield batch
 
 
-def _states(generators: Sequence[Any]) -> list[Any]:
-    return [[generator_kind(each), plain_state(generator_state(each))] for each in generators]
-
-
-def _set_states(generators: Sequence[Any], states: list[Any]) -> list[Any]:
+def _swap(generators: Sequence[Any], states: list[Any]) -> list[Any]:
     """Set states, and return those from before."""
-    before = _states(generators)
+    before = [leaf_to_plain(each) for each in generators]
     for generator, state in zip(generators, states, strict=True):
-        restore_generator(state, generator, torch.device("cpu"))
+        leaf_from_plain(state, generator, torch.device("cpu"))
     return before
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -83,8 +84,9 @@ class StreamCursor:
                 "code reads it beside the training, which moves the position that state_dict() returns. Read another "
                 "loader: trainer.datamodule.train_dataloader().",
             )
-        look = getattr(self.loader, "look", None)  # an ExactLoader beside a stream
-        return cast("Iterator[Any]", look() if callable(look) else self.iterate(self.loader))
+        # of an ExactLoader beside a stream
+        look: Any = getattr(self.loader, "look", partial(self.iterate, self.loader))
+        return look()  # type: ignore[no-any-return]
 
     def _enter(self, epoch: int, num_pass: int) -> None:
         self.epoch, self.num_pass, self.pulled, self.exhausted = epoch, num_pass, 0, False

@@ -72,11 +72,7 @@ def name_changed_structure(
 ) -> None:
     """Name each part that both have and that differs; at a save, each module that was added or removed too.
 
-    Args:
-        before: The structure at the start.
-        now: The present one.
-        switched: Paths of modules that a resumed run switches too, and where these modules were.
-        is_save: Whether it is compared at a save.
+    Paths of `switched` are left out: a resumed run switches these modules too.
     """
     switches = tuple(f"model.{path}" for path in {*switched, *switched.values()})
     before = {name: part for name, part in before.items() if not name.startswith(switches)}

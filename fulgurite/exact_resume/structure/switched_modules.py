@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
 from fulgurite.compat.modules import ModelParts
-
-
-def paths_of(parts: ModelParts) -> dict[str, nn.Module]:
-    """Return the module at each path."""
-    return dict(parts.all_modules)
 
 
 def switched_modules(start: Mapping[str, nn.Module], parts: ModelParts) -> dict[str, str]:
@@ -32,13 +26,4 @@ def switch_modules(model: nn.Module, start: Mapping[str, nn.Module], switched: M
     for path, first in switched.items():
         parent, _, name = path.rpartition(".")
         if first in start:
-            _set(model.get_submodule(parent), name, start[first])
-
-
-def _set(parent: Any, name: str, module: nn.Module) -> None:
-    if isinstance(parent, (nn.Sequential, nn.ModuleList)):
-        parent[int(name)] = module
-    elif isinstance(parent, nn.ModuleDict):
-        parent[name] = module
-    else:
-        setattr(parent, name, module)
+            setattr(model.get_submodule(parent), name, start[first])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch.optim.lr_scheduler import LRScheduler
 
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.structure.model_structure import hooks_of
@@ -34,15 +35,11 @@ def optimizer_owners(trainer: Trainer) -> Iterator[Owner]:
             values, kind = vars(scheduler), type(scheduler)
             state: Any = scheduler.state_dict()
             # a function, such as that of LambdaLR, is in no state
-            saved = {name for name, value in state.items() if value is values.get(name) and not _is_scheduler(value)}
-            saved |= {"optimizer"}
+            saved = {name for name, value in state.items() if value is values.get(name)} | {"optimizer"}
+            # checkpoints leave a scheduler out that is inside another one
+            saved -= {name for name in saved if isinstance(values.get(name), LRScheduler)}
             key = f"scheduler {number} {kind.__qualname__}"
             yield Owner(key, kind.__name__, values, frozenset(saved), remedy.format("scheduler"))
-
-
-def _is_scheduler(value: Any) -> bool:
-    """Return whether a value is a scheduler inside another one, which checkpoints leave out of its state."""
-    return isinstance(value, torch.optim.lr_scheduler.LRScheduler)
 
 
 @cache

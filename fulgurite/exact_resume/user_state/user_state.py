@@ -19,7 +19,7 @@ from fulgurite.compat.optimizer_states import share_again, shared_parts
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.structure.model_structure import model_structure, name_changed_structure, run_structure
-from fulgurite.exact_resume.structure.switched_modules import paths_of, switch_modules, switched_modules
+from fulgurite.exact_resume.structure.switched_modules import switch_modules, switched_modules
 from fulgurite.exact_resume.user_state.attributes import Attributes
 from fulgurite.exact_resume.user_state.epoch_start import TUNERS, repeat_epoch_start
 from fulgurite.exact_resume.user_state.optimizer_layout import (
@@ -68,7 +68,7 @@ class UserState:
     def start(self, trainer: Trainer) -> None:
         """Take the present attributes as those of the start; call it again when there are loaders."""
         parts = model_parts(trainer.lightning_module)
-        self._start_modules = paths_of(parts)
+        self._start_modules = dict(parts.all_modules)
         self._start_structure = _structure(trainer, parts)  # the last call counts: each start calls the hooks before it
         if self.attributes is not None:
             self.attributes.remember(trainer, parts, is_start=True)
@@ -140,7 +140,7 @@ class UserState:
         if amid_epoch:
             repeat_epoch_start(trainer)
             parts = model_parts(trainer.lightning_module)
-            self._start_structure, self._start_modules = _structure(trainer, parts), paths_of(parts)
+            self._start_structure, self._start_modules = _structure(trainer, parts), dict(parts.all_modules)
         if not state:
             return
         self._restored.put_back(trainer)

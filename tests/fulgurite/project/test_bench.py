@@ -224,7 +224,7 @@ def test_a_short_run_measures_the_start(tmp_path: Path) -> None:
 
 @needs_linux
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # three rounds: of the speed of a shared machine one says little
+@pytest.mark.timeout(400)  # three rounds: of the speed of a shared machine one says little
 def test_a_short_run_measures_two_processes_beside_one(tmp_path: Path) -> None:
     row, machine = short_run(tmp_path, "ranks", "--clock", "cpu", "--repeats", "3")["rows"]
     assert (row["key"], machine["bar"]) == ("P7", None)

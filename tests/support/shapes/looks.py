@@ -320,22 +320,20 @@ LOOKS = [
         callback="MixesValidation",
     ),
     _look("a stream that on_fit_start reads", model="looks.ReadsStream", settings={"kind": "resumable_stream"}),
-    _look(
-        "a stream that each validation reads",
-        model="looks.Peeks",
-        settings={"kind": "resumable_stream"},
-        overrides=AMID,
-        expect="named",
-        line="code reads it beside the training",
-        amid_epoch=False,
-    ),
-    _look(
-        "a stream without state_dict that each validation reads",
-        model="looks.Peeks",
-        settings={"kind": "stream"},
-        overrides=AMID,
-        expect="named",
-        line="it has no state_dict()",
+    *(
+        _look(
+            f"a stream {text}that each validation reads",
+            model="looks.Peeks",
+            settings={"kind": kind},
+            overrides=AMID,
+            expect="named",
+            line=line,
+            amid_epoch=kind == "stream",  # a look moves the position of the other one, so that its epochs are shorter
+        )
+        for text, kind, line in (
+            ("", "resumable_stream", "code reads it beside the training"),
+            ("without state_dict ", "stream", "it has no state_dict()"),
+        )
     ),
     _look(
         "a training batch taken in each validation, of a sampler that keeps a generator",
