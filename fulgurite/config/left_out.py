@@ -31,10 +31,9 @@ from fulgurite.trust.sources import current_sources
 from fulgurite.trust.targets import rejection_of
 from fulgurite.trust.walk import join
 from fulgurite.validation.signatures.annotations import Match, match, rejects
-from fulgurite.validation.signatures.imported import signature_of
 from fulgurite.validation.signatures.replaced import lacks_argument, replaces_container
 from fulgurite.validation.signatures.resolve import locate
-from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
+from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature, signature_of
 from fulgurite.validation.signatures.source import NotFound
 
 Block = Mapping[str, Any]

@@ -34,10 +34,11 @@ from fulgurite.config.origins import Origins
 from fulgurite.core.errors import ConfigError, suggest_or_list
 from fulgurite.core.project import project_root
 from fulgurite.validation.explanations.defaults_lists import explain_cycle
-from fulgurite.validation.explanations.search_path import explain_search_path
 from fulgurite.validation.hydra_errors import HYDRA_ERRORS, chosen, compose_groups, one_line
 from fulgurite.validation.overrides import apply, check_groups, describe_override, explain_several, parse
 from fulgurite.validation.validate import find_problems, require_valid
+
+_UNKNOWN_SOURCE = re.compile(r"No config source registered for schema (\S+), supported types : \[(.*)\]")
 
 
 def explain_composition(error: Exception, arguments: Sequence[str], config_name: str = "train") -> ConfigError | None:
@@ -124,7 +125,8 @@ def _examine(
         repository = (state.repository if state else None) or config_repository(loader, name, readable)
     except (ValueError, ConfigCompositionException) as error:
         paths = [one.input_line or "" for one in parsed if one.key_or_group == "hydra.searchpath"]
-        return [*findings, describe_override((paths or ["hydra.searchpath"])[-1], explain_search_path(one_line(error)))]
+        path = (paths or ["hydra.searchpath"])[-1]
+        return [*findings, describe_override(path, _explain_search_path(one_line(error)))]
     groups, keys, bad = check_groups(parsed, repository)
     findings += bad
     if cycle := explain_cycle(repository, groups):
@@ -151,6 +153,16 @@ def _examine(
     used = [*chosen(groups, repository), *good, *applied]
     problems = find_problems(cfg, lambda: Origins.traced(loader, name, used))
     return findings + [problem.line for problem in problems if not _is_consequence(problem.key, texts, findings)]
+
+
+def _explain_search_path(message: str) -> str:
+    """Return what is wrong with a `hydra.searchpath` that Hydra refused with a message, and what to do."""
+    if unknown := _UNKNOWN_SOURCE.search(message):
+        near = suggest_or_list(unknown[1], unknown[2].split(", "), "There is")
+        return f"no kind of source is named {unknown[1]!r}{near}"
+    if "must be a list" in message:
+        return "is not a list of addresses. Write e.g. [https://<host>/configs]"
+    return f"{message}. Correct the address"
 
 
 def _usable(state: LoaderState | None) -> DictConfig | None:

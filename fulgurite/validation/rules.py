@@ -1,4 +1,4 @@
-"""Check keys, types, tags, checkpoints, resume settings and groups of a config."""
+"""Check keys, types, tags, checkpoints, resume settings, groups and cross-validation folds of a config."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from fulgurite.config.view import MISSING, UNKNOWN, ConfigView, is_interpolation
 from fulgurite.core.download import is_secure
 from fulgurite.core.errors import did_you_mean, suggest_path
 from fulgurite.core.project import project_root
+from fulgurite.data.fold_rules import find_fold_problems
 from fulgurite.validation.explanations.defaults_lists import PACKAGE, is_global, lacks_package
 from fulgurite.validation.explanations.group_options import explain_list
 from fulgurite.validation.explanations.other_names import suggest_other_name
 from fulgurite.validation.findings import Finding, shown
+from fulgurite.validation.parallelism import source_mentions
 from fulgurite.validation.signatures.annotations import Match, describe, match
 
 NESTED = {schema.group: field_types(schema) for schema in SCHEMAS}
@@ -247,3 +249,18 @@ def check_switches(view: ConfigView) -> Iterator[Finding]:
             removed = " ".join(f"'~callbacks.{key}'" for key in found)
             rule = f"excludes {', '.join(f'callbacks.{key}' for key in found)}. Add {removed}, or leave it true"
             yield Finding(f"trainer.{switch}", rule, value=False)
+
+
+def check_folds(view: ConfigView) -> Iterator[Finding]:
+    """Yield wrong values of `fold`, `num_folds` and `val_size` for a data module that calls `fold_findings`."""
+    data = view.written.get("data")
+    if not isinstance(data, dict) or not {"fold", "num_folds"} <= data.keys():
+        return
+    if not source_mentions(str(data.get("_target_")), "fold_findings"):  # another class may count folds otherwise
+        return
+    names = ("fold", "num_folds", "val_size")
+    fold, num_folds, val_size = (view.resolve(data.get(name), f"data.{name}") for name in names)
+    if UNKNOWN in (fold, num_folds):
+        return
+    for name, rule in find_fold_problems(fold, num_folds, None if val_size is UNKNOWN else val_size):
+        yield Finding(f"data.{name}", rule, ... if data.get(name) is None else data[name])

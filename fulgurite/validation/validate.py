@@ -12,14 +12,19 @@ from fulgurite.config.origins import Origins
 from fulgurite.config.view import ConfigView
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.validation.cross_validation import check_folds
 from fulgurite.validation.findings import Finding
 from fulgurite.validation.missing_values import check_missing_values
-from fulgurite.validation.parallelism import check_accelerator, check_batch_size, check_fused, check_mesh_sizes
-from fulgurite.validation.process_group import check_processes
+from fulgurite.validation.parallelism import (
+    check_accelerator,
+    check_batch_size,
+    check_fused,
+    check_mesh_sizes,
+    check_processes,
+)
 from fulgurite.validation.rules import (
     check_checkpoint,
     check_epochs,
+    check_folds,
     check_groups,
     check_keys,
     check_parts,

@@ -1,11 +1,13 @@
-"""Read the parameters of a `_target_` and their annotations from source, also through `**kwargs`."""
+"""Read the parameters of a `_target_` and their annotations: from source, also through `**kwargs`, or imported."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 from fulgurite.validation.signatures.decorators import keep_signature
 from fulgurite.validation.signatures.kwargs import trace_kwargs
@@ -58,11 +60,6 @@ def read_signature(target: str) -> Signature | NotFound | None:
     return replace(signature, target=target) if signature else None
 
 
-def takes_nothing(name: str) -> bool:
-    """Return whether a class raises for each argument that its constructor declares."""
-    return name in _TAKE_NOTHING
-
-
 def _of_class(cls: Definition) -> Signature | None:
     # the `__call__` of a metaclass may take other arguments
     if "metaclass=" in cls.module.text and None in ancestry(cls):
@@ -79,7 +76,7 @@ def _along(order: Sequence[Definition | None]) -> Signature | None:
             return None
         if not keep_signature(cls.node.decorator_list, cls.module):
             return None
-        if takes_nothing(f"{cls.module.name}.{cls.node.name}"):
+        if f"{cls.module.name}.{cls.node.name}" in _TAKE_NOTHING:
             return Signature("")
         constructor = _constructor(cls)
         if constructor is not None:
@@ -167,3 +164,37 @@ def _of_dataclass(order: Sequence[Definition | None]) -> Signature | None:
             default = None if is_field else node.value
             parameters[name] = Parameter(name, not optional, cls.module, annotation, default)
     return Signature("", parameters)
+
+
+def signature_of(found: Any) -> Signature | None:
+    """Return the signature of an imported class or function; None when it has none or takes any name.
+
+    The `**kwargs` of a class accept the arguments of its bases, up to the first one without `**kwargs`.
+    """
+    parameters: dict[str, Parameter] = {}
+    owners: tuple[Any, ...] = inspect.getmro(found) if inspect.isclass(found) else (found,)
+    for owner in owners:
+        name = f"{getattr(owner, '__module__', '')}.{getattr(owner, '__qualname__', '')}"
+        if owner is object or name in _TAKE_NOTHING:
+            return Signature("", parameters)
+        if owner is not found and vars(owner).keys().isdisjoint({"__init__", "__new__"}):
+            continue
+        try:
+            taken = inspect.signature(owner).parameters.values()
+        except (TypeError, ValueError):  # not callable, or compiled without a signature
+            return None
+        for parameter in taken:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                parameters.setdefault(parameter.name, _imported_parameter(parameter, is_own=owner is found))
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken):
+            return Signature("", parameters)
+    return None
+
+
+def _imported_parameter(parameter: inspect.Parameter, *, is_own: bool) -> Parameter:
+    return Parameter(
+        parameter.name,
+        required=is_own and parameter.default is parameter.empty,  # the class may pass an argument of its base itself
+        module=Module("", None, opaque=True),
+        positional_only=parameter.kind is parameter.POSITIONAL_ONLY,
+    )

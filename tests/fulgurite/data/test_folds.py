@@ -20,7 +20,7 @@ from fulgurite.data import splits
 from fulgurite.data.splits import split_fold, stratified_split
 from fulgurite.reporting.statistics import spread
 from fulgurite.reporting.sweep_summary import summarise
-from fulgurite.validation.cross_validation import check_folds
+from fulgurite.validation.rules import check_folds
 from fulgurite.validation.validate import find_problems
 from src.data.mnist import MNISTDataModule
 from src.data.mnist_files import DATASETS
