@@ -14,7 +14,7 @@ from fulgurite.compat.hydra import is_sweep_job
 from fulgurite.config.left_out import log_left_out
 from fulgurite.config.override_text import is_below, override_key
 from fulgurite.config.tracing.settings import read_yaml, shown_path
-from fulgurite.config.view import join
+from fulgurite.config.view import leaves_of
 from fulgurite.core.context import current_context
 from fulgurite.core.formatting import short_path, show_config
 from fulgurite.core.rank_logging import RankedLogger, rank
@@ -122,21 +122,12 @@ def _lines(file: Path, values: dict[str, Any], choices: Mapping[str, Any]) -> It
             if str(key).startswith("override "):
                 group = str(key).removeprefix("override ").strip(" /")
                 yield f"{group}={_text(choices.get(group, choice))}"
-    for key in _leaves(content):
+    for key, _ in leaves_of(content):
         node: Any = values
         for part in key.split("."):
             node = node.get(part, ...) if isinstance(node, dict) else ...
         if node is not ... and not is_below(key, NOT_SHOWN):
             yield f"{key}={_text(node)}"
-
-
-def _leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in node.items():
-        key = join(prefix, str(name))
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, key)
-        else:
-            yield key
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fulgurite.trust import walk
 
 MISSING = "???"
-join, leaves = walk.join, walk.leaves
+join, parent, nodes, leaves, leaves_of = walk.join, walk.parent, walk.nodes, walk.leaves, walk.leaves_of
 # resolvers that work only during a run, or must not run before a value is used
 RUNTIME_RESOLVERS = ("hydra", "now", "secret", "data_attr", "steps")
 # Numbers of optimizer steps, which a partial block gets when it is called.
@@ -76,7 +76,7 @@ class ConfigView:
 
     def parent_of(self, key: str) -> Any:
         """Return the dictionary or the list, as written, that holds a key; None for a missing one."""
-        return self._written_at(key[: max(key.rfind("."), key.rfind("["), 0)])
+        return self._written_at(parent(key))
 
     def _written_at(self, key: str) -> Any:
         node: Any = self.written
@@ -93,10 +93,6 @@ def is_interpolation(written: Any) -> bool:
     return isinstance(written, str) and "${" in written
 
 
-def paths_of(written: Any, key: str = "") -> Iterator[str]:
-    """Yield the path of every key of a config, those of dictionaries before those inside them."""
-    if isinstance(written, dict):
-        for name, child in written.items():
-            path = join(key, str(name))
-            yield path
-            yield from paths_of(child, path)
+def paths_of(written: Any) -> Iterator[str]:
+    """Yield the path of every key of a config outside of lists, those of dictionaries before those inside them."""
+    return (path for path, _ in nodes(written) if path and "[" not in path)

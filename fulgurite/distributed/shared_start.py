@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fulgurite.config.override_text import set_config_value
+from fulgurite.config.view import leaves_of
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import ConfigError, UserError
 from fulgurite.core.redact import mask_override, without_secrets
@@ -63,7 +64,8 @@ def _decide_with_same_config(config: DictConfig, name: str, decide: Callable[[],
         hosts = [payload["host"] for payload in payloads]
         return {"decided": decide(), "hosts": hosts, "master": _choose_master(hosts)}
 
-    payload = {"config": _flatten(without_secrets(_to_plain(config), certain=True)), "host": socket.gethostname()}
+    texts = {key: str(value) for key, value in leaves_of(without_secrets(_to_plain(config), certain=True))}
+    payload = {"config": texts, "host": socket.gethostname()}
     decision = broadcast_decision(config, name, payload, decide_with_hosts)
     _complete_launch(decision["hosts"], decision["master"])
     return decision["decided"]
@@ -142,13 +144,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(plain, dict):
         plain.pop("hydra", None)
     return plain
-
-
-def _flatten(node: Any, key: str = "") -> dict[str, Any]:
-    """Return the leaves by dotted key, as text."""
-    if not isinstance(node, dict) or not node:
-        return {key: str(node)}
-    leaves: dict[str, Any] = {}
-    for part, child in node.items():
-        leaves |= _flatten(child, f"{key}.{part}" if key else str(part))
-    return leaves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from fulgurite.config.left_out import take_messages
 from fulgurite.config.override_text import without_null_groups
 from fulgurite.config.tags import replace_tags
 from fulgurite.config.tracing.settings import COMMAND_LINE, Setting, trace_settings
-from fulgurite.config.view import ConfigView, join
+from fulgurite.config.view import ConfigView, parent
 from fulgurite.config.yaml_limits import guard_configs
 from fulgurite.core.project import prepare_environment, project_root
 from fulgurite.validation.composition import explain_composition
@@ -53,7 +53,7 @@ class TracedConfig:
         while key:
             if found := self.history(key):
                 return found[-1]
-            key = key[: max(key.rfind("."), key.rfind("["), 0)]
+            key = parent(key)
         return None
 
 
@@ -108,15 +108,6 @@ def written_at(written: Value, key: str) -> Value:
         if position.isdecimal() and int(position) < len(written):
             return written_at(written[int(position)], rest.removeprefix("."))
     return ...
-
-
-def leaves_of(written: Value, key: str = "") -> Iterator[tuple[str, Value]]:
-    """Yield each plain value, list and empty dictionary of a config with its key."""
-    if isinstance(written, dict) and written:
-        for name, child in written.items():
-            yield from leaves_of(child, join(key, str(name)))
-    else:
-        yield key, written
 
 
 def environment_file() -> Path:

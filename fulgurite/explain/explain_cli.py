@@ -18,10 +18,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fulgurite.compat.hydra import replaced_resolver
+from fulgurite.config.view import leaves_of
 from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_DONE, FulguriteError, UserError, printable
 from fulgurite.core.redact import MASK
-from fulgurite.explain.composition import compose_traced, leaves_of
+from fulgurite.explain.composition import compose_traced
 from fulgurite.explain.explanation import Difference, Explanation, Place, default_of, differences, explain, text_of
 from fulgurite.validation.overrides import parse
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fulgurite.config.tracing.settings import COMMAND_LINE, Setting
-from fulgurite.config.view import MISSING, UNKNOWN, is_interpolation, paths_of
+from fulgurite.config.view import MISSING, UNKNOWN, is_interpolation, leaves_of, parent, paths_of
 from fulgurite.core.errors import UserError, did_you_mean, suggest_path
 from fulgurite.core.redact import MASK, holds_secret, is_secret_key, mask_override, without_secrets
-from fulgurite.explain.composition import TracedConfig, environment_file, leaves_of, written_at
+from fulgurite.explain.composition import TracedConfig, environment_file, written_at
 from fulgurite.explain.readers import Reader, parameters_below, reader_of, references, referring_keys
 
 _VARIABLE = re.compile(
@@ -93,7 +93,7 @@ def explain(traced: TracedConfig, key: str) -> Explanation:
 
 def _require_block(traced: TracedConfig, key: str) -> None:
     """Refuse a key below a number or a text, which has no keys, and an item that a list does not have."""
-    child, holder = key, _holder(key)
+    child, holder = key, parent(key)
     while holder:
         found = written_at(traced.written, holder)
         if isinstance(found, (bool, int, float)) or (isinstance(found, str) and not is_interpolation(found)):
@@ -101,11 +101,7 @@ def _require_block(traced: TracedConfig, key: str) -> None:
         if isinstance(found, list) and written_at(traced.written, child) is ...:
             items = f" of {len(found)}, from {holder}[0]" if found else " without items"
             raise UserError(f"{key}: {holder} is a list{items}. Explain {holder}.")
-        child, holder = holder, _holder(holder)
-
-
-def _holder(key: str) -> str:
-    return key[: max(key.rfind("."), key.rfind("["), 0)]
+        child, holder = holder, parent(holder)
 
 
 def differences(traced: TracedConfig, defaults: TracedConfig) -> list[Difference]:

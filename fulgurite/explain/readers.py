@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fulgurite.config.schema import GROUPS, TOP_LEVEL, field_types
-from fulgurite.config.view import is_interpolation, leaves
+from fulgurite.config.view import is_interpolation, leaves, parent
 from fulgurite.explain.composition import written_at
 from fulgurite.validation.signatures.signature import Parameter, Signature, read_signature
 from fulgurite.validation.targets import SPECIAL_KEYS
@@ -88,7 +88,7 @@ def references(text: str, key: str) -> Iterator[str]:
     for dots, name in _REFERENCE.findall(text):
         holder = key
         for _ in dots:
-            holder = holder[: max(holder.rfind("."), holder.rfind("["), 0)]
+            holder = parent(holder)
         yield f"{holder}.{name}" if dots and holder else name
 
 

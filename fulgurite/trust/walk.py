@@ -25,14 +25,32 @@ def join(key: str, part: str | int) -> str:
     return f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}" if key else str(part)
 
 
-def leaves(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each plain value of a config with its path; empty dictionaries and lists have none."""
+def parent(key: str) -> str:
+    """Return the path of what holds a value: `a` for `a.b` and `a[0]`, empty for `a`."""
+    return key[: max(key.rfind("."), key.rfind("["), 0)]
+
+
+def nodes(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of a config with its path, dictionaries and lists before what is in them."""
+    yield key, written
     if isinstance(written, dict):
         for name, child in written.items():
-            yield from leaves(child, join(key, str(name)))
+            yield from nodes(child, join(key, str(name)))
     elif isinstance(written, list):
         for position, child in enumerate(written):
-            yield from leaves(child, join(key, position))
+            yield from nodes(child, join(key, position))
+
+
+def leaves(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each plain value of a config with its path; empty dictionaries and lists have none."""
+    return ((path, value) for path, value in nodes(written, key) if not isinstance(value, (dict, list)))
+
+
+def leaves_of(written: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each plain value, list and empty dictionary of a config with its key."""
+    if isinstance(written, dict) and written:
+        for name, child in written.items():
+            yield from leaves_of(child, join(key, str(name)))
     else:
         yield key, written
 

@@ -15,6 +15,7 @@ from fulgurite.compat.hydra import ConfigLoaderImpl, config_repository
 from fulgurite.compat.interpolations import YAML_LOADER
 from fulgurite.core.files import read_regular
 from fulgurite.core.project import project_root
+from fulgurite.trust.walk import nodes
 
 COMMAND_LINE = "command line: "
 
@@ -65,13 +66,13 @@ def trace_settings(loader: ConfigLoaderImpl, config_name: str, overrides: Sequen
             chosen = by[0] if by is not None and by[0] != place else ""
         config, package = str(default.config_path), default.package or ""
         if isinstance(content, dict):  # of a format whose lines are not known
-            for key, value in _keys_below(package, content):
+            for key, value in nodes(content, package):
                 yield Setting(key, place, value, config, chosen)
             continue
         for key, line, node in _walk(content, package):
             yield Setting(key, f"{place}:{line}", node, config, chosen)
     for override in composed.config_overrides:
-        for key, value in _keys_below(override.key_or_group, override.value()):
+        for key, value in nodes(override.value(), override.key_or_group):
             yield Setting(key, f"{COMMAND_LINE}{override.input_line}", value, removes=override.is_delete())
 
 
@@ -159,17 +160,3 @@ def _plain_value(node: yaml.Node) -> Any:
         return node.value
     plain = OmegaConf.to_container(OmegaConf.create(f"value: {node.value}"), resolve=False)
     return plain["value"] if isinstance(plain, dict) else None
-
-
-def _keys_below(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    yield key, value
-    if isinstance(value, dict):
-        for name, child in value.items():
-            yield from _keys_below(_join(key, str(name)), child)
-    elif isinstance(value, list):
-        for position, child in enumerate(value):
-            yield from _keys_below(_join(key, position), child)
-
-
-def _join(key: str, name: str | int) -> str:
-    return f"{key}[{name}]" if isinstance(name, int) else f"{key}.{name}" if key else name

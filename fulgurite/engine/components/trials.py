@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fulgurite.config.target_policy import locate
-from fulgurite.config.view import ConfigView, join
+from fulgurite.config.view import ConfigView, nodes
 from fulgurite.engine.components.causes import rejection
 
 _OF_DEVICE = ("fused", "foreach", "capturable")  # torch checks them against the device of the weights
@@ -23,8 +23,10 @@ _OF_ONE = ("milestones", "betas")  # lists that are not one value for each param
 def rejected_optimizers(cfg: DictConfig) -> Iterator[str]:
     """Yield the arguments of the model's partial optimizers and schedulers that torch rejects for any model."""
     view = ConfigView(cfg)
-    for key, block in _blocks(view.written.get("model"), "model"):
-        target = block["_target_"]
+    for key, block in nodes(view.written.get("model"), "model"):
+        if not isinstance(block, dict) or "[" in key:
+            continue
+        target = block.get("_target_")
         if not block.get("_partial_") or not isinstance(target, str) or not target.startswith("torch.optim."):
             continue
         given = view.resolve({name: value for name, value in block.items() if not str(name).startswith("_")}, key)
@@ -32,14 +34,6 @@ def rejected_optimizers(cfg: DictConfig) -> Iterator[str]:
         line = rejection(error, key, given) if error is not None else ""
         if line.startswith(f"{key}."):  # it names an argument that is given: the model may pass others
             yield line
-
-
-def _blocks(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield key, node
-        for name, child in node.items():
-            yield from _blocks(child, join(key, str(name)))
 
 
 def _try(kind: Any, given: dict[str, Any]) -> Exception | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fulgurite.config.view import leaves_of
 from fulgurite.explain import composition, explain_cli, explanation
 from fulgurite.explain.explain_cli import main
 from fulgurite.sources import secrets
@@ -341,7 +342,7 @@ def test_the_defaults_differ_in_nothing(capsys: pytest.CaptureFixture[str]) -> N
 
 def dict_of(traced: composition.TracedConfig) -> dict[str, object]:
     """Return key to value."""
-    return dict(composition.leaves_of(traced.view.written))
+    return dict(leaves_of(traced.view.written))
 
 
 def test_a_file_of_a_remote_source_has_its_address_and_line(explain: Explain) -> None:
