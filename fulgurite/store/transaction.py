@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,27 +95,20 @@ def _run_hooks(parts: Sequence[Part]) -> None:
 
     Where one raises, what the others asked for by `Change.on_rollback` is called.
     """
-    changes: list[Change] = []
     try:
         for part in parts:
             assert part.change is not None
             for hook in [hook for entry in part.layers for hook in entry.hooks]:
-                changes.append(part.change)
                 hook(part.change)
             for prefix, hook in [*part.store.key_hooks]:
                 narrowed = part.change.below(prefix)
                 if narrowed.keys:
-                    changes.append(narrowed)
                     hook(narrowed)
     except BaseException:
-        for function in reversed(_rollbacks(changes)):
+        rollbacks = [function for part in parts if part.change is not None for function in part.change.rollbacks]
+        for function in reversed(rollbacks):
             call_logged(function, "a function of Change.on_rollback failed")
         raise
-
-
-def _rollbacks(changes: Sequence[Change]) -> list[Callable[[], object]]:
-    unique = {id(change.rollbacks): change.rollbacks for change in changes}
-    return [function for functions in unique.values() for function in functions]
 
 
 def problem_line(store: StoreState, snapshot: Snapshot, key: str, value: Any, problem: str) -> str:
