@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import register_secret
-from fulgurite.sources.reader import BaseReader, Fetched, Names, ReadOptions, SourceError, need_library, sha256_text
+from fulgurite.sources.reader import BaseReader, Fetched, ReadOptions, SourceError, need_library, sha256_text
 from fulgurite.sources.transports.session import TooLargeError, bounded_session, reason_of
 
 PORT = 8200
@@ -56,7 +56,6 @@ class VaultReader(BaseReader):
             session=session,
             timeout=self.options.timeout,
             namespace=os.environ.get("VAULT_NAMESPACE"),
-            strict_http=True,  # LIST as GET with ?list=true, which every proxy knows
         )
         if not client.token:
             raise SourceError(self.name, "has no token", "Set VAULT_TOKEN, or log in with `vault login`")
@@ -79,17 +78,6 @@ class VaultReader(BaseReader):
             return Fetched(data, str(answer["data"]["metadata"]["version"]) if version == "2" else sha256_text(data))
 
         return self._guarded(path, read)
-
-    def _list(self, path: str) -> Names:
-        full = "/".join(part for part in (self._root, path) if part)
-
-        def read() -> Names:
-            mount, version = self._mount_of(full)
-            name = full.removeprefix(mount.rstrip("/")).strip("/")
-            answer = self._client.list(f"{mount}metadata/{name}" if version == "2" else f"{mount}{name}")
-            return [str(each) for each in answer["data"]["keys"]] if answer else []
-
-        return self._guarded(path, read) or []
 
     def _mount_of(self, path: str) -> tuple[str, str]:
         """Return the mount of a path with a slash at its end, and its version of KV, as Vault's command line asks."""
