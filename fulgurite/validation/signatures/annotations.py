@@ -28,24 +28,18 @@ def _is_int(value: Value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_list(value: Value) -> bool:
-    return isinstance(value, list)
-
-
-def _is_dict(value: Value) -> bool:
-    return isinstance(value, dict)
-
-
-# annotation -> (test, what to call it in a message)
-_PLAIN: dict[str, tuple[Callable[[Value], bool], str]] = {
-    "int": (_is_int, "a whole number"),
-    "float": (lambda value: isinstance(value, float) or _is_int(value), "a number"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "str": (lambda value: isinstance(value, str), "text"),
-    **dict.fromkeys(("Path", "PathLike", "PurePath"), (lambda value: isinstance(value, str), "a path")),
-    **dict.fromkeys(("dict", "Dict", "Mapping", "MutableMapping", "OrderedDict"), (_is_dict, "a dictionary")),
-    **dict.fromkeys(("list", "List", "Sequence", "Iterable", "Collection", "MutableSequence"), (_is_list, "a list")),
-    **dict.fromkeys(("tuple", "Tuple", "set", "Set", "frozenset", "FrozenSet"), (_is_list, "a list")),
+_Plain = tuple[Callable[[Value], bool], str, str]  # test, what to call the values in a message, type of JSON
+_DICTIONARY: _Plain = (lambda value: isinstance(value, dict), "a dictionary", "object")
+_LIST: _Plain = (lambda value: isinstance(value, list), "a list", "array")
+_PLAIN: dict[str, _Plain] = {
+    "int": (_is_int, "a whole number", "integer"),
+    "float": (lambda value: isinstance(value, float) or _is_int(value), "a number", "number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false", "boolean"),
+    "str": (lambda value: isinstance(value, str), "text", "string"),
+    **dict.fromkeys(("Path", "PathLike", "PurePath"), (lambda value: isinstance(value, str), "a path", "string")),
+    **dict.fromkeys(("dict", "Dict", "Mapping", "MutableMapping", "OrderedDict"), _DICTIONARY),
+    **dict.fromkeys(("list", "List", "Sequence", "Iterable", "Collection", "MutableSequence"), _LIST),
+    **dict.fromkeys(("tuple", "Tuple", "set", "Set", "frozenset", "FrozenSet"), _LIST),
 }
 _ANYTHING = {"Any", "object", "Optional", "Union", "Literal", "TypeVar", "Self"}
 _NEVER_IN_YAML = {"Callable", "type", "Type", "Tensor"}
@@ -225,10 +219,10 @@ def arguments_of(annotation: ast.Subscript) -> list[ast.expr]:
     return annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
 
 
-def plain_kind(annotation: ast.expr) -> str | None:
-    """Return what messages call the values of a plain type, e.g. `a whole number`; None for other annotations."""
+def json_type(annotation: ast.expr) -> str | None:
+    """Return the JSON type of the values of a plain type, e.g. `integer`; None for other annotations."""
     plain = _PLAIN.get(short_name(annotation))
-    return plain[1] if plain else None
+    return plain[2] if plain else None
 
 
 def short_name(annotation: ast.expr) -> str:

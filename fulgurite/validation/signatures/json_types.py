@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from fulgurite.validation.signatures.annotations import arguments_of, definition_of, members_of, plain_kind, short_name
+from fulgurite.validation.signatures.annotations import arguments_of, definition_of, json_type, members_of, short_name
 from fulgurite.validation.signatures.enums import choices_of, enum_members
 from fulgurite.validation.signatures.signature import Parameter
 from fulgurite.validation.signatures.source import Module
@@ -13,15 +13,6 @@ from fulgurite.validation.signatures.source import Module
 Schema = dict[str, Any]
 # what a config may have in place of any value
 INTERPOLATION: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
-_TYPES = {
-    "a whole number": "integer",
-    "a number": "number",
-    "true or false": "boolean",
-    "text": "string",
-    "a path": "string",
-    "a dictionary": "object",
-    "a list": "array",
-}
 
 
 def schema_of(parameter: Parameter) -> Schema:
@@ -57,10 +48,10 @@ def of_annotation(annotation: ast.expr, module: Module | None, *, none: bool = F
 def _of_member(member: ast.expr, module: Module | None) -> Schema:
     if isinstance(member, ast.Constant):
         return {"type": "null"} if member.value is None else {"enum": [member.value]}
-    if (kind := plain_kind(member)) is not None:
-        schema: Schema = {"type": _TYPES[kind]}
+    if (kind := json_type(member)) is not None:
+        schema: Schema = {"type": kind}
         is_fixed = short_name(member) in {"tuple", "Tuple"}  # its members have types of their own
-        if isinstance(member, ast.Subscript) and schema["type"] == "array" and not is_fixed:
+        if isinstance(member, ast.Subscript) and kind == "array" and not is_fixed:
             schema["items"] = of_annotation(arguments_of(member)[0], module)
         return schema
     definition = definition_of(member, module)
