@@ -79,20 +79,11 @@ def _row(place: Place) -> tuple[str, ...]:
 
 def _table(found: Sequence[Difference]) -> Iterator[str]:
     """Yield the rows of the table of differences."""
-    yield from _aligned(
-        [
-            ("key", "value", "default", "set by"),
-            *(
-                (
-                    one.key,
-                    "-" if one.is_removed else _cell(one.value),
-                    "-" if one.is_new else _cell(one.default),
-                    one.place,
-                )
-                for one in found
-            ),
-        ]
-    )
+    rows = [("key", "value", "default", "set by")]
+    for one in found:
+        value, default = "-" if one.is_removed else _cell(one.value), "-" if one.is_new else _cell(one.default)
+        rows.append((one.key, value, default, one.place))
+    yield from _aligned(rows)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -54,11 +55,7 @@ class SourceError(UserError):
         super().__init__(printable(text))  # a server chooses parts of it
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _source_error, (self.place, self.problem, self.remedy, self.is_transient)
-
-
-def _source_error(place: str, problem: str, remedy: str, is_transient: bool) -> SourceError:
-    return SourceError(place, problem, remedy, is_transient=is_transient)
+        return partial(SourceError, is_transient=self.is_transient), (self.place, self.problem, self.remedy)
 
 
 @dataclass(frozen=True)

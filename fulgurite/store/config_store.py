@@ -110,7 +110,7 @@ class Store(Reading):
             ConfigError: The store was loaded before, and its values do not fit.
         """
         binding = Binding(self, cls, prefix, len(self.bindings), exact)
-        before, self.bindings = self.bindings, (*self.bindings, binding)
+        before, self.bindings = self.bindings, (*self.bindings, binding.build)
         try:
             self._check_again()
         except BaseException:

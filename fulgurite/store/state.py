@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger
@@ -113,13 +113,6 @@ def call_logged(action: Callable[[], object], what: str) -> None:
         log.exception("%s", what)
 
 
-class Bound(Protocol):
-    """A binding, as a transaction uses it."""
-
-    def build(self, snapshot: Snapshot, problems: Problems) -> Any:
-        """Return a new instance for a snapshot; adds to `problems` what is wrong."""
-
-
 class StoreState:
     """The state of a store; `Store` adds what a program calls.
 
@@ -134,7 +127,7 @@ class StoreState:
         overrides: What `set` has set.
         kinds: Dotted key to the types in which the program reads it, the first read first.
         strict_keys: Dotted keys that must be there.
-        bindings: Bound dataclasses.
+        bindings: `Binding.build` of each bound dataclass.
         key_hooks: Prefix and hook, in their order.
         stopping: Set once the store closes.
         failure: Why the store closed itself.
@@ -147,7 +140,7 @@ class StoreState:
         self.overrides = Layer(SET, {})
         self.kinds: dict[str, tuple[Any, ...]] = {}
         self.strict_keys: tuple[str, ...] = ()
-        self.bindings: tuple[Bound, ...] = ()
+        self.bindings: tuple[Callable[[Snapshot, Problems], Any], ...] = ()
         self.key_hooks: list[tuple[str, Hook]] = []
         self.stopping = threading.Event()
         self.failure: Exception | None = None

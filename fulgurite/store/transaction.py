@@ -78,7 +78,7 @@ def _candidate(part: Part) -> tuple[Snapshot, Problems]:
         if key in snapshot:
             for at, kind in enumerate(kinds):
                 snapshot.keep(key, kind, convert(snapshot[key], kind, key, problems), is_first=at == 0)
-    snapshot.bound = tuple(binding.build(snapshot, problems) for binding in store.bindings)
+    snapshot.bound = tuple(build(snapshot, problems) for build in store.bindings)
     return snapshot, problems
 
 
