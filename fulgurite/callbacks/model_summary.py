@@ -14,11 +14,7 @@ log = RankedLogger(__name__)
 
 
 class ParameterSummary(ModelSummary):
-    """Logs a table of the modules that have parameters; losses and metrics have none.
-
-    Args:
-        max_depth: Levels of nested modules to show; -1 shows all, 0 none.
-    """
+    """Logs a table of the modules that have parameters; losses and metrics have none."""
 
     def __init__(self, max_depth: int = 1) -> None:
         super().__init__(max_depth=max_depth)

@@ -91,11 +91,7 @@ class EpochLines(ProgressBar):
 
 
 class EpochBar(EpochLines):
-    """Logs one line per epoch, and draws a bar under them: loss, learning rate, speed and the time left.
-
-    Args:
-        refresh_rate: Batches between two updates.
-    """
+    """Logs one line per epoch, and draws a bar under them: loss, learning rate, speed and the time left."""
 
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__()

@@ -147,13 +147,7 @@ class PrometheusMetrics(Callback):
         self._stop()
 
     def observe_reload(self, source: str, result: str, seconds: float) -> None:
-        """Count a live edit.
-
-        Args:
-            source: Where it came from.
-            result: `success` or `failure`.
-            seconds: How long it took.
-        """
+        """Count a live edit, whose result is `success` or `failure`."""
         reloads = self._reloads.setdefault(hide_secrets(source), Reloads())
         reloads.counts[result] += 1
         reloads.durations.observe(seconds)

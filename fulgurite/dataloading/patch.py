@@ -21,12 +21,6 @@ def wrap_method(datamodule: LightningDataModule, name: str, wrap: Wrap, mark: st
 
     Replaces the method of the object, not of its class. A method that was replaced under the same `mark`, for an
     earlier trainer, is not replaced again: it calls the new function.
-
-    Args:
-        datamodule: Any data module.
-        name: Name of the method.
-        wrap: Gets the method, and returns the loaders.
-        mark: Name of an attribute of the new method.
     """
     make = getattr(datamodule, name)
     current: list[Wrap] = getattr(make, mark, [])

@@ -52,11 +52,7 @@ class RequireBatches(Callback):
 
 
 def _require_batches(trainer: Trainer) -> None:
-    """Raise an error if no batch was trained on, in this start or an earlier one.
-
-    Raises:
-        UserError: None was; the message names the limit or the loader.
-    """
+    """Raise an error if no batch was trained on, in this start or an earlier one."""
     if trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0:
         raise UserError(f"{_reason(trainer)}. {NOTHING_LEFT}.")
 

@@ -12,11 +12,7 @@ from fulgurite.dataloading.patch import patch_loaders
 
 
 class WorkerTimeout(Callback):
-    """Sets the timeout of a run's loaders, in the process that uses them: it may be a spawned one.
-
-    Args:
-        seconds: Longest wait for a batch of a loader with workers; 0 for no limit.
-    """
+    """Sets the timeout of a run's loaders, in the process that uses them: it may be a spawned one."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

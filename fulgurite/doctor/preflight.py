@@ -42,14 +42,7 @@ SHARED_FOLDER_SECONDS = 5.0  # time for a network file system to show a new file
 
 
 class Preflight:
-    """The checks on one rank.
-
-    Args:
-        rendezvous: Of all ranks.
-        options: Of the command line.
-        provenance: `versions`, `commit` and `config` of this rank.
-        watchdog: Kills the process when a step hangs.
-    """
+    """The checks on one rank; `provenance` holds its `versions`, `commit` and `config`."""
 
     def __init__(
         self, rendezvous: Rendezvous, options: Options, provenance: dict[str, Any], watchdog: Watchdog

@@ -23,12 +23,7 @@ def why_not(trainer: Trainer, command: str) -> str:
 
 
 class Commands:
-    """The commands of one training.
-
-    Args:
-        trainer: The trainer.
-        folder: The run directory; files go to `checkpoints` in it.
-    """
+    """The commands of one training; files go to `checkpoints` in the run directory."""
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer, self.folder = trainer, folder

@@ -13,12 +13,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The broadcasts of one training on several ranks.
-
-    Args:
-        trainer: The trainer, once its process group is there.
-        seconds: Between two broadcasts, about.
-    """
+    """The broadcasts of one training whose process group is there, about `seconds` apart."""
 
     def __init__(self, trainer: Trainer, seconds: float) -> None:
         self.trainer, self.seconds = trainer, seconds

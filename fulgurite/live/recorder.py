@@ -24,12 +24,7 @@ log = RankedLogger(__name__)
 
 
 class Recorder:
-    """The records of one run, which rank 0 writes.
-
-    Args:
-        folder: The run directory.
-        sources: Addresses of the documents.
-    """
+    """The records of one run, which rank 0 writes."""
 
     def __init__(self, folder: Path, sources: Sequence[str]) -> None:
         self.folder = folder
@@ -96,12 +91,7 @@ class Recorder:
             observe(source, result, seconds)
 
     def edits_after(self, begun: int, count: int) -> list[Edit]:
-        """Return the edits in `live.jsonl` that are not among the first `count`, which the checkpoint has.
-
-        Args:
-            begun: Batches that the checkpoint has trained on.
-            count: Edits in the checkpoint.
-        """
+        """Return the edits in `live.jsonl` from batch `begun` on that are not in a checkpoint with `count` edits."""
         try:
             edits = edits_of(read_entries(self.folder / LIVE_HISTORY))
         except FulguriteError as error:

@@ -31,9 +31,6 @@ OF_LIGHTNING = {"accumulate_grad_batches", "gradient_clip_val"}  # settings with
 class Settings:
     """The settings of one training.
 
-    Args:
-        trainer: The trainer, whose optimizers are built once `start` is called.
-
     Attributes:
         start: The values of the config, to which a removed key returns.
         scale: Factor of the learning rate schedule.
@@ -53,12 +50,8 @@ class Settings:
     def restore(self, document: Document, saved: dict[str, Any]) -> list[str]:
         """Set the limits of a resumed run before Lightning compares them with its progress.
 
-        Args:
-            document: The edits of the checkpoint.
-            saved: The `start` of the run that saved it.
-
         Returns:
-            The keys whose value in the config of the resumed run is another one, which therefore stays.
+            The keys whose value in the config is another one than `saved`, that of the run before: it stays.
         """
         kept = [key for key in ATTRIBUTES if key in document and key in saved and saved[key] != self.start[key]]
         for key in ATTRIBUTES.keys() & document.keys() - {*kept}:

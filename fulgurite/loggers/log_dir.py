@@ -11,12 +11,7 @@ from fulgurite.core.redact import known_secrets
 
 
 def set_log_dir(trainer: Trainer, folder: str | Path) -> None:
-    """Make `trainer.log_dir` a folder; Lightning asks the first logger, and most services have none.
-
-    Args:
-        trainer: Changed in place; it stays an instance of its class.
-        folder: The run directory.
-    """
+    """Make `trainer.log_dir` a folder; Lightning asks the first logger, and most services have none."""
     vars(trainer)["run_dir"] = str(folder)
     trainer.__class__ = _class_in_run_directory(type(trainer))
 

@@ -67,10 +67,7 @@ class RunDirectory:
 
     @classmethod
     def newest_resumable(cls, runs: Iterable[RunDirectory]) -> tuple[RunDirectory | None, list[RunDirectory]]:
-        """Choose the run to resume: the newest with a checkpoint, else the newest that was not refused.
-
-        Args:
-            runs: The newest first.
+        """Choose from the newest on: the first run with a checkpoint, else the first that was not refused.
 
         Returns:
             The run, and the resumable ones that are newer. None when there is nothing to resume.

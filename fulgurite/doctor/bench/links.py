@@ -84,14 +84,9 @@ def measure_links(
     watchdog: Watchdog,
     subset: Sequence[Link] | None = None,
 ) -> Iterator[Link]:
-    """Yield the measured links, on all ranks.
+    """Yield the measured links, on all ranks; `subset` holds those to measure again.
 
-    Args:
-        facts: Of all ranks.
-        groups: A group over each interface, by the interface's index.
-        num_bytes: Size of the large messages.
-        watchdog: Gets the name of each step.
-        subset: Links to measure again; None measures all.
+    `groups` has a group over each interface, by the interface's index.
     """
     wanted = None if subset is None else {(link.interface, *sorted((link.source, link.target))) for link in subset}
     for index, ranks in groups.items():

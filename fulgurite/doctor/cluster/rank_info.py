@@ -24,7 +24,6 @@ class Check:
     """The result of one check.
 
     Attributes:
-        name: Of the check.
         state: `fine`, `finding` (exit code 1), `note` (exit code 0) or `left out`.
         detail: One line: the value, the rule, the remedy.
     """

@@ -9,14 +9,9 @@ import time
 
 
 class Watchdog(threading.Thread):
-    """A thread that kills this process when a step exceeds its limit.
+    """A thread that kills this process when a step takes more seconds than its limit.
 
     Python cannot interrupt a blocked native call.
-
-    Args:
-        limit: Seconds for one step.
-        exit_code: Of the killed process.
-        show_steps: Whether the terminal shows the current step.
     """
 
     def __init__(self, limit: float, exit_code: int, *, show_steps: bool = False) -> None:

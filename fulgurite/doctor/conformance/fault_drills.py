@@ -16,11 +16,7 @@ BARRIER_SECONDS = 1.5
 
 
 def drill_late_rank(ranks: RankGroup, timeout: float) -> str | None:
-    """Delay the last rank beyond the timeout of a monitored barrier.
-
-    Returns:
-        The failure; None when rank 0 got the late rank's name in time, and on all other ranks.
-    """
+    """Delay the last rank. Return the failure, on rank 0, unless a monitored barrier names the late rank in time."""
     late = ranks.size - 1
     group = new_gloo_group(timeout)
     start, message = time.monotonic(), ""
@@ -44,11 +40,7 @@ def drill_late_rank(ranks: RankGroup, timeout: float) -> str | None:
 
 
 def drill_shape_mismatch(ranks: RankGroup, timeout: float) -> str | None:
-    """Pass a longer tensor on the last rank, under TORCH_DISTRIBUTED_DEBUG=DETAIL.
-
-    Returns:
-        The failure; None when torch reported the mismatch.
-    """
+    """Pass a longer tensor on the last rank, under TORCH_DISTRIBUTED_DEBUG=DETAIL. Return the failure to report it."""
     other, message, previous = ranks.size - 1, "", get_debug_level()
     set_debug_level(DebugLevel.DETAIL)
     try:

@@ -40,11 +40,7 @@ LAST = "last"
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options, `action`, and `values`: key to value.
-
-    Raises:
-        UserError: The command line is invalid.
-    """
+    """Return the options, `action`, and `values`: key to value."""
     keys = "".join(f"  {name:24}{key.what}\n" for name, key in KEYS.items())
     sections = "".join(f"  {f'{name}.<name>':24}passed to on_live_change of the {name}\n" for name in SECTIONS)
     parser = CommandParser("live", f"{__doc__}\nkeys:\n{keys}{sections}")
@@ -95,11 +91,7 @@ def _key_and_value(text: str) -> tuple[str, Any]:
 
 
 def find_run(name: str) -> Path:
-    """Return the run directory that a user named; `last`: the newest that trains, else the newest.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the run directory that a user named; `last`: the newest that trains, else the newest."""
     if name != LAST:
         return RunDirectory.read(Path(name).expanduser().absolute(), argument=f"--run={name}").folder
     logs = project_root() / "logs"
@@ -115,11 +107,7 @@ def edit_file(
 ) -> tuple[Document, bytes, bytes]:
     """Change `live.yaml` of a run, as a whole, and return the document and the bytes before and after.
 
-    Args:
-        folder: The run directory.
-        status: Of the run, with the counters that it has seen.
-        values: Key to value; None removes a key.
-        command: A command to run once.
+    None as a value removes a key.
 
     Raises:
         UserError: A key or a value is invalid, the file is not readable, or the run reads another source.
@@ -184,11 +172,7 @@ def _replace(path: Path, data: bytes) -> None:
 def wait_for_answer(folder: Path, version: str, edit: Document, seconds: float) -> dict[str, Any] | None:
     """Return the status of a run once it has read an edit; None when it did not in time.
 
-    Args:
-        folder: The run directory.
-        version: Of the document with the edit. Another command may add to it before the run reads it.
-        edit: Key to value; None for a removed one.
-        seconds: To wait.
+    Before the run reads the document, another command may add to it: then its version is another one.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and is_locked(folder):
