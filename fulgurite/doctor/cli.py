@@ -135,7 +135,6 @@ def run_checks(args: Options, placement: Placement) -> int:
 
 
 def _make_report(args: Options, rendezvous: Rendezvous, watchdog: Watchdog) -> Report:
-    from fulgurite.doctor.fault_analysis import diagnose_broken_group
     from fulgurite.doctor.preflight import Preflight
     from fulgurite.doctor.speed import measure_speed
     from fulgurite.runs.provenance import git_state, versions
@@ -155,7 +154,7 @@ def _make_report(args: Options, rendezvous: Rendezvous, watchdog: Watchdog) -> R
             if args.bench:
                 measure_speed(args, ranks, report, watchdog)
     except RuntimeError as error:
-        diagnose_broken_group(preflight, report, error)
+        preflight.diagnose_broken_group(report, error)
     finally:
         preflight.close()
     return report

@@ -6,6 +6,7 @@ Ranks check over the store what could hang. They create the group only when ever
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -31,14 +32,21 @@ from fulgurite.doctor.cluster.rank_info import (
     compare_ranks,
     select_interfaces,
 )
-from fulgurite.doctor.cluster.reachability import ProbeListener, describe_unreachable, find_unreachable
-from fulgurite.doctor.cluster.rendezvous import Rendezvous
+from fulgurite.doctor.cluster.reachability import (
+    ProbeListener,
+    describe_unreachable,
+    find_unreachable,
+    interfaces_down,
+)
+from fulgurite.doctor.cluster.rendezvous import MissingRanks, Rendezvous
 from fulgurite.doctor.cluster.watchdog import Watchdog
 from fulgurite.doctor.conformance.fault_drills import DRILLS
 from fulgurite.doctor.conformance.runner import EXAMPLES, UNSUPPORTED, WRONG, run_example
 from fulgurite.doctor.report import Report
 
 SHARED_FOLDER_SECONDS = 5.0  # time for a network file system to show a new file
+CONNECT_SECONDS = 2.0  # for one connection, after the group broke
+_CPP_LOCATION = re.compile(r"\[[^\]]*\.cc:\d+\] ")  # source line in gloo's messages
 
 
 class Preflight:
@@ -160,6 +168,25 @@ class Preflight:
         ]
         report.add("clocks", skewed, f"within {max(map(abs, offsets)) * 1e3:.1f} ms of rank 0's")
 
+    def diagnose_broken_group(self, report: Report, error: BaseException) -> None:
+        """Add the cause of a broken group over the store, or raise when the store is unreachable too."""
+        step, down, timeout = self.watchdog.step, interfaces_down(self.own), self.options.timeout
+        and_down = "".join(f", {name} is down" for name in down)
+        reason = _CPP_LOCATION.sub("", str(error).splitlines()[0]).partition(". This is typically")[0]
+        lost = f"{step}: {self.own.name} lost the other ranks ({reason}){and_down}"
+        store = f"the store at {self.placement.address}:{self.placement.port}"
+        # an unreachable store blocks the call
+        self.watchdog.start_step(f"{lost}; waiting for {store}", timeout + 10)
+        try:
+            unreachable = find_unreachable(self.own, report.facts, CONNECT_SECONDS)
+            self.rendezvous.publish("broken", {"down": down, "unreachable": unreachable})
+            answers, missing = self.rendezvous.gather_available("broken")
+        except RuntimeError as store_error:
+            raise MissingRanks(f"{lost}, and {store} is unreachable") from store_error
+        report.add("group", [f"{step}: the ranks lost their connections ({reason})"])
+        lines = _describe_failures(report, answers, missing, timeout)
+        report.add("at fault", lines, "every rank answers and reaches every other rank again")
+
     def close(self) -> None:
         """Destroy the group and close the rendezvous."""
         self.watchdog.start_step("closing")
@@ -168,3 +195,17 @@ class Preflight:
             with suppress(RuntimeError):
                 dist.destroy_process_group()
         self.rendezvous.close()
+
+
+def _describe_failures(report: Report, answers: list[Any], missing: list[int], timeout: float) -> list[str]:
+    lines = [
+        f"{', '.join(answer['down'])} is down on {one.name}"
+        for one, answer in zip(report.facts, answers, strict=True)
+        if answer is not None and answer["down"]
+    ]
+    remedy = "Check whether it was killed, or its network."
+    silent = [report.facts[rank] for rank in missing]
+    lines += [f"{one.name} (pid {one.pid}) did not answer within {timeout:g} s. {remedy}" for one in silent]
+    for answer in filter(None, answers):
+        lines += describe_unreachable([tuple(pair) for pair in answer["unreachable"]], report.facts)
+    return lines

@@ -15,13 +15,6 @@ from fulgurite.core.rank_logging import RankedLogger
 log = RankedLogger(__name__)
 
 
-def why_not(trainer: Trainer, command: str) -> str:
-    """Return why a run cannot do a command, and what to do, or an empty string."""
-    if command == "validate" and not trainer.enable_validation:
-        return "the run has no validation. Remove the command"
-    return ""
-
-
 class Commands:
     """The commands of one training; files go to `checkpoints` in the run directory."""
 

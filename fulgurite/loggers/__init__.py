@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from fulgurite.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from fulgurite.loggers.adapters import close
+    from fulgurite.loggers.adapters import close, log_image
     from fulgurite.loggers.delivery import WaitBudget
     from fulgurite.loggers.guarded import guard
-    from fulgurite.loggers.images import log_image
 
 __all__ = ["WaitBudget", "close", "guard", "log_image"]
 
@@ -20,6 +19,6 @@ __getattr__, __dir__ = lazy_exports(
         "WaitBudget": "fulgurite.loggers.delivery",
         "close": "fulgurite.loggers.adapters",
         "guard": "fulgurite.loggers.guarded",
-        "log_image": "fulgurite.loggers.images",
+        "log_image": "fulgurite.loggers.adapters",
     },
 )

@@ -1,4 +1,4 @@
-"""What differs between the loggers of Lightning: resuming, hyperparameters, tags, closing."""
+"""What differs between the loggers of Lightning: resuming, hyperparameters, tags, pictures, closing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -64,6 +65,23 @@ def log_hyperparameters(loggers: Sequence[Logger], hyperparameters: Mapping[str,
             enqueue(logger, partial(_log_tags, tags=tags), {"call": "tags", "tags": list(tags)})
 
 
+def log_image(loggers: Sequence[Logger], name: str, path: str | Path, step: int) -> None:
+    """Send an image file to TensorBoard, W&B, MLflow, Comet and Aim; other loggers show no images.
+
+    Args:
+        loggers: Loggers of the trainer. A guarded one cannot stop the run.
+        name: Name of the image, the same at each step.
+        path: A PNG file, which must not change until the loggers are closed.
+        step: Optimizer steps so far.
+
+    Example:
+        >>> fulgurite.loggers.log_image(trainer.loggers, "samples", "run/samples.png", trainer.global_step)
+    """
+    content = {"call": "log_image", "name": name, "path": str(path), "step": step}
+    for logger in loggers:
+        enqueue(logger, partial(_log_image, name=name, path=Path(path), step=step), content)
+
+
 def close(loggers: Sequence[Logger], *, failed: bool) -> None:
     """Close the run of every logger, guarded or not, so that the next job of a sweep starts a new one.
 
@@ -102,6 +120,27 @@ def _log_tags(logger: Any, tags: Sequence[str]) -> None:
         case "AimLogger":
             for tag in tags:
                 logger.experiment.add_tag(tag)
+
+
+@rank_zero_only
+def _log_image(logger: Any, name: str, path: Path, step: int) -> None:
+    match type(logger).__name__:
+        case "TensorBoardLogger":
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(path) as image:
+                logger.experiment.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        case "WandbLogger":
+            logger.log_image(name, [str(path)], step=step)
+        case "MLFlowLogger":
+            logger.experiment.log_artifact(logger.run_id, str(path), "pictures")
+        case "CometLogger":
+            logger.experiment.log_image(str(path), name=name, step=step)
+        case "AimLogger":
+            from aim import Image as AimImage
+
+            logger.experiment.track(AimImage(str(path)), name=name, step=step)
 
 
 # The argument that makes a logger open an existing run.
