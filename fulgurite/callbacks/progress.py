@@ -117,18 +117,13 @@ class EpochBar(EpochLines):
             self._line = StatusLine()
             self._line.open()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the bar before the error is reported."""
-        self._close()
-
-    def _close(self) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Close the bar, after an exception before the error is reported."""
         if self._line is not None:
             self._line.close()
             self._line = None
+
+    on_exception = teardown
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line of the previous epoch, and measure the speed anew."""

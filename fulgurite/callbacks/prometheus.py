@@ -82,7 +82,7 @@ class PrometheusMetrics(Callback):
         if stage != "fit":
             return
         library = need_library("prometheus_client", "prometheus", "callbacks.prometheus")
-        self._stop()
+        self.teardown()
         self._trainer, self.registry = trainer, library.CollectorRegistry()
         record = current_context().record
         fields = record.fields if record is not None else {}
@@ -138,13 +138,13 @@ class PrometheusMetrics(Callback):
         """Take the metrics of the last epoch."""
         self._take_metrics(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop: Lightning does not call `teardown` after each exception."""
-        self._stop()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Stop to serve, delete what was pushed and the file."""
-        self._stop()
+        while self._close:
+            self._close.pop()()
+        self._trainer = self.registry = None
+
+    on_exception = teardown  # Lightning does not call `teardown` after each exception
 
     def observe_reload(self, source: str, result: str, seconds: float) -> None:
         """Count a live edit, whose result is `success` or `failure`."""
@@ -243,11 +243,6 @@ class PrometheusMetrics(Callback):
             raise UserError(f"callbacks.prometheus.address={self.address}: {reason}. {remedy}.") from error
         log_of_each_rank.warning("callbacks.prometheus.port=%d: %s. The metrics have another port.", port, reason)
         return started
-
-    def _stop(self) -> None:
-        while self._close:
-            self._close.pop()()
-        self._trainer = self.registry = None
 
 
 def num_samples(batch: Any) -> int:

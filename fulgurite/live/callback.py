@@ -162,21 +162,16 @@ class LiveControl(Callback):
         if self._commands is not None:
             self._commands.end()
         self._refuse_late(trainer)
-        self._close()
+        self.teardown()
         self._recorder.end(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         """End the watching."""
-        self._close()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End the watching."""
-        self._close()
-
-    def _close(self) -> None:
         if self._watcher is not None:
             self._watcher.close()
         self._watcher = None
+
+    on_exception = teardown
 
     # edits
 
