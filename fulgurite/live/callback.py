@@ -138,7 +138,7 @@ class LiveControl(Callback):
         self._is_begun = False
         self._commands = Commands(trainer, self.folder)
         self._ranks = Ranks(trainer, self.poll_seconds) if trainer.world_size > 1 else None
-        self._recorder.start(trainer, self.document)
+        self._recorder.note(trainer, state="watching", document=dict(self.document))
         self._scheduled = self._read_scheduled(trainer)
         if self._ranks is not None:
             self._scheduled = self._ranks.broadcast(self._scheduled)
@@ -163,7 +163,7 @@ class LiveControl(Callback):
             self._commands.end()
         self._refuse_late(trainer)
         self.teardown()
-        self._recorder.end(trainer)
+        self._recorder.note(trainer, state="ended")
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """End the watching."""
@@ -233,7 +233,7 @@ class LiveControl(Callback):
                 self._recorder.refuse(trainer, received.source, received.version, received.problems)
             elif not commands and not diff(self._known, received.document):
                 self._known = received.document  # a counter may be lower
-                self._recorder.unchanged(trainer, received.version)
+                self._recorder.note(trainer, version=received.version, result="unchanged")
             else:
                 edit = self._recorder.edit(trainer, received, diff(self.document, received.document), commands)
                 if not (found := problems_of(trainer, self._settings, edit)):

@@ -32,15 +32,17 @@ class Recorder:
         self._received = 0.0  # when the newest document was taken
         self.status = Status(sources=[hide_secrets(source) for source in sources])
 
-    def start(self, trainer: Trainer, document: Document) -> None:
-        """Write the status of a run that starts."""
-        self.status.state, self.status.document = "watching", dict(document)
-        self._write(trainer)
-
-    def end(self, trainer: Trainer) -> None:
-        """Write the status of a run that has ended."""
-        self.status.state = "ended"
-        self._write(trainer)
+    def note(self, trainer: Trainer, **fields: Any) -> None:
+        """Set fields of the status, and write it."""
+        vars(self.status).update(fields)
+        if not trainer.is_global_zero:
+            return
+        self.status.epoch, self.status.step = trainer.current_epoch, trainer.global_step
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.status.write(self.folder)
+        except OSError as error:
+            log.warning("live: the status cannot be written (%s). The run continues.", error)
 
     def edit(self, trainer: Trainer, received: Received, changed: Document, commands: dict[str, int]) -> Edit:
         """Return the edit that a document makes before the present batch."""
@@ -52,11 +54,6 @@ class Recorder:
         loop = trainer.fit_loop
         return replace(edit, batch=loop.total_batch_idx, step=trainer.global_step, epoch=trainer.current_epoch)
 
-    def unchanged(self, trainer: Trainer, version: str) -> None:
-        """Note a document without a change."""
-        self.status.version, self.status.result = version, "unchanged"
-        self._write(trainer)
-
     def refuse(self, trainer: Trainer, source: str, version: str, reasons: Sequence[str]) -> None:
         """Record why an edit was refused."""
         self._notify(source, "failure")
@@ -66,8 +63,7 @@ class Recorder:
         for reason in shown:
             log.warning("live: refused, nothing is changed: %s", reason)
         refusal = {"time": utc_now(), "source": source, "reasons": shown}
-        self.status.version, self.status.result, self.status.refused = version, "refused", refusal
-        self._write(trainer)
+        self.note(trainer, version=version, result="refused", refused=refusal)
         self._append({"refused": shown, "step": trainer.global_step, "time": refusal["time"], "source": source})
 
     def record(self, trainer: Trainer, edit: Edit, *, is_repeated: bool) -> None:
@@ -79,8 +75,7 @@ class Recorder:
         if not trainer.is_global_zero:
             return
         log.info("live: step %d: %s", edit.step, edit.describe())
-        self.status.result, self.status.document = "applied", dict(edit.document)
-        self._write(trainer)
+        self.note(trainer, result="applied", document=dict(edit.document))
         if not is_repeated:
             self._append(vars(edit))
 
@@ -116,16 +111,6 @@ class Recorder:
             append(self.folder, without_secrets(entry))
         except (OSError, ValueError) as error:
             log.warning("live: %s: cannot be written (%s). The checkpoint has the edits.", LIVE_HISTORY, error)
-
-    def _write(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
-        self.status.epoch, self.status.step = trainer.current_epoch, trainer.global_step
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.status.write(self.folder)
-        except OSError as error:
-            log.warning("live: the status cannot be written (%s). The run continues.", error)
 
 
 def _is_number(value: Any) -> bool:
