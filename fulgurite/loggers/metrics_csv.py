@@ -90,8 +90,6 @@ class MetricsCSVLogger(Logger):
         if self._size_written and not self._path.exists():
             log.warning("%s: was removed while the run writes it; its rows before step %s are lost", self._path, step)
             self._columns, self._row, self._row_start, self._size_written = ["epoch", "step"], {}, 0, 0
-        elif self._size() != self._size_written:  # an earlier start or spawned ranks have written
-            self._columns, self._row = _columns_of(self._path) or self._columns, {}
         if not self._row or self._row["step"] != step:
             self._row, self._row_start = {"step": step}, self._size()
             self._num_rows += 1
@@ -142,11 +140,6 @@ class MetricsCSVLogger(Logger):
         temporary.write_text(text, newline="")
         temporary.replace(self._path)
         self._row_start = len(text.encode())
-
-
-def _columns_of(path: Path) -> list[str]:
-    with path.open(newline="") as file:
-        return next(csv.reader(file), [])
 
 
 def drop_rows_from(folder: Path, step: int, num_rows: int | None = None) -> int:
@@ -208,5 +201,6 @@ class AppendingCSVLogger(CSVLogger):
 class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Keep the file, and use its columns."""
-        if (file := Path(self.log_dir) / METRICS).is_file():
-            self.metrics_keys = _columns_of(file)
+        if (path := Path(self.log_dir) / METRICS).is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])

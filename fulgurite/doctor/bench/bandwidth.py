@@ -46,19 +46,15 @@ def percentile(values: Sequence[float], fraction: float) -> float:
     return ordered[max(0, -(-round(fraction * 1000) * len(ordered) // 1000) - 1)]
 
 
-def slow_indices(rates: Sequence[float], tolerance: float = 0.10) -> list[int]:
+def slow_indices(rates: Sequence[float]) -> list[int]:
     """Return the indices of slow rates, slowest first.
 
-    A rate is slow when it is below the median by more than the median absolute deviation and by more than `tolerance`.
-    The median of an even number is the higher middle value: one of two links can be slow, and two of four.
-
-    Args:
-        rates: Larger is better.
-        tolerance: Fraction of the median.
+    A rate is slow when it is below the median by more than the median absolute deviation and by more than a tenth of
+    the median. The median of an even number is the higher middle value: one of two links can be slow, and two of four.
     """
     if len(rates) < 2:
         return []
     middle = median_high(rates)
     spread = median_low([abs(rate - middle) for rate in rates])
-    slow = [index for index, rate in enumerate(rates) if middle - rate > max(spread, tolerance * middle)]
+    slow = [index for index, rate in enumerate(rates) if middle - rate > max(spread, 0.10 * middle)]
     return sorted(slow, key=rates.__getitem__)
