@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from fulgurite.core.errors import printable
 from fulgurite.core.formatting import SPREAD, format_duration_short, format_number, format_spread
-from fulgurite.reporting.sweep_analysis import DEFAULT, Group, Summary, seed_of
-from fulgurite.reporting.sweep_summary import shown_jobs, shown_value
+from fulgurite.reporting.sweep_analysis import DEFAULT, Summary
+from fulgurite.reporting.sweep_summary import Group, seed_of, shown_jobs, shown_value
 from fulgurite.runs.run_directory import as_number, key_and_value
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -116,17 +115,17 @@ def _values(summary: Summary, group: Group) -> list[Cell]:
 
 def _metrics(summary: Summary) -> list[str]:
     """Return the ranking metric, then the test and validation metrics."""
-    logged = sorted({name for group in summary.groups for name in group.metrics})
+    logged = sorted({name for group in summary.groups for name in group.metrics if group.spread(name)})
     others = [name for split in ("test/", "val/") for name in logged if name.startswith(split)]
     return [name for name in dict.fromkeys((summary.metric, *others)) if name in logged]
 
 
 def _count(group: Group) -> Cell:
-    return shown_jobs(Counter(run.status for run in group.runs)), str(len(group.runs))
+    return shown_jobs(group.states), str(len(group.runs))
 
 
 def _spread(group: Group, name: str) -> Cell:
-    if (of := group.metrics.get(name)) is None:
+    if (of := group.spread(name)) is None:
         return "-", ""
     return format_spread(of.mean, of.half_width), repr(of.mean)
 

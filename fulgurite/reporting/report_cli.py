@@ -26,7 +26,8 @@ from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
 from fulgurite.core.formatting import SPREAD, format_duration_short, format_spread
 from fulgurite.core.redact import mask_override
-from fulgurite.reporting.sweep_analysis import MODES, Group, Summary, analyse_sweep, has_folds
+from fulgurite.reporting.sweep_analysis import MODES, Summary, analyse_sweep, has_folds
+from fulgurite.reporting.sweep_summary import Group
 from fulgurite.runs.run_files import warn
 
 PAGE, BEST = "report.html", "best.yaml"
@@ -70,7 +71,7 @@ def headline(summary: Summary) -> list[str]:
 
 
 def _compare_best_two(summary: Summary) -> str:
-    paired, others = summary.paired, [group for group in summary.groups if group.by_seed]
+    paired, others = summary.paired, [group for group in summary.groups if group.spread(summary.metric)]
     assert paired is not None
     pair = f"best against second ({others[1].name})"
     if paired.difference is None or paired.half_width is None:
@@ -86,7 +87,7 @@ def _compare_best_two(summary: Summary) -> str:
 
 def shown_spread(group: Group, metric: str) -> str:
     """Return a metric of a group as `mean ± half the 95 % interval (n)`, or `-`."""
-    if (of := group.metrics.get(metric)) is None:
+    if (of := group.spread(metric)) is None:
         return "-"
     return format_spread(of.mean, of.half_width) + (f" (n={of.n})" if of.half_width is not None else "")
 
@@ -136,8 +137,8 @@ def as_json(summary: Summary) -> str:
         {
             "values": list(group.values),
             "jobs": {run.folder.name: run.status for run in group.runs},
-            "metrics": {name: asdict(spread) for name, spread in group.metrics.items()},
-            "by_seed": group.by_seed,
+            "metrics": {name: asdict(found) for name in sorted(group.metrics) if (found := group.spread(name))},
+            "by_seed": group.by_seed(summary.metric),
         }
         for group in summary.groups
     ]

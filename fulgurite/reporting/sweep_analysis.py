@@ -7,40 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
 from fulgurite.core.errors import UserError, did_you_mean
-from fulgurite.reporting.statistics import Paired, Spread, compare, spread
-from fulgurite.reporting.sweep_summary import REPEAT_KEYS, direction_of, leading_metrics, shown_values, summarise
+from fulgurite.reporting.statistics import Paired, compare
+from fulgurite.reporting.sweep_summary import Group, direction_of, leading_metrics, ranked_groups, summarise
 from fulgurite.runs.run_directory import RunDirectory, key_and_value
 
 MODES = ("max", "min")
 MIN_RUNS_FOR_IMPORTANCE = 10  # with fewer, chance explains as much as any value
 DEFAULT = "(default)"  # the value of a run without an override of a key
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs of a sweep that differ in their seed or fold only.
-
-    Attributes:
-        values: The overrides that other groups do not have.
-        runs: All runs, in the order of the jobs.
-        metrics: Name to spread over the runs that are done.
-        by_seed: Seed (and fold) to the chosen metric.
-    """
-
-    values: tuple[str, ...]
-    runs: list[RunDirectory]
-    metrics: dict[str, Spread]
-    by_seed: dict[str, float]
-
-    @property
-    def name(self) -> str:
-        """The values as one text, as tables show them."""
-        return shown_values(self.values)
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class Summary:
     @property
     def best(self) -> Group | None:
         """The best group; None when no run has a number."""
-        return self.groups[0] if self.groups and self.metric in self.groups[0].metrics else None
+        return self.groups[0] if self.groups and self.groups[0].spread(self.metric) else None
 
     @property
     def keys(self) -> list[str]:
@@ -109,10 +86,10 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder. Name a sweep, e.g. logs/train/multiruns/<date>_<time>.")
-    rows = [(row.values, row.runs) for row in summarise(folder)]
-    if not (runs := [run for _, found in rows for run in found]):
+    groups = summarise(folder)
+    if not (runs := [run for group in groups for run in group.runs]):
         raise UserError(f"{folder}: no job has a run.json. Name a sweep, which has one folder per job.")
-    logged = sorted({name for run in runs if run.status == "done" for name in run.metrics})
+    logged = sorted({name for group in groups for name in group.metrics})
     leading, leading_mode = leading_metrics(folder, runs, logged)
     chosen = metric or next(iter(leading), "val/acc")
     if logged and chosen not in logged:
@@ -121,31 +98,10 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
         )
     if mode is None:
         mode = leading_mode if chosen in leading[:1] else direction_of(chosen)
-    groups = _ranked([_group(values, found, chosen) for values, found in rows], chosen, mode)
-    having = [group for group in groups if group.by_seed]
-    paired = compare(having[0].by_seed, having[1].by_seed) if len(having) > 1 else None
-    return Summary(folder, chosen, mode, groups, paired)
-
-
-def _group(values: tuple[str, ...], runs: list[RunDirectory], metric: str) -> Group:
-    done = [run for run in runs if run.status == "done"]
-    names = sorted({name for run in done for name in run.metrics})
-    numbers = {name: _finite(run.metrics.get(name) for run in done) for name in names}
-    by_seed: dict[str, list[float]] = {}
-    for run in done:
-        for value in _finite([run.metrics.get(metric)]):
-            by_seed.setdefault(seed_of(run), []).append(value)
-    spreads = {name: spread(of) for name, of in numbers.items() if of}
-    return Group(values, runs, spreads, {seed: mean(of) for seed, of in by_seed.items()})
-
-
-def _finite(values: object) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]  # type: ignore[attr-defined]
-
-
-def seed_of(run: RunDirectory) -> str:
-    """Return the seed and fold of a run, e.g. `seed=3`."""
-    return " ".join(f"{key}={run.values[key]}" for key in REPEAT_KEYS if key in run.values)
+    ranked = ranked_groups(groups, chosen, mode)
+    having = [by_seed for group in ranked if (by_seed := group.by_seed(chosen))]
+    paired = compare(having[0], having[1]) if len(having) > 1 else None
+    return Summary(folder, chosen, mode, ranked, paired)
 
 
 def has_folds(summary: Summary) -> bool:
@@ -153,17 +109,12 @@ def has_folds(summary: Summary) -> bool:
     return any(len({run.values.get("data.fold") for run in group.runs}) > 1 for group in summary.groups)
 
 
-def _ranked(groups: list[Group], metric: str, mode: str) -> list[Group]:
-    sign = -1 if mode == "max" else 1
-    return sorted(groups, key=lambda of: sign * of.metrics[metric].mean if metric in of.metrics else math.inf)
-
-
 def points_of(summary: Summary) -> list[tuple[dict[str, str], float]]:
     """Return values by key and the metric of each run that has one."""
     return [
         ({key: run.values.get(key, DEFAULT) for key in summary.keys}, run.metrics[summary.metric])
         for run in summary.runs
-        if run.status == "done" and _finite([run.metrics.get(summary.metric)])
+        if run.status == "done" and math.isfinite(run.metrics.get(summary.metric, math.nan))
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,7 +34,7 @@ REPEAT_KEYS = ("seed", "data.fold")  # keys that repeat an experiment
 
 
 @dataclass
-class Row:
+class Group:
     """Jobs of a sweep that differ in their seed, or in the fold of their data, only.
 
     Attributes:
@@ -49,31 +50,49 @@ class Row:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     in_folds: bool = False
 
+    @property
+    def name(self) -> str:
+        """The values as one text, as tables show them."""
+        return shown_values(self.values)
+
     def spread(self, metric: str) -> Spread | None:
         """Return mean, standard deviation and interval of a metric over the jobs; None without a finite number."""
         numbers = [number for number in self.metrics.get(metric, ()) if math.isfinite(number)]
         return spread(numbers) if numbers else None
 
+    def by_seed(self, metric: str) -> dict[str, float]:
+        """Return seed (and fold) to the mean of a metric over the jobs that have a finite number."""
+        found: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.status == "done" and math.isfinite(value := run.metrics.get(metric, math.nan)):
+                found.setdefault(seed_of(run), []).append(value)
+        return {seed: mean(values) for seed, values in found.items()}
 
-def summarise(folder: Path) -> list[Row]:
-    """Return one row for each set of values that a sweep tried, in its jobs' order."""
-    return _rows_of(_jobs(folder))
+
+def seed_of(run: RunDirectory) -> str:
+    """Return the seed and fold of a run, e.g. `seed=3`."""
+    return " ".join(f"{key}={run.values[key]}" for key in REPEAT_KEYS if key in run.values)
 
 
-def _rows_of(jobs: Sequence[RunDirectory]) -> list[Row]:
+def summarise(folder: Path) -> list[Group]:
+    """Return one group for each set of values that a sweep tried, in its jobs' order."""
+    return _groups_of(_jobs(folder))
+
+
+def _groups_of(jobs: Sequence[RunDirectory]) -> list[Group]:
     overrides = [_job_overrides(job) for job in jobs]
     shared = set.intersection(*map(set, overrides)) if overrides else set()
-    rows: dict[tuple[str, ...], Row] = {}
+    groups: dict[tuple[str, ...], Group] = {}
     for job, given in zip(jobs, overrides, strict=True):
         varying = [(key_and_value(override)[0], override) for override in given if override not in shared]
         values = tuple(override for key, override in varying if key not in REPEAT_KEYS)
-        row = rows.setdefault(values, Row(values))
-        row.in_folds |= any(key == "data.fold" for key, _ in varying)
-        row.runs.append(job)
-        row.states[job.status] += 1
+        group = groups.setdefault(values, Group(values))
+        group.in_folds |= any(key == "data.fold" for key, _ in varying)
+        group.runs.append(job)
+        group.states[job.status] += 1
         for name, value in job.metrics.items() if job.status == "done" else ():
-            row.metrics.setdefault(name, []).append(value)
-    return list(rows.values())
+            group.metrics.setdefault(name, []).append(value)
+    return list(groups.values())
 
 
 def describe_stop(folder: Path, config: DictConfig | None, signal_name: str) -> str:
@@ -111,11 +130,11 @@ def conclude_sweep(folder: Path) -> None:
     the validation; a cross-validation has those of the validation.
     """
     jobs = _jobs(folder)
-    rows = _rows_of(jobs)
-    names = sorted({name for row in rows for name in row.metrics})
-    _write(folder / SUMMARY, rows, names)
+    groups = _groups_of(jobs)
+    names = sorted({name for group in groups for name in group.metrics})
+    _write(folder / SUMMARY, groups, names)
     leading, mode = leading_metrics(folder, jobs, names)
-    splits = ("val/", "test/") if any(row.in_folds for row in rows) else ("test/", "val/")
+    splits = ("val/", "test/") if any(group.in_folds for group in groups) else ("test/", "val/")
     others = next((of for split in splits if (of := [name for name in names if name.startswith(split)])), names)
     shown = list(dict.fromkeys([*leading, *others]))
     unfinished = [
@@ -123,9 +142,9 @@ def conclude_sweep(folder: Path) -> None:
         for job in jobs
         if job.status != "done"
     ]
-    ranked = _ranked(rows, leading[0], mode) if leading else rows
+    ranked = ranked_groups(groups, leading[0], mode) if leading else groups
     has_best = bool(leading) and len(ranked) > 1 and ranked[0].spread(leading[0]) is not None
-    show_sweep([_cells(row, shown) for row in ranked], shown, folder, unfinished, has_best=has_best)
+    show_sweep([_cells(group, shown) for group in ranked], shown, folder, unfinished, has_best=has_best)
 
 
 def leading_metrics(folder: Path, runs: Sequence[RunDirectory], logged: Sequence[str]) -> tuple[list[str], str]:
@@ -166,14 +185,14 @@ def direction_of(metric: str) -> str:
     return "min" if is_minimized(metric) else "max"
 
 
-def _ranked(rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
-    """Return the rows, the best first; rows without a finite number come last."""
+def ranked_groups(groups: Sequence[Group], metric: str, mode: str) -> list[Group]:
+    """Return the groups, the best first; groups without a finite number come last."""
     sign = -1 if mode == "max" else 1
 
-    def rank(row: Row) -> float:
-        return sign * found.mean if (found := row.spread(metric)) else math.inf
+    def rank(group: Group) -> float:
+        return sign * found.mean if (found := group.spread(metric)) else math.inf
 
-    return sorted(rows, key=rank)
+    return sorted(groups, key=rank)
 
 
 def shown_value(value: str) -> str:
@@ -190,10 +209,10 @@ def shown_values(overrides: Sequence[str]) -> str:
     return " ".join(f"{key}{equals}{shown_value(value)}" for key, equals, value in parts) or "all"
 
 
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
-    spreads = [row.spread(name) for name in names]
+def _cells(group: Group, names: Sequence[str]) -> list[str]:
+    spreads = [group.spread(name) for name in names]
     numbers = ["-" if found is None else format_spread(found.mean, found.half_width) for found in spreads]
-    return [shown_values(row.values), shown_jobs(row.states), *numbers]
+    return [group.name, shown_jobs(group.states), *numbers]
 
 
 def shown_jobs(states: Counter[str]) -> str:
@@ -202,16 +221,16 @@ def shown_jobs(states: Counter[str]) -> str:
     return f"{states.total()}" + (f" ({others})" if others else "")
 
 
-def _write(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
+def _write(path: Path, groups: Sequence[Group], names: Sequence[str]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         columns = [f"{name} {what}" for name in names for what in ("mean", "std")]
         writer.writerow(["values", "jobs", "failed", "killed", *columns])
-        for row in rows:
-            spreads = [row.spread(name) for name in names]
+        for group in groups:
+            spreads = [group.spread(name) for name in names]
             numbers = [(found.mean, found.deviation) if found else (None, None) for found in spreads]
-            counts = (len(row.runs), row.states["failed"], row.states["killed"])
-            writer.writerow([" ".join(row.values), *counts, *chain.from_iterable(numbers)])
+            counts = (len(group.runs), group.states["failed"], group.states["killed"])
+            writer.writerow([" ".join(group.values), *counts, *chain.from_iterable(numbers)])
 
 
 def _jobs(folder: Path) -> list[RunDirectory]:

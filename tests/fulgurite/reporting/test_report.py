@@ -85,7 +85,7 @@ def test_groups_are_ranked_and_the_best_two_compared(sweep: Path) -> None:
         f"model.net.lin1_size={size} model.optimizer.lr={lr}" for size in (128, 64) for lr in (0.01, 0.1)
     ]
     best = summary.groups[0]
-    assert (len(best.runs), best.metrics["val/acc_best"].n) == (5, 4)
+    assert (len(best.runs), best.spread("val/acc_best").n) == (5, 4)  # type: ignore[union-attr]
     assert summary.paired is not None
     assert summary.paired.n == 4
     assert summary.paired.difference == pytest.approx(0.0175)
@@ -116,7 +116,7 @@ def test_folds_form_groups_like_seeds_and_are_reported_to_share_data(tmp_path: P
         leave_run(tmp_path / str(job), [f"lr={job // 3}", f"data.fold={job % 3}"], {"val/acc": 0.5 + job / 10})
     summary = analyse_sweep(tmp_path)
     assert [group.values for group in summary.groups] == [("lr=1",), ("lr=0",)]
-    assert summary.groups[0].metrics["val/acc"].mean == pytest.approx(0.9)
+    assert summary.groups[0].spread("val/acc").mean == pytest.approx(0.9)  # type: ignore[union-attr]
     assert "too narrow" in headline(summary)[-1]
 
 
