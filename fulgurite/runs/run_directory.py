@@ -199,16 +199,7 @@ def find_runs(root: str | Path) -> Iterator[str]:
 
 def read_runs(folders: Iterable[str | Path]) -> list[RunDirectory]:
     """Return the runs whose record is readable, with a warning for each other."""
-    runs = []
-    for folder in folders:
-        run = RunDirectory(folder)
-        try:
-            _ = run.record
-        except (OSError, ValueError) as error:
-            warn(f"{folder}: skipped, {RECORD} is not readable ({error})")
-            continue
-        runs.append(run)
-    return runs
+    return [run for folder in folders if (run := RunDirectory.of(Path(folder))) is not None]
 
 
 def key_and_value(override: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.keys import COMMANDS, KEYS, SECTIONS, Document, check, flatten
 from fulgurite.runs.layout import LIVE_EDITS, LIVE_HISTORY
 from fulgurite.runs.lock import is_locked
-from fulgurite.runs.run_directory import RunDirectory, find_runs
+from fulgurite.runs.run_directory import RunDirectory, find_runs, read_runs
 from fulgurite.sources.formats import parse
 from fulgurite.sources.reader import MAX_BYTES, SourceError
 
@@ -95,8 +95,7 @@ def find_run(name: str) -> Path:
     if name != LAST:
         return RunDirectory.read(Path(name).expanduser().absolute(), argument=f"--run={name}").folder
     logs = project_root() / "logs"
-    runs = [run for folder in find_runs(logs) if (run := RunDirectory.of(Path(folder))) is not None]
-    runs.sort(key=lambda run: (is_locked(run.folder), str(run.record.get("start"))))
+    runs = sorted(read_runs(find_runs(logs)), key=lambda run: (is_locked(run.folder), str(run.record.get("start"))))
     if not runs:
         raise UserError(f"--run={LAST}: {logs} holds no run. Name a run directory.")
     return runs[-1].folder

@@ -156,7 +156,7 @@ def test_a_run_directory_that_is_broken_is_reported_and_the_others_are_shown(
     (logs / "train/runs/b/.hydra/overrides.yaml").write_text('- \'tags=["x: y"]\'\n- "a=\\t"\n')
     assert main([str(logs / "train" / "runs"), "--format=json"]) == 0
     printed = capsys.readouterr()
-    assert "a: skipped, run.json is not readable" in printed.err
+    assert "a: run.json is not readable" in printed.err
     rows = json.loads(printed.out)
     assert sorted(names(rows)) == ["b", "c"]
     assert next(row for row in rows if row["run"] == "b")["overrides"] == ['tags=["x: y"]', "a=\t"]
