@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from fulgurite.core.formatting import format_bytes
-from fulgurite.doctor.bench.collectives import Measurement, measure_collective, message_sizes
+from fulgurite.doctor.bench.collectives import measure_collective, message_sizes
 from fulgurite.doctor.bench.links import (
     SlowComponent,
     find_slow_links,
@@ -55,7 +55,11 @@ def measure_speed(options: Options, ranks: RankGroup, report: Report, watchdog: 
     report.checks += [Check("slow", FINDING if slow.is_finding else NOTE, slow.message) for slow in report.slow]
     if not report.slow:
         report.checks.append(Check("slow", FINE, "no link and no rank is slower than the others"))
-    report.checks += wrong_results(report.measured)
+    report.checks += [
+        Check("bench", FINDING, f"{one.collective} of {format_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
+        for one in report.measured
+        if one.wrong
+    ]
     report.checks += below_thresholds(report, options.threshold or {})
 
 
@@ -74,15 +78,6 @@ def _measure_links(options: Options, ranks: RankGroup, report: Report, watchdog:
     report.slow += [slow for _, slow in found]
     for name in ranks_with_slow_links(report.links, [link for link, _ in found], facts):
         report.slow.append(SlowComponent(name, 1.0, f"{name}: all its links are slow, links of other ranks are not"))
-
-
-def wrong_results(measured: Sequence[Measurement]) -> list[Check]:
-    """Return a finding for each measurement with wrong results."""
-    return [
-        Check("bench", FINDING, f"{one.collective} of {format_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
-        for one in measured
-        if one.wrong
-    ]
 
 
 def below_thresholds(report: Report, thresholds: Mapping[str, Mapping[int, float]]) -> list[Check]:

@@ -68,7 +68,7 @@ class Recorder:
 
     def record(self, trainer: Trainer, edit: Edit, *, is_repeated: bool) -> None:
         """Record an edit that was applied; `live.jsonl` has a repeated one already."""
-        numbers = {f"live/{key}": float(value) for key, value in edit.document.items() if _is_number(value)}
+        numbers = {f"live/{key}": float(value) for key, value in edit.document.items() if type(value) in {int, float}}
         for logger in trainer.loggers:
             logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, steps_before_batch(trainer))
         self._notify(edit.source, "success")
@@ -111,7 +111,3 @@ class Recorder:
             append(self.folder, without_secrets(entry))
         except (OSError, ValueError) as error:
             log.warning("live: %s: cannot be written (%s). The checkpoint has the edits.", LIVE_HISTORY, error)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

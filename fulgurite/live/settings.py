@@ -65,7 +65,7 @@ class Settings:
         found = []
         for key in KEYS:
             if key in changed:
-                value = document.get(key, self._default(key))
+                value = document.get(key, self.start.get(key))
                 if reason := self._why_not(key, value, is_removed=key not in document):
                     found.append(f"{key}={'removed' if key not in document else value}: {reason}.")
         return found
@@ -121,7 +121,7 @@ class Settings:
         """Set the changed keys, which passed `problems`, and add to `undo` what reverts it, to be called in reverse."""
         for key in KEYS:
             if key in changed and key not in RATES:
-                undo += [self._set(key, document.get(key, self._default(key)))]
+                undo += [self._set(key, document.get(key, self.start.get(key)))]
         if RATES & changed.keys():
             undo += [self._scale(document)]
         if LENGTHS & changed.keys():
@@ -154,9 +154,6 @@ class Settings:
             undo_rates()
 
         return undo
-
-    def _default(self, key: str) -> Any:
-        return self.start.get(key)
 
     def _in_proportion(self, largest: float) -> list[float]:
         """Return the weight decay of each group: groups without any, such as biases, keep 0."""

@@ -48,14 +48,10 @@ def draw_all(summary: Summary) -> dict[str, str]:
             ("Importance: share of the variance that a key alone explains", _importance),
         ):
             if (figure := draw(summary)) is not None:
-                found[title] = _svg(figure)
+                text = io.StringIO()
+                figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, dpi=120)
+                found[title] = text.getvalue()
     return found
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, dpi=120)
-    return text.getvalue()
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -80,7 +80,8 @@ def summarise(folder: Path) -> list[Group]:
 
 
 def _groups_of(jobs: Sequence[RunDirectory]) -> list[Group]:
-    overrides = [_job_overrides(job) for job in jobs]
+    # a resumed job has the overrides of its resume behind its values
+    overrides = [[*takewhile(lambda given: not given.startswith("resume.run="), job.shown_overrides)] for job in jobs]
     shared = set.intersection(*map(set, overrides)) if overrides else set()
     groups: dict[tuple[str, ...], Group] = {}
     for job, given in zip(jobs, overrides, strict=True):
@@ -237,8 +238,3 @@ def _jobs(folder: Path) -> list[RunDirectory]:
     """Return the jobs of a sweep that have a readable record, by number."""
     paths = sorted(folder.iterdir(), key=lambda path: (int(path.name) if path.name.isdigit() else -1, path.name))
     return [run for path in paths if path.is_dir() and (run := RunDirectory.of(path)) is not None]
-
-
-def _job_overrides(job: RunDirectory) -> list[str]:
-    # a resumed job has the overrides of its resume behind its values
-    return list(takewhile(lambda override: not override.startswith("resume.run="), job.shown_overrides))
