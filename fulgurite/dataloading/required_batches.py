@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from fulgurite.compat.lightning import combined_mode, train_loaders
 from fulgurite.core.errors import UserError
+from fulgurite.dataloading.patch import wrap_method
 
 NOTHING_LEFT = "With train=false and ckpt_path=<file> the run only tests"
 LIMITS = ("limit_train_batches", "max_epochs", "max_steps")
@@ -34,7 +34,7 @@ class RequireBatches(Callback):
             and datamodule is not None
             and is_overridden("train_dataloader", datamodule, LightningDataModule)
         ):
-            vars(datamodule)["train_dataloader"] = _explain_rejected(datamodule.train_dataloader)
+            wrap_method(datamodule, "train_dataloader", _explained, "is_explained")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the lengths of the loaders over the ranks."""
@@ -93,21 +93,18 @@ def _length(value: Any) -> int | None:
         return None
 
 
-def _explain_rejected(make: Callable[[], Any]) -> Callable[[], Any]:
-    @wraps(make)
-    def make_or_explain() -> Any:
-        try:
-            loaders = make()
-        except ValueError as error:
-            if not str(error).startswith(NO_EXAMPLES):
-                raise
-            reason = "data: the training set has no examples. Check its path and filters"
-            raise UserError(f"{reason}. {NOTHING_LEFT}.") from error
-        if isinstance(loaders, CombinedLoader) and combined_mode(loaders) == "sequential":
-            raise UserError(
-                'data: Lightning does not train on CombinedLoader(mode="sequential"). '
-                "Use a ConcatDataset in one loader, or another mode."
-            )
-        return loaders
-
-    return make_or_explain
+def _explained(make: Callable[[], Any]) -> Any:
+    """Return the loaders of a method, or explain why they are rejected."""
+    try:
+        loaders = make()
+    except ValueError as error:
+        if not str(error).startswith(NO_EXAMPLES):
+            raise
+        reason = "data: the training set has no examples. Check its path and filters"
+        raise UserError(f"{reason}. {NOTHING_LEFT}.") from error
+    if isinstance(loaders, CombinedLoader) and combined_mode(loaders) == "sequential":
+        raise UserError(
+            'data: Lightning does not train on CombinedLoader(mode="sequential"). '
+            "Use a ConcatDataset in one loader, or another mode."
+        )
+    return loaders
