@@ -52,9 +52,8 @@ def measure_speed(options: Options, ranks: RankGroup, report: Report, watchdog: 
         for num_bytes in sizes:
             watchdog.start_step(f"{collective} of {format_bytes(num_bytes)}")
             report.measured.append(measure_collective(collective, ranks, num_bytes, options))
-    report.checks += [Check("slow", FINDING if slow.is_finding else NOTE, slow.message) for slow in report.slow]
-    if not report.slow:
-        report.checks.append(Check("slow", FINE, "no link and no rank is slower than the others"))
+    slow = [Check("slow", FINDING if one.is_finding else NOTE, one.message) for one in report.slow]
+    report.checks += slow or [Check("slow", FINE, "no link and no rank is slower than the others")]
     report.checks += [
         Check("bench", FINDING, f"{one.collective} of {format_bytes(one.num_bytes)}: {one.wrong} numbers are wrong")
         for one in report.measured

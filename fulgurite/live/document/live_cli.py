@@ -26,6 +26,7 @@ from typing import Any
 from fulgurite.core.cli_parser import CommandParser, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import file_lock, read_regular, write_atomic
+from fulgurite.core.formatting import short_path
 from fulgurite.core.project import project_root
 from fulgurite.live.document.history import read_entries, read_status
 from fulgurite.live.document.keys import COMMANDS, KEYS, SECTIONS, Document, check, flatten
@@ -207,8 +208,9 @@ def _change(folder: Path, query: argparse.Namespace) -> None:
     command = f"stop_after_{query.after}" if query.action == "stop" else "" if query.action == "set" else query.action
     commands = [key for key in COMMANDS if query.values.get(key) is not None or key == command]
     if commands and not is_locked(folder):
+        what = query.action if command else commands[0]
         remedy = "Resume it first; a run ignores the commands of earlier ones."
-        raise UserError(f"{query.action if command else commands[0]}: {_shown(folder)} does not train now. {remedy}")
+        raise UserError(f"{what}: {short_path(folder)} does not train now. {remedy}")
     document, before, after = edit_file(folder, status, query.values, command)
     edit = {key: document.get(key) for key in [*query.values, *filter(None, [command])]}
     answer = wait_for_answer(folder, _version(after), edit, query.wait) if query.wait else None
@@ -225,12 +227,7 @@ def _change(folder: Path, query: argparse.Namespace) -> None:
         found = {"run": str(folder), "result": answer["result"] if answer else "written", "document": document}
         print(json.dumps({**found, "step": answer["step"] if answer else None}))
     else:
-        print(f"{_shown(folder)}: {result}")
-
-
-def _shown(folder: Path) -> Path:
-    """Return a path below the working directory without it."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        print(f"{short_path(folder)}: {result}")
 
 
 def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None:
@@ -238,7 +235,7 @@ def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None
         print(json.dumps({"run": str(folder), **status}))
         return
     state = status.get("state") if is_locked(folder) else "not training"
-    print(f"{_shown(folder)}: {state}, epoch {status.get('epoch')}, step {status.get('step')}")
+    print(f"{short_path(folder)}: {state}, epoch {status.get('epoch')}, step {status.get('step')}")
     for key, value in (status.get("document") or {}).items():
         print(f"  {key}: {value}" + (" (counter)" if key in COMMANDS else ""))
     if status.get("result") == "refused":
