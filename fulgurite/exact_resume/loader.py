@@ -213,11 +213,6 @@ class ExactLoader(DataLoader[Any]):
             states.settle(self)
         return chain(ahead, batches)
 
-    def seeded_generators(self) -> list[Any]:
-        """Return the generators that are seeded in the training process, for each batch or pass."""
-        own = self.order.generators if isinstance(self.order, OwnOrder) else []
-        return [*own, *([] if self.num_workers else self._seeded.seeded_generators())]
-
     def start_epoch(self) -> None:
         """Begin the epoch's first pass again, whatever was read of it."""
         self.order.passes, self._restored = 0, {}

@@ -13,7 +13,6 @@ from fulgurite.exact_resume.order.epoch import batch_key, pass_key
 from fulgurite.exact_resume.order.generators import describe_state, find_generators, seed_generator
 from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import SeededIndices
-from fulgurite.exact_resume.order.sharding import BatchSharding
 
 FoundGenerators = dict[int, tuple[Any, str, int]]  # by id: the generator, its first state, the seed of its first loader
 
@@ -31,7 +30,6 @@ class OwnOrder:
 
     def __init__(self, own: Any, seed: int, shared_seed: int, rank: int, states: FoundGenerators) -> None:
         self.own, self.seed, self.rank = own, seed, rank
-        self.sharding: BatchSharding | None = None
         self.epoch = self.passes = self.current_pass = 0
         self._seeds: dict[int, int] = {}
         self.generators = find_generators(own)

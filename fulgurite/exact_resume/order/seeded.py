@@ -90,10 +90,6 @@ class SeededDataset(StandIn, Dataset[Any]):
         """Return whether batches are collated with a function."""
         return self._collate is function
 
-    def seeded_generators(self) -> list[Any]:
-        """Return the generators of this process that are seeded for each batch."""
-        return self._generators
-
     def __len__(self) -> int:
         return len(self._wrapped)
 

@@ -196,13 +196,6 @@ def is_sampler(value: Any) -> bool:
     return hasattr(value, "__dict__") and is_users(type(value).__module__)
 
 
-def seeded_generators(trainer: Trainer) -> Iterator[Any]:
-    """Yield the generators in data sets and samplers that an exact loader seeds for each batch or pass."""
-    for loader in vars(trainer).get(LOADERS, {}).get(TRAINING, []):
-        if (find := getattr(loader, "seeded_generators", None)) is not None:
-            yield from find()
-
-
 def all_loaders(trainer: Trainer) -> Iterator[Any]:
     """Yield the loaders that a trainer reads, and the user's loaders that they stand for."""
     for loader in chain.from_iterable(vars(trainer).get(LOADERS, {}).values()):
