@@ -44,14 +44,7 @@ METHODS = {TRAINING: "train_dataloader", VALIDATION: "val_dataloader"}  # by kin
 
 
 class DataLoaders:
-    """The loaders that a data module makes in a run.
-
-    Args:
-        seed: Seed of data order and augmentation.
-        stream_resume: Where a stream without a state resumes.
-        user_state: State that user code keeps outside of weights.
-        restore: Restores a resumed run, once.
-    """
+    """The loaders that a data module makes in a run."""
 
     def __init__(
         self, seed: int, stream_resume: StreamResume, user_state: UserState, restore: Callable[[], None]
@@ -61,7 +54,7 @@ class DataLoaders:
         self._stream_resume: StreamResume = stream_resume
         self.states = LoaderStates(user_state.attributes)
         self._user_state = user_state
-        self._restore = restore
+        self._restore = restore  # restores a resumed run, once
         self._generators: FoundGenerators = {}  # of the user's samplers
         self.is_started = False  # whether Lightning has restored its loops
 

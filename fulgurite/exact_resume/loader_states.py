@@ -44,13 +44,10 @@ class LoaderStates:
 
     A sampler may change while it is iterated. A resumed run gives it the state that it had at the start of the pass,
     skips the batches trained on, and then gives it the state that it had when the run was saved.
-
-    Args:
-        attributes: Attributes of the run; None: they are not saved.
     """
 
     def __init__(self, attributes: Attributes | None) -> None:
-        self._attributes = attributes
+        self._attributes = attributes  # None: they are not saved
         self._trainer: Trainer | None = None
         self._calls: dict[str, dict[str, Any]] = {}  # what the loaders of a kind were made from
         self._loaded: dict[str, Any] = {}
@@ -174,12 +171,7 @@ class LoaderStates:
         return {"calls": calls, "reloads": reload_epochs(trainer), "splits": self._splits}
 
     def load_state_dict(self, state: dict[str, Any], attributes: State) -> None:
-        """Keep a state until the loaders are made.
-
-        Args:
-            state: What `state_dict` returned.
-            attributes: The attributes that the checkpoint restores.
-        """
+        """Keep a state, and the attributes that the checkpoint restores, until the loaders are made."""
         copied = {name: dict(state.get(name, {})) for name in ("calls", "splits")}
         self._loaded, self._restored = {**state, **copied}, attributes
         self._saved_kinds = set(copied["calls"])

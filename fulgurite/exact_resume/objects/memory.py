@@ -23,9 +23,7 @@ def memory_of(value: Any) -> int:
 def layout_of(value: Any, shared: str) -> list[Any] | str:
     """Return where a tensor or an array is in a block of memory: what shares it, offset, strides, and its bytes.
 
-    Args:
-        value: The tensor or array.
-        shared: Path of the first tensor or array in the block; empty: this one.
+    `shared` is the path of the first tensor or array in the block; empty: this one.
 
     Returns:
         Only `shared` where the block is the value itself, or where `view_of` could not use more.

@@ -13,12 +13,7 @@ from fulgurite.exact_resume.values.kinds import CONTAINERS
 
 
 def changed_paths(plain: Any, path: str) -> Iterator[str]:
-    """Yield the path of each value that `Encoder.encode` converted, in a converted value.
-
-    Args:
-        plain: What `Encoder.encode` returned.
-        path: Its path.
-    """
+    """Yield the path of each value that `Encoder.encode` converted, in a converted value at a path."""
     if plain == KEPT:
         return
     yield path

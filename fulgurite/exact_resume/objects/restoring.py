@@ -50,13 +50,7 @@ class Restorer:
         self._restored: dict[str, Any] = {}
 
     def restore(self, plain: Any, current: Any, path: str) -> Any:
-        """Return the value that was converted.
-
-        Args:
-            plain: What `Encoder.encode` returned.
-            current: What is at the path now, or `MISSING`.
-            path: The path.
-        """
+        """Return the value that `Encoder.encode` converted; current: what is at the path now, or `MISSING`."""
         if plain == KEPT:
             return current
         kind, content = plain if isinstance(plain, list) else ("", "")

@@ -220,14 +220,7 @@ def base_container(value: Any) -> Any:
 
 
 def fingerprint(value: Any, known: Known, *, thorough: bool = True, large: dict[Any, Any] | None = None) -> int:
-    """Return a hash that differs after something in a value changed.
-
-    Args:
-        value: Any object.
-        known: Objects that count as constant.
-        thorough: Whether large tensors and containers are read as a whole.
-        large: Signs of large containers.
-    """
+    """Return a hash that differs after something in a value changed; the other arguments are those of a `Walk`."""
     signs = (
         repr((path, node.sign)).encode()
         for path, _, node in scan(Walk(known, thorough=thorough, large=large), value, "")

@@ -20,16 +20,7 @@ def make_order(
     process: int,
     generators: FoundGenerators,
 ) -> tuple[EpochSampler | OwnOrder, SeededBatchSampler | OwnBatchSampler]:
-    """Return the order of a loader and its batches.
-
-    Args:
-        loader: The user's loader.
-        seed: Seed of the loader.
-        shared_seed: Seed that the loaders of a run share.
-        shard: Number of the shard and of how many; None: Lightning sets no distributed sampler.
-        process: Rank of the process where the data module shards the data itself.
-        generators: Generators that samplers of the run keep; new ones are added.
-    """
+    """Return the order of a user's loader and its batches; shared_seed: that of all loaders of a run."""
     batches = cast("BatchSampler | None", loader.batch_sampler)
     if not is_standard(loader):
         own = loader.sampler if batches is None else batches

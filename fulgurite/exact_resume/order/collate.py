@@ -24,9 +24,7 @@ def note_first(loader: Any) -> None:
 def collate_setting(loader: Any, first: Any) -> Linked:
     """Return the collate function of a loader by its name, or itself where it has none; a write replaces it.
 
-    Args:
-        loader: A loader of this library, or an evaluation loader.
-        first: The collate function that the user's loader was made with, which is an empty text.
+    The name of `first`, the function that the user's loader was made with, is an empty text.
     """
     present = loader.collate_fn
     named = "" if present is first else _name_of(present)

@@ -34,12 +34,7 @@ class Drawn:
         self._sum: int | None = 0  # None: a batch holds what has no plain text
 
     def add(self, indices: Any, batches: Any = None) -> None:
-        """Add a batch; name the sampler where the batches until now are not those of the interrupted run.
-
-        Args:
-            indices: The batch.
-            batches: The iterator that it is of.
-        """
+        """Add a batch of an iterator; name the sampler where those until now are not those of the interrupted run."""
         text = None if self._sum is None else _text_of(indices)
         self._count += 1
         self._sum = None if text is None else crc32(text.encode(), self._sum or 0)
@@ -61,9 +56,7 @@ class Drawn:
 def _remembers(batches: Any, last: Any) -> bool:
     """Return whether an iterator may hold what it yielded: a generator whose variables have a container does.
 
-    Args:
-        batches: The iterator.
-        last: What it yielded last, which does not count.
+    What it yielded last does not count.
     """
     if not isinstance(batches, GeneratorType):
         return True

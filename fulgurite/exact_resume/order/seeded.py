@@ -161,12 +161,7 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Any = None) ->
     """Seed each batch of an evaluation loader, in place, where its generators would not be those of a resumed run.
 
     Those of the training process are saved with the run, so a loader without workers is left as it is unless its data
-    set keeps generators of its own.
-
-    Args:
-        loader: Shards its data already where there are several processes.
-        pass_seed: Returns the seed of the pass that begins.
-        watch: Called before the first batch of a worker and after each.
+    set keeps generators of its own. Where there are several processes, the loader shards its data already.
     """
     own = vars(loader)
     if isinstance(batches := loader.batch_sampler, PassSeededBatches):

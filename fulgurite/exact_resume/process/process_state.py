@@ -64,10 +64,8 @@ _at_start: WeakKeyDictionary[Trainer, tuple[dict[str, str], torch.dtype]] = Weak
 def process_state(trainer: Trainer, names: Collection[str]) -> dict[str, Any]:
     """Return the settings of the process, and the environment variables that changed since the first call.
 
-    Args:
-        trainer: The trainer of the run.
-        names: Environment variables that the user's code may change, or the beginnings of their names: others are of
-            libraries, and hold for one process.
+    `names` are environment variables that the user's code may change, or the beginnings of their names: others are of
+    libraries, and hold for one process.
     """
     if trainer not in _at_start:
         _at_start[trainer] = dict(os.environ), torch.get_default_dtype()

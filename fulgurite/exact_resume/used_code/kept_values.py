@@ -20,12 +20,7 @@ DATA = (*ATOMS, list, tuple, dict, set, deque, torch.Tensor, np.ndarray, *GENERA
 
 
 class Linked(UserDict[str, Any]):
-    """Values that are written to what holds them too.
-
-    Args:
-        values: The present values.
-        write: Gets the name and the value of each one that is set.
-    """
+    """Values that are written to what holds them too: `write` gets the name and the value of each one that is set."""
 
     def __init__(self, values: Mapping[str, Any], write: Callable[[str, Any], None]) -> None:
         super().__init__()

@@ -47,10 +47,7 @@ class Attributes:
     def remember(self, trainer: Trainer, parts: ModelParts | None = None, *, is_start: bool = False) -> None:
         """Take the present values of new owners as those of the start, and new objects as made by each start.
 
-        Args:
-            trainer: The trainer of the run.
-            parts: What its model holds; None: find it.
-            is_start: Whether hooks of the start made the objects of owners that are not new, too.
+        With `is_start`, hooks of the start made the objects of owners that are not new, too.
         """
         parts = parts or model_parts(trainer.lightning_module)
         walk, found = Walk(known_objects(trainer, parts)), list(owners(trainer, parts))
@@ -98,14 +95,9 @@ class Attributes:
         names: bool = True,
         thorough: bool = False,
     ) -> State:
-        """Return what changed, of the owners with these keys; name what cannot be saved.
+        """Return what changed, of the owners with these keys; none: all.
 
-        Args:
-            trainer: The trainer of the run.
-            keys: Keys of the owners; none: all.
-            parts: What the model holds; None: find it.
-            names: Whether to name what cannot be saved.
-            thorough: Whether large tensors and lists are read as a whole, to name their changes.
+        With `names`, name what cannot be saved; with `thorough`, read large tensors and lists as a whole for it.
         """
         parts = parts or model_parts(trainer.lightning_module)
         found = [self._at_start(owner) for owner in self._known_owners(trainer, parts, keys)]

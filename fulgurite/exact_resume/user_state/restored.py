@@ -32,12 +32,7 @@ class Restored:
         self._undo: list[Undo] = []
 
     def keep_weights(self, trainer: Trainer, names: Iterable[str] | None) -> None:
-        """Copy the weights and buffers of the model.
-
-        Args:
-            trainer: The trainer of the run.
-            names: Names that the checkpoint has; what it lacks keeps the value that hooks give it. None: all.
-        """
+        """Copy the weights and buffers of these names, or all; what a checkpoint lacks keeps what hooks give it."""
         saved = None if names is None else set(names)
         if not _has_hooks(trainer):
             return

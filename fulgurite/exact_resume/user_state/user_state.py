@@ -41,11 +41,7 @@ log = RankedLogger(__name__)
 
 
 class UserState:
-    """What code of the user changes in a run: attributes, `requires_grad`, modes, and settings of the trainer.
-
-    Args:
-        save_attributes: Whether attributes are saved.
-    """
+    """What code of the user changes in a run: attributes, `requires_grad`, modes, and settings of the trainer."""
 
     def __init__(self, save_attributes: bool = True) -> None:
         self.is_tuning = False  # whether a tuner runs, which loads a checkpoint of its own
@@ -104,10 +100,7 @@ class UserState:
     def load_state_dict(self, trainer: Trainer, state: dict[str, Any], weights: Iterable[str] | None) -> None:
         """Keep a state until the loaders and the first batch are made, and the weights just loaded.
 
-        Args:
-            trainer: The trainer of the run.
-            state: What `state_dict` returned.
-            weights: Names of the weights in the checkpoint; None where each rank loads its own shards.
+        `weights` are the names in the checkpoint, or None where each rank loads its own shards.
         """
         if state.get("attributes"):
             name_inexact(

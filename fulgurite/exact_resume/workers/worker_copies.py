@@ -36,15 +36,10 @@ REASON = (
 
 
 class WorkerWatch:
-    """Finds in workers what data sets, transforms and functions change, and reports it to the training process.
-
-    Args:
-        num_workers: Number of workers.
-        roots: Data set, collate function and `worker_init_fn` of a loader.
-    """
+    """Finds in workers what data sets, transforms and functions change, and reports it to the training process."""
 
     def __init__(self, num_workers: int, roots: tuple[Any, ...]) -> None:
-        self._roots = roots
+        self._roots = roots  # data set, collate function and `worker_init_fn` of a loader
         # by worker: names on a line each, to which a worker only adds, and their bytes, which are set last
         self._slots = torch.zeros(num_workers, SLOT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         self._ends = torch.zeros(num_workers, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
