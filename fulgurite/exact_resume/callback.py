@@ -24,7 +24,6 @@ from fulgurite.exact_resume.process.numerics import describe_changes, numerics_s
 from fulgurite.exact_resume.streams.cursor import StreamResume
 from fulgurite.exact_resume.streams.following import load_stream_states, stream_states
 from fulgurite.exact_resume.structure.model_structure import evaluate_scripts_without_inference_mode
-from fulgurite.exact_resume.user_state.epoch_start import count_skipped_batch
 from fulgurite.exact_resume.user_state.metrics import (
     epoch_results,
     logged_values,
@@ -32,6 +31,7 @@ from fulgurite.exact_resume.user_state.metrics import (
     restore_logged_values,
     restore_metric_states,
 )
+from fulgurite.exact_resume.user_state.restored import count_skipped_batch
 from fulgurite.exact_resume.user_state.user_state import (
     UserState,
     name_unproven,

@@ -23,7 +23,7 @@ from fulgurite.compat.lightning_loaders import (
 from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.inspection.splits import digest_of_splits
-from fulgurite.exact_resume.objects.paths import is_same
+from fulgurite.exact_resume.objects.encoding import is_same
 from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
 from fulgurite.exact_resume.user_state.attributes import Attributes, State
 from fulgurite.exact_resume.user_state.loader_owners import (

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 from torchmetrics import Metric
 
@@ -24,7 +25,6 @@ from fulgurite.compat.lightning import (
 )
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.dataloading.patch import METHODS, patch_loaders
-from fulgurite.exact_resume.ddp_buckets import fix_bucket_order
 from fulgurite.exact_resume.loader import ExactLoader
 from fulgurite.exact_resume.order.epoch import EpochSampler
 from fulgurite.exact_resume.order.sharding import BatchSharding
@@ -135,6 +135,33 @@ class UnevenBatches(Callback):
             # Lightning 2.6 divides the sum over ranks by the world size as integers
             if mean.is_tensor and mean.meta.is_mean_reduction:
                 mean.cumulated_batch_size = mean.cumulated_batch_size.float()
+
+
+def fix_bucket_order(trainer: Trainer) -> None:
+    """Make DDP arrange its gradient buckets before the first step.
+
+    DDP rebuilds its buckets after the first backward pass of a process, in the order in which gradients arrived. From
+    three ranks on, the position in a bucket decides the order of a sum, so the first step of a resumed run would
+    differ in its last digits. This function runs a backward pass of zeros first: gradients arrive last layer first.
+    """
+    model = trainer.strategy.model
+    if trainer.world_size < 3 or not isinstance(model, DistributedDataParallel):
+        return
+    if model.find_unused_parameters or model.static_graph:
+        return
+    module = trainer.lightning_module
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+
+    def forward(_: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(weight * 0).sum().float() for weight in weights]).sum()
+
+    vars(module)["forward"] = forward
+    try:
+        model(torch.zeros(1, device=module.device)).backward()
+    finally:
+        del vars(module)["forward"]
+    for weight in weights:
+        weight.grad = None
 
 
 def install_uneven_batches(trainer: Trainer) -> None:

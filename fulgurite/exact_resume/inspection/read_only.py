@@ -1,4 +1,4 @@
-"""Find tensors in a file that is mapped for reading only, which no code can change through the tensor."""
+"""Find the file that a tensor or an array is mapped from, and whether code can change it through the tensor."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
-
-from fulgurite.exact_resume.inspection.arrays import modified
 
 LEAST_BYTES = 2**20  # the hash of a smaller tensor costs no more than the list of mappings
 # tensor to its place in memory, its file with the place there, and its sign; None where it is not read-only
@@ -46,3 +45,25 @@ def _file_of(address: int) -> tuple[str, int] | None:
         if int(first, 16) <= address < int(end, 16):
             return None if "w" in permissions else ("".join(file), int(offset, 16) + address - int(first, 16))
     return None
+
+
+def mapped_array(value: Any) -> np.memmap[Any, Any] | None:
+    """Return the array of a whole mapping in whose memory an array is."""
+    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
+        value = value.base
+    return value if isinstance(value, np.memmap) else None
+
+
+def place_in_file(value: np.ndarray[Any, Any], mapped: np.memmap[Any, Any]) -> tuple[Any, ...]:
+    """Return what differs between two parts of a file, between two files, and after a write to the file."""
+    start, address = (each.__array_interface__["data"][0] for each in (mapped, value))
+    file = str(mapped.filename) if mapped.filename else start
+    return file, mapped.offset + address - start, value.strides, modified(mapped.filename)
+
+
+def modified(file: Any) -> int:
+    """Return the time of the last write to a file in nanoseconds, or 0."""
+    try:
+        return Path(file).stat().st_mtime_ns if file else 0
+    except OSError:
+        return 0

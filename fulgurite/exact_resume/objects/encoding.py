@@ -1,16 +1,18 @@
-"""Convert what changed in objects to what `torch.load(weights_only=True)` reads."""
+"""Convert what changed in objects to what `torch.load(weights_only=True)` reads, and compare what was converted."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
+import torch
+
 from fulgurite.core.redact import hide_secrets, without_secrets
 from fulgurite.exact_resume.objects.memory import layout_of
-from fulgurite.exact_resume.objects.walk import Node, Same, Walk, children_of, holds_weights
-from fulgurite.exact_resume.values.kinds import ATOMS, can_make, class_name, describe, has_position
+from fulgurite.exact_resume.objects.walk import CONTENT, Node, Same, Walk, children_of, holds_weights
+from fulgurite.exact_resume.values.kinds import ATOMS, CONTAINERS, can_make, class_name, describe, has_position
 from fulgurite.exact_resume.values.leaves import leaf_size, leaf_to_plain, size_of
 
 MAX_BYTES = 8 * 2**20  # of all plain values of a rank
@@ -196,3 +198,39 @@ class Encoder:
             what = "is an iterator, whose position"
         self._report(path, f"{what} cannot be saved ({class_name(type(value)).replace(':', '.')})")
         return KEPT, True
+
+
+def changed_paths(plain: Any, path: str) -> Iterator[str]:
+    """Yield the path of each value that `Encoder.encode` converted, in a converted value at a path."""
+    if plain == KEPT:
+        return
+    yield path
+    kind: str
+    content: Any
+    kind, content = plain if isinstance(plain, list) else ("", None)
+    if kind == "object":
+        for name, part in content[1].items():
+            yield from changed_paths(part, f"{path}{name if name == CONTENT else f'.{name}'}")
+    elif kind in CONTAINERS:
+        items = content[1] if kind in ("defaultdict", "deque") else content
+        if not issubclass(CONTAINERS[kind], dict):
+            for number, item in enumerate(items):
+                yield from changed_paths(item, f"{path}[{number}]")
+            return
+        for number, (key, item) in enumerate(items):
+            if isinstance(key, list):
+                yield from changed_paths(key, f"{path}[key {number}]")
+            yield from changed_paths(item, f"{path}[item {number}]" if isinstance(key, list) else f"{path}[{key!r}]")
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two converted values are equal, also in their types."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_same(part, other[name]) for name, part in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return bool(one == other)

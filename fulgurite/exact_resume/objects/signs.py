@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.inspection.arrays import mapped_array, modified, place_in_file
-from fulgurite.exact_resume.inspection.read_only import read_only_sign
+from fulgurite.exact_resume.inspection.read_only import mapped_array, modified, place_in_file, read_only_sign
 from fulgurite.exact_resume.values.generator_states import SOURCES, generator_state, state_bytes
 from fulgurite.exact_resume.values.kinds import ATOMS, class_name
 from fulgurite.exact_resume.values.leaves import STREAMS, leaf_to_plain, stream_state

@@ -1,4 +1,4 @@
-"""Name what hooks change of a run's structure while it trains: its config makes the objects of a resumed run."""
+"""Name what hooks change of a run's structure while it trains, and restore which module stands at which path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import nn
 
 from fulgurite.compat.lightning import is_lazy_hook
 from fulgurite.compat.modules import ModelParts, own_weights
@@ -93,6 +94,26 @@ def _name_added(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     for name in [name for name in now if name[:6] == "model." and name[-6:] == " hooks" and name not in before]:
         if not name.startswith(trackers):
             name_inexact(name.removesuffix(" hooks"), "code added it while the run trained. Make it in __init__.")
+
+
+def switched_modules(start: Mapping[str, nn.Module], parts: ModelParts) -> dict[str, str]:
+    """Return the paths at which another module of the start stands by now, and the path that it had there."""
+    first: dict[int, str] = {}
+    for path, module in start.items():
+        first.setdefault(id(module), path)
+    return {
+        path: first[id(module)]
+        for path, module in parts.all_modules
+        if path in start and start[path] is not module and id(module) in first
+    }
+
+
+def switch_modules(model: nn.Module, start: Mapping[str, nn.Module], switched: Mapping[str, str]) -> None:
+    """Set modules of the start at the paths at which `switched_modules` found them."""
+    for path, first in switched.items():
+        parent, _, name = path.rpartition(".")
+        if first in start:
+            setattr(model.get_submodule(parent), name, start[first])
 
 
 def evaluate_scripts_without_inference_mode(trainer: Trainer) -> None:

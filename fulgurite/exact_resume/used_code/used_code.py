@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -9,17 +10,26 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-from fulgurite.exact_resume.used_code.random_draws import draws_random_numbers
+import numpy as np
+
 from fulgurite.exact_resume.used_code.reachable import (
     Search,
     assigned_globals,
     imported_modules,
+    names_of,
+    reach,
     variable_names,
     variables,
 )
+from fulgurite.exact_resume.values.generator_states import GENERATORS
 from fulgurite.exact_resume.values.kinds import is_users
 
 CACHE = type(lru_cache(len))
+DRAWS = {
+    *(name for name in (*random.__all__, *np.random.__all__) if name.islower() and "state" not in name),
+    *("rand", "rand_like", "randn_like", "randint_like", "randperm", "bernoulli", "bernoulli_", "normal_", "uniform_"),
+    *("random_", "exponential_", "cauchy_", "geometric_", "log_normal_", "dropout", "rsample", "token_hex", "urandom"),
+} - {"bytes", "f", "power", "test"}
 
 
 class UsedCode:
@@ -130,3 +140,11 @@ def _code_of(value: Any) -> Any:
     if isinstance(value, FunctionType):
         return value.__code__
     return value if isinstance(value, type) else type(value)
+
+
+def draws_random_numbers(function: Any) -> bool:
+    """Return whether the code of a function, and what it calls, names a function that draws random numbers."""
+    reached = reach(function)
+    functions = [value for value in reached if isinstance(value, FunctionType)]
+    named = any(not DRAWS.isdisjoint(names_of(value)) for value in functions)
+    return named or any(isinstance(value, GENERATORS) for value in reached)

@@ -13,8 +13,7 @@ from lightning.pytorch import Trainer
 from fulgurite.compat.modules import ModelParts, model_parts
 from fulgurite.compat.optimizer_states import RESET
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
-from fulgurite.exact_resume.objects.paths import changed_paths
+from fulgurite.exact_resume.objects.encoding import KEPT, Encoder, changed_paths
 from fulgurite.exact_resume.objects.restoring import MISSING, Restorer
 from fulgurite.exact_resume.objects.walk import Walk, scan
 from fulgurite.exact_resume.used_code.kept_values import Linked

@@ -1,21 +1,32 @@
-"""Keep what a checkpoint restored, and put it back over what hooks changed before the first batch."""
+"""Keep what a checkpoint restored, repeat the hook of an epoch's start, and put back what hooks changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
+
+from fulgurite.compat.lightning import call_model_hook
 
 EPOCH_START = "on_train_epoch_start"
 HOOKS = ("on_fit_start", "on_train_start", EPOCH_START)  # between the restore of weights and the first batch
 # Lightning's callbacks that are called again amid an epoch: its others count, draw or log there
 REPEATED: tuple[type[Callback], ...] = (GradientAccumulationScheduler, StochasticWeightAveraging)
+TUNERS = (LearningRateFinder, BatchSizeFinder)
 
 Undo = Callable[[], None]
 
@@ -81,6 +92,34 @@ def user_hooks(trainer: Trainer, name: str) -> Iterator[Callback]:
 def has_model_hook(model: LightningModule, name: str) -> bool:
     """Return whether a model has a hook of its own."""
     return getattr(type(model), name) is not getattr(LightningModule, name) or name in vars(model)
+
+
+def repeat_epoch_start(trainer: Trainer) -> None:
+    """Call the hook of user code. Loggers get nothing; `Restored` undoes its effects on what the checkpoint holds."""
+    model: LightningModule = trainer.lightning_module
+    with _without_loggers(trainer):
+        for callback in user_hooks(trainer, EPOCH_START):
+            if isinstance(callback, TUNERS):
+                continue  # its result is part of the checkpoint
+            callback.on_train_epoch_start(trainer, model)
+        if has_model_hook(model, EPOCH_START):
+            call_model_hook(trainer, EPOCH_START)
+
+
+def count_skipped_batch(trainer: Trainer) -> None:
+    """Complete the count of batches after `on_train_batch_start` returned -1, from which Lightning 2.6 resumes."""
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    total.started = total.processed = total.completed = total.ready
+
+
+@contextmanager
+def _without_loggers(trainer: Trainer) -> Iterator[None]:
+    loggers = trainer.loggers
+    trainer.loggers = [DummyLogger() for _ in loggers]
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers
 
 
 def _has_hooks(trainer: Trainer) -> bool:

@@ -18,17 +18,21 @@ from fulgurite.compat.modules import ModelParts, model_parts
 from fulgurite.compat.optimizer_states import share_again, shared_parts
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
-from fulgurite.exact_resume.structure.model_structure import model_structure, name_changed_structure, run_structure
-from fulgurite.exact_resume.structure.switched_modules import switch_modules, switched_modules
+from fulgurite.exact_resume.structure.model_structure import (
+    model_structure,
+    name_changed_structure,
+    run_structure,
+    switch_modules,
+    switched_modules,
+)
 from fulgurite.exact_resume.user_state.attributes import Attributes
-from fulgurite.exact_resume.user_state.epoch_start import TUNERS, repeat_epoch_start
 from fulgurite.exact_resume.user_state.optimizer_layout import (
     Layout,
     align_groups,
     name_replaced_optimizers,
     optimizer_layout,
 )
-from fulgurite.exact_resume.user_state.restored import Restored
+from fulgurite.exact_resume.user_state.restored import TUNERS, Restored, repeat_epoch_start
 from fulgurite.exact_resume.user_state.shared_owners import begin_search, end_search
 from fulgurite.exact_resume.user_state.trainer_settings import (
     changed_settings,
