@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DistributedSampler
 
 from fulgurite.compat.lightning import (
     defer_first_fetch,
@@ -32,7 +33,7 @@ from fulgurite.exact_resume.make_exact import make_exact
 from fulgurite.exact_resume.order.collate import note_first
 from fulgurite.exact_resume.order.own import FoundGenerators
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
-from fulgurite.exact_resume.order.seeded import seed_passes, shards_itself
+from fulgurite.exact_resume.order.seeded import seed_passes
 from fulgurite.exact_resume.streams.cursor import StreamResume, StreamSpec
 from fulgurite.exact_resume.streams.following import follow_all, is_followed
 from fulgurite.exact_resume.user_state.loader_owners import TRAINING, VALIDATION
@@ -71,7 +72,7 @@ class DataLoaders:
         def seed_validation(loaders: Any, trainer: Trainer) -> Any:
             for loader in each_loader(loaders):
                 note_first(loader)
-                if trainer.world_size == 1 or shards_itself(loader):
+                if trainer.world_size == 1 or isinstance(loader.sampler, DistributedSampler):
                     # other workers begin each pass alike
                     seed_passes(loader, pass_seed, make_watch(loader) if loader.persistent_workers else None)
                 if loader.generator is None:

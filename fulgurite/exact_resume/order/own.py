@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import Sampler
 
 from fulgurite.exact_resume.order.drawn import Drawn
@@ -64,8 +65,8 @@ class OwnBatchSampler(Sampler[Any]):
         self.last_number = -1  # of the last batch of the pass, where the user's batches have no length
         self.expected: list[int] | None = None  # what a resumed pass must draw: `Drawn.state`
         self.drawn = Drawn("")  # of the pass that began last
-        self._is_sized = _is_sized(order.own)
-        self._draw: Callable[[int], Any] = _nothing  # of the pass that began last
+        self._is_sized = sized_len(order.own) is not None  # not that of a sampler without a length
+        self._draw: Callable[[int], Any] = lambda _: None  # of the pass that began last
         self._to_skip = 0
         self._following: Any = None  # the batch that was drawn ahead to find the last one
 
@@ -81,7 +82,8 @@ class OwnBatchSampler(Sampler[Any]):
         self.drawn = drawn = Drawn(type(self._wrapped).__name__, expected, keeps_generator=keeps)
 
         def draw(batch: int) -> Any:
-            if (indices := rng.run(derive_seed("order", *key, batch), _next, batches)) is not None:
+            indices = rng.run(derive_seed("order", *key, batch), lambda each: next(each, None), batches)
+            if indices is not None:
                 drawn.add(indices, batches)
             return indices
 
@@ -111,19 +113,3 @@ class OwnBatchSampler(Sampler[Any]):
             if not self._is_sized and (following := draw(batch + 1)) is None:
                 self.last_number = batch + 1
             yield ("batch", *key, batch), indices
-
-
-def _nothing(_batch: int) -> Any:
-    return None
-
-
-def _is_sized(batches: Any) -> bool:
-    try:
-        len(batches)
-    except (TypeError, NotImplementedError):  # a BatchSampler of a sampler without a length
-        return False
-    return True
-
-
-def _next(batches: Iterator[Any]) -> Any:
-    return next(batches, None)

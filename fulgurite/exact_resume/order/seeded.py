@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.utils.data import Dataset, DistributedSampler, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from fulgurite.exact_resume.order.generators import find_generators, seed_generator
 from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed, seed_all
@@ -176,8 +176,3 @@ def seed_passes(loader: Any, pass_seed: Callable[[], int], watch: Any = None) ->
     own["dataset"] = seeded
     own["watch"] = watch
     own["batch_sampler"] = PassSeededBatches(loader.batch_sampler if batched else loader.sampler, pass_seed)
-
-
-def shards_itself(loader: Any) -> bool:
-    """Return whether Lightning leaves a loader's sampler alone under several processes."""
-    return isinstance(loader.sampler, DistributedSampler)

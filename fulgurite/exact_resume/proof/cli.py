@@ -30,7 +30,7 @@ from typing import Any
 from fulgurite.config.override_text import quoted
 from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
-from fulgurite.core.formatting import format_duration
+from fulgurite.core.formatting import format_duration, print_table
 from fulgurite.core.project import project_root
 
 KILL_POINTS = ("first", "middle", "last", "next", "between")
@@ -251,9 +251,8 @@ def _kill_points(text: str) -> list[str]:
     return points
 
 
-def print_table(proofs: Sequence[Proof], folder: Path) -> None:
+def show_proofs(proofs: Sequence[Proof], folder: Path) -> None:
     """Print one row per comparison."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("killed", "after step", "resumed from", "compared with the reference", title="Exact resume")
@@ -268,9 +267,7 @@ def print_table(proofs: Sequence[Proof], folder: Path) -> None:
             kinds = ", ".join(proof.differences)
             result = f"differs, as it must ({kinds})" if kinds else CONTROL_EQUAL
         table.add_row(proof.kill_point, step, resumed, result)
-    console = Console()
-    console.print(table)
-    console.print(f"runs  {folder}", markup=False, highlight=False, soft_wrap=True)
+    print_table(table, f"runs  {folder}")
 
 
 def main(argv: Sequence[str], start: Start | None = None) -> int:
@@ -280,7 +277,7 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
         proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=options.control, start=start)
     except FulguriteError as error:
         return print_error(error)
-    print_table(proofs, options.folder)
+    show_proofs(proofs, options.folder)
     if options.json:
         options.json.write_text(json.dumps([asdict(proof) for proof in proofs], indent=2) + "\n")
     return int(any(proof.differences for proof in proofs if proof.kill_point != "control"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -119,7 +119,8 @@ class StreamCursor:
         snapshot = Snapshot(**saved["snapshot"])
         self.source.load_state_dict(snapshot.state)
         iterator = iter(()) if saved["exhausted"] else self._start()
-        _set_states(self.generators(), snapshot.generators)
+        for generator, state in zip(self.generators(), snapshot.generators, strict=False):
+            generator.set_state(state)
         self.pulled, self.exhausted, self.snapshots = snapshot.batches, saved["exhausted"], [snapshot]
         if not self.exhausted:
             log.info("%s: reading %d batches to its position", self.name, saved["batches"] - snapshot.batches)
@@ -206,8 +207,3 @@ class StreamCursor:
             "exhausted": self.exhausted,
             "snapshot": dict(vars(usable[-1])) if usable else None,
         }
-
-
-def _set_states(generators: Sequence[torch.Generator], states: Sequence[torch.Tensor]) -> None:
-    for generator, state in zip(generators, states, strict=False):
-        generator.set_state(state)

@@ -137,8 +137,6 @@ def imported_modules(function: FunctionType) -> list[str]:
 
 def _resolved(name: str, package: Any) -> str:
     """Return the full name of a module that a function of a package imports, such as `.helper`."""
-    if not name.startswith("."):
-        return name
     try:
         return resolve_name(name, package or "")
     except ImportError:  # beyond the top of the package

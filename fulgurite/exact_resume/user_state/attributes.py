@@ -126,8 +126,9 @@ class Attributes:
         parts = model_parts(trainer.lightning_module)
         found = self._known_owners(trainer, parts, keys) if keys else []
         walk = Walk(known_objects(trainer, parts))
-        encoder = Encoder(walk, self._start, self._existing, paths, _ignore, is_part=True)
-        state = _encode(encoder, _attributes(found), _ignore, weights=True)
+        report = partial(_report, {})  # names nothing
+        encoder = Encoder(walk, self._start, self._existing, paths, report, is_part=True)
+        state = _encode(encoder, _attributes(found), report, weights=True)
         for owner in found:
             for name in like.get(owner.key, {}).keys() - owner.values.keys() - _registered(owner.values):
                 state.setdefault(owner.key, {})[name] = REMOVED  # a default of the class, so far
@@ -210,10 +211,6 @@ def _registered(values: Mapping[str, Any]) -> set[str]:
 def _is_own_method(name: str, value: Any) -> bool:
     """Return whether an attribute is the method of its name, as Lightning sets `forward` under several processes."""
     return isinstance(value, MethodType) and value.__func__ is getattr(type(value.__self__), name, None)
-
-
-def _ignore(path: str, reason: str) -> None:
-    """Name nothing."""
 
 
 def _report(owned: Mapping[str, Owner], path: str, reason: str) -> None:

@@ -103,13 +103,9 @@ def is_wrapper(loader: Any) -> bool:
 def _values_of(holder: Any) -> MutableMapping[str, Any]:
     """Return what an object holds: its attributes, also those in slots, or the items of a container."""
     if isinstance(holder, (list, dict, torch.Tensor, np.ndarray)):
-        return Linked({"items": holder}, _keep)
+        return {"items": holder}  # a container is restored in place
     values, parts = getattr(holder, "__dict__", {}), parts_of(holder)
     return values if values.keys() >= parts.keys() else Linked(parts, partial(set_part, holder))
-
-
-def _keep(name: str, value: Any) -> None:
-    """Do nothing: a container is restored in place."""
 
 
 def collate_of(loader: Any) -> Any:

@@ -33,7 +33,8 @@ def restore_metric_states(model: LightningModule, states: Mapping[str, Any]) -> 
     """Restore what `metric_states` returned."""
     for name, part in list(model.named_modules()):
         if isinstance(part, MetricTracker) and (saved := states.get(name)) is not None:
-            _set_steps(part, saved["steps"])  # which adds modules
+            for _ in range(saved["steps"] - part.n_steps):  # a new one has none
+                part.increment()  # which adds modules
     for name, part in model.named_modules():
         if isinstance(part, Metric) and (saved := states.get(name)) is not None:
             set_state(part, move_data_to_device(saved["state"], part.device), saved["updates"])
@@ -65,9 +66,3 @@ def epoch_results(trainer: Trainer) -> list[dict[str, Any]]:
         else:
             saved.append(result)
     return saved
-
-
-def _set_steps(tracker: MetricTracker, num_steps: int) -> None:
-    """Give a MetricTracker its number of metrics, of which a new one has none."""
-    for _ in range(num_steps - tracker.n_steps):
-        tracker.increment()

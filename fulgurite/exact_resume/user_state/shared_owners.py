@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from fulgurite.exact_resume.user_state.loader_owners import (
     samplers_of,
 )
 from fulgurite.exact_resume.values.generator_states import GENERATORS
-from fulgurite.exact_resume.values.kinds import is_enum, is_users
+from fulgurite.exact_resume.values.kinds import is_users
 
 REMEDY = "Keep it in an attribute of the object (self.x), which is saved"
 NAMED = frozenset[str](), REMEDY
@@ -48,7 +49,7 @@ def shared_owners(trainer: Trainer) -> Iterator[Owner]:
         remedy = SAMPLER_REMEDY if is_samplers else REMEDY
         values = variables_of(kind, frozenset())
         yield Owner(f"class {name}", kind.__qualname__, values, frozenset(), remedy, restores=not is_samplers)
-        for member in getattr(kind, "__members__", {}).values() if is_enum(kind) else ():
+        for member in getattr(kind, "__members__", {}).values() if issubclass(kind, Enum) else ():
             held = {key: part for key, part in vars(member).items() if key not in OF_MEMBERS}
             yield Owner(f"member {name}.{member.name}", str(member), Linked(held, partial(setattr, member)), *NAMED)
     for name in every.modules:

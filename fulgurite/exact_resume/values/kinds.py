@@ -9,7 +9,6 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from enum import Enum
 from functools import cache, partial
 from io import IOBase
 from multiprocessing.process import BaseProcess
@@ -208,8 +207,3 @@ def _parts_of_function(function: FunctionType) -> dict[str, Any]:
 def _slots(kind: Any) -> dict[str, Any]:
     members = [vars(base).items() for base in reversed(kind.__mro__) if "__slots__" in vars(base)]
     return {name: each for items in members for name, each in items if isinstance(each, MemberDescriptorType)}
-
-
-def is_enum(kind: type) -> bool:
-    """Return whether objects of a class are members of an enumeration, which are constant."""
-    return issubclass(kind, Enum)

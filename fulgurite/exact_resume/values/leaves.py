@@ -9,7 +9,7 @@ from ast import literal_eval
 from collections import deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Flag
+from enum import Enum, Flag
 from fractions import Fraction
 from functools import cache
 from io import BytesIO, StringIO
@@ -27,7 +27,7 @@ from fulgurite.exact_resume.values.generator_states import (
     plain_state,
     restore_generator,
 )
-from fulgurite.exact_resume.values.kinds import class_name, find_class, is_enum
+from fulgurite.exact_resume.values.kinds import class_name, find_class
 from fulgurite.exact_resume.values.subclasses import SCALARS, is_subclass, subclass_from_plain, subclass_to_plain
 
 TENSORS = (torch.Tensor, torch.nn.Parameter)
@@ -57,15 +57,15 @@ def is_leaf(kind: Any) -> bool:
     if kind in (*TENSORS, *BUFFERS, *SOURCES, *ARRAYS):
         return True
     ctypes_data = ctypes.c_int.__mro__[-2]
-    wholes = (np.generic, np.random.BitGenerator, *STREAMS, ctypes_data)
-    return issubclass(kind, wholes) or is_enum(kind) or is_subclass(kind) or _text_name(kind) is not None
+    wholes = (np.generic, np.random.BitGenerator, *STREAMS, ctypes_data, Enum)
+    return issubclass(kind, wholes) or is_subclass(kind) or _text_name(kind) is not None
 
 
 @cache
 def is_shared(kind: Any) -> bool:
     """Return whether two holders of such a leaf see each other's changes."""
     is_text = _text_name(kind) is not None and kind is not itertools.count
-    return not (issubclass(kind, (np.generic, *SCALARS)) or is_enum(kind) or is_text)
+    return not (issubclass(kind, (np.generic, *SCALARS, Enum)) or is_text)
 
 
 @cache
@@ -98,7 +98,7 @@ def leaf_to_plain(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one return
         return ["scalar", [value.dtype.str, np.asarray(value).tobytes()]] if known else None
     if isinstance(value, SOURCES):
         return ["generator", [generator_kind(value), plain_state(generator_state(value))]]
-    if is_enum(kind):
+    if issubclass(kind, Enum):
         # several members of a Flag have no name in common
         return ["enum", [class_name(kind), *([None, value.value] if isinstance(value, Flag) else [value.name])]]
     if isinstance(value, BUFFERS):
@@ -127,16 +127,13 @@ def leaf_size(value: Any) -> int:
     """Return about how many bytes a leaf takes, before it is converted."""
     if isinstance(value, STREAMS):
         return len(stream_state(value)[0] or "")
-    return value.nbytes if isinstance(value, (torch.Tensor, np.ndarray)) and not _is_sparse(value) else 64
+    is_sparse = isinstance(value, torch.Tensor) and value.layout is not torch.strided
+    return value.nbytes if isinstance(value, (torch.Tensor, np.ndarray)) and not is_sparse else 64
 
 
 def stream_state(value: BytesIO | StringIO) -> tuple[Any, int]:
     """Return the content and the position of a stream in memory; the content of a closed stream is None."""
     return (None, 0) if value.closed else (value.getvalue(), value.tell())
-
-
-def _is_sparse(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.layout is not torch.strided
 
 
 def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any:  # noqa: PLR0911 - one a kind
@@ -178,7 +175,7 @@ def leaf_from_plain(plain: list[Any], current: Any, device: torch.device) -> Any
 def _restore_enum(content: list[Any], current: Any) -> Any:
     name, *member = content
     found: Any = find_class(name)
-    if found is None or not is_enum(found):
+    if found is None or not issubclass(found, Enum):
         return current
     return found(member[1]) if len(member) > 1 else found[member[0]]
 

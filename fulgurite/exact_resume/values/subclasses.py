@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from fulgurite.exact_resume.values.kinds import ATOMS, class_name, find_class, is_enum
+from fulgurite.exact_resume.values.kinds import ATOMS, class_name, find_class
 
 SCALARS = (int, float, complex, str, bytes)
 OF_LIBRARIES = ("torch.", "lightning.", "numpy.random.")  # such as distributed tensors and lazy parameters
@@ -18,7 +19,7 @@ OF_LIBRARIES = ("torch.", "lightning.", "numpy.random.")  # such as distributed 
 @cache
 def is_subclass(kind: Any) -> bool:
     """Return whether a class inherits from a number, a text, an array or a tensor, and adds what is saved here."""
-    if kind in (np.ndarray, np.memmap) or issubclass(kind, np.generic) or is_enum(kind):
+    if kind in (np.ndarray, np.memmap) or issubclass(kind, (np.generic, Enum)):
         return False
     if f"{kind.__module__}.".startswith(OF_LIBRARIES) or kind in ATOMS:
         return False
