@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from torch.utils._pytree import tree_flatten
 
@@ -24,7 +21,7 @@ from fulgurite.core.exactness import name_inexact
 from fulgurite.dataloading.patch import each_loader
 from fulgurite.exact_resume.inspection.splits import digest_of_splits
 from fulgurite.exact_resume.objects.encoding import is_same
-from fulgurite.exact_resume.order.rng import restore_rng_states, rng_states
+from fulgurite.exact_resume.order.rng import restore_rng_states, rng_positions, rng_states
 from fulgurite.exact_resume.user_state.attributes import Attributes, State
 from fulgurite.exact_resume.user_state.loader_owners import (
     LOADERS,
@@ -78,10 +75,10 @@ class LoaderStates:
         call: dict[str, Any] = {"objects": {}, "generators": {}, "progress": progress}
         if self._attributes is not None:
             call["objects"] = self._attributes.state_dict(trainer, DATA_KEYS, names=False)
-        states, position = rng_states(), _rng_position()
+        states, position = rng_states(), rng_positions()
         with at_progress(trainer, *progress):
             yield
-        if position != _rng_position():
+        if position != rng_positions():
             call["generators"] = {name: states[name] for name in ("python", "numpy", "torch")}
         self._calls[kind] = call
         if saved is not None:
@@ -179,8 +176,3 @@ class LoaderStates:
 
 def _differing(state: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
     return {name: plain for name, plain in state.items() if not is_same(plain, present.get(name))}
-
-
-def _rng_position() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()  # noqa: NPY002 - the generator that code of users draws from
-    return random.getstate(), state[1].tobytes(), state[2:], torch.get_rng_state().numpy().tobytes()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fulgurite.exact_resume.order.rng import GLOBAL
 from fulgurite.exact_resume.used_code.reachable import reach
 from fulgurite.exact_resume.values.generator_states import GENERATORS
 from fulgurite.exact_resume.values.leaves import leaf_from_plain, leaf_to_plain
@@ -21,7 +22,8 @@ def find_generators(*roots: Any) -> list[Any]:
         roots: Data sets, samplers or functions. Their attributes count, and what their code uses: closures, classes,
             variables of the user's modules.
     """
-    return [value for value in reach(*roots) if isinstance(value, GENERATORS) and not _is_global(value)]
+    shared = set(map(id, GLOBAL.values()))
+    return [value for value in reach(*roots) if isinstance(value, GENERATORS) and id(value) not in shared]
 
 
 def seed_generator(generator: Any, seed: int) -> None:
@@ -64,9 +66,3 @@ def _swap(generators: Sequence[Any], states: list[Any]) -> list[Any]:
     for generator, state in zip(generators, states, strict=True):
         leaf_from_plain(state, generator, torch.device("cpu"))
     return before
-
-
-def _is_global(generator: Any) -> bool:
-    """Return whether a generator is one of those that `seed_all` seeds."""
-    shared = (torch.default_generator, np.random.rand.__self__, random.random.__self__)  # type: ignore[attr-defined]
-    return any(generator is one for one in shared)

@@ -10,10 +10,18 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from fulgurite.exact_resume.values.generator_states import generator_state, state_bytes
+
 # Swapped for NumPy's own generator while a batch is made: copying and setting NumPy's state takes ten times as long.
 _SCOPED_NUMPY = np.random.MT19937(0)
 
-RNGS = frozenset({"python", "numpy", "torch"})
+# the global generators; NumPy's stays the same object when `_SCOPED_NUMPY` is swapped in
+GLOBAL: dict[str, Any] = {
+    "python": random.random.__self__,  # type: ignore[attr-defined]
+    "numpy": np.random.rand.__self__,  # type: ignore[attr-defined]
+    "torch": torch.default_generator,
+}
+RNGS = frozenset(GLOBAL)
 PROBE_BATCHES = 16  # enough to catch an augmentation that changes one image in many
 
 T = TypeVar("T")
@@ -53,47 +61,30 @@ class ScopedRng:
 
     def run(self, seed: int, make: Callable[[T], U], argument: T) -> U:
         """Return `make(argument)`, run with seeded RNGs."""
-        if self.probe_batches:
-            return self._run_and_probe(seed, make, argument)
         if self.is_idle():
             return make(argument)
+        is_probe = bool(self.probe_batches)
+        scoped = RNGS if is_probe else self.drawn
         cpu = torch.default_generator
         torch_state = cpu.get_state()
-        python_state = random.getstate() if "python" in self.drawn else None
+        python_state = random.getstate() if "python" in scoped else None
         cpu.manual_seed(seed)
         if python_state:
             random.seed(seed)
-        own = _swap_numpy(seed) if "numpy" in self.drawn else None
+        own = _swap_numpy(seed) if "numpy" in scoped else None
+        fresh = rng_positions() if is_probe else {}
         try:
             return make(argument)
         finally:
+            if is_probe:
+                now = rng_positions()
+                self.drawn |= {name for name in RNGS if now[name] != fresh[name]}
+                self.probe_batches -= 1
             cpu.set_state(torch_state)
             if python_state:
                 random.setstate(python_state)
             if own is not None:
                 np.random.set_bit_generator(own)  # type: ignore[attr-defined]
-
-    def _run_and_probe(self, seed: int, make: Callable[[T], U], argument: T) -> U:
-        """Run with all three RNGs scoped, and note those that advanced."""
-        cpu = torch.default_generator
-        torch_state, python_state, own = cpu.get_state(), random.getstate(), _swap_numpy(seed)
-        cpu.manual_seed(seed)
-        random.seed(seed)
-        fresh, python, numpy = cpu.get_state(), random.getstate(), _SCOPED_NUMPY.state["state"]
-        try:
-            return make(argument)
-        finally:
-            advanced = {
-                "torch": not torch.equal(cpu.get_state(), fresh),
-                "python": random.getstate() != python,
-                "numpy": _SCOPED_NUMPY.state["state"]["pos"] != numpy["pos"]
-                or (_SCOPED_NUMPY.state["state"]["key"] != numpy["key"]).any(),
-            }
-            self.drawn |= {name for name, moved in advanced.items() if moved}
-            self.probe_batches -= 1
-            cpu.set_state(torch_state)
-            random.setstate(python_state)
-            np.random.set_bit_generator(own)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the result of the probe; a resumed run needs the same."""
@@ -110,6 +101,11 @@ def _swap_numpy(seed: int) -> Any:
     np.random.set_bit_generator(_SCOPED_NUMPY)  # type: ignore[attr-defined]
     np.random.seed(seed)  # noqa: NPY002 - the generator that transforms draw from
     return own
+
+
+def rng_positions() -> dict[str, bytes]:
+    """Return bytes for each of the Python, NumPy and torch CPU RNGs that differ after code drew from it."""
+    return {name: state_bytes(generator_state(each)) for name, each in GLOBAL.items()}
 
 
 def rng_states() -> dict[str, Any]:
