@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from fulgurite.compat.lightning import mark_exhausted
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
+from fulgurite.exact_resume.loader_states import LoaderStates
 from fulgurite.exact_resume.order.choice import make_order
 from fulgurite.exact_resume.order.epoch import EpochSampler
 from fulgurite.exact_resume.order.generators import draw_aside
@@ -22,22 +23,6 @@ from fulgurite.exact_resume.order.rng import ScopedRng, derive_seed
 from fulgurite.exact_resume.order.seeded import SeededDataset, identity_collate
 from fulgurite.exact_resume.streams.cursor import StreamSpec
 from fulgurite.exact_resume.workers.worker_copies import make_watch
-
-
-class PassStates(Protocol):
-    """What samplers keep, at the start of a pass and at the position of a run."""
-
-    def at_start(self, loader: Any) -> dict[str, Any]:
-        """Return the state of a loader's samplers at the start of a pass."""
-
-    def enter(self, loader: Any, state: dict[str, Any]) -> None:
-        """Give the samplers the state that they had when the interrupted pass began."""
-
-    def settle(self, loader: Any) -> None:
-        """Give the samplers the state that they had when the run was saved."""
-
-    def num_ahead(self) -> int:
-        """Return the number of batches that were fetched and not trained on yet."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ class ShardSpec:
     process: int = 0  # rank of the process where the data module shards the data itself
     place: tuple[str | int, ...] = ()  # keys and indices of the loader among several
     generators: FoundGenerators = field(default_factory=dict)
-    states: PassStates | None = None  # None: samplers keep nothing
+    states: LoaderStates | None = None  # None: samplers keep nothing
     epoch: Callable[[], tuple[int, int]] | None = None  # the epoch, and how many started; None: `order.set_epoch`
     on_last: Callable[[], None] = lambda: None  # called with the last batch of a loader without a length
     is_trained: Callable[[Any, Any], bool] = lambda *_: True  # whether the training reads a loader's iterator
