@@ -31,12 +31,9 @@ class LeftOutWeights:
         self._is_named = False
 
     def check(self, model: LightningModule, saved: Mapping[str, Any], *, is_first: bool) -> None:
-        """Name the weights that are not saved and change.
+        """Name the weights that change and that `saved`, the `state_dict` of a checkpoint, lacks.
 
-        Args:
-            model: The model; one that overrides `on_load_checkpoint` restores its weights itself.
-            saved: `state_dict` of a checkpoint.
-            is_first: It is the first one of the run.
+        A model that overrides `on_load_checkpoint` restores its weights itself.
 
         Raises:
             UserError: Weights are not saved, and the model's `strict_loading` would refuse the checkpoint.

@@ -30,11 +30,7 @@ def resolve_checkpoint(
 ) -> str | None:
     """Return the verified local path of the config's checkpoint, or None without `ckpt_path`.
 
-    Args:
-        cfg: The composed config.
-        model: The model that the checkpoint must fit.
-        skip: Names of modules and parameters that it need not fit.
-        trainer: The trainer that loads it; None for a model without one.
+    The checkpoint must fit the model, except its modules and parameters whose names are in `skip`.
     """
     source = cfg.get("ckpt_path")
     if not source:

@@ -78,10 +78,8 @@ def suggest_intact(path: Path) -> str:
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """Find the newest intact one of `last.ckpt` and its previous generation.
 
-    A kill right after the rename leaves a file without a manifest; it is verified as a zip archive.
-
-    Args:
-        folder: The checkpoints of a run; it need not exist.
+    A kill right after the rename leaves a file without a manifest; it is verified as a zip archive. The folder need not
+    exist.
 
     Returns:
         The file or None, and a line `<file>: <damage>` for each damaged one.

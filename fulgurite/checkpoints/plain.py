@@ -53,15 +53,10 @@ _RESTORE: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass
 class PlainContent:
-    """A checkpoint without objects.
-
-    Attributes:
-        content: The checkpoint to write.
-        rejected: Key and type of each value that is left out, since it could not be loaded again.
-    """
+    """A checkpoint without objects."""
 
     content: dict[str, Any]
-    rejected: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)  # key and type of each value that could not be loaded again
 
 
 def to_plain(checkpoint: Mapping[str, Any]) -> PlainContent:

@@ -69,12 +69,7 @@ def _adapt(
 
 
 def _find_move(states: States, folder: Path) -> tuple[Path, Path] | None:
-    """Return the old and the new path of the moved folder; None if the checkpoint is where it was saved.
-
-    Args:
-        states: Each callback with its loaded state.
-        folder: The resolved folder of the loaded checkpoint.
-    """
+    """Return the old and the new path of a moved folder; None if the checkpoint in `folder` is where it was saved."""
     for callback, state in states:
         old, new = _folders(callback, state)
         if old != new and folder.is_relative_to(new.resolve()):

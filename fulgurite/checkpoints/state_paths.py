@@ -20,9 +20,7 @@ def has_scheme(path: str) -> bool:
 def state_problem(state: Any, dirpath: str) -> str:
     """Return why a state may not be restored, part of a sentence, or an empty string.
 
-    Args:
-        state: As the file holds it.
-        dirpath: Where the callback saves. A state names addresses only below it, or below where the run saved before.
+    It names addresses only below `dirpath`, where the callback saves, or below where the run saved before.
     """
     if not isinstance(state, Mapping):
         return "is not a dictionary"

@@ -1,7 +1,6 @@
 """Buffers whose shape changes while a model trains, such as a queue that grows or one that is None at the start.
 
-torch has no public name for buffers that are None, nor for those that `state_dict` leaves out. Nothing is imported
-before a function is called.
+torch has no public name for buffers that are None, nor for those that `state_dict` leaves out.
 """
 
 from __future__ import annotations

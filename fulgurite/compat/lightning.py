@@ -1,8 +1,4 @@
-"""Private names of Lightning's trainer, torchmetrics and torch, each behind one function.
-
-None of them has a public counterpart in Lightning 2.6, torchmetrics 1.9 and torch 2.13. A test requires each name in
-the installed versions. Nothing is imported before a function is called, so that importing this module costs nothing.
-"""
+"""Private names of Lightning's trainer, torchmetrics and torch, each behind one function."""
 
 from __future__ import annotations
 

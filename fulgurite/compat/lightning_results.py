@@ -1,8 +1,4 @@
-"""What `self.log` collected in a training epoch, as Lightning keeps it under private names, each behind one function.
-
-None of them has a public counterpart in Lightning 2.6. A test requires each name in the installed version. Nothing is
-imported before a function is called, so that importing this module costs nothing.
-"""
+"""What `self.log` collected in a training epoch, under private names of Lightning, each behind one function."""
 
 from __future__ import annotations
 

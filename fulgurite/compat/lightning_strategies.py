@@ -1,8 +1,4 @@
-"""Private names of Lightning's strategies and launchers, each behind one function.
-
-None of them has a public counterpart in Lightning 2.6. A test requires each name in the installed version. Nothing is
-imported before a function is called, so that importing this module costs nothing.
-"""
+"""Private names of Lightning's strategies and launchers, each behind one function."""
 
 from __future__ import annotations
 

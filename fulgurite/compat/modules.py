@@ -1,7 +1,7 @@
 """The modules of a model and what they hold, which torch lists in part only, or slowly.
 
 torch walks over all modules anew for each list of modules, parameters or buffers, and hashes each module, for which
-torchmetrics hashes the state of a metric. Nothing is imported before a function is called.
+torchmetrics hashes the state of a metric.
 """
 
 from __future__ import annotations
@@ -20,21 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What a model holds, each object once with the path at which torch finds it first.
+    """What a model holds, each object once with the path at which torch finds it first."""
 
-    Args:
-        modules: The model and all modules in it.
-        all_modules: The same, those that are at several paths once for each.
-        weights: Its parameters.
-        buffers: Its buffers, without those that are None.
-        all_weights: Its parameters, those that several modules share once for each.
-    """
-
-    modules: list[tuple[str, nn.Module]]
-    all_modules: list[tuple[str, nn.Module]]
+    modules: list[tuple[str, nn.Module]]  # the model and all modules in it
+    all_modules: list[tuple[str, nn.Module]]  # the same, those that are at several paths once for each
     weights: list[tuple[str, nn.Parameter]]
-    buffers: list[tuple[str, Tensor]]
-    all_weights: list[tuple[str, nn.Parameter]]
+    buffers: list[tuple[str, Tensor]]  # without those that are None
+    all_weights: list[tuple[str, nn.Parameter]]  # those that several modules share once for each
 
 
 def model_parts(model: nn.Module) -> ModelParts:

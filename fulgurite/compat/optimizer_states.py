@@ -2,7 +2,7 @@
 
 `torch.optim.Optimizer.load_state_dict` (torch 2.13) casts the state of a floating-point weight to the weight's dtype: a
 momentum in float64 is rounded, a mask or a counter becomes a float, and a deque loses its maximum length. torch has no
-argument against it. Nothing is imported before a function is called.
+argument against it.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def _in_saved_type(loaded: Any, saved: Any, target: device) -> Any:
 def extend_one_cycle(scheduler: Any, steps: float) -> dict[str, Any] | None:
     """Let a OneCycleLR keep its last learning rate after its last step, where torch 2.13 raises an error.
 
-    Args:
-        scheduler: Any scheduler.
-        steps: Steps that it shall take; infinity without a limit.
+    It shall take a number of steps, infinity without a limit.
 
     Returns:
         The attributes before; None where nothing had to change.

@@ -13,54 +13,32 @@ class ProcessContext:
     """State of this process. `fulgurite.main` and each job's process make one at their start.
 
     Fields of type `Any` hold objects of higher packages, which have an accessor for each.
-
-    Attributes:
-        argv: The command line as the user typed it, before shorthands are expanded.
-        config_name: The config file of the entry point, without `.yaml`; None in a script or a notebook.
-        launch: Rank information from an external launcher, see `distributed.launch_env.current_launch`.
-        rendezvous: The open `distributed.rendezvous.Rendezvous`; None before the first round.
-        stores: TCP stores of this process by address; rank 0 serves each for all jobs of a sweep.
-        init_file: The `file://` URL at which the process group forms; None without one.
-        reserves_port: Rank 0 binds the master port before it starts the other ranks.
-        launchers: Launchers of this process whose ranks may still be alive.
-        managed_runs: Directories of the runs that can be restarted with a smaller batch.
-        sweep_dir: Directory of the sweep that this process runs; None in a single run.
-        sweep_config: Config of that sweep.
-        is_sweep_resumable: `sweep.resume` can resume that sweep.
-        signals: The handler of signals, see `shutdown.signals.signal_handler`.
-        inexact: What the present run cannot resume exactly, see `core.exactness.name_inexact`.
-        left_out: One line for each replaced target, see `config.left_out.take_messages`.
-        sources: The `trust.sources.Sources` of the config that was composed last; None before.
-        snapshot: Folder of the sources of an earlier run, of which this process composes; None: it asks the sources.
-        asks_sources: Whether a composition may ask remote sources; without, they have nothing.
-        saved_snapshot: Folder with the sources of the present run, for its child ranks; None without one.
-        inherited: Overrides that a run directory of another user adds to the command line, and their file.
-        trainer: The Trainer that runs, see `engine.components.steps`; None otherwise.
-        record: The `RunRecord` of the present run; None outside a run.
     """
 
+    # the command line as the user typed it, before shorthands are expanded
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
-    config_name: str | None = None
-    launch: Any = None
-    rendezvous: Any = None
-    stores: dict[str, Any] = field(default_factory=dict)
-    init_file: str | None = None
-    reserves_port: bool = False
-    launchers: list[Any] = field(default_factory=list)
-    managed_runs: set[str] = field(default_factory=set)
-    sweep_dir: Path | None = None
-    sweep_config: Any = None
-    is_sweep_resumable: bool = False
-    signals: Any = None
-    inexact: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    sources: Any = None
-    snapshot: Path | None = None
-    asks_sources: bool = True
-    saved_snapshot: Path | None = None
+    config_name: str | None = None  # the entry point's file, without `.yaml`; None in a script or a notebook
+    launch: Any = None  # rank information from an external launcher, see `distributed.launch_env.current_launch`
+    rendezvous: Any = None  # the open `distributed.rendezvous.Rendezvous`; None before the first round
+    stores: dict[str, Any] = field(default_factory=dict)  # TCP stores by address; rank 0 serves each for all jobs
+    init_file: str | None = None  # the `file://` URL at which the process group forms; None without one
+    reserves_port: bool = False  # rank 0 binds the master port before it starts the other ranks
+    launchers: list[Any] = field(default_factory=list)  # those of this process whose ranks may still be alive
+    managed_runs: set[str] = field(default_factory=set)  # directories of runs that can restart with a smaller batch
+    sweep_dir: Path | None = None  # of the sweep that this process runs; None in a single run
+    sweep_config: Any = None  # config of that sweep
+    is_sweep_resumable: bool = False  # `sweep.resume` can resume that sweep
+    signals: Any = None  # the handler of signals, see `shutdown.signals.signal_handler`
+    inexact: list[str] = field(default_factory=list)  # what the run cannot resume exactly, see `core.exactness`
+    left_out: list[str] = field(default_factory=list)  # a line for each replaced target, see `config.left_out`
+    sources: Any = None  # the `trust.sources.Sources` of the config that was composed last; None before
+    snapshot: Path | None = None  # sources of an earlier run, of which this process composes; None: it asks the sources
+    asks_sources: bool = True  # a composition may ask remote sources; without, they have nothing
+    saved_snapshot: Path | None = None  # sources of the present run, for its child ranks; None without one
+    # overrides that a run directory of another user adds to the command line, and their file
     inherited: dict[str, str] = field(default_factory=dict)
-    trainer: Any = None
-    record: Any = None
+    trainer: Any = None  # the Trainer that runs, see `engine.components.steps`; None otherwise
+    record: Any = None  # the `RunRecord` of the present run; None outside a run
 
 
 _context: ProcessContext | None = None

@@ -94,11 +94,7 @@ def prepare_environment() -> None:
 
 
 def _import_resolvers(file: Path) -> None:
-    """Import the file in which a project registers resolvers of its own, once.
-
-    Raises:
-        UserError: The file raises an error.
-    """
+    """Import the file in which a project registers resolvers of its own, once."""
     name = "src.resolvers"
     if not file.is_file() or getattr(sys.modules.get(name), "__file__", None) == str(file):
         return

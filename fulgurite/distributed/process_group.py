@@ -142,7 +142,6 @@ def _require_matching_launch(trainer: Trainer, method: str) -> None:
 
 
 def _warn_oversubscribed(processes: int) -> None:
-    """Warn about more ranks on this machine than CPU cores."""
     # srun may bind each rank to its own cores; ranks that rank 0 starts inherit its affinity
     bound = current_launch() is None and hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1

@@ -8,12 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:
-    """Return one line with the batch size and what to try.
-
-    Args:
-        reason: The error's type and first line.
-        cfg: The run's config; None without one.
-    """
+    """Return one line with the batch size, what to try and the reason."""
     from fulgurite.engine.components.causes import addition  # only after an error
 
     cfg = cfg if cfg is not None else OmegaConf.create()

@@ -38,12 +38,9 @@ RANK_ZERO_EXIT_SECONDS = 5.0  # from the note until rank 0 counts as blocked in 
 
 
 class RetryWithSmallerBatch(FulguriteError):
-    """A run that ran out of memory restarts.
+    """A run that ran out of memory restarts with `changes`, by key, in `cfg`.
 
-    Args:
-        cfg: The config of the retry.
-        changes: Its changed values, by key.
-        restart: The command with all its processes restarts, instead of the task in this process.
+    With `restart`, the command with all its processes restarts, instead of the task in this process.
     """
 
     def __init__(self, cfg: DictConfig, changes: dict[str, Any], *, restart: bool) -> None:

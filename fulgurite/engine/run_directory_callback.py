@@ -73,10 +73,6 @@ class ReserveRunDirectory(Callback):
     def reserve_sweep(config: DictConfig, resumed: Path | None = None) -> Path:
         """Reserve the directory of a sweep, or reuse `resumed`, and pass it to the jobs as an override.
 
-        Args:
-            config: The sweep's config with its `hydra` node.
-            resumed: Directory of the sweep to resume; None for a new one.
-
         Raises:
             UserError: `hydra.sweep.dir` names the directory of another sweep, or cannot be created.
         """

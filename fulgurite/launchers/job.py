@@ -38,31 +38,22 @@ from fulgurite.sources.answers import export_answers, import_answers
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A composed job.
-
-    Attributes:
-        plain: The config with its `hydra` node, unresolved, as plain values: the structured config classes of Hydra's
-            plugins differ in a process that discovers the plugins again.
-        task: Module and name of the task function, e.g. `("src.train", "main")`.
-        program: The sweep's `sys.argv`, with whose program child ranks start.
-        argv: The user's command line, for the record.
-        grace: Seconds to save and exit after SIGTERM.
-        sources: What remote sources answered when the job was composed.
-        config: The composed config, for a forked process; not pickled.
-    """
+    """A composed job."""
 
     number: int
     sweep: Path
     folder: Path
+    # The config with its `hydra` node, unresolved, as plain values: the structured config classes of Hydra's plugins
+    # differ in a process that discovers the plugins again.
     plain: dict[str, Any]
-    task: tuple[str, str]
-    program: tuple[str, ...]
-    argv: tuple[str, ...]
+    task: tuple[str, str]  # module and name of the task function, e.g. `("src.train", "main")`
+    program: tuple[str, ...]  # the sweep's `sys.argv`, with whose program child ranks start
+    argv: tuple[str, ...]  # the user's command line, for the record
     cwd: str
     search_path: ConfigSearchPath
-    grace: float = Resilience.grace_seconds
-    sources: dict[str, Any] = field(default_factory=dict)
-    config: DictConfig | None = None
+    grace: float = Resilience.grace_seconds  # to save and exit after SIGTERM
+    sources: dict[str, Any] = field(default_factory=dict)  # what remote ones answered when the job was composed
+    config: DictConfig | None = None  # as composed, for a forked process; not pickled
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "config": None}

@@ -45,19 +45,14 @@ EXIT_SECONDS = 10.0  # to exit after a job has returned, or after the second sig
 
 @dataclass
 class RunningJob:
-    """A job with its process and slot.
-
-    Attributes:
-        returned: Its result; None until it arrives.
-        deadline: Monotonic time by which the process must exit; None without one.
-    """
+    """A job with its process and slot."""
 
     job: RemoteJob
     slot: Slot
     process: BaseProcess
     receiver: Connection
-    returned: JobReturn | None = None
-    deadline: float | None = None
+    returned: JobReturn | None = None  # its result; None until it arrives
+    deadline: float | None = None  # monotonic time by which the process must exit; None without one
 
     @property
     def pid(self) -> int:
@@ -204,7 +199,6 @@ def _preload() -> None:
 
 
 def _run_job(job: RemoteJob, slot: Slot, sender: Connection, parent: int) -> None:
-    """Run a job in its forked process."""
     os.setpgid(0, 0)
     terminate_with_parent(parent)
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -19,17 +19,11 @@ DRIVER_DIR = Path("/proc/driver/nvidia/gpus")  # one directory per GPU
 
 @dataclass(frozen=True)
 class Slot:
-    """GPUs and cores for one job at a time.
+    """GPUs and cores for one job at a time."""
 
-    Attributes:
-        number: From 0.
-        gpus: Names for `CUDA_VISIBLE_DEVICES`; empty hides all GPUs, None leaves the variable alone.
-        cores: Core IDs; empty leaves the CPU affinity alone.
-    """
-
-    number: int
-    gpus: tuple[str, ...] | None
-    cores: tuple[int, ...]
+    number: int  # from 0
+    gpus: tuple[str, ...] | None  # for `CUDA_VISIBLE_DEVICES`; empty hides all GPUs, None leaves the variable alone
+    cores: tuple[int, ...]  # core IDs; empty leaves the CPU affinity alone
 
     def bind(self) -> None:
         """Set GPUs, CPU affinity and thread count, before CUDA is initialized."""

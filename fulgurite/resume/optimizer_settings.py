@@ -79,10 +79,7 @@ class OverrideRestoredSettings(Callback):
 class LoadOptimizerState(Callback):
     """Callback that loads the optimizer states of a checkpoint; the settings stay those of the config.
 
-    Args:
-        states: `optimizer_states` of a checkpoint.
-        source: The checkpoint, for messages.
-        skip: Names of modules or parameters whose state is not loaded.
+    The state of the modules and parameters in `skip` is not loaded. Messages name `source`, the checkpoint.
     """
 
     def __init__(self, states: Sequence[Mapping[str, Any]], source: str, skip: Sequence[str] = ()) -> None:

@@ -15,14 +15,7 @@ _MODES = {"-m": "--multirun", "-c": "--cfg", "-r": "--run", "-i": "--info", "-sc
 
 
 def require_options(arguments: Sequence[str]) -> None:
-    """Refuse options that exclude each other, and those that Hydra rejects.
-
-    Args:
-        arguments: A command line, options first.
-
-    Raises:
-        UserError: An option is not one, is ambiguous, lacks its value, has a wrong one, or excludes another.
-    """
+    """Refuse options that exclude each other, and those that Hydra rejects, in a command line with options first."""
     _refuse_several_modes(arguments)
     parser = get_args_parser()
     parser.exit_on_error = False

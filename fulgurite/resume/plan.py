@@ -68,13 +68,9 @@ def plan_resume(config: DictConfig) -> None:
 
 
 def resume_in_place(config: DictConfig, task: DictConfig, run: RunDirectory | None, *, is_named: bool) -> None:
-    """Make a config resume a run in its own directory.
+    """Make a config resume a run in its own directory; without one it starts a new run.
 
-    Args:
-        config: The composed config with its `hydra` node.
-        task: The config without it.
-        run: The run; None starts a new one.
-        is_named: The user named the run, so a damaged last checkpoint is an error.
+    `task` is the config without its `hydra` node. In a run that the user named, a damaged last checkpoint is an error.
 
     Raises:
         ConfigError: The config differs from the run's in a key that cannot change.
@@ -122,13 +118,7 @@ def _require_epochs(config: DictConfig, run: Path) -> None:
 def _find_matching_run(config: DictConfig, task: DictConfig, torchrun: str | None) -> RunDirectory | None:
     """Choose a run with the same config by `newest_resumable`; with `hydra.run.dir=<folder>` only in that folder.
 
-    Args:
-        config: The composed config with its `hydra` node.
-        task: The config without it.
-        torchrun: Identity of the torchrun that started the run; None for any run.
-
-    Raises:
-        UserError: `hydra.run.dir` holds a run with another config.
+    With the identity of a torchrun, choose among the runs that it started.
     """
     wanted = config_hash(task)
     folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))

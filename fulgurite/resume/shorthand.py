@@ -43,11 +43,7 @@ from fulgurite.trust.sources import Sources
 
 
 def expand_shorthands(overrides: Sequence[str], config_name: str) -> list[str]:
-    """Expand the shorthands in a command line, and put its options first.
-
-    Args:
-        overrides: The command line without the program.
-        config_name: `train` or `eval`.
+    """Expand the shorthands in a command line without its program, and put its options first.
 
     Raises:
         UserError: The named run does not exist or cannot be resumed, `resume=` is combined with `-m`, or an option is

@@ -67,7 +67,6 @@ def run_search(config: DictConfig, context: HydraContext, launcher: Launcher, ov
 def _record_plan(
     folder: Path, config: DictConfig, settings: SearchSettings, space: SearchSpace, code: CodeState
 ) -> None:
-    """Write the plan into the ledger."""
     (folder / "multirun.yaml").write_text(saved_config(config), encoding="utf-8")
     code.warn_if_changed_since(first_plan(read_events(folder), SEARCH))
     append_event(

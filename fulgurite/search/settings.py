@@ -20,19 +20,13 @@ CUSTOM_SPACE_PACKAGES = ("src",)  # packages whose functions `custom_search_spac
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The validated settings of a search.
-
-    Attributes:
-        n_jobs: Most trials at once; None for the number of the launcher's slots.
-        max_failure_rate: Fraction of `n_trials` that may fail.
-        custom_search_space: Suggests further values of a trial; None without one.
-    """
+    """The validated settings of a search."""
 
     directions: tuple[str, ...]
     n_trials: int
-    n_jobs: int | None
-    max_failure_rate: float
-    custom_search_space: Callable[[DictConfig, Any], None] | None = None
+    n_jobs: int | None  # most trials at once; None for the number of the launcher's slots
+    max_failure_rate: float  # fraction of `n_trials` that may fail
+    custom_search_space: Callable[[DictConfig, Any], None] | None = None  # suggests further values of a trial
     prunes: bool = False
 
     @classmethod
@@ -89,7 +83,6 @@ def _find_problems(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _import_function(target: str, allowed: tuple[str, ...]) -> Callable[[DictConfig, Any], None]:
-    """Import a function that is defined in an allowed package."""
     module, _, name = target.rpartition(".")
     try:
         is_allowed = target.split(".", maxsplit=1)[0] in allowed

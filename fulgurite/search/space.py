@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The space of a search.
+    """The space of a search."""
 
-    Attributes:
-        distributions: By config key.
-        texts: The distributions as they were written, e.g. `model.optimizer.lr=interval(0.001,0.1)`.
-        fixed: Overrides that every trial has.
-    """
-
-    distributions: dict[str, BaseDistribution]
-    texts: tuple[str, ...]
-    fixed: tuple[str, ...]
+    distributions: dict[str, BaseDistribution]  # by config key
+    texts: tuple[str, ...]  # the distributions as written, e.g. `model.optimizer.lr=interval(0.001,0.1)`
+    fixed: tuple[str, ...]  # overrides that every trial has
 
     def to_overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the overrides of a trial with these values, in the order of the space."""

@@ -52,10 +52,6 @@ class Trials:
 
     The list of trials is cached until this process adds a trial or a result, since launchers show progress several
     times a second.
-
-    Attributes:
-        is_resumed: Whether an earlier start created the study.
-        keys: Keys of the jobs of this start, by number.
     """
 
     folder: Path
@@ -63,8 +59,8 @@ class Trials:
     space: SearchSpace
     stored: StoredStudy
     config: DictConfig
-    is_resumed: bool
-    keys: dict[int, str] = field(default_factory=dict)
+    is_resumed: bool  # an earlier start created the study
+    keys: dict[int, str] = field(default_factory=dict)  # of the jobs of this start, by number
     _cached: list[FrozenTrial] | None = field(default=None, init=False)
 
     def open_study(self) -> None:

@@ -76,7 +76,6 @@ class StopOnSignal(Callback):
             self._poll(trainer)
 
     def _stop_after_batch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after an optimizer step."""
         if trainer.world_size == 1:
             self._poll(trainer)
         if self._stopping and not is_accumulating(trainer):
@@ -153,12 +152,8 @@ def stop_on_signals(
 ) -> None:
     """Install `StopOnSignal` in a process that handles signals, and disable Lightning's own handlers.
 
-    Args:
-        trainer: Gets the callback.
-        datamodule: The workers of its DataLoaders ignore the signals.
-        folder: The run directory.
-        grace_seconds: From the signal to a step that can be saved.
-        announce: Write to standard error what was saved, for a script that has no run record.
+    The workers of DataLoaders ignore the signals. `announce` writes to standard error what was saved, for a script that
+    has no run record.
     """
     signals = signal_handler()
     if not signals.is_installed:

@@ -26,14 +26,8 @@ log = RankedLogger(__name__)
 class PruningCallback(Callback):
     """Reports the metric after each validation, and stops all ranks of a pruned trial.
 
-    If the storage cannot be reached, the trial is trained without pruning.
-
-    Args:
-        metric: The metric that the search optimises.
-        number: The trial's number.
-        study: The study's name.
-        sweeper: `hydra.sweeper`, unresolved, because a URL may contain a password.
-        folder: The sweep's directory.
+    If the storage cannot be reached, the trial is trained without pruning. `sweeper` is `hydra.sweeper`, unresolved,
+    because a URL may contain a password.
     """
 
     def __init__(self, metric: str, number: int, study: str, sweeper: DictConfig, folder: Path) -> None:

@@ -28,12 +28,7 @@ State = dict[int, dict[str, Any]]  # pickles by number of the trial and key
 
 
 class PrivateSamplerState:
-    """A storage of Optuna that keeps pickled attributes of trials in a dictionary of this process.
-
-    Args:
-        storage: Gets all other calls.
-        state: The dictionary.
-    """
+    """A storage of Optuna that keeps pickled attributes of trials in `state`, a dictionary of this process."""
 
     def __init__(self, storage: Any, state: State) -> None:
         self._storage, self._state = storage, state
@@ -84,12 +79,8 @@ def pickled_state(trials: list[FrozenTrial]) -> State:
 def refuse_unpickling_sampler(sampler: BaseSampler, *, is_own_storage: bool) -> None:
     """Refuse a sampler of another package that may unpickle what it finds in a storage.
 
-    Args:
-        sampler: A sampler, which may hold others.
-        is_own_storage: Whether this start of the search makes the storage.
-
-    Raises:
-        ConfigError: The sampler's module imports such a package, and somebody else may have written the storage.
+    Its module, or that of a sampler in it, imports a package that unpickles, and somebody else may have written the
+    storage.
     """
     if is_own_storage:
         return
@@ -116,11 +107,7 @@ def _kinds(sampler: Any, seen: set[int]) -> Iterator[type]:
 
 
 def refuse_unpickling_storage(storage: DictConfig) -> None:
-    """Refuse the storages that unpickle what they read from a server: those of Redis.
-
-    Raises:
-        ConfigError: A `_target_` of the storage is such a class, under whatever name.
-    """
+    """Refuse the storages that unpickle what they read from a server: those of Redis, under whatever name."""
     for key, target in leaves(OmegaConf.to_container(storage, resolve=True)):
         if key.rpartition(".")[2] != "_target_" or not str(target).startswith("optuna."):
             continue

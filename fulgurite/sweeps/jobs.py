@@ -37,22 +37,14 @@ MAX_JOBS = 100_000  # of a grid
 
 @dataclass
 class Job:
-    """One point of a grid.
+    """One point of a grid."""
 
-    Attributes:
-        number: Number of the job and by default the name of its folder; a resumed sweep keeps it.
-        key: Hash of the overrides; the second job with the same overrides gets a suffix.
-        overrides: As on the command line, without `sweep.` overrides.
-        reason: Why the job is not done; empty if unknown.
-        folder: Its run directory; None if it has none yet.
-    """
-
-    number: int
-    key: str
-    overrides: tuple[str, ...]
+    number: int  # by default also the name of its folder; a resumed sweep keeps it
+    key: str  # hash of the overrides; the second job with the same overrides gets a suffix
+    overrides: tuple[str, ...]  # as on the command line, without `sweep.` overrides
     state: str = NEW
-    reason: str = ""
-    folder: Path | None = None
+    reason: str = ""  # why the job is not done; empty if unknown
+    folder: Path | None = None  # its run directory; None if it has none yet
     resume_overrides: list[str] = field(default_factory=list)
 
     def all_overrides(self, sweep_dir: Path) -> list[str]:

@@ -46,15 +46,12 @@ FAILED_EXIT_SECONDS = 10.0  # for them to save after rank 0 failed
 
 
 def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float:
-    """Supervise the ranks of a trainer, and set the timeout of its process group.
+    """Supervise the ranks of a trainer, if it has any, and set the timeout of its process group.
 
-    Args:
-        trainer: With any strategy; without child ranks nothing is done.
-        folder: The run directory.
-        timeout: Seconds that ranks wait for each other; a timeout set on the strategy wins.
+    A timeout set on the strategy wins.
 
     Returns:
-        The timeout in seconds.
+        Seconds that ranks wait for each other.
     """
     if timeout <= 0:
         raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set e.g. 600."])

@@ -40,13 +40,7 @@ _NAMES_IT = (r"^(?i:{name}) ", r"[`'\"]{name}[`'\"]|\b{name}=", r"\b{name}\b", r
 
 
 def first_cause(error: Exception, key: str, node: Any) -> Exception:
-    """Return the error that Hydra's InstantiationException wraps; as a ConfigError for rejected arguments.
-
-    Args:
-        error: What `instantiate` raised.
-        key: The dotted key of the component.
-        node: Its config.
-    """
+    """Return the error that Hydra's InstantiationException wraps; as a ConfigError for rejected arguments."""
     cause = error.__cause__
     is_rejection = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
     if type(error).__name__ == "InstantiationException" and cause is not None:
@@ -74,10 +68,7 @@ def _unknown_name(cause: BaseException, key: str, node: Any) -> str | None:
 def rejection(cause: BaseException, key: str, node: Any) -> str:
     """Return one line about rejected arguments, with the key of the one that the message names.
 
-    Args:
-        cause: What the component raised.
-        key: The dotted key of the component.
-        node: Its config, or the plain arguments.
+    `node` is the config of the component `key`, or its plain arguments.
     """
     message = (str(cause).splitlines() or [""])[0]
     plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
@@ -104,12 +95,7 @@ def addition(cfg: DictConfig, key: str) -> str:
 
 
 def explain_usage(error: BaseException, cfg: DictConfig | None) -> str | None:
-    """Return one line about an error that a setting or an argument of the user's code prevents; None for others.
-
-    Args:
-        error: What ended a run.
-        cfg: The run's config; None without one.
-    """
+    """Return one line about an error that a setting or an argument of the user's code prevents; None for others."""
     message = str(error)
     for pattern, rule in USAGE.items():
         if (found := re.search(pattern, message)) is not None:

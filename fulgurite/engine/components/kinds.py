@@ -23,11 +23,7 @@ GROUPS: dict[str, type[Any]] = {"callbacks": Callback, "logger": Logger}
 
 
 def check_kinds(cfg: DictConfig) -> None:
-    """Refuse a class that cannot be the component whose place it has, before anything is built.
-
-    Raises:
-        ConfigError: All such classes, one line each.
-    """
+    """Refuse a class that cannot be the component whose place it has, before anything is built."""
     places = [(key, cfg.get(key), kind) for key, kind in KINDS.items()]
     for group, kind in GROUPS.items():
         places += [(f"{group}.{name}", node, kind) for name, node in (cfg.get(group) or {}).items()]
@@ -50,26 +46,14 @@ def _wrong(key: str, node: DictConfig, kind: type[Any], others: tuple[type[Any],
 
 
 def require_kind(built: Any, key: str) -> None:
-    """Refuse a component that is not of the kind of its place.
-
-    Args:
-        built: The component.
-        key: Its dotted key.
-
-    Raises:
-        ConfigError: It is of another kind.
-    """
+    """Refuse a component that is not of the kind of its place."""
     kind = KINDS.get(key) or GROUPS.get(key.partition(".")[0])
     if kind is not None and not isinstance(built, kind):
         raise ConfigError([_describe(key, type(built), kind)])
 
 
 def require_steps(model: LightningModule, cfg: DictConfig) -> None:
-    """Require the step methods that a run calls, before it trains.
-
-    Raises:
-        ConfigError: The model lacks `training_step` or `test_step`, one line each.
-    """
+    """Require the step methods that a run calls, before it trains."""
     lines = []
     trains, tests = bool(cfg.get("train")), bool(cfg.get("test", True))
     for key, is_needed, step in (("train", trains, "training_step"), ("test", tests, "test_step")):

@@ -127,11 +127,7 @@ def monitoring_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def require_metric(name: str, metrics: Mapping[str, float]) -> float:
-    """Return the metric `name`.
-
-    Raises:
-        UserError: The run did not log it.
-    """
+    """Return the metric `name`, which the run must have logged."""
     if name not in metrics:
         raise UserError(describe_missing("optimized_metric", name, list(metrics), "the run logs"))
     return metrics[name]

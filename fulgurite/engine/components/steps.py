@@ -25,11 +25,7 @@ log = RankedLogger(__name__)
 
 
 def count_steps(name: str, trainer: Trainer) -> int:
-    """Return a number of optimizer steps, which is known once the data module is set up.
-
-    Args:
-        name: `total` or `per_epoch`.
-        trainer: The trainer, which fits.
+    """Return the optimizer steps, `total` or `per_epoch`, of a trainer that fits, once the data module is set up.
 
     Raises:
         UserError: The training or an epoch has no end.
