@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from fulgurite.core.errors import ConfigError
 from fulgurite.distributed.launch_env import LaunchInfo
 
 
-class ExternalLaunchEnvironment(ClusterEnvironment):
-    """Ranks of torchrun, srun, mpiexec or a hand-set RANK, after their rendezvous.
+class ExternalLaunchEnvironment(TorchElasticEnvironment):
+    """Ranks of torchrun, srun, mpiexec or a hand-set RANK, after their rendezvous, which sets the address of rank 0.
 
     Lightning's MPIEnvironment needs mpi4py, its SLURMEnvironment more variables than srun must set, and its
     LightningEnvironment starts more processes for a rank with RANK but without LOCAL_RANK.
@@ -21,39 +19,13 @@ class ExternalLaunchEnvironment(ClusterEnvironment):
         super().__init__()
         self.launch = launch
 
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Return True: the launcher starts all ranks."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Host of rank 0."""
-        return os.environ["MASTER_ADDR"]
-
-    @property
-    def main_port(self) -> int:
-        """Port of rank 0."""
-        return int(os.environ["MASTER_PORT"])
-
-    @staticmethod
-    def detect() -> bool:
-        """Return False: it is passed to the Trainer, never detected."""
-        return False
-
     def world_size(self) -> int:
         """Return the world size."""
         return self.launch.world_size
 
-    def set_world_size(self, size: int) -> None:
-        """Do nothing: the launcher sets it."""
-
     def global_rank(self) -> int:
         """Return the global rank."""
         return self.launch.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Do nothing: the launcher sets it."""
 
     def local_rank(self) -> int:
         """Return the rank on this node."""
