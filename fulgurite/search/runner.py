@@ -21,7 +21,7 @@ from fulgurite.runs.sweep_ledger import SEARCH, append_event, first_plan, read_e
 from fulgurite.search.preflight import add_resume_overrides, check_search, print_search, require_same_search
 from fulgurite.search.settings import SearchSettings
 from fulgurite.search.space import SearchSpace, read_space
-from fulgurite.search.trials import TrialOutcome, Trials
+from fulgurite.search.trials import Trials
 from fulgurite.study.sampler_state import refuse_unpickling_sampler
 from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_storage, study_name
 from fulgurite.sweeps.code_state import CodeState, print_status
@@ -110,7 +110,7 @@ class _SearchLoop(Iterator[NumberedJob]):
         at_once = trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
         with closing(run_jobs(self.launcher, self, at_once)) as running:
             for number, result in running:
-                if trials.finish(number, result) in {TrialOutcome.FAILED, TrialOutcome.RUNNING}:
+                if trials.finish(number, result) in {"FAIL", "RUNNING"}:
                     failed.append(result)
                 trials.write_best()  # after each trial: a kill leaves no time for it
         for trial in trials.write_best():

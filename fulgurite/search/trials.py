@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +34,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 BEST_FILE = "optimization_results.yaml"
-
-
-class TrialOutcome(Enum):
-    """The state of a trial in the study: a killed trial stays RUNNING to be resumed."""
-
-    COMPLETE = "COMPLETE"
-    PRUNED = "PRUNED"
-    FAILED = "FAIL"
-    RUNNING = "RUNNING"
 
 
 @dataclass
@@ -93,11 +83,11 @@ class Trials:
         status, reason = run.status, run.record.get("reason")
         if pruned := trial.user_attrs.get(PRUNED):
             mark_ended(run.folder, "pruned", pruned, 0)
-            self._tell(job.number, TrialOutcome.PRUNED, reason=pruned)
+            self._tell(job.number, "PRUNED", reason=pruned)
         elif status == "done":
             self._tell_values(job.number, [run.metrics.get(name) for name in optimized_metrics(self.config)])
         elif status == FAILED:
-            self._tell(job.number, TrialOutcome.FAILED, reason=str(reason))
+            self._tell(job.number, "FAIL", reason=str(reason))
         else:
             job.state, job.reason = KILLED, str(reason or KILLED_SILENTLY)
             if run.record.get("status") == "running":
@@ -146,40 +136,41 @@ class Trials:
         self.keys[number] = job_key(overrides)
         return Job(number, self.keys[number], overrides)
 
-    def finish(self, number: int, result: JobReturn) -> TrialOutcome:
-        """Report the result of a trial's job to the study."""
+    def finish(self, number: int, result: JobReturn) -> str:
+        """Report the result of a trial's job to the study, and return the name of its state there.
+
+        A killed trial stays RUNNING to be resumed.
+        """
         run = RunDirectory.of(self.folder / str(number))
         record = run.record if run is not None else {}
         status, returned = record.get("status"), returned_value(result)
         if result.status == JobStatus.FAILED:
             outcome = getattr(returned, "outcome", None)
             if KILLED in {status, getattr(outcome, "status", None)}:
-                return TrialOutcome.RUNNING
+                return "RUNNING"
             record_failure(self.folder, number, self.keys[number], returned)
-            return self._tell(number, TrialOutcome.FAILED, reason=str(returned) or type(returned).__name__)
+            return self._tell(number, "FAIL", reason=str(returned) or type(returned).__name__)
         if status == "pruned":
-            return self._tell(number, TrialOutcome.PRUNED, reason=str(record.get("reason")))
+            return self._tell(number, "PRUNED", reason=str(record.get("reason")))
         return self._tell_values(number, returned if isinstance(returned, (list, tuple)) else [returned])
 
-    def _tell_values(self, number: int, values: Sequence[Any]) -> TrialOutcome:
+    def _tell_values(self, number: int, values: Sequence[Any]) -> str:
         """Report the metrics of a job, or FAIL if one is missing or not finite."""
         named = dict(zip(optimized_metrics(self.config), values, strict=False))
         wrong = [f"{name} is {got}" for name, got in named.items() if got is None or not math.isfinite(float(got))]
         if len(values) != len(self.settings.directions) or wrong:
-            return self._tell(number, TrialOutcome.FAILED, reason=", ".join(wrong) or f"returned {len(values)} numbers")
-        return self._tell(number, TrialOutcome.COMPLETE, values=[float(value) for value in values])
+            return self._tell(number, "FAIL", reason=", ".join(wrong) or f"returned {len(values)} numbers")
+        return self._tell(number, "COMPLETE", values=[float(value) for value in values])
 
-    def _tell(
-        self, number: int, outcome: TrialOutcome, *, values: list[float] | None = None, reason: str | None = None
-    ) -> TrialOutcome:
+    def _tell(self, number: int, outcome: str, *, values: list[float] | None = None, reason: str | None = None) -> str:
         from optuna.trial import TrialState
 
         if reason is not None:
             self.stored.trial(number).set_user_attr(REASON, hide_secrets(reason))
-        tell_result(self.stored.load(), number, TrialState[outcome.value], values)
+        tell_result(self.stored.load(), number, TrialState[outcome], values)
         self._cached = None
         key = self.keys[number]
-        append_event(self.folder, "told", job=number, key=key, state=outcome.value, values=values, reason=reason)
+        append_event(self.folder, "told", job=number, key=key, state=outcome, values=values, reason=reason)
         return outcome
 
     def _all(self) -> list[FrozenTrial]:
