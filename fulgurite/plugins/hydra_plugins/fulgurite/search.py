@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from fulgurite.compat.hydra import BasicSweeper
 
 
-class SearchSweeper(Sweeper):
+class SearchSweeper(BasicSweeper):
     """Sweeper with the settings of hydra-optuna-sweeper, and `pruner`.
 
     The arguments are unused: it reads the sweep's unresolved config. They are listed so that others are refused.
@@ -31,15 +27,7 @@ class SearchSweeper(Sweeper):
         search_space: Any = None,
         custom_search_space: Any = None,
     ) -> None:
-        self.config: DictConfig | None = None
-        self.launcher: Launcher | None = None
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the sweep's config, and instantiate its launcher."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            config=config, hydra_context=hydra_context, task_function=task_function
-        )
+        super().__init__(max_batch_size=None)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run trials up to `n_trials`."""
