@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
@@ -22,16 +22,22 @@ class MonitoredMetrics(Callback):
     """Refuses a monitored metric that the validation does not log, and makes plateau schedulers wait for validations.
 
     The names are compared with what the sanity check logged, before the first step. A name that a training hook may
-    log, or a model that logs less in the sanity check, is checked when Lightning needs the metric.
+    log, or a model that logs less in the sanity check, is checked when Lightning needs the metric. An optimized metric
+    is checked after the first validated epoch, but for metrics of the test, which `RunRecord.finish` checks.
 
     Args:
         names: Config key of each monitored metric to its name, e.g. `{"monitor": "val/acc"}`.
         scheduler_names: The same of metrics that only ReduceLROnPlateau reads, if the model has one.
+        optimized: Names of the optimized metrics.
     """
 
-    def __init__(self, names: Mapping[str, str], scheduler_names: Mapping[str, str]) -> None:
+    def __init__(
+        self, names: Mapping[str, str], scheduler_names: Mapping[str, str], optimized: Sequence[str] = ()
+    ) -> None:
         self.names = dict(names)
         self._keys = {name: key for key, name in scheduler_names.items()}
+        self._optimized = [name for name in optimized if not name.startswith("test/")]
+        self._validated_here = False  # not saved: a resumed run has logged nothing yet
         self._validation_names: set[str] = set()
         self._frequencies: list[int] = []  # the user's, of each scheduler
         self._has_validated = False  # since the plateau schedulers last stepped
@@ -83,8 +89,13 @@ class MonitoredMetrics(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the names of a validation, and that it happened."""
         if not trainer.sanity_checking:
-            self._has_validated = True
+            self._has_validated = self._validated_here = True
             self._validation_names.update(active_names(trainer))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the optimized metrics: the model logs its means after `on_validation_end`."""
+        for name in self._optimized if self._validated_here else ():
+            require_metric(name, dict.fromkeys(trainer.callback_metrics, 0.0))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a scheduler that watches a validation metric step only where it has a new value."""
@@ -98,32 +109,13 @@ class MonitoredMetrics(Callback):
         self._has_validated = False
 
 
-class OptimizedMetric(Callback):
-    """Stops a run after its first validated epoch if it does not log the optimized metric `name`.
-
-    Metrics of the test are not logged by then: `RunRecord.finish` checks them.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._validated = False  # not saved: a resumed run has logged nothing yet
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check from the next epoch on."""
-        self._validated = self._validated or not trainer.sanity_checking
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the names of the previous epochs: the model logs its means after `on_validation_end`."""
-        if self._validated and not self.name.startswith("test/"):
-            require_metric(self.name, dict.fromkeys(trainer.callback_metrics, 0.0))
-
-
 def monitoring_callbacks(cfg: DictConfig) -> list[Callback]:
     """Return the callbacks that check the monitored and the optimized metrics of a config."""
-    names = dict(zip(("optimized_metric",), optimized_metrics(cfg), strict=False))
+    optimized = optimized_metrics(cfg)
+    names = dict(zip(("optimized_metric",), optimized, strict=False))
     names |= dict(_monitors(cfg.get("callbacks"), "callbacks"))
     scheduler_names = dict(_monitors(cfg.get("model"), "model"))
-    return [MonitoredMetrics(names, scheduler_names), *map(OptimizedMetric, optimized_metrics(cfg))]
+    return [MonitoredMetrics(names, scheduler_names, optimized)]
 
 
 def require_metric(name: str, metrics: Mapping[str, float]) -> float:
