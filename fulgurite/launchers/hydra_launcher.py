@@ -42,7 +42,11 @@ class LazyLauncher(Launcher):
     def stream(
         self, jobs: Iterator[tuple[int, Sequence[str]]], at_once: int | None = None
     ) -> Generator[tuple[int, JobReturn], None, None]:
-        """Run jobs as a `StreamingLauncher`."""
+        """Run jobs as slots become free, and yield each as it ends, in any order.
+
+        Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for. At most `at_once` jobs
+        run at the same time, None: one in each slot. `length_hint(jobs)` is the number of jobs that are left, if known.
+        """
         yield from importlib.import_module(self.implementation).stream(self, self.settings, jobs, at_once)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -25,7 +25,7 @@ from fulgurite.search.trials import Trials
 from fulgurite.study.sampler_state import refuse_unpickling_sampler
 from fulgurite.study.storage import StoredStudy, make_sampler_and_pruner, open_storage, study_name
 from fulgurite.sweeps.code_state import CodeState, print_status
-from fulgurite.sweeps.dispatch import NumberedJob, StreamingLauncher, run_jobs
+from fulgurite.sweeps.dispatch import NumberedJob, run_jobs
 from fulgurite.sweeps.jobs import Job, JobsFailed
 from fulgurite.sweeps.places import param_places
 from fulgurite.sweeps.resume import find_sweep
@@ -107,7 +107,7 @@ class _SearchLoop(Iterator[NumberedJob]):
             print_status(f"sweep: resuming {trials.folder}: {trials.describe_states(unfinished, retry=retry)}")
         self.jobs = self._take_jobs(unfinished, retry=retry)
         # a launcher without slots would get all trials in one batch, before the study has any result
-        at_once = trials.settings.n_jobs or (None if isinstance(self.launcher, StreamingLauncher) else 1)
+        at_once = trials.settings.n_jobs or (None if hasattr(self.launcher, "stream") else 1)
         with closing(run_jobs(self.launcher, self, at_once)) as running:
             for number, result in running:
                 if trials.finish(number, result) in {"FAIL", "RUNNING"}:

@@ -7,7 +7,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -32,24 +32,15 @@ AGREEMENT_SECONDS = 1.0  # between two all-reduces of the ranks
 MAX_BATCHES = 1000  # between two all-reduces
 
 
-class Saver(Protocol):
-    """The callback that saves the newest state, e.g. `callbacks.LastCheckpoint`; any with `save_here` serves."""
-
-    newest: int | None
-    best_model_path: str
-
-    def save_here(self, trainer: Trainer, pl_module: LightningModule, *, between_epochs: bool = False) -> bool:
-        """Save the current state if a run can resume from it exactly; return whether it is saved."""
-
-
 class StopOnSignal(Callback):
     """Callback that checks for a signal after each optimizer step, saves the run and stops it.
 
     It comes after the callbacks that save. A signal to any rank counts for all: about once a second an all-reduce takes
-    the largest signal number, then all ranks stop at the same step. Without a `saver` the run stops unsaved.
+    the largest signal number, then all ranks stop at the same step. Without a `saver`, a callback with `save_here` as
+    `callbacks.LastCheckpoint` has it, the run stops unsaved.
     """
 
-    def __init__(self, saver: Saver | None, folder: Path, *, announce: bool = False) -> None:
+    def __init__(self, saver: Any, folder: Path, *, announce: bool = False) -> None:
         self.saver = saver
         self.folder = folder
         self.announce = announce
@@ -167,7 +158,7 @@ def stop_on_signals(
     if type(environment) is LightningEnvironment and environment.local_rank() > 0:
         signals.parent = os.getppid()
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    saver = next((cast("Saver", callback) for callback in callbacks if hasattr(callback, "save_here")), None)
+    saver = next((callback for callback in callbacks if hasattr(callback, "save_here")), None)
     callbacks.append(StopOnSignal(saver, folder, announce=announce))
     patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 
 from fulgurite.compat.hydra import failed_job
 from fulgurite.core.errors import UserError
@@ -18,33 +17,18 @@ NumberedJob = tuple[int, Sequence[str]]  # number of the job, and its overrides
 JobResult = tuple[int, JobReturn]  # number of the job, and what Hydra returns for it
 
 
-@runtime_checkable
-class StreamingLauncher(Protocol):
-    """A launcher with slots: it takes the next job only when a slot is free.
-
-    Any other launcher has `launch`, which returns when all jobs of a batch have ended.
-    """
-
-    def stream(self, jobs: Iterator[NumberedJob], at_once: int | None = None) -> Generator[JobResult, None, None]:
-        """Run jobs as slots become free, and yield each as it ends, in any order.
-
-        Closing the generator stops the running jobs: they get SIGTERM, save, and are waited for. At most `at_once` jobs
-        run at the same time, None: one in each slot. `length_hint(jobs)` is the number of jobs that are left, if known.
-        """
-
-
 def run_jobs(
-    launcher: Launcher, jobs: Iterator[NumberedJob], at_once: int | None = None
+    launcher: Any, jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Generator[JobResult, None, None]:
     """Run jobs and yield each with its number as it ends, in any order.
 
     A search asks its study for a trial in `jobs`, and reports each result to it. When `jobs` stops,
     the running jobs are still yielded. A job that can no longer be composed is yielded as a failed one. With `at_once`
-    None, a launcher without slots gets all jobs in one batch.
+    None, a launcher without slots, which has no `stream`, gets all jobs in one batch.
     """
     from fulgurite.compat.hydra import BasicLauncher  # at each use: see there
 
-    if isinstance(launcher, StreamingLauncher):
+    if hasattr(launcher, "stream"):
         with closing(launcher.stream(jobs, at_once)) as results:
             yield from results
         return

@@ -44,7 +44,7 @@ QUIET = {"log_to_driver": False, "configure_logging": False}
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Ray as a `StreamingLauncher`."""
+    """Run jobs on Ray as `LazyLauncher.stream` does."""
     ray = RayScheduler(settings)
     try:
         slots = settings["slots"] or ray.num_free_slots()

@@ -66,7 +66,7 @@ PREEMPT_SIGNAL_ENV = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 def stream(
     launcher: Launcher, settings: dict[str, Any], jobs: Iterator[NumberedJob], at_once: int | None = None
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs on Slurm as a `StreamingLauncher`."""
+    """Run jobs on Slurm as `LazyLauncher.stream` does."""
     scheduler = SlurmScheduler(settings, Path(str(launcher.config.hydra.sweep.dir)).absolute())  # type: ignore[attr-defined]
     slots = settings["slots"]
     yield from submit_jobs(scheduler, launcher, jobs, min(slots, at_once or slots))
