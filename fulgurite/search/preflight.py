@@ -8,7 +8,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
-from fulgurite.core.errors import ConfigError
 from fulgurite.core.formatting import show_plan
 from fulgurite.core.redact import mask_override
 from fulgurite.runs.sweep_ledger import SEARCH, first_plan, job_key, read_events
@@ -16,8 +15,6 @@ from fulgurite.search.settings import SearchSettings, find_metric_problems
 from fulgurite.search.space import SearchSpace, bounds
 from fulgurite.sweeps.jobs import KILLED, Job, check_jobs, varying_overrides
 from fulgurite.sweeps.resume import describe_changes, different_sweep, resume_overrides, without_display
-from fulgurite.validation.composition import explain_composition
-from fulgurite.validation.hydra_errors import HYDRA_ERRORS
 
 
 def check_search(space: SearchSpace, settings: SearchSettings, config: DictConfig, loader: ConfigLoaderImpl) -> None:
@@ -45,20 +42,9 @@ def check_trials(
 
 
 def add_resume_overrides(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Add to the killed jobs the overrides with which they resume their runs."""
-    findings = []
-    for job in jobs:
-        if job.state != KILLED:
-            continue
-        try:
-            cfg = loader.load_sweep_config(config, list(job.overrides))
-        except HYDRA_ERRORS as error:
-            explained = explain_composition(error, ["-m", *job.overrides], str(config.hydra.job.config_name))
-            findings += explained.findings if explained else [str(error)]
-        else:
-            findings += resume_overrides(job, cfg)
-    if findings:
-        raise ConfigError(findings)
+    """Validate the killed jobs, and add the overrides with which they resume their runs."""
+    killed = [job for job in jobs if job.state == KILLED]
+    check_jobs(killed, config, loader, resume_overrides, lambda *_: "")  # an error names the run itself
 
 
 def require_same_search(space: SearchSpace, settings: SearchSettings, folder: Path) -> None:
