@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
 from fulgurite.callbacks.model_summary import ParameterSummary
 from fulgurite.callbacks.progress_text import ProgressText, progress_line
 from fulgurite.callbacks.step_log import batch_loss
-from fulgurite.compat.lightning import is_amid_epoch
 from fulgurite.core.formatting import format_number
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.terminal.status_line import StatusLine, shows_status_line
@@ -62,7 +61,7 @@ class EpochLines(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the start, also of a run that resumes amid an epoch, whose start Lightning does not announce."""
-        is_amid = is_amid_epoch(trainer)
+        is_amid = trainer.fit_loop.restarted_mid_epoch
         self._epoch = trainer.current_epoch if is_amid else None
         self._first_batch_seen = trainer.fit_loop.total_batch_idx if is_amid else None
         self._started, self.epoch_seconds = time.monotonic(), None

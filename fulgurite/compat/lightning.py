@@ -204,11 +204,6 @@ def call_at_batch_start(trainer: Trainer, function: Callable[[int, int], None]) 
     vars(progress)["increment_started"] = increment_and_call
 
 
-def is_amid_epoch(trainer: Trainer) -> bool:
-    """Return whether a resumed run continues an epoch, so that Lightning does not call the hooks of its start."""
-    return trainer.fit_loop.restarted_mid_epoch
-
-
 def call_model_hook(trainer: Trainer, name: str) -> None:
     """Call a hook of the model as the trainer does, so that it can log."""
     from lightning.pytorch.trainer.call import _call_lightning_module_hook

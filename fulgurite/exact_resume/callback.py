@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fulgurite.compat.buffers import CHANGED_BUFFERS, Shapes, buffer_shapes, load_changed_buffers
-from fulgurite.compat.lightning import defer_first_fetch, end_restart, is_amid_epoch
+from fulgurite.compat.lightning import defer_first_fetch, end_restart
 from fulgurite.compat.lightning_results import restore_logged_results
 from fulgurite.compat.modules import model_parts
 from fulgurite.compat.optimizer_states import keep_types_of_states
@@ -185,7 +185,7 @@ class ExactResume(Callback):
             load_stream_states(self._trainer, ranks)
         if state is None or self._trainer is None:
             return
-        amid_epoch = is_amid_epoch(self._trainer)
+        amid_epoch = self._trainer.fit_loop.restarted_mid_epoch
         self._user_state.restore(self._trainer, amid_epoch=amid_epoch)
         for line in describe_changes(self._saved_settings, numerics_settings(self._trainer)):
             log.warning("exact resume: %s", line)
