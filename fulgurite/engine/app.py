@@ -32,7 +32,7 @@ from fulgurite.core.rank_logging import RankedLogger, guard_log_files, rank
 from fulgurite.distributed.launch_env import detect_launch
 from fulgurite.distributed.supervision.job_isolation import isolated_job
 from fulgurite.engine.oom_retry import run_with_backoff
-from fulgurite.engine.outcome import JobFailed, classify_error, log_outcome, print_error
+from fulgurite.engine.outcome import JobFailed, classify_error, exit_on_user_error, log_outcome, print_error
 from fulgurite.resume.shorthand import expand_shorthands
 from fulgurite.shutdown.signals import signal_handler
 from fulgurite.sources.answers import save_snapshot, used_sources
@@ -127,11 +127,8 @@ def run_app(entry_point: EntryPoint) -> None:
     """Compose the config from `sys.argv` and run the entry point; exit with its code unless it succeeds."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a summary of its own and exits with 1
     gc.disable()  # a fifth of the time of composing would be garbage collection, which finds nothing
-    try:
+    with exit_on_user_error():
         prepare_environment()
-    except FulguriteError as error:
-        print_error(error)
-        raise SystemExit(error.exit_code) from error
     use_writable_caches(os.environ)
     guard_configs()
     context = set_context(ProcessContext(config_name=entry_point.config_name, launch=detect_launch(os.environ)))

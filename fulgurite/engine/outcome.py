@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -147,3 +149,13 @@ def print_error(error: FulguriteError) -> None:
         for text, level in [*lines, *((f"info: {line}", logging.INFO) for line in take_messages())]:
             shown = colored(wrapped(text) if sys.stderr.isatty() else text, level, sys.stderr)
             sys.stderr.write(f"{launch.prefix if launch else ''}{shown}\n")
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Exit on a user's error before the run; in a callback Hydra would turn it into a warning and continue."""
+    try:
+        yield
+    except FulguriteError as error:
+        print_error(error)
+        raise SystemExit(error.exit_code) from error

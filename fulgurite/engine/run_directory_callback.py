@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fulgurite.config.override_text import is_hydra_overridden, set_config_value
 from fulgurite.core.context import current_context
-from fulgurite.core.errors import FulguriteError, UserError
+from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import clear_failures
-from fulgurite.engine.outcome import print_error
+from fulgurite.engine.outcome import exit_on_user_error
 from fulgurite.resume.plan import plan_resume
 from fulgurite.runs.layout import CONTINUE
 from fulgurite.runs.reservation import reserve
@@ -118,16 +116,6 @@ def _reject_sweep_keys(config: DictConfig, rule: str) -> None:
     for name in ("resume", "dry_run"):
         if value := OmegaConf.select(config, f"sweep.{name}"):
             raise UserError(f"sweep.{name}={str(value).lower() if value is True else value}: {rule}")
-
-
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Exit on a user's error: Hydra would turn the exception into a warning and continue."""
-    try:
-        yield
-    except FulguriteError as error:
-        print_error(error)
-        raise SystemExit(error.exit_code) from error
 
 
 def _reserve_key(config: DictConfig, key: str) -> Path | None:

@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from fulgurite.compat.hydra import ConfigLoaderImpl
-from fulgurite.engine.run_directory_callback import exit_on_user_error
+from fulgurite.engine.outcome import exit_on_user_error
 
 
 class ValidateOptunaSearch(Callback):
