@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from fulgurite.compat.hydra import BasicSweeper, ConfigLoaderImpl, raise_failure, returned_value
+from fulgurite.compat.hydra import ConfigLoaderImpl, raise_failure, returned_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.formatting import show_plan
@@ -53,16 +53,15 @@ STOP = "stop"
 SLOW_CHECK_JOBS = 50  # number of jobs whose validation takes some seconds
 
 
-def run_grid(sweeper: BasicSweeper, overrides: Sequence[str]) -> list[Sequence[JobReturn]]:
+def run_grid(sweeper: Any, overrides: Sequence[str]) -> list[Sequence[JobReturn]]:
     """Run the jobs of a grid that are not done, and return one batch of results.
+
+    The sweeper is a `BasicSweeper` after its `setup`; its type allows None for all that it has then.
 
     Raises:
         Exception: The exception of the first failed job, after the last job.
     """
-    config, context = sweeper.config, sweeper.hydra_context
-    assert config is not None
-    assert context is not None
-    loader = context.config_loader
+    config, loader = sweeper.config, sweeper.hydra_context.config_loader
     assert isinstance(loader, ConfigLoaderImpl)
     options = config.get("sweep") or {}
     with param_places(config, typed_overrides(config)[1]):
@@ -123,9 +122,7 @@ def _record_plan(folder: Path, config: DictConfig, jobs: Sequence[Job], code: Co
 class _GridLoop:
     """Runs the jobs of one start of a grid."""
 
-    def __init__(self, sweeper: BasicSweeper, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
-        assert sweeper.launcher is not None
-        assert sweeper.config is not None
+    def __init__(self, sweeper: Any, folder: Path, jobs: Sequence[Job], code: CodeState) -> None:
         self.launcher, self.at_once, self.config = sweeper.launcher, sweeper.max_batch_size, sweeper.config
         self.folder, self.jobs, self.code = folder, {job.number: job for job in jobs}, code
 

@@ -34,7 +34,5 @@ class SearchSweeper(BasicSweeper):
         # Hydra imports every plugin at every start, also for shell completion
         from fulgurite.search.runner import run_search
 
-        assert self.config is not None
-        assert self.launcher is not None
-        assert self.hydra_context is not None
-        return run_search(self.config, self.hydra_context, self.launcher, arguments)
+        sweeper: Any = self  # its types allow None, which `setup` has replaced
+        return run_search(sweeper.config, sweeper.hydra_context, sweeper.launcher, arguments)
