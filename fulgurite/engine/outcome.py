@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.config.left_out import take_messages
 from fulgurite.core.errors import (
@@ -34,7 +34,6 @@ from fulgurite.core.redact import hide_secrets
 from fulgurite.dataloading.worker_errors import explain_worker_failure
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.engine.components.missing_metric import explain_missing_metric
-from fulgurite.engine.oom_errors import explain_out_of_memory, keep_traceback
 from fulgurite.sources.secrets import explain_resolution
 from fulgurite.trust.composed import explain_folder
 
@@ -85,7 +84,7 @@ def classify_error(error: BaseException, cfg: DictConfig | None = None) -> Outco
     missing = explain_missing_metric(error)
     if missing is not None or type(error).__name__ == "MisconfigurationException":
         return Outcome("failed", missing or reason, EXIT_USER)
-    if explained := explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
+    if explained := _explain_out_of_memory(reason, cfg) if is_out_of_memory(error) else explain_worker_failure(error):
         return Outcome("failed", explained, EXIT_CRASH)
     from fulgurite.engine.components.causes import explain_usage  # only after an error
 
@@ -115,6 +114,25 @@ def _classify_interrupt(error: BaseException) -> Outcome | None:
     return None
 
 
+def _explain_out_of_memory(reason: str, cfg: DictConfig | None) -> str:
+    """Return one line with the batch size, what to try and the reason."""
+    from fulgurite.engine.components.causes import addition  # only after an error
+
+    cfg = cfg if cfg is not None else OmegaConf.create()
+    size, accumulation = (OmegaConf.select(cfg, key) for key in ("data.batch_size", "trainer.accumulate_grad_batches"))
+    size = size if isinstance(size, int) else None
+    accumulation = accumulation if isinstance(accumulation, int) else 1
+    remedies = []
+    if size is None or size > 1:
+        half = f"data.batch_size={size // 2}" if size else "half the data.batch_size"
+        remedies.append(f"{half} {addition(cfg, 'trainer.accumulate_grad_batches')}={accumulation * 2}")
+    if "32" in str(OmegaConf.select(cfg, "trainer.precision", default="32-true")):
+        remedies.append(f"{addition(cfg, 'trainer.precision')}=bf16-mixed")
+    remedies.append("a smaller net")
+    with_size = f" with data.batch_size={size}" if size else ""
+    return f"out of memory{with_size}: try {', or '.join(remedies)} ({' '.join(reason.split())[:200]})"
+
+
 def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> None:
     """Log how a run ended, once; after a signal with the hint how to resume it."""
     if vars(error).get("is_reported"):
@@ -137,6 +155,15 @@ def log_outcome(error: BaseException, outcome: Outcome, resume_hint: str) -> Non
         log.error("the run crashed", exc_info=error)
     else:
         log.error("%s", outcome.reason)
+
+
+def keep_traceback(error: BaseException) -> None:
+    """Write an error's traceback to the log files only."""
+    exc_info = (type(error), error, error.__traceback__)
+    record = logging.getLogger(__name__).makeRecord(__name__, logging.ERROR, __file__, 0, "traceback", (), exc_info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def print_error(error: FulguriteError) -> None:

@@ -20,9 +20,8 @@ from fulgurite.core.errors import EXIT_CRASH, find_interrupt, is_disk_full
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.distributed.launch_env import current_launch
 from fulgurite.distributed.supervision.failures import is_peer_loss, root_cause, wait_for_rank_zero, write_failure
-from fulgurite.engine.oom_errors import keep_traceback
 from fulgurite.engine.oom_retry import plan_retry
-from fulgurite.engine.outcome import classify_error, log_outcome
+from fulgurite.engine.outcome import classify_error, keep_traceback, log_outcome
 from fulgurite.engine.record import RunRecord
 from fulgurite.runs.lock import run_lock
 from fulgurite.shutdown.process_exit import reported_exit
