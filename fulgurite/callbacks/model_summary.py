@@ -14,7 +14,7 @@ log = RankedLogger(__name__)
 
 
 class ParameterSummary(ModelSummary):
-    """Logs a table of the modules that have parameters; losses and metrics have none."""
+    """Logs a table of the modules that have parameters, `max_depth` levels deep: -1 shows all, 0 none."""
 
     def __init__(self, max_depth: int = 1) -> None:
         super().__init__(max_depth=max_depth)

@@ -12,7 +12,7 @@ from fulgurite.dataloading.patch import patch_loaders
 
 
 class WorkerTimeout(Callback):
-    """Sets the timeout of a run's loaders, in the process that uses them: it may be a spawned one."""
+    """Sets the timeout of a run's loaders in seconds, 0 for none, in the process that uses them: it may be spawned."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
