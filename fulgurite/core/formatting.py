@@ -26,6 +26,14 @@ def format_number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def parse_count(text: str) -> int | None:
+    """Return the number that ASCII digits give; None for other text, and for more than 18 digits.
+
+    `str.isdigit` is true for "²" and for 5,000 digits, which `int` refuses.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def format_spread(mean: float, half_width: float | None) -> str:
     """Return a mean over seeds, and half its 95 % interval if it is known: `0.951 ± 0.012`."""
     return format_number(mean) + (f" ± {half_width:.2g}" if half_width is not None else "")

@@ -9,15 +9,16 @@ import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
+from fulgurite.core.formatting import parse_count
+
 
 def rank() -> int:
     """Return the global rank from the variables of torchrun, srun, mpiexec or Lightning; 0 without them."""
-    if os.environ.get("RANK", "").isdigit():
-        return int(os.environ["RANK"])
+    if (given := parse_count(os.environ.get("RANK", ""))) is not None:
+        return given
     # Slurm sets SLURM_PROCID=0 for a batch script and its children: a nonzero value of another variable wins
     names = ("SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
-    ranks = (int(value) for name in names if (value := os.environ.get(name, "")).isdigit())
-    return next((number for number in ranks if number), 0)
+    return next((number for name in names if (number := parse_count(os.environ.get(name, "")))), 0)
 
 
 class RankedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # generic only at type-checking time before Python 3.11

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.formatting import parse_count
 
 
 def require_hardware(trainer: DictConfig) -> None:
@@ -45,5 +46,5 @@ def _num_devices(devices: Any) -> int:
     if isinstance(devices, int):
         return max(devices, 0)
     if isinstance(devices, str):
-        return int(devices) if devices.isdigit() else 0
+        return parse_count(devices) or 0
     return max(len(devices), max(devices, default=-1) + 1)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fulgurite.core.context import current_context
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.proc import read_stat
 
 RANK_ZERO_PID = "FULGURITE_RANK_ZERO"  # variable of the ranks that rank 0 starts: its process ID
@@ -66,7 +67,7 @@ def _detect_torchrun(env: Mapping[str, str]) -> LaunchInfo | None:
 
 
 def _from_rank_variables(env: Mapping[str, str]) -> LaunchInfo | None:
-    if not _is_integer(env, "WORLD_SIZE"):
+    if parse_count(env.get("WORLD_SIZE", "")) is None:
         return None
     rank = "RANK" if "RANK" in env else "LOCAL_RANK"  # on one node Lightning accepts LOCAL_RANK alone
     names = (rank, "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE")
@@ -99,7 +100,7 @@ def _read_launch(
     launcher: str, env: Mapping[str, str], names: tuple[str, ...], ids: tuple[str, ...]
 ) -> LaunchInfo | None:
     """Read rank, world size, local rank, node rank and local world size from variables, and the key from IDs."""
-    rank, size, *optional = (int(env[name]) if _is_integer(env, name) else None for name in names)
+    rank, size, *optional = (parse_count(env.get(name, "")) for name in names)
     if rank is None or size is None:
         return None
     parts = [launcher, *(env.get(name, "") for name in ids)]
@@ -109,10 +110,6 @@ def _read_launch(
         parts += sys.argv
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return LaunchInfo(launcher, rank, size, optional[0], optional[1], optional[2], key)
-
-
-def _is_integer(env: Mapping[str, str], name: str) -> bool:
-    return env.get(name, "").isdigit()
 
 
 def _parent_identity() -> str:

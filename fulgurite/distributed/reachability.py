@@ -8,6 +8,7 @@ import socket
 import time
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.formatting import parse_count
 
 MASTER_PORT = "MASTER_PORT={port}"
 RETRY_SECONDS = 0.2
@@ -18,7 +19,7 @@ def require_free_master_port() -> None:
     port, address = os.environ.get("MASTER_PORT"), os.environ.get("MASTER_ADDR", "127.0.0.1")
     if port is None or address not in {"127.0.0.1", "localhost", socket.gethostname()}:
         return
-    if not port.isdigit() or not 0 < int(port) < 2**16:
+    if not 0 < (parse_count(port) or 0) < 2**16:
         raise UserError(f"MASTER_PORT={port}: is not a valid port. Set a number from 1 to 65535, or unset it.")
     require_free_port(int(port))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fulgurite.core.errors import ConfigError
+from fulgurite.core.formatting import parse_count
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ class Slot:
             return
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cores)
-        given = os.environ.get(NUM_THREADS, "").split(",")[0]
-        threads = min(len(self.cores), int(given)) if given.isdigit() and int(given) > 0 else len(self.cores)
+        given = parse_count(os.environ.get(NUM_THREADS, "").split(",")[0])
+        threads = min(len(self.cores), given or len(self.cores))
         os.environ[NUM_THREADS] = str(threads)
 
         import torch  # torch reads OMP_NUM_THREADS on import only

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from fulgurite.compat.lightning import flatten_params
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.loggers.guarded import SERVICES, close_all, enqueue
 
@@ -45,7 +46,8 @@ def _set_resume_arguments(name: str, config: Any, logger_id: str | None, step: i
         return
     argument = RESUME_ARGUMENT[kind]
     if logger_id and config.get(argument) is None:
-        config[argument] = int(logger_id) if argument == "version" and logger_id.isdigit() else logger_id
+        number = parse_count(logger_id) if argument == "version" else None
+        config[argument] = logger_id if number is None else number
     if kind == "WandbLogger":
         config.setdefault("resume", "allow")
     elif kind == "TensorBoardLogger":

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from fulgurite.compat.lightning import DummyExperiment, num_logged_steps
 from fulgurite.core.errors import DiskFull, is_disk_full
 from fulgurite.core.files import write_atomic
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import hide_secrets
 from fulgurite.runs.layout import LOGGED, METRICS
@@ -114,8 +115,8 @@ class MetricsCSVLogger(Logger):
         self._columns, self._row = list(reader.fieldnames or self._columns), {}
         self._num_rows, self._size_written = len(rows), self._size()
         if rows and text.endswith(line := self._line(rows[-1])):
-            step = rows[-1]["step"]
-            self._row = {**rows[-1], "step": int(step) if step.isdigit() else step}
+            step = parse_count(rows[-1]["step"])
+            self._row = {**rows[-1], "step": rows[-1]["step"] if step is None else step}
             self._row_start = self._size_written - len(line.encode())
 
     @rank_zero_only
@@ -157,7 +158,7 @@ def drop_rows_from(folder: Path, step: int, num_rows: int | None = None) -> int:
         header, *rows = csv.reader(file)
     column = header.index("step")
     complete = [row for row in rows if len(row) == len(header)]  # a kill during a write leaves an incomplete row
-    kept = [row for row in complete if row[column].isdigit() and int(row[column]) < step]
+    kept = [row for row in complete if (logged := parse_count(row[column])) is not None and logged < step]
     if num_rows is not None:  # a model can log steps of its own
         kept = complete[:num_rows]
     text = io.StringIO()

@@ -21,7 +21,7 @@ from fulgurite.config.metric_names import as_names, is_minimized
 from fulgurite.config.tracing.settings import read_yaml
 from fulgurite.core.errors import printable
 from fulgurite.core.files import open_regular
-from fulgurite.core.formatting import format_number, format_spread
+from fulgurite.core.formatting import format_number, format_spread, parse_count
 from fulgurite.reporting.statistics import Spread, spread
 from fulgurite.reporting.terminal_table import show_sweep
 from fulgurite.runs.layout import CONFIG
@@ -236,5 +236,5 @@ def _write(path: Path, groups: Sequence[Group], names: Sequence[str]) -> None:
 
 def _jobs(folder: Path) -> list[RunDirectory]:
     """Return the jobs of a sweep that have a readable record, by number."""
-    paths = sorted(folder.iterdir(), key=lambda path: (int(path.name) if path.name.isdigit() else -1, path.name))
+    paths = sorted(folder.iterdir(), key=lambda path: (parse_count(path.name) or 0, path.name))
     return [run for path in paths if path.is_dir() and (run := RunDirectory.of(path)) is not None]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fulgurite.core.formatting import parse_count
+
 # Resolvers that neither read anything outside of the config nor make objects of text. A foreign file may not call those
 # that make a list: of keys, which are not judged, or of values, which are judged at their own place only.
 FOREIGN = frozenset({"hydra", "now", "steps", "oc.select"})
@@ -90,7 +92,8 @@ def _find(config: Any, path: str, budget: int) -> tuple[str, Any]:
         if isinstance(node, Mapping):
             node = node.get(part)
         else:
-            node = node[int(part)] if isinstance(node, list) and part.isdigit() and int(part) < len(node) else None
+            position = parse_count(part) if isinstance(node, list) else None
+            node = node[position] if position is not None and position < len(node) else None
         place = join(place, part)
     return place, node
 

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from fulgurite.config.view import UNKNOWN, ConfigView
 from fulgurite.core.errors import suggest_or_list
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.project import project_root
 from fulgurite.distributed.comm_env import COMM_PREFIXES, ENV_INIT_METHOD
 from fulgurite.distributed.network_interfaces import find_interface_problem
@@ -165,12 +166,10 @@ def _processes(view: ConfigView) -> Processes | None:
 
 def number_of(asked: Any) -> int:
     """Return the number that a value of `devices` or `num_nodes` requests; 0 if unknown."""
-    if isinstance(asked, bool) or asked in (None, UNKNOWN):
-        return 0
     if isinstance(asked, int):
-        return max(asked, 0)
+        return 0 if isinstance(asked, bool) else max(asked, 0)
     if isinstance(asked, str):
-        return int(asked) if asked.isdigit() else 0
+        return parse_count(asked) or 0
     return len(asked) if isinstance(asked, list) else 0
 
 

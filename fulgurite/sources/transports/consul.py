@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.redact import register_secret
 from fulgurite.sources.reader import Fetched, Names, ReadOptions
 from fulgurite.sources.transports.http import HttpReader
@@ -88,7 +89,7 @@ class ConsulReader(HttpReader):
             if left <= 0:
                 break
             seconds = min(left, self.options.poll_seconds)  # then `close` is noticed
-            is_valid = index.isdigit() and int(index) > 0  # else the server is asked without waiting
+            is_valid = bool(parse_count(index))  # else the server is asked without waiting
             query = {"index": index, "wait": f"{max(int(seconds * 1000), 1)}ms"} if is_valid else {}
             if not is_valid:
                 self._closed.wait(seconds)

@@ -8,6 +8,7 @@ from html import unescape
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.redact import register_secret
 from fulgurite.sources.reader import BaseReader, Fetched, ReadOptions, SourceError, sha256_text, without_credentials
 
@@ -116,8 +117,8 @@ class HttpReader(BaseReader):
 
     def _body(self, path: str, response: HTTPResponse, end: float, limit: int) -> bytes:
         parts, size = [], 0
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > limit:
+        announced = parse_count(response.headers.get("Content-Length", ""))
+        if announced is not None and announced > limit:
             raise self.too_large(path)
         while block := response.read1(_BLOCK):
             parts.append(block)
@@ -126,8 +127,8 @@ class HttpReader(BaseReader):
                 raise self.too_large(path)
             if time.monotonic() > end:
                 raise TimeoutError
-        if announced.isdigit() and size != int(announced):
-            raise self.failure(path, f"ended after {size:,} of {int(announced):,} bytes")
+        if announced is not None and size != announced:
+            raise self.failure(path, f"ended after {size:,} of {announced:,} bytes")
         return b"".join(parts)
 
     def _authorization(self) -> dict[str, str]:
