@@ -19,9 +19,16 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from fulgurite.checkpoints.disk_space import explain_disk_full
-from fulgurite.checkpoints.manifest import LAST, manifest_of, previous_of
+from fulgurite.checkpoints.manifest import (
+    LAST,
+    manifest_of,
+    previous_of,
+    require_intact,
+    suggest_intact,
+    verify_archive,
+)
 from fulgurite.checkpoints.state_paths import has_scheme
-from fulgurite.core.errors import DiskFull, is_disk_full
+from fulgurite.core.errors import DiskFull, UserError, is_disk_full
 from fulgurite.core.files import open_atomic, remove_leftovers, temporary_path, write_atomic
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.runs.layout import LOGGED
@@ -34,7 +41,7 @@ _written_addresses: set[str] = set()  # by this process
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Writes, replaces and removes checkpoints together with their manifests.
+    """Writes, verifies, replaces and removes checkpoints together with their manifests.
 
     Args:
         metadata: Values of every manifest beside the file's own checksum, size, step and epoch.
@@ -82,6 +89,21 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFull(explain_disk_full(path, error, written.size if written else 0)) from error
+            raise
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint, which must match its manifest if it has one; arguments as in Lightning.
+
+        Raises:
+            UserError: The file is damaged or was changed; the message names the newest intact one of its folder.
+        """
+        if is_local := not has_scheme(str(path)):
+            require_intact(Path(path))
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except Exception as error:
+            if is_local and Path(path).is_file() and (damage := verify_archive(Path(path))):
+                raise UserError(f"{path}: {damage}; {suggest_intact(Path(path))}.") from error
             raise
 
     def remove_checkpoint(self, path: str | Path) -> None:

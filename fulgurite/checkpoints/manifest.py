@@ -90,15 +90,15 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     # the order differs only where a user has moved the files
     generations.sort(key=lambda path: manifest_step(path, unknown=math.inf if path == last else 0), reverse=True)
     for path in filter(Path.is_file, generations):
-        damage = verify(path) if manifest_of(path).is_file() else _verify_zip(path)
+        damage = verify(path) if manifest_of(path).is_file() else verify_archive(path)
         if not damage:
             return path, damaged
         damaged.append(f"{path}: {damage}")
     return None, damaged
 
 
-def _verify_zip(path: Path) -> str:
-    """Return the damage of a file without a manifest: torch writes a zip archive with checksums."""
+def verify_archive(path: Path) -> str:
+    """Return the damage of a file that a manifest does not describe: torch writes a zip archive with checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return f"its member {member} is damaged" if (member := archive.testzip()) else ""

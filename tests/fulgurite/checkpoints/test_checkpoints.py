@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
+from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
 from fulgurite.checkpoints.disk_space import expected_size, warn_if_disk_full_soon
 from fulgurite.checkpoints.io import VerifiedCheckpointIO
 from fulgurite.checkpoints.loading import checkpoint_to_test
@@ -162,6 +163,29 @@ def test_a_damaged_checkpoint_is_rejected_and_the_previous_one_is_named(
     assert f"use {last.with_name('last-previous.ckpt')}, which is intact (step 4)" in line
     assert "\n" not in line
     assert read_json(tmp_path / "eval/run.json")["exit_code"] == 2
+
+
+@pytest.mark.parametrize("writer", [VerifiedCheckpointIO, AsyncVerifiedCheckpointIO])
+@pytest.mark.parametrize(
+    ("how", "has_manifest"),  # without a manifest, a changed weight cannot be seen
+    [("flipped", True), *((how, given) for how in ("cut", "empty", "header") for given in (True, False))],
+)
+def test_a_trainer_that_loads_a_damaged_file_is_refused(
+    how: str, has_manifest: bool, writer: type[VerifiedCheckpointIO], tmp_path: Path
+) -> None:
+    path, saving = tmp_path / "last.ckpt", writer()
+    for step in (1, 2):
+        saving.save_checkpoint(checkpoint(step), path)
+    assert saving.load_checkpoint(path, weights_only=True)["global_step"] == 2
+    content = path.read_bytes()
+    if how in {"empty", "header"}:
+        path.write_bytes(b"" if how == "empty" else bytes(64) + content[64:])
+    else:
+        damage(path, how)
+    if not has_manifest:
+        path.with_name("last.ckpt.json").unlink()
+    with pytest.raises(UserError, match=r"last-previous.ckpt, which is intact \(step 1\)"):
+        saving.load_checkpoint(path, weights_only=True)
 
 
 def test_a_damaged_previous_checkpoint_is_not_suggested(tmp_path: Path) -> None:
