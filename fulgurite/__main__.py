@@ -8,7 +8,7 @@ from importlib import import_module
 
 from fulgurite import __version__
 from fulgurite.core.errors import EXIT_INTERRUPTED, EXIT_USER, FulguriteError, did_you_mean
-from fulgurite.core.project import project_root
+from fulgurite.core.project import find_project
 
 # command: the module whose `main(argv)` returns the exit code, and what it is for
 COMMANDS = {
@@ -40,12 +40,12 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"error: {command}: is not a command{near or '; choose from ' + ', '.join(COMMANDS)}\n")
         return EXIT_USER
     try:
-        root = str(project_root())
+        root = find_project()
     except FulguriteError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    if root is not None and str(root) not in sys.path:
+        sys.path.insert(0, str(root))
     try:
         return int(import_module(COMMANDS[command][0]).main(arguments))
     except SystemExit as stop:  # argparse after --help

@@ -45,6 +45,15 @@ def project_root() -> Path:
     Example:
         >>> table = project_root() / "data" / "table.csv"
     """
+    if (found := find_project()) is not None:
+        return found
+    raise UserError(
+        f"{Path.cwd()}: no folder above it holds {MARK}. Start from inside a project, or create that file at its root."
+    )
+
+
+def find_project() -> Path | None:
+    """Return the folder of `project_root`; None where there is no project."""
     script = _started_script()
     of_script = _nearest_root(script.parent) if script else None
     if named := os.environ.get(VARIABLE):
@@ -54,11 +63,7 @@ def project_root() -> Path:
         if of_script not in {None, root}:
             raise UserError(f"{VARIABLE}={named}: {script} belongs to the project {of_script}. Unset the variable.")
         return root
-    if (found := of_script or _nearest_root(Path.cwd())) is not None:
-        return found
-    raise UserError(
-        f"{Path.cwd()}: no folder above it holds {MARK}. Start from inside a project, or create that file at its root."
-    )
+    return of_script or _nearest_root(Path.cwd())
 
 
 def _nearest_root(start: Path) -> Path | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fulgurite.core.cli_parser import CommandParser, list_of, print_error
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, UserError
-from fulgurite.core.project import project_root
+from fulgurite.core.project import find_project
 from fulgurite.doctor.bench.bandwidth import BUS_FACTOR
 from fulgurite.doctor.bench.thresholds import parse_bytes, read_thresholds
 from fulgurite.doctor.cluster.options import Options
@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str]) -> Options:
     add("--backend", help="gloo, nccl, ... (NCCL on GPUs, else gloo)")
     add("--interface", help="comma-separated interfaces, instead of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME")
     add("--timeout", type=float, default=60.0, help="seconds that ranks wait for each other (60)")
-    add("--folder", type=Path, default=project_root() / "logs", help="folder that all ranks must see (logs/)")
+    add("--folder", type=Path, help="folder that all ranks must see (logs/ of the project, else the current one)")
     add("--min-free", type=float, default=1.0, help="GiB that the folder must have free (1)")
     add("--max-skew", type=float, default=1.0, help="largest clock offset in seconds (1)")
     add("--no-drills", action="store_true", help="inject no faults")
@@ -70,6 +70,9 @@ def parse_args(argv: Sequence[str]) -> Options:
     add("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
     add("--plot", type=Path, metavar="FILE", help="plot time and bandwidth to FILE: .png or .svg")
     args = Options(**vars(parser.parse(argv)))
+    if args.folder is None:
+        root = find_project()
+        args.folder = root / "logs" if root is not None else Path.cwd()
     _validate(args)
     return args
 
@@ -139,11 +142,13 @@ def _make_report(args: Options, rendezvous: Rendezvous, watchdog: Watchdog) -> R
     from fulgurite.doctor.speed import measure_speed
     from fulgurite.runs.provenance import git_state, versions
 
-    git = git_state(project_root())
+    root = find_project()
+    git = git_state(root or Path.cwd())
     provenance: dict[str, Any] = {
         "versions": versions(),
         "commit": f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git else None,
-        "config": training_config_hash(args.overrides),
+        # without a project there is no config to compare; overrides need one
+        "config": training_config_hash(args.overrides) if root is not None or args.overrides else None,
     }
     preflight = Preflight(rendezvous, args, provenance, watchdog)
     report = preflight.compare()

@@ -121,6 +121,8 @@ def write_report(summary: Summary) -> list[Path]:
         except HydraException:
             of = summary.best.runs[0].folder
             warn(f"{summary.folder / BEST}: not written, Hydra cannot read the overrides of {of}")
+        except UserError as error:  # the groups of its overrides are those of the project
+            warn(f"{summary.folder / BEST}: not written. {error}")
     try:
         for name, text in texts.items():
             write_atomic(summary.folder / name, text)

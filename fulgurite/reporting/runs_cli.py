@@ -49,16 +49,19 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     query = parser.parse(argv)
     options = {option.lstrip("-") for option in parser._option_string_actions}
-    query.folder, query.values = project_root() / "logs", {}
+    folders, query.values = [], {}
     for argument in query.arguments:
         key, equals, value = argument.partition("=")
         if key in options:
             raise UserError(f"{argument}: not an override. Pass --{key} {value}.")
         if not equals and not key.startswith("~"):
-            query.folder = Path(argument).expanduser().absolute()
+            folders.append(argument)
         else:
             is_plain = not value.startswith(("[", "{", "'", '"'))
             query.values[key_and_value(argument)[0]] = value.split(",") if is_plain else [value]
+    if len(folders) > 1:
+        raise UserError(f"{' '.join(folders)}: not one folder. Name one folder of runs.")
+    query.folder = Path(folders[0]).expanduser().absolute() if folders else project_root() / "logs"
     if not query.folder.is_dir():
         raise UserError(f"{query.folder}: there is no such folder. Name a folder of runs, e.g. logs/train.")
     return query

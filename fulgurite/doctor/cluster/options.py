@@ -13,7 +13,7 @@ class Options(argparse.Namespace):
     backend: str | None
     interface: str | None
     timeout: float
-    folder: Path
+    folder: Path  # without the option: logs/ of the project, else the current folder
     min_free: float
     max_skew: float
     no_drills: bool
