@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from fulgurite import __version__
+from fulgurite.core.cli_parser import PROGRAM
 from fulgurite.core.errors import EXIT_INTERRUPTED, EXIT_USER, FulguriteError, did_you_mean
 from fulgurite.core.project import find_project
 
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
     Args:
         argv: The command and its arguments, without the program's name.
     """
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_usage())
         return 0 if argv else EXIT_USER
@@ -56,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _usage() -> str:
     lines = (f"  {name:14}{what}\n" for name, (_, what) in COMMANDS.items())
-    return f"usage: python -m fulgurite COMMAND [--help] ...\n\n{''.join(lines)}"
+    return f"usage: {PROGRAM} COMMAND [--help] ...\n\n{''.join(lines)}"
 
 
 def console() -> None:

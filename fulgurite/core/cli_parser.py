@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
 from fulgurite.core.redact import hide_secrets
+
+# as the user started it: by the console script or as a module
+PROGRAM = "fulgurite" if Path("".join(sys.argv[:1])).stem == "fulgurite" else "python -m fulgurite"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -16,7 +21,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str | None) -> None:
         super().__init__(
-            f"python -m fulgurite {command}",
+            f"{PROGRAM} {command}",
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -34,6 +39,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`; argparse would print its usage and exit."""
+        message = re.sub(r"^argument (\S+): invalid (float|int) value: '(.*)'$", r"\1=\3: is not of type \2", message)
         raise UserError(f"{message.removeprefix('argument ')}. --help lists the options.")
 
 

@@ -140,7 +140,7 @@ def show_plan(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or f"Sweep: {len(rows)} jobs")
+    table = Table(title=title or f"Sweep: {len(rows)} job{'s' * (len(rows) != 1)}")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -69,7 +69,9 @@ def build_tables(report: Report) -> list[TableData]:
         rates = format_rate(result.algorithm), format_rate(result.bus)
         size = format_bytes(result.num_bytes)
         measured.append([result.collective, size, result.calls, *times, *rates, result.wrong])
-    title = f"{describe_machines(report)}, started by {report.facts[0].launcher}, backend {report.backend}"
+    launcher = report.facts[0].launcher
+    starter = "without a launcher" if launcher == "alone" else f"started by {launcher}"
+    title = f"{describe_machines(report)}, {starter}, backend {report.backend}"
     of_collectives = ["collective", "size", "calls", "median", "p95", "alg GB/s", "bus GB/s", "wrong"]
     tables: list[tuple[str, list[str], list[list[object]]]] = [
         (title, ["rank", "host", "local rank", "device", "interfaces", "pid"], ranks),

@@ -57,7 +57,8 @@ def headline(summary: Summary) -> list[str]:
     runs = summary.runs
     states = Counter(run.status for run in runs if run.status != "done")
     others = "".join(f", {number} {status}" for status, number in sorted(states.items()))
-    lines = [f"{len(runs)} jobs in {len(summary.groups)} groups{others}"]
+    jobs, groups = len(runs), len(summary.groups)
+    lines = [f"{jobs} job{'s' * (jobs != 1)} in {groups} group{'s' * (groups != 1)}{others}"]
     if (best := summary.best) is None:
         return [*lines, "no job has a value of the metric"]
     shown = shown_spread(best, summary.metric)

@@ -19,9 +19,10 @@ from typing import Any
 from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.cli_parser import CommandParser, list_of, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
+from fulgurite.core.formatting import parse_count
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, shared_overrides, write
-from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, read_runs
+from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, no_folder, read_runs
 
 PROOF = "callbacks.probe._target_"  # an override of the runs of prove-resume
 STATUSES = ("running", "done", "failed", "killed", "pruned")
@@ -45,15 +46,18 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--top", type=_positive, metavar="N", help="number of rows (all)")
     add("--metrics", type=list_of("--metrics"), default=[], help="columns (test metrics, else validation metrics)")
     add("--show", type=one_of("--show", ("runs", "sweeps")), default="runs", help="one row per run or per sweep (runs)")
-    add("--format", type=one_of("--format", FORMATS), default="table", help=f"{', '.join(FORMATS)} (table)")
-    add("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--format", type=one_of("--format", FORMATS), default="table", help=f"{', '.join(FORMATS)} (table)"
+    )
+    formats.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     query = parser.parse(argv)
     options = {option.lstrip("-") for option in parser._option_string_actions}
     folders, query.values = [], {}
     for argument in query.arguments:
         key, equals, value = argument.partition("=")
         if key in options:
-            raise UserError(f"{argument}: not an override. Pass --{key} {value}.")
+            raise UserError(f"{argument}: an option is written with --. Pass {f'--{key} {value}'.strip()}.")
         if not equals and not key.startswith("~"):
             folders.append(argument)
         else:
@@ -63,14 +67,14 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{' '.join(folders)}: not one folder. Name one folder of runs.")
     query.folder = Path(folders[0]).expanduser().absolute() if folders else project_root() / "logs"
     if not query.folder.is_dir():
-        raise UserError(f"{query.folder}: there is no such folder. Name a folder of runs, e.g. logs/train.")
+        raise UserError(f"{query.folder}: {no_folder(query.folder)}. Name a folder of runs, e.g. logs/train.")
     return query
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal():
+    if not (number := parse_count(text)):
         raise UserError(f"--top={text}: not a number of rows. Pass e.g. --top 20.")
-    return int(text)
+    return number
 
 
 def filter_runs(runs: Sequence[RunDirectory], query: argparse.Namespace) -> list[RunDirectory]:
@@ -135,7 +139,7 @@ def main(argv: Sequence[str]) -> int:
     if query.format == "table" and (shared := shared_overrides(shown)):
         sys.stderr.write(f"overrides of every row: {printable(' '.join(shared))}\n")
     proofs = f", without {len(found) - len(all_runs)} of prove-resume" if len(found) > len(all_runs) else ""
-    sys.stderr.write(
-        f"{len(shown)} of {len(rows)} {query.show} shown, {len(all_runs)} runs below {query.folder}{proofs}\n"
-    )
+    rows_of, runs_of = query.show.removesuffix("s" * (len(rows) == 1)), f"run{'s' * (len(all_runs) != 1)}"
+    below = f"{len(all_runs)} {runs_of} below {query.folder}{proofs}"
+    sys.stderr.write(f"{len(shown)} of {len(rows)} {rows_of} shown, {below}\n")
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 from fulgurite.core.errors import UserError, did_you_mean
 from fulgurite.reporting.statistics import Paired, compare
 from fulgurite.reporting.sweep_summary import Group, direction_of, leading_metrics, ranked_groups, summarise
-from fulgurite.runs.run_directory import RunDirectory, key_and_value
+from fulgurite.runs.run_directory import RunDirectory, find_runs, key_and_value, no_folder, read_runs
 
 MODES = ("max", "min")
 MIN_RUNS_FOR_IMPORTANCE = 10  # with fewer, chance explains as much as any value
@@ -85,10 +85,14 @@ def analyse_sweep(folder: Path, metric: str | None = None, mode: str | None = No
         mode: `max` or `min`; None: the direction of the sweep, else by the metric's name.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder. Name a sweep, e.g. logs/train/multiruns/<date>_<time>.")
+        raise UserError(f"{folder}: {no_folder(folder)}. Name a sweep, e.g. logs/train/multiruns/<date>_<time>.")
     groups = summarise(folder)
-    if not (runs := [run for group in groups for run in group.runs]):
-        raise UserError(f"{folder}: no job has a run.json. Name a sweep, which has one folder per job.")
+    runs = [run for group in groups for run in group.runs]
+    if not any(run.record.get("sweep") for run in runs):  # a folder of single runs will do, one above a sweep will not
+        below = [run.folder.parent for run in read_runs(find_runs(folder)) if run.record.get("sweep")]
+        if below or not runs:
+            hint = f"e.g. {min(below)}" if below else "which has one folder per job"
+            raise UserError(f"{folder}: no job of a sweep has a readable run.json here. Name a sweep, {hint}.")
     logged = sorted({name for group in groups for name in group.metrics})
     leading, leading_mode = leading_metrics(folder, runs, logged)
     chosen = metric or next(iter(leading), "val/acc")

@@ -40,7 +40,7 @@ class RunDirectory:
         """Return the run directory at the absolute path that a user named by `argument`."""
         found = cls.of(folder)
         if found is None or not (folder / OVERRIDES).is_file():
-            wrong = f"has no readable {RECORD} and {OVERRIDES}" if folder.is_dir() else "there is no such folder"
+            wrong = f"has no readable {RECORD} and {OVERRIDES}" if folder.is_dir() else no_folder(folder)
             raise UserError(f"{argument}: {wrong}. Name a run directory, e.g. logs/train/runs/<date>_<time>.")
         return found
 
@@ -200,6 +200,11 @@ def find_runs(root: str | Path) -> Iterator[str]:
 def read_runs(folders: Iterable[str | Path]) -> list[RunDirectory]:
     """Return the runs whose record is readable, with a warning for each other."""
     return [run for folder in folders if (run := RunDirectory.of(Path(folder))) is not None]
+
+
+def no_folder(path: Path) -> str:
+    """Return what is wrong with a path that is no folder."""
+    return "is a file, not a folder" if path.exists() else "there is no such folder"
 
 
 def key_and_value(override: str) -> tuple[str, str]:

@@ -89,7 +89,7 @@ def _check_sweep(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderIm
     """Validate all jobs, and find what the killed ones resume from."""
     changed: list[Job] = []
     if len(jobs) >= SLOW_CHECK_JOBS:
-        print_status(f"sweep: checking {len(jobs)} jobs")
+        print_status(f"sweep: checking {len(jobs)} job{'s' * (len(jobs) != 1)}")
 
     def find_more(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
@@ -137,7 +137,8 @@ class _GridLoop:
                     self._record_failure(self.jobs[number], returned_value(result))
                     queue.is_stopped = stop
         if queue.is_stopped:
-            print_status(f"sweep stopped by sweep.on_error={STOP}: {len(queue.remaining)} jobs not started")
+            jobs_left = f"{len(queue.remaining)} job{'s' * (len(queue.remaining) != 1)}"
+            print_status(f"sweep stopped by sweep.on_error={STOP}: {jobs_left} not started")
         in_order = [results[number] for number in sorted(results)]
         for result in in_order:
             raise_failure(result)

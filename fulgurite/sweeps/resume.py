@@ -66,7 +66,9 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
         now = {override for overrides in _overrides_of(jobs) for override in overrides}
         planned = without_display([job["words"] for job in plan["jobs"]])
         before = {override for overrides in planned for override in overrides}
-        counts = [f"{len(jobs)} jobs instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
+        counts = (
+            [f"{len(jobs)} job{'s' * (len(jobs) != 1)} instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
+        )
         raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])
     last: dict[int, Mapping[str, Any]] = {}
     folders: dict[int, str] = {}

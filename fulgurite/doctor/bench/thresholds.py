@@ -26,7 +26,7 @@ def parse_bytes(text: str, key: str) -> int:
     Raises:
         UserError: The text is not a size, or below 8 bytes.
     """
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
+    match = re.fullmatch(r"(\d{1,18})\s*([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in UNITS:
         raise UserError(f"{key}={text}: not a size. Give a number of bytes, e.g. 65536, 64KiB or 16MiB.")
     if (size := int(match[1]) * UNITS[match[2].upper()]) < 8:

@@ -130,7 +130,7 @@ def _check_equal(name: str, ranks: Sequence[RankInfo], values: Sequence[str | No
     for one, value in zip(ranks, values, strict=True):
         ranks_by_value[value].append(one.rank)
     if len(ranks_by_value) == 1:
-        return Check(name, FINE, str(values[0]))
+        return Check(name, FINE, values[0] or "none")
     listed = ", ".join(f"{value} on rank {', '.join(map(str, same))}" for value, same in ranks_by_value.items())
     return Check(name, FINDING, f"{listed}. Use the same on all ranks.")
 

@@ -30,7 +30,7 @@ from typing import Any
 from fulgurite.config.override_text import quoted
 from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
-from fulgurite.core.formatting import format_duration, print_table
+from fulgurite.core.formatting import format_duration, parse_count, print_table
 from fulgurite.core.project import project_root
 
 KILL_POINTS = ("first", "middle", "last", "next", "between")
@@ -149,7 +149,7 @@ def prove(
     num_controls = NUM_CONTROLS if control else 0
     controls = f", and {NUM_CONTROLS} controls without exact resume" if control else ""
     num_runs = 1 + len(kill_at) + num_controls
-    print(f"{num_runs} trainings: a reference, {len(kill_at)} that are killed and resumed{controls}", flush=True)
+    print(f"{num_runs} trainings: a reference, {len(kill_at)} killed and resumed{controls}", flush=True)
     start_time = time.monotonic()
     reference = prover.run_reference("reference")
     seconds = time.monotonic() - start_time
@@ -236,17 +236,19 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{resumes[0]}: a proof trains from the beginning. Remove the override.")
     default = project_root() / "logs" / "prove" / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     options.folder = (options.folder or default).expanduser().absolute()
-    if options.folder.is_dir() and any(options.folder.iterdir()):
-        raise UserError(f"--folder={options.folder}: is not empty. Name a new folder.")
+    if options.folder.exists() and not (options.folder.is_dir() and not any(options.folder.iterdir())):
+        raise UserError(f"--folder={options.folder}: is not an empty folder. Name a new one.")
+    if options.json and not (parent := options.json.absolute().parent).is_dir():
+        raise UserError(f"--json={options.json}: the folder {parent} does not exist. Create it first.")
     return options
 
 
 def _kill_points(text: str) -> list[str]:
     points = text.split(",")
-    if invalid := [point for point in points if point not in KILL_POINTS and not point.isdecimal()]:
+    if invalid := [point for point in points if point not in KILL_POINTS and not parse_count(point)]:
         raise UserError(
             f"--kill-at={invalid[0]}: is not a kill point. "
-            f"Choose from {', '.join(KILL_POINTS)}, or give numbers of optimizer steps."
+            f"Choose from {', '.join(KILL_POINTS)}, or give numbers of optimizer steps, from 1 on."
         )
     return points
 

@@ -244,10 +244,12 @@ def _show_status(folder: Path, status: dict[str, Any], *, as_json: bool) -> None
 
 
 def _show_history(folder: Path, *, as_json: bool) -> None:
-    for entry in read_entries(folder / LIVE_HISTORY):
-        if as_json:
-            print(json.dumps(entry))
-        elif "refused" in entry:
+    entries = read_entries(folder / LIVE_HISTORY)
+    if as_json:
+        print(json.dumps(entries))
+        return
+    for entry in entries:
+        if "refused" in entry:
             print(f"{entry.get('time')}  step {entry.get('step')}  refused: {' '.join(map(str, entry['refused']))}")
         else:
             settings = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from fulgurite.core.errors import ConfigError
 from fulgurite.core.project import project_root
 from fulgurite.core.redact import register_secret
 from tests.support.fake_sweep import leave_sweep
+from tests.support.project import ROOT
 
 
 @pytest.fixture
@@ -29,6 +32,17 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_help_needs_no_project(command: str, outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: python -m fulgurite {command} ")
+
+
+def test_help_is_that_of_the_named_command_and_names_the_program_as_it_was_started(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["help", "runs"]) == 0
+    assert capfd.readouterr().out.startswith("usage: python -m fulgurite runs ")
+    code = "import sys; sys.argv = ['/bin/fulgurite', 'help'%s]; from fulgurite.__main__ import console; console()"
+    for arguments, usage in {"": "COMMAND", ", 'runs'": "runs"}.items():
+        subprocess.run([sys.executable, "-c", code % arguments], cwd=ROOT, check=True)
+        assert capfd.readouterr().out.startswith(f"usage: fulgurite {usage} ")
 
 
 def test_a_folder_is_listed_and_analysed_without_a_project(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,8 @@ def test_the_first_host_of_slurms_notation_is_found() -> None:
         (["--benhc"], "--benhc: not an option of python -m fulgurite doctor. Did you mean '--bench'?"),
         (["--bench", "--collectives", "all_reduc"], "--collectives=all_reduc: choose from all_reduce, "),
         (["--timeout", "0"], "--timeout=0: out of range. Pass 1 or more."),
+        (["--timeout", "x"], "--timeout=x: is not of type float. --help lists the options."),
+        (["--calls", "2.5"], "--calls=2.5: is not of type int. --help lists the options."),
         (["--bench", "--max-bytes", "many"], "--max-bytes=many: not a size"),
         (["--bench", "--max-bytes", "4"], "--max-bytes=4: too small. Give 8 bytes or more."),
         (["--plot", "x.png"], "--plot: needs the measurements of --bench. Add --bench."),
@@ -199,6 +201,7 @@ def test_one_rank_reports_the_checks_left_out(tmp_path: Path) -> None:
         "detail": "needs two ranks or more; start it with torchrun --nproc-per-node 2",
     }
     assert "no findings" in output
+    assert output.startswith("1 rank on 1 machine, without a launcher, backend gloo")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,21 @@ def test_a_wrong_config_is_refused_as_in_training_before_a_folder_is_made(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("--kill-at=0", "--kill-at=0: is not a kill point. Choose from first,"),
+        ("--json=no/such/x.json", "--json=no/such/x.json: the folder "),
+        (f"--folder={__file__}", f"--folder={__file__}: is not an empty folder. Name a new one."),
+    ],
+)
+def test_a_wrong_option_is_refused_before_a_run_starts(
+    option: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option], lambda *_: pytest.fail("a run starts")) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
 def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     started: list[list[str]] = []
     printed: list[list[str]] = []
@@ -142,7 +157,7 @@ def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.C
     (proof,) = prove([], tmp_path, kill_at=["between"], control=False, start=start)
     assert (proof.kill_point, proof.killed_step) == ("between", 6)
     first, second, third = printed
-    assert first[0] == "2 trainings: a reference, 1 that are killed and resumed"
+    assert first[0] == "2 trainings: a reference, 1 killed and resumed"
     assert re.fullmatch(r"reference: took \d\.\d s; the other 1 take about \d\.\d s", second[0])
     assert [len(lines) for lines in printed] == [2, 2, 1]
     assert third == ["reference-killed-between: resuming"]

@@ -189,6 +189,11 @@ def test_a_status_that_no_run_writes_is_one_line(change: dict[str, Any], folder:
     assert "is not a status. The run writes it anew." in capsys.readouterr().err
 
 
+def test_a_history_without_edits_is_an_empty_list(folder: Path, capsys: Any) -> None:
+    assert live(folder, "history", "--json") == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
 @pytest.mark.parametrize("line", ['"refused"', '["refused"]', '{"refused": 5}'])
 def test_a_history_that_no_run_writes_is_one_line(line: str, folder: Path, capsys: Any) -> None:
     (folder / "live.jsonl").write_text(f"{line}\n")

@@ -128,6 +128,17 @@ def test_a_sweep_in_which_nothing_worked_has_a_report(tmp_path: Path) -> None:
     assert not (tmp_path / "best.yaml").exists()
 
 
+def test_a_folder_above_a_sweep_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = leave_run(tmp_path / "run", [], {"val/acc": 0.5})
+    assert headline(analyse_sweep(tmp_path))[0] == "1 job in 1 group"
+    sweep = leave_sweep(tmp_path / "sweep")
+    for folder, hint in {tmp_path: f"e.g. {sweep}", run: "which has one folder per job"}.items():
+        assert main([str(folder)]) == 2
+        line = f"error: {folder}: no job of a sweep has a readable run.json here. Name a sweep, {hint}.\n"
+        assert capsys.readouterr().err == line
+        assert not (folder / "report.html").exists()
+
+
 def test_the_summary_is_printed_as_json(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

@@ -102,6 +102,8 @@ def test_every_format_holds_the_same_numbers(logs: Path, capsys: pytest.CaptureF
         "test/acc",
     ]
     assert "2 of 3 runs shown" in printed.err
+    assert main([str(logs / "train/runs/a")]) == 0
+    assert capsys.readouterr().err.startswith("1 of 1 run shown, 1 run below ")
     assert shown(capsys, *argv, "--status=pruned") == []
 
 
@@ -173,11 +175,13 @@ def test_a_run_directory_that_is_broken_is_reported_and_the_others_are_shown(
         ("--metrics=tset/acc", "--metrics=tset/acc: no run here has it. Did you mean 'test/acc'?"),
         ("model.optimizer.rl=1", "no run here was started with this override. Did you mean 'model.optimizer.lr'?"),
         ("--top=some", "--top=some: not a number of rows"),
+        ("--top=0", "--top=0: not a number of rows"),
         ("--frobnicate", "--frobnicate: not an option of python -m fulgurite runs. --help lists the options"),
         ("--statsu=done", "--statsu: not an option of python -m fulgurite runs. Did you mean '--status'"),
-        ("status=done", "status=done: not an override. Pass --status done."),
+        ("status=done", "status=done: an option is written with --. Pass --status done."),
+        ("help", "help: an option is written with --. Pass --help."),
         ("--top", "--top: expected one argument"),
-        ("/nowhere", "/nowhere: there is no such folder"),
+        ("/nowhere", "/nowhere: not one folder. Name one folder of runs."),
     ],
 )
 def test_an_invalid_argument_is_one_line(
@@ -187,6 +191,22 @@ def test_an_invalid_argument_is_one_line(
     printed = capsys.readouterr().err
     assert line in printed
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["/nowhere"], "/nowhere: there is no such folder"),
+        ([__file__], f"{__file__}: is a file, not a folder"),
+        (["--json", "--format", "csv"], "--format: not allowed with argument --json. --help lists the options."),
+        (["--format", "csv", "--json"], "--json: not allowed with argument --format. --help lists the options."),
+    ],
+)
+def test_wrong_arguments_together_are_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
 
 
 @pytest.mark.slow
