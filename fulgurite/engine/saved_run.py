@@ -16,8 +16,8 @@ from fulgurite.core.formatting import format_number, short_path
 from fulgurite.core.project import prepare_environment
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.core.redact import MASK
-from fulgurite.runs.layout import CONFIG
-from fulgurite.runs.run_directory import RunDirectory
+from fulgurite.runs.layout import CONFIG, RECORD
+from fulgurite.runs.run_directory import RunDirectory, no_folder
 from fulgurite.trust.run_directories import check_saved, check_weights
 from fulgurite.trust.sources import Sources
 
@@ -34,7 +34,7 @@ class SavedRun:
     Attributes:
         folder: The run directory.
         cfg: Its config.
-        record: `run.json`.
+        record: `run.json`; its `status` is `killed` for a run that could not record its end.
         results: `results.json`; empty if the run has none.
         metrics: Rows of `metrics.csv`, oldest first; each holds the metrics logged at its step.
 
@@ -107,11 +107,13 @@ def load_run(folder: str | Path) -> SavedRun:
     folder = Path(folder).resolve()
     run = RunDirectory.of(folder)
     if run is None:
-        raise UserError(f"{folder}: holds no run.json. Pass a run directory, e.g. logs/train/runs/<date>_<time>.")
+        wrong = f"has no readable {RECORD}" if folder.is_dir() else no_folder(folder)
+        raise UserError(f"{folder}: {wrong}. Pass a run directory, e.g. logs/train/runs/<date>_<time>.")
     check_config_file(folder / CONFIG)
     cfg = OmegaConf.load(folder / CONFIG)
     assert isinstance(cfg, DictConfig)
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=False)):
         if isinstance(value, str) and MASK in value:
             log.warning("%s=%s: the run's files hold no secret. Set run.cfg.%s before you build.", key, value, key)
-    return SavedRun(folder, set_run_paths(cfg, folder), run.record, run.results, list(run.metric_rows()))
+    record = run.record | {"status": run.status}
+    return SavedRun(folder, set_run_paths(cfg, folder), record, run.results, list(run.metric_rows()))

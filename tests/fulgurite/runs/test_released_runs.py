@@ -46,6 +46,20 @@ def test_load_run_reads_them_and_builds_their_model(released: Path) -> None:
     assert run.datamodule() is not None
 
 
+def test_load_run_says_how_a_run_ended_and_what_it_cannot_read(
+    released: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fulgurite.load_run(released / "killed")
+    assert run.record["status"] == "killed"  # run.json says running
+    assert repr(run) == f"SavedRun({released}/killed: killed)"
+    record = released / "killed/run.json"
+    record.write_text("{")
+    for path, wrong in {record.parent: "has no readable run.json", record: "is a file, not a folder"}.items():
+        with pytest.raises(fulgurite.UserError, match=f"^{path}: {wrong}. Pass a run directory"):
+            fulgurite.load_run(path)
+    assert f"{record.parent}: run.json is not readable" in capsys.readouterr().err
+
+
 def test_eval_repeats_the_numbers_of_the_run(released: Path, tmp_path: Path) -> None:
     done = run_cli("eval", f"run={released / 'sweep/0'}", logs=tmp_path / "logs")
     assert done.returncode == 0, done.stderr
