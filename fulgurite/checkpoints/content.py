@@ -1,4 +1,4 @@
-"""Keep objects out of checkpoints, so that each one can be loaded again, and name what is left out."""
+"""Keep objects out of checkpoints, so that each one can be loaded again, and report what is left out."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from fulgurite.trust.ownership import require_own
 
 log = RankedLogger(__name__)
 
-MAX_SHOWN = 3  # keys that an error names
+MAX_SHOWN = 3  # keys in an error
 REMEDY = "Save numbers, text, tensors, arrays, or lists and dicts of these instead"
 
 
 class PlainCheckpoints(Callback):
-    """Callback that makes a trainer write plain checkpoints, and restores converted values at a load.
+    """Callback that makes a trainer save numbers, text, tensors, arrays, lists and dicts only.
 
-    Values that a checkpoint cannot hold end a new run at its first step: a checkpoint of its start is made in memory,
-    and the first file is checked again. Later ones are left out and named, so that training continues.
+    Other values are converted, and converted back at a load. A value without such a form stops a new run: before its
+    first step, where the callback makes a checkpoint in memory, else at the first save. The callback also loads the
+    first file that is written. Later such values are left out with a warning, and training continues.
     """
 
     def __init__(self) -> None:
@@ -47,12 +48,12 @@ class PlainCheckpoints(Callback):
             self._install(strategy)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the hyperparameters that checkpoints leave out."""
+        """Log the hyperparameters that checkpoints leave out."""
         self._is_accepted = self._is_accepted or trainer.ckpt_path is not None  # the interrupted run was checked
         if _saves(trainer):
             for owner in (pl_module, vars(trainer).get("datamodule")):
                 if owner is not None:
-                    _name_left_out(owner)
+                    _log_left_out(owner)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check a checkpoint of the start of a new run, where making one in memory takes no copy."""
@@ -105,7 +106,8 @@ class PlainCheckpoints(Callback):
             raise UserError(_refusal(plain.rejected))
         self._is_accepted = True
         for key, kind in plain.rejected.items():
-            name_inexact(f"checkpoint key {key}", f"{kind} is left out, since it could not be loaded again. {REMEDY}.")
+            reason = f"a value of type {kind} is left out, since it could not be loaded again. {REMEDY}."
+            name_inexact(f"checkpoint key {key}", reason)
         return plain.content
 
 
@@ -119,7 +121,7 @@ def _is_whole(strategy: Strategy) -> bool:
 
 
 def _read_back(strategy: Strategy, path: Path) -> None:
-    """Load the first checkpoint of a process, whose tensors stay on the disk."""
+    """Check that the first checkpoint of a process can be loaded; its tensors stay on the disk."""
     if isinstance(strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
         strategy.checkpoint_io.finish()
     if not strategy.is_global_zero or not path.is_file():  # a folder of shards, a remote file
@@ -135,17 +137,17 @@ def _refusal(rejected: dict[str, str]) -> str:
     shown = [f"{key} ({kind})" for key, kind in list(rejected.items())[:MAX_SHOWN]]
     more = f" and {len(rejected) - MAX_SHOWN} more" if len(rejected) > MAX_SHOWN else ""
     return (
-        f"checkpoint: could not be loaded again, because it would hold objects: {', '.join(shown)}{more}. "
+        f"checkpoint: it could not be loaded again with these objects: {', '.join(shown)}{more}. "
         f"{REMEDY}, in on_save_checkpoint or state_dict of the class that saves them."
     )
 
 
-def _name_left_out(owner: LightningModule | LightningDataModule) -> None:
+def _log_left_out(owner: LightningModule | LightningDataModule) -> None:
     _, left_out = plain_hyperparameters(owner.hparams)
     if not left_out:
         return
     shown = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
-    # code reads the others as self.hparams.<name>, which it would lose
+    # ignore=[<name>] removes self.hparams.<name> too: only what the owner also keeps as self.<name> can spare it
     ignored = ", ".join(f'"{name}"' for name in left_out if getattr(owner, name, None) is owner.hparams[name])
     remedy = f" Write self.save_hyperparameters(ignore=[{ignored}])." if ignored else ""
     log.log(

@@ -1,6 +1,6 @@
-"""Keep the best checkpoint of a run whose directory was moved, and the files that a loaded state may name.
+"""Keep the best checkpoint of a run whose directory was moved, and drop paths that a loaded state must not contain.
 
-`ModelCheckpoint` saves absolute paths, deletes the files they name, and drops its state where its folder has changed.
+`ModelCheckpoint` saves absolute paths and later deletes these files. It drops its state where its folder has changed.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ class RelocateCheckpoints(Callback):
         for callback, state in local:
             dropped = _adapt(callback, state, folder, move)
             if dropped and trainer.state.fn == "fit":
-                log.warning("checkpoints outside %s are not restored: %s", callback.dirpath, ", ".join(dropped))
+                paths = "the loaded state of ModelCheckpoint has paths outside %s, which are dropped: %s"
+                log.warning(paths, callback.dirpath, ", ".join(dropped))
 
 
 def _adapt(
     callback: ModelCheckpoint, state: dict[str, Any], folder: Path | None, move: tuple[Path, Path] | None
 ) -> list[str]:
-    """Adapt a state in place, and return the files that it must not name."""
+    """Adapt a state in place, and return the paths that were dropped from it."""
     old, new = _folders(callback, state)
     if old != new and move is not None and _moved(old, *move) == new:
         _rewrite(state, lambda path: str(_moved(Path(path), old, new) or "") if path else "")
@@ -86,7 +87,7 @@ def _folders(callback: ModelCheckpoint, state: dict[str, Any]) -> tuple[Path, Pa
 
 
 def _moved(path: Path, old: Path, new: Path) -> Path | None:
-    """Return a path below `old` as it is below `new`."""
+    """Return the path below `new` of what was at a path below `old`; None for a path elsewhere."""
     return new / path.relative_to(old) if path.is_relative_to(old) else None
 
 
@@ -99,10 +100,10 @@ def _rewrite(state: dict[str, Any], rewrite: Callable[[str], str]) -> None:
 
 
 def _drop_outside(state: dict[str, Any], own: Path, source: Path | None, extension: str) -> Iterable[str]:
-    """Remove and yield the paths that are not, resolved, checkpoints in the callback's own folder.
+    """Remove and return the paths that, with links resolved, are no checkpoints in the callback's own folder.
 
-    The callback removes the files that it knows, folders of shards with all they hold. The best file may also be in the
-    folder of the loaded checkpoint: it is read only.
+    The callback deletes the files at its paths, and a folder of shards with its whole content. The best file may also
+    be in the folder of the loaded checkpoint: the callback only reads it.
     """
     best = state.get("best_model_path") or ""
     dropped: list[str] = []
@@ -126,7 +127,7 @@ def _is_checkpoint(path: str, folder: Path, extension: str) -> bool:
 
 
 def _drop_elsewhere(state: dict[str, Any], address: str) -> None:
-    """Remove the paths that are not below the callback's address, except the best file, which is read only."""
+    """Remove the paths that are not below the callback's address, except the best file: it is only read."""
     best = state.get("best_model_path") or ""
     _rewrite(state, lambda path: path if is_below(path, address) else "")
     state["best_model_path"] = best if ".." not in Path(best).parts else ""

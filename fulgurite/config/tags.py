@@ -13,7 +13,7 @@ from fulgurite.config.override_text import as_grammar
 from fulgurite.config.schema import Extras, read_settings
 from fulgurite.core.errors import UserError
 
-REMEDY = 'Name the run with tags=["mnist","baseline"] or +tags.baseline=true, or set extras.enforce_tags=false'
+REMEDY = 'Set tags=["mnist","baseline"] or +tags.baseline=true, or extras.enforce_tags=false'
 
 
 def tag_names(cfg: DictConfig) -> list[str]:
@@ -30,7 +30,7 @@ def tag_names(cfg: DictConfig) -> list[str]:
 
 
 def replace_tags(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides as Hydra's grammar reads them, with those of all tags rewritten.
+    """Return the overrides in Hydra's syntax, with each `tags=...` rewritten so that Hydra can apply it.
 
     `tags=[...]` replaces the dictionary of the configs, into which OmegaConf cannot merge a list. `tags={...}` adds to
     it, as in a file.
@@ -55,7 +55,7 @@ def merge_tags(cfg: DictConfig, new: DictConfig) -> None:
 
 
 def switch_tags(cfg: DictConfig) -> None:
-    """Turn a list of tags into a dictionary of switches, to which single tags can be added."""
+    """Turn a list of tags into a dictionary of tag to true, to which single tags can be added."""
     if isinstance(raw_node(cfg, "tags"), ListConfig):
         with open_dict(cfg):
             cfg["tags"] = {str(tag): True for tag in cfg["tags"]}

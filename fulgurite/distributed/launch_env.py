@@ -1,6 +1,7 @@
 """Detect torchrun, srun, mpiexec or a hand-set RANK from the environment.
 
-Ranks that Lightning starts are not externally launched: rank 0 has decided everything before it starts them.
+Ranks that Lightning starts are not externally launched: rank 0 chooses the run directory and the checkpoint to resume
+from before it starts them, so that they need no rendezvous.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _parent_identity() -> str:
 
 
 def torchrun_restart() -> tuple[bool, str | None]:
-    """Return whether torchrun restarted this rank, and an ID of that torchrun on this node (None without)."""
+    """Return whether torchrun restarted this rank, and an ID of this node's torchrun; False and None without one."""
     if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return False, None
     return os.environ["TORCHELASTIC_RESTART_COUNT"] != "0", f"{socket.gethostname()} {_parent_identity()}"

@@ -69,10 +69,11 @@ def parse_args(argv: Sequence[str]) -> Options:
     add("--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="write JSON to FILE or to standard output")
     add("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
     add("--plot", type=Path, metavar="FILE", help="plot time and bandwidth to FILE: .png or .svg")
-    args = Options(**vars(parser.parse(argv)))
-    if args.folder is None:
+    given = parser.parse(argv)
+    if given.folder is None:
         root = find_project()
-        args.folder = root / "logs" if root is not None else Path.cwd()
+        given.folder = root / "logs" if root is not None else Path.cwd()
+    args = Options(**vars(given))
     _validate(args)
     return args
 

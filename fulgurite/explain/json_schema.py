@@ -55,7 +55,7 @@ class _Block:
 
 
 def make_schemas(configs: Path) -> dict[str, Schema]:
-    """Return the JSON schema of each config group by its name, and that of the files beside them as `configs`.
+    """Return the JSON schema of each config group by its name, and under `configs` that of the files in no group.
 
     Args:
         configs: The folder of the configs.
@@ -74,11 +74,11 @@ def make_schemas(configs: Path) -> dict[str, Schema]:
 
 
 def package_of(group: str, files: Iterable[Path]) -> str:
-    """Return the place at which the files of a group stand in the config: that of the first one."""
+    """Return the key at which the composed config holds the content of a group; its first file decides."""
     for file in files:
         try:
             text = read_regular(file).decode(errors="replace")
-        except OSError:  # as `read_yaml` takes it: without content
+        except OSError:  # `read_yaml` returns no content for such a file
             text = ""
         found = _PACKAGE.search("\n".join(text.splitlines()[:10]))
         if found:
@@ -133,7 +133,7 @@ class _Writer:
         return _of_text(TOP_LEVEL[name]) if TOP_LEVEL[name] else {}
 
     def _of_targets(self, block: _Block, path: str, extra: dict[str, Schema]) -> Schema:
-        """Return the schema of a block by its `_target_`; a file without one may have the keys of all of them."""
+        """Return the schema of a block by its `_target_`; a file without one may have the keys of all targets."""
         target: Schema = {"anyOf": [{"enum": list(block.targets)}, {"type": "string"}]}
         properties: dict[str, Schema] = {}
         cases: list[Schema] = []
@@ -186,7 +186,7 @@ def _of_parameter(signature: Signature, parameter: Parameter) -> Schema:
 
 
 def _either(one: Schema | None, other: Schema) -> Schema:
-    """Return the schema of a parameter that several classes of a block have."""
+    """Return the schema of a parameter that several targets of a block have."""
     if one is None or one == other:
         return other
     if "anyOf" not in one or "anyOf" not in other:

@@ -23,7 +23,7 @@ def fetch(entry: Entry, stop: threading.Event) -> Layer:
     """Load values, with the retries of the loader.
 
     Raises:
-        Exception: Of the last attempt.
+        Exception: The last attempt failed with it.
         Stopped: The store closes.
     """
     loader, failures = entry.loader, 0
@@ -75,7 +75,7 @@ def _watch(store: StoreState, entry: Entry) -> None:
         is_crash = not isinstance(error, UserError)
         log.log(
             logging.DEBUG if same else logging.WARNING,
-            "the last good values stay: %s",
+            "%s The store keeps the last good values.",
             line,
             exc_info=is_crash and error,
         )
@@ -87,7 +87,7 @@ def _watch(store: StoreState, entry: Entry) -> None:
 
 
 def _wait_and_reload(store: StoreState, entry: Entry) -> Exception | None:
-    """Wait for a change and load it; return why one of both failed, or None."""
+    """Wait for a change and load it; return the error if the wait or the load failed, else None."""
     outage = None
     try:
         if not entry.loader.wait(store.stopping) or store.stopping.is_set():
@@ -113,7 +113,8 @@ def reload(store: StoreState, entry: Entry, *, is_certain: bool) -> bool:
     Args:
         store: Its store.
         entry: The loader.
-        is_certain: Whether the source has changed; else values that equal those of the last load are no reload.
+        is_certain: Whether the source has changed for certain. If not, values are published only where they differ
+            from those of the last load.
 
     Raises:
         Exception: The loader failed, or its values were refused.

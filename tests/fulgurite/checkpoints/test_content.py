@@ -152,7 +152,9 @@ def refuse(folder: Path, *arguments: Any) -> str:
 
 def test_an_object_ends_a_run_before_its_first_step(tmp_path: Path) -> None:
     model: LightningModule = Adds({"words": [object()]})
-    assert "it would hold objects: mine.words.0 (object). Save numbers, text" in refuse(tmp_path, model)
+    assert "it could not be loaded again with these objects: mine.words.0 (object). Save numbers, text" in refuse(
+        tmp_path, model
+    )
     assert model.trainer.global_step == 0
     model = OrdinaryModel()
     assert "objects: callbacks.Holder.vocabulary (object)." in refuse(tmp_path, model, None, [Holder()])
@@ -192,7 +194,7 @@ def test_a_later_object_is_left_out_and_named(tmp_path: Path) -> None:
     assert torch.load(last, weights_only=True)["mine"] == {"a": 1}
     [line] = current_context().inexact
     assert line.startswith(
-        "checkpoint key mine.b: object is left out, since it could not be loaded again. Save numbers"
+        "checkpoint key mine.b: a value of type object is left out, since it could not be loaded again. Save numbers"
     )
 
 

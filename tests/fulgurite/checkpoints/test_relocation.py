@@ -80,7 +80,7 @@ def test_a_state_cannot_name_files_outside_its_folder(
     with caplog.at_level(logging.WARNING):
         best, _ = fit(run, 3, tmp_path / "first/checkpoints/edited.ckpt")
     assert precious.read_text() == "keep"
-    assert f"checkpoints outside {run}/checkpoints are not restored: {named}" in caplog.text
+    assert f"has paths outside {run}/checkpoints, which are dropped: {named}" in caplog.text
     assert all(Path(path).parent == run / "checkpoints" for path in best.best_k_models)
     assert len(best.best_k_models) == 2
 

@@ -119,7 +119,9 @@ def test_a_crash_in_a_reload_is_logged_with_its_traceback_and_watching_continues
         wait_until(lambda: store.get("n") == 3)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.exc_info is not None
-    assert record.message == ("the last good values stay: fed: ZeroDivisionError: integer division or modulo by zero.")
+    assert record.message == (
+        "fed: ZeroDivisionError: integer division or modulo by zero. The store keeps the last good values."
+    )
 
 
 def test_strict_keys_are_checked_after_all_loaders_and_before_each_publish(caplog: pytest.LogCaptureFixture) -> None:

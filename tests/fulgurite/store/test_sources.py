@@ -112,7 +112,7 @@ LONG = 120.0  # seconds that an event may take on a busy machine
 @pytest.mark.parametrize("kind", ["http", "consul", "etcd"])
 def test_a_server_is_watched_through_an_outage(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     def messages() -> list[str]:
-        return [message for message in caplog.messages if "the last good values stay: " in message]
+        return [message for message in caplog.messages if "The store keeps the last good values." in message]
 
     def stays(reason: str) -> bool:
         return any(reason in message for message in messages())

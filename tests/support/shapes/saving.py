@@ -87,7 +87,7 @@ SAVING = [
         GROUP,
         model=use("saving.KeepsAnObject"),
         expect="refused",
-        line="checkpoint: could not be loaded again, because it would hold objects: words.tokenizer (Shape).",
+        line="checkpoint: it could not be loaded again with these objects: words.tokenizer (Shape).",
     ),
     Shape("strict_loading=False, without the frozen backbone", GROUP, model=use("saving.KeepsTheHead")),
 ]
