@@ -10,7 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fulgurite.compat.lightning import call_after_batch, is_accumulating, is_last_batch, save_checkpoint
+from fulgurite.core.context import setting
 from fulgurite.core.errors import UserError
+from fulgurite.core.files import make_folder
 from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__)
@@ -36,6 +38,9 @@ class LastCheckpoint(ModelCheckpoint):
         every_n_train_steps: Optimizer steps between two saves within an epoch; None saves between epochs only.
         every_n_epochs: Epochs between two saves; the end of training is always saved.
 
+    Raises:
+        UserError: An interval is not a whole number above 0.
+
     Example:
         >>> trainer = Trainer(callbacks=[LastCheckpoint("checkpoints", every_n_train_steps=100)])
     """
@@ -48,6 +53,9 @@ class LastCheckpoint(ModelCheckpoint):
         every_n_epochs: int = 1,
     ) -> None:
         super().__init__(dirpath, filename, monitor=None, enable_version_counter=False)
+        _require_interval("every_n_epochs", every_n_epochs)
+        if every_n_train_steps is not None:
+            _require_interval("every_n_train_steps", every_n_train_steps)
         self.every_n_train_steps = every_n_train_steps
         self.every_n_epochs_ended = every_n_epochs
         self._file = str(Path(dirpath) / f"{filename}{self.FILE_EXTENSION}")
@@ -59,6 +67,17 @@ class LastCheckpoint(ModelCheckpoint):
         self._num_steps, self._has_stepped = 0, True  # of manual optimization, in the batch
         self._num_blocked = 0  # steps in a row that a validation kept from being saved
         self._has_warned = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Create the folder, so that a wrong one is refused before the training.
+
+        Raises:
+            UserError: It cannot be created.
+        """
+        super().setup(trainer, pl_module, stage)
+        folder = str(self.dirpath)
+        if stage == "fit" and trainer.is_global_zero and "://" not in folder and not vars(trainer)["fast_dev_run"]:
+            make_folder(Path(folder), _argument("dirpath", folder))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep other callbacks from writing the file.
@@ -186,3 +205,12 @@ class LastCheckpoint(ModelCheckpoint):
             return False
         # after a validation Lightning 2.6 counts the batch again when it resumes
         return self._has_stepped and not self._has_validated
+
+
+def _require_interval(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{_argument(name, value)}: is not a whole number above 0. Set 1 or more.")
+
+
+def _argument(name: str, value: object) -> str:
+    return setting(f"callbacks.last_checkpoint.{name}={value}", f"LastCheckpoint({name}={value!r})")

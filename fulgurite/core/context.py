@@ -49,6 +49,14 @@ def current_context() -> ProcessContext:
     return _context or set_context(ProcessContext())
 
 
+def setting(key: str, in_script: str = "") -> str:
+    """Return how the user writes a setting: its key in a run of a config, else the argument in a script."""
+    context = current_context()
+    if context.config_name is not None or context.sources is not None:  # an entry point, or a composed config
+        return key
+    return in_script or f"harden({key.rpartition('.')[2]}=...)"
+
+
 def set_context(context: ProcessContext) -> ProcessContext:
     """Replace this process's context, and return the new one."""
     global _context

@@ -46,6 +46,14 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def make_folder(folder: Path, subject: str) -> None:
+    """Create a folder unless it exists; a UserError says of `subject` that it cannot be created."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{subject}: cannot be created ({error.strerror}). Set another folder.") from error
+
+
 def temporary_path(path: Path) -> Path:
     """Return a temporary name beside a file, which `remove_leftovers` recognizes."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")

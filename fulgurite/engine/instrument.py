@@ -12,9 +12,11 @@ from fulgurite.checkpoints.setup import install_checkpoint_io
 from fulgurite.compat import idle_hooks
 from fulgurite.compat.weight_averaging import mend_weight_averaging
 from fulgurite.core.errors import UserError
+from fulgurite.core.files import make_folder
 from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
+from fulgurite.engine.components.signature import check_arguments
 from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from fulgurite.runs.provenance import versions
@@ -24,7 +26,7 @@ from fulgurite.shutdown.signals import signal_handler
 
 def harden(
     trainer: Trainer,
-    datamodule: LightningDataModule,
+    datamodule: LightningDataModule | None,
     *,
     run_dir: str | Path,
     seed: int | None,
@@ -51,7 +53,8 @@ def harden(
     Args:
         trainer: Changed in place: callbacks, checkpoint IO and launcher.
         datamodule: The data that `trainer.fit` is given. Its DataLoaders are made deterministic when they are created.
-        run_dir: Folder of the run; failure notes of ranks are written there.
+            None for a script without one: exact resume then does not control the order of its data.
+        run_dir: Folder of the run, which is created; failure notes of ranks are written there.
         seed: Seed of the data order and of random augmentation. None draws one, which is kept in the checkpoint.
         exact_resume: A resumed run is bit-identical to an uninterrupted one. False leaves the data order to Lightning.
         resumes: With `exact_resume=False`: the checkpoint may hold the data order of an exact run, which is dropped.
@@ -73,7 +76,8 @@ def harden(
         The same trainer.
 
     Raises:
-        UserError: The trainer is hardened already, or `rank_timeout_seconds` is not above 0.
+        UserError: The trainer is hardened already, or `run_dir` cannot be created.
+        ConfigError: Arguments have a wrong type or value; one line for each.
 
     Example:
         >>> trainer = Trainer(max_epochs=3, callbacks=[fulgurite.callbacks.LastCheckpoint("run/checkpoints")])
@@ -81,9 +85,11 @@ def harden(
         >>> last = fulgurite.checkpoints.newest_checkpoint("run/checkpoints")
         >>> trainer.fit(model, datamodule=datamodule, ckpt_path=last, weights_only=True)
     """
+    check_arguments(harden, locals())
     folder, callbacks = Path(run_dir), vars(trainer)["callbacks"]
     if any(isinstance(callback, WorkerTimeout) for callback in callbacks):
         raise UserError("harden: this trainer is hardened already. Call it once.")
+    make_folder(folder, f"harden(run_dir={folder})")
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
     # before the callbacks that save: Lightning has sorted them to the end

@@ -139,7 +139,12 @@ class StopOnSignal(Callback):
 
 
 def stop_on_signals(
-    trainer: Trainer, datamodule: LightningDataModule, folder: Path, grace_seconds: float, *, announce: bool = False
+    trainer: Trainer,
+    datamodule: LightningDataModule | None,
+    folder: Path,
+    grace_seconds: float,
+    *,
+    announce: bool = False,
 ) -> None:
     """Install `StopOnSignal` in a process that handles signals, and disable Lightning's own handlers.
 
@@ -160,7 +165,8 @@ def stop_on_signals(
     callbacks: list[Callback] = vars(trainer)["callbacks"]
     saver = next((callback for callback in callbacks if hasattr(callback, "save_here")), None)
     callbacks.append(StopOnSignal(saver, folder, announce=announce))
-    patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
+    if datamodule is not None:
+        patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
 
 
 def _ignore_in_workers(loader: DataLoader[Any]) -> None:

@@ -7,6 +7,7 @@ reads `running`.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from fulgurite.compat.lightning_strategies import (
     set_process_group_timeout,
     start_child_scripts,
 )
-from fulgurite.core.context import current_context
+from fulgurite.core.context import current_context, setting
 from fulgurite.core.errors import ConfigError
 from fulgurite.core.proc import exit_with_parent
 from fulgurite.core.rank_logging import rank
@@ -53,8 +54,9 @@ def install_supervision(trainer: Trainer, folder: Path, timeout: float) -> float
     Returns:
         Seconds that ranks wait for each other.
     """
-    if timeout <= 0:
-        raise ConfigError([f"distributed.rank_timeout_seconds={timeout:g}: is not positive. Set e.g. 600."])
+    if not 0 < timeout < math.inf:
+        name = setting(f"distributed.rank_timeout_seconds={timeout:g}", f"harden(rank_timeout_seconds={timeout:g})")
+        raise ConfigError([f"{name}: is not above 0 and finite. Set e.g. 600."])
     strategy = trainer.strategy
     given = process_group_timeout(strategy)
     if given == default_pg_timeout:

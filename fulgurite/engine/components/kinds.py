@@ -65,9 +65,14 @@ def require_steps(model: LightningModule, cfg: DictConfig) -> None:
         raise ConfigError(lines)
 
 
+def is_of_pytorch_lightning(found: type[Any]) -> bool:
+    """Return whether a class is of the package `pytorch_lightning`, whose classes are not those of `lightning`."""
+    return any(base.__module__.partition(".")[0] == "pytorch_lightning" for base in found.__mro__)
+
+
 def _describe(key: str, found: type[Any], kind: type[Any]) -> str:
     name = f"{found.__module__}.{found.__qualname__}"
-    if any(base.__module__.partition(".")[0] == "pytorch_lightning" for base in found.__mro__):
+    if is_of_pytorch_lightning(found):
         return f"{key}: {name} is a class of pytorch_lightning. Import from lightning.pytorch in its file"
     homes = {Optimizer: "torch.optim", LRScheduler: "torch.optim.lr_scheduler"}
     article, home = "an" if kind in homes else "a", homes.get(kind, "lightning.pytorch")
