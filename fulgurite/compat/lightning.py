@@ -140,6 +140,11 @@ def iterates_as(loader: object, base: type) -> bool:
     return all(getattr(type(loader), name) is getattr(base, name) for name in names)
 
 
+def find_saver(trainer: Trainer) -> Any:
+    """Return the callback that saves where a run can resume exactly, as `LastCheckpoint` does; None without one."""
+    return next((callback for callback in vars(trainer)["callbacks"] if hasattr(callback, "save_here")), None)
+
+
 def is_accumulating(trainer: Trainer) -> bool:
     """Return whether the batch that was just trained on ended without an optimizer step."""
     return trainer.fit_loop.epoch_loop._should_accumulate()

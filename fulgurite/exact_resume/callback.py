@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,10 +11,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from fulgurite.compat.buffers import CHANGED_BUFFERS, Shapes, buffer_shapes, load_changed_buffers
-from fulgurite.compat.lightning import defer_first_fetch, end_restart
+from fulgurite.compat.lightning import defer_first_fetch, end_restart, find_saver
 from fulgurite.compat.lightning_results import restore_logged_results
 from fulgurite.compat.modules import model_parts
 from fulgurite.compat.optimizer_states import keep_types_of_states
+from fulgurite.core.context import setting
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.data_loaders import DataLoaders
 from fulgurite.exact_resume.monitors import monitor_states, restore_monitor_states
@@ -88,6 +90,9 @@ class ExactResume(Callback):
         evaluate_scripts_without_inference_mode(trainer)
         self._buffers = buffer_shapes(pl_module)
         name_unproven(trainer)
+        if trainer.checkpoint_callbacks and find_saver(trainer) is None and not vars(trainer)["fast_dev_run"]:
+            name = setting("callbacks.last_checkpoint", "LastCheckpoint")
+            log.warning("the checkpoints of this run may not resume exactly: it has no %s. Add one.", name)
         self._user_state.begin(trainer)
         remember_before_tuners(trainer, self._user_state)
         defer_first_fetch(trainer)
@@ -96,7 +101,7 @@ class ExactResume(Callback):
             self._loaders.seed = self.seed
             self._loaders.wrap(datamodule)
         else:
-            log.warning("exact resume does not control the data order of bare DataLoaders. Pass datamodule= to fit.")
+            log.warning("exact resume does not control the data order without a data module. Pass datamodule= to fit.")
 
     # state
 
@@ -161,7 +166,7 @@ class ExactResume(Callback):
         trainer.num_sanity_val_steps = 0  # the interrupted run did its sanity check
         ranks = state_dict.get("ranks")
         if ranks is None:
-            log.warning("this checkpoint cannot be resumed exactly. checkpoints/last.ckpt always can.")
+            log.warning("this checkpoint cannot be resumed exactly. %s.", _find_exact_file(trainer))
             return
         self._saved_settings = state_dict["switches"]
         own = ranks[trainer.global_rank if len(ranks) == trainer.world_size else 0]
@@ -262,6 +267,14 @@ class ExactResume(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore a run that was saved at its end: its metrics are still needed."""
         self.restore()
+
+
+def _find_exact_file(trainer: Trainer) -> str:
+    saver = find_saver(trainer)
+    file = Path(saver.dirpath) / f"{saver.filename}{saver.FILE_EXTENSION}" if saver is not None else None
+    if file is not None and file.is_file():
+        return f"{file} can"
+    return f"The file of {setting('callbacks.last_checkpoint', 'LastCheckpoint')} always can"
 
 
 def _gather_states(own: T, trainer: Trainer) -> list[T]:

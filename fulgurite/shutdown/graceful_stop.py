@@ -22,6 +22,7 @@ from fulgurite.compat.lightning import (
     call_after_batch,
     disable_signal_handlers,
     disable_sigterm_broadcast,
+    find_saver,
     is_accumulating,
 )
 from fulgurite.core.errors import Interrupted
@@ -163,8 +164,7 @@ def stop_on_signals(
     if type(environment) is LightningEnvironment and environment.local_rank() > 0:
         signals.parent = os.getppid()
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    saver = next((callback for callback in callbacks if hasattr(callback, "save_here")), None)
-    callbacks.append(StopOnSignal(saver, folder, announce=announce))
+    callbacks.append(StopOnSignal(find_saver(trainer), folder, announce=announce))
     if datamodule is not None:
         patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
 

@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from torch.utils.data import DataLoader
 
 import fulgurite
+from fulgurite.callbacks import LastCheckpoint
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
+from fulgurite.core.context import ProcessContext, set_context
 from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.shutdown.graceful_stop import StopOnSignal
 from tests.support.project import ROOT
+from tests.support.quiet_trainer import MadeData, fit_hardened
 
 Ended = subprocess.CompletedProcess[str]
 [SCRIPT] = re.findall(r"```python\n(.*?)```", (ROOT / "fulgurite/README.md").read_text(), re.DOTALL)
@@ -115,4 +119,34 @@ def test_bare_data_loaders_are_reported(tmp_path: Path, caplog: pytest.LogCaptur
     trainer = Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **quiet)
     fulgurite.harden(trainer, LightningDataModule(), run_dir=tmp_path, seed=1, handle_signals=False)
     trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 4)))
-    assert "exact resume does not control the data order of bare DataLoaders" in caplog.text
+    assert "exact resume does not control the data order without a data module" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_checkpoints_without_a_last_checkpoint_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    set_context(ProcessContext())
+    data, settings = MadeData(lambda: DataLoader(RandomDataset(32, 4))), {"max_epochs": 1}
+    line = "the checkpoints of this run may not resume exactly: it has no LastCheckpoint. Add one."
+    best = ModelCheckpoint(tmp_path / "best", save_top_k=0)
+    fit_hardened(BoringModel(), data, tmp_path, [best], **settings)
+    assert caplog.text.count(line) == 1
+    caplog.clear()
+    fit_hardened(BoringModel(), data, tmp_path, [], enable_checkpointing=False, **settings)
+    fit_hardened(BoringModel(), data, tmp_path, [best, LastCheckpoint(tmp_path)], **settings)
+    assert line not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_that_is_not_exact_names_only_a_file_that_exists(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_context(ProcessContext())
+    data = MadeData(lambda: DataLoader(RandomDataset(32, 4)))
+    best = ModelCheckpoint(tmp_path / "best", filename="best")
+    fit_hardened(BoringModel(), data, tmp_path, [best], max_epochs=1)
+    loaded = tmp_path / "best/best.ckpt"
+    last = LastCheckpoint(tmp_path / "last")
+    for epochs, expected in (2, "The file of LastCheckpoint always can"), (3, f"{tmp_path}/last/last.ckpt can"):
+        caplog.clear()
+        fit_hardened(BoringModel(), data, tmp_path, [last], ckpt_path=loaded, max_epochs=epochs)
+        assert f"this checkpoint cannot be resumed exactly. {expected}." in caplog.text
