@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -108,10 +109,11 @@ def harden(
         install_uneven_batches(trainer)
     if handle_signals:
         signals = signal_handler()
-        is_script = not signals.is_installed  # `fulgurite.main` installs them for its runs
-        if is_script:
+        if not signals.is_installed:  # `fulgurite.main` installs them for its runs
             signals.install()
-        stop_on_signals(trainer, datamodule, folder, grace_seconds, announce=is_script)
+            signals.announces = True
+            atexit.register(signals.restore)  # the timer would end a process that is exiting
+        stop_on_signals(trainer, datamodule, folder, grace_seconds)
     if verified_checkpoints:
         metadata = {**(checkpoint_metadata or {}), "versions": versions()}
         install_checkpoint_io(trainer, metadata, asynchronous=async_checkpoints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from fulgurite.compat.lightning import (
     find_saver,
     is_accumulating,
 )
+from fulgurite.core.context import setting
 from fulgurite.core.errors import Interrupted
 from fulgurite.dataloading.patch import patch_loaders
 from fulgurite.shutdown.signals import IgnoreInWorker, signal_handler
@@ -41,10 +41,9 @@ class StopOnSignal(Callback):
     `callbacks.LastCheckpoint` has it, the run stops unsaved.
     """
 
-    def __init__(self, saver: Any, folder: Path, *, announce: bool = False) -> None:
+    def __init__(self, saver: Any, folder: Path) -> None:
         self.saver = saver
         self.folder = folder
-        self.announce = announce
         self._interval = self._remaining = 1  # batches between two all-reduces, and to the next one
         self._agreed_at = 0.0
         self._stopping = self._reported = False
@@ -54,7 +53,8 @@ class StopOnSignal(Callback):
         self._agreed_at = time.monotonic()
         # Lightning's broadcast covers SIGTERM on rank 0 only, and waits for the device at every batch
         disable_sigterm_broadcast(trainer)
-        signal_handler().training = True
+        signals = signal_handler()
+        signals.saved, signals.find_last, signals.training = "", self._find_last, True
         call_after_batch(trainer, self, partial(self._stop_after_batch, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,15 +83,11 @@ class StopOnSignal(Callback):
         self._reported, signals.ranks_agreed = self._stopping, self._stopping and trainer.world_size > 1
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Report the last checkpoint of a run that stopped at once, and terminate its ranks."""
+        """Terminate the ranks of a run that stopped at once."""
         signals = signal_handler()
         signals.training = False
-        if not isinstance(exception, Interrupted) or self._reported:
-            return
-        if not signals.saved and self.saver is not None and self.saver.newest is not None:
-            saved = f"last saved at {self._describe(self.saver.newest)}"
-            exception.saved = f"{exception.saved}; {saved}" if exception.saved else saved
-        signals.terminate_ranks()
+        if isinstance(exception, Interrupted) and not self._reported:
+            signals.terminate_ranks()
 
     def _poll(self, trainer: Trainer, *, now: bool = False) -> None:
         """Update `_stopping`; with several ranks only when an all-reduce is due, or `now`."""
@@ -122,7 +118,7 @@ class StopOnSignal(Callback):
         if vars(trainer)["fast_dev_run"]:
             saved = "nothing saved: fast_dev_run saves nothing"
         elif self.saver is None:
-            saved = "nothing saved: the run has no callbacks.last_checkpoint"
+            saved = f"nothing saved: the run has no {setting('callbacks.last_checkpoint', 'LastCheckpoint')}"
         elif self.saver.save_here(trainer, pl_module, between_epochs=between_epochs):
             if isinstance(checkpoint_io := trainer.strategy.checkpoint_io, AsyncVerifiedCheckpointIO):
                 checkpoint_io.finish()
@@ -130,9 +126,12 @@ class StopOnSignal(Callback):
         else:
             return
         self._reported, signals.ranks_agreed = True, trainer.world_size > 1
-        if self.announce and trainer.is_global_zero and signals.requested is not None:
-            sys.stderr.write(f"{signals.requested.name}: {saved}\n")
+        signals.training = False
         signals.stop(saved)
+
+    def _find_last(self) -> str:
+        has_saved = self.saver is not None and self.saver.newest is not None
+        return f"last saved at {self._describe(self.saver.newest)}" if has_saved else ""
 
     def _describe(self, step: int) -> str:
         assert self.saver is not None
@@ -140,17 +139,11 @@ class StopOnSignal(Callback):
 
 
 def stop_on_signals(
-    trainer: Trainer,
-    datamodule: LightningDataModule | None,
-    folder: Path,
-    grace_seconds: float,
-    *,
-    announce: bool = False,
+    trainer: Trainer, datamodule: LightningDataModule | None, folder: Path, grace_seconds: float
 ) -> None:
     """Install `StopOnSignal` in a process that handles signals, and disable Lightning's own handlers.
 
-    The workers of DataLoaders ignore the signals. `announce` writes to standard error what was saved, for a script that
-    has no run record.
+    The workers of DataLoaders ignore the signals.
     """
     signals = signal_handler()
     if not signals.is_installed:
@@ -164,7 +157,7 @@ def stop_on_signals(
     if type(environment) is LightningEnvironment and environment.local_rank() > 0:
         signals.parent = os.getppid()
     callbacks: list[Callback] = vars(trainer)["callbacks"]
-    callbacks.append(StopOnSignal(find_saver(trainer), folder, announce=announce))
+    callbacks.append(StopOnSignal(find_saver(trainer), folder))
     if datamodule is not None:
         patch_loaders(datamodule, _ignore_in_workers, "is_shielded")
 

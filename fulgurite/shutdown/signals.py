@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from fulgurite.core.context import current_context
+from fulgurite.core.context import current_context, setting
 from fulgurite.core.errors import EXIT_DONE, Interrupted
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import known_secrets
@@ -46,6 +46,8 @@ class SignalHandler:
         self.grace_seconds = 60.0  # from the signal to a step that can be saved
         self.parent: int | None = None  # process ID of rank 0 if it started this process as a rank
         self.saved = ""  # what training saved and where, part of a sentence
+        self.find_last: Callable[[], str] = str  # returns what was saved last while training, part of a sentence
+        self.announces = False  # a script has no run record: a stop is written to standard error
         self.ranks_agreed = False  # all ranks stop at the same step, so each exits by itself
         self.launcher: Any = None  # Lightning's launcher of the ranks that this process started
         self.pending = False  # a signal arrived since `defer`
@@ -71,7 +73,7 @@ class SignalHandler:
     def reset_run(self) -> None:
         """Reset what belongs to one run; the jobs of a sweep share the process."""
         self.training = self.ranks_agreed = False
-        self.saved, self.launcher = "", None
+        self.saved, self.launcher, self.find_last = "", None, str
 
     def restore(self) -> None:
         """Restore the handlers that were there before `install`."""
@@ -87,11 +89,15 @@ class SignalHandler:
             self._set_timer(max(self.grace_seconds, 1e-3))
 
     def stop(self, saved: str = "") -> None:
-        """Raise `Interrupted` with what was saved and where, part of a sentence."""
+        """Raise `Interrupted` with what was saved and where, part of a sentence; in a script, report it too."""
         assert self.requested is not None
+        saved = "; ".join(filter(None, [saved or self.saved, self.find_last() if self.training else ""]))
+        if self.announces and rank() == 0:
+            default = "nothing saved" if self.training else "stopped outside of training"
+            os.write(2, f"{self.requested.name}: {saved or default}\n".encode())
         # exit 0: Lightning kills rank 0 when a child rank exits with another code
         exit_code = EXIT_DONE if self.ranks_agreed and rank() > 0 else None
-        raise Interrupted(self.requested.name, saved or self.saved, exit_code)
+        raise Interrupted(self.requested.name, saved, exit_code)
 
     def stop_if_requested(self) -> None:
         """Raise `Interrupted` between two parts of the run if a signal arrived."""
@@ -158,7 +164,7 @@ class SignalHandler:
         if self.parent is not None:
             os.kill(self.parent, self.requested)
         elif self.training:
-            self.stop(f"not saved within {self.grace_seconds:g} s (resilience.grace_seconds)")
+            self.stop(f"not saved within {self.grace_seconds:g} s ({setting('resilience.grace_seconds')})")
         else:
             self.stop()
 
