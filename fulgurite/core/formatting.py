@@ -26,6 +26,11 @@ def format_number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun: `1 job`, `2 jobs`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def parse_count(text: str) -> int | None:
     """Return the number that ASCII digits give; None for other text, and for more than 18 digits.
 
@@ -140,7 +145,7 @@ def show_plan(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or f"Sweep: {len(rows)} job{'s' * (len(rows) != 1)}")
+    table = Table(title=title or f"Sweep: {counted(len(rows), 'job')}")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fulgurite.core.errors import ConfigError
-from fulgurite.core.formatting import parse_count
+from fulgurite.core.formatting import counted, parse_count
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def _check_capacity(name: str, slots: int, each: int | None, available: int) -> 
     if each and slots * each > available:
         most = available // each
         remedy = f"hydra.launcher.slots={most}" if most else f"hydra.launcher.{name}=null"
-        need = f"{slots} slot{'s' * (slots > 1)} need {slots * each}"
+        need = f"{counted(slots, 'slot')} need {slots * each}"
         yield f"hydra.launcher.{name}={each}: {need}, but this process sees {available}. Set {remedy}."
 
 

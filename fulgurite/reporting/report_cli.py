@@ -24,7 +24,7 @@ from statistics import mean
 from fulgurite.core.cli_parser import CommandParser, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.formatting import SPREAD, format_duration_short, format_spread
+from fulgurite.core.formatting import SPREAD, counted, format_duration_short, format_spread
 from fulgurite.core.redact import mask_override
 from fulgurite.reporting.sweep_analysis import MODES, Summary, analyse_sweep, has_folds
 from fulgurite.reporting.sweep_summary import Group
@@ -57,8 +57,7 @@ def headline(summary: Summary) -> list[str]:
     runs = summary.runs
     states = Counter(run.status for run in runs if run.status != "done")
     others = "".join(f", {number} {status}" for status, number in sorted(states.items()))
-    jobs, groups = len(runs), len(summary.groups)
-    lines = [f"{jobs} job{'s' * (jobs != 1)} in {groups} group{'s' * (groups != 1)}{others}"]
+    lines = [f"{counted(len(runs), 'job')} in {counted(len(summary.groups), 'group')}{others}"]
     if (best := summary.best) is None:
         return [*lines, "no job has a value of the metric"]
     shown = shown_spread(best, summary.metric)
@@ -76,7 +75,7 @@ def _compare_best_two(summary: Summary) -> str:
     assert paired is not None
     pair = f"best against second ({others[1].name})"
     if paired.difference is None or paired.half_width is None:
-        shared = f"{paired.n} seed{'s' * (paired.n != 1)} in common, at least two are needed"
+        shared = f"{counted(paired.n, 'seed')} in common, at least two are needed"
         return f"{pair}: not comparable, {shared}. Sweep over seeds too, e.g. seed=1,2,3"
     shown = f"{pair}: {paired.difference:+.4g} ± {paired.half_width:.2g} over {paired.n} shared seeds (95 %)"
     if paired.more_seeds == 0:

@@ -19,7 +19,7 @@ from typing import Any
 from fulgurite.config.metric_names import is_minimized
 from fulgurite.core.cli_parser import CommandParser, list_of, one_of, print_error
 from fulgurite.core.errors import FulguriteError, UserError, did_you_mean, printable
-from fulgurite.core.formatting import parse_count
+from fulgurite.core.formatting import counted, parse_count
 from fulgurite.core.project import project_root
 from fulgurite.reporting.tables import FORMATS, metric_columns, rows_of_runs, rows_of_sweeps, shared_overrides, write
 from fulgurite.runs.run_directory import RunDirectory, as_number, find_runs, key_and_value, no_folder, read_runs
@@ -139,7 +139,6 @@ def main(argv: Sequence[str]) -> int:
     if query.format == "table" and (shared := shared_overrides(shown)):
         sys.stderr.write(f"overrides of every row: {printable(' '.join(shared))}\n")
     proofs = f", without {len(found) - len(all_runs)} of prove-resume" if len(found) > len(all_runs) else ""
-    rows_of, runs_of = query.show.removesuffix("s" * (len(rows) == 1)), f"run{'s' * (len(all_runs) != 1)}"
-    below = f"{len(all_runs)} {runs_of} below {query.folder}{proofs}"
-    sys.stderr.write(f"{len(shown)} of {len(rows)} {rows_of} shown, {below}\n")
+    rows_of, runs_of = counted(len(rows), query.show.removesuffix("s")), counted(len(all_runs), "run")
+    sys.stderr.write(f"{len(shown)} of {rows_of} shown, {runs_of} below {query.folder}{proofs}\n")
     return 0

@@ -21,7 +21,7 @@ from fulgurite.config.metric_names import as_names, is_minimized
 from fulgurite.config.tracing.settings import read_yaml
 from fulgurite.core.errors import printable
 from fulgurite.core.files import open_regular
-from fulgurite.core.formatting import format_number, format_spread, parse_count
+from fulgurite.core.formatting import counted, format_number, format_spread, parse_count
 from fulgurite.reporting.statistics import Spread, spread
 from fulgurite.reporting.terminal_table import show_sweep
 from fulgurite.runs.layout import CONFIG
@@ -100,7 +100,7 @@ def describe_stop(folder: Path, config: DictConfig | None, signal_name: str) -> 
     """Return a line on a sweep that a signal stopped: jobs done, stopped, not started."""
     jobs = [(printable(job.folder.name), printable(str(job.record["status"]))) for job in _jobs(folder)]
     done = sum(status == "done" for _, status in jobs)
-    parts = [f"{done} job{'s' * (done != 1)} done"]
+    parts = [f"{counted(done, 'job')} done"]
     parts += [f"job {name} {status}" for name, status in jobs if status != "done"]
     planned = planned_jobs(config) if config is not None else None
     parts.append(f"{planned - len(jobs) if planned is not None else 'the others'} not started")

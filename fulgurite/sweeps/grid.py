@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from fulgurite.compat.hydra import ConfigLoaderImpl, raise_failure, returned_value
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
-from fulgurite.core.formatting import show_plan
+from fulgurite.core.formatting import counted, show_plan
 from fulgurite.core.rank_logging import rank
 from fulgurite.core.redact import mask_override, saved_config
 from fulgurite.distributed.rendezvous import barrier
@@ -89,7 +89,7 @@ def _check_sweep(jobs: Sequence[Job], config: DictConfig, loader: ConfigLoaderIm
     """Validate all jobs, and find what the killed ones resume from."""
     changed: list[Job] = []
     if len(jobs) >= SLOW_CHECK_JOBS:
-        print_status(f"sweep: checking {len(jobs)} job{'s' * (len(jobs) != 1)}")
+        print_status(f"sweep: checking {counted(len(jobs), 'job')}")
 
     def find_more(job: Job, cfg: DictConfig) -> list[str]:
         if job.state == KILLED:
@@ -137,7 +137,7 @@ class _GridLoop:
                     self._record_failure(self.jobs[number], returned_value(result))
                     queue.is_stopped = stop
         if queue.is_stopped:
-            jobs_left = f"{len(queue.remaining)} job{'s' * (len(queue.remaining) != 1)}"
+            jobs_left = counted(len(queue.remaining), "job")
             print_status(f"sweep stopped by sweep.on_error={STOP}: {jobs_left} not started")
         in_order = [results[number] for number in sorted(results)]
         for result in in_order:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from fulgurite.config.override_text import LAST, is_below, override_key, quoted
 from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.formatting import counted
 from fulgurite.core.redact import mask_override
 from fulgurite.resume.plan import resume_in_place
 from fulgurite.runs.layout import CONFIG, STAGED_CONFIG_DIR
@@ -66,9 +67,7 @@ def restore_job_states(jobs: Sequence[Job], folder: Path) -> None:
         now = {override for overrides in _overrides_of(jobs) for override in overrides}
         planned = without_display([job["words"] for job in plan["jobs"]])
         before = {override for overrides in planned for override in overrides}
-        counts = (
-            [f"{len(jobs)} job{'s' * (len(jobs) != 1)} instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
-        )
+        counts = [f"{counted(len(jobs), 'job')} instead of {len(numbers)}"] if len(jobs) != len(numbers) else []
         raise different_sweep(folder, "grid", [*counts, *describe_changes(now, before)])
     last: dict[int, Mapping[str, Any]] = {}
     folders: dict[int, str] = {}
