@@ -116,25 +116,6 @@ def show_config(masked: Mapping[str, Any]) -> None:
     Console().print(Syntax(text, "yaml", theme="ansi_light", background_color="default", word_wrap=True))
 
 
-def show_results(metrics: Mapping[str, float], weights: str | None, folder: Path, saved: str | None = None) -> None:
-    """Print the final metrics, their checkpoint, and the run directory.
-
-    Args:
-        metrics: Name to value.
-        weights: The checkpoint that they were measured on, relative to the run directory; None: the weights in memory.
-        folder: The run directory.
-        saved: The best checkpoint of the run, shown where `weights` is None.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("metric", "value", title="Results")
-    for name, value in metrics.items():
-        table.add_row(Text(name), format_number(value))
-    checkpoint = f"saved    {saved}" if saved and not weights else f"weights  {weights or 'in memory'}"
-    print_table(table, checkpoint, f"run      {short_path(folder)}")
-
-
 def show_plan(
     rows: Rows,
     shared: Sequence[str],

@@ -21,7 +21,7 @@ from fulgurite.config.tags import tag_names
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import UserError
 from fulgurite.core.files import write_atomic
-from fulgurite.core.formatting import show_results
+from fulgurite.core.formatting import format_number, print_table, short_path
 from fulgurite.core.project import project_root
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import hide_secrets, mask_config, mask_override, without_secrets
@@ -181,7 +181,7 @@ class RunRecord:
 
         metrics: dict[str, float] = dict(self.results["metrics"])
         if rank() == 0:
-            show_results(metrics, self.results["weights"], self.folder, saved=self._saved())
+            _show_results(metrics, self.results["weights"], self.folder, saved=self._saved())
         for name in as_names(optimized_metric):
             require_metric(name, metrics)
         return metrics
@@ -219,3 +219,19 @@ def _count_parameters(model: LightningModule) -> dict[str, int]:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in known]
     counts = {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grad in sizes if grad)}
     return counts | ({"not_initialized": len(parameters) - len(sizes)} if len(sizes) < len(parameters) else {})
+
+
+def _show_results(metrics: Mapping[str, float], weights: str | None, folder: Path, saved: str | None = None) -> None:
+    """Print the final metrics, their checkpoint, and the run directory.
+
+    `weights` is the checkpoint that they were measured on, relative to the run directory; None: the weights in memory,
+    and `saved`, the best checkpoint of the run, is shown.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("metric", "value", title="Results")
+    for name, value in metrics.items():
+        table.add_row(Text(name), format_number(value))
+    checkpoint = f"saved    {saved}" if saved and not weights else f"weights  {weights or 'in memory'}"
+    print_table(table, checkpoint, f"run      {short_path(folder)}")
