@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
+    BaseFinetuning,
     BatchSizeFinder,
     Callback,
     GradientAccumulationScheduler,
@@ -26,6 +27,9 @@ EPOCH_START = "on_train_epoch_start"
 HOOKS = ("on_fit_start", "on_train_start", EPOCH_START)  # between the restore of weights and the first batch
 # Lightning's callbacks that are called again amid an epoch: its others count, draw or log there
 REPEATED: tuple[type[Callback], ...] = (GradientAccumulationScheduler, StochasticWeightAveraging)
+# Lightning's callbacks whose hook of an epoch's start changes weights or optimizers: a run that resumes between two
+# epochs calls it again
+CHANGING = (*REPEATED, BaseFinetuning)
 TUNERS = (LearningRateFinder, BatchSizeFinder)
 
 Undo = Callable[[], None]
@@ -35,7 +39,7 @@ class Restored:
     """Weights, optimizers and schedulers as a checkpoint restored them.
 
     Copies are in host memory until the first batch, where they take less than the loaded checkpoint did. There are none
-    where no hook of user code runs before the first batch.
+    where no hook before the first batch changes them.
     """
 
     def __init__(self) -> None:
@@ -124,6 +128,8 @@ def _without_loggers(trainer: Trainer) -> Iterator[None]:
 
 def _has_hooks(trainer: Trainer) -> bool:
     model: LightningModule = trainer.lightning_module
+    if any(isinstance(callback, CHANGING) for callback in vars(trainer)["callbacks"]):
+        return True
     return any(has_model_hook(model, name) or any(user_hooks(trainer, name)) for name in HOOKS)
 
 

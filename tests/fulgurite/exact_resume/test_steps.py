@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
 from tests.support.quiet_trainer import fit_hardened
-from tests.support.shapes.callbacks import Spikes
+from tests.support.shapes.callbacks import Backbone, Finetuning, Spikes, UnfreezeAndHalve
 from tests.support.shapes.loaders import Data
 from tests.support.shapes.optimizers import (
     AddsCallback,
@@ -31,21 +31,30 @@ from tests.support.shapes.optimizers import (
 
 
 class Crash(Callback):
-    """Raises an error amid the second epoch."""
+    """Raises an error before a batch of an epoch, by default amid the second."""
+
+    def __init__(self, epoch: int = 1, batch: int = 4) -> None:
+        self.place = (epoch, batch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) == (1, 4):
+        if (trainer.current_epoch, batch_idx) == self.place:
             raise ZeroDivisionError
 
 
-def train(make: Callable[[], Any], folder: Path, *more: Callback, resumes: bool = False) -> LightningModule:
+def train(
+    make: Callable[[], Any],
+    folder: Path,
+    *more: Callback,
+    resumes: bool = False,
+    **settings: Any,
+) -> LightningModule:
     """Train two epochs of six batches; the last checkpoint holds every second step."""
     seed_everything(1, verbose=False)
     model: LightningModule = make()
     callbacks = [*more, LastCheckpoint(folder, every_n_train_steps=2)]
     last = folder / "last.ckpt" if resumes else None
     few: dict[str, Any] = {"max_epochs": 2, "limit_train_batches": 6, "limit_val_batches": 1, "num_sanity_val_steps": 0}
-    fit_hardened(model, Data(), folder, callbacks, ckpt_path=last, log_every_n_steps=1, **few)
+    fit_hardened(model, Data(), folder, callbacks, ckpt_path=last, log_every_n_steps=1, **few | settings)
     return model
 
 
@@ -105,3 +114,17 @@ def test_spike_detection_keeps_its_mean_of_the_last_losses(tmp_path: Path, monke
     means = [each.running_mean.compute() for each in (spikes[0], spikes[2])]
     assert torch.equal(*means)
     assert current_context().inexact == []
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")  # of the batch norm
+@pytest.mark.parametrize("make", [Finetuning, UnfreezeAndHalve])
+def test_a_learning_rate_that_a_finetuning_sets_as_an_epoch_starts_is_set_once(
+    make: Callable[[], Callback], tmp_path: Path
+) -> None:
+    straight = train(Backbone, tmp_path / "straight", make(), max_epochs=3)
+    with pytest.raises(ZeroDivisionError):
+        train(Backbone, tmp_path / "stopped", make(), Crash(2, 1), max_epochs=3)
+    resumed = train(Backbone, tmp_path / "stopped", make(), max_epochs=3, resumes=True)
+    rates = [[group["lr"] for group in model.trainer.optimizers[0].param_groups] for model in (straight, resumed)]
+    assert rates[0] == rates[1]
+    assert all(map(torch.equal, straight.state_dict().values(), resumed.state_dict().values()))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import BackboneFinetuning, ModelPruning, SpikeDetection, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BaseFinetuning,
+    ModelPruning,
+    SpikeDetection,
+    StochasticWeightAveraging,
+)
 from torch import nn
 
 from tests.support.shapes.loaders import Data
@@ -26,6 +32,18 @@ class Backbone(Net):
 class Finetuning(BackboneFinetuning):
     def __init__(self) -> None:
         super().__init__(unfreeze_backbone_at_epoch=1, lambda_func=lambda _epoch: 1.5, verbose=False)
+
+
+class UnfreezeAndHalve(BaseFinetuning):
+    """Unfreezes after an epoch, and halves a learning rate in each epoch, as users write it."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.backbone)
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.backbone, optimizer)
+        optimizer.param_groups[0]["lr"] /= 2
 
 
 class Pruning(ModelPruning):

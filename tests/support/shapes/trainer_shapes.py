@@ -7,6 +7,7 @@ from typing import Any
 from tests.support.shapes.shape import Shape, use
 
 LIGHTNING = "lightning.pytorch.callbacks"
+BETWEEN_EPOCHS: dict[str, Any] = {"kill_after": 15, "save_every": 13, "amid_epoch": False}
 
 
 def _callback(text: str, target: str, *, arguments: dict[str, Any] | None = None, **more: Any) -> Shape:
@@ -19,6 +20,19 @@ CALLBACKS = [
     _callback("StochasticWeightAveraging", "callbacks.Swa", expect="named", line="StochasticWeightAveraging"),
     _callback("ModelPruning", "callbacks.Pruning", expect="named", line="ModelPruning"),
     _callback("BackboneFinetuning", "callbacks.Finetuning", model=use("callbacks.Backbone")),
+    _callback(
+        "BackboneFinetuning, killed between epochs",
+        "callbacks.Finetuning",
+        model=use("callbacks.Backbone"),
+        watch=["Finetuning.previous_backbone_lr"],
+        **BETWEEN_EPOCHS,
+    ),
+    _callback(
+        "a subclass of BaseFinetuning, killed between epochs",
+        "callbacks.UnfreezeAndHalve",
+        model=use("callbacks.Backbone"),
+        **BETWEEN_EPOCHS,
+    ),
     _callback(
         "GradientAccumulationScheduler",
         "GradientAccumulationScheduler",
