@@ -28,9 +28,13 @@ from fulgurite.exact_resume.values.leaves import leaf_from_plain
 
 FIXED = (tuple, frozenset)  # what they hold cannot be replaced
 MISSING: Any = object()  # there is nothing at a path
-UNKNOWN = (
+NOT_IMPORTED = (
     "the interrupted run had an object of {} here, a class that is not imported when the run resumes. Import it at the "
     "top of the module that uses it."
+)
+NOT_MADE = (
+    "the interrupted run had {} here, and this run has not. Make it before training starts, with the code of the "
+    "interrupted run."
 )
 
 
@@ -152,7 +156,7 @@ class Restorer:
         if not is_alike or isinstance(current, FIXED) or not self._is_own(current, path):
             kind: Any = type(current) if is_alike else find_class(label)
             if not isinstance(kind, type) or not (can_make(kind) or issubclass(kind, FIXED)):
-                name_inexact(path, UNKNOWN.format(label.replace(":", ".")))
+                name_inexact(path, _why_unknown(label))
                 return current
             if issubclass(kind, FIXED):
                 held = base_container(current) if is_alike else MISSING
@@ -189,6 +193,15 @@ class Restorer:
             _fill(current, self._pairs(plain[1], current, path + CONTENT))
         elif not isinstance(current, FIXED):
             _fill(current, self._items(plain[1], list(current), path + CONTENT))
+
+
+def _why_unknown(label: str) -> str:
+    """Return why an object cannot be made in a resumed run, by its label."""
+    what, _, name = label.rpartition(" ")
+    if not what and "<locals>" not in name and find_class(name) is None:
+        return NOT_IMPORTED.format(name.replace(":", "."))
+    described = name.replace(":", ".", 1).replace(":", ", line ")
+    return NOT_MADE.format(f"{what or 'an object of class'} {described}")
 
 
 def _shape_of(value: Any) -> Any:

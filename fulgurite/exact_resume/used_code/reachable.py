@@ -27,7 +27,7 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import get_worker_info
 
 from fulgurite.core.exactness import name_inexact
-from fulgurite.exact_resume.values.kinds import closure, is_users, parts_of
+from fulgurite.exact_resume.values.kinds import closure, is_users, parts_of, unwrapped
 
 LEAVES = (torch.Tensor, np.ndarray, np.generic, str, bytes, int, float, complex, type(None), CodeType)
 # of the many that a class or a module of torch holds
@@ -63,7 +63,7 @@ class Search:
         found, seen, num_before = self.found, self._seen, len(self.found)
         starts, stack = set(map(id, roots)), list(filter(_may_reach, reversed(roots)))
         while stack:
-            value = stack.pop()
+            value = unwrapped(stack.pop())
             if id(value) in seen:
                 continue
             kind: Any = type(value)

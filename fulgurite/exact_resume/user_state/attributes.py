@@ -20,6 +20,7 @@ from fulgurite.exact_resume.used_code.kept_values import Linked
 from fulgurite.exact_resume.user_state.loader_owners import UNSAVED, Owner
 from fulgurite.exact_resume.user_state.owners import known_objects, owners
 from fulgurite.exact_resume.user_state.shared_owners import follow_late_code, used_code
+from fulgurite.exact_resume.values.kinds import unwrapped
 
 REMOVED = ["removed", None]  # in place of an attribute that was there at the start
 REPLACED = (
@@ -174,7 +175,7 @@ class Attributes:
                 if plain == REMOVED:
                     owner.values.pop(name, None)
                     continue
-                current = owner.values.get(name, MISSING)
+                current = unwrapped(owner.values.get(name, MISSING))
                 restored = restorer.restore(plain, current, f"{owner.key}.{name}")
                 if restored is not current or isinstance(owner.values, Linked):  # which may hold a copy
                     owner.values[name] = restored
@@ -197,7 +198,7 @@ def _attributes(found: Iterable[Owner]) -> Iterator[Attribute]:
     """Yield each owner, and the name and value of each of its attributes, in the same order in each run."""
     for owner in found:
         for name in sorted((name for name in owner.values if name not in owner.excluded), key=str):
-            value = owner.values[name]
+            value = unwrapped(owner.values[name])
             if not str(name).startswith("_hparams") and not _is_own_method(name, value):
                 yield owner, name, value
 

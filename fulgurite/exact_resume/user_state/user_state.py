@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -40,6 +40,7 @@ from fulgurite.exact_resume.user_state.trainer_settings import (
     restore_settings,
     set_settings,
 )
+from fulgurite.exact_resume.values.kinds import unwrapped
 
 log = RankedLogger(__name__)
 
@@ -170,7 +171,7 @@ def _restore_modes(model: LightningModule, state: dict[str, Any]) -> None:
 def remember_before_tuners(trainer: Trainer, user_state: UserState) -> None:
     """Take the attributes before a tuner changes them, so that its result is saved as a change."""
     for tuner in _tuners(trainer):
-        vars(tuner)["on_fit_start"] = partial(_start_and_tune, user_state, tuner.on_fit_start)
+        _replace_start(tuner, partial(_start_and_tune, user_state, unwrapped(tuner.on_fit_start)))
 
 
 def _start_and_tune(user_state: UserState, tune: Callable[..., None], trainer: Trainer, *args: Any) -> None:
@@ -182,11 +183,21 @@ def _start_and_tune(user_state: UserState, tune: Callable[..., None], trainer: T
         user_state.is_tuning = False
 
 
+def _replace_start(tuner: Callback, function: Callable[..., None]) -> None:
+    """Call a function in place of the hook of a tuner that searches."""
+
+    @wraps(unwrapped(tuner.on_fit_start))  # so that it is not taken for an attribute of the user
+    def on_fit_start(*args: Any) -> None:
+        function(*args)
+
+    vars(tuner)["on_fit_start"] = on_fit_start
+
+
 def skip_tuners(trainer: Trainer) -> None:
     """Keep the callbacks that search a learning rate or a batch size from starting over in a resumed run."""
     for tuner in _tuners(trainer):
         log.info("%s does not run again: its result is part of the checkpoint.", type(tuner).__name__)
-        vars(tuner)["on_fit_start"] = _do_nothing
+        _replace_start(tuner, _do_nothing)
 
 
 def _tuners(trainer: Trainer) -> list[Callback]:

@@ -133,6 +133,15 @@ def describe(value: Any) -> str:
     return (label.rpartition(":")[0] if isinstance(value, FunctionType) else label).replace(":", ".")
 
 
+def unwrapped(value: Any) -> Any:
+    """Return what a wrapper of the library calls in place of a user's method; other values as they are."""
+    while isinstance(value, FunctionType) and "__wrapped__" in vars(value):
+        if not str(value.__globals__.get("__name__")).startswith("fulgurite."):
+            break  # a wrapper of the user
+        value = vars(value)["__wrapped__"]
+    return value
+
+
 def parts_of(value: Any) -> dict[str, Any]:
     """Return what an object holds, by name: its attributes, or what a function closes over."""
     if isinstance(value, FunctionType):

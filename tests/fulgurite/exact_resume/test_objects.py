@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fulgurite.core.context import current_context
 from fulgurite.exact_resume.inspection.read_only import read_only_sign
 from fulgurite.exact_resume.objects.encoding import KEPT, Encoder
 from fulgurite.exact_resume.objects.restoring import Restorer
@@ -391,6 +392,26 @@ def test_a_change_that_cannot_be_saved_is_reported_with_its_path(
     change(process.values["a"])
     process.save()
     assert [found for found, _ in process.reports] == [path]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("missing_module:Bank", "an object of missing_module.Bank here, a class that is not imported"),
+        ("function src.data:make:12", "function src.data.make, line 12 here, and this run has not"),
+        ("class src.data:Part", "class src.data.Part here, and this run has not"),
+        ("src.data:make.<locals>.Part", "an object of class src.data.make.<locals>.Part here, and this run has not"),
+        (f"{__name__}:Needs", f"an object of class {__name__}.Needs here, and this run has not"),
+    ],
+)
+def test_what_a_resumed_run_lacks_is_called_what_it_is(
+    label: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(current_context(), "inexact", [])
+    process = Process(lambda: {"a": Average()})
+    process.load({"a": ["object", [label, {}]]})
+    (line,) = current_context().inexact
+    assert line.startswith(f"a: the interrupted run had {reason}")
 
 
 @pytest.mark.parametrize("change", [lambda v: v["rows"].append(1), lambda v: v["net"].weight.data.zero_()])

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, LearningRateFinder
 
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.core.context import current_context
 from tests.support.quiet_trainer import fit_hardened
 from tests.support.shapes.callbacks import Backbone, Finetuning, Spikes, UnfreezeAndHalve
+from tests.support.shapes.keeping import AssignedData
 from tests.support.shapes.loaders import Data
+from tests.support.shapes.models import Net
 from tests.support.shapes.optimizers import (
     AddsCallback,
     FreeGradients,
@@ -46,6 +48,7 @@ def train(
     folder: Path,
     *more: Callback,
     resumes: bool = False,
+    data: LightningDataModule | None = None,
     **settings: Any,
 ) -> LightningModule:
     """Train two epochs of six batches; the last checkpoint holds every second step."""
@@ -54,7 +57,8 @@ def train(
     callbacks = [*more, LastCheckpoint(folder, every_n_train_steps=2)]
     last = folder / "last.ckpt" if resumes else None
     few: dict[str, Any] = {"max_epochs": 2, "limit_train_batches": 6, "limit_val_batches": 1, "num_sanity_val_steps": 0}
-    fit_hardened(model, Data(), folder, callbacks, ckpt_path=last, log_every_n_steps=1, **few | settings)
+    data = data or Data()
+    fit_hardened(model, data, folder, callbacks, ckpt_path=last, log_every_n_steps=1, **few | settings)
     return model
 
 
@@ -128,3 +132,33 @@ def test_a_learning_rate_that_a_finetuning_sets_as_an_epoch_starts_is_set_once(
     rates = [[group["lr"] for group in model.trainer.optimizers[0].param_groups] for model in (straight, resumed)]
     assert rates[0] == rates[1]
     assert all(map(torch.equal, straight.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_a_loader_method_that_the_library_wraps_is_that_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(current_context(), "inexact", [])
+    settings: dict[str, Any] = {"reload_dataloaders_every_n_epochs": 1}
+    straight = train(partial(Steps, "plain"), tmp_path / "straight", data=AssignedData(), **settings)
+    with pytest.raises(ZeroDivisionError):
+        train(partial(Steps, "plain"), tmp_path / "stopped", Crash(), data=AssignedData(), **settings)
+    resumed = train(partial(Steps, "plain"), tmp_path / "stopped", data=AssignedData(), resumes=True, **settings)
+    assert all(map(torch.equal, straight.state_dict().values(), resumed.state_dict().values()))
+    assert current_context().inexact == []
+
+
+class OwnFinder(LearningRateFinder):
+    """A search of a learning rate, as users write it."""
+
+
+def test_a_run_that_fitted_twice_names_nothing_that_the_library_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(current_context(), "inexact", [])
+    finder = partial(OwnFinder, num_training_steps=2, early_stop_threshold=None)
+    data = Data()
+    model = train(Net, tmp_path, finder(), data=data)
+    model.trainer.fit_loop.max_epochs = 3
+    model.trainer.fit(model, data)
+    train(Net, tmp_path, finder(), max_epochs=4, resumes=True)
+    assert current_context().inexact == []

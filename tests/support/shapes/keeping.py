@@ -148,6 +148,21 @@ class KeepingData(Data):
         return self.load(Subset(Points(), torch.randperm(ROWS)[:40].tolist()), shuffle=True)
 
 
+class AssignedData(Data):
+    """Its `train_dataloader` is a function that counts its calls in its closure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        count = 0
+
+        def train_dataloader() -> Any:
+            nonlocal count
+            count += 1
+            return self.load(Points(noise=0.1 * count), shuffle=True)
+
+        self.train_dataloader = train_dataloader  # type: ignore[method-assign]
+
+
 class EvaluatedData(Data):
     """Validation loaders that keep state."""
 

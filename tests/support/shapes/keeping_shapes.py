@@ -55,6 +55,12 @@ KEEPING = [
         kill_after=8,
         save_every=2,
     ),
+    Shape(
+        "train_dataloader set to a function that counts its calls",
+        "samplers and loaders",
+        data=use("keeping.AssignedData"),
+        overrides=["+trainer.reload_dataloaders_every_n_epochs=1"],
+    ),
     _evaluates("validation with RandomSampler(generator=g)", "generator"),
     _evaluates("validation with RandomSampler(generator=g), in workers", "generator", workers=1),
     _evaluates(
