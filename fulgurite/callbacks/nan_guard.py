@@ -14,12 +14,11 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from fulgurite.core.context import setting
 from fulgurite.core.errors import Diverged
 from fulgurite.core.rank_logging import RankedLogger
 
 log = RankedLogger(__name__, every_rank=True)
-
-REMEDY = "Lower model.optimizer.lr or set +trainer.gradient_clip_val=1"
 
 
 class NaNGuard(Callback):
@@ -97,7 +96,7 @@ class NaNGuard(Callback):
         if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
             raise Diverged(
                 f"the weights contain NaN or infinity (first in {bad or 'another rank'}; {_position(trainer)}). "
-                f"They were not saved; earlier checkpoints are intact. {REMEDY}."
+                f"They were not saved; earlier checkpoints are intact. {_remedy()}."
             )
 
     def _stop(self, trainer: Trainer, batch: int, value: str) -> None:
@@ -109,7 +108,7 @@ class NaNGuard(Callback):
 
     def _advice(self, trainer: Trainer) -> str:
         if not self.find_nan:
-            return f"{REMEDY}, or find the module with extras.find_nan=true"
+            return f"{_remedy()}, or find the module with {setting('extras.find_nan=true', 'NaNGuard(find_nan=True)')}"
         if self._first_bad_output is None:
             return "The output of every module is finite, so the loss function produced it" + (
                 ", or another rank did" if trainer.world_size > 1 else ""
@@ -127,6 +126,11 @@ class NaNGuard(Callback):
                 self._first_bad_output = text
 
         return check
+
+
+def _remedy() -> str:
+    in_config = "Lower model.optimizer.lr or set +trainer.gradient_clip_val=1"
+    return setting(in_config, "Lower the learning rate or pass Trainer(gradient_clip_val=1)")
 
 
 def _position(trainer: Trainer) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fulgurite.callbacks.prometheus_export import FAILURE, SUCCESS, Durations, Reloads, Sender
 from fulgurite.callbacks.step_log import learning_rates
 from fulgurite.compat.lightning import is_accumulating
-from fulgurite.core.context import current_context
+from fulgurite.core.context import current_context, setting
 from fulgurite.core.errors import UserError
 from fulgurite.core.rank_logging import RankedLogger, rank
 from fulgurite.core.redact import hide_secrets
@@ -55,7 +55,7 @@ class PrometheusMetrics(Callback):
         labels: Mapping[str, str] | None = None,
     ) -> None:
         if not interval_seconds > 0:
-            raise UserError(f"callbacks.prometheus.interval_seconds={interval_seconds}: is not above 0. Set e.g. 15.")
+            raise UserError(f"{_argument('interval_seconds', interval_seconds)}: is not above 0. Set e.g. 15.")
         self.port, self.address, self.gateway = port, address, gateway
         self.textfile = Path(textfile) if textfile is not None else None
         self.interval_seconds = interval_seconds
@@ -217,7 +217,7 @@ class PrometheusMetrics(Callback):
 
     def _serve(self, library: Any, port: int) -> None:
         if not 0 <= port < 1 << 16:
-            raise UserError(f"callbacks.prometheus.port={port}: is not from 0 to 65535. Set e.g. 9464.")
+            raise UserError(f"{_argument('port', port)}: is not from 0 to 65535. Set e.g. 9464.")
         try:
             server, thread = library.start_http_server(port, self.address, self.registry)
         except (OSError, UnicodeError) as error:
@@ -240,9 +240,13 @@ class PrometheusMetrics(Callback):
             started = library.start_http_server(0, self.address, self.registry)
         except (OSError, UnicodeError):
             remedy = "Set one of this machine, e.g. 127.0.0.1"
-            raise UserError(f"callbacks.prometheus.address={self.address}: {reason}. {remedy}.") from error
-        log_of_each_rank.warning("callbacks.prometheus.port=%d: %s. The metrics have another port.", port, reason)
+            raise UserError(f"{_argument('address', self.address)}: {reason}. {remedy}.") from error
+        log_of_each_rank.warning("%s: %s. The metrics have another port.", _argument("port", port), reason)
         return started
+
+
+def _argument(name: str, value: object) -> str:
+    return setting(f"callbacks.prometheus.{name}={value}", f"PrometheusMetrics({name}={value!r})")
 
 
 def num_samples(batch: Any) -> int:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch.nn.parameter import is_lazy
 
 from fulgurite.checkpoints.manifest import suggest_intact
+from fulgurite.core.context import setting
 from fulgurite.core.formatting import format_bytes
 from fulgurite.core.rank_logging import RankedLogger
 
@@ -34,11 +35,11 @@ def warn_if_disk_full_soon(folder: Path, size: int) -> None:
     """Warn when a disk has less free space than three checkpoints of `size` bytes need."""
     if (free := free_bytes(folder)) < WANTED_CHECKPOINTS * size:
         log.warning(
-            "%s: has %s free, but a checkpoint takes about %s, and saving needs three. "
-            "Free some space, or set paths.log_dir=<folder on another disk>.",
+            "%s: has %s free, but a checkpoint takes about %s, and saving needs three. Free some space, or set %s.",
             folder,
             format_bytes(free, rounded=True),
             format_bytes(size, rounded=True),
+            _another_disk(),
         )
 
 
@@ -48,6 +49,10 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def _another_disk() -> str:
+    return setting("paths.log_dir=<folder on another disk>", "dirpath=<folder on another disk>")
+
+
 def explain_disk_full(path: Path, error: OSError, size: int) -> str:
     """Return one line about a full disk: the file of `size` bytes, the reason, the remedy, an intact checkpoint."""
     limit = "; ulimit -f limits the file size" if error.errno == errno.EFBIG else ""
@@ -55,5 +60,5 @@ def explain_disk_full(path: Path, error: OSError, size: int) -> str:
     free, needed = (format_bytes(number, rounded=True) for number in (free_bytes(path.parent), size))
     return (
         f"{path}: no space for a checkpoint of {needed} ({error.strerror}; {free} free{limit}). "
-        f"Free some space, or set paths.log_dir=<folder on another disk>; {intact}."
+        f"Free some space, or set {_another_disk()}; {intact}."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+from fulgurite.core.context import setting
+
 # torch's messages, the most specific first
 _TIMEOUT = re.compile(r"DataLoader timed out after (\S+) seconds")
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.")
@@ -22,8 +24,8 @@ def explain_worker_failure(error: BaseException) -> str:
     if match := _TIMEOUT.search(message):
         return (
             f"the DataLoader's workers returned no batch for {float(match[1]):g} s: one of them hangs. Saved "
-            "checkpoints are intact. Set data.num_workers=0 to see where, or raise "
-            "resilience.worker_timeout_seconds (0: no limit)."
+            "checkpoints are intact. Set num_workers=0 to see where, or raise "
+            f"{setting('resilience.worker_timeout_seconds')} (0: no limit)."
         )
     if match := _KILLED.search(message):
         failure = f"DataLoader worker {match[1]} was killed by {_signal_name(match[2])}"
@@ -33,7 +35,7 @@ def explain_worker_failure(error: BaseException) -> str:
         return ""
     return (
         f"{failure}. Saved checkpoints are intact. The system kills workers when memory or shared memory runs out: "
-        "reduce data.num_workers or data.batch_size, or set data.num_workers=0 to see an error of the data set itself."
+        "reduce num_workers or batch_size, or set num_workers=0 to see an error of the data set itself."
     )
 
 

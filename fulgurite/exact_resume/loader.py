@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fulgurite.compat.lightning import mark_exhausted
+from fulgurite.core.context import setting
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 from fulgurite.exact_resume.loader_states import LoaderStates
@@ -226,9 +227,11 @@ class ExactLoader(DataLoader[Any]):
         """Resume at the position of `state_dict`."""
         for name, value in self._settings.items():
             if (saved := state.get(name, value)) != value:
+                subject = setting(SETTING_NAMES[name], SETTING_NAMES[name].removeprefix("data."))
+                off = setting("resilience.exact_resume=false", "harden(exact_resume=False)")
                 raise UserError(
-                    f"{SETTING_NAMES[name]}={value}: the checkpoint was saved amid an epoch with {saved}. "
-                    f"Pass {saved}, or set resilience.exact_resume=false."
+                    f"{subject}={value}: the checkpoint was saved amid an epoch with {saved}. "
+                    f"Pass {saved}, or set {off}."
                 )
         self._restored = {"pass": 0, **state}
 

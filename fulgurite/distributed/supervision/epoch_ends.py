@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fulgurite.compat.lightning import call_at_batch_start, is_last_batch, stops_early
+from fulgurite.core.context import setting
 from fulgurite.core.errors import RankFailed, UserError
 from fulgurite.distributed.supervision.failures import FAILURES_DIR
 
@@ -137,9 +138,10 @@ class EqualEpochEnds(Callback):
             if state.number == least.number and state.phase:
                 break
             if time.monotonic() > latest:
+                longer = setting("distributed.rank_timeout_seconds")
                 raise RankFailed(
                     f"rank {_rank_of(trainer, peer)} did not end epoch {least.number - 1} within {self.timeout:g} s "
-                    f"after rank {trainer.global_rank}. Raise distributed.rank_timeout_seconds, or stop {AGREE}."
+                    f"after rank {trainer.global_rank}. Raise {longer}, or stop {AGREE}."
                 )
             time.sleep(POLL_SECONDS)
         return state

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fulgurite.core.context import setting
 from fulgurite.core.errors import RankFailed
 from fulgurite.core.files import write_atomic
 from fulgurite.core.proc import is_stopped
@@ -99,6 +100,12 @@ def root_cause(folder: Path) -> RankFailed | None:
     return first_failure({}, read_failures(folder))
 
 
+def did_not_respond(names: str, timeout: float) -> RankFailed:
+    """Return the error about ranks that others waited for."""
+    remedy = f"Raise {setting('distributed.rank_timeout_seconds')}"
+    return RankFailed(f"rank {names} did not respond within {timeout:g} s. {remedy}.")
+
+
 def diagnose_failure(
     processes: Processes, folder: Path, timeout: float, report_seconds: float = FAILURE_REPORT_SECONDS
 ) -> RankFailed | None:
@@ -114,7 +121,7 @@ def diagnose_failure(
     unresponsive = [number for number, process in processes.items() if process.poll() is None and number not in notes]
     if unresponsive:
         names = ", ".join(f"{number} (pid {processes[number].pid})" for number in unresponsive)
-        return RankFailed(f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.")
+        return did_not_respond(names, timeout)
     for number, note in notes.items():
         return RankFailed(f"rank {number} lost its peers: {note['reason']}")
     for number, process in processes.items():

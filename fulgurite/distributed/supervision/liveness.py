@@ -18,6 +18,7 @@ from fulgurite.core.rank_logging import rank
 from fulgurite.distributed.supervision.failures import (
     FAILURE_REPORT_SECONDS,
     FAILURES_DIR,
+    did_not_respond,
     first_failure,
     read_failures,
 )
@@ -62,7 +63,7 @@ def diagnose_missing_ranks(
     if not unresponsive:
         return RankFailed(f"rank {rank()} and its peers lost each other: the network failed")
     names = ", ".join(f"{number}{_pid_suffix(folder, number)}" for number in unresponsive)
-    return RankFailed(f"rank {names} did not respond within {timeout:g} s. Raise distributed.rank_timeout_seconds.")
+    return did_not_respond(names, timeout)
 
 
 def _read_pid(folder: Path, number: int) -> tuple[str, int]:

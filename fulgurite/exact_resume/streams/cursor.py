@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.compat.lightning import mark_exhausted
+from fulgurite.core.context import setting
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
@@ -19,6 +20,11 @@ from fulgurite.exact_resume.order.rng import RNGS, ScopedRng, derive_seed
 log = RankedLogger(__name__)
 
 StreamResume = Literal["skip", "restart"]
+
+
+def restart_setting() -> str:
+    """Return how the user lets streams start over."""
+    return setting("resilience.stream_resume=restart", "harden(stream_resume='restart')")
 
 
 @dataclass
@@ -151,9 +157,7 @@ class StreamCursor:
                 log.warning("%s has no state_dict(): reading past %d batches of this epoch", name, batches)
                 self._read_past(iterator, batches)
             else:
-                log.warning(
-                    "%s starts over after %d batches of an epoch (resilience.stream_resume=restart)", name, batches
-                )
+                log.warning("%s starts over after %d batches of an epoch (%s)", name, batches, restart_setting())
         yield from self._pull(iterator)
 
     def _read_past(self, iterator: Iterator[Any], stop: int) -> None:

@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.data import IterableDataset
 
 from fulgurite.compat.lightning import prefetched_batches, train_loaders
+from fulgurite.core.context import setting
 from fulgurite.core.errors import UserError
 from fulgurite.core.exactness import name_inexact
 from fulgurite.core.rank_logging import RankedLogger
 from fulgurite.exact_resume.order.passes import Pass
-from fulgurite.exact_resume.streams.cursor import StreamCursor, StreamSpec
+from fulgurite.exact_resume.streams.cursor import StreamCursor, StreamSpec, restart_setting
 
 log = RankedLogger(__name__)
 
@@ -91,9 +92,10 @@ def load_stream_states(trainer: Trainer, ranks: Sequence[list[dict[str, Any] | N
         UserError: The run has another number of processes than the one that saved.
     """
     if ranks and len(ranks) != trainer.world_size:
+        off = setting("resilience.exact_resume=false", "harden(exact_resume=False)")
         raise UserError(
             f"trainer.devices={trainer.num_devices}: the checkpoint has the positions of a stream in {len(ranks)} "
-            f"processes, and this run has {trainer.world_size}. Use {len(ranks)}, or set resilience.exact_resume=false."
+            f"processes, and this run has {trainer.world_size}. Use {len(ranks)}, or set {off}."
         )
     loaders = train_loaders(trainer)
     for loader, saved in zip(loaders, ranks[trainer.global_rank] if ranks else [], strict=False):
@@ -142,7 +144,7 @@ def _reason(loader: Any, spec: StreamSpec) -> str:
             "Use torchdata's StatefulDataLoader, or persistent_workers=false."
         )
     if spec.resume == "restart":
-        return "a resumed run starts it over (resilience.stream_resume=restart), so that it sees other examples."
+        return f"a resumed run starts it over ({restart_setting()}), so that it sees other examples."
     return (
         "it has no state_dict(). A resumed run reads past the batches trained on, which is exact only if they are the "
         "same each time. Give it state_dict() and load_state_dict(), or use torchdata's StatefulDataLoader."

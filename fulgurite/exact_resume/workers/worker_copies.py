@@ -31,7 +31,7 @@ UNSEEDED = "generator"  # the fingerprint of any generator that is not known
 SLOT_BYTES = 2048  # of the names that one worker reports
 REASON = (
     "DataLoader workers change it, and a resumed run does not give them what they had. "
-    "Make it a function of the index and the epoch, or set data.num_workers=0."
+    "Make it a function of the index and the epoch, or set num_workers=0."
 )
 
 
@@ -172,7 +172,7 @@ def name_worker_copies(trainer: Trainer) -> None:
             name_inexact(
                 f"trainer.{progress}",
                 "the data set reads it in DataLoader workers, which have it from their start, and those of "
-                "a resumed run start later. Set data.num_workers=0, or an attribute of the data set before each epoch.",
+                "a resumed run start later. Set num_workers=0, or an attribute of the data set before each epoch.",
             )
         for dataset in datasets_of(loader) if getattr(loader, "num_workers", 0) else []:
             if isinstance(dataset, IterableDataset):

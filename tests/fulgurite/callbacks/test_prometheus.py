@@ -116,7 +116,7 @@ def test_an_address_of_no_machine_of_ours_is_one_line(address: str, tmp_path: Pa
     with pytest.raises(UserError) as caught:
         train(tmp_path, metrics)
     line = str(caught.value)
-    assert line.startswith(f"callbacks.prometheus.address={address}: ")
+    assert line.startswith(f"PrometheusMetrics(address={address!r}): ")
     assert line.endswith(". Set one of this machine, e.g. 127.0.0.1.")
     assert "\n" not in line
     assert metrics.registry is None
@@ -124,14 +124,14 @@ def test_an_address_of_no_machine_of_ours_is_one_line(address: str, tmp_path: Pa
 
 @pytest.mark.parametrize("seconds", [0, -3, float("nan")])
 def test_an_interval_without_a_pause_is_one_line(seconds: float) -> None:
-    line = f"callbacks.prometheus.interval_seconds={seconds}: is not above 0. Set e.g. 15."
+    line = f"PrometheusMetrics(interval_seconds={seconds}): is not above 0. Set e.g. 15."
     with pytest.raises(UserError, match=re.escape(line)):
         PrometheusMetrics(interval_seconds=seconds)
 
 
 @pytest.mark.parametrize("port", [65536, -1])
 def test_a_port_that_cannot_be_is_one_line(port: int, tmp_path: Path) -> None:
-    line = f"callbacks.prometheus.port={port}: is not from 0 to 65535. Set e.g. 9464."
+    line = f"PrometheusMetrics(port={port}): is not from 0 to 65535. Set e.g. 9464."
     with pytest.raises(UserError, match=re.escape(line)):
         train(tmp_path, PrometheusMetrics(port=port))
 

@@ -314,7 +314,7 @@ def test_a_full_disk_leaves_the_one_before_and_says_what_to_do(numbers: int, tmp
     assert {file.name: sha256_of(file) for file in tmp_path.iterdir()} == before
     line = str(caught.value)
     assert "File too large" in line
-    assert "Free some space, or set paths.log_dir=<folder on another disk>" in line
+    assert "Free some space, or set dirpath=<folder on another disk>" in line
     assert line.endswith(f"resume from the intact previous one with ckpt_path={path}.")
     assert "\n" not in line
 

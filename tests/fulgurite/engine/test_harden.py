@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 import fulgurite
 from fulgurite.callbacks import LastCheckpoint
 from fulgurite.checkpoints.async_io import AsyncVerifiedCheckpointIO
-from fulgurite.core.context import ProcessContext, set_context
 from fulgurite.exact_resume.callback import ExactResume
 from fulgurite.shutdown.graceful_stop import StopOnSignal
 from tests.support.project import ROOT
@@ -124,7 +123,6 @@ def test_bare_data_loaders_are_reported(tmp_path: Path, caplog: pytest.LogCaptur
 
 @pytest.mark.filterwarnings("ignore")
 def test_checkpoints_without_a_last_checkpoint_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    set_context(ProcessContext())
     data, settings = MadeData(lambda: DataLoader(RandomDataset(32, 4))), {"max_epochs": 1}
     line = "the checkpoints of this run may not resume exactly: it has no LastCheckpoint. Add one."
     best = ModelCheckpoint(tmp_path / "best", save_top_k=0)
@@ -140,7 +138,6 @@ def test_checkpoints_without_a_last_checkpoint_are_reported(tmp_path: Path, capl
 def test_a_checkpoint_that_is_not_exact_names_only_a_file_that_exists(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_context(ProcessContext())
     data = MadeData(lambda: DataLoader(RandomDataset(32, 4)))
     best = ModelCheckpoint(tmp_path / "best", filename="best")
     fit_hardened(BoringModel(), data, tmp_path, [best], max_epochs=1)

@@ -13,14 +13,7 @@ from torch.utils.data import DataLoader
 
 import fulgurite
 from fulgurite.callbacks import LastCheckpoint
-from fulgurite.core.context import ProcessContext, set_context
 from tests.support.quiet_trainer import quiet_trainer
-
-
-@pytest.fixture(autouse=True)
-def plain_script() -> None:
-    """Be a process that has composed no config."""
-    set_context(ProcessContext())
 
 
 def refusal(folder: Path, **wrong: Any) -> str:

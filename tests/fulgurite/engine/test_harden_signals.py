@@ -18,7 +18,6 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 import fulgurite
 from fulgurite.callbacks import LastCheckpoint
-from fulgurite.core.context import ProcessContext, set_context
 from fulgurite.core.errors import Interrupted
 from fulgurite.shutdown.signals import signal_handler
 from tests.support.project import ROOT
@@ -42,12 +41,10 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
-def plain_script() -> Iterator[None]:
-    """Be a process that has composed no config, and that gets its own handlers back."""
-    set_context(ProcessContext())
+def own_handlers() -> Iterator[None]:
+    """Get the handlers of this process back."""
     yield
     signal_handler().restore()
-    set_context(ProcessContext())
 
 
 class Send(Callback):

@@ -243,7 +243,7 @@ def test_an_epoch_has_every_example_once_and_the_rest_follows_a_restored_place()
 
 def test_another_batch_size_amid_an_epoch_is_refused_in_one_line() -> None:
     state = {**_loader().state_dict(), "batch_size": 16}
-    with pytest.raises(UserError, match=r"data.batch_size=8: .* amid an epoch with 16.*exact_resume=false"):
+    with pytest.raises(UserError, match=r"batch_size=8: .* amid an epoch with 16.*exact_resume=False\)"):
         _loader().load_state_dict(state)
 
 

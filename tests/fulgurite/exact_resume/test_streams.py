@@ -319,7 +319,7 @@ def test_a_stream_may_start_over_instead(tmp_path: Path, caplog: pytest.LogCaptu
     make = STREAMS["a stream without a state"]
     _fit(tmp_path, make, kill_at=8)
     resumed = _fit(tmp_path, make, stream_resume="restart")
-    assert "Numbers starts over after 6 batches of an epoch (resilience.stream_resume=restart)" in caplog.text
+    assert "Numbers starts over after 6 batches of an epoch (harden(stream_resume='restart'))" in caplog.text
     assert len(resumed.seen) == EPOCHS * 10
 
 
