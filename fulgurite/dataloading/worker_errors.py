@@ -24,7 +24,7 @@ def explain_worker_failure(error: BaseException) -> str:
     if match := _TIMEOUT.search(message):
         return (
             f"the DataLoader's workers returned no batch for {float(match[1]):g} s: one of them hangs. Saved "
-            "checkpoints are intact. Set num_workers=0 to see where, or raise "
+            f"checkpoints are intact. Set {_argument('num_workers=0')} to see where, or raise "
             f"{setting('resilience.worker_timeout_seconds')} (0: no limit)."
         )
     if match := _KILLED.search(message):
@@ -35,8 +35,13 @@ def explain_worker_failure(error: BaseException) -> str:
         return ""
     return (
         f"{failure}. Saved checkpoints are intact. The system kills workers when memory or shared memory runs out: "
-        "reduce num_workers or batch_size, or set num_workers=0 to see an error of the data set itself."
+        f"reduce {_argument('num_workers')} or {_argument('batch_size')}, "
+        f"or set {_argument('num_workers=0')} to see an error of the data set itself."
     )
+
+
+def _argument(name: str) -> str:
+    return setting(f"data.{name}", name)
 
 
 def _signal_name(description: str) -> str:

@@ -88,6 +88,7 @@ class RemoteJob:
         self._enter()
         register_config(self.plain)
         config = to_hydra_config(self.plain) if self.config is None else self.config
+        current_context().config_name = config.hydra.job.config_name
         JobRuntime.instance().set("name", config.hydra.job.name)
         context = HydraContext(config_loader=ConfigLoaderImpl(self.search_path), callbacks=Callbacks(config))
         try:
