@@ -123,7 +123,8 @@ def test_bare_data_loaders_are_reported(tmp_path: Path, caplog: pytest.LogCaptur
 
 @pytest.mark.filterwarnings("ignore")
 def test_checkpoints_without_a_last_checkpoint_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data, settings = MadeData(lambda: DataLoader(RandomDataset(32, 4))), {"max_epochs": 1}
+    data = MadeData(lambda: DataLoader(RandomDataset(32, 4)))
+    settings: dict[str, Any] = {"max_epochs": 1}
     line = "the checkpoints of this run may not resume exactly: it has no LastCheckpoint. Add one."
     best = ModelCheckpoint(tmp_path / "best", save_top_k=0)
     fit_hardened(BoringModel(), data, tmp_path, [best], **settings)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import RandomDataset
 from torch.utils.data import DataLoader
 
 import fulgurite
@@ -32,7 +33,10 @@ def refusal(folder: Path, **wrong: Any) -> str:
         ({"trainer": LightningDataModule()}, "harden(trainer=...): is of type LightningDataModule. Pass Trainer."),
         ({"trainer": Trainer}, "harden(trainer=...): is the class Trainer itself, not an object. Pass Trainer."),
         ({"datamodule": "x"}, "harden(datamodule='x'): is of type str. Pass LightningDataModule or None."),
-        ({"datamodule": DataLoader([1])}, "harden(datamodule=...): is of type DataLoader. Pass LightningDataModule"),
+        (
+            {"datamodule": DataLoader(RandomDataset(1, 1))},
+            "harden(datamodule=...): is of type DataLoader. Pass LightningDataModule",
+        ),
         ({"datamodule": LightningModule()}, "is of type LightningModule. Pass LightningDataModule or None."),
         ({"datamodule": LightningDataModule}, "is the class LightningDataModule itself, not an object. Pass"),
         ({"seed": "1"}, "harden(seed='1'): is of type str. Pass int or None."),
