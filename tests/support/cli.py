@@ -132,7 +132,7 @@ class WarmProcess:
 
 
 def run_warm_proof(overrides: Sequence[str], output: Path) -> int:
-    """Train in a warm process, in the place of `fulgurite.exact_resume.proof.cli.start_process`."""
+    """Train in a warm process, in the place of `fulgurite.exact_resume.proof.process.start_process`."""
     done = WarmProcess("train", overrides, output.with_suffix("")).wait(timeout=240)
     output.write_text(done.stdout + done.stderr)
     return done.returncode

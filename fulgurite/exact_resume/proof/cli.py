@@ -8,20 +8,16 @@ callbacks, RNG states, metrics.csv and results.json. Controls without exact resu
 seeds, which must have seen the examples of the reference equally often, and a killed one. It must differ, which shows
 that the comparison can fail.
 
-The exit code is 0 when all runs are equal, 1 when one differs, 2 on invalid input.
+The exit code is 0 when all runs are equal, 1 when one differs, 2 on invalid input, 130 or 143 when a signal stops it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +28,7 @@ from fulgurite.core.cli_parser import CommandParser, print_error
 from fulgurite.core.errors import EXIT_USER, FulguriteError, UserError
 from fulgurite.core.formatting import format_duration, parse_count, print_table
 from fulgurite.core.project import project_root
+from fulgurite.exact_resume.proof.process import start_process, stopped_by_signals
 
 KILL_POINTS = ("first", "middle", "last", "next", "between")
 PROBE = "fulgurite.exact_resume.proof.probe.Probe"
@@ -177,19 +174,6 @@ def _run_controls(prover: Prover, reference: Path, seed: int) -> list[Proof]:
     ]
 
 
-def start_process(overrides: Sequence[str], output: Path) -> int:
-    """Run `src/train.py` in a session of its own and kill all that remains of it."""
-    with output.open("wb") as file:
-        command = [sys.executable, str(project_root() / "src" / "train.py"), *overrides]
-        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-        try:
-            return process.wait()
-        finally:
-            with suppress(ProcessLookupError):  # other ranks and loader workers of a killed run
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 def find_steps(reference: Path, kill_at: Sequence[str]) -> dict[str, int]:
     """Return the optimizer step of each kill point, from the probe's record of an uninterrupted run."""
     rows = [json.loads(line) for line in (reference / "probe" / "batches-0.jsonl").read_text().splitlines()]
@@ -276,7 +260,9 @@ def main(argv: Sequence[str], start: Start | None = None) -> int:
     """Run the command and return its exit code."""
     try:
         options = parse_args(argv)
-        proofs = prove(options.overrides, options.folder, kill_at=options.kill_at, control=options.control, start=start)
+        points, control = options.kill_at, options.control
+        with stopped_by_signals():
+            proofs = prove(options.overrides, options.folder, kill_at=points, control=control, start=start)
     except FulguriteError as error:
         return print_error(error)
     show_proofs(proofs, options.folder)

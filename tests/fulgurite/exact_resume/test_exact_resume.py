@@ -21,7 +21,8 @@ from fulgurite.exact_resume.order.epoch import EpochSampler, SeededBatchSampler
 from fulgurite.exact_resume.order.rng import PROBE_BATCHES, ScopedRng, restore_rng_states, rng_states
 from fulgurite.exact_resume.order.sharding import BatchSharding
 from fulgurite.exact_resume.process.numerics import describe_changes
-from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove, start_process
+from fulgurite.exact_resume.proof.cli import KILL_POINTS, Proof, find_steps, main, prove
+from fulgurite.exact_resume.proof.process import start_process
 from tests.support.cli import run_warm_proof
 from tests.support.toy_task import Noisy
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fulgurite.core.errors import UserError
+from fulgurite.core.proc import has_exited
 from fulgurite.exact_resume.proof.cli import KILL_POINTS, find_steps, main, prove
 from fulgurite.exact_resume.proof.examples import diff_examples
+from tests.support.project import ROOT
 
 Batches = Sequence[Mapping[str, Sequence[str]]]
 
@@ -163,3 +169,39 @@ def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.C
     assert third == ["reference-killed-between: resuming"]
     assert "callbacks.last_checkpoint.every_n_train_steps=3" in started[1]
     assert all("++trainer.log_every_n_steps=2" in item for item in (started[0], started[1]))
+
+
+TRAINING = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
+PROOF = """
+import sys
+from pathlib import Path
+from fulgurite.__main__ import main
+from fulgurite.exact_resume.proof import cli
+cli.prove = lambda *_, **named: cli.start_process([], Path("output.log"))
+sys.exit(main(["prove-resume"]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the training follows its parent on Linux only")
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 143), ("SIGKILL", -9)])
+def test_a_signal_stops_a_proof_with_the_training_that_it_runs(number: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "train.py").write_text(TRAINING)
+    (tmp_path / ".project-root").touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROJECT_ROOT": str(tmp_path)}
+    output = tmp_path / "output.log"
+    with subprocess.Popen([sys.executable, "-c", PROOF], cwd=tmp_path, env=environment) as proof:
+        try:
+            assert _wait_for(lambda: output.exists() and output.read_text().endswith("\n"))
+        finally:
+            proof.send_signal(signal.Signals[number])
+    assert proof.returncode == code
+    training = int(output.read_text())
+    assert _wait_for(lambda: has_exited(training))
+
+
+def _wait_for(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 20
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
