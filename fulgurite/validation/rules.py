@@ -61,7 +61,7 @@ def check_keys(view: ConfigView) -> Iterator[Finding]:
                 yield Finding(key, rule, value, in_header=True)
                 continue
             if not group and isinstance(value, dict) and _is_chosen(key, view):
-                yield Finding(key, lacks_package(key))
+                yield Finding(key, lacks_package(key), in_header=True)
                 continue
             known = [*choices, *(f"{group}.{other}" for other in group_keys(group) if group)]
             if not group and isinstance(value, list):

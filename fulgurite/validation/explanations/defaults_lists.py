@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
@@ -17,6 +18,7 @@ from fulgurite.validation.explanations.group_options import configs_of, groups_o
 
 PACKAGE = "# @package _global_"
 HEADER = re.compile(r"#\s*@package\s+(\S+)")
+_HEADER_LINE = re.compile(r"\s*(#\s*@|$)")
 _FILE = re.compile(r"In '?([^':]+)'?: |Invalid defaults list in '([^']+)'")
 # an entry of a defaults list
 _DEFAULT = re.compile(r"\s*-\s+(?:optional\s+)?(override\s+)?(/)?([\w/]+)(@\S+)?:\s*([^\s#]+)")
@@ -28,7 +30,12 @@ _WANTS_OVERRIDE = re.compile(r"Could not override '|No match in the defaults lis
 def lacks_package(group: str) -> str:
     """Return the rule about a file of a group whose keys are to stand at the top of the config, or in the model."""
     package = f"# @package model.{group}" if group in {"optimizer", "scheduler"} else PACKAGE
-    return f"without its first line '{package}' the keys of the file stand below {group!r}. Add that line"
+    return f"without its first line '{package}' the keys of the file stand below {group!r}. Put that line first"
+
+
+def _has_package(text: str) -> bool:
+    """Return whether Hydra reads a package in a file: it stops at the first line that is no such comment."""
+    return any(map(HEADER.search, takewhile(_HEADER_LINE.match, text.splitlines())))
 
 
 def is_global(package: str) -> bool:
@@ -130,7 +137,7 @@ def explain_defaults(
         if (file := file_of(config, repository.get_sources())) is None:
             continue
         text = file.read_text(encoding="utf-8")
-        has_package = re.search(r"^#\s*@package", text, re.MULTILINE) is not None
+        has_package = _has_package(text)
         for number, line in enumerate(text.splitlines(), start=1):
             place = f"{shown_path(file)}:{number}: "
             if line.startswith("defaults:") and "defaults must be a list" in message and config == blamed:

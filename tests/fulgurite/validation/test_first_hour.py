@@ -22,17 +22,35 @@ from tests.support.compose import compose_raw, findings, with_file
 from tests.support.own_code import forget_sources
 
 HEADER = "# @package _global_\n"
+LACKS_PACKAGE = (
+    "without its first line '# @package _global_' the keys of the file stand below 'experiment'. Put that line first"
+)
 # text of an experiment file, line that is named, what is said
 FILES = {
     "no package, with a defaults list": (
         "defaults:\n  - override /data: mnist\nseed: 3\n",
         1,
-        "without its first line '# @package _global_' the keys of the file stand below 'experiment'. Add that line",
+        LACKS_PACKAGE,
+    ),
+    "a comment above the package, with a defaults list": (
+        f"# Spirals.\n{HEADER}defaults:\n  - override /data: mnist\nseed: 3\n",
+        1,
+        LACKS_PACKAGE,
+    ),
+    "a comment above the package": (
+        f"# Spirals.\n{HEADER}model:\n  optimizer: {{lr: 0.1}}\n",
+        1,
+        LACKS_PACKAGE,
+    ),
+    "override without a slash, and a comment above the package": (
+        f"# Spirals.\n{HEADER}defaults:\n  - override data: mnist\n",
+        4,
+        "Write '- override /data: mnist', and '# @package _global_' as the first line",
     ),
     "no package": (
         "model:\n  optimizer: {lr: 0.1}\n",
-        2,
-        "experiment: without its first line '# @package _global_' the keys of the file stand below 'experiment'",
+        1,
+        f"experiment: {LACKS_PACKAGE}",
     ),
     "override without a slash": (
         f"{HEADER}defaults:\n  - override data: mnist\n",
