@@ -1,4 +1,4 @@
-"""Check the names of monitored metrics early, and step ReduceLROnPlateau only after a new validation."""
+"""Check the names of monitored metrics, step ReduceLROnPlateau after validations only, and log an early stop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.compat.lightning import active_names
 from fulgurite.config.metric_names import describe_missing, is_of_validation, optimized_metrics
 from fulgurite.core.errors import ConfigError, UserError
+from fulgurite.core.formatting import counted, format_number
+from fulgurite.core.rank_logging import RankedLogger
+
+log = RankedLogger(__name__)
 
 NEVER = sys.maxsize  # frequency of a scheduler that must not step
 
@@ -24,6 +29,7 @@ class MonitoredMetrics(Callback):
     The names are compared with what the sanity check logged, before the first step. A name that a training hook may
     log, or a model that logs less in the sanity check, is checked when Lightning needs the metric. An optimized metric
     is checked after the first validated epoch, but for metrics of the test, which `RunRecord.finish` checks.
+    When EarlyStopping ends the training, it logs why.
 
     Args:
         names: Config key of each monitored metric to its name, e.g. `{"monitor": "val/acc"}`.
@@ -41,6 +47,7 @@ class MonitoredMetrics(Callback):
         self._validation_names: set[str] = set()
         self._frequencies: list[int] = []  # the user's, of each scheduler
         self._has_validated = False  # since the plateau schedulers last stepped
+        self._first_epoch = 0  # of this start
 
     @property
     def state_key(self) -> str:
@@ -75,6 +82,19 @@ class MonitoredMetrics(Callback):
         ]
         if lines:
             raise ConfigError(lines)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where this start begins: a resumed EarlyStopping still has the reason of an earlier stop."""
+        self._first_epoch = trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log which EarlyStopping ended the training before `max_epochs` and `max_steps`, and why."""
+        if not trainer.should_stop or trainer.max_epochs == trainer.current_epoch or _has_all_steps(trainer):
+            return
+        stoppings = [each for each in vars(trainer)["callbacks"] if isinstance(each, EarlyStopping)]
+        reasons = [_explain_stop(each) for each in stoppings if each.stopped_epoch >= self._first_epoch]
+        for reason in filter(None, reasons):
+            log.info("stopped early in epoch %d: %s", trainer.current_epoch - 1, reason)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the names with what the sanity check logged."""
@@ -150,3 +170,19 @@ def _logs_less_in_sanity_check(model: LightningModule) -> bool:
         except (OSError, TypeError):
             return True
     return False
+
+
+def _has_all_steps(trainer: Trainer) -> bool:
+    return 0 <= trainer.max_steps <= trainer.global_step
+
+
+def _explain_stop(callback: EarlyStopping) -> str:
+    """Return why an EarlyStopping stopped the training; empty if it did not."""
+    is_waiting = callback.wait_count >= callback.patience  # false if the metric improved later, before `min_epochs`
+    if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED and is_waiting:
+        best = format_number(float(callback.best_score))
+        return f"{callback.monitor} has not improved for {counted(callback.wait_count, 'check')} (best {best})"
+    if callback.stopping_reason_message:  # thresholds, values that are not finite, reasons of a subclass
+        reason = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.").rstrip(".")
+        return reason.replace("Monitored metric ", "", 1)
+    return f"{callback.monitor} of another process" if callback.stopped_epoch else ""

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -129,6 +131,52 @@ def test_all_wrong_names_are_reported_together(settings: dict[str, Any]) -> None
     with pytest.raises(ConfigError) as caught:
         _trainer(names, max_epochs=1, **settings).fit(Line("train/loss"), _loader(), _loader())
     assert [line.partition(":")[0] for line in caught.value.findings] == ["monitor=val/los", "optimized_metric=val/ac"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"patience": 2, "min_delta": 9.0}, "stopped early in epoch 2: val/loss has not improved for 2 checks (best "),
+        ({"patience": 1, "min_delta": 9.0}, "stopped early in epoch 1: val/loss has not improved for 1 check (best "),
+        ({"stopping_threshold": 1e9}, "stopped early in epoch 0: Stopping threshold reached: val/loss = "),
+        ({"divergence_threshold": -1.0}, "stopped early in epoch 0: Divergence threshold reached: val/loss = "),
+        ({"patience": 3, "min_delta": 9.0}, ""),  # at the last epoch anyway
+        ({"patience": 9}, ""),
+    ],
+)
+def test_an_early_stop_says_why(caplog: pytest.LogCaptureFixture, settings: dict[str, Any], line: str) -> None:
+    trainer = _trainer(max_epochs=4)
+    trainer.callbacks.append(EarlyStopping("val/loss", **settings))
+    with caplog.at_level("INFO", "fulgurite"):
+        trainer.fit(Line(), _loader(), _loader())
+    found = [text for text in caplog.messages if "stopped early" in text]
+    assert len(found) == bool(line), found
+    assert not line or found[0].startswith(line)
+
+
+def test_a_metric_that_is_not_finite_is_the_reason_of_an_early_stop(caplog: pytest.LogCaptureFixture) -> None:
+    trainer, model = _trainer(max_epochs=4), Line()
+    trainer.callbacks.append(EarlyStopping("val/loss"))
+    torch.nn.init.constant_(model.layer.weight, torch.nan)
+    with caplog.at_level("INFO", "fulgurite"):
+        trainer.fit(model, _loader(), _loader())
+    assert [text for text in caplog.messages if "stopped early" in text] == [
+        "stopped early in epoch 0: val/loss = nan is not finite. Previous best value was inf"
+    ]
+
+
+def test_a_stop_before_a_resume_is_not_the_reason_of_another_stop(caplog: pytest.LogCaptureFixture) -> None:
+    class Stops(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trainer.should_stop = trainer.current_epoch == 2
+
+    stopping, trainer = EarlyStopping("val/loss", patience=9), _trainer(max_epochs=4)
+    trainer.callbacks += [stopping, Stops()]
+    stopping.stopping_reason, stopping.stopping_reason_message = EarlyStoppingReason.PATIENCE_EXHAUSTED, "earlier"
+    trainer.fit_loop.epoch_progress.current.processed = trainer.fit_loop.epoch_progress.current.completed = 1
+    with caplog.at_level("INFO", "fulgurite"):
+        trainer.fit(Line(), _loader(), _loader())
+    assert not [text for text in caplog.messages if "stopped early" in text]
 
 
 class Line(LightningModule):
