@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 RECORD, RESULTS, METRICS, LOCK_FILE = "run.json", "results.json", "metrics.csv", ".owner"
-CODE_PATCH = "code.patch"  # uncommitted changes of tracked files at the first start
+CODE_PATCH = "code.patch"  # uncommitted changes and new files at the first start
 OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 CONSOLE_LOG = "console.log"  # stdout and stderr of a job of a launcher with its own processes
 # of live control: edits that a user writes, edits that were applied, the present state

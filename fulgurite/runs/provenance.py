@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fulgurite.core.files import sha256_of
 from fulgurite.core.redact import mask_text
+from fulgurite.runs.new_files import new_files_patch
 
 MAX_PATCH_BYTES = 1_000_000
 MAX_SHOWN = 5  # changed files in a warning
@@ -79,13 +80,20 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def code_patch(root: Path) -> str:
-    """Return the uncommitted changes of the tracked files at `root`, without secrets; empty without git.
+    """Return the uncommitted changes at `root`, without secrets; empty without git or without a commit.
 
-    A long patch is cut at `MAX_PATCH_BYTES`.
+    The changes of tracked files are cut at `MAX_PATCH_BYTES`. New files that git does not ignore follow.
     """
-    patch = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD").stdout
+    diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    if diff.returncode:
+        return ""
+    patch = diff.stdout
     text = mask_text(patch[:MAX_PATCH_BYTES].decode(errors="replace"))
-    return text if len(patch) <= MAX_PATCH_BYTES else f"{text}\n... cut at {MAX_PATCH_BYTES} of {len(patch)} bytes\n"
+    if len(patch) > MAX_PATCH_BYTES:
+        text = f"{text}\n... cut at {MAX_PATCH_BYTES} of {len(patch)} bytes\n"
+    names = os.fsdecode(_git(root, "ls-files", "--others", "--exclude-standard", "-z").stdout).split("\0")
+    prefix = os.fsdecode(_git(root, "rev-parse", "--show-prefix").stdout).removesuffix("\n")
+    return text + mask_text(new_files_patch(root, filter(None, names), prefix))
 
 
 def imported_code(root: Path) -> dict[str, str]:
