@@ -17,6 +17,7 @@ from fulgurite.runs.sweep_ledger import LEDGER
 
 MAX_FILE, MAX_ALL = 2**20, 2**22  # bytes
 MAX_LISTED = 10  # files that the last line names
+MAX_FILES = 2000  # files that are looked at: a data set may be among them
 CODE = (".py", ".yaml", ".yml", ".toml")  # what the bound of all files takes first
 _OF_RUNS = (".hydra", RECORD, LEDGER)  # what a folder of a run or a sweep has
 _SECRET_FILE = re.compile(r"\.(env|netrc|npmrc|pypirc).*|id_(rsa|dsa|ecdsa|ed25519)|.*\.(pem|key|p12|pfx|jks|kdbx)")
@@ -34,7 +35,8 @@ def new_files_patch(root: Path, names: Iterable[str], prefix: str = "") -> str:
     """
     of_runs: dict[Path, bool] = {root: False}  # also where a run had hydra.run.dir=.
     parts, left_out, total = [], [], 0
-    for name in sorted(names, key=lambda name: (not name.endswith(CODE), name)):
+    ordered = sorted(names, key=lambda name: (not name.endswith(CODE), name))
+    for name in ordered[:MAX_FILES]:
         path = root / name
         if path.name == CODE_PATCH or _is_of_run(path.parent, of_runs):
             continue
@@ -45,9 +47,10 @@ def new_files_patch(root: Path, names: Iterable[str], prefix: str = "") -> str:
         else:
             parts.append(_addition(prefix + name, part.decode(errors="replace"), is_program=os.access(path, os.X_OK)))
             total += len(parts[-1])
-    if left_out:
-        more = f" and {len(left_out) - MAX_LISTED} more" if len(left_out) > MAX_LISTED else ""
-        parts.append(f"... new files that are left out: {', '.join(left_out[:MAX_LISTED])}{more}\n")
+    num_more = max(len(left_out) - MAX_LISTED, 0) + max(len(ordered) - MAX_FILES, 0)
+    listed = [", ".join(left_out[:MAX_LISTED]), f"{num_more} more" if num_more else ""]
+    if any(listed):
+        parts.append(f"... new files that are left out: {' and '.join(filter(None, listed))}\n")
     return "".join(parts)
 
 

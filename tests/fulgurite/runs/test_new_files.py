@@ -78,6 +78,10 @@ def test_what_a_patch_leaves_out_is_named_at_its_end(checkout: Path, monkeypatch
     )
     monkeypatch.setattr(new_files, "MAX_LISTED", 1)
     assert code_patch(checkout).endswith("left out: 'line\\nbreak.py' (its name) and 7 more\n")
+    monkeypatch.setattr(new_files, "MAX_FILES", 2)
+    patch = code_patch(checkout)
+    assert "+token = ***\n" in patch
+    assert patch.endswith("left out: 'line\\nbreak.py' (its name) and 7 more\n")
 
 
 def test_files_of_runs_are_no_code(checkout: Path) -> None:
