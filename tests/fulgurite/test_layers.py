@@ -17,7 +17,7 @@ FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 MAX_FILES, MAX_LINES = 12, 1600
 # 20,278 at first; exactness with any code, hostile input, config from anywhere and live control added the rest
-MAX_LIBRARY_LINES = 42_600
+MAX_LIBRARY_LINES = 42_700
 PLUGINS = "plugins/hydra_plugins/fulgurite"
 
 
