@@ -146,7 +146,7 @@ def test_all_wrong_names_are_reported_together(settings: dict[str, Any]) -> None
 )
 def test_an_early_stop_says_why(caplog: pytest.LogCaptureFixture, settings: dict[str, Any], line: str) -> None:
     trainer = _trainer(max_epochs=4)
-    trainer.callbacks.append(EarlyStopping("val/loss", **settings))
+    vars(trainer)["callbacks"].append(EarlyStopping("val/loss", **settings))
     with caplog.at_level("INFO", "fulgurite"):
         trainer.fit(Line(), _loader(), _loader())
     found = [text for text in caplog.messages if "stopped early" in text]
@@ -156,7 +156,7 @@ def test_an_early_stop_says_why(caplog: pytest.LogCaptureFixture, settings: dict
 
 def test_a_metric_that_is_not_finite_is_the_reason_of_an_early_stop(caplog: pytest.LogCaptureFixture) -> None:
     trainer, model = _trainer(max_epochs=4), Line()
-    trainer.callbacks.append(EarlyStopping("val/loss"))
+    vars(trainer)["callbacks"].append(EarlyStopping("val/loss"))
     torch.nn.init.constant_(model.layer.weight, torch.nan)
     with caplog.at_level("INFO", "fulgurite"):
         trainer.fit(model, _loader(), _loader())
@@ -171,9 +171,10 @@ def test_a_stop_before_a_resume_is_not_the_reason_of_another_stop(caplog: pytest
             trainer.should_stop = trainer.current_epoch == 2
 
     stopping, trainer = EarlyStopping("val/loss", patience=9), _trainer(max_epochs=4)
-    trainer.callbacks += [stopping, Stops()]
+    vars(trainer)["callbacks"] += [stopping, Stops()]
     stopping.stopping_reason, stopping.stopping_reason_message = EarlyStoppingReason.PATIENCE_EXHAUSTED, "earlier"
-    trainer.fit_loop.epoch_progress.current.processed = trainer.fit_loop.epoch_progress.current.completed = 1
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    progress.processed = progress.completed = 1
     with caplog.at_level("INFO", "fulgurite"):
         trainer.fit(Line(), _loader(), _loader())
     assert not [text for text in caplog.messages if "stopped early" in text]

