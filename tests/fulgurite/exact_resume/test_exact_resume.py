@@ -183,7 +183,7 @@ def test_the_command_ends_with_1_and_names_what_differs_first(
         (["--kil-at=first"], "--kil-at: not an option of python -m fulgurite prove-resume"),
         (["-m", "seed=1,2"], "-m: not an option of python -m fulgurite prove-resume"),
         (["resume=last"], "resume=last: a proof trains from the beginning. Remove the override."),
-        ([f"--folder={Path(__file__).parent}"], "is not empty. Name a new folder."),
+        ([f"--folder={Path(__file__).parent}"], "is not an empty folder. Name a new one."),
     ],
 )
 def test_an_argument_that_a_proof_cannot_use_is_rejected_in_one_line(

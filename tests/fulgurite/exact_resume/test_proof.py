@@ -173,10 +173,12 @@ def test_each_run_is_announced_before_it_starts(tmp_path: Path, capsys: pytest.C
 
 TRAINING = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
 PROOF = """
+import signal
 import sys
 from pathlib import Path
 from fulgurite.__main__ import main
 from fulgurite.exact_resume.proof import cli
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 cli.prove = lambda *_, **named: cli.start_process([], Path("output.log"))
 sys.exit(main(["prove-resume"]))
 """

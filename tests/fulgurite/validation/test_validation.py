@@ -233,7 +233,7 @@ def _untagged(**extras: Any) -> Any:
 
 def test_tags_are_refused_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", _Terminal(False))
-    with pytest.raises(UserError, match=r"^tags: empty, but extras\.enforce_tags is true.*without a terminal\. Name"):
+    with pytest.raises(UserError, match=r"^tags: empty, but extras\.enforce_tags is true.*without a terminal\. Set"):
         require_tags(_untagged())
     require_tags(_untagged(enforce_tags=False))
 
