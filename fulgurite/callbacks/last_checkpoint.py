@@ -77,7 +77,7 @@ class LastCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         folder = str(self.dirpath)
         if stage == "fit" and trainer.is_global_zero and "://" not in folder and not vars(trainer)["fast_dev_run"]:
-            make_folder(Path(folder), _argument("dirpath", folder))
+            make_folder(Path(folder), f"{_argument('dirpath', folder)}:")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep other callbacks from writing the file.

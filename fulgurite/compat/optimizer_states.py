@@ -80,7 +80,7 @@ def _in_saved_type(loaded: Any, saved: Any, target: device) -> Any:
 def extend_one_cycle(scheduler: Any, steps: float) -> dict[str, Any] | None:
     """Let a OneCycleLR keep its last learning rate after its last step, where torch 2.13 raises an error.
 
-    It shall take a number of steps, infinity without a limit.
+    `steps` is the number of steps that it takes, infinity without a limit.
 
     Returns:
         The attributes before; None where nothing had to change.

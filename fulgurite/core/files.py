@@ -46,12 +46,12 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def make_folder(folder: Path, subject: str) -> None:
-    """Create a folder unless it exists; a UserError says of `subject` that it cannot be created."""
+def make_folder(folder: Path, subject: str, remedy: str = "Set another folder") -> None:
+    """Create a folder unless it exists; a UserError says that `subject` cannot be created, and the remedy."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{subject}: cannot be created ({error.strerror}). Set another folder.") from error
+        raise UserError(f"{subject} cannot be created ({error.strerror}). {remedy}.") from error
 
 
 def temporary_path(path: Path) -> Path:

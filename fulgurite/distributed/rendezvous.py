@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from fulgurite.config.schema import Distributed, read_settings
 from fulgurite.core.context import current_context
 from fulgurite.core.errors import EXIT_CRASH, FulguriteError, RefusedByRankZero, UserError
-from fulgurite.core.files import write_atomic
+from fulgurite.core.files import make_folder, write_atomic
 from fulgurite.distributed.launch_env import LaunchInfo, current_launch
 from fulgurite.distributed.reachability import wait_for_master
 
@@ -40,13 +40,8 @@ class DirectoryStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: the ranks' rendezvous directory cannot be created ({error.strerror}). "
-                "Make it writable, or set paths.log_dir=<folder>."
-            ) from error
+        remedy = "Make it writable, or set paths.log_dir=<folder>"
+        make_folder(folder, f"{folder}: the ranks' rendezvous directory", remedy)
 
     def __str__(self) -> str:
         return str(self.folder)

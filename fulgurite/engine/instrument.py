@@ -17,7 +17,7 @@ from fulgurite.core.files import make_folder
 from fulgurite.dataloading.required_batches import RequireBatches
 from fulgurite.dataloading.timeout import WorkerTimeout
 from fulgurite.distributed.supervision.launcher import install_supervision
-from fulgurite.engine.components.signature import check_arguments
+from fulgurite.engine.components.harden_arguments import check_arguments
 from fulgurite.exact_resume.setup import apply_exact_resume
 from fulgurite.exact_resume.uneven_batches import install_uneven_batches
 from fulgurite.runs.provenance import versions
@@ -90,7 +90,7 @@ def harden(
     folder, callbacks = Path(run_dir), vars(trainer)["callbacks"]
     if any(isinstance(callback, WorkerTimeout) for callback in callbacks):
         raise UserError("harden: this trainer is hardened already. Call it once.")
-    make_folder(folder, f"harden(run_dir={folder})")
+    make_folder(folder, f"harden(run_dir={folder}):")
     if supervise_ranks:
         install_supervision(trainer, folder, rank_timeout_seconds)
     # before the callbacks that save: Lightning has sorted them to the end

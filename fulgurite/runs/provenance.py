@@ -92,8 +92,10 @@ def code_patch(root: Path) -> str:
     if len(patch) > MAX_PATCH_BYTES:
         text = f"{text}\n... cut at {MAX_PATCH_BYTES} of {len(patch)} bytes\n"
     names = os.fsdecode(_git(root, "ls-files", "--others", "--exclude-standard", "-z").stdout).split("\0")
+    if not (new := [name for name in names if name]):
+        return text
     prefix = os.fsdecode(_git(root, "rev-parse", "--show-prefix").stdout).removesuffix("\n")
-    return text + mask_text(new_files_patch(root, filter(None, names), prefix))
+    return text + mask_text(new_files_patch(root, new, prefix))
 
 
 def imported_code(root: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@
     again     job, key, kept                             a job is restarted; its old run directory was moved to `kept`
     changed   before, files                              these files changed before job number `before` was started
     search    space, fixed, directions, n_trials, code, command    each start of a search
-    told      job, key, state, values, reason            the result that the study got for a trial
+    reported  job, key, state, values, reason            the result that the study got for a trial
     pruned    job, key, reason, exit_code                the pruner stopped a trial
 
 Every line has `event` and `time` (UTC, ISO 8601). A key is a hash of the job's sorted overrides, so that their order

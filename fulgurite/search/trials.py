@@ -170,7 +170,7 @@ class Trials:
         tell_result(self.stored.load(), number, TrialState[outcome], values)
         self._cached = None
         key = self.keys[number]
-        append_event(self.folder, "told", job=number, key=key, state=outcome, values=values, reason=reason)
+        append_event(self.folder, "reported", job=number, key=key, state=outcome, values=values, reason=reason)
         return outcome
 
     def _all(self) -> list[FrozenTrial]:

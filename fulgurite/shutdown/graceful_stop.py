@@ -143,7 +143,7 @@ def stop_on_signals(
 ) -> None:
     """Install `StopOnSignal` in a process that handles signals, and disable Lightning's own handlers.
 
-    The workers of DataLoaders ignore the signals.
+    The workers of DataLoaders ignore the signals. `grace_seconds` count from the signal to a step that can be saved.
     """
     signals = signal_handler()
     if not signals.is_installed:

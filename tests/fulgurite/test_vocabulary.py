@@ -19,14 +19,6 @@ FORMS = [
 PATTERN = re.compile(
     r"\b(" + "|".join(re.escape(form).replace(r"\ ", r"\s+") for form in FORMS) + r")\b", re.IGNORECASE
 )
-# file: form, and why it stays
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("fulgurite/runs/sweep_ledger.py", "told"): "an event of sweep.jsonl, a file format",
-    ("fulgurite/search/trials.py", "told"): "the same event, and Optuna's study.tell",
-    ("fulgurite/search/trials.py", "tells"): "Optuna's study.tell",
-    ("fulgurite/search/runner.py", "told"): "Optuna's study.tell",
-    ("fulgurite/study/storage.py", "tells"): "Optuna's study.tell",
-}
 PYTHON = sorted((ROOT / "fulgurite").rglob("*.py"))
 PAGES = [
     *([ROOT / "README.md"] if readme() else []),
@@ -47,8 +39,7 @@ def hits(path: Path) -> list[str]:
     """Return `file:line: form` for each form that a file uses."""
     name = path.relative_to(ROOT).as_posix()
     texts = prose_of(path) if path.suffix == ".py" else enumerate(path.read_text().splitlines(), 1)
-    found = [(line, match[1].lower()) for line, text in texts for match in PATTERN.finditer(text)]
-    return [f"{name}:{line}: {form}" for line, form in found if (name, form) not in EXCEPTIONS]
+    return [f"{name}:{line}: {match[1].lower()}" for line, text in texts for match in PATTERN.finditer(text)]
 
 
 def test_the_glossary_has_forms_and_the_search_finds_them() -> None:

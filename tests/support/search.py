@@ -60,7 +60,7 @@ def events(sweep: Path, *names: str) -> list[tuple[str, int]]:
 
 def trial_results(sweep: Path) -> dict[int, tuple[str, Any]]:
     """Return the result of each trial from the ledger: state and values, or state and reason."""
-    last = {event["job"]: event for event in read_events(sweep) if event["event"] == "told"}
+    last = {event["job"]: event for event in read_events(sweep) if event["event"] == "reported"}
     return {job: (event["state"], event["values"] or event["reason"]) for job, event in sorted(last.items())}
 
 

@@ -54,7 +54,7 @@ class Restorer:
         self._restored: dict[str, Any] = {}
 
     def restore(self, plain: Any, current: Any, path: str) -> Any:
-        """Return the value that `Encoder.encode` converted; current: what is at the path now, or `MISSING`."""
+        """Return the value that `Encoder.encode` converted. `current` is what is at the path now, or `MISSING`."""
         if plain == KEPT:
             return current
         kind, content = plain if isinstance(plain, list) else ("", "")

@@ -20,7 +20,7 @@ def make_order(
     process: int,
     generators: FoundGenerators,
 ) -> tuple[EpochSampler | OwnOrder, SeededBatchSampler | OwnBatchSampler]:
-    """Return the order of a user's loader and its batches; shared_seed: that of all loaders of a run."""
+    """Return the order of a user's loader and its batches. `shared_seed` is that of all loaders of a run."""
     batches = cast("BatchSampler | None", loader.batch_sampler)
     if not is_standard(loader):
         own = loader.sampler if batches is None else batches

@@ -32,7 +32,7 @@ class Progress:
         self.previous, self.position = self.position, position
 
     def state_dict(self, ahead: int) -> dict[str, Any]:
-        """Return the position of the run; ahead: batches that were fetched and not trained on yet."""
+        """Return the position of the run. `ahead` counts the batches that were fetched and not trained on yet."""
         epoch, number, batches = self.previous if ahead else self.position
         state: dict[str, Any] = {"epoch": epoch, "pass": number, "batches": batches}
         if not batches:

@@ -93,7 +93,7 @@ class UsedCode:
         self._search = None
 
     def add(self, roots: Iterable[Any], *, keep: bool = True) -> None:
-        """Search from more roots; keep: they stay roots, otherwise only their code does."""
+        """Search from more roots. With `keep` they stay roots, otherwise only their code does."""
         roots = list(roots)
         if keep:
             self._roots |= {id(root): root for root in roots}

@@ -95,7 +95,7 @@ class Attributes:
         names: bool = True,
         thorough: bool = False,
     ) -> State:
-        """Return what changed, of the owners with these keys; none: all.
+        """Return what changed, of the owners with these keys, or of all without keys.
 
         With `names`, name what cannot be saved; with `thorough`, read large tensors and lists as a whole for it.
         """

@@ -65,7 +65,7 @@ def owners_of_kind(loaders: Iterable[Any], kind: str) -> Iterator[Owner]:
 
 
 def owners_of(loader: Any, place: str) -> Iterator[Owner]:
-    """Yield the data sets, the samplers and the collate function of a loader; place: its kind and number."""
+    """Yield the data sets, the samplers and the collate function of a loader. `place` is its kind and number."""
     remedy = "Make it a function of the index and the epoch, or set it from the data module"
     if (dataset := next(datasets_of(loader), None)) is not None:
         values = _values_of(dataset)
